@@ -1,12 +1,12 @@
-"""What authentication costs: this tree with credentials, beside another tree (one before there were any).
+"""Measure the cost of authentication: this tree with credentials beside another tree without access control.
 
     python -m benchmarks.access OTHER_TREE [--rounds 7] [--seconds 4] [--only WORD] [--together]
 
-Each tree is run with the interpreter of its own `.venv`. A round runs both, the order turned each time: durable tasks
+Each tree runs with the interpreter of its own `.venv`. Each round runs both in alternating order: durable tasks
 through create, lease and finish over HTTP (with the cluster key), and photos from the first upload to the last result
-(with an API key; services and workers use the cluster key as always). The table shows medians of the ratios: of what
-is done in a second, and of the processor time that the services take for one, which other work on the machine
-disturbs less. `--together` runs both trees at the same moment on one core: what disturbs one then disturbs the other.
+(with an API key; services and workers use the cluster key as always). The table shows medians of two ratios: of the
+tasks or photos in a second, and of the services' processor time for each, which other work on the machine disturbs
+less. `--together` runs both trees at the same time on one core, so that disturbances affect both.
 """
 
 import argparse
@@ -29,7 +29,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def credentials(token: str) -> dict[str, Any]:
-    """Return what a client is opened with; trees without access control take nothing."""
+    """Return the keyword arguments for opening a client. They are empty for trees without access control."""
     return {"credentials": lambda _method, _path: {"Authorization": f"Bearer {token}"}} if token else {}
 
 
@@ -47,7 +47,7 @@ def new_task() -> Any:
 
 
 async def work(url: str, token: str, batch: int, until: float) -> int:
-    """Create, lease and settle tasks until a time; return how many."""
+    """Create, lease and settle tasks until the time `until`. Return their number."""
     from safelight.client.db import DbClient  # noqa: PLC0415 - of the tree that is measured
     from safelight.wire import Finished, LeaseRequest, Output, WorkerInfo  # noqa: PLC0415 - as above
 
@@ -70,7 +70,7 @@ def processor_time(pid: int) -> float:
 
 
 async def queue(seconds: float, batch: int, clients: int) -> tuple[float, float]:
-    """Return durable tasks per second, and db's seconds of processor time for one; its start does not count."""
+    """Return durable tasks per second, and db's seconds of processor time per task, without its start."""
 
     async def all_work(until: float) -> int:
         return sum(await asyncio.gather(*(work(url, token, batch, until) for _ in range(clients))))
@@ -105,7 +105,8 @@ async def queue(seconds: float, batch: int, clients: int) -> tuple[float, float]
 
 
 async def pipeline(size: float, n: int) -> tuple[float, float]:
-    """Return photos per second, and the services' seconds of processor time for one, from their start to their end."""
+    """Return photos per second, and the services' seconds of processor time per photo, from their start to their
+    end."""
     from safelight.client.master import Client  # noqa: PLC0415 - of the tree that is measured
 
     with tempfile.TemporaryDirectory(prefix="safelight-access-") as directory:
@@ -128,7 +129,7 @@ async def pipeline(size: float, n: int) -> tuple[float, float]:
 
 
 async def api_key(master: str) -> str:
-    """Make an API key that may do everything."""
+    """Create an API key with all scopes."""
     from safelight.client.access import AccessClient  # noqa: PLC0415
     from safelight.wire.accounts import Scope  # noqa: PLC0415 - of the tree that is measured
 
@@ -137,7 +138,7 @@ async def api_key(master: str) -> str:
 
 
 async def process_all(client: Any, n: int, batch: str, size: float = 0.25) -> float:
-    """Upload photos that all differ, four in a request from two senders; return the seconds until all have ended."""
+    """Upload different photos, four per request from two senders. Return the seconds until all have ended."""
     from safelight.client.uploads import Upload  # noqa: PLC0415 - of the tree that is measured
     from safelight.wire import ENDED, State  # noqa: PLC0415
 
@@ -164,7 +165,7 @@ async def process_all(client: Any, n: int, batch: str, size: float = 0.25) -> fl
 
 
 def with_access() -> bool:
-    """Whether the tree that is measured authenticates."""
+    """Return whether the measured tree has access control."""
     return (Path.cwd() / "src" / "safelight" / "access").is_dir()
 
 
@@ -177,16 +178,16 @@ MEASURES: dict[str, Callable[[float], Awaitable[tuple[float, float]]]] = {
 
 
 def start(tree: Path, name: str, seconds: float, cores: set[int]) -> subprocess.Popen[bytes]:
-    """Start to measure in a process of that tree."""
+    """Start a measurement in a process of that tree."""
     python = str(tree / ".venv" / "bin" / "python")
     command = (python, "-P", "-m", "benchmarks.access", "--one", name, "--seconds", str(seconds))
     environment = {**os.environ, "PYTHONPATH": str(HERE.parent)}
-    os.sched_setaffinity(0, cores)  # which the process and what it starts inherit
+    os.sched_setaffinity(0, cores)  # the process and its children inherit this
     return subprocess.Popen(command, cwd=tree, env=environment, stdout=subprocess.PIPE)
 
 
 def result(process: subprocess.Popen[bytes]) -> tuple[float, float]:
-    """Wait for a measurement; return the rate, and the services' seconds of processor time for one."""
+    """Wait for a measurement. Return the rate, and the services' seconds of processor time per task or photo."""
     out, _ = process.communicate()
     assert process.returncode == 0
     rate, used = out.split()
@@ -206,7 +207,7 @@ def main() -> None:
         print(*asyncio.run(MEASURES[given.one](given.seconds)))
         return
     if given.other is None:
-        parser.error("name the other tree, with an environment in its .venv")
+        parser.error("give the other tree, with an environment in its .venv")
     print("| | other tree | this tree | ratio, median | each | processor time, ratio | each |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     cores = os.sched_getaffinity(0)
@@ -224,7 +225,7 @@ def main() -> None:
 
 
 def row(name: str, before: list[tuple[float, float]], after: list[tuple[float, float]]) -> str:
-    """Return the row of one measure."""
+    """Return the table row of one measure."""
     cells = [name, *(f"{statistics.median(rate for rate, _ in rates):.0f}/s" for rates in (before, after))]
     for column in (0, 1):
         ratios = [b[column] / a[column] for a, b in zip(before, after, strict=True)]

@@ -1,11 +1,11 @@
-"""Run every program that measures one of the aims of speed, one after another, each table under what is aimed at.
+"""Run all programs that measure the performance aims, one after another, and print each table below its aim.
 
     benchmarks/peers/environment DIRECTORY
     python -m benchmarks.aims [--short] [--peers DIRECTORY] [--only NAME,…] [--beside TREE]
 
-`--short` takes about fifteen minutes, otherwise an hour and a half. Without `--peers`, the comparisons with other
-systems are left out. `--beside` runs another checkout in the rounds of the pipeline. Prints Markdown; what the programs
-say while they work goes to standard error. Run it on a machine that does nothing else.
+With `--short` this takes about fifteen minutes, otherwise an hour and a half. Without `--peers`, the comparisons with
+other systems are left out. `--beside` runs another checkout in the rounds of the pipeline. The output is Markdown;
+progress goes to standard error. Run it on an otherwise idle machine.
 """
 
 import argparse
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 class Aim(NamedTuple):
-    """A program, its arguments in full and in short, and what its figures shall be."""
+    """A program, its arguments for a full and a short run, and the figures that it should reach."""
 
     name: str
     title: str
@@ -38,9 +38,9 @@ AIMS = (
         "loop: 0.5, 0.8, 0.85. Processor time of the services for a photo of 0.25 MP at most 2.5 ms, of 12 MP 8 ms.",
     ),
     Aim(
-        "separate", "The same with each service in a process of its own", "pipeline",
+        "separate", "The same with each service in its own process", "pipeline",
         "--only JPEG --rounds 5 --seconds 6 -- --separate", "--only JPEG --rounds 3 --seconds 2 -- --separate",
-        "1.3 times the ratios to the bare loop that this form once had: 0.48, 0.73 and 0.92 on a quiet machine.",
+        "1.3 times the earlier ratios to the bare loop of separate processes: 0.48, 0.73 and 0.92 on a quiet machine.",
     ),
     Aim(
         "latency", "From the end of an upload to the result, on an idle system", "pipeline.latency",
@@ -74,7 +74,9 @@ AIMS = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--short", action="store_true")
-    parser.add_argument("--peers", type=Path, metavar="DIRECTORY", help="what benchmarks/peers/environment has made")
+    parser.add_argument(
+        "--peers", type=Path, metavar="DIRECTORY", help="the directory that benchmarks/peers/environment made"
+    )
     parser.add_argument("--only", default="", help="names of the aims, separated by commas")
     parser.add_argument("--beside", type=Path, help="another checkout, for the pipeline and the uploads")
     given = parser.parse_args()
@@ -87,10 +89,10 @@ def main() -> None:
 
 
 def run(aim: Aim, given: argparse.Namespace) -> bool:
-    """Run a program; return whether it has ended well."""
+    """Run a program. Return whether it succeeded."""
     print(f"## {aim.title}\n{aim.aims}\n", flush=True)
     if aim.name == "peers" and given.peers is None:
-        print("Left out: name what benchmarks/peers/environment has made with --peers.\n", flush=True)
+        print("Left out: give the directory that benchmarks/peers/environment made with --peers.\n", flush=True)
         return True
     arguments = (aim.short if given.short else aim.full).format(peers=given.peers and given.peers.resolve()).split()
     if given.beside is not None and aim.name in ("pipeline", "uploads"):

@@ -1,11 +1,11 @@
-"""safelight as one image and as machines: its size, composing it, how soon it answers, how little memory it needs.
+"""Measure safelight as an image and as machines: size, composing, time to the first answer, least memory.
 
     python -m benchmarks.machines [--rounds 3] [--seconds 300] [--store ~/.drumhead]
         [--only image|start|memory|requests|photos] [--guest linux|osv]
 
-Works in a temporary copy of a package store and of the project; with both guests where the store has OSv's kernel. What
-is compared takes turns; rows show medians and each round. The first answer is timed from the start of the QEMU process;
-beside it are Python's own http.server in the same image, and the same kernel with nothing else to start.
+The program works in a temporary copy of a package store and of the project, with both guests if the store has OSv's
+kernel. Compared cases alternate; rows show medians and each round. The first answer is timed from the start of the QEMU
+process, and compared with Python's http.server in the same image and with the same kernel with nothing else to start.
 """
 
 import argparse
@@ -46,13 +46,13 @@ PHOTO_LIMIT = 120.0
 """Seconds after which a command or a photo counts as failed."""
 REQUEST_SECONDS = 5.0
 CLIENTS = 8
-"""How long requests are sent in a round, by how many clients at once."""
+"""The duration of a round of requests, and the number of concurrent clients."""
 STREAM = 20
-"""Photos of half a megapixel in a round."""
+"""The number of photos of half a megapixel in a round."""
 
 
 class Bench:
-    """A warm store and a project of its own, and what was measured with them."""
+    """A warm store and a copy of the project, with the measurements."""
 
     def __init__(self, directory: Path, rounds: int, seconds: float) -> None:
         self.home = Home(root=directory / "home")
@@ -67,14 +67,14 @@ class Bench:
         return [Boots(self.home, guest) for guest in self.guests]
 
     def rounds(self) -> Iterator[int]:
-        """Number the rounds; none begins when the time for them is used up, but the first."""
+        """Yield the numbers of rounds. After the time for them is used up, only the first one begins."""
         end = time.monotonic() + self._seconds
         for number in range(self._rounds):
             if number == 0 or time.monotonic() < end:
                 yield number
 
     async def prepare(self, store: Path, guest: str) -> None:
-        """Copy the packages and caches of a store, and what an image of safelight is made from; compose it."""
+        """Copy the packages and caches of a store and the sources of safelight's image, and compose the image."""
         for part in ("blobs", "packages", "cache"):
             if (store / part).is_dir():
                 left_out = shutil.ignore_patterns("debian")
@@ -88,7 +88,7 @@ class Bench:
             await self.compose(one)
 
     async def drumhead(self, *words: str, cwd: Path | None = None) -> tuple[float, str]:
-        """Run the drumhead command; return the seconds that it took and what it printed."""
+        """Run the drumhead command. Return the seconds that it took and its output."""
         start = time.perf_counter()
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-c", "import sys; from drumhead.cli import main; sys.exit(main())", *words),
@@ -104,12 +104,12 @@ class Bench:
         return time.perf_counter() - start, printed.decode()
 
     def _environment(self) -> dict[str, str]:
-        """With bytecode kept, as an installed command has it, whatever this process was told."""
+        """Return an environment in which Python keeps bytecode, as for an installed command."""
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         return environment | {"PYTHONPYCACHEPREFIX": str(self.home.root.parent / "bytecode")}
 
     async def compose(self, guest: GuestName, *flags: str) -> tuple[float, float, float]:
-        """Compose an image; return the seconds of the command, of its processor, and those that it says it composed."""
+        """Compose an image. Return the seconds of the command, its processor time, and the time that it reports."""
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         taken, printed = await self.drumhead(
             *("package", "compose", "-C", str(self.project), "--guest", guest, *flags, IMAGE)
@@ -119,7 +119,7 @@ class Bench:
         return taken, used, float(re.search(r"Composed .*, ([0-9.]+) s$", printed, re.MULTILINE).group(1))
 
     def edit(self) -> None:
-        """Change one file of the project, to what it never was before."""
+        """Change a file of the project to contents that it never had before."""
         with (self.project / EDITED).open("a") as file:
             file.write(f"# edit {next(self._edits)}\n")
 
@@ -156,7 +156,7 @@ class Bench:
             ("compose --update, one file edited", "under 0.5 s", "update"),
         ):
             whole, processor, inside = (statistics.median(values) for values in zip(*taken[key], strict=True))
-            value = f"**{whole:.2f} s**, of it composing {inside:.1f}; {processor:.2f} s of the processor"
+            value = f"**{whole:.2f} s**, of which composing {inside:.1f}; {processor:.2f} s of processor time"
             row(f"{what}, {guest}", aim, value, each([one[0] for one in taken[key]]))
 
     # Single machines
@@ -210,7 +210,7 @@ class Bench:
 
     @asynccontextmanager
     async def fleet(self, guest: GuestName) -> AsyncIterator[tuple[FleetStore, Client]]:
-        """The machines of deploy/fleet.yaml, the worker with its memory for `guest`, and a client of theirs."""
+        """Run the machines of deploy/fleet.yaml, with the worker's memory for `guest`, and yield them with a client."""
         name = f"benchmark-{guest}"
         content = yaml.safe_load((ROOT / "deploy/fleet.yaml").read_text()) | {"name": name}
         for service in SERVICES:
@@ -254,7 +254,7 @@ class Bench:
 
 
 async def requests_per_second(port: int) -> float:
-    """Ask a service for its health by CLIENTS clients at once, each over one connection."""
+    """Return the rate of health requests from CLIENTS concurrent clients, each over one connection."""
     count, end = 0, time.monotonic() + REQUEST_SECONDS
     begun = time.monotonic()
 
@@ -272,7 +272,7 @@ async def requests_per_second(port: int) -> float:
 
 
 async def photos_per_second(client: Client, variants: photos.Variants) -> float:
-    """Send STREAM photos, CLIENTS at once; from the first byte to the last result."""
+    """Send STREAM photos, CLIENTS at once. Return the rate from the first byte to the last result."""
     files = iter(variants.take(STREAM))
     begun = time.monotonic()
 
@@ -287,7 +287,7 @@ async def photos_per_second(client: Client, variants: photos.Variants) -> float:
 
 
 async def processed(client: Client, photo: bytes) -> str:
-    """Send a photo through; return what came of it, a failure too."""
+    """Process a photo. Return the outcome, which may be a failure."""
     begun = time.perf_counter()
     try:
         task = await client.upload(photo, filename="photo")
@@ -311,10 +311,12 @@ def row(*cells: str) -> None:
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=300.0, help="after these no further round of a part begins")
-    parser.add_argument("--store", type=Path, default=find_home().root, help="whose packages are copied")
+    parser.add_argument(
+        "--seconds", type=float, default=300.0, help="no further round of a part begins after this time"
+    )
+    parser.add_argument("--store", type=Path, default=find_home().root, help="the store whose packages are copied")
     parser.add_argument("--only", choices=("image", "start", "memory", "requests", "photos"), default="")
-    parser.add_argument("--guest", choices=("linux", "osv"), default="", help="only this one")
+    parser.add_argument("--guest", choices=("linux", "osv"), default="", help="only this guest")
     options = parser.parse_args()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asyncio.current_task().cancel)
     with tempfile.TemporaryDirectory(prefix="machines-", ignore_cleanup_errors=True) as directory:

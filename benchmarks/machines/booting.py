@@ -1,4 +1,4 @@
-"""Single machines of an image: booted, asked until they answer, given ever less memory."""
+"""Boot single machines of an image, wait for their first answer, and find the least memory."""
 
 import asyncio
 import os
@@ -26,7 +26,7 @@ from drumhead.records import GuestName
 
 IMAGE = "safelight"
 SIZES = (48, 64, 80, 96, 128, 192, 256)
-"""Memory sizes that are tried, in MiB."""
+"""The memory sizes to try, in MiB."""
 ANSWER_LIMIT = 45.0
 """Seconds after which a first answer counts as failed."""
 PAUSE = 0.02
@@ -34,9 +34,9 @@ PAUSE = 0.02
 
 @dataclass(frozen=True, kw_only=True)
 class Server:
-    """Something in a machine that answers requests: a config set of the image, or a command line.
+    """A program in a machine that answers requests: a config set of the image, or a command line.
 
-    `memory` is what each guest gives it, in MiB.
+    `memory` is the memory of its machine in MiB, for each guest.
     """
 
     name: str
@@ -60,7 +60,7 @@ SERVICES = (
 
 
 class Boots:
-    """The machines of one guest, from its image of safelight."""
+    """The machines of one guest, from safelight's image for it."""
 
     def __init__(self, home: Home, guest: GuestName) -> None:
         self.guest: GuestName = guest
@@ -68,7 +68,7 @@ class Boots:
 
     @asynccontextmanager
     async def machine(self, server: Server, name: str, memory: int = 0) -> AsyncIterator[Started]:
-        """A machine that goes with this process, and is deleted at the end."""
+        """Run a machine that ends with this process at the latest, and delete it at the end."""
         instances = Instances(self._home)
         image = ImageStore(self._home).find(IMAGE, self.guest)
         config_set = "" if server.words else server.name
@@ -94,7 +94,7 @@ class Boots:
 
     @asynccontextmanager
     async def keyvaluestore(self) -> AsyncIterator[Started]:
-        """A key-value store that answers, for the others to find at its name."""
+        """Run a key-value store that answers, which other machines can find by its name."""
         async with self.machine(SERVICES[0], "keyvaluestore") as started:
             await answered_by(started, "/healthz")
             yield started
@@ -103,7 +103,7 @@ class Boots:
         """Return the seconds from QEMU's start to the first answer. Raises TimeoutError, DrumheadError."""
         async with asyncio.timeout(ANSWER_LIMIT), self.machine(server, "measured", memory) as started:
             begun = started_at(started.pid)
-            # The guest's network is up by then; before, requests would wait for a packet to be sent again.
+            # By then the guest's network is up. Earlier requests would have to wait for a retransmission.
             await wait_started(Instances(self._home), started.launch.spec.name, time_limit=ANSWER_LIMIT)
             await answered_by(started, server.path)
             return time.clock_gettime(time.CLOCK_BOOTTIME) - begun
@@ -113,7 +113,7 @@ class Boots:
         return await find_acceleration(self._home, self._probe(store))
 
     async def empty(self) -> float:
-        """Return the seconds from QEMU's start to the sign of a kernel that has nothing else to start."""
+        """Return the seconds from QEMU's start to the marker of a kernel that has nothing else to start."""
         boot = self._probe(ImageStore(self._home))
         accelerator = (await self.acceleration()).accelerator
         initrd = ("-initrd", str(boot.initrd)) if boot.initrd else ()
@@ -134,7 +134,7 @@ class Boots:
             await process.wait()
 
     async def least_memory(self, service: Server) -> tuple[str, list[str]]:
-        """Return the smallest of SIZES with which a service answers, by bisection, and what came of each try."""
+        """Return the smallest of SIZES with which a service answers, by bisection, and the outcome of each attempt."""
         low, high, tried = 0, len(SIZES), []
         while low < high:
             middle = (low + high) // 2
@@ -154,13 +154,13 @@ class Boots:
 
 
 def started_at(pid: int) -> float:
-    """When a process was started, in seconds since the host's boot (to a hundredth)."""
+    """Return the start time of a process in seconds since the host's boot, to a hundredth."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return int(fields[19]) / os.sysconf("SC_CLK_TCK")
 
 
 async def answered(port: int, path: str) -> None:
-    """Ask until a request is answered with 200; QEMU hangs up as long as nobody listens in the guest."""
+    """Send requests until one is answered with 200. QEMU hangs up as long as nothing listens in the guest."""
     request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
     while True:
         try:
@@ -178,7 +178,7 @@ async def answered(port: int, path: str) -> None:
 
 
 async def answered_by(started: Started, path: str) -> None:
-    """The same for a machine. Raises DrumheadError when it ends before it answers: its memory was too little."""
+    """Wait until a machine answers. Raises DrumheadError if it ends before, because it had too little memory."""
     asking = asyncio.create_task(answered(started.launch.forwards[0].host_port, path))
     ending = asyncio.create_task(wait_process(started.pid))
     try:

@@ -1,9 +1,9 @@
-"""How soon a service in a machine answers, booted and resumed from a snapshot in turns; where a resume's time goes.
+"""Measure the first answer of a service in booted and resumed machines, alternately, and the steps of a resume.
 
     python -m benchmarks.machines.snapshots [--rounds 5] [--memory 96] [--store ~/.drumhead]
 
-The store needs the image safelight. The first table is timed from the start of `drumhead run` to the first answered
-`GET /healthz` of the key-value store; the second from inside one process, without the command's own start.
+The store needs the image safelight. The first table has the time from the start of `drumhead run` to the first answered
+`GET /healthz` of the key-value store. The second is measured inside one process, without the start of the command.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def free_port() -> int:
 
 
 async def run_command(home: Home, memory: int, *flags: str) -> float:
-    """Seconds from `drumhead run` to the first answer."""
+    """Return the seconds from `drumhead run` to the first answer."""
     env, port = {**os.environ, "DRUMHEAD_HOME": str(home.root)}, free_port()
     machine = ("-m", f"{memory}M", "-f", f"{port}:8000", "--env", "SAFELIGHT_OPEN=true", *flags)
     words = (*COMMAND, "run", *machine, "--run", "keyvaluestore", "-i", "safelight", "snapbench")
@@ -49,7 +49,7 @@ async def run_command(home: Home, memory: int, *flags: str) -> float:
     process = await asyncio.create_subprocess_exec(*words, env=env, stdout=nothing, stderr=nothing)
     try:
         async with asyncio.timeout(120):
-            # Before its network is up, a request would wait for a packet to be sent again.
+            # Before its network is up, a request would have to wait for a retransmission.
             while (found := Instances(home).find("snapbench")) is None or found.state != "running":  # noqa: ASYNC110
                 await asyncio.sleep(PAUSE)
             await answered(port, "/healthz")
@@ -61,7 +61,7 @@ async def run_command(home: Home, memory: int, *flags: str) -> float:
 
 
 async def steps(home: Home, memory: int) -> dict[str, float]:
-    """Seconds of each step of one resume."""
+    """Return the seconds of each step of one resume."""
     taken: dict[str, float] = {}
 
     def timed(name: str, step: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,12 +1,12 @@
-"""A worker in a machine under a steady load of photos for a long time: what its memory does, and what goes wrong.
+"""Put a worker in a machine under a steady load of photos for a long time, and report its memory and all errors.
 
     python -m benchmarks.machines.soak [--guest osv|linux] [--minutes 60] [--interval 3] [--megapixels 0.5]
         [--fleet deploy/fleet.yaml] [--image safelight]
 
-Brings up a fleet of its own (``soak``) in DRUMHEAD_HOME, from an image that is there (``drumhead package compose
-safelight --guest osv``), sends one photo every `interval` seconds, and prints one row a minute: the memory that the
-worker's QEMU takes on the host, what its guest says is free (OSv), photos done, errors, restarts, and the median time
-of a photo.
+The program starts a separate fleet (``soak``) in DRUMHEAD_HOME from an existing image (``drumhead package compose
+safelight --guest osv``), sends one photo every `interval` seconds, and prints one row per minute: the memory of the
+worker's QEMU on the host, the free memory that its guest reports (OSv), photos done, errors, restarts, and the median
+time of a photo.
 """
 
 import argparse
@@ -75,7 +75,7 @@ class Soak:
         print(f"photos {self.done}, errors {len(self.errors)}", *dict.fromkeys(self.errors), sep="\n")
 
     async def _load(self, client: Client) -> None:
-        """Start a photo at every beat, whatever became of those before it, so that the load stays the same."""
+        """Start a photo at every interval, whatever happened to earlier ones, so that the load stays the same."""
         start = time.monotonic()
         for number in itertools.count():
             await asyncio.sleep(start + number * self._interval - time.monotonic())
@@ -105,7 +105,7 @@ class Soak:
             answer = await control(self._instances.directory(WORKER), {"do": "memory"})
             free = f"{answer['memory']['free'] / 2**20:.1f}"
         except (DrumheadError, OSError, KeyError):
-            free = "-"  # Linux does not tell, and a machine that is being restarted cannot
+            free = "-"  # Linux does not report it, and a machine that is being restarted cannot
         restarts = sum(one.restarts for one in self._store.read_state().machines.values())
         median = f"{statistics.median(self.times):.2f}" if self.times else "-"
         self.times.clear()
@@ -116,7 +116,7 @@ class Soak:
 
 
 def bring_up(guest: str, fleet: Path, image: str, directory: Path) -> None:
-    """The fleet of `fleet` under another name, on free ports of the host."""
+    """Start the fleet of the file `fleet` under another name, on free ports of the host."""
     content = yaml.safe_load(fleet.read_text()) | {"name": NAME}
     for member in content["members"].values():
         member["forward"] = [f"0:{member['health']['port']}"]

@@ -1,16 +1,19 @@
-"""safelight beside what people use instead: Celery with Redis, Procrastinate with PostgreSQL, thumbor, sharp.
+"""Compare safelight with alternatives: Celery with Redis, Procrastinate with PostgreSQL, thumbor, sharp.
 
     benchmarks/peers/environment DIRECTORY
     PYTHONPATH=tests python -m benchmarks.peers DIRECTORY [--rounds 3] [--seconds 4] [--only queue,photos,…]
 
-All keep what they acknowledge: Redis appends each command to its log and flushes it, PostgreSQL runs with fsync, and
-the photos and results that Celery's tasks read and write are flushed as safelight flushes its own. All use the same
-cores and the same photos, in rounds whose order alternates; the table shows medians, and the ratio of each round.
+All systems keep everything that they acknowledge: Redis appends each command to its log and flushes it, PostgreSQL runs
+with fsync, and the photos and results of Celery's tasks are flushed as safelight flushes its own. All use the same
+cores and the same photos, in rounds of alternating order. The table shows medians, and the ratio of each round.
 
-- `queue`: durable tasks that do nothing, from their creation to their end. safelight over HTTP from 32 clients one at a
-  time and from 6 in batches of 100; Celery from 4 threads, with a worker process a core; Procrastinate with one worker.
-- `photos`: JPEG of 0.25 and 2 megapixels, the recipe `invert`, from the first upload to the last result.
-- `thumbor`: a server process a core that reads files and keeps its results; the outputs of `thumbnail` and `web`.
+- `queue`: durable tasks that do nothing, from creation to end. safelight is used over HTTP from 32 clients one at a
+time
+  and from 6 clients in batches of 100; Celery from 4 threads, with a worker process per core; Procrastinate with one
+  worker.
+- `photos`: JPEG of 0.25 and 2 megapixels with the recipe `invert`, from the first upload to the last result.
+- `thumbor`: a server process per core that reads files and stores its results, with the outputs of `thumbnail` and
+`web`.
 - `sharp`: the outputs of `thumbnail` and `web` from 12 megapixels, in one process that only reads and writes files.
 """
 
@@ -35,13 +38,13 @@ from safelight.client.master import Client
 from support.servers import postgres
 
 Measure = Callable[[int], Awaitable[float]]
-"""Runs round N; returns what was done in a second."""
+"""A function that runs round N and returns the number of items per second."""
 SECTIONS = ("queue", "photos", "thumbor", "sharp")
 _QUEUE = Path(__file__).parents[1] / "queue" / "__main__.py"
 
 
 class Table:
-    """Measures a group of systems in alternating rounds, and prints each beside the others."""
+    """A table of systems that are measured in alternating rounds."""
 
     def __init__(self, rounds: int) -> None:
         self._rounds = rounds
@@ -63,7 +66,7 @@ class Table:
 
 
 async def queue(table: Table, peers: Path, seconds: float) -> None:
-    own = runpy.run_path(str(_QUEUE))["over_http"]  # a program whose name is a module of Python's own
+    own = runpy.run_path(str(_QUEUE))["over_http"]  # the file's name is that of a standard module
     with tempfile.TemporaryDirectory(prefix="safelight-peers-") as directory:
         broker, server = alternatives.celery(peers), postgres.server(fsync=True)
         async with broker as celery:
@@ -120,9 +123,11 @@ async def recipes(table: Table, seconds: float, size: float, name: str, other: a
 
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("peers", type=Path, metavar="DIRECTORY", help="what benchmarks/peers/environment has made")
+    parser.add_argument(
+        "peers", type=Path, metavar="DIRECTORY", help="the directory that benchmarks/peers/environment made"
+    )
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=4.0, help="how long a round takes, roughly")
+    parser.add_argument("--seconds", type=float, default=4.0, help="the approximate duration of a round")
     parser.add_argument("--only", default=",".join(SECTIONS), help="sections, separated by commas")
     given = parser.parse_args()
     peers, only = given.peers.resolve(), set(given.only.split(","))

@@ -1,4 +1,4 @@
-"""The systems that safelight is measured beside, started as their documentation says, on free ports."""
+"""Start the systems that safelight is compared with on free ports, as their documentation says."""
 
 import asyncio
 import os
@@ -17,7 +17,7 @@ _SIZES = (480, 1024, 2048)
 _PATIENCE = 60.0
 
 Outputs = Callable[[list[bytes], str], Awaitable[float]]
-"""Makes the outputs of a recipe from photos; returns the photos done in a second."""
+"""A function that makes the outputs of a recipe from photos and returns the photos per second."""
 
 
 def free_port() -> int:
@@ -28,7 +28,7 @@ def free_port() -> int:
 
 @asynccontextmanager
 async def program(*argv: str, environment: dict[str, str] | None = None) -> AsyncIterator[None]:
-    """Run a program in a directory of its own; its log is shown if it ends by itself."""
+    """Run a program in the background. Print its log if it ends by itself."""
     with tempfile.TemporaryFile() as log:
         process = await asyncio.create_subprocess_exec(
             *argv, stdout=log, stderr=log, cwd=HERE, env={**os.environ, **(environment or {})}, start_new_session=True
@@ -58,7 +58,7 @@ async def output(*argv: str, given: bytes = b"", environment: dict[str, str] | N
 
 
 async def listening(port: int) -> None:
-    """Wait until something listens on a port."""
+    """Wait until a program listens on a port."""
     async with asyncio.timeout(_PATIENCE):
         while True:
             with suppress(OSError):
@@ -69,14 +69,14 @@ async def listening(port: int) -> None:
 
 
 def made(directory: str, name: str) -> Path:
-    """Make a directory in another one."""
+    """Create a directory in another one."""
     path = Path(directory, name)
     path.mkdir()
     return path
 
 
 def write(directory: Path, files: list[bytes]) -> list[str]:
-    """Write photos as files; return their names."""
+    """Write photos as files. Return their names."""
     names = [f"{os.urandom(8).hex()}.jpg" for _ in files]
     for name, data in zip(names, files, strict=True):
         (directory / name).write_bytes(data)
@@ -84,7 +84,7 @@ def write(directory: Path, files: list[bytes]) -> list[str]:
 
 
 class Celery:
-    """Celery's workers, one process a core, and a Redis that flushes each command."""
+    """Celery's workers, one process per core, and a Redis that flushes each command."""
 
     def __init__(self, peers: Path, environment: dict[str, str], directory: Path) -> None:
         self._feed = (str(peers / "bin" / "python"), "celery_feed.py")
@@ -92,11 +92,11 @@ class Celery:
         self._directory = directory
 
     async def tasks(self, seconds: float) -> float:
-        """Return the tasks done in a second."""
+        """Return the number of tasks per second."""
         return await output(*self._feed, "tasks", str(seconds), environment=self._environment)
 
     async def photos(self, files: list[bytes]) -> float:
-        """Return the photos done in a second. They lie on disk before the clock starts."""
+        """Return the number of photos per second. The photos are on disk before the clock starts."""
         names = "\n".join(write(self._directory, files)).encode()
         return await output(*self._feed, "photos", str(self._directory), given=names, environment=self._environment)
 
@@ -113,12 +113,12 @@ async def celery(peers: Path) -> AsyncIterator[Celery]:
             await listening(port)
             async with program(str(peers / "bin" / "python"), *work, environment=environment):
                 workers = Celery(peers, environment, Path(directory))
-                await workers.tasks(1.0)  # waits for them, and warms them
+                await workers.tasks(1.0)  # wait until they work, and warm them up
                 yield workers
 
 
 def configure_thumbor(directory: Path, source: Path) -> Path:
-    """Write thumbor's settings; return the file."""
+    """Write thumbor's settings. Return the file."""
     path = directory / "thumbor.conf"
     path.write_text(
         f"LOADER = 'thumbor.loaders.file_loader'\nFILE_LOADER_ROOT_PATH = '{source}'\nQUALITY = 80\n"
@@ -131,7 +131,7 @@ def configure_thumbor(directory: Path, source: Path) -> Path:
 
 @asynccontextmanager
 async def thumbor(peers: Path) -> AsyncIterator[Outputs]:
-    """Run thumbor, which reads photos as files and keeps its results as files."""
+    """Run thumbor, which reads photos from files and stores its results in files."""
     with tempfile.TemporaryDirectory(prefix="safelight-peers-") as directory:
         port, source = free_port(), made(directory, "photos")
         configuration = configure_thumbor(Path(directory), source)
@@ -165,7 +165,7 @@ async def thumbor(peers: Path) -> AsyncIterator[Outputs]:
 
 
 def sharp(peers: Path) -> Outputs:
-    """Return a process of Node with sharp for each round."""
+    """Return a function that runs each round in a Node.js process with sharp."""
 
     async def outputs(files: list[bytes], recipe: str) -> float:
         with tempfile.TemporaryDirectory(prefix="safelight-peers-") as directory:

@@ -1,4 +1,4 @@
-"""The tasks that Celery runs beside safelight: one that does nothing, and one that inverts a photo durably."""
+"""Celery's tasks: one that does nothing, and one that inverts a photo and flushes the result."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ os.environ["VIPS_CONCURRENCY"] = "1"
 
 app = Celery("celery_app", broker=f"redis://127.0.0.1:{os.environ['REDIS_PORT']}/0")
 app.conf.update(
-    task_acks_late=True,  # a worker that dies does not take its task along, as with safelight
+    task_acks_late=True,  # no task is lost if a worker dies, as in safelight
     task_reject_on_worker_lost=True,
     task_ignore_result=True,
     broker_connection_retry_on_startup=True,
@@ -23,7 +23,7 @@ def nothing(_digest: str) -> None:
 
 @app.task
 def invert(source: str, target: str) -> None:
-    """Invert a photo; its result is on disk before the task counts as done."""
+    """Invert a photo. The result is on disk before the task counts as done."""
     import pyvips  # noqa: PLC0415 - in the processes that work
 
     image = pyvips.Image.new_from_file(source, access="sequential").invert()
@@ -31,7 +31,7 @@ def invert(source: str, target: str) -> None:
 
 
 def keep(path: Path, data: bytes) -> None:
-    """Write a file that a power cut leaves whole or not at all."""
+    """Write a file atomically, so that after a power cut it is either complete or missing."""
     new = path.with_suffix(".new")
     with new.open("wb") as file:
         file.write(data)

@@ -1,9 +1,9 @@
-"""Give Celery's workers something to do, and print how much of it they did in a second.
+"""Send tasks to Celery's workers, and print how many they did per second.
 
     python celery_feed.py tasks SECONDS | photos DIRECTORY
 
-`tasks` sends tasks from four threads and keeps some hundreds waiting. `photos` reads names of files in DIRECTORY from
-standard input, keeps each as an upload is kept (flushed to disk) and sends its task, until all are done.
+`tasks` sends tasks from four threads and keeps a few hundred waiting. `photos` reads names of files in DIRECTORY from
+standard input, stores each like an upload (flushed to disk) and sends its task, until all are done.
 """
 
 import itertools
@@ -24,12 +24,12 @@ broker = redis.Redis(port=int(os.environ["REDIS_PORT"]))
 
 
 def left() -> int:
-    """How many tasks wait or are being done."""
+    """Return the number of tasks that wait or are running."""
     return broker.llen("celery") + broker.hlen("unacked")
 
 
 def tasks(seconds: float) -> float:
-    """Return the tasks done in a second. It begins once nothing is left of an earlier round."""
+    """Return the number of tasks per second. Begin when no tasks of an earlier round are left."""
     while left():
         time.sleep(0.01)
     end = time.perf_counter() + seconds
@@ -52,7 +52,7 @@ def tasks(seconds: float) -> float:
 
 
 def photos(directory: Path) -> float:
-    """Return the photos done in a second, from the first upload to the last result."""
+    """Return the number of photos per second, from the first upload to the last result."""
     names = sys.stdin.read().split()
     start = time.perf_counter()
 

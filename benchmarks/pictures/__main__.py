@@ -1,12 +1,12 @@
-"""Run folders of images through recipes, beside Pillow as an independent reader, and report what differs.
+"""Run directories of images through recipes, compare them with Pillow, and report differences.
 
     python -m benchmarks.pictures [--recipe invert] [--tolerance 3] [--each 30] DIRECTORY…
 
-Each image goes through a decoder process as in a worker, and through Pillow (orientation obeyed, its ICC profile
-converted by littleCMS, a PNG's gAMA and cHRM by hand, then the recipe's operation). What differs by more than
-`tolerance` levels in the mean is listed by what the image is; so is what only one of the two reads. Directories of
-other projects' images (Pillow, libvips, PngSuite, libtiff, libavif, libheif, libwebp, raw samples) are named by path;
-none are part of this repository.
+Each image goes through a decoder process as in a worker, and through Pillow as an independent reader (with the
+orientation applied, the ICC profile converted by littleCMS, a PNG's gAMA and cHRM converted by this program, then the
+recipe's operation). Images whose mean differs by more than `tolerance` levels are listed by kind of image, and so are
+images that only one of the two reads. Give directories with images of other projects (Pillow, libvips, PngSuite,
+libtiff, libavif, libheif, libwebp, raw samples); none are part of this repository.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ Group = tuple[str, str]
 
 
 def reference(path: Path, *, invert: bool) -> np.ndarray:
-    """What Pillow shows on white, in sRGB."""
+    """Return Pillow's image on white, in sRGB."""
     with Image.open(path) as opened:
         if getattr(opened, "default_image", False):
-            opened.seek(1)  # the picture for programs without animations is none of its frames
+            opened.seek(1)  # skip the separate image for programs without animations
         opened.load()
         image = ImageOps.exif_transpose(opened)
     if profile := image.info.get("icc_profile"):
@@ -57,12 +57,12 @@ def reference(path: Path, *, invert: bool) -> np.ndarray:
 
 
 def in_srgb(image: Image.Image, gamma: float, chromaticity: tuple[float, ...] | None) -> Image.Image:
-    """Bring the colours of a PNG from its gAMA and cHRM chunks to sRGB (IEC 61966-2-1), which Pillow does not."""
+    """Convert the colours of a PNG by its gAMA and cHRM chunks to sRGB (IEC 61966-2-1), which Pillow does not do."""
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image, float) / 257 + 0.5).astype(np.uint8))
     samples = np.asarray(image.convert("RGBA"), float) / 255
     coded = samples[..., :3]
-    if abs(gamma - 0.45455) <= 0.005:  # what writers of sRGB put there (PNG specification, 11.3.2.2)
+    if abs(gamma - 0.45455) <= 0.005:  # the value that writers of sRGB use (PNG specification, 11.3.2.2)
         light = np.where(coded <= 0.04045, coded / 12.92, ((coded + 0.055) / 1.055) ** 2.4)
     else:
         light = coded ** (1 / gamma)
@@ -77,7 +77,8 @@ SRGB = (0.3127, 0.3290, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
 
 
 def to_xyz(*chromaticity: float) -> np.ndarray:
-    """The matrix from linear RGB to XYZ, whose white stays white in any other such matrix scaled alike."""
+    """Return the matrix from linear RGB to XYZ. Matrices for all chromaticities are scaled so that white stays
+    white."""
     white, *primaries = (np.array([x / y, 1, (1 - x - y) / y]) for x, y in zip(*[iter(chromaticity)] * 2, strict=True))
     columns = np.stack(primaries, axis=1)
     matrix = columns * np.linalg.solve(columns, white)
@@ -85,7 +86,7 @@ def to_xyz(*chromaticity: float) -> np.ndarray:
 
 
 def on_white(image: Image.Image, *, invert: bool = False) -> np.ndarray:
-    """RGB on white; `invert` first, leaving transparency as it is."""
+    """Return RGB on white. With `invert`, invert the colours first, but not the transparency."""
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image, float) / 257 + 0.5).astype(np.uint8))
     if image.mode == "La":
@@ -96,7 +97,7 @@ def on_white(image: Image.Image, *, invert: bool = False) -> np.ndarray:
 
 
 def kind(path: Path) -> str:
-    """What Pillow says an image is."""
+    """Return the kind of an image according to Pillow."""
     try:
         with Image.open(path) as image:
             profile = "profile" if image.info.get("icc_profile") else "no profile"
@@ -106,7 +107,7 @@ def kind(path: Path) -> str:
 
 
 def difference(made: bytes, path: Path, *, invert: bool) -> str | float:
-    """The mean difference in levels, or why there is none."""
+    """Return the mean difference in levels, or why there is none."""
     try:
         right = reference(path, invert=invert)
     except Exception as error:  # noqa: BLE001 -- damaged files make it raise anything
@@ -117,7 +118,7 @@ def difference(made: bytes, path: Path, *, invert: bool) -> str | float:
 
 
 def readable(path: Path) -> bool:
-    """Whether Pillow reads all of it."""
+    """Return whether Pillow can read the whole image."""
     try:
         with Image.open(path) as image:
             image.load()
@@ -127,7 +128,7 @@ def readable(path: Path) -> bool:
 
 
 async def compare(paths: list[Path], recipe: Recipe, tolerance: float, *, invert: bool) -> dict[Group, list[str]]:
-    """Group every image by the outcome and by what it is."""
+    """Group the images by outcome and by kind."""
     groups: dict[Group, list[str]] = defaultdict(list)
     async with open_pool(Settings(count=1)) as pool:
         for path in paths:
@@ -151,9 +152,11 @@ async def compare(paths: list[Path], recipe: Recipe, tolerance: float, *, invert
 def main() -> int:
     """Compare, and print the groups."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("directory", nargs="+", type=Path, help="directories of images, searched to the bottom")
+    parser.add_argument("directory", nargs="+", type=Path, help="directories of images, searched recursively")
     parser.add_argument("--recipe", choices=["plain", "invert"], default="plain", help="what to make of each image")
-    parser.add_argument("--tolerance", type=float, default=3.0, help="levels of the mean that still count as alike")
+    parser.add_argument(
+        "--tolerance", type=float, default=3.0, help="the mean difference in levels up to which images count as alike"
+    )
     parser.add_argument("--each", type=int, default=10, help="how many images of each group to name")
     arguments = parser.parse_args()
     pillow_heif.register_heif_opener()

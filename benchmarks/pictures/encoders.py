@@ -1,9 +1,10 @@
-"""What the settings of encoders cost and save: processor time and bytes, beside the setting before.
+"""Measure the settings of encoders: processor time and bytes.
 
     python -m benchmarks.pictures.encoders [--megapixels 2]
 
-PNG by filter, and WebP by effort with the difference from the original in decibels (PSNR), of photos with a camera's
-noise, of smooth ones, and of a drawing with text, which is what most PNG files are. One thread; medians of three.
+The settings are PNG by filter, and WebP by effort with the difference from the original in decibels (PSNR). The images
+are photos with camera noise, smooth photos, and a drawing with text, as in most PNG files. Each runs in one thread;
+the figures are medians of three.
 """
 
 import argparse
@@ -21,7 +22,7 @@ FILTERS = ("none", "sub", "up", "avg", "paeth", "all")
 
 
 def drawing(megapixels: float) -> bytes:
-    """Draw shapes and text in few colours, as screenshots and diagrams have them."""
+    """Draw shapes and text in few colours, as in screenshots and diagrams."""
     width = round((megapixels * 1e6 * 4 / 3) ** 0.5)
     image = Image.new("RGB", (width, round(width * 3 / 4)), "white")
     draw = ImageDraw.Draw(image)
@@ -36,7 +37,7 @@ def drawing(megapixels: float) -> bytes:
 
 
 def measure(images: list[pyvips.Image], write: Callable[[pyvips.Image], bytes]) -> tuple[float, list[bytes]]:
-    """Return the milliseconds of processor time for one image, and what was written."""
+    """Return the milliseconds of processor time for one image, and the encoded images."""
     times = []
     for _ in range(3):
         start = time.process_time()

@@ -1,13 +1,13 @@
-"""What JPEG costs by libvips' own codec and by libjpeg-turbo, and how true the picture stays.
+"""Compare JPEG by libvips' own codec and by libjpeg-turbo: processor time, memory and quality.
 
     python -m benchmarks.pictures.jpeg [--rounds 5] [--megapixels 0.25,2,12]
 
 `vips` is the codec inside pyvips' wheel. `turbo` is Debian's libturbojpeg called through cffi, with its accurate
 transform; it decodes into memory that libvips then reads. `simplejpeg` is a wheel of libjpeg-turbo that needs NumPy,
 with its fast transform. Each decodes, encodes at quality 80 with halved chroma, and does both with an inversion
-between, as the recipe `invert` (the last one in an array, without libvips). One thread; medians of alternating rounds.
-Then the memory that one picture takes, sizes and differences at equal quality, with Pillow beside them, and what the
-engine itself takes for a recipe with either codec at every size, which shows where its limits have to be.
+between, like the recipe `invert` (the last one in an array, without libvips), in one thread. The figures are medians of
+alternating rounds. Further tables have the memory for one image, sizes and differences at equal quality with Pillow
+beside them, and the engine's time for a recipe with either codec at every size, which shows where its limits should be.
 """
 
 import argparse
@@ -102,7 +102,7 @@ BOTH: dict[str, Action] = {
 
 
 def encoders(data: bytes) -> dict[str, Callable[[], bytes]]:
-    """Return ways to encode one picture that is in memory already."""
+    """Return functions that encode one image that is already in memory."""
     pixels = turbo_decoded(data)
     image = pyvips.Image.new_from_memory(*pixels, 3, "uchar").copy(interpretation="srgb")
     array = simplejpeg.decode_jpeg(data)
@@ -114,7 +114,7 @@ def encoders(data: bytes) -> dict[str, Callable[[], bytes]]:
 
 
 def medians(contenders: dict[str, list[Callable[[], object]]], rounds: int) -> dict[str, float]:
-    """Return the milliseconds of processor time for one picture."""
+    """Return the milliseconds of processor time for one image."""
     taken: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, calls in contenders.items():
@@ -126,7 +126,7 @@ def medians(contenders: dict[str, list[Callable[[], object]]], rounds: int) -> d
 
 
 def peak(name: str, data: bytes, answer: "multiprocessing.Queue[int]") -> None:
-    """Tell how many more kilobytes a process holds at its peak for one picture than before."""
+    """Send how many more kilobytes this process holds at its peak for one image than before."""
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
     before = held("VmRSS")
     BOTH[name](data)
@@ -190,7 +190,7 @@ def main() -> None:
 
 
 def engine_rows(rounds: int) -> None:
-    """Print what the engine takes by libvips alone, and with libjpeg-turbo for decoding, for both, and as it is."""
+    """Print the engine's times with libvips alone, with libjpeg-turbo for decoding, for both, and with its limits."""
     limits = {"libvips": (0, 0), "decoding": (MANY, 0), "both": (MANY, MANY)}
     limits["as it is"] = (codec.MAX_DECODED, codec.MAX_ENCODED)
     print(f"\n| recipe, MP | {' | '.join(limits)} |\n| --- | {'--- | ' * len(limits)}")

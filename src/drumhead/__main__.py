@@ -1,4 +1,4 @@
-"""`python -m drumhead` is `drumhead`."""
+"""Run the drumhead command with `python -m drumhead`."""
 
 import sys
 

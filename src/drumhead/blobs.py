@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def replacing(path: Path, *, mode: int = 0o644) -> Iterator[Path]:
     """Yield a temporary path that replaces `path` when the block succeeds and is deleted when it fails.
 
-    Until then only its owner can read it; then it has `mode`.
+    Only the owner can read the temporary file; the final file has `mode`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
@@ -43,13 +43,15 @@ def file_digest(path: Path) -> str:
 
 
 class Blobs:
-    """The blobs under one home. Several processes may use it at once, as a blob appears complete, by rename."""
+    """The blobs of one home. Several processes may use it at once, because a rename makes only complete blobs
+    visible.
+    """
 
     def __init__(self, home: Home) -> None:
         self._home = home
 
     def path(self, digest: str) -> Path:
-        """Return the path of a blob, whether it exists or not."""
+        """Return the path of a blob, which need not exist."""
         return self._home.blobs / digest
 
     def find(self, digest: str) -> Path:
@@ -74,7 +76,7 @@ class Blobs:
         return path
 
     def put(self, contents: bytes) -> Blob:
-        """Store bytes. An existing blob is left as it is."""
+        """Store bytes. Leave an existing blob as it is."""
         digest = hashlib.sha256(contents).hexdigest()
         path = self.path(digest)
         if not path.is_file():
@@ -98,7 +100,9 @@ class Blobs:
             writing.path.unlink(missing_ok=True)
 
     def sweep(self, keep: set[str]) -> int:
-        """Remove every blob that is not in `keep` and return the bytes freed. The caller holds the home's lock."""
+        """Remove every blob that is not in `keep` and return the number of bytes freed. The caller holds the home's
+        lock.
+        """
         freed = 0
         for path in self._home.blobs.glob("*") if self._home.blobs.is_dir() else ():
             if path.name not in keep and not path.name.startswith("."):
@@ -112,7 +116,7 @@ def _damaged(path: Path) -> DrumheadError:
 
 
 class Writing:
-    """A blob being written to `path`. `blob` is set when the block has ended."""
+    """A blob that is being written to `path`. `blob` is set at the end of the block."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

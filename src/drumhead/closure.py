@@ -33,18 +33,19 @@ class Node(msgspec.Struct, frozen=True, array_like=True):
 
 
 Index = dict[str, Node]
-"""A tree without contents: enough to follow links, find libraries and compare trees. Stored as JSON in the cache."""
+"""A tree without file contents, for following links, finding libraries and comparing trees. The cache keeps it as
+JSON."""
 
 
 class Missing(msgspec.Struct, frozen=True, kw_only=True):
-    """A library (or an interpreter) that `path` needs and no directory has."""
+    """A library or an interpreter that `path` needs and that does not exist."""
 
     path: str
     library: str
 
 
 def index_of(tree: Tree) -> Index:
-    """Return the index of a tree. Reads its ELF files."""
+    """Return the index of a tree after reading its ELF files."""
     return {path: index_entry(entry) for path, entry in tree}
 
 
@@ -54,7 +55,7 @@ def index_entry(entry: Entry) -> Node:
 
 
 def merge(indexes: Iterable[Index]) -> Index:
-    """Return the index of stacked layers, in which later layers cover earlier ones."""
+    """Return the index of stacked layers; later layers cover earlier ones."""
     whole: Index = {}
     for index in indexes:
         whole.update(index)
@@ -62,7 +63,9 @@ def merge(indexes: Iterable[Index]) -> Index:
 
 
 def follow(index: Index, path: str) -> str:
-    """Follow the links of `path` in `index`. Return the final path, empty when it does not exist or loops."""
+    """Follow the links of `path` in `index`. Return the final path, or an empty string if it does not exist or
+    loops.
+    """
     done: list[str] = []
     todo = _parts(index, path)
     links = 0
@@ -92,7 +95,7 @@ def follow(index: Index, path: str) -> str:
 
 
 def _parts(index: Index, path: str) -> list[str]:
-    """Return the names of a path in reverse order. In a tree without its own /lib or /bin, they lie below usr/."""
+    """Return the names of a path in reverse order. If the tree has no /lib or /bin of its own, look below usr/."""
     parts = [part for part in path.split("/") if part]
     if parts and parts[0] in USR_MERGED and parts[0] not in index:
         parts.insert(0, "usr")
@@ -102,7 +105,7 @@ def _parts(index: Index, path: str) -> list[str]:
 def find_missing(index: Index) -> list[Missing]:
     """Return every library that a file of `index` needs and that the loader would not find, sorted by path.
 
-    A library elsewhere in the tree counts as found, as its wheel or program loads it before it is needed.
+    A library elsewhere in the tree counts as found, because its wheel or program loads it before it is needed.
     """
     names = {posixpath.basename(path) for path in index}
     found = []
@@ -120,10 +123,10 @@ def find_missing(index: Index) -> list[Missing]:
 
 
 def complete(index: Index, pool: Index) -> tuple[dict[str, str], list[Missing]]:
-    """Return the libraries of `pool` that complete `index`, and those that the pool does not have either.
+    """Return the libraries of `pool` that `index` lacks, and those that the pool does not have either.
 
-    The first result maps each path to add to the pool's file for it (an SONAME is usually a link in its package; the
-    file is placed under the name that is asked for).
+    The first result maps each path to add to the pool's file for it. (An SONAME is usually a link in its package; the
+    file itself is placed under the requested name.)
     """
     added: dict[str, str] = {}
     whole = dict(index)
@@ -143,7 +146,7 @@ def complete(index: Index, pool: Index) -> tuple[dict[str, str], list[Missing]]:
 
 
 def _in_pool(pool: Index, library: str) -> tuple[str, str]:
-    """Return the path for a library in the image and in the pool."""
+    """Return the path that a library gets in the image, and its path in the pool."""
     if library.startswith("/"):
         source = follow(pool, library)
         return f"usr/lib64/{posixpath.basename(library)}" if source else "", source

@@ -1,4 +1,4 @@
-"""Fetch files over HTTP with time-outs and retries. Files are verified and appear by rename."""
+"""Fetch files over HTTP with time-outs and retries. A file appears by rename, after it was verified."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ async def fetch_file(
     report: Report = silent,
     headers: dict[str, str] | None = None,
 ) -> Path:
-    """Fetch `url` to `path`, unless a file with this SHA-256 `digest` and `size` (bytes) is there already.
+    """Fetch `url` to `path`, unless `path` is already a file with this SHA-256 `digest` and `size` (bytes).
 
-    Raises UNVERIFIED when digest or size differ, NOT_FOUND, REMOTE. A failed transfer leaves nothing behind.
+    Raises UNVERIFIED if digest or size differ, NOT_FOUND, REMOTE. A failed transfer leaves no file behind.
     """
     if await asyncio.to_thread(_is_there, path, digest, size):
         return path
@@ -63,7 +63,7 @@ async def fetch_file(
         if state.hexdigest() != digest:
             raise DrumheadError(
                 ErrorCode.UNVERIFIED,
-                f"{url} has SHA-256 {state.hexdigest()}, but {digest} was promised; nothing is kept",
+                f"{url} has SHA-256 {state.hexdigest()}, but {digest} was expected; nothing is kept",
             )
     return path
 
@@ -91,7 +91,7 @@ async def _attempts(
                     skip = max(0, skip - len(chunk))
                     done += len(part)
                     if done > limit:
-                        raise DrumheadError(ErrorCode.UNVERIFIED, f"{url} is longer than the {limit} bytes promised")
+                        raise DrumheadError(ErrorCode.UNVERIFIED, f"{url} is longer than the expected {limit} bytes")
                     if part:
                         yield part
                 return
@@ -102,11 +102,11 @@ async def _attempts(
 
 
 def failure_text(error: aiohttp.ClientError | TimeoutError) -> str:
-    """Return why a request failed, for a person."""
+    """Return the reason for a failed request, in words for people."""
     if isinstance(error, aiohttp.ClientConnectorSSLError):
         reason = getattr(error.os_error, "reason", "") or error.os_error
         return (
-            f"it does not speak TLS ({reason}); where it speaks plain HTTP, give its URL with http://, or with "
+            f"it does not speak TLS ({reason}); if it speaks plain HTTP, give its URL with http://, or with "
             "oci+http:// for a registry"
         )
     return str(error) or "no answer"

@@ -1,4 +1,4 @@
-"""Read ELF files for x86-64: what they need, whether they are complete, and what a loader sees in them."""
+"""Read x86-64 ELF files: the libraries they need, whether they are complete, and their symbols."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DF_1_PIE = 0x08000000
 
 
 class Needs(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What an x86-64 ELF file needs: PT_INTERP, DT_NEEDED, and DT_RUNPATH or DT_RPATH."""
+    """The needs of an x86-64 ELF file: PT_INTERP, DT_NEEDED, and DT_RUNPATH or DT_RPATH."""
 
     interpreter: str = ""
     libraries: tuple[str, ...] = ()
@@ -25,7 +25,7 @@ class Needs(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def read_needs(contents: bytes) -> Needs | None:
-    """Return the needs of an ELF file; None for other files, other machines and damaged ones."""
+    """Return the needs of an ELF file, or None if it is damaged, for another processor or not ELF."""
     if not is_elf(contents):
         return None
     try:
@@ -38,9 +38,9 @@ def read_needs(contents: bytes) -> Needs | None:
 
 
 def read_texts(elf: bytes) -> tuple[str, dict[int, list[str]]]:
-    """Return PT_INTERP, and the texts of the dynamic table by tag, of a file for which ``is_elf`` holds.
+    """Return PT_INTERP and the strings of the dynamic table, by tag, of a file for which ``is_elf`` holds.
 
-    Raises ValueError (or struct.error) for a damaged one.
+    Raises ValueError or struct.error if the file is damaged.
     """
     interpreter, pairs = "", list[tuple[int, int]]()
     kinds = _segments(elf)
@@ -66,17 +66,17 @@ def _text(elf: bytes, place: int) -> str:
 
 
 def is_elf(contents: bytes) -> bool:
-    """Tell whether a file starts as 64-bit ELF for x86-64."""
+    """Return whether a file starts with the header of a 64-bit ELF file for x86-64."""
     return contents[:4] == MAGIC and len(contents) >= 64 and contents[4] == 2 and contents[18:20] == b"\x3e\x00"
 
 
 def is_foreign(contents: bytes) -> bool:
-    """Tell whether a file is ELF for another machine than x86-64."""
+    """Return whether a file is ELF for a processor other than x86-64."""
     return contents[:4] == MAGIC and len(contents) >= 20 and not (contents[4] == 2 and contents[18:20] == b"\x3e\x00")
 
 
 class Linkage(msgspec.Struct, frozen=True, kw_only=True):
-    """What a loader finds in an x86-64 file. `imports` are the symbols that other files must define, `exports` its own.
+    """The symbols of an x86-64 file: `imports` must be defined by other files, `exports` are defined by this one.
 
     `static` programs contain their own C library. `flaw` says why a loader would reject the file.
     """
@@ -88,7 +88,7 @@ class Linkage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_linkage(elf: bytes) -> Linkage:
-    """Return the linkage of a file for which ``is_elf`` holds. Reads segments only, as loaders do."""
+    """Return the linkage of a file for which ``is_elf`` holds. Like a loader, read segments only."""
     try:
         return _read_linkage(elf)
     except (struct.error, IndexError):
@@ -99,7 +99,7 @@ def _read_linkage(elf: bytes) -> Linkage:
     kinds = _segments(elf)
     loaded = _loaded(kinds)
     if any(offset + stored > len(elf) for _, offset, stored in loaded):
-        return Linkage(flaw="is cut short: a part that is loaded is not in the file")
+        return Linkage(flaw="is truncated: a segment that is loaded is not in the file")
     (kind,) = struct.unpack_from("<H", elf, 16)
     tables = [(offset, stored) for kind_, _, offset, _, _, stored, *_ in kinds if kind_ == PT_DYNAMIC]
     if not tables:
@@ -110,7 +110,7 @@ def _read_linkage(elf: bytes) -> Linkage:
     static = not interpreted and (kind == ET_EXEC or bool(tags.get(DT_FLAGS_1, 0) & DF_1_PIE))
     places = {tag: _place(loaded, tags.get(tag, 0)) for tag in (DT_STRTAB, DT_SYMTAB)}
     if min(places.values()) < 0:
-        return Linkage(static=static, flaw="has lost its table of symbols (was it stripped after it was rearranged?)")
+        return Linkage(static=static, flaw="has lost its symbol table (was it stripped after patchelf?)")
     names = elf[places[DT_STRTAB] : places[DT_STRTAB] + tags.get(DT_STRSZ, 0)]
     symbols = elf[places[DT_SYMTAB] : places[DT_SYMTAB] + 24 * _symbol_count(elf, loaded, tags)]
     entries = struct.iter_unpack("<IBBHQQ", symbols[: len(symbols) // 24 * 24])
@@ -122,7 +122,7 @@ def _read_linkage(elf: bytes) -> Linkage:
 
 
 def writable_parts(elf: bytes) -> list[bytes]:
-    """Return the parts of a file for which ``is_elf`` holds that a program may write to: its initialised data."""
+    """Return the writable segments (the initialised data) of a file for which ``is_elf`` holds."""
     try:
         return [
             elf[offset : offset + stored]
@@ -134,7 +134,7 @@ def writable_parts(elf: bytes) -> list[bytes]:
 
 
 def _segments(elf: bytes) -> list[tuple[int, ...]]:
-    """Return the program headers as stored. Raises struct.error when they are not in the file."""
+    """Return the program headers as stored. Raises struct.error if they are not in the file."""
     (headers,) = struct.unpack_from("<Q", elf, 32)
     size, count = struct.unpack_from("<HH", elf, 54)
     if headers + size * count > len(elf):
@@ -143,17 +143,17 @@ def _segments(elf: bytes) -> list[tuple[int, ...]]:
 
 
 def _loaded(kinds: list[tuple[int, ...]]) -> list[tuple[int, int, int]]:
-    """Return address, offset in the file and stored bytes of each loaded segment."""
+    """Return the address, file offset and stored size of each loaded segment."""
     return [(address, offset, stored) for kind, _, offset, address, _, stored, *_ in kinds if kind == PT_LOAD]
 
 
 def _place(loaded: list[tuple[int, int, int]], address: int) -> int:
-    """Return the offset in the file of an address; -1 when nothing is loaded there."""
+    """Return the file offset of an address, or -1 if nothing is loaded there."""
     return next((at + address - start for start, at, size in loaded if start <= address < start + size), -1)
 
 
 def _symbol_count(elf: bytes, loaded: list[tuple[int, int, int]], tags: dict[int, int]) -> int:
-    """Return the number of symbols, which only the hash tables reveal; the GNU table ends with the last symbol."""
+    """Return the number of symbols. Only the hash tables tell it; the GNU table ends with the last symbol."""
     if DT_HASH in tags:
         return int(struct.unpack_from("<I", elf, _place(loaded, tags[DT_HASH]) + 4)[0])
     if DT_GNU_HASH in tags:
@@ -170,10 +170,9 @@ def _symbol_count(elf: bytes, loaded: list[tuple[int, int, int]], tags: dict[int
 
 
 def shorten(elf: bytes) -> bytes:
-    """Return an ELF file up to the end of its last segment: no section headers, symbols for debuggers, or relocations
-    behind.
+    """Return an ELF file up to the end of its last segment, without section headers and debugging symbols.
 
-    Loaders read segments only. Unlike with strip(1), nothing moves, so libraries rearranged by patchelf stay intact.
+    Loaders read segments only. Unlike strip(1), this moves nothing, so libraries changed by patchelf stay intact.
     """
     (headers,) = struct.unpack_from("<Q", elf, 32)
     size, count = struct.unpack_from("<HH", elf, 54)

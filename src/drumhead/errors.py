@@ -2,8 +2,8 @@
 
 ``DrumheadError`` is the only exception that this package raises on purpose. Its code tells a program what happened, and
 its message tells a person what to do. Exceptions of libraries (OSError, aiohttp.ClientError, a failed subprocess) are
-converted where they occur, and nowhere else; only what can happen to any file (a full disk, a directory that is
-read-only) is told by the command itself, with ``host_error``.
+converted where they occur. The exceptions are errors that any file access can cause (a full disk, a read-only
+directory): the command converts these with ``host_error``.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ from enum import StrEnum
 
 
 class ErrorCode(StrEnum):
-    """What went wrong. ``EXIT_STATUS`` maps each code to an exit status."""
+    """The kind of an error. ``EXIT_STATUS`` maps each code to an exit status."""
 
     USAGE = "usage"
     """The request is invalid: a bad flag, size, address or name."""
     MANIFEST = "manifest"
     """A file of a project or fleet is invalid; the message starts with file and line."""
     NOT_FOUND = "not-found"
-    """No such package, image, instance, fleet or remote."""
+    """The package, image, instance, fleet or remote does not exist."""
     CONFLICT = "conflict"
-    """It already exists, is running or is in use."""
+    """The thing already exists, is running or is in use."""
     UNVERIFIED = "unverified"
     """A digest or a signature does not match."""
     INCOMPLETE = "incomplete"
     """A tree cannot run: it needs a library or a program that no package has."""
     UNSUPPORTED = "unsupported"
-    """This guest or host cannot do that (exec on OSv, vhost without its device)."""
+    """This guest or host does not support the request (exec on OSv, vhost without its device)."""
     HOST_TOOL = "host-tool"
     """A program that the host must provide is missing or failed."""
     REMOTE = "remote"
-    """A registry, mirror or package index did not answer, or not correctly."""
+    """A registry, mirror or package index did not answer, or gave an invalid answer."""
     TIMEOUT = "timeout"
-    """Something did not happen within the time allowed."""
+    """An operation did not finish within its time limit."""
     GUEST = "guest"
     """The machine ended or answered unexpectedly."""
 
@@ -59,9 +59,9 @@ EXIT_STATUS: dict[ErrorCode, int] = {
 
 
 class DrumheadError(Exception):
-    """An error with a code of the closed set and a sentence that says what to do.
+    """An error with a code of the closed set and a message that says what to do.
 
-    The message is shown to people as it is, so it holds no internals.
+    The message is shown to people unchanged, so it contains no internals.
     """
 
     def __init__(self, code: ErrorCode, message: str) -> None:
@@ -76,11 +76,13 @@ def manifest_error(file: str, line: int, reason: str) -> DrumheadError:
 
 
 def host_error(error: OSError) -> DrumheadError:
-    """Return the error for a file of the host that cannot be read or written, wherever that happened."""
+    """Return the error for a file of the host that cannot be read or written."""
     advice = ""
     match error.errno:
         case errno.ENOSPC | errno.EDQUOT:
-            advice = "; make room (`drumhead rmi` deletes images), or set DRUMHEAD_HOME to a directory on another disk"
+            advice = (
+                "; free some space (`drumhead rmi` deletes images), or set DRUMHEAD_HOME to a directory on another disk"
+            )
         case errno.EROFS | errno.EACCES | errno.EPERM | errno.ENOENT | errno.ENOTDIR:
             advice = "; if it belongs to drumhead's store, set DRUMHEAD_HOME to a directory that you can write to"
     where = f"{error.filename}: " if error.filename else ""

@@ -11,24 +11,24 @@ from pathlib import Path
 class Home:
     """The layout under ``DRUMHEAD_HOME`` (default ``~/.drumhead``); docs/internals/drumhead.md describes each file.
 
-    These are only paths; whoever writes into a directory creates it.
+    These are only paths; code that writes into a directory creates it.
     """
 
     root: Path
 
     @property
     def blobs(self) -> Path:
-        """Everything immutable, named by its SHA-256: ``blobs/sha256/HEX``."""
+        """``blobs/sha256/HEX``: immutable files, named by their SHA-256."""
         return self.root / "blobs" / "sha256"
 
     @property
     def packages(self) -> Path:
-        """One JSON record for each package version: ``packages/NAME/VERSION.json``."""
+        """``packages/NAME/VERSION.json``: one record for each package version."""
         return self.root / "packages"
 
     @property
     def images(self) -> Path:
-        """``images/NAME/image.json``; a name may hold slashes."""
+        """``images/NAME/image.json``: the records of images, whose names may contain slashes."""
         return self.root / "images"
 
     @property
@@ -38,7 +38,7 @@ class Home:
 
     @property
     def fleets(self) -> Path:
-        """``fleets/NAME/``: what ``drumhead up`` started."""
+        """``fleets/NAME/``: fleets that ``drumhead up`` started."""
         return self.root / "fleets"
 
     @property
@@ -53,22 +53,24 @@ class Home:
 
     @property
     def secrets(self) -> Path:
-        """``secrets/FLEET/NAME``: what the machines of a fleet share and nobody else reads; kept like volumes."""
+        """``secrets/FLEET/NAME``: secrets that the machines of a fleet share. They are kept when the fleet is
+        deleted.
+        """
         return self.root / "secrets"
 
     @property
     def remotes(self) -> Path:
-        """``remotes.json``: where packages are searched, pulled and pushed."""
+        """``remotes.json``: the remotes for searching, pulling and pushing."""
         return self.root / "remotes.json"
 
     @property
     def signing_key(self) -> Path:
-        """``signing.key``: the private key that signs what is pushed, for its owner's eyes only."""
+        """``signing.key``: the private key that signs pushed packages and images. Only its owner can read it."""
         return self.root / "signing.key"
 
     @property
     def cache(self) -> Path:
-        """Debian packages, wheels, unpacked kernels, layer records. May be deleted at any time."""
+        """``cache/``: Debian packages, wheels, unpacked kernels, layer records. It may be deleted at any time."""
         return self.root / "cache"
 
 

@@ -1,4 +1,4 @@
-"""Run programs of the host, with a log line for each and a helpful error when one is missing or fails."""
+"""Run programs of the host, with a log line for each and a helpful error if one is missing or fails."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Tool:
-    """A program that drumhead runs on the host: the Debian package that has it, and what takes it."""
+    """A program that drumhead runs on the host: the Debian package that has it, and what it is for."""
 
     package: str
     purpose: str
     needed: bool = True
-    """Whether composing and running machines take it; other tools are for what few people do."""
+    """Whether composing images or running machines needs it; other tools are needed for rarer tasks only."""
 
 
 TOOLS = {
@@ -36,8 +36,8 @@ TOOLS = {
     "debugfs": Tool("e2fsprogs", "volumes of OSv machines", needed=False),
     "mksquashfs": Tool("squashfs-tools", "composing images"),
     "unsquashfs": Tool("squashfs-tools", "package collect, containers", needed=False),
-    "musl-gcc": Tool("musl-tools", "compiling a guest's first program"),
-    "gpgv": Tool("gpgv", "checking Debian's signatures when building packages"),
+    "musl-gcc": Tool("musl-tools", "compiling the init program of guests"),
+    "gpgv": Tool("gpgv", "verifying Debian's signatures when building packages"),
     "apt-get": Tool("apt", "finding this host's Debian mirror", needed=False),
     "mkfs.erofs": Tool("erofs-utils", "composing with --fs erofs", needed=False),
     "qemu-img": Tool("qemu-utils", "exporting disks", needed=False),
@@ -47,7 +47,7 @@ TOOLS = {
     "mmd": Tool("mtools", "exporting disks", needed=False),
     "syslinux": Tool("syslinux", "exporting disks", needed=False),
 }
-"""By name; ``drumhead doctor`` looks for all of them."""
+"""Programs by name; ``drumhead doctor`` looks for all of them."""
 
 _running: set[subprocess.Popen[bytes]] = set()
 
@@ -59,14 +59,14 @@ def find_program(name: str) -> str:
         package = TOOLS[name].package if name in TOOLS else name
         raise DrumheadError(
             ErrorCode.HOST_TOOL,
-            f"{name} is not on this host; install it (Debian: apt-get install {package}). "
-            "`drumhead doctor` tells what else is missing",
+            f"{name} is not installed on this host; install it (Debian: apt-get install {package}). "
+            "`drumhead doctor` lists other missing programs",
         )
     return found
 
 
 def look_for(name: str) -> str | None:
-    """Return the absolute path of a program in PATH or in sbin, None where there is none."""
+    """Return the absolute path of a program in PATH or in sbin, or None if there is none."""
     return shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
 
 
@@ -79,9 +79,9 @@ def run(
     timeout: float = 600,
     accepted: tuple[int, ...] = (0,),
 ) -> bytes:
-    """Run a program to its end and return what it wrote to stdout. Blocks: call it in a thread.
+    """Run a program to its end and return its stdout. This blocks, so call it in a thread.
 
-    `feed` writes to the program's stdin. Raises HOST_TOOL, with the end of the program's output, when the
+    `feed` writes to the program's stdin. Raises HOST_TOOL, with the end of the program's output, if the
     program is missing, ends with a status that is not `accepted` or takes longer than `timeout` seconds.
     """
     argv = [find_program(str(command[0])), *map(str, command[1:])]
@@ -113,13 +113,15 @@ def run(
 
 
 def kill_all() -> None:
-    """Kill the programs that threads of this process are waiting for, before it ends without those threads."""
+    """Kill the programs that threads of this process wait for, before the process ends without waiting for the
+    threads.
+    """
     for process in tuple(_running):
         process.kill()
 
 
 def _feed(process: subprocess.Popen[bytes], feed: Callable[[IO[bytes]], object]) -> None:
-    """Let `feed` write to the program's stdin. A program that ends early is judged by its status."""
+    """Let `feed` write to the program's stdin. Ignore a program that ends early; its exit status is checked later."""
     assert process.stdin is not None
     with suppress(BrokenPipeError), process.stdin:
         feed(process.stdin)

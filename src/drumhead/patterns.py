@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
 
 def match_any(patterns: Iterable[str]) -> Callable[[str], bool]:
-    """Return a test for paths (relative, without a leading slash) that any of `patterns` names, or that lie below such
-    a path.
+    """Return a function that tells whether a relative path, or a directory above it, matches any of `patterns`.
 
-    ``*`` and ``?`` stay within one name, ``**`` crosses directories (``a/**/b`` also means ``a/b``), ``[…]`` is a set.
+    ``*`` and ``?`` match within one name, ``**`` crosses directories (``a/**/b`` also matches ``a/b``), ``[…]`` is a
+    set.
     """
     expression = "|".join(f"(?:{_translate(pattern.strip('/'))})" for pattern in patterns)
     if not expression:
@@ -23,7 +23,9 @@ def match_any(patterns: Iterable[str]) -> Callable[[str], bool]:
 
 
 def match_whole(pattern: str) -> Callable[[str], bool]:
-    """Return a test for the paths that `pattern` itself names, without what lies below them; see ``match_any``."""
+    """Return a function that tells whether `pattern` matches a path itself; unlike ``match_any``, not what is below
+    it.
+    """
     compiled = re.compile(_translate(pattern), re.DOTALL)
     return lambda path: compiled.fullmatch(path) is not None
 

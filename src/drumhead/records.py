@@ -1,4 +1,4 @@
-"""Records that several layers of the code share: a command, an image, its kernel and layers, and blobs."""
+"""Records that several layers of the code share: commands, images, kernels, layers and blobs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LayerKind = Literal["package", "libraries", "python", "node", "application", "ro
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):
-    """A program to start in a guest. `argv[0]` is a path or a name looked up in the guest's PATH."""
+    """A program to start in a guest. `argv[0]` is a path, or a name to look up in the guest's PATH."""
 
     argv: tuple[str, ...]
     env: dict[str, str] = {}
@@ -57,15 +57,15 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Signature = Annotated[str, msgspec.Meta(max_length=200)]
-"""Of a record by its sender (``package.signing``); empty where there is none."""
+"""The sender's signature of a record (``package.signing``), or an empty string."""
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True):
-    """images/NAME/image.json: everything that a machine starts from.
+    """An image (images/NAME/image.json): everything that a machine starts from.
 
-    The record holds no time, path or name of the host, so the same inputs give the same bytes.
+    The record holds no time, path or host name, so the same inputs give the same bytes.
     `overlay_size` is the size in bytes of the disk that a machine writes to; 0 means that writes stay in memory.
-    `commands` are the config sets by name; `default` names one, or is empty.
+    `commands` are the config sets by name; `default` is the name of one, or empty.
     """
 
     format: int = 1
@@ -80,21 +80,23 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
     overlay_size: int = 0
     signature: Signature = ""
     warm_modules: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
-    """Python modules that a snapshot has imported. Left out where there are none, so older records keep their bytes."""
+    """Python modules that a snapshot imports. Left out if there are none, so that older records keep their bytes."""
 
     @property
     def warm(self) -> tuple[str, ...]:
         return self.warm_modules or ()
 
     def shared_circumstances(self) -> Command:
-        """Return what all config sets have in common, as a command without argv: variables, and the directory."""
+        """Return the variables and the directory that all config sets share, as a command without argv."""
         first, *others = list(self.commands.values()) or [Command(argv=())]
         env = {name: value for name, value in first.env.items() if all(one.env.get(name) == value for one in others)}
         return Command(argv=(), env=env, cwd=first.cwd if all(one.cwd == first.cwd for one in others) else "/")
 
 
 class ImageFiles(msgspec.Struct, frozen=True, kw_only=True):
-    """The files of an image on this host, ready for QEMU; from ``image.store``. `kernel` is the unpacked ELF file."""
+    """The files of an image on this host, ready for QEMU. ``image.store`` makes it. `kernel` is the unpacked ELF
+    file.
+    """
 
     kernel: Path
     initrd: Path | None
@@ -102,7 +104,7 @@ class ImageFiles(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_record(file: Path, kind: type[T], advice: str) -> T:
-    """Read a record of the store. Raises FileNotFoundError, and UNVERIFIED with `advice` for a damaged one."""
+    """Read a record of the store. Raises FileNotFoundError, and UNVERIFIED with `advice` if the record is damaged."""
     try:
         return msgspec.json.decode(file.read_bytes(), type=kind)
     except msgspec.DecodeError as error:
@@ -110,7 +112,7 @@ def read_record(file: Path, kind: type[T], advice: str) -> T:
 
 
 def read_cached(file: Path, kind: type[T]) -> T | None:
-    """Read a file of the cache, which can be made again. Return None where it is missing or damaged."""
+    """Read a record of the cache. Return None if it is missing or damaged, because it can be made again."""
     try:
         return msgspec.json.decode(file.read_bytes(), type=kind)
     except (FileNotFoundError, msgspec.DecodeError):

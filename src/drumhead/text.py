@@ -1,4 +1,4 @@
-"""Foreign text made fit to be shown: on a terminal, in a table, in a log."""
+"""Make untrusted text safe to show on a terminal, in a table or in a log."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import sys
 import unicodedata
 
 _KEPT = frozenset({"\N{ZERO WIDTH JOINER}", "\N{ZERO WIDTH NON-JOINER}"})
-"""Format characters that writing needs: emoji and several scripts join by them."""
+"""Format characters that are kept, because emoji and several scripts need them to join characters."""
 
 
 def printable(text: str, longest: int | None = None) -> str:
-    r"""Return the text on one line, without characters that a terminal obeys or that reorder what surrounds them.
+    r"""Return the text on one line, with control characters and characters that reorder text escaped.
 
-    Such characters are written as Python escapes them (`\x1b`). More than `longest` characters end in an ellipsis.
+    The escapes are those of Python (`\x1b`). Text longer than `longest` characters is cut and ends in an ellipsis.
     """
     if text.isascii() and text.isprintable():
         shown = text
@@ -25,23 +25,23 @@ def printable(text: str, longest: int | None = None) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """Return a text of several lines, each made printable; tabs stay."""
+    """Return a text of several lines, each made printable. Tabs are kept."""
     return "\n".join("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))
 
 
 def printable_json(document: str) -> str:
-    """Return a JSON document that says the same in characters that a terminal only shows."""
+    """Return an equivalent JSON document in which characters that would affect a terminal are escaped."""
     if document.isascii():
-        return document  # JSON escapes the ASCII ones itself
+        return document  # JSON itself escapes control characters in ASCII
     return "".join(
         character if character == "\n" or _shown(character) else json.dumps(character)[1:-1] for character in document
     )
 
 
 def write_output(data: bytes) -> None:
-    """Copy what a program in a machine printed to stdout; to a terminal, only what it shows, in the program's colours.
+    """Copy the output of a program in a machine to stdout.
 
-    Elsewhere the bytes stay as they are.
+    If stdout is a terminal, escape control characters but keep colours. Otherwise copy the bytes unchanged.
     """
     if sys.stdout.isatty():
         text = _decoder.decode(data).replace("\r\n", "\n")

@@ -1,6 +1,6 @@
 """The files of a layer in memory: paths, modes and contents. Readers produce trees, writers consume them.
 
-A tree has directories, regular files and symbolic links, with their owners (root unless a manifest says another). It
+A tree has directories, regular files and symbolic links, with their owners (root, unless a manifest sets another). It
 has no times, devices or hard links, so trees with equal digests are the same file system on any machine at any time.
 """
 
@@ -20,21 +20,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 USR_MERGED = ("bin", "sbin", "lib", "lib64")
-"""Directories at the root that Debian keeps below usr/; in every guest, links lead there."""
+"""Root directories that Debian keeps below usr/. In every guest, the root has links to them."""
 MAX_PATH, MAX_NAME, MAX_DEPTH = 4096, 255, 100
-"""What Linux takes as a path and as a name (bytes), and how deep directories may be nested."""
+"""Linux's limits for a path and for a name (bytes), and drumhead's limit for the nesting of directories."""
 MAX_ID = (1 << 32) - 1
-"""The number that no user and no group has."""
+"""The number that no user or group can have; smaller numbers are valid."""
 MAX_LINKS = 40
 """Symbolic links followed before a path counts as a loop, as in Linux."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One path. `mode` holds permission bits only. `source` is a file's contents, or the host file that has them.
+    """The entry of one path. `mode` holds permission bits only. `source` is a file's contents or the host file with
+    them.
 
-    `digest` is the SHA-256 of the contents in hexadecimal, `target` a symbolic link's text. `uid` and `gid` are the
-    numbers of its owner and group.
+    `digest` is the SHA-256 of the contents in hexadecimal, `target` is the target of a symbolic link. `uid` and `gid`
+    are the numbers of the owner and the group.
     """
 
     kind: Literal["directory", "file", "symlink"]
@@ -47,7 +48,7 @@ class Entry:
     gid: int = 0
 
     def read(self) -> bytes:
-        """Return a regular file's contents. Raises CONFLICT for a host file that changed since it was listed."""
+        """Return a regular file's contents. Raises CONFLICT if it is a host file that changed since it was listed."""
         if isinstance(self.source, bytes):
             return self.source
         contents = self.source.read_bytes()
@@ -56,7 +57,7 @@ class Entry:
         return contents
 
     def starts_with(self, magic: bytes) -> bool:
-        """Tell whether a regular file's contents start with `magic`. Reads no more than that."""
+        """Return whether a regular file's contents start with `magic`. Read no more of the file than that."""
         if isinstance(self.source, bytes):
             return self.source.startswith(magic)
         with self.source.open("rb") as file:
@@ -81,7 +82,7 @@ def symlink(target: str) -> Entry:
 
 
 class Tree:
-    """A mapping of paths to entries. Paths are relative, without ``.`` or ``..``: ``usr/bin/python3``.
+    """A mapping of paths to entries. Paths are relative and without ``.`` or ``..``, such as ``usr/bin/python3``.
 
     Missing parents of a path are added as directories with mode 0755. Iteration is sorted by path, parents first.
     """
@@ -106,7 +107,9 @@ class Tree:
         return self._entries.get(path)
 
     def add(self, path: str, entry: Entry) -> None:
-        """Add `entry` at `path`, replacing an existing entry. A directory over a directory only sets the mode."""
+        """Add `entry` at `path` and replace an existing entry. A directory keeps the contents of the one it
+        replaces.
+        """
         path = clean_path(path)
         if not path:
             return
@@ -134,7 +137,7 @@ class Tree:
     def update(self, other: Tree) -> None:
         """Copy all of `other` over this tree.
 
-        Links to directories in this tree are followed, as in a copy onto a disk.
+        Follow links to directories in this tree, as when copying onto a disk.
         """
         plain = {""}  # directories that both trees reach without a link; empty after a link was followed
         for path, entry in other:
@@ -150,7 +153,7 @@ class Tree:
             self._entries[path] = entry
 
     def filter(self, keep: Callable[[str], bool]) -> Tree:
-        """Return the entries that `keep` accepts, with their parent directories."""
+        """Return a tree of the entries that `keep` accepts and their parent directories."""
         kept = Tree()
         for path, entry in self:
             if keep(path):
@@ -162,9 +165,9 @@ class Tree:
         return kept
 
     def resolve(self, path: str, *, follow_last: bool = True) -> str:
-        """Follow the links of `path` inside this tree. Names that do not exist are kept as they are.
+        """Return `path` with its links inside this tree followed. Names that do not exist are kept as they are.
 
-        Raises DrumheadError(CONFLICT) for a loop.
+        Raises CONFLICT for a loop.
         """
         done: list[str] = []
         todo = [part for part in path.split("/") if part not in {"", "."}][::-1]
@@ -189,7 +192,7 @@ class Tree:
 
     @property
     def size(self) -> int:
-        """The sum of the sizes of its files, in bytes."""
+        """The sum of the sizes of the tree's files, in bytes."""
         return sum(entry.size for entry in self._entries.values())
 
     def digest(self) -> str:
@@ -211,9 +214,9 @@ def clean_path(path: str) -> str:
 
 
 def write_tar(tree: Tree, out: IO[bytes], written: Callable[[int], None] | None = None) -> None:
-    """Write `tree` as a canonical tar: sorted, owners by number, time 0. Equal trees give equal bytes.
+    """Write `tree` as a canonical tar: sorted, owners by number, times 0. Equal trees give equal bytes.
 
-    `written` receives the number of files and links written so far.
+    `written` is called with the number of files and links written so far.
     """
     count = 0
     with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT) as archive:
@@ -239,12 +242,13 @@ def write_tar(tree: Tree, out: IO[bytes], written: Callable[[int], None] | None 
 def read_tar(source: IO[bytes], limit: int) -> Tree:
     """Read a tar stream of at most `limit` bytes into a tree.
 
-    Names of owners and times are dropped, hard links become copies, devices and files with holes are refused. Raises
-    UNVERIFIED for a stream that is longer, with its copies, or no tar; UNSUPPORTED for what no layer can hold.
+    Names of owners and times are dropped, and hard links become copies. Raises UNVERIFIED if the stream is no tar or if
+    the stream and the copies exceed the limit; UNSUPPORTED for files that no layer can hold, such as devices and files
+    with holes.
     """
     tree = Tree()
     try:
-        limited: Any = _Limited(source, limit)  # all of a file that tarfile asks of a stream
+        limited: Any = _Limited(source, limit)  # tarfile only calls read on a stream
         with tarfile.open(fileobj=limited, mode="r|") as archive:
             for info in archive:
                 path = _checked(clean_path(info.name))
@@ -256,7 +260,7 @@ def read_tar(source: IO[bytes], limit: int) -> Tree:
                     entry = tree[clean_path(info.linkname)]
                     limited.count(entry.size)
                     tree.add(path, entry)
-                elif info.isreg() and not info.issparse():  # holes are bytes that no stream brought
+                elif info.isreg() and not info.issparse():  # holes would not count towards the limit
                     contents = archive.extractfile(info)
                     assert contents is not None
                     tree.add(path, _owned(regular(contents.read(), info.mode & 0o7777), info))
@@ -271,11 +275,13 @@ def read_tar(source: IO[bytes], limit: int) -> Tree:
 
 
 def _owned(entry: Entry, info: tarfile.TarInfo) -> Entry:
-    """Return `entry` with the owner of a member of an archive. Raises UNSUPPORTED for a number that none can have."""
+    """Return `entry` with the owner of a member of an archive. Raises UNSUPPORTED if the number is out of range."""
     if not (info.uid or info.gid):
         return entry
     if not (0 <= info.uid < MAX_ID and 0 <= info.gid < MAX_ID):
-        raise DrumheadError(ErrorCode.UNSUPPORTED, f"/{info.name} belongs to a user or group whose number is too large")
+        raise DrumheadError(
+            ErrorCode.UNSUPPORTED, f"/{info.name} belongs to a user or group with a number that is out of range"
+        )
     return replace(entry, uid=info.uid, gid=info.gid)
 
 
@@ -288,7 +294,7 @@ def _checked(path: str) -> str:
 
 
 class _Limited:
-    """A stream that is not read beyond its limit, however little it came from."""
+    """A stream that raises an error once more than its limit was read, such as from a decompression bomb."""
 
     def __init__(self, source: IO[bytes], limit: int) -> None:
         self._source = source
@@ -296,13 +302,13 @@ class _Limited:
         self._read = 0
 
     def read(self, size: int = -1) -> bytes:
-        """Read like the stream. Raises UNVERIFIED at the limit."""
+        """Read from the stream. Raises UNVERIFIED beyond the limit."""
         data = self._source.read(size)
         self.count(len(data))
         return data
 
     def count(self, size: int) -> None:
-        """Count what was read, or is a copy of it. Raises UNVERIFIED at the limit."""
+        """Count bytes that were read or copied. Raises UNVERIFIED beyond the limit."""
         self._read += size
         if self._read > self._limit:
             raise DrumheadError(

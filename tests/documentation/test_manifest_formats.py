@@ -21,7 +21,7 @@ PACKAGE, PERMISSIONS, RUN, FLEET = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOT
 
 
 def section(head: str) -> str:
-    if head == "Recipes of packages":
+    if head == "Package recipes":
         return RECIPES.partition("\n## ")[0]
     return PAGE.partition(f"\n## {head}\n")[2].partition("\n## ")[0].partition("<!-- generated")[0]
 
@@ -35,7 +35,7 @@ def section(head: str) -> str:
             (*run_yaml.TOP_KEYS, *run_yaml.COMMON_KEYS, *chain.from_iterable(run_yaml.KEYS.values())),
         ),
         ("Fleet files", (*fleet_file.KEYS, *fleet_file.HEALTH_KEYS)),
-        ("Recipes of packages", (*Recipe.__struct_fields__, *Demo.__struct_fields__)),
+        ("Package recipes", (*Recipe.__struct_fields__, *Demo.__struct_fields__)),
     ],
 )
 def test_every_key_is_named(head: str, keys: tuple[str, ...]) -> None:

@@ -61,7 +61,7 @@ def test_an_argument_that_is_not_text(empty):
         [*empty.words, b"run", b"-e", b"/a \xff", b"image"], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 2
-    assert "an argument is not text in UTF-8" in done.stderr
+    assert "an argument is not UTF-8 text" in done.stderr
 
 
 BUSY = """

@@ -1,4 +1,4 @@
-"""The drumhead command. Commands live in this directory, one module per noun; each is imported when it is used."""
+"""The drumhead command. Each noun has a module in this package, which is imported when it is used."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     import cyclopts
 
 GRACE = 3.0
-"""Seconds that threads have to end after Ctrl-C."""
+"""Seconds that threads have to finish after Ctrl-C."""
 GROUPS = {
-    "package": "Compose, build, find and move packages.",
-    "image": "Move whole images between this host and a registry.",
+    "package": "Compose, build, find, pull and push packages.",
+    "image": "Push images to a registry and pull them.",
     "remote": "Choose where packages are searched, pulled from and pushed to.",
-    "key": "Sign what is pushed.",
+    "key": "Create and show the key that signs what you push.",
     "volume": "Create, list and delete disks that outlive their machines.",
-    "snapshot": "Save machines that others are resumed from, instead of booting.",
-    "runtime": "Show and write the forms of meta/run.yaml.",
-    "kernel": "Add kernels of your own (OSv's), and list those that exist.",
+    "snapshot": "Save booted machines, so that others resume instead of booting.",
+    "runtime": "Show and write templates of meta/run.yaml.",
+    "kernel": "Add OSv kernels and list the kernels of the local store.",
 }
-"""Commands that hold further commands, and what they are for."""
+"""Groups of commands, and their help."""
 
 COMMANDS = {
     "package init": ("drumhead.cli.package.project:init_command", "Write meta/package.yaml into a project."),
@@ -39,31 +39,31 @@ COMMANDS = {
     "package compose": ("drumhead.cli.package.project:compose_command", "Compose a project into an image."),
     "package collect": (
         "drumhead.cli.package.project:collect_command",
-        "Write what an image would hold to a directory.",
+        "Write the files that an image would hold into a directory.",
     ),
     "package list": ("drumhead.cli.package.store:list_command", "List the packages of the local store."),
     "package search": (
         "drumhead.cli.package.remotes:search_command",
         "Search remotes, the store and the recipes.",
     ),
-    "package describe": ("drumhead.cli.package.store:describe_command", "Show what a package is and what it holds."),
+    "package describe": ("drumhead.cli.package.store:describe_command", "Show a package and the files that it holds."),
     "package build": ("drumhead.cli.package.build:build_command", "Build packages from their recipes."),
     "package pull": ("drumhead.cli.package.remotes:pull_command", "Fetch a package from a remote."),
     "package push": ("drumhead.cli.package.remotes:push_command", "Send a package to a remote."),
     "package test": (
         "drumhead.cli.package.build:test_command",
-        "Boot packages' demos and check what they print.",
+        "Boot the demos of packages and check their output.",
     ),
     "image push": ("drumhead.cli.image.remotes:push_command", "Send an image to a registry."),
     "image pull": ("drumhead.cli.image.remotes:pull_command", "Fetch an image from a registry."),
     "remote add": ("drumhead.cli.remote:add_command", "Add a remote."),
     "remote list": ("drumhead.cli.remote:list_command", "List the remotes."),
     "remote remove": ("drumhead.cli.remote:remove_command", "Remove a remote."),
-    "key create": ("drumhead.cli.key:create_command", "Make the key that signs what is pushed."),
-    "key show": ("drumhead.cli.key:show_command", "Print the public key for those who pull."),
+    "key create": ("drumhead.cli.key:create_command", "Create the key that signs what you push."),
+    "key show": ("drumhead.cli.key:show_command", "Print the public key, for people who pull."),
     "volume create": ("drumhead.cli.volume:create_command", "Create an empty volume."),
     "volume list": ("drumhead.cli.volume:list_command", "List the volumes."),
-    "volume delete": ("drumhead.cli.volume:delete_command", "Delete volumes and what is on them."),
+    "volume delete": ("drumhead.cli.volume:delete_command", "Delete volumes and their data."),
     "snapshot create": ("drumhead.cli.snapshot:create_command", "Save a machine before its command starts."),
     "snapshot list": ("drumhead.cli.snapshot:list_command", "List the snapshots."),
     "snapshot delete": ("drumhead.cli.snapshot:delete_command", "Delete the snapshots of images."),
@@ -72,7 +72,7 @@ COMMANDS = {
     "runtime init": ("drumhead.cli.runtime:init_command", "Write meta/run.yaml for a runtime."),
     "kernel add": ("drumhead.cli.kernel:add_command", "Add an OSv kernel."),
     "kernel list": ("drumhead.cli.kernel:list_command", "List the kernels of the local store."),
-    "kernel info": ("drumhead.cli.kernel:info_command", "Show what a kernel is and which files it was made from."),
+    "kernel info": ("drumhead.cli.kernel:info_command", "Show a kernel and the files that it was made from."),
     "images": ("drumhead.cli.image.store:images_command", "List the images of the local store."),
     "info": ("drumhead.cli.image.store:info_command", "Show the size, format, layers and commands of an image."),
     "rmi": ("drumhead.cli.image.store:rmi_command", "Delete images."),
@@ -88,15 +88,15 @@ COMMANDS = {
     ),
     "console": ("drumhead.cli.machine.session:console_command", "Open the serial console of a machine."),
     "exec": ("drumhead.cli.machine.session:exec_command", "Run a program in a running machine."),
-    "shell": ("drumhead.cli.shell:shell_command", "Open a shell of this host on a private network."),
+    "shell": ("drumhead.cli.shell:shell_command", "Open a shell of this host that is on a private network."),
     "wait": ("drumhead.cli.machine.instances:wait_command", "Wait until a machine has ended."),
-    "doctor": ("drumhead.cli.doctor:doctor_command", "Check what this host has of what drumhead uses."),
+    "doctor": ("drumhead.cli.doctor:doctor_command", "Check whether this host has what drumhead needs."),
     "up": ("drumhead.cli.fleet:up_command", "Start the machines of a fleet file and keep them running."),
     "down": ("drumhead.cli.fleet:down_command", "Stop and delete the machines of a fleet."),
     "ps": ("drumhead.cli.fleet:ps_command", "List the machines of a fleet."),
     "scale": ("drumhead.cli.fleet:scale_command", "Change how many machines of a member run."),
 }
-"""Commands: where they are, and what they are for."""
+"""Commands: the function of each, and its help."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -142,8 +142,8 @@ def _main(arguments: list[str] | None) -> int:
 def _run(command: Coroutine[Any, Any, Any]) -> Any:
     """Run the coroutine of a command.
 
-    After Ctrl-C it ends in order. Threads that still pack or unpack are given a few seconds to remove their files;
-    what they write has its name only when it is whole, so nothing is lost with them.
+    After Ctrl-C the coroutine is cancelled. Threads that are still packing or unpacking have a few seconds to remove
+    their temporary files. Files get their name only when they are complete, so stopping these threads loses nothing.
     """
     with asyncio.Runner() as runner:
         try:
@@ -160,17 +160,17 @@ def _give_up() -> None:
 
 
 def _check_text(argv: Sequence[str]) -> None:
-    """Refuse arguments whose bytes were not UTF-8: records and machines hold nothing else. Raises USAGE."""
+    """Refuse arguments that are not UTF-8, because records and machines hold only UTF-8. Raises USAGE."""
     try:
         "".join(argv).encode()
     except UnicodeEncodeError as error:
-        raise DrumheadError(ErrorCode.USAGE, "an argument is not text in UTF-8") from error
+        raise DrumheadError(ErrorCode.USAGE, "an argument is not UTF-8 text") from error
 
 
 def application(argv: Sequence[str] = ()) -> cyclopts.App:
-    """Put the command together; nothing of a command is imported before it is used.
+    """Build the application without importing any command before it is used.
 
-    The command that `argv` calls is described by its docstring, the others by their sentence in `COMMANDS`.
+    The help of the command that `argv` calls comes from its docstring, the help of the others from `COMMANDS`.
     """
     import cyclopts  # noqa: PLC0415 - only the command needs it
 
@@ -195,5 +195,5 @@ def application(argv: Sequence[str] = ()) -> cyclopts.App:
 
 
 def _shown(default: object) -> str | None:
-    """Show a default as people would type it, and none where leaving the flag out says it all."""
+    """Return a default as people would type it, or None if the help should not show one."""
     return None if default is None or default is False or default in ("", ()) else str(default)

@@ -1,4 +1,4 @@
-"""``drumhead doctor``: what this host has of what drumhead uses."""
+"""``drumhead doctor``: whether this host has what drumhead needs."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _LITTLE_SPACE = 2 << 30
 
 
 def doctor_command(*, json: Json = False) -> int:
-    """Check what this host has of what drumhead uses, and print what to install.
+    """Check whether this host has what drumhead needs, and print what to install.
 
-    The exit status is 4 when something is missing that composing and running machines take.
+    The exit status is 4 if something is missing that composing images or running machines needs.
     """
     home = find_home()
     missing = [name for name in host.TOOLS if host.look_for(name) is None]
@@ -45,24 +45,24 @@ def _print(missing: list[str], unusable: list[str], free: int) -> None:
     print_table(("Program or device", "On this host", "For"), rows)
     packages = sorted({host.TOOLS[name].package for name in missing})
     if packages:
-        notice(f"Install what is missing (Debian): apt-get install {' '.join(packages)}")
+        notice(f"On Debian, install the missing programs with: apt-get install {' '.join(packages)}")
     if "/dev/kvm" in unusable and Path("/dev/kvm").exists():
-        notice("/dev/kvm cannot be opened: add yourself to the group kvm.")
+        notice("/dev/kvm cannot be opened; add yourself to the group kvm.")
     if free < _LITTLE_SPACE:
-        notice(f"{size_text(free)} are free for {find_home().root}; images and packages take a few GiB.")
+        notice(f"Only {size_text(free)} are free for {find_home().root}; images and packages take a few GiB.")
 
 
 def _state(device: str) -> str:
-    """Return what is known of a device that opens; whether KVM runs a machine is known after the first one."""
+    """Return the state of a device that can be opened. Whether KVM works is known only after the first machine."""
     if device != "/dev/kvm":
         return "usable"
     known = remembered(find_home()) if host.look_for(PROGRAM) else None
     if known is None:
-        return "opens; the first machine tries it"
-    return "usable" if known.works else "opens, but runs no machine"
+        return "can be opened; the first machine will test it"
+    return "usable" if known.works else "can be opened, but cannot run a machine"
 
 
 def _free_space(home: Home) -> int:
-    """Return the bytes that are free where the home is, or will be."""
+    """Return the number of free bytes on the file system where the home is or will be."""
     existing = next(path for path in (home.root, *home.root.parents) if path.exists())
     return shutil.disk_usage(existing).free

@@ -1,4 +1,4 @@
-"""Flags that several commands take, described once."""
+"""Flags that several commands share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cyclopts import Parameter, Token
 
 
 def _whole(_type: type, tokens: Sequence[Token]) -> int:
-    """Read a whole number; cyclopts itself would round 1.5 to 2. Raises ValueError."""
+    """Read a whole number; cyclopts by itself would round 1.5 to 2. Raises ValueError."""
     text = tokens[0].value
     if not WHOLE.fullmatch(text):
         raise ValueError(f"{text} is not a whole number.")
@@ -24,7 +24,7 @@ Whole = Parameter(converter=_whole)
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON for programs.")]
 Guest = Annotated[
     Literal["linux", "osv"] | None,
-    Parameter(name="--guest", help="The guest of the image, where images of this name exist for both."),
+    Parameter(name="--guest", help="The guest of the image, if images of this name exist for both guests."),
 ]
 FleetFile = Annotated[
     Path | None,
@@ -38,7 +38,7 @@ class MachineFlags:
     """The flags of ``drumhead run``."""
 
     image: Annotated[
-        str, Parameter(name=["--image", "-i"], help="The image, where the first argument names the instance.")
+        str, Parameter(name=["--image", "-i"], help="The image, if the first argument names the instance.")
     ] = ""
     memory: Annotated[str, Parameter(name=["--memory", "-m"], help="The memory of the machine (200M, 1G).")] = "256M"
     cpus: Annotated[int, Whole, Parameter(name=["--cpus", "-c"], help="The number of virtual CPUs.")] = 1
@@ -54,8 +54,8 @@ class MachineFlags:
         str,
         Parameter(
             name=["--device", "-b"],
-            help="The device of the host: for bridge and vhost a bridge (virbr0 or br0 by default), for tap "
-            "a tap device (by default the first free one, tap0, tap1, …).",
+            help="The device of the host: for bridge and vhost a bridge (by default virbr0 or br0), for tap "
+            "a tap device (by default the first free one of tap0, tap1, …).",
         ),
     ] = ""
     private_network: Annotated[str, Parameter(help="The private network whose machines reach one another by name.")] = (
@@ -64,7 +64,7 @@ class MachineFlags:
     mac: Annotated[
         str,
         Parameter(
-            help="The MAC address; it decides the IP address. By default it follows from the name, so both "
+            help="The MAC address, which decides the IP address. By default it follows from the name, so both "
             "stay the same."
         ),
     ] = ""
@@ -73,15 +73,15 @@ class MachineFlags:
         Parameter(
             name=["--execute", "-e"],
             allow_leading_hyphen=True,
-            help="The command to run instead of the image's own.",
+            help="The command to run instead of the image's default command.",
         ),
     ] = None
     run: Annotated[
         tuple[str, ...],
         Parameter(
             name=["--run", "--boot"],
-            help="The config set to run instead of the default one; repeatable: each runs when the one before has "
-            "ended well.",
+            help="The config set to run instead of the default one; repeatable: each one runs after the one before it "
+            "has succeeded.",
         ),
     ] = ()
     env: Annotated[
@@ -100,12 +100,12 @@ class MachineFlags:
     ] = ()
     restart: Annotated[
         Literal["no", "on-failure", "always"],
-        Parameter(help="Whether the machine is started again when its command has ended by itself."),
+        Parameter(help="Whether to start the machine again when its command has ended by itself."),
     ] = "no"
     sleep_after: Annotated[
         float,
         Parameter(
-            help="Stop the machine when nobody was connected to its forwarded ports for so many seconds, and start it "
+            help="Stop the machine after this many seconds without a connection to its forwarded ports, and start it "
             "at the next connection (with -d)."
         ),
     ] = 0.0
@@ -114,23 +114,27 @@ class MachineFlags:
     ] = False
     guest: Annotated[
         Literal["linux", "osv"] | None,
-        Parameter(name="--guest", help="The guest of the image, where images of this name exist for both."),
+        Parameter(name="--guest", help="The guest of the image, if images of this name exist for both guests."),
     ] = None
     verbose: Annotated[
         bool,
-        Parameter(name=["--verbose", "-v"], negative="", help="Print the host's programs that it runs."),
+        Parameter(name=["--verbose", "-v"], negative="", help="Print the programs of the host that drumhead runs."),
     ] = False
-    provider: Annotated[Literal["qemu"], Parameter(name=["--provider", "-p"], help="The hypervisor; there is one.")] = (
-        "qemu"
-    )
+    provider: Annotated[
+        Literal["qemu"], Parameter(name=["--provider", "-p"], help="The hypervisor; only qemu exists.")
+    ] = "qemu"
     persist: Annotated[
         bool,
-        Parameter(negative="", show=False, help="Accepted as in Capstan; a machine is kept until it is deleted."),
+        Parameter(
+            negative="", show=False, help="Accepted for Capstan scripts; a machine is always kept until it is deleted."
+        ),
     ] = False
     detach: Annotated[
         bool,
         Parameter(
-            name=["--detach", "-d"], negative="", help="Return when the command runs, and leave the machine running."
+            name=["--detach", "-d"],
+            negative="",
+            help="Return as soon as the command runs, and leave the machine running.",
         ),
     ] = False
 
@@ -141,11 +145,14 @@ class ComposeFlags:
     """The flags of ``drumhead package compose``. Scripts for Capstan pass `pull_missing`, which has no effect."""
 
     update: Annotated[
-        bool, Parameter(negative="", help="Read only what changed since the last time, and print what changed and why.")
+        bool,
+        Parameter(
+            negative="", help="Read only files that changed since the last time, and print what changed and why."
+        ),
     ] = False
     guest: Annotated[
         Literal["linux", "osv"] | None,
-        Parameter(name="--guest", help="The guest to compose for; by default what the manifest says, or else linux."),
+        Parameter(name="--guest", help="The guest to compose for; by default that of the manifest, or else linux."),
     ] = None
     kernel: Annotated[
         str, Parameter(help="The kernel, NAME@VERSION (osv@0.57.0); by default the newest for the guest.")
@@ -168,14 +175,14 @@ class ComposeFlags:
         Parameter(
             name=["--run", "--boot"],
             allow_leading_hyphen=True,
-            help="The config set or the command that a machine runs by default.",
+            help="The config set or command that a machine runs by default.",
         ),
     ] = ""
     env: Annotated[
         tuple[str, ...], Parameter(name="--env", help="A variable for every config set (NAME=value); repeatable.")
     ] = ()
     require: Annotated[
-        tuple[str, ...], Parameter(name="--require", help="A package to require as well; repeatable.")
+        tuple[str, ...], Parameter(name="--require", help="A further package to require; repeatable.")
     ] = ()
     pull_missing: Annotated[
         bool,
@@ -183,6 +190,6 @@ class ComposeFlags:
             name=["--pull-missing", "-p"],
             negative="",
             show=False,
-            help="Accepted as in Capstan; missing packages are pulled or built anyway.",
+            help="Accepted for Capstan scripts; missing packages are always pulled or built.",
         ),
     ] = False

@@ -1,4 +1,4 @@
-"""``drumhead up``, ``down``, ``ps``, ``scale``: the machines of one application together."""
+"""``drumhead up``, ``down``, ``ps`` and ``scale``: machines that form one application."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 USUAL_FILES = (Path("fleet.yaml"), Path("deploy/fleet.yaml"))
 UP_TIME = 600.0
-"""Seconds that a fleet has to come up."""
+"""Seconds that a fleet may take to become healthy."""
 
 
 async def up_command(
@@ -45,19 +45,19 @@ async def up_command(
     detach: Annotated[bool, Parameter(name=["--detach", "-d"], negative="")] = False,
     timeout: float = UP_TIME,
 ) -> None:
-    """Start the machines of a fleet file, each when those that it waits for are healthy, and keep them running.
+    """Start the machines of a fleet file and keep them running.
 
-    This runs in the foreground until Ctrl-C stops the machines. If the fleet is up already, machines whose part of
-    the file has changed are replaced.
+    Each machine starts when those that it waits for are healthy. The command runs in the foreground until Ctrl-C
+    stops the machines. If the fleet is already up, machines whose part of the file has changed are replaced.
 
     Parameters
     ----------
     guest:
-        The guest for every member, whatever the file says.
+        The guest for every member, instead of that in the file.
     detach:
         Return when all machines are healthy, and leave them running.
     timeout:
-        How many seconds a detached fleet may take to become healthy.
+        The number of seconds that a detached fleet may take to become healthy.
     """
     fleet = _read(file)
     if guest:
@@ -81,7 +81,7 @@ async def _supervise_here(store: FleetStore, fleet: Fleet) -> None:
             await Supervisor(store, attached=True).run()
         finally:
             printing.cancel()
-    notice(f"Fleet {fleet.name} is stopped; `drumhead down {fleet.name}` deletes its machines.")
+    notice(f"Fleet {fleet.name} has stopped; `drumhead down {fleet.name}` deletes its machines.")
 
 
 async def down_command(name: str = "", /, *, file: FleetFile = None) -> None:
@@ -179,7 +179,7 @@ async def scale_command(
 
 
 async def print_logs(name: str, *, follow: bool, tail: int | None) -> None:
-    """Print the logs of a fleet's machines, each line under its machine's name."""
+    """Print the logs of a fleet's machines. Each line begins with the name of its machine."""
     store = FleetStore(find_home(), name)
     if follow:
         await _print_all_logs(store, from_start=tail is None)
@@ -192,8 +192,9 @@ async def print_logs(name: str, *, follow: bool, tail: int | None) -> None:
 
 
 async def _print_all_logs(store: FleetStore, *, from_start: bool) -> None:
-    """Follow the logs of all machines that the fleet has or gets, until cancelled or until it has no supervisor and no
-    running machine.
+    """Follow the logs of all machines of the fleet, including new ones.
+
+    Return when the fleet has no supervisor and no running machine.
     """
     instances = Instances(store.home)
     names = [] if from_start else [one.launch.spec.name for one in store.instances()]

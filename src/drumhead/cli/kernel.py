@@ -1,4 +1,4 @@
-"""``drumhead kernel …``: kernels that the user brings, and those that were built."""
+"""``drumhead kernel …``: kernels that the user added or that recipes built."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from drumhead.package.store import PackageStore, parse_ref
 
 
 async def add_command(*files: str, digest: tuple[str, ...] = (), json: Json = False) -> None:
-    """Add an OSv kernel, for images with `guest: osv`.
+    """Add an OSv kernel for images with `guest: osv`.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ async def add_command(*files: str, digest: tuple[str, ...] = (), json: Json = Fa
         Print the record of the package.
     """
     if not files:
-        raise DrumheadError(ErrorCode.USAGE, "say which file: drumhead kernel add loader-stripped.elf")
+        raise DrumheadError(ErrorCode.USAGE, "give at least one file: drumhead kernel add loader-stripped.elf")
     with progress("adding") as report:
         package = await add_kernel(PackageStore(find_home()), files, digest, report)
     if json:
@@ -46,7 +46,7 @@ def list_command(*, json: Json = False) -> None:
 
 
 def info_command(name: str = "osv", /, *, json: Json = False) -> None:
-    """Show what a kernel is and which files it was made from.
+    """Show a kernel and the files that it was made from.
 
     Parameters
     ----------
@@ -58,9 +58,7 @@ def info_command(name: str = "osv", /, *, json: Json = False) -> None:
     ref, store = parse_ref(name), PackageStore(find_home())
     package = find_osv(store, ref.version) if ref.name == OSV else store.find(ref)
     if package.kind != "kernel":
-        raise DrumheadError(
-            ErrorCode.USAGE, f"{name} is not a kernel; `drumhead package describe {name}` says what it is"
-        )
+        raise DrumheadError(ErrorCode.USAGE, f"{name} is not a kernel; `drumhead package describe {name}` describes it")
     if json:
         print_json(package)
         return

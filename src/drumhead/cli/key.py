@@ -1,4 +1,4 @@
-"""``drumhead key …``: the key that signs what is pushed."""
+"""``drumhead key …``: the key that signs pushed packages and images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from drumhead.package.signing import create_key, public_key
 
 
 def create_command() -> None:
-    """Make the key that signs what is pushed, and print the public key for those who pull."""
+    """Create the key that signs what you push, and print the public key for people who pull."""
     print(create_key(find_home()))
 
 

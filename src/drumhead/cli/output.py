@@ -1,4 +1,4 @@
-"""What commands print: tables and facts (or JSON) to stdout, progress and notices to stderr."""
+"""Output of commands: tables and facts (or JSON) go to stdout, progress and notices to stderr."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 class Printable:
-    """A text stream that keeps control characters from the terminal, as names and messages may come from anywhere."""
+    """A text stream that escapes control characters, because names and messages may come from untrusted sources."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
 
     def write(self, text: str) -> int:
-        """Write text; control characters other than line feeds and tabs are escaped."""
+        """Write text with all control characters other than line feeds and tabs escaped."""
         return self.stream.write(printable_lines(text))
 
     def __getattr__(self, name: str) -> Any:
@@ -47,12 +47,12 @@ def _behind(stream: TextIO) -> TextIO:
 
 
 def print_json(value: Any) -> None:
-    """Return records, lists and mappings as indented JSON."""
+    """Print records, lists and mappings as indented JSON."""
     print(printable_json(msgspec.json.format(msgspec.json.encode(value), indent=2).decode()))
 
 
 def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Return columns under their heads, as wide as they need to be. Nothing is cut, so that lines can be searched."""
+    """Print columns under their headings, as wide as needed. Nothing is truncated, so that output can be searched."""
     table = [list(heads), *([printable(text) for text in row] for row in rows)]
     widths = [max(len(row[column]) for row in table) for column in range(len(heads))]
     for row in table:
@@ -60,7 +60,7 @@ def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def notice(text: str) -> None:
-    """Print a line for the person at the terminal, beside the result."""
+    """Print a line to stderr, apart from the result of the command."""
     print(text, file=sys.stderr)
 
 
@@ -75,7 +75,7 @@ def size_text(size: int) -> str:
 
 
 def complain(sentence: str) -> None:
-    """Say on stderr what went wrong."""
+    """Print an error to stderr."""
     from rich.console import Console  # noqa: PLC0415 - not needed when all goes well
     from rich.markup import escape  # noqa: PLC0415
 
@@ -85,7 +85,7 @@ def complain(sentence: str) -> None:
 
 @contextmanager
 def progress(what: str) -> Iterator[Report]:
-    """Show a progress bar on stderr (``What 3016 / 3016 [=====] 100.00 % 4s``) when that is a terminal."""
+    """Show a progress bar (``What 3016 / 3016 [=====] 100.00 % 4s``) on stderr if stderr is a terminal."""
     if not sys.stderr.isatty():
         yield _Lines(what)
         return
@@ -113,7 +113,7 @@ def progress(what: str) -> Iterator[Report]:
 
 
 class _Lines:
-    """The report for logs and pipes: one line for each thing that was packed; what was fetched is not mentioned."""
+    """Progress for logs and pipes: one line for each item that was packed, and none for downloads."""
 
     def __init__(self, what: str) -> None:
         self._what = what

@@ -16,16 +16,18 @@ def add_command(name: str, url: str, /, *, key: str = "") -> None:
     Parameters
     ----------
     name:
-        The name that you give the remote.
+        The name of the new remote.
     url:
-        Its URL: https://HOST/PATH for a directory, oci://HOST/PATH for a registry; without TLS, http:// and oci+http://.
+        Its URL: https://HOST/PATH for a directory, oci://HOST/PATH for a registry; without TLS, http:// and
+        oci+http://.
     key:
-        The sender's public key (`drumhead key show` prints it); what its key has not signed is refused.
+        The sender's public key, which `drumhead key show` prints. Packages and images without its signature are
+        refused.
     """
     home = find_home()
     remotes = read_remotes(home)
     if any(remote.name == name for remote in remotes):
-        raise DrumheadError(ErrorCode.CONFLICT, f"there is a remote {name} already; remove it first")
+        raise DrumheadError(ErrorCode.CONFLICT, f"the remote {name} already exists; remove it first")
     added = Remote(name=name, url=url, key=key)
     check_url(added)
     if key:

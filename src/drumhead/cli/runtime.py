@@ -1,4 +1,4 @@
-"""``drumhead runtime …``: the forms of meta/run.yaml."""
+"""``drumhead runtime …``: templates of meta/run.yaml."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def init_command(
     file = path / "meta" / "run.yaml"
     text = run_template(runtime)
     if file.exists() and not force:
-        raise DrumheadError(ErrorCode.CONFLICT, f"{file} is there already; --force replaces it")
+        raise DrumheadError(ErrorCode.CONFLICT, f"{file} already exists; --force replaces it")
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text)
     print(f"wrote {file}")

@@ -13,10 +13,10 @@ async def shell_command(
     *command: str,
     private_network: str = "default",
 ) -> int:
-    """Open a shell of this host on a private network, where machines are reached by name and address.
+    """Open a shell of this host that is on a private network and reaches machines by name and address.
 
-    It needs no root. Files are those of the host, but of its networks the shell has the private one only. The exit
-    status is that of the shell or the command.
+    The command needs no root. The shell sees the files of the host, but no network other than the private one. The
+    exit status is that of the shell or the command.
 
     Parameters
     ----------

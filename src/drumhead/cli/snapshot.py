@@ -1,4 +1,4 @@
-"""``drumhead snapshot create``, ``list`` and ``delete``: machines saved before their command starts."""
+"""``drumhead snapshot create``, ``list`` and ``delete``: machines that were saved before their command started."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ async def create_command(
     cpus: Annotated[int, Parameter(name=["--cpus", "-c"])] = 1,
     guest: Guest = None,
 ) -> None:
-    """Boot a machine of an image and save it before its command starts; `drumhead run` resumes it from then on.
+    """Boot a machine of an image and save it before its command starts. From then on, `drumhead run` resumes it.
 
     Parameters
     ----------
     image:
         The image.
     memory:
-        The memory of the machines that are to be resumed (200M, 1G).
+        The memory of the machines that will resume (200M, 1G).
     cpus:
-        The number of their virtual CPUs.
+        The number of virtual CPUs of these machines.
     guest:
-        The guest of the image, where images of this name exist for both.
+        The guest of the image, if images of this name exist for both guests.
     """
     home = find_home()
     started = time.monotonic()
@@ -50,7 +50,7 @@ async def create_command(
 
 
 def list_command(*, json: Json = False) -> None:
-    """List the snapshots and how much they take on this host."""
+    """List the snapshots and the space that they take on this host."""
     snapshots = Snapshots(find_home())
     found = [(one, snapshots.size(one.key)) for one in snapshots.list()]
     if json:
@@ -82,7 +82,7 @@ def list_command(*, json: Json = False) -> None:
 
 
 def delete_command(image: str, /, *images: str) -> None:
-    """Delete the snapshots of images. Machines that run are not touched.
+    """Delete the snapshots of images. Running machines are not affected.
 
     Parameters
     ----------

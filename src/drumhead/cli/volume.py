@@ -24,18 +24,18 @@ async def create_command(
     format: Literal["raw"] = "raw",  # noqa: ARG001 - there is one
     guest: Annotated[Literal["linux", "osv"], Parameter(name="--guest")] = "linux",
 ) -> None:
-    """Create an empty volume. `drumhead run --volume` creates one by itself when it is missing.
+    """Create an empty volume. `drumhead run --volume` also creates a volume if it does not exist.
 
     Parameters
     ----------
     name:
         The name of the volume.
     size:
-        How much it can hold (512M, 2G); space of the host is used as it fills.
+        The capacity (512M, 2G). The volume takes space on the host only as it fills.
     format:
-        The format of the disk; there is one.
+        The format of the disk; only raw exists.
     guest:
-        The guest that uses it: OSv does not understand every feature of Linux's file system.
+        The guest that will use the volume; OSv does not support every feature of Linux's file system.
     """
     await create_volume(
         find_home(), read_volume_name(name), read_disk_size(size, what="size of a volume"), find_guest(guest)
@@ -44,7 +44,7 @@ async def create_command(
 
 
 def list_command(*, json: Json = False) -> None:
-    """List the volumes, how much they take on this host, and which instances have them."""
+    """List the volumes, the space that they take on this host, and the instances that use them."""
     home = find_home()
     users: dict[Path, list[str]] = {}
     for launch in Instances(home).launches():
@@ -67,7 +67,7 @@ def list_command(*, json: Json = False) -> None:
 
 
 def delete_command(name: str, /, *names: str) -> None:
-    """Delete volumes and what is on them.
+    """Delete volumes and their data.
 
     Parameters
     ----------

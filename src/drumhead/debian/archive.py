@@ -1,6 +1,6 @@
-"""Read Debian's archive as a chain of digests: signed InRelease → Packages → .deb. Each step is verified first.
+"""Read Debian's archive: the signed InRelease has the digest of Packages, which has the digest of each .deb.
 
-See Debian's wiki, RepositoryFormat, and apt-secure(8).
+Each file is verified before it is read. See Debian's wiki, RepositoryFormat, and apt-secure(8).
 """
 
 from __future__ import annotations
@@ -38,11 +38,13 @@ FIELD = re.compile(r"^([A-Za-z0-9-]+): ?(.*)$", re.MULTILINE)
 
 
 _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
-"""Archives are opened one after another, so the second one finds the indexes that the first has fetched and parsed."""
+"""A lock for each event loop. Archives are opened one at a time, so that later ones find the indexes in the cache."""
 
 
 class DebianPackage(msgspec.Struct, frozen=True, kw_only=True):
-    """One entry of a Packages index. `depends` lists alternatives by name, without versions; `url` is the .deb's."""
+    """An entry of a Packages index. `depends` lists alternatives by name, without versions; `url` is that of the
+    .deb.
+    """
 
     name: str
     version: str
@@ -55,7 +57,7 @@ class DebianPackage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Archive:
-    """The newest version of every package in some suites. ``open`` creates it; `cache` holds indexes and packages."""
+    """The newest version of every package in some suites. ``open`` creates it; `cache` has indexes and packages."""
 
     def __init__(self, client: aiohttp.ClientSession, cache: Path, packages: dict[str, DebianPackage]) -> None:
         self._client = client
@@ -128,9 +130,9 @@ async def _fetch_index(client: aiohttp.ClientSession, cache: Path, suite: Suite)
 
 @functools.lru_cache(maxsize=4)
 def _read_index(path: Path, uri: str) -> list[DebianPackage]:
-    """Return the entries of a verified index, which nobody may change.
+    """Return the entries of a verified index. Callers must not change the list.
 
-    Parsing takes a second or more, so the entries are kept in memory, and in a file beside the index.
+    Parsing takes a second or more, so the entries are kept in memory and in a file beside the index.
     """
     about = hashlib.sha256(f"{uri} {DebianPackage.__struct_fields__}".encode()).hexdigest()
     parsed = path.with_name(f"{path.name}-{about[:16]}.msgpack")
@@ -151,7 +153,7 @@ def verify_release(signed: bytes, suite: Suite) -> str:
         try:
             text = host.run(["gpgv", "--quiet", "--keyring", suite.keyring, "--output", "-", file]).decode()
         except DrumheadError as error:
-            if "is not on this host" in error.message:
+            if host.look_for("gpgv") is None:
                 raise
             raise DrumheadError(
                 ErrorCode.UNVERIFIED,
@@ -166,7 +168,7 @@ def verify_release(signed: bytes, suite: Suite) -> str:
     if until and parsedate_to_datetime(until) < datetime.now(UTC):
         raise DrumheadError(
             ErrorCode.UNVERIFIED,
-            f"{suite.uri}: the index of {suite.name} was valid until {until}; use a mirror that is updated",
+            f"{suite.uri}: the index of {suite.name} was valid until {until}; use an up-to-date mirror",
         )
     return text
 

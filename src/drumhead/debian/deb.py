@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 AR_MAGIC = b"!<arch>\n"
 AR_HEADER = 60
 MAX_UNPACKED = 2 << 30
-"""Bytes of a package's files, and of the tar with them."""
+"""The limit in bytes for a package's files, and for the tar that contains them."""
 MAX_ENTRIES = 500_000
 _WINDOW = 128 << 20
 _CHUNK = 1 << 20
@@ -28,8 +28,9 @@ _TOO_MUCH = "it unpacks to more bytes or files than any package of Debian has"
 
 
 def read_deb(path: Path) -> tuple[Tree, int]:
-    """Return the files of a .deb, moved below usr/ as on a merged system, and the newest time in it (seconds since
-    1970).
+    """Return the files of a .deb, moved below usr/ as on a merged-/usr system, and the newest time in it.
+
+    The time is in seconds since the epoch.
     """
     try:
         return _read_data(_data_tar(path.read_bytes()))
@@ -41,7 +42,7 @@ def _read_data(data: bytes) -> tuple[Tree, int]:
     tree, newest, size = Tree(), 0, 0
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
         for number, info in enumerate(archive):
-            size += info.size if info.isreg() else 0  # a file's holes are in no tar, but in its size
+            size += info.size if info.isreg() else 0  # the size includes holes, which are not in the tar
             if size > MAX_UNPACKED or number >= MAX_ENTRIES:
                 raise ValueError(_TOO_MUCH)
             path = _merged(clean_path(info.name))
@@ -60,9 +61,7 @@ def _read_data(data: bytes) -> tuple[Tree, int]:
 
 
 def _merged(path: str) -> str:
-    """Move a path below usr/ as on a merged-/usr system; packages of Debian 12 still name these directories at the
-    root. root.
-    """
+    """Return a path below usr/ as on a merged-/usr system. Packages of Debian 12 still use directories at the root."""
     return f"usr/{path}" if path.split("/", 1)[0] in USR_MERGED else path
 
 
@@ -94,7 +93,7 @@ def _unpacked(read: Callable[[int], bytes]) -> bytes:
 
 def _ar_members(archive: bytes) -> Iterator[tuple[str, bytes]]:
     if not archive.startswith(AR_MAGIC):
-        raise ValueError("it does not begin as an ar archive")
+        raise ValueError("it does not begin like an ar archive")
     at = len(AR_MAGIC)
     while at + AR_HEADER <= len(archive):
         header = archive[at : at + AR_HEADER]

@@ -25,16 +25,16 @@ class Suite(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def find_suites() -> tuple[Suite, ...]:
-    """Return the suites to read, the release itself first.
+    """Return the suites to read, beginning with the release itself.
 
-    ``DRUMHEAD_DEBIAN_MIRROR`` (and ``DRUMHEAD_DEBIAN_SECURITY_MIRROR``) name archives by URL; without them,
-    apt's sources are used. ``DRUMHEAD_DEBIAN_KEYRING`` names another keyring for gpgv.
+    ``DRUMHEAD_DEBIAN_MIRROR`` and ``DRUMHEAD_DEBIAN_SECURITY_MIRROR`` give the URLs of archives; without them,
+    apt's sources are used. ``DRUMHEAD_DEBIAN_KEYRING`` gives another keyring for gpgv.
     """
     keyring = Path(os.environ.get("DRUMHEAD_DEBIAN_KEYRING", str(KEYRING)))
     if not keyring.is_file():
         raise DrumheadError(
             ErrorCode.HOST_TOOL,
-            f"{keyring} is missing, so Debian's signatures cannot be checked; install debian-archive-keyring",
+            f"{keyring} is missing, so Debian's signatures cannot be verified; install debian-archive-keyring",
         )
     mirror = os.environ.get("DRUMHEAD_DEBIAN_MIRROR")
     if mirror:
@@ -49,7 +49,7 @@ def find_suites() -> tuple[Suite, ...]:
 def _suites_of_apt(keyring: Path) -> tuple[Suite, ...]:
     """Find Debian's suites among apt's sources, once for each process.
 
-    A host with another Debian release still names the mirror.
+    The mirror of a host with another Debian release can be used too.
     """
     listing = host.run(
         ["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages"]
@@ -63,7 +63,7 @@ def _suites_of_apt(keyring: Path) -> tuple[Suite, ...]:
     if not updates:
         raise DrumheadError(
             ErrorCode.REMOTE,
-            "apt's sources name no Debian mirror; set DRUMHEAD_DEBIAN_MIRROR to one (the URL above its dists/)",
+            "apt's sources have no Debian mirror; set DRUMHEAD_DEBIAN_MIRROR to one (the URL above its dists/)",
         )
     archive = min(updates)
     names = [(archive, RELEASE), (archive, f"{RELEASE}-updates")]

@@ -1,1 +1,1 @@
-"""Read-only file systems that a tree is written as: squashfs and erofs for Linux, ROFS for OSv."""
+"""Write trees as read-only file systems: squashfs and erofs for Linux, ROFS for OSv."""

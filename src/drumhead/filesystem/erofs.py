@@ -1,4 +1,4 @@
-"""Write trees as erofs with lz4hc: 50 % larger than squashfs, and faster to read."""
+"""Write trees as erofs with lz4hc, which is 50 % larger than squashfs and faster to read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def write_erofs(tree: Tree, path: Path) -> None:
     """Write `tree` to `path`. Equal trees and equal mkfs.erofs give equal bytes.
 
     Debian 12's mkfs.erofs reads directories only, so the tree is first written into a temporary one. Raises UNSUPPORTED
-    for what does not belong to root.
+    if a file does not belong to root.
     """
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch) / "root"
@@ -29,7 +29,8 @@ def write_erofs(tree: Tree, path: Path) -> None:
             place = root / name
             if entry.uid or entry.gid:
                 raise DrumheadError(
-                    ErrorCode.UNSUPPORTED, f"/{name} belongs to {entry.uid}:{entry.gid}, which erofs layers cannot hold"
+                    ErrorCode.UNSUPPORTED,
+                    f"/{name} belongs to {entry.uid}:{entry.gid}, but erofs layers store no owners",
                 )
             match entry.kind:
                 case "directory":

@@ -1,8 +1,8 @@
-"""Write trees as erofs without compression: what a machine mounts, where its layer was made on this host.
+"""Write trees as erofs without compression, which machines mount instead of compressed layers made on this host.
 
-Nothing is unpacked in the guest, which would take long in an emulated processor, and no buffers for it take memory.
-The format is that of Linux, Documentation/filesystems/erofs.rst and fs/erofs/erofs_fs.h. Every inode is an extended
-one, and everything that has contents starts at a block of its own: directories and links first, then files.
+The guest does not have to decompress anything, which is slow in an emulated processor and takes memory for buffers.
+The format is described in Linux, Documentation/filesystems/erofs.rst and fs/erofs/erofs_fs.h. All inodes are extended
+ones. The contents of each directory, link and file start at a block boundary: directories and links first, then files.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ INODE = struct.Struct("<HHHHQIIIIQII16x")
 EXTENDED_PLAIN = 1
 """An inode of 64 bytes, with contents in consecutive blocks."""
 SLOTS = 2
-"""An inode's number counts 32 bytes from the first block of the inodes. Number 0 is left free: it means "no file"."""
+"""The slots of 32 bytes that an inode takes. Inode numbers count slots; number 0 is unused, as it means "no file"."""
 ENTRY = struct.Struct("<QHBB")
 """number, offset of the name, type, unused."""
 MODES = {"directory": stat.S_IFDIR, "file": stat.S_IFREG, "symlink": stat.S_IFLNK}
@@ -37,9 +37,9 @@ TYPES = {"file": 1, "directory": 2, "symlink": 7}
 
 
 def write_plain_erofs(tree: Tree, path: Path) -> None:
-    """Write `tree` to `path`. Equal trees give equal bytes. Blocks.
+    """Write `tree` to `path`. Equal trees give equal bytes. This blocks the calling thread.
 
-    Holds one file in memory at a time. Raises CONFLICT for a file that changed since the tree was made.
+    Only one file at a time is in memory. Raises CONFLICT if a file has changed since the tree was made.
     """
     nodes = [("", None), *tree]
     number = {name: index * SLOTS for index, (name, _) in enumerate(nodes, 1)}
@@ -84,7 +84,7 @@ def _is_file(entry: Entry | None) -> bool:
 
 
 def _inode(entry: Entry | None, size: int, block: int, number: int, directories: int) -> bytes:
-    """Return an inode; None is the root."""
+    """Return the inode of `entry`, or of the root if `entry` is None."""
     kind, mode, uid, gid = (entry.kind, entry.mode, entry.uid, entry.gid) if entry else ("directory", 0o755, 0, 0)
     links = 2 + directories if kind == "directory" else 1
     return INODE.pack(EXTENDED_PLAIN, 0, MODES[kind] | mode, 0, size, block, number, uid, gid, 0, 0, links)
@@ -101,7 +101,7 @@ def _contents(name: str, entry: Entry | None, below: list[tuple[str, Entry]], nu
 
 
 def _directory(listed: list[tuple[bytes, int, int]]) -> bytes:
-    """Return the blocks of a directory, the last one without padding. `listed` is sorted by name, as readers search."""
+    """Return the blocks of a directory, the last one without padding. `listed` is sorted by name for binary search."""
     packed, block, size = bytearray(), list[tuple[bytes, int, int]](), 0
     for one in listed:
         if size + ENTRY.size + len(one[0]) > BLOCK:
@@ -113,7 +113,7 @@ def _directory(listed: list[tuple[bytes, int, int]]) -> bytes:
 
 
 def _entries(block: list[tuple[bytes, int, int]]) -> bytes:
-    """Return the entries of one block, and the names behind them. A name ends where the next one starts."""
+    """Return the entries of one block, followed by their names. A name ends where the next one starts."""
     packed, at = bytearray(), len(block) * ENTRY.size
     for name, number, kind in block:
         packed += ENTRY.pack(number, at, kind, 0)
@@ -122,5 +122,5 @@ def _entries(block: list[tuple[bytes, int, int]]) -> bytes:
 
 
 def encoded(text: str) -> bytes:
-    """Return a name or a target in bytes, those included that are no UTF-8."""
+    """Return a name or a link's target as bytes, even if it is not UTF-8."""
     return text.encode(errors="surrogateescape")

@@ -1,4 +1,4 @@
-"""Write trees as squashfs with zstd, the default: the smallest format that Debian's kernel reads at full speed."""
+"""Write trees as squashfs with zstd, the default format: the smallest that Debian's kernel reads at full speed."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def write_squashfs(tree: Tree, path: Path, *, level: int, written: Callable[[int
 
 
 def squashfs_owners(path: Path) -> dict[str, tuple[int, int]]:
-    """Return the numbers of user and group of what does not belong to root, by path. Raises HOST_TOOL.
+    """Return the user and group numbers of files that do not belong to root, by path. Raises HOST_TOOL.
 
-    Who unpacks a file system without being root loses them.
+    Unpacking a file system without being root loses these owners.
     """
     listed = host.run(["unsquashfs", "-lln", "-dest", "/", path]).decode(errors="surrogateescape")
     found = {}

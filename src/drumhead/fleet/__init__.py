@@ -1,1 +1,1 @@
-"""Fleets: the machines of one application, started in order of dependency and kept running as the fleet file says."""
+"""Fleets: the machines of one application, started in dependency order and kept running as the fleet file says."""

@@ -1,4 +1,4 @@
-"""Take from a fleet file what a container image says of its service: command, ports, volumes and health."""
+"""Read the services of container images from a fleet file: command, ports, volumes and health check."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def services_of(image: Image, fleet: Fleet) -> list[Service]:
-    """Return a service for each member of the fleet that runs `image`. Raises USAGE where none does."""
+    """Return a service for each member of the fleet that runs `image`. Raises USAGE if none does."""
     members = {name: member for name, member in fleet.members.items() if member.image == image.name}
     if not members:
         raise DrumheadError(ErrorCode.USAGE, f"no member of the fleet {fleet.name} runs the image {image.name}")
@@ -22,7 +22,7 @@ def services_of(image: Image, fleet: Fleet) -> list[Service]:
 
 
 def services_of_config_sets(image: Image, name: str = "") -> list[Service]:
-    """Return a service for the config set `name`, or for each one. Raises USAGE for a name that there is not."""
+    """Return a service for the config set `name`, or for each config set. Raises NOT_FOUND if `name` does not exist."""
     names = [name] if name else list(image.commands)
     return [Service(name=one, command=choose_command(image, config_set=one)) for one in names]
 

@@ -1,4 +1,4 @@
-"""Bring a fleet up, wait until it has settled, and take it down: what the commands do with fleets."""
+"""Bring a fleet up, wait until it has settled, and take it down."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ def start_supervisor(store: FleetStore) -> int:
             stderr=log,
             start_new_session=True,
         )
-    process.returncode = 0  # we only need its id, and it outlives us
+    process.returncode = 0  # Popen must not wait for it: it outlives this process
     return process.pid
 
 
 async def wait_settled(
     store: FleetStore, fleet: Fleet, supervisor: int, *, time_limit: float, show: Callable[[FleetState], None]
 ) -> None:
-    """Wait until the supervisor has reached the state that `fleet` asks for.
+    """Wait until the supervisor has brought the machines to the state that `fleet` describes.
 
-    Raises GUEST when a machine fails for good, TIMEOUT when `time_limit` (seconds) passes.
+    Raises GUEST if a machine fails for good, TIMEOUT after `time_limit` seconds.
     """
     ended = asyncio.create_task(wait_process(supervisor))
     try:

@@ -27,7 +27,7 @@ HEALTH_KEYS = ("port", "path", "interval", "timeout", "recheck", "failures")
 
 def read_fleet(path: Path, shown: str) -> Fleet:
     """Read the fleet in a file. `shown` is the file's name in messages. Raises MANIFEST, NOT_FOUND."""
-    file = path.resolve()  # a link to it is the user's own
+    file = path.resolve()  # the user may name the file by a link
     top = read_yaml(file.parent, file.name, "the fleet file", shown)
     _refuse_unknown(top, ("name", "guest", "secrets", "members"))
     guest = _guest(top, "")
@@ -72,7 +72,7 @@ def _member(section: Section, name: str, guest: str) -> Member:
     if count > 1 and key:
         raise section.refuse(key, reason)
     if "run" in section and "command" in section:
-        raise section.refuse("command", "run names a config set and command gives one; remove one of them")
+        raise section.refuse("command", "run and command both choose the command; remove one of them")
     return Member(
         image=section.text("image"),
         guest=_guest(section, guest),

@@ -1,4 +1,4 @@
-"""Check the health of a machine's service: through its forwarded port, and as a neighbour on its network."""
+"""Check the health of a machine's service through its forwarded port and from its network."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 ATTEMPT_TIME = 5.0
 LIFE_TIME = 10.0
-"""Seconds that a service that was healthy has for any answer; it may be busy."""
+"""Seconds that a service that was healthy may take to answer; it may be busy."""
 QUIET_TIME = 1.0
 """Seconds after which an open connection counts as accepted; QEMU accepts at once and hangs up if the guest refuses."""
 
@@ -23,13 +23,13 @@ UNREACHED: dict[Reach, str] = {
     "silent": "answered this host, but no neighbour on its network",
     "refused": "answered this host, but refused its neighbours",
 }
-"""What the host says of a machine that only the host can reach."""
+"""Messages for a machine that only the host can reach."""
 
 
 async def wait_healthy(check: HealthCheck, forward: PortForward, neighbour: Neighbour | None = None) -> str:
-    """Poll until the service is healthy and `neighbour` reaches it. Return why it is not within the check's time limit.
+    """Poll until the service is healthy and `neighbour` reaches it, within the check's time limit.
 
-    The reason continues the name of a machine; it is empty for a healthy one.
+    Return an empty string, or the reason why it is not healthy, to be written after the name of the machine.
     """
     reason = "did not become healthy"
     try:
@@ -48,7 +48,7 @@ async def wait_healthy(check: HealthCheck, forward: PortForward, neighbour: Neig
 async def wait_unresponsive(check: HealthCheck, forward: PortForward, neighbour: Neighbour | None = None) -> str:
     """Poll a healthy service every `check.recheck` seconds until it fails to answer `check.failures` times in a row.
 
-    Return how it failed the last time. The host and a neighbour must each get an answer. Any answer counts: a service
+    Return the last failure. Both the host and a neighbour must get an answer. Any answer counts: a service
     that reports that it is not ready is waiting for another service, and restarting it would not help.
     """
     unanswered, reason = 0, ""
@@ -60,12 +60,12 @@ async def wait_unresponsive(check: HealthCheck, forward: PortForward, neighbour:
 
 
 async def _unreached(neighbour: Neighbour | None) -> str:
-    """Say what a neighbour could not do; empty when it reaches the service, or cannot know."""
+    """Return why a neighbour cannot reach the service, or an empty string if it can or if that is unknown."""
     return UNREACHED.get(await asyncio.to_thread(reach, neighbour), "") if neighbour else ""
 
 
 async def is_alive(check: HealthCheck, forward: PortForward) -> bool:
-    """Tell whether the service gives any answer (or, without a path, accepts connections)."""
+    """Return whether the service gives any answer or, without a path, accepts connections."""
     if check.path:
         return await asyncio.to_thread(_status, check.path, forward, LIFE_TIME) is not None
     return await _accepts(forward)
@@ -79,7 +79,7 @@ async def is_healthy(check: HealthCheck, forward: PortForward) -> bool:
 
 
 def _status(path: str, forward: PortForward, time_limit: float) -> int | None:
-    """Send a GET and return the status of the answer, or None when there was no answer."""
+    """Send a GET request and return the status of the answer, or None if there was no answer."""
     connection = http.client.HTTPConnection(forward.host_address, forward.host_port, timeout=time_limit)
     try:
         connection.request("GET", path, headers={"Connection": "close"})

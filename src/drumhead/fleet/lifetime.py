@@ -1,4 +1,4 @@
-"""One lifetime of a fleet's machine: start it or take it over, wait until it is healthy, watch it until it ends."""
+"""Run a machine of a fleet once: start it or take it over, wait until it is healthy, watch it until it ends."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ BOOT_TIME = 120.0
 
 @dataclass(frozen=True, kw_only=True)
 class End:
-    """How a lifetime ended: why, whether that was a failure, and for how many seconds the machine was healthy."""
+    """The end of a lifetime: the reason, whether it was a failure, and for how many seconds the machine was healthy."""
 
     reason: str
     failed: bool
@@ -56,8 +56,8 @@ class Lifetime:
     async def run(self, *, starting: Callable[[], None], healthy: Callable[[], Awaitable[None]]) -> End:
         """Start the machine, or take over the running one, and return when it has ended.
 
-        `starting` is called before a start, `healthy` when the machine is up. A machine that does not come up, or
-        stops answering, is stopped. Raises what ``start_machine`` raises.
+        `starting` is called before a start, `healthy` when the machine is healthy. A machine that does not become
+        healthy, or that stops answering, is stopped. Raises the errors of ``start_machine``.
         """
         instance = await self._take_over()
         if instance is None:
@@ -104,7 +104,7 @@ class Lifetime:
         return self._instances.read(self._machine.name)
 
     async def _trouble(self, instance: Instance, healthy: Callable[[], Awaitable[None]]) -> str:
-        """Wait for a reason to stop a running machine: it does not come up, or it stops answering."""
+        """Wait until a running machine fails to become healthy or stops answering, and return the reason to stop it."""
         try:
             await wait_started(self._instances, self._machine.name, time_limit=BOOT_TIME)
         except DrumheadError as error:
@@ -125,6 +125,6 @@ class Lifetime:
         return await wait_unresponsive(check, forward, neighbour)
 
     def _neighbour(self, instance: Instance, check: HealthCheck) -> Neighbour:
-        """Return where the machine's neighbours find its service."""
+        """Return the address of the machine's service on its network."""
         group = multicast_group(self._home, instance.launch.spec.private_network)
         return Neighbour(group=group, address=instance.launch.address, port=check.port)

@@ -28,7 +28,7 @@ class PlannedMachine:
 
 
 def start_order(fleet: Fleet) -> list[str]:
-    """Return member names, each after the members it depends on. Raises USAGE for a cycle."""
+    """Return the names of members, each after the members that it depends on. Raises USAGE for a cycle."""
     try:
         return list(TopologicalSorter({name: member.after for name, member in fleet.members.items()}).static_order())
     except CycleError as error:
@@ -36,7 +36,7 @@ def start_order(fleet: Fleet) -> list[str]:
 
 
 def planned_machines(fleet: Fleet) -> dict[str, PlannedMachine]:
-    """Return every machine of a fleet by name, in the order of start."""
+    """Return every machine of a fleet by name, in starting order."""
     machines = {}
     for member_name in start_order(fleet):
         member = fleet.members[member_name]
@@ -72,12 +72,12 @@ def machine_spec(fleet: str, wanted: PlannedMachine, image: Image) -> InstanceSp
 
 
 def secret_name(fleet: str, secret: str) -> str:
-    """Return the name of a fleet's secret below the home's secrets. Neither part holds a slash."""
+    """Return the name of a fleet's secret below the home's secrets. Neither part contains a slash."""
     return f"{fleet}/{secret}"
 
 
 def with_guest(fleet: Fleet, guest: str) -> Fleet:
-    """Return the same fleet with another guest."""
+    """Return the fleet with `guest` for every member."""
     members = {name: msgspec.structs.replace(member, guest=guest) for name, member in fleet.members.items()}
     return msgspec.structs.replace(fleet, members=members)
 
@@ -94,7 +94,7 @@ def _own_volume(fleet: str, wanted: PlannedMachine, volume: VolumeMount) -> Volu
 
 
 def shared(forwards: tuple[PortForward, ...], volumes: tuple[VolumeMount, ...]) -> tuple[str, str]:
-    """Return what keeps a member from having several machines: its key in a fleet file and why; empty for nothing."""
+    """Return why a member cannot have several machines: a key of the fleet file and the reason, or empty strings."""
     if any(forward.host_port for forward in forwards):
         return "forward", "several machines cannot share a port of the host; use 0:GUEST, or one machine"
     if any("/" in volume.source and not volume.readonly for volume in volumes):

@@ -9,17 +9,17 @@ import msgspec
 from drumhead.machine.records import PortForward, VolumeMount
 
 MAX_COUNT = 100
-"""Machines that one member may have."""
+"""The maximum number of machines of one member."""
 RestartPolicy = Literal["no", "on-failure", "always"]
 Health = Literal["waiting", "starting", "healthy", "restarting", "ended", "failed"]
-"""waiting: for the members it depends on. ended: with success, for good. failed: with an error, and not restarted."""
+"""waiting: for the members that it depends on. ended: for good, with success. failed: for good, with an error."""
 
 
 class HealthCheck(msgspec.Struct, frozen=True, kw_only=True):
-    """When a member is healthy: a GET of `path` on `port` answers 2xx, or (empty path) the port accepts connections.
+    """A health check: a GET of `path` on `port` answers 2xx or, if `path` is empty, the port accepts connections.
 
-    It is polled every `interval` seconds until it is healthy, for at most `timeout` seconds; after that every `recheck`
-    seconds. A member that gives no answer at all `failures` times in a row has failed (0: it is not polled again).
+    It runs every `interval` seconds until the machine is healthy, for at most `timeout` seconds, and then every
+    `recheck` seconds. A machine that gives no answer at all `failures` times in a row has failed (0: no recheck).
     """
 
     port: int
@@ -31,11 +31,11 @@ class HealthCheck(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Member(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of the fleet: `count` machines named ``FLEET-NAME``, ``FLEET-NAME-2``, ``FLEET-NAME-3`` …
+    """A member of a fleet: `count` machines named ``FLEET-NAME``, ``FLEET-NAME-2``, ``FLEET-NAME-3`` …
 
     They run `command` (a command line) or `config_set` (``run:`` in the file), or else the image's default command.
-    `guest` selects the image of that name; empty means the only one, or Linux's.
-    A named volume belongs to the fleet and, beyond the first machine, to one machine: ``FLEET-VOLUME-2``.
+    `guest` is the guest of the image; empty means that of the only image, or Linux.
+    Each machine has its own copy of a named volume: ``FLEET-VOLUME``, ``FLEET-VOLUME-2`` …
     """
 
     image: str
@@ -53,14 +53,14 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
     forwards: tuple[PortForward, ...] = ()
     volumes: tuple[VolumeMount, ...] = ()
     secrets: tuple[str, ...] = ()
-    """Secrets of the fleet that its machines receive as files, ``/run/secrets/NAME``."""
+    """Secrets of the fleet that the machines receive as files, ``/run/secrets/NAME``."""
 
 
 class Fleet(msgspec.Struct, frozen=True, kw_only=True):
-    """fleet.yaml, and fleets/NAME/fleet.json. Members reach one another by their member name (``http://db:8001``).
+    """A fleet, from fleet.yaml or fleets/NAME/fleet.json. Members reach one another by name (``http://db:8001``).
 
-    `revision` counts changes (another ``up``, ``scale``), so a command can see when the supervisor has applied its own.
-    `secrets` are names; ``up`` makes the secrets that do not exist yet (``machine.secrets``).
+    `revision` counts changes (another ``up``, ``scale``), so a command can see when the supervisor has applied its
+    change. `secrets` are names; ``up`` creates secrets that do not exist yet (``machine.secrets``).
     """
 
     name: str
@@ -70,7 +70,7 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MachineState(msgspec.Struct, frozen=True, kw_only=True):
-    """What the supervisor of a fleet knows about one of its machines."""
+    """The supervisor's record of one machine of the fleet."""
 
     member: str
     health: Health
@@ -79,9 +79,9 @@ class MachineState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FleetState(msgspec.Struct, frozen=True, kw_only=True):
-    """fleets/NAME/state.json: written by the supervisor at every change.
+    """The state of a fleet (fleets/NAME/state.json), which the supervisor writes at every change.
 
-    `revision` is the fleet's revision that it applies.
+    `revision` is the revision of the fleet that the supervisor has applied.
     """
 
     revision: int = 0

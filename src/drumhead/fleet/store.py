@@ -1,4 +1,4 @@
-"""Store fleets below one home: the desired fleet, the state its supervisor reports, and the supervisor's lock."""
+"""Store fleets below one home: the desired fleet, the state that its supervisor reports, and the supervisor's lock."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
 
 class FleetStore:
-    """One fleet. At most one supervisor works on it; it holds a lock that the kernel releases when it ends."""
+    """One fleet. It has at most one supervisor, which holds a lock that the kernel releases when the supervisor
+    ends.
+    """
 
     def __init__(self, home: Home, name: str) -> None:
         self.home = home
@@ -37,7 +39,7 @@ class FleetStore:
         self._supervised_here = False
 
     def read(self) -> Fleet:
-        """Return the desired fleet. Raises NOT_FOUND when it is not up, and UNVERIFIED for a damaged record."""
+        """Return the desired fleet. Raises NOT_FOUND if it is not up, and UNVERIFIED if its record is damaged."""
         try:
             return read_record(
                 self.directory / "fleet.json", Fleet, "`drumhead up` writes it again from its fleet.yaml"
@@ -48,7 +50,7 @@ class FleetStore:
             ) from error
 
     def write(self, fleet: Fleet) -> Fleet:
-        """Make the secrets that the fleet lacks, store the desired fleet and return it with its new revision."""
+        """Create missing secrets, store the desired fleet and return it with its new revision."""
         for name in fleet.secrets:
             make_secret(self.home, secret_name(self.name, name))
         try:
@@ -68,7 +70,7 @@ class FleetStore:
             temporary.write_bytes(msgspec.json.encode(state))
 
     def secret_files(self, fleet: Fleet) -> dict[str, Path]:
-        """Return the file of each secret of the fleet by its name."""
+        """Return the path of each secret of the fleet by name."""
         return {name: self.home.secrets / secret_name(self.name, name) for name in fleet.secrets}
 
     def instances(self) -> list[Instance]:
@@ -76,13 +78,13 @@ class FleetStore:
         return [one for one in Instances(self.home).all() if one.launch.fleet == self.name]
 
     def supervisor(self) -> int:
-        """Return the process id of the supervisor; 0 when there is none."""
+        """Return the process id of the supervisor, or 0 if there is none."""
         if self._supervised_here:
             return os.getpid()  # do not even open the file: closing it would release our lock
         return lock_holder(self.directory / "supervisor")
 
     def wake_supervisor(self) -> bool:
-        """Tell the supervisor that the fleet was changed. Return False when there is none."""
+        """Tell the supervisor that the fleet was changed. Return False if there is no supervisor."""
         pid = self.supervisor()
         if pid:
             os.kill(pid, signal.SIGHUP)
@@ -90,7 +92,7 @@ class FleetStore:
 
     @contextmanager
     def supervising(self) -> Iterator[None]:
-        """Hold the supervisor's lock. Raises CONFLICT when another process holds it."""
+        """Hold the supervisor's lock. Raises CONFLICT if another process holds it."""
         self.directory.mkdir(parents=True, exist_ok=True)
         with (self.directory / "supervisor").open("w") as file:
             try:

@@ -1,7 +1,7 @@
-"""Supervise a fleet: start its machines in order of dependency and restart those that end, until told to stop.
+"""Supervise a fleet: start its machines in dependency order and restart those that end, until SIGTERM or SIGINT.
 
-``drumhead up`` is a supervisor in the foreground, and its machines die with it. ``up --detach`` leaves one in the
-background (``python -m drumhead.fleet NAME``). Its machines outlive it: when it is killed they keep running, and the
+``drumhead up`` is a supervisor in the foreground, and its machines die with it. ``up --detach`` starts one in the
+background (``python -m drumhead.fleet NAME``). Its machines outlive it: if it is killed they keep running, and the
 next ``up`` takes them over.
 """
 
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MIN_RESTART_DELAY, MAX_RESTART_DELAY = 1.0, 30.0
-"""Seconds before a machine that ended is restarted; doubled each time until it was healthy for MAX_RESTART_DELAY."""
+"""Seconds before a restart. The delay doubles each time until the machine was healthy for MAX_RESTART_DELAY."""
 
 
 class Supervisor:
-    """The supervisor of one fleet; ``run`` is its whole life."""
+    """The supervisor of one fleet. ``run`` does all of its work."""
 
     def __init__(self, store: FleetStore, *, attached: bool) -> None:
         self._store = store
@@ -50,7 +50,7 @@ class Supervisor:
         self._fleet: Fleet = store.read()
 
     async def run(self) -> None:
-        """Supervise the fleet until SIGTERM or SIGINT, then stop its machines in reverse order of dependency."""
+        """Supervise the fleet until SIGTERM or SIGINT, then stop its machines in reverse dependency order."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGHUP, self._changed.set)
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -72,9 +72,9 @@ class Supervisor:
         self._changed.set()
 
     async def _reconcile(self) -> None:
-        """Run one task for each machine that the fleet wants. Machines that already match are left running."""
+        """Run one task for each machine of the fleet. Leave machines that already match running."""
         wanted = planned_machines(self._fleet)
-        # An earlier supervisor may have left machines that the fleet no longer wants.
+        # An earlier supervisor may have left machines that the fleet no longer has.
         known = set(self._tasks) | {one.launch.spec.name for one in self._store.instances()}
         await asyncio.gather(*[self._remove(name) for name in known if name not in wanted])
         for name, machine in wanted.items():
@@ -105,7 +105,7 @@ class Supervisor:
             self._instances.delete(name)
 
     async def _supervise(self, machine: PlannedMachine) -> None:
-        """Wait for the members a machine depends on; then run it again and again, as its restart policy says."""
+        """Wait for the members that a machine depends on, then run it as often as its restart policy says."""
         delay, restarts = MIN_RESTART_DELAY, 0
         try:
             async with self._healthy:
@@ -161,7 +161,7 @@ def next_restart_delay(delay: float, healthy_for: float) -> float:
 
 
 async def stop_in_order(instances: Instances, fleet: Fleet, machines: dict[str, str]) -> None:
-    """Stop `machines` (name → member), each as soon as those that depend on it have stopped, otherwise in parallel."""
+    """Stop `machines` (name → member) in parallel, but each only after the machines that depend on it."""
     stopped = {member: asyncio.Event() for member in fleet.members}
 
     async def stop_member(member: str) -> None:
@@ -176,7 +176,7 @@ async def stop_in_order(instances: Instances, fleet: Fleet, machines: dict[str, 
 
 
 def is_settled(state: FleetState, fleet: Fleet) -> bool:
-    """Tell whether the supervisor has applied the fleet: every machine is healthy or has ended for good."""
+    """Return whether the supervisor has applied the fleet: every machine is healthy or has ended for good."""
     names = planned_machines(fleet).keys()
     return (
         state.revision >= fleet.revision
@@ -186,12 +186,12 @@ def is_settled(state: FleetState, fleet: Fleet) -> bool:
 
 
 def failures(state: FleetState) -> dict[str, str]:
-    """Return the machines that have failed, with the reason."""
+    """Return the machines that have failed, with their reasons."""
     return {name: one.reason for name, one in state.machines.items() if one.health == "failed"}
 
 
 def scaled(fleet: Fleet, counts: dict[str, int]) -> Fleet:
-    """Return the fleet with other numbers of machines."""
+    """Return the fleet with the numbers of machines in `counts`."""
     members = {
         name: msgspec.structs.replace(member, count=counts.get(name, member.count))
         for name, member in fleet.members.items()

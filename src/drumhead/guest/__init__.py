@@ -1,4 +1,4 @@
-"""Guests boot images. Each guest has a package (``guest.linux``); all follow one contract (``guest.contract``)."""
+"""Guests boot images. Each guest has a package (``guest.linux``) and implements the contract (``guest.contract``)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def find_guest(name: str) -> Guest:
 
 
 def require(guest: Guest, capability: Capability) -> None:
-    """Raise UNSUPPORTED, with the reason, when `guest` does not have a capability."""
+    """Raise UNSUPPORTED with the reason if `guest` does not have a capability."""
     reason = guest.unsupported.get(capability)
     if reason:
         raise DrumheadError(ErrorCode.UNSUPPORTED, reason)

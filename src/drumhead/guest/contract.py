@@ -1,7 +1,7 @@
 """The contract of a guest, which Linux and OSv implement.
 
-``image`` asks a guest what a tree needs and what boots it; ``machine`` asks it for a boot plan. A guest never starts a
-process and never writes a file: it turns records into records.
+``image`` asks a guest what a tree needs and what boots it; ``machine`` asks it for a boot plan. A guest starts no
+process and writes no file: it only computes records from records.
 """
 
 from __future__ import annotations
@@ -31,18 +31,17 @@ Capability = Literal[
     "listening",
     "ipv6",
 ]
-"""What some guests cannot do: ``drumhead exec``, a shell on the console, a disk for writes anywhere (``--size``), a
-read-only volume, more than one volume, a volume in qcow2 format, sparse files on a volume, being resumed from a
-snapshot, telling whether its program listens, an IPv6 address on the private network.
+"""Capabilities that some guests lack: ``drumhead exec``, a shell on the console, a disk for all writes (``--size``),
+read-only volumes, more than one volume, volumes in qcow2 format, sparse files on volumes, resuming from a
+snapshot, reporting whether the program listens, IPv6 addresses on the private network.
 """
 
 
 class GuestNic(msgspec.Struct, frozen=True, kw_only=True):
-    """A network card as the guest sees it. No `address` (IPv4 with prefix, ``10.77.3.4/16``) means DHCP.
+    """A network card as the guest sees it. `address` is IPv4 with a prefix (``10.77.3.4/16``); empty means DHCP.
 
-    `address6` (``fd00::1/64``) comes beside it; without one the card has no IPv6.
-
-    In a resumed machine the card has `saved_mac` until it takes `mac`.
+    `address6` is an additional IPv6 address (``fd00::1/64``); if it is empty, the card has no IPv6. In a resumed
+    machine the card has `saved_mac` until the guest sets `mac`.
     """
 
     mac: str
@@ -54,7 +53,7 @@ class GuestNic(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GuestMount(msgspec.Struct, frozen=True, kw_only=True):
-    """A data disk (by its virtio serial number) and the directory where the guest mounts it; formatted when blank."""
+    """A data disk (by its virtio serial number), and the directory where the guest mounts it."""
 
     serial: str
     path: str
@@ -62,14 +61,14 @@ class GuestMount(msgspec.Struct, frozen=True, kw_only=True):
 
 
 SECRETS = "/run/secrets"
-"""The directory of a guest, in memory, in which each secret is a file that only root can read."""
+"""The guest's in-memory directory of secrets. Each secret is a file that only root can read."""
 
 
 class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The configuration that a machine receives when it starts, as JSON (``config.json``).
 
-    `hosts` maps names to IPv4 addresses (the generated /etc/hosts), `hosts6` to IPv6 addresses. `overlay` is the serial
-    number of the disk that takes writes; empty means memory. The commands `before` run first, one after another; when
+    `hosts` maps names to IPv4 addresses (for /etc/hosts), `hosts6` to IPv6 addresses. `overlay` is the serial
+    number of the disk that takes writes; empty means memory. The commands `before` run first, one after another; if
     one fails, the machine ends with its status. `stop_grace` is the number of seconds between the stop signal and the
     kill. `memory` is in MiB. `secrets` maps the names of files below SECRETS to their text.
     """
@@ -88,18 +87,20 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WarmConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """The configuration of a machine that is to be saved. It starts the interpreter `warm` if that has words, waits
-    until it has imported its modules, reports ``warm`` and waits for a ``Configure`` on the control channel.
+    """The configuration of a machine that will be saved.
+
+    The guest starts the interpreter `warm` unless its argv is empty, waits until it has imported its modules, reports
+    ``warm`` and waits for a ``Configure`` on the control channel.
     """
 
     warm: Command
 
 
 class Configure(msgspec.Struct, frozen=True, kw_only=True):
-    """What a resumed machine receives on its control channel.
+    """The request that a resumed machine receives on its control channel.
 
     `time` is the host's, in seconds since the epoch. `entropy` is 64 random bytes in hexadecimal digits. `order` makes
-    the warm interpreter run the command of `config`; without it a new process does.
+    the warm interpreter run the command of `config`; if it is empty, a new process runs it.
     """
 
     do: Literal["configure"] = "configure"
@@ -110,7 +111,7 @@ class Configure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Drive(msgspec.Struct, frozen=True, kw_only=True):
-    """A virtio-blk disk. `serial` (at most 20 bytes) identifies it in the guest, independent of the order of detection.
+    """A virtio-blk disk. `serial` (at most 20 bytes) identifies it in the guest, regardless of the order of detection.
 
     A ``vmdk`` is a text file that composes a read-only disk from parts of other files (``filesystem.rofs.root``).
     With `writethrough` the host flushes every write before it reports completion, for a guest that never flushes.
@@ -128,10 +129,9 @@ CHANNEL_ADDRESS = "10.0.2.100"
 
 
 class Channel(msgspec.Struct, frozen=True, kw_only=True):
-    """A channel between host and guest. ``socket``: a Unix socket in the instance's directory; ``file``: a file that
-    the guest appends to.
+    """A channel between host and guest: a Unix ``socket`` in the instance's directory, or a ``file`` to append to.
 
-    The guest reaches it as the virtio-serial port `name`, or, where `port` is not 0, by TCP at CHANNEL_ADDRESS.
+    The guest reaches it as the virtio-serial port `name` or, if `port` is not 0, by TCP at CHANNEL_ADDRESS.
     """
 
     name: str
@@ -144,7 +144,7 @@ class BootPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that QEMU needs to know about a guest. It is pure data, made without touching the host.
 
     `files` are small files (path → contents) to write before the machine starts; for Linux, an initrd with the run
-    configuration is among them. `console` is the file that records the serial console: ``log`` where the command has
+    configuration is among them. `console` is the file that records the serial console: ``log`` if the command has
     no other channel for its output.
     """
 
@@ -170,13 +170,13 @@ class ProbeBoot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Severity = Literal["refused", "program", "notice", "quiet"]
-"""``refused``: the image is not composed. ``program``: refused when a config set starts the file, else a notice.
-``quiet``: refused when a config set starts the file, else nothing. ``notice``: the user gets a notice.
+"""``refused``: the image is not composed. ``program``: refused if a config set starts the file, else a notice.
+``quiet``: refused if a config set starts the file, else nothing. ``notice``: always a notice.
 """
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """Something in an image that its guest cannot run. `path` has no leading slash; `sentence` continues after it."""
+    """A file of an image that its guest cannot run. `path` has no leading slash; messages append `sentence` to it."""
 
     path: str
     severity: Severity
@@ -186,8 +186,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 class GuestProgram(msgspec.Struct, frozen=True, kw_only=True):
     """A C program that a guest puts into its images. ``image.guest_program`` compiles it.
 
-    `sources` is a directory of C files, `shipped` the path where a wheel may bring the compiled program, `compiler` the
-    command that compiles the sources.
+    `sources` is a directory of C files, `shipped` is the path at which a wheel may ship the compiled program, and
+    `compiler` is the command that compiles the sources.
     """
 
     sources: Path
@@ -203,51 +203,53 @@ class Guest(Protocol):
 
     @property
     def filesystems(self) -> tuple[Filesystem, ...]:
-        """The file systems that its kernel reads; the first is the default."""
+        """The file systems that the kernel reads. The first is the default."""
         ...
 
     @property
     def unsupported(self) -> Mapping[Capability, str]:
-        """The capabilities that it does not have, each with the reason as a sentence for the user."""
+        """The capabilities that the guest does not have, each with a reason for the user."""
         ...
 
     @property
     def least_memory(self) -> int:
-        """The memory in MiB with which its kernel boots and starts a small program. Less is refused."""
+        """The minimum memory in MiB with which the kernel boots and starts a small program."""
         ...
 
     @property
     def volume_options(self) -> tuple[str, ...]:
-        """Options of mke2fs for a new volume, besides those that every volume gets."""
+        """Options of mke2fs for a new volume, in addition to those for every volume."""
         ...
 
     @property
     def program(self) -> GuestProgram:
-        """The C program of this guest; ``skeleton`` and ``initrd`` receive it compiled."""
+        """The C program of this guest. ``skeleton`` and ``initrd`` receive the compiled program."""
         ...
 
     def skeleton(self, program: bytes) -> Tree:
-        """Return the directories and files that lie below every application (mount points, /etc/passwd)."""
+        """Return the files and directories that every application gets (mount points, /etc/passwd)."""
         ...
 
     @property
     def check_rules(self) -> int:
-        """The version of the rules of ``check``, increased when they change. Findings are stored with a layer."""
+        """The version of the rules of ``check``. Increase it when they change, because findings are stored with
+        layers.
+        """
         ...
 
     def check(self, tree: Tree) -> tuple[Finding, ...]:
-        """Return what this guest cannot run among the files of one layer. Reads the tree only and runs nothing."""
+        """Return findings about files of one layer that this guest cannot run. Only read the tree, and run nothing."""
         ...
 
     def check_command(self, tree: Tree, command: Command, program: str) -> tuple[Finding, ...]:
-        """Return what a config set cannot do, as far as the application's files (`tree`) reveal it.
+        """Return findings about a config set that the files of the application (`tree`) reveal.
 
-        `program` is the path of its program; ``check`` has found whether that can start.
+        `program` is the path of its program. ``check`` has already found whether that can start.
         """
         ...
 
     def initrd(self, kernel_files: Mapping[str, bytes], program: bytes) -> bytes | None:
-        """Return the initial RAM disk for a kernel package (path → contents), or None.
+        """Return the initial RAM disk for the files of a kernel package (path → contents), or None.
 
         The same input gives the same bytes.
         """
@@ -256,28 +258,28 @@ class Guest(Protocol):
     def plan(
         self, image: Image, files: ImageFiles, config: RunConfig, state: Path, data: tuple[Drive, ...]
     ) -> BootPlan:
-        """Return how `image` boots with `config`.
+        """Return the plan for booting `image` with `config`.
 
-        `state` is the instance's directory (sockets and logs are named below it), `data` the overlay and volumes,
-        which follow the image's own drives. Raises DrumheadError(UNSUPPORTED) for what this guest cannot do.
+        `state` is the instance's directory, which contains sockets and logs. `data` are the overlay and the volumes,
+        which follow the image's drives. Raises UNSUPPORTED if the guest does not support the configuration.
         """
         ...
 
     def plan_snapshot(
         self, image: Image, files: ImageFiles, config: WarmConfig | None, state: Path, data: tuple[Drive, ...]
     ) -> BootPlan:
-        """Return how a machine boots that is to be saved (with `config`), or is resumed (without).
+        """Return the plan for a machine that will be saved (with `config`) or that is resumed (without).
 
-        The two differ in nothing that QEMU saves. Raises UNSUPPORTED where there are no snapshots.
+        The two plans do not differ in anything that QEMU saves. Raises UNSUPPORTED if there are no snapshots.
         """
         ...
 
     def warm_interpreter(self, image: Image) -> Command:
-        """Return the interpreter that a snapshot of `image` holds; without words, there is none."""
+        """Return the interpreter in a snapshot of `image`. Its argv is empty if there is none."""
         ...
 
     def warm_order(self, warm: Command, command: Command) -> str:
-        """Return the line with which the interpreter `warm` becomes `command`; empty when it cannot."""
+        """Return the line that makes the interpreter `warm` become `command`, or an empty string if it cannot."""
         ...
 
     def probe(self, files: ImageFiles) -> ProbeBoot:

@@ -1,1 +1,1 @@
-"""Images: a kernel, an initramfs and read-only layers; how they are composed, kept and exported."""
+"""Images (a kernel, an initramfs and read-only layers): compose, store and export them."""

@@ -1,4 +1,4 @@
-"""Compare an image with the previous one of the same name, and give the reason for each difference."""
+"""Compare an image with the previous image of the same name, and give the reason for each difference."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _by_role(image: Image) -> dict[str, Layer]:
 def _layer_changes(role: str, old: Layer | None, new: Layer | None, layers: LayerStore) -> list[Change]:
     if old is None or new is None:
         return [Change(what=role, why="no longer required" if new is None else "required now")]
-    if old.blob == new.blob or new.kind == "root":  # a root changes with the layers that it unites
+    if old.blob == new.blob or new.kind == "root":  # a root layer changes with the layers that it unites
         return []
     if old.source == new.source:
         same = new.filesystem == old.filesystem
@@ -63,7 +63,7 @@ def _layer_changes(role: str, old: Layer | None, new: Layer | None, layers: Laye
 
 
 def compare_files(before: Index, after: Index) -> list[Change]:
-    """Return the differences between two trees, sorted by path. Bytecode changes with its source and is not named."""
+    """Return the differences between two trees, sorted by path. Bytecode is left out, as it changes with its source."""
     changes = []
     for path in sorted(before.keys() | after.keys()):
         if "__pycache__" in path.split("/"):

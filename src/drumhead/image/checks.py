@@ -1,6 +1,6 @@
 """Check whether an image's config sets can run in its guest.
 
-What a config set would meet is refused; what may not matter becomes a notice.
+A problem that a config set would certainly meet is an error; a problem that may not matter is a notice.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from drumhead.tree import Tree
 
 SHOWN = 2
-"""Paths that one notice names."""
+"""The number of paths that one notice names."""
 SEARCH_PATH = ("usr/local/sbin", "usr/local/bin", "usr/sbin", "usr/bin")
 
 
 def check_programs(
     index: Index, commands: dict[str, Command], missing: Iterable[Missing]
 ) -> dict[str, tuple[Command, str]]:
-    """Return each config set with the path of its program. Raises INCOMPLETE for a program or library not there."""
+    """Return each config set with the path of its program. Raises INCOMPLETE if a program or its library is missing."""
     lacking = {one.path: one.library for one in missing}
     programs = {}
     for name, command in commands.items():
@@ -48,13 +48,13 @@ def check_programs(
 
 
 def missing_notices(missing: Iterable[Missing]) -> list[str]:
-    """Return a notice for each file whose library is nowhere."""
+    """Return a notice for each file that needs a missing library."""
     found = sorted({one.path: one.library for one in missing}.items())
     return [f"/{path} needs {library}, which is in no package; it will not load" for path, library in found]
 
 
 def find_program(index: Index, command: Command) -> str:
-    """Return the path of a command's program in an image, with links followed; empty when it is not there."""
+    """Return the path of a command's program in an image, with links followed, or an empty string if it is missing."""
     name = command.argv[0]
     if name.startswith("/"):
         return follow(index, name)
@@ -77,7 +77,7 @@ def visible_findings(layers: Iterable[tuple[Index, tuple[Finding, ...]]]) -> lis
 def check_findings(
     guest: Guest, findings: list[Finding], application: Tree, commands: dict[str, tuple[Command, str]]
 ) -> list[str]:
-    """Return notices about findings that no config set meets at its start. Raises UNSUPPORTED for the others.
+    """Return notices for findings that do not keep a config set from starting. Raises UNSUPPORTED for other findings.
 
     `commands` are the config sets, each with the path of the program that it starts.
     """
@@ -100,7 +100,7 @@ def _refuse(findings: list[Finding], why: str = "") -> None:
 
 
 def _notices(findings: list[Finding]) -> list[str]:
-    """Return one sentence for all files with the same finding."""
+    """Return one notice for all files with the same finding."""
     alike: dict[str, list[str]] = {}
     for finding in findings:
         alike.setdefault(finding.sentence, []).append(finding.path)

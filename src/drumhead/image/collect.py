@@ -25,7 +25,7 @@ SCRATCH_IMAGE = "drumhead-collect"
 async def collect(home: Home, project: Project, target: Path, report: Report) -> tuple[int, tuple[str, ...]]:
     """Unpack the layers of `project` over one another into `target`. Return the number of files, and notices.
 
-    Raises CONFLICT when `target` is not empty, and whatever ``compose`` raises.
+    Raises CONFLICT if `target` is not empty, and the errors of ``compose``.
     """
     if await asyncio.to_thread(lambda: target.exists() and any(target.iterdir())):
         raise DrumheadError(ErrorCode.CONFLICT, f"{target} is not empty; delete it first")
@@ -52,7 +52,7 @@ def _unpack(layer: Path, target: Path) -> None:
 
 
 def _merge(layer: Path, target: Path) -> None:
-    """Move the files of a layer over those below it, as overlayfs shows them: no link in `target` is followed."""
+    """Move the files of a layer over those of lower layers, like overlayfs. Links in `target` are not followed."""
     for name_of, directories, files in os.walk(layer):
         directory = Path(name_of)
         place = target / directory.relative_to(layer)

@@ -1,6 +1,6 @@
 """Compose a project and its packages into an image: gather inputs, build layers, check them, store the image.
 
-Whatever was built before from the same inputs is used again.
+Anything that was built from the same inputs before is reused.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ if TYPE_CHECKING:
 
 
 class Composition(msgspec.Struct, frozen=True, kw_only=True):
-    """The outcome of composing. `digest` names the image's exact contents.
+    """The result of composing. `digest` identifies the image's exact contents.
 
-    `changes` is None when there was no image of that name before. `reused` counts the layers that were already stored;
-    `seconds` is the time it took.
+    `changes` is None if there was no image of that name before. `reused` counts the layers that were already stored;
+    `seconds` is the duration.
     """
 
     image: Image
@@ -65,15 +65,15 @@ async def compose(
 ) -> Composition:
     """Compose the image `name` of `project`. An existing image of that name stays until the new one is complete.
 
-    Raises MANIFEST, NOT_FOUND (a package), INCOMPLETE (a missing library or program), UNSUPPORTED, HOST_TOOL, REMOTE,
-    USAGE for the name.
+    Raises USAGE (the name), MANIFEST, NOT_FOUND (a package), INCOMPLETE (a missing library or program), UNSUPPORTED,
+    HOST_TOOL, REMOTE.
     """
     started = time.monotonic()
     check_image_name(name)
     images, guest = ImageStore(home), choose_guest(project, options)
     previous = _find_previous(images, name, guest.name)
     with images.using():
-        # On a new host, compressing the kernel takes one processor as long as the rest takes another.
+        # On a new host, compressing the kernel on one processor takes as long as everything else on another.
         steps = (
             asyncio.create_task(_build_kernel(home, guest, choose_kernel(project, guest, options), report)),
             asyncio.create_task(_build_layers(home, project, options, report)),
@@ -107,7 +107,7 @@ async def _build_kernel(home: Home, guest: Guest, ref: PackageRef, report: Repor
 async def _build_layers(
     home: Home, project: Project, options: ComposeOptions, report: Report
 ) -> tuple[ComposeInputs, LayerStack, LayerStore]:
-    """Build every layer except a root, and check that the commands can start."""
+    """Build every layer except a root layer, and check that the commands can start."""
     inputs = await gather_inputs(home, project, options, report)
     store = LayerStore(home, inputs.filesystem, report, inputs.guest)
     builder = LayerBuilder(home, PackageStore(home), store)

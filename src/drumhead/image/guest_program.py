@@ -1,4 +1,4 @@
-"""Compile the small C program that a guest puts into its images, once on this host, unless a wheel ships it."""
+"""Compile the small C program that a guest puts into its images, once for this host, unless a wheel ships it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 def compile_program(program: GuestProgram, cache: Path) -> bytes:
-    """Return the compiled program; it is kept in `cache` (the home's cache directory).
+    """Return the compiled program and keep it in `cache` (the home's cache directory).
 
-    Blocks for about a second the first time. Raises HOST_TOOL without a compiler.
+    The first call blocks the calling thread for about a second. Raises HOST_TOOL if there is no compiler.
     """
     if program.shipped.is_file():
         return program.shipped.read_bytes()
@@ -27,7 +27,7 @@ def compile_program(program: GuestProgram, cache: Path) -> bytes:
     compiled = cache / "init" / digest.hexdigest()
     if not compiled.is_file():
         with replacing(compiled) as temporary:
-            # The prefix map keeps the path of the sources out of the program, so every host makes the same bytes.
+            # The prefix map keeps the path of the sources out of the program, so that every host makes the same bytes.
             command = [*program.compiler, f"-ffile-prefix-map={program.sources}=."]
             host.run([*command, "-o", temporary, *sorted(program.sources.rglob("*.c"))])
     return compiled.read_bytes()

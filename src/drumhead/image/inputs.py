@@ -1,4 +1,4 @@
-"""Gather what an image is made from besides the project's own files: guest, kernel, packages and commands."""
+"""Gather the inputs of an image other than the project's files: guest, kernel, packages and commands."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ if TYPE_CHECKING:
 
 LIBRARY_POOL = "libraries"
 KERNEL = "linux"
-"""The package that holds Linux's kernel."""
+"""The package of the Linux kernel."""
 
 
 class ComposeOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What the command line adds to the manifest.
+    """The options that the command line adds to the manifest.
 
     `guest` replaces the manifest's guest, and `kernel` (NAME@VERSION) its kernel. `run` is a config set or a command
-    line. `overlay_size` is in bytes; 0 keeps a machine's writes in memory. An image made with `scratch` is only
-    inspected and never boots, so it may have any file system. With `update`, project files whose size and times have
+    line. `overlay_size` is in bytes; 0 keeps a machine's writes in memory. An image with `scratch` is only
+    inspected and never booted, so it may have any file system. With `update`, project files whose size and times have
     not changed are not read again.
     """
 
@@ -62,9 +62,9 @@ class ComposeOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, kw_only=True)
 class ComposeInputs:
-    """The inputs of an image besides its kernel. `commands` are its config sets; `default` names one or is empty.
+    """The inputs of an image other than its kernel. `commands` are its config sets; `default` names one or is empty.
 
-    `kernel_files` is the kernel's package if files of it belong in the root tree. `notices` are sentences for the user.
+    `kernel_files` is the kernel's package if some of its files belong in the root tree. `notices` are for the user.
     """
 
     guest: Guest
@@ -92,9 +92,9 @@ def find_node(packages: Iterable[Package]) -> Package | None:
 
 
 def resolve_packages(project: Project, more: tuple[str, ...] = ()) -> tuple[list[PackageRef], list[str]]:
-    """Return the packages that a project needs: those of its runtime, of its manifest, and `more`; and notices.
+    """Return the packages that a project needs (for its runtime, from its manifest, and `more`), and notices.
 
-    Of Node.js it gets one version: the one that the manifest names, else the one that ``engines`` asks for.
+    A project gets one version of Node.js: the one in the manifest, or else the one that ``engines`` asks for.
     Raises MANIFEST.
     """
     required, notices = resolve_names([*project.package.require, *more])
@@ -115,7 +115,7 @@ def resolve_packages(project: Project, more: tuple[str, ...] = ()) -> tuple[list
 
 
 def _missing_dependencies(project: Project, names: set[str]) -> list[str]:
-    """Return notices for dependencies that a project has and nothing installs, and for another Python."""
+    """Return notices for dependencies that nothing installs, and for a project that needs another Python."""
     node = missing_modules(Path(project.root)) if names & RELEASES.keys() else ""
     return [*([node] if node else []), *(python_notices(project) if "python" in names else [])]
 
@@ -126,10 +126,10 @@ def find_python(packages: Iterable[Package]) -> Package | None:
 
 
 async def gather_inputs(home: Home, project: Project, options: ComposeOptions, report: Report) -> ComposeInputs:
-    """Resolve the project's requirements, pulling or building packages that the local store does not have.
+    """Resolve the project's requirements. Pull or build packages that the local store does not have.
 
-    Linux's kernel, which takes longest to build and has no files in the root tree, is found by ``find_kernel``.
-    Raises NOT_FOUND for a package, MANIFEST, USAGE, UNSUPPORTED, REMOTE, HOST_TOOL.
+    ``find_kernel`` finds the Linux kernel separately, because it takes longest to build and has no files in the root
+    tree. Raises NOT_FOUND for a package, MANIFEST, USAGE, UNSUPPORTED, REMOTE, HOST_TOOL.
     """
     store = PackageStore(home)
     guest = choose_guest(project, options)
@@ -141,7 +141,10 @@ async def gather_inputs(home: Home, project: Project, options: ComposeOptions, r
     commands, default = choose_commands(project, packages, options)
     if await asyncio.to_thread(uses_time_zones, project, commands) and TZDATA not in [one.name for one in packages]:
         zones, zone_notices = await gather_packages(home, store, [PackageRef(name=TZDATA)], report)
-        packages, notices = (*packages, *zones), [*notices, f"{TZDATA} is added, as time zones are used", *zone_notices]
+        packages, notices = (
+            (*packages, *zones),
+            [*notices, f"{TZDATA} was added, because the project uses time zones", *zone_notices],
+        )
     return ComposeInputs(
         guest=guest,
         filesystem=filesystem,
@@ -154,7 +157,7 @@ async def gather_inputs(home: Home, project: Project, options: ComposeOptions, r
 
 
 async def find_library_pool(home: Home, report: Report) -> tuple[Package | None, tuple[str, ...]]:
-    """Return the package of common libraries, or None with a notice when it cannot be had."""
+    """Return the package of common libraries, or None with a notice if it is not available."""
     try:
         found, _ = await gather_packages(home, PackageStore(home), [PackageRef(name=LIBRARY_POOL)], report)
     except DrumheadError as error:
@@ -168,7 +171,7 @@ def choose_guest(project: Project, options: ComposeOptions) -> Guest:
 
 
 def _choose_filesystem(guest: Guest, options: ComposeOptions) -> Filesystem:
-    """Return the layers' file system. Raises USAGE when the guest cannot read it, UNSUPPORTED for a missing overlay."""
+    """Return the layers' file system. Raises USAGE if the guest cannot read it, UNSUPPORTED if it has no overlay."""
     if options.overlay_size:
         require(guest, "overlay")
     filesystem = options.filesystem or guest.filesystems[0]
@@ -180,9 +183,9 @@ def _choose_filesystem(guest: Guest, options: ComposeOptions) -> Filesystem:
 
 
 def choose_kernel(project: Project, guest: Guest, options: ComposeOptions) -> PackageRef:
-    """Return the kernel that the options or the manifest name, else the guest's newest.
+    """Return the kernel that the options or the manifest name, or else the newest kernel of the guest.
 
-    Raises USAGE for another guest's kernel.
+    Raises USAGE for a kernel of another guest.
     """
     named = project.package.kernel if guest.name == project.package.guest else ""
     asked = options.kernel or named
@@ -210,7 +213,7 @@ def choose_commands(
     """Return the config sets of an image and the name of the default one. Raises MANIFEST, USAGE."""
     commands = resolve_commands(project, packages)
     for package in packages:
-        # The interpreters' own sets only when they are asked for; an application's sets belong to the image.
+        # Config sets of applications belong to the image; those of interpreters only if --run names one.
         if package.kind == "application" or options.run in package.config_sets:
             commands = package.config_sets | commands
     default = project.run.default if project.run else ""
@@ -226,7 +229,7 @@ def choose_commands(
 
 
 def resolve_commands(project: Project, packages: tuple[Package, ...]) -> dict[str, Command]:
-    """Return the project's config sets, inherited ones filled in. Raises MANIFEST for a base that no package has."""
+    """Return the project's config sets with inherited ones resolved. Raises MANIFEST for a base that does not exist."""
     if project.run is None:
         return {}
     commands = dict(project.run.config_sets)

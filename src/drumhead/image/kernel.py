@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 
 def build_kernel(home: Home, store: PackageStore, guest: Guest, package: Package) -> Kernel:
-    """Return the kernel and initrd of an image, from the cache unless the package or the guest changed. Blocks."""
+    """Return the kernel and initrd of an image, from the cache unless the package or the guest has changed.
+
+    This blocks the calling thread.
+    """
     blobs = Blobs(home)
     key = hashlib.sha256(f"{package.archive}\0{guest_digest(guest.name)}".encode()).hexdigest()
     file = home.cache / "kernels" / f"{key}.json"
@@ -45,7 +48,7 @@ def build_kernel(home: Home, store: PackageStore, guest: Guest, package: Package
 
 
 def guest_digest(name: str) -> str:
-    """Return the SHA-256 over the files of a guest's own package, which determine its program."""
+    """Return the SHA-256 over the files of a guest's Python package, which determine its program."""
     state = hashlib.sha256()
     root = Path(str(resources.files("drumhead.guest") / name))
     for path in sorted(root.rglob("*")):

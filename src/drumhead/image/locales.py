@@ -1,4 +1,4 @@
-"""Tell which locales an image lacks that its config sets ask for. C, POSIX and C.UTF-8 are part of libc."""
+"""Find locales that config sets ask for and the image lacks. C, POSIX and C.UTF-8 are part of libc."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LOCALE = re.compile(r"([A-Za-z_]+)(?:\.([A-Za-z0-9-]+))?(@[A-Za-z0-9]+)?")
 def locale_notices(index: Index, commands: Mapping[str, Command]) -> list[str]:
     """Return a notice for each locale that a config set asks for and the image does not have.
 
-    It is not an error, as only programs that ask libc need the files: Node.js and Java bring their own.
+    A missing locale is not an error, because only programs that use libc's locales need it. Node.js and Java do not.
     """
     asked: dict[str, str] = {}
     for name, command in commands.items():
@@ -31,7 +31,7 @@ def locale_notices(index: Index, commands: Mapping[str, Command]) -> list[str]:
             if VARIABLE.fullmatch(variable) and value not in BUILT_IN:
                 asked.setdefault(value, f"{variable} of config set {name}")
     return [
-        f"{where} is {value}, a locale that the image does not have, so libc's functions use C; every image has C.UTF-8"
+        f"{where} is {value}, a locale that the image does not have, so libc uses C; every image has C.UTF-8"
         f"{_advice(value)}"
         for value, where in asked.items()
         if not _has(index, value)
@@ -45,7 +45,7 @@ def _has(index: Index, value: str) -> bool:
 
 
 def _directories(value: str) -> Iterator[str]:
-    """Yield the name of the directory in which libc looks: de_DE.UTF-8@euro is de_DE.utf8@euro."""
+    """Yield the name of the directory in which libc looks for a locale: de_DE.utf8@euro for de_DE.UTF-8@euro."""
     if match := LOCALE.fullmatch(value):
         charset = re.sub(r"[^a-z0-9]", "", (match[2] or "").lower())
         yield f"{match[1]}{'.' if charset else ''}{charset}{match[3] or ''}"

@@ -1,4 +1,4 @@
-"""Make a package of a project, for other projects to require: its files, what its lock installs, its config sets."""
+"""Make a package of a project, for other projects to require: its files, its dependencies and its config sets."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 async def package_project(home: Home, project: Project, report: Report = silent) -> tuple[Package, tuple[str, ...]]:
-    """Store the package of `project`. Return it and notices.
+    """Store a package of `project`. Return the package and notices.
 
-    It requires what the project requires. Its config sets are whole commands: what they inherit is filled in.
-    Raises CONFLICT for the name of a recipe, MANIFEST, and what ``compose`` raises.
+    It requires the packages that the project requires. Its config sets have their bases resolved. Raises CONFLICT if
+    the name is that of a recipe, MANIFEST, and the errors of ``compose``.
     """
     manifest = project.package
     if manifest.name in known_recipes():

@@ -26,17 +26,17 @@ if TYPE_CHECKING:
 RECORD = "image.json"
 """The record of a Linux image, and of a machine's image for any guest."""
 RECORDS: dict[str, str] = {"linux": RECORD, "osv": "osv.json"}
-"""The record by guest: a name can have an image for each guest. Without a guest, the first one that exists is used."""
+"""The file of the record by guest. A name can have an image for each guest; the first that exists is the default."""
 
 IMAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*(/[A-Za-z0-9][A-Za-z0-9._+-]*)*")
 MAX_NAME = 128
 _LARGEST_KERNEL = 256 << 20
 _XZ_MEMORY = 128 << 20
-"""Bytes that a kernel may unpack to, and that unpacking may take: an image comes from anywhere."""
+"""Limits in bytes for an unpacked kernel and for the memory to unpack it, because images may be untrusted."""
 
 
 class ImageFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``drumhead info`` says (sizes in bytes). `disk_size` counts kernel, initrd and layers as stored."""
+    """The output of ``drumhead info``, with sizes in bytes. `disk_size` counts kernel, initrd and layers as stored."""
 
     image: str
     format: str
@@ -52,7 +52,7 @@ class ImageFacts(msgspec.Struct, frozen=True, kw_only=True):
 class ImageStore:
     """The images of one home.
 
-    Reading needs no lock. Composing holds ``using``; removing unused blobs waits for its end.
+    Reading needs no lock. Composing holds ``using``; removing unused blobs waits until it is released.
     """
 
     def __init__(self, home: Home) -> None:
@@ -60,16 +60,16 @@ class ImageStore:
         self._blobs = Blobs(home)
 
     def list(self) -> list[Image]:
-        """Return every image, by name and guest."""
+        """Return every image, sorted by name and guest."""
         if not self._home.images.is_dir():
             return []
         found = [_decode(file) for record in RECORDS.values() for file in self._home.images.rglob(record)]
         return sorted(found, key=lambda image: (image.name, image.guest))
 
     def find(self, name: str, guest: str = "") -> Image:
-        """Return the image called `name`: that for `guest`, or the only one, or Linux's.
+        """Return the image `name` for `guest`, or without a guest the only one or the one for Linux.
 
-        Raises NOT_FOUND, and USAGE for what is no name of an image.
+        Raises NOT_FOUND, and USAGE for an invalid name.
         """
         file = next((file for file in self._records(name, guest) if file.is_file()), None)
         if file is None:
@@ -78,14 +78,14 @@ class ImageStore:
             raise DrumheadError(
                 ErrorCode.NOT_FOUND,
                 f"there is no image {name}{f' for {guest}' if guest else ''}; "
-                f"`drumhead package compose {name}{option}` makes it",
+                f"`drumhead package compose {name}{option}` composes it",
             )
         return _decode(file)
 
     def put(self, image: Image) -> str:
         """Store `image` under its name.
 
-        Return the SHA-256 of its record, which identifies the image's exact contents. Raises USAGE for its name.
+        Return the SHA-256 of its record, which identifies the image's exact contents. Raises USAGE for an invalid name.
         """
         check_image_name(image.name)
         record = encode(image)
@@ -94,14 +94,14 @@ class ImageStore:
         return hashlib.sha256(record).hexdigest()
 
     def remove(self, name: str, guest: str = "") -> int:
-        """Delete an image and every blob that nothing else refers to. Return the bytes freed.
+        """Delete an image and every blob that nothing else refers to. Return the number of bytes freed.
 
-        Raises NOT_FOUND, and CONFLICT when there are several of this name and `guest` does not say which.
+        Raises NOT_FOUND, and CONFLICT if there are several images of this name and `guest` is not given.
         """
         there = [file for file in self._records(name, guest) if file.is_file()]
         if len(there) > 1:
             raise DrumheadError(
-                ErrorCode.CONFLICT, f"there is an image {name} for {' and for '.join(RECORDS)}; say --guest"
+                ErrorCode.CONFLICT, f"there is an image {name} for {' and for '.join(RECORDS)}; choose one with --guest"
             )
         if not there:
             self.find(name, guest)
@@ -116,9 +116,9 @@ class ImageStore:
             return self._blobs.sweep(named) + sweep_mounted(self._home, named)
 
     def files(self, image: Image) -> ImageFiles:
-        """Return the image's files on this host. Unpacks the kernel the first time.
+        """Return the image's files on this host. Unpack the kernel the first time, which blocks the calling thread.
 
-        Raises NOT_FOUND, UNVERIFIED. Blocks.
+        Raises NOT_FOUND, UNVERIFIED.
         """
         kernel = self._home.cache / "kernels" / image.kernel.vmlinux.digest
         if not kernel.is_file():
@@ -133,9 +133,9 @@ class ImageStore:
         )
 
     def mounted_files(self, image: Image) -> ImageFiles:
-        """Return the same for a machine to start from: a layer made on this host without its compression.
+        """Return the files that a machine mounts: the uncompressed copies of layers if they exist.
 
-        Unpacking in the guest would take long under emulation, and memory.
+        Decompression in the guest would be slow under emulation and take memory.
         """
         files = self.files(image)
         plain = [mounted_path(self._home, layer.blob.digest) for layer in image.layers]
@@ -156,7 +156,7 @@ class ImageStore:
             yield
 
     def _named_blobs(self) -> set[str]:
-        """Return the blobs that images, packages, the next image, and machines whose image was removed still need."""
+        """Return the blobs that images, packages, machines whose image was removed, and the next image need."""
         from drumhead.image.layers.store import kept_blobs  # noqa: PLC0415 - only needed to remove something
 
         images = self.list()
@@ -169,7 +169,7 @@ class ImageStore:
         return named
 
     def _records(self, name: str, guest: str) -> tuple[Path, ...]:
-        """Return the possible paths of an image's record, for one guest or for each. Raises USAGE."""
+        """Return the possible paths of an image's record, for `guest` or for every guest. Raises USAGE."""
         parts = name.split("/")
         if not name or any(part in {"", ".", "..", *RECORDS.values()} for part in parts):
             raise DrumheadError(ErrorCode.USAGE, f"{name!r} is not an image name (words, with slashes between them)")
@@ -184,26 +184,26 @@ def encode(image: Image) -> bytes:
 
 
 def _unpacked(kernel: bytes) -> bytes:
-    """Unpack a kernel. Raises UNVERIFIED for one that is damaged, or that unpacks to more than any kernel has."""
+    """Unpack a kernel. Raises UNVERIFIED if it is damaged or larger than any kernel."""
     try:
         unpacking = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)
         elf = unpacking.decompress(kernel, _LARGEST_KERNEL)
     except lzma.LZMAError as error:
         raise DrumheadError(ErrorCode.UNVERIFIED, f"the kernel of the image is damaged: {error}") from None
     if not unpacking.eof:
-        sentence = f"the kernel of the image is cut off, or unpacks to more than {_LARGEST_KERNEL} bytes"
+        sentence = f"the kernel of the image is truncated, or unpacks to more than {_LARGEST_KERNEL} bytes"
         raise DrumheadError(ErrorCode.UNVERIFIED, sentence)
     return elf
 
 
 def blobs_of(image: Image) -> list[Blob]:
-    """Return every blob of an image, once."""
+    """Return every blob of an image without duplicates."""
     kernel = [image.kernel.vmlinux, *([image.kernel.initrd] if image.kernel.initrd else [])]
     return list({blob.digest: blob for blob in [*kernel, *(layer.blob for layer in image.layers)]}.values())
 
 
 def facts(image: Image) -> ImageFacts:
-    """Return what ``drumhead info`` says about an image."""
+    """Return the facts about an image that ``drumhead info`` shows."""
     unpacked = sum(layer.unpacked_size for layer in image.layers)
     return ImageFacts(
         image=image.name,
@@ -223,7 +223,7 @@ def _decode(file: Path) -> Image:
 
 
 def check_image_name(name: str) -> None:
-    """Check the name of an image, which is a path in a registry too. Raises USAGE."""
+    """Check the name of an image, which is also a path in a registry. Raises USAGE."""
     if not IMAGE_NAME.fullmatch(name) or len(name) > MAX_NAME:
         raise DrumheadError(
             ErrorCode.USAGE,

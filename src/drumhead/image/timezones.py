@@ -1,4 +1,4 @@
-"""Tell whether a project uses time zones, whose rules no guest has by itself."""
+"""Find out whether a project uses time zones, whose rules no guest has by itself."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 PACKAGE = "tzdata"
 NO_ZONE = ("", "UTC", "UTC0", "GMT", "GMT0")
-"""What TZ may be without the rules of any zone."""
+"""Values of TZ that need no time zone rules."""
 MARKS = (b"zoneinfo", b"TIME_ZONE")
-"""What Python's sources say that look zones up; the second is Django's setting."""
+"""Words in Python sources that look zones up. The second is Django's setting."""
 LARGEST_SOURCE = 1 << 20
 
 
 def uses_time_zones(project: Project, commands: Mapping[str, Command]) -> bool:
-    """Return whether a config set has a TZ, or a Python source of the project looks zones up. Blocks."""
+    """Return whether a config set has a TZ or a Python source of the project looks zones up. This reads all sources."""
     if any(command.env.get("TZ", "") not in NO_ZONE for command in commands.values()):
         return True
     root = Path(project.root)
@@ -38,7 +38,7 @@ def uses_time_zones(project: Project, commands: Mapping[str, Command]) -> bool:
 
 
 def _sources(root: Path, part: str, ignored: Callable[[str], bool]) -> Iterator[bytes]:
-    """Yield the Python sources of a part of the project that goes into the image, as ``layers.scan`` finds them."""
+    """Yield the Python sources of a part of the project, in the same way as ``layers.scan`` finds files."""
     for place, directories, names in os.walk(root / part):
         inside = os.path.relpath(place, root)
         directories[:] = [
@@ -46,6 +46,6 @@ def _sources(root: Path, part: str, ignored: Callable[[str], bool]) -> Iterator[
         ]
         for name in names:
             path = Path(place, name)
-            facts = path.lstat()  # what a link leads to is in the project, and found there, or none of its files
+            facts = path.lstat()  # the target of a link is found by itself, or is not a file of the project
             if name.endswith(".py") and stat.S_ISREG(facts.st_mode) and facts.st_size <= LARGEST_SOURCE:
                 yield path.read_bytes()

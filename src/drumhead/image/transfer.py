@@ -1,7 +1,7 @@
-"""Whole images to a registry and back: the artifact ``PATH/images/NAME:TAG``, the same that an OCI layout holds.
+"""Push images to a registry and pull them, as the artifact ``PATH/images/NAME:TAG`` that an OCI layout also holds.
 
-What the other side has already is not sent again. The manifest is sent last and the record kept last, so a transfer
-that breaks leaves no image, only blobs, which the next try finds there.
+Blobs that the other side already has are not sent again. The manifest is pushed last and the record is stored last, so
+an interrupted transfer leaves no image, only blobs, which the next attempt finds.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from drumhead.report import Report
 
 NAME = re.compile(r"[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*")
-"""What a registry takes as the name of a repository."""
+"""The names of repositories that a registry accepts."""
 OTHER_GUEST = "-osv"
 DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -39,10 +39,10 @@ DIGEST = re.compile(r"[0-9a-f]{64}")
 async def push_image(
     home: Home, name: str, remote: Remote, tag: str = "", report: Report = silent, *, guest: str = ""
 ) -> tuple[str, str]:
-    """Send an image; returns its reference and the manifest's digest.
+    """Send an image. Return its reference and the manifest's digest.
 
-    `tag` is the image's version by default, and ``-osv`` behind it for that guest. Raises NOT_FOUND, UNVERIFIED (a
-    damaged blob), USAGE, REMOTE.
+    `tag` is by default the image's version, with ``-osv`` appended for OSv. Raises NOT_FOUND, UNVERIFIED (a damaged
+    blob), USAGE, REMOTE.
     """
     images, blobs = ImageStore(home), Blobs(home)
     with images.using():
@@ -61,10 +61,10 @@ async def push_image(
 
 
 async def pull_image(home: Home, name: str, remote: Remote, reference: str = "", report: Report = silent) -> Image:
-    """Fetch the image `name` by tag or by ``sha256:…`` of its manifest; one of this name and guest is replaced.
+    """Fetch the image `name` by tag or by the ``sha256:…`` of its manifest. Replace the image of this name and guest.
 
-    Without a reference it is the tag ``latest``, or else the newest version (for Linux, where there is one).
-    Raises NOT_FOUND, UNVERIFIED (what came is not what was promised; nothing is kept under the name), REMOTE.
+    Without a reference, fetch the tag ``latest``, or else the newest version (the newest for Linux, if there is one).
+    Raises NOT_FOUND, UNVERIFIED (the contents do not match; no image is stored), REMOTE.
     """
     images, blobs = ImageStore(home), Blobs(home)
     with images.using():
@@ -81,7 +81,7 @@ async def pull_image(home: Home, name: str, remote: Remote, reference: str = "",
 
 
 def default_tag(image: Image) -> str:
-    """Return the tag that an image gets when none is said."""
+    """Return the default tag of an image."""
     return tag_of(image.version) + (OTHER_GUEST if image.guest == "osv" else "")
 
 
@@ -94,9 +94,9 @@ async def _newest(registry: Registry, repository: str) -> str:
 
 
 async def _read(registry: Registry, repository: str, manifest: Manifest, name: str) -> Image:
-    """Return the image's record, which must name the same blobs as the manifest, and nothing that is not a digest."""
+    """Return the image's record after checking that it names the same blobs as the manifest, by valid digests."""
     if manifest.config.media_type != IMAGE_TYPE:
-        raise DrumheadError(ErrorCode.REMOTE, f"{repository} is not an image of drumhead's")
+        raise DrumheadError(ErrorCode.REMOTE, f"{repository} is not a drumhead image")
     try:
         image = msgspec.json.decode(await registry.blob(repository, manifest.config), type=Image)
     except msgspec.DecodeError as error:
@@ -104,7 +104,7 @@ async def _read(registry: Registry, repository: str, manifest: Manifest, name: s
     named = {blob.digest: blob.size for blob in blobs_of(image)}
     listed = {layer.hexadecimal: layer.size for layer in manifest.layers}
     if named != listed or not all(DIGEST.fullmatch(digest) for digest in named) or image.name != name:
-        raise DrumheadError(ErrorCode.UNVERIFIED, f"{repository} names other contents than its record; nothing is kept")
+        raise DrumheadError(ErrorCode.UNVERIFIED, f"{repository} lists other contents than its record; nothing is kept")
     return image
 
 
@@ -112,6 +112,7 @@ def _repository(prefix: str, name: str) -> str:
     repository = f"{prefix}/images/{name}" if prefix else f"images/{name}"
     if not NAME.fullmatch(repository):
         raise DrumheadError(
-            ErrorCode.USAGE, f"a registry takes no image called {name}; names are small letters, digits and . _ - /"
+            ErrorCode.USAGE,
+            f"a registry does not accept the image name {name}; use lower-case letters, digits and . _ - /",
         )
     return repository

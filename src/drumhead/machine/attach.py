@@ -31,14 +31,14 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """How a command in a machine ended, and what it wrote to stdout and stderr."""
+    """The exit status of a command in a machine, and its output on stdout and stderr."""
 
     status: int
     output: bytes
 
 
 class Announce(Protocol):
-    """What a command tells people about a start: when QEMU runs, and when the machine's command runs."""
+    """Callbacks for a start: `started` when QEMU runs, `booted` when the machine's command runs."""
 
     def started(self, started: Started, /) -> None: ...
 
@@ -48,25 +48,30 @@ class Announce(Protocol):
 async def run_attached(home: Home, spec: InstanceSpec, announce: Announce) -> int:
     """Start a machine, copy its log to stdout until it ends, and return its command's exit status.
 
-    SIGINT, SIGTERM and SIGHUP stop it cleanly; a second signal switches it off. Raises what ``start_machine`` raises,
-    GUEST when the machine fails, and TIMEOUT when it does not boot within BOOT_TIME.
+    SIGINT, SIGTERM and SIGHUP stop it cleanly; a second signal switches it off. Raises the errors of ``start_machine``,
+    GUEST if the machine fails, and TIMEOUT if it does not boot within BOOT_TIME.
     """
     return await _attend_supervised(home, await start_machine(home, spec, attached=True), announce)
 
 
 async def restart_attached(home: Home, name: str, announce: Announce) -> int:
-    """Return the same for a stopped machine; what its log held before is not repeated. Raises USAGE for a sleeper."""
+    """Start a stopped machine and attend it as ``run_attached`` does, without repeating its earlier log.
+
+    Raises USAGE for a machine with --sleep-after, and the errors of ``run_attached``.
+    """
     if Instances(home).read(name).launch.spec.sleep_after:
-        message = f"{name} sleeps when nobody is connected, and is supervised in the background; leave out --attach"
+        message = (
+            f"{name} sleeps while nobody is connected and needs a supervisor in the background; leave out --attach"
+        )
         raise DrumheadError(ErrorCode.USAGE, message)
     return await _attend_supervised(home, await restart_machine(home, name, attached=True), announce)
 
 
 async def run_detached(home: Home, started: Started, announce: Announce) -> None:
-    """Wait until the command of a machine runs, and leave the machine running, supervised if it is to be restarted.
+    """Wait until the command of a machine runs, and leave the machine running.
 
-    Raises GUEST and TIMEOUT.
-    A machine that does not boot is switched off.
+    Start a supervisor if the machine restarts or sleeps. Switch off a machine that does not boot. Raises GUEST,
+    TIMEOUT.
     """
     instances, name = Instances(home), started.launch.spec.name
     announce.started(started)
@@ -81,7 +86,7 @@ async def run_detached(home: Home, started: Started, announce: Announce) -> None
 
 
 async def run_to_end(home: Home, spec: InstanceSpec, *, time_limit: float) -> Outcome:
-    """Run a command in a machine, then delete the machine. Raises TIMEOUT and what ``start_machine`` raises."""
+    """Run a command in a machine, then delete the machine. Raises TIMEOUT and the errors of ``start_machine``."""
     instances = Instances(home)
     started = await start_machine(home, spec, attached=True)
     try:
@@ -100,7 +105,7 @@ async def run_to_end(home: Home, spec: InstanceSpec, *, time_limit: float) -> Ou
 
 
 async def _attend_supervised(home: Home, started: Started, announce: Announce) -> int:
-    """Attend a machine and, as its restart policy says, the ones that are started in its place."""
+    """Attend a machine, and restart it as its restart policy says."""
     spec = started.launch.spec
     if spec.restart == "no":
         return await _attend(home, started, announce)
@@ -138,7 +143,7 @@ async def _attend(home: Home, started: Started, announce: Announce) -> int:
         with _stopping_on_signals(lambda: stop_machine(instances, name), lambda: destroy_machine(instances, name)):
             announce.started(started)
             async for part in follow(log, offset=started.log_offset, until=wait_process(started.pid)):
-                await asyncio.wait({booting})  # what it tells comes before what the command prints
+                await asyncio.wait({booting})  # print announcements before the output of the command
                 await asyncio.to_thread(write_output, part)
     finally:
         trimming.cancel()
@@ -150,7 +155,7 @@ async def _attend(home: Home, started: Started, announce: Announce) -> int:
 
 
 async def _await_boot(instances: Instances, name: str, announce: Announce) -> None:
-    """Announce that a machine has booted, or switch it off and raise why it has not."""
+    """Announce that a machine has booted. If it fails to boot, switch it off and raise the error."""
     try:
         announce.booted(await wait_started(instances, name))
     except DrumheadError:
@@ -160,7 +165,7 @@ async def _await_boot(instances: Instances, name: str, announce: Announce) -> No
 
 @contextmanager
 def _stopping_on_signals(*stops: Callable[[], Awaitable[object]]) -> Iterator[None]:
-    """Run the next of `stops` for each received signal of SIGNALS."""
+    """Call the next of `stops` for each received signal of SIGNALS."""
     loop = asyncio.get_running_loop()
     left = list(stops)
     tasks: set[asyncio.Future[object]] = set()

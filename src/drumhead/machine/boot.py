@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from drumhead.machine.records import Instance
 
 BOOT_TIME = 120.0
-"""Seconds that a machine has until its command runs. It takes 3 s alone under emulation, and 30 s beside much else."""
+"""Seconds within which the command has to run. Under emulation it takes 3 s on an idle host and 30 s on a busy one."""
 
 
 async def wait_started(instances: Instances, name: str, *, time_limit: float = BOOT_TIME) -> Instance:
     """Wait until a machine's command runs or has ended.
 
-    Raises GUEST when the machine fails before that, and TIMEOUT with the end of its console when it does not boot.
+    Raises GUEST if the machine fails before that, and TIMEOUT with the end of its console if it does not boot.
     """
     pid = instances.read(name).pid
     ended = asyncio.create_task(wait_process(pid)) if pid else None
@@ -36,7 +36,7 @@ async def wait_started(instances: Instances, name: str, *, time_limit: float = B
     except TimeoutError as error:
         raise DrumheadError(
             ErrorCode.TIMEOUT,
-            f"{name} did not boot within {time_limit:.0f} s (`drumhead logs --console {name}` shows all)"
+            f"{name} did not boot within {time_limit:.0f} s (`drumhead logs --console {name}` shows the whole console)"
             f"{console_end(instances.directory(name))}",
         ) from error
     finally:

@@ -1,7 +1,7 @@
 """Store the instances of a home, and derive their state from their files.
 
-No process watches a detached machine, so none can be killed. QEMU holds a lock on its pid file while it runs, and the
-guest reports into a file through its status port; these two files give the state at any time.
+There is no daemon for machines that could be killed. QEMU holds a lock on its pid file while it runs, and the
+guest reports into a file through its status port. The state follows from these two files at any time.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ RECORD = "instance.json"
 FLOCK = struct.Struct("hhqqi4x")
 """struct flock on 64-bit Linux: type, whence, start, length, pid."""
 SUPERVISOR, SUPERVISION, STOPPING = "supervisor", "supervision.json", "stopping"
-"""The lock of a machine's supervisor, its record, and a mark that somebody wants the machine to stay ended."""
+"""The supervisor's lock, its record, and a file that exists while the machine must not be started again."""
 CONSOLE_BYTES = 8192
 CONTROLS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[^ -\x7e\u00a0-\uffff]")
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -84,7 +84,7 @@ class Instances:
         return instance
 
     def write(self, launch: Launch) -> None:
-        """Record a start that is about to happen, and remove the record of the last end. The caller holds the lock."""
+        """Record a start that is about to happen, and remove the status of the last run. The caller holds the lock."""
         directory = self.directory(launch.spec.name)
         for old in ("status", "pid", STOPPING):
             (directory / old).unlink(missing_ok=True)
@@ -92,11 +92,11 @@ class Instances:
             temporary.write_bytes(msgspec.json.format(msgspec.json.encode(launch)))
 
     def delete(self, name: str) -> None:
-        """Delete an instance and its files, but not its volumes. Raises CONFLICT while it runs, NOT_FOUND."""
+        """Delete an instance and its files, but not its volumes. Raises CONFLICT if it is running, NOT_FOUND."""
         with self.lock(name):
             if self.read(name).pid:
                 raise DrumheadError(ErrorCode.CONFLICT, f"{name} is running; stop it first, or delete it with --force")
-            # The record goes first, so the remains of an interrupted removal are not an instance.
+            # Remove the record first, so that the remains of an interrupted deletion are not an instance.
             (self.directory(name) / RECORD).unlink()
             shutil.rmtree(self.directory(name))
 
@@ -104,7 +104,7 @@ class Instances:
     def lock(self, name: str) -> Iterator[None]:
         """Hold the lock of an instance. The kernel releases it when this process ends.
 
-        Raises CONFLICT when another process holds it.
+        Raises CONFLICT if another process holds it.
         """
         directory = self.directory(name)
         directory.mkdir(parents=True, exist_ok=True)
@@ -131,7 +131,7 @@ class Instances:
 
 
 def observe(directory: Path, launch: Launch) -> Instance:
-    """Return the state of a machine from its pid file and its status file, and what its supervisor has recorded."""
+    """Return a machine with its state, from its pid file, its status file and the record of its supervisor."""
     instance = _observe(directory, launch)
     if launch.spec.restart == "no" and not launch.spec.sleep_after:
         return instance
@@ -143,13 +143,13 @@ def observe(directory: Path, launch: Launch) -> Instance:
     if supervision.asleep and not instance.pid and alive:
         return msgspec.structs.replace(instance, supervision=supervision, state="asleep", exit_status=None)
     if not alive and (supervision.waits or instance.state == "running"):
-        # Its supervisor was killed, or could not record its end.
+        # The supervisor was killed, or could not record its own end.
         supervision = msgspec.structs.replace(supervision, waits=False, lost=True)
     return msgspec.structs.replace(instance, supervision=supervision)
 
 
 def supervisor_pid(directory: Path) -> int:
-    """Return the process id of a machine's supervisor; 0 when there is none."""
+    """Return the process id of a machine's supervisor, or 0 if there is none."""
     try:
         file = (directory / SUPERVISOR).open()
     except FileNotFoundError:
@@ -163,7 +163,7 @@ def supervisor_pid(directory: Path) -> int:
 
 
 def _observe(directory: Path, launch: Launch) -> Instance:
-    # In this order, as a machine writes its status before it releases its pid file.
+    # Read in this order, because a machine writes its status before it releases its pid file.
     pid = lock_holder(directory / "pid")
     lines = status_lines(directory / "status")
     addresses = {line.card: line.address for line in lines if line.event == "address"}
@@ -171,7 +171,7 @@ def _observe(directory: Path, launch: Launch) -> Instance:
     if pid:
         return Instance(
             launch=launch,
-            # A guest that has reported a failure is about to end; nothing of it ever ran.
+            # A guest that has reported a failure is about to end; its command never ran.
             state="running" if last.event in {"started", "exit"} else "starting",
             pid=pid,
             addresses=addresses,
@@ -192,7 +192,7 @@ CONSOLE_LINES = 8
 
 
 def failure(directory: Path) -> str:
-    """Return why a machine ended that has not reported it, as far as its console tells."""
+    """Return why a machine ended without reporting a status, as far as its console shows."""
     end = console_end(directory)
     if any(sign in end for sign in NO_MEMORY) or not (directory / "log").exists():
         return f"the machine ended before its command could; it may need more memory (-m){end}"
@@ -200,7 +200,7 @@ def failure(directory: Path) -> str:
 
 
 def console_end(directory: Path) -> str:
-    """Return the last lines of a machine's console, to follow a sentence."""
+    """Return the last lines of a machine's console, to be appended to a message."""
     path = directory / "console"
     try:
         with path.open("rb") as file:
@@ -215,7 +215,7 @@ def console_end(directory: Path) -> str:
 
 
 def lock_holder(path: Path) -> int:
-    """Return the id of the process that holds the lock on a pid file; 0 when there is none."""
+    """Return the id of the process that holds the lock on a pid file, or 0 if there is none."""
     try:
         handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -229,7 +229,7 @@ def lock_holder(path: Path) -> int:
 
 
 def status_lines(path: Path) -> list[StatusLine]:
-    """Return what the guest has reported. An incomplete last line is ignored."""
+    """Return the status lines of the guest without an incomplete last line."""
     try:
         text = path.read_bytes()
     except FileNotFoundError:
@@ -239,12 +239,12 @@ def status_lines(path: Path) -> list[StatusLine]:
         try:
             lines.append(msgspec.json.decode(line, type=StatusLine))
         except msgspec.DecodeError:
-            continue  # a guest may write anything; other lines are ignored
+            continue  # a guest may write anything
     return lines
 
 
 def end_time(directory: Path) -> float:
-    """Return when a machine wrote for the last time."""
+    """Return the time at which a machine last wrote to its status, console or log."""
     times = [path.stat().st_mtime for name in ("status", "console", "log") if (path := directory / name).exists()]
     return max(times, default=0.0)
 

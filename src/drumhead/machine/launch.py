@@ -57,13 +57,13 @@ MACHINE_ID = Path("/etc/machine-id")
 
 @dataclass(frozen=True, kw_only=True)
 class Started:
-    """A machine whose QEMU process (`pid`) runs; its guest may still be booting."""
+    """A machine whose QEMU process (`pid`) is running. Its guest may still be booting."""
 
     launch: Launch
     acceleration: Acceleration
     pid: int
     log_offset: int
-    """The offset in its log at which this start begins."""
+    """The offset in the machine's log at which this run begins."""
 
 
 async def start_machine(
@@ -73,8 +73,8 @@ async def start_machine(
 
     With `fresh`, the log and the disk of the stopped machine are deleted.
 
-    The kernel kills an attached machine when this process ends. Raises NOT_FOUND (image), CONFLICT (it runs, a
-    volume or an address is taken), UNSUPPORTED, GUEST (QEMU would not start), HOST_TOOL.
+    The kernel kills an attached machine when this process ends. Raises NOT_FOUND (image), CONFLICT (it is running, or a
+    volume or an address is taken), UNSUPPORTED, GUEST (QEMU does not start), HOST_TOOL.
     """
     image = ImageStore(home).find(spec.image, spec.guest)
     instances = Instances(home)
@@ -124,10 +124,10 @@ def _refuse_little_memory(guest: Guest, memory: int) -> None:
 def _plan(
     instances: Instances, image: Image, spec: InstanceSpec, accelerator: Accelerator, *, attached: bool, fleet: str
 ) -> Launch:
-    """Return the record of a start, with an address and ports of its own. Raises CONFLICT."""
+    """Return the record of a start, with its addresses and ports. Raises CONFLICT."""
     with_ipv6 = spec.network == "nat" and "ipv6" not in find_guest(image.guest).unsupported
     mac = spec.mac or private.derive_mac(mac_scope(instances.home, spec), spec.name)
-    held = supervisor_pid(instances.directory(spec.name))  # of a machine that sleeps: it listens there already
+    held = supervisor_pid(instances.directory(spec.name))  # of a sleeping machine, and already listening
     launch = Launch(
         spec=spec,
         image_digest=image_digest(image),
@@ -180,7 +180,7 @@ async def _start(instances: Instances, image: Image, spec: InstanceSpec, *, atta
     )
     trim_logs(directory)
     log_offset = file_size(directory / "log")
-    # The supervisor of a machine that sleeps listens itself.
+    # The supervisor of a machine with --sleep-after listens itself.
     with doors(() if spec.sleep_after else launch.forwards, launch.inner_forwards) as found:
         launch, pid = await _resume(instances, ready) or await _boot(instances, ready)
         start_relay(pid, found)
@@ -189,7 +189,7 @@ async def _start(instances: Instances, image: Image, spec: InstanceSpec, *, atta
 
 @dataclass(frozen=True, kw_only=True)
 class _Ready:
-    """Everything that a start needs, whether the machine boots or is resumed."""
+    """Everything that a start needs, for booting and for resuming."""
 
     home: Home
     directory: Path
@@ -202,7 +202,7 @@ class _Ready:
 
 
 async def _resume(instances: Instances, ready: _Ready) -> tuple[Launch, int] | None:
-    """Resume a machine where there is a snapshot for it. Return None when it has to boot."""
+    """Resume a machine if there is a snapshot for it. Return None if it has to boot."""
     snapshot = find_snapshot(ready.home, ready.guest, ready.image, ready.files, ready.launch)
     if snapshot is None:
         return None
@@ -216,8 +216,8 @@ async def _resume(instances: Instances, ready: _Ready) -> tuple[Launch, int] | N
         wired = cards(ready.home, launch)
         return launch, await resume(ready.home, snapshot, launch, boot, wired, ready.config, order)
     except DrumheadError as error:
-        log.warning("%s boots, as its snapshot cannot be resumed: %s", launch.spec.name, error.message)
-        if error.code is not ErrorCode.TIMEOUT:  # a busy host is not a fault of the snapshot
+        log.warning("%s boots, because its snapshot cannot be resumed: %s", launch.spec.name, error.message)
+        if error.code is not ErrorCode.TIMEOUT:  # a time-out may be the fault of a busy host
             Snapshots(ready.home).delete(snapshot.key)
         return None
 
@@ -241,7 +241,7 @@ async def _boot(instances: Instances, ready: _Ready) -> tuple[Launch, int]:
 def run_config(
     launch: Launch, members: list[Launch], drives: tuple[Drive, ...], mounts: tuple[GuestMount, ...]
 ) -> RunConfig:
-    """Return the configuration of the guest; its cards are in the order of ``cards``, `members` give the names."""
+    """Return the configuration of the guest. Its cards are in the order of ``cards``; the names come from `members`."""
     uplink = GuestNic(mac=uplink_mac(launch), address=USER_ADDRESS, gateway=USER_GATEWAY, nameserver=USER_NAMESERVER)
     between = GuestNic(
         mac=launch.mac,
@@ -262,9 +262,10 @@ def run_config(
 
 
 def cards(home: Home, launch: Launch) -> tuple[Card, ...]:
-    """Return two cards: eth0 on the private or host network, then QEMU's user network for what leaves and for forwards.
+    """Return two cards: eth0 on the private or host network, then QEMU's user network for outgoing traffic and
+    forwards.
 
-    Programs announce the address that they find first, so it must be the one that their neighbours reach.
+    Programs announce the first address that they find, so this must be the one that their neighbours can reach.
     """
     spec = launch.spec
     if spec.network == "nat":
@@ -278,7 +279,10 @@ def cards(home: Home, launch: Launch) -> tuple[Card, ...]:
 
 
 def mac_scope(home: Home, spec: InstanceSpec) -> str:
-    """Return what tells machines of one name apart. A network of the host reaches machines of other hosts and homes."""
+    """Return a scope that makes MAC addresses of equally named machines differ.
+
+    A network of the host also reaches machines of other hosts and homes, so their scope includes host and home.
+    """
     if spec.network == "nat":
         return spec.private_network
     machine_id = MACHINE_ID.read_text().strip() if MACHINE_ID.exists() else socket.gethostname()
@@ -286,7 +290,7 @@ def mac_scope(home: Home, spec: InstanceSpec) -> str:
 
 
 def refuse_taken_mac(known: list[Instance], launch: Launch) -> None:
-    """Raise CONFLICT when another running machine has this MAC on the host's network."""
+    """Raise CONFLICT if another running machine has this MAC address on a network of the host."""
     for one in known:
         other = one.launch
         on_host = launch.spec.network != "nat" and other.spec.network != "nat"
@@ -297,12 +301,12 @@ def refuse_taken_mac(known: list[Instance], launch: Launch) -> None:
 
 
 def uplink_mac(launch: Launch) -> str:
-    """Return the MAC of the second card, which only QEMU sees."""
+    """Return the MAC address of the second card, which only QEMU sees."""
     return private.derive_mac(f"{launch.spec.private_network}/out", launch.spec.name)
 
 
 def _inner_forwards(launch: Launch) -> tuple[PortForward, ...]:
-    """Return what QEMU is to forward, where somebody else holds the host's side of a forward."""
+    """Return the forwards for QEMU if another process listens on the host's side of a forward, otherwise nothing."""
     sleeps = bool(launch.spec.sleep_after)
     if not sleeps and not any(one.is_ipv6 for one in launch.forwards):
         return ()
@@ -313,13 +317,15 @@ def _inner_forwards(launch: Launch) -> tuple[PortForward, ...]:
 
 
 def find_port(forward: PortForward) -> PortForward:
-    """Return a forward with its host port filled in. Raises CONFLICT when the port is taken."""
+    """Return a forward with its host port filled in. Raises CONFLICT if the port is taken."""
     with bound(forward) as probe:
         return msgspec.structs.replace(forward, host_port=probe.getsockname()[1])
 
 
 async def announce_hosts(instances: Instances, newcomer: Launch) -> None:
-    """Send the names on a network to its running machines. One that does not answer gets them at its next start."""
+    """Send the names on a network to its running machines. A machine that does not answer gets them at its next
+    start.
+    """
     members, network = instances.launches(), newcomer.spec.private_network
     names = {"hosts": private.network_hosts(members, network), "hosts6": private.network_hosts6(members, network)}
 

@@ -28,9 +28,9 @@ BLOCK = 4096
 
 
 def trim_logs(directory: Path) -> None:
-    """Trim the logs of the machine in `directory`, which runs or is about to start.
+    """Trim the logs of the machine in `directory`, which must be running or about to start.
 
-    (Trimming changes the time of the last write, which gives the time of a machine's end.)
+    (Trimming changes the time of the last write, which is used as the time of a machine's end.)
     """
     for name in NAMES:
         path = directory / name

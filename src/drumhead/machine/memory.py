@@ -21,7 +21,7 @@ ANSWER_TIME = 2.0
 
 
 async def with_memory(instances: Instances, found: Iterable[Instance]) -> list[Instance]:
-    """Return the instances, the running ones with their memory where they answer within ANSWER_TIME seconds."""
+    """Return the instances. Running ones that answer within ANSWER_TIME seconds have their memory filled in."""
 
     async def ask(instance: Instance) -> Instance:
         if instance.state != "running":

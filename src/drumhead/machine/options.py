@@ -1,4 +1,4 @@
-"""Parse what people write on the command line and in fleet files: sizes, ports, volumes, names."""
+"""Parse values of the command line and of fleet files: sizes, ports, volumes, names."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ IPV6_FORWARD = re.compile(r"\[([^\[\]]*)\]:([^\[\]]*)")
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 MIN_MEMORY = 32
 MAX_MEMORY = 1 << 24
-"""In MiB; more than any host has."""
+"""The maximum memory in MiB, which is more than any host has."""
 MIN_DISK = 8 << 20
 MAX_DISK = 16 << 40
-"""What ext4 takes with blocks of 4 KiB."""
+"""The limit of ext4 with blocks of 4 KiB."""
 MAX_CPUS = 255
-"""What QEMU's machine q35 takes."""
+"""The limit of QEMU's machine type q35."""
 KERNEL_DIRECTORIES = ("proc", "sys", "dev", "run")
 SYSTEM_DIRECTORIES = ("/bin", "/etc", "/lib", "/lib64", "/sbin", "/usr", "/usr/bin", "/usr/lib", "/usr/sbin")
-"""What a volume must not hide, as no program would be found any more; what is below them may be a volume."""
+"""Directories that a volume must not hide, because they hold programs. Directories below them may be volumes."""
 MAX_PATH = 1024
 MAX_FILE_NAME = 255
-"""In bytes, as Linux's file systems have it."""
+"""The limit in bytes of Linux's file systems."""
 
 
 def usage(message: str) -> DrumheadError:
@@ -70,23 +70,23 @@ def read_memory(text: str) -> int:
 
 
 def read_instance_name(text: str) -> str:
-    """Check the name of a machine, which is also its host name. Raises USAGE."""
+    """Return the name of a machine, which is also its host name, after checking it. Raises USAGE."""
     if not INSTANCE_NAME.fullmatch(text):
         raise usage(f"{text!r} is not a valid instance name; use up to 63 letters and digits, with . _ - between them")
     return text
 
 
 def read_mac(text: str) -> str:
-    """Parse the hardware address of a card into lower case. Raises USAGE."""
+    """Parse the MAC address of a card and return it in lower case. Raises USAGE."""
     if not MAC.fullmatch(text) or int(text[:2], 16) & 1:
         raise usage(
-            f"{text!r} is not a valid hardware address; write it like 02:13:15:00:80:01 (the first byte must be even)"
+            f"{text!r} is not a valid MAC address; write it like 02:13:15:00:80:01 (the first byte must be even)"
         )
     return text.lower()
 
 
 def read_forward(text: str) -> PortForward:
-    """Parse ``[ADDRESS:]HOST:GUEST[/udp]``; an IPv6 address stands in brackets. Host port 0 means any free port.
+    """Parse ``[ADDRESS:]HOST:GUEST[/udp]``; an IPv6 address is in brackets. Host port 0 means any free port.
 
     Raises USAGE.
     """
@@ -128,7 +128,7 @@ def read_volume(text: str) -> VolumeMount:
 
 
 def read_mount_path(text: str) -> str:
-    """Check the directory of a volume in the machine, which must not be one of the kernel's. Raises USAGE."""
+    """Return the normalised mount point of a volume after checking that it hides nothing important. Raises USAGE."""
     path = posixpath.normpath(text)
     top = path.split("/")[1]
     if ".." in text.split("/") or top in ("", *KERNEL_DIRECTORIES):
@@ -136,14 +136,14 @@ def read_mount_path(text: str) -> str:
     if path in SYSTEM_DIRECTORIES:
         raise usage(f"a volume at {text} would hide the programs of the machine; choose a directory of your own")
     if not path.isprintable():
-        raise usage(f"{text!r} is not the path of a directory; it has a character that is not printed")
+        raise usage(f"{text!r} is not the path of a directory; it has an unprintable character")
     if len(path.encode()) > MAX_PATH or any(len(name.encode()) > MAX_FILE_NAME for name in path.split("/")):
         raise usage(f"a volume cannot be mounted at {text[:40]}…; the path is too long")
     return path
 
 
 def read_volumes(texts: Sequence[str]) -> tuple[VolumeMount, ...]:
-    """Parse the volumes of a machine, no two of one source or at one place, outer ones first. Raises USAGE."""
+    """Parse the volumes of a machine and sort them, outer mount points first. Raises USAGE for duplicates."""
     volumes = tuple(sorted(map(read_volume, texts), key=lambda volume: volume.path.count("/")))
     for what in ("source", "path"):
         taken = [getattr(volume, what) for volume in volumes]
@@ -154,7 +154,7 @@ def read_volumes(texts: Sequence[str]) -> tuple[VolumeMount, ...]:
 
 
 def read_forwards(texts: Sequence[str]) -> tuple[PortForward, ...]:
-    """Parse the port forwards of a machine, no two from one port of the host. Raises USAGE."""
+    """Parse the port forwards of a machine. Raises USAGE, also if two use the same port of the host."""
     forwards = tuple(map(read_forward, texts))
     taken = [(one.host_address, one.host_port, one.protocol) for one in forwards if one.host_port]
     for address, port, protocol in taken:
@@ -164,9 +164,9 @@ def read_forwards(texts: Sequence[str]) -> tuple[PortForward, ...]:
 
 
 def read_cpus(count: int) -> int:
-    """Check the number of virtual CPUs. Raises USAGE."""
+    """Return the number of virtual CPUs after checking it. Raises USAGE."""
     if not 1 <= count <= MAX_CPUS:
-        raise usage(f"{count} is not a number of virtual CPUs; give 1 to {MAX_CPUS}")
+        raise usage(f"{count} is not a valid number of virtual CPUs; give 1 to {MAX_CPUS}")
     return count
 
 

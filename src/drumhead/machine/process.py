@@ -1,4 +1,4 @@
-"""Processes of the host: let one die with this process, wait for the end of any, kill one."""
+"""Processes of the host: let them die with this process, wait for them, and kill them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 def die_with_parent() -> Callable[[], None]:
     """Return a ``preexec_fn`` that makes the kernel kill the child when its parent ends for any reason.
 
-    Call it from the main thread, as the kernel watches the thread that created the child.
+    Call it from the main thread, because the kernel watches the thread that created the child.
     """
     parent = os.getpid()
 
@@ -32,7 +32,7 @@ def die_with_parent() -> Callable[[], None]:
 
 
 async def wait_process(pid: int) -> None:
-    """Wait for the end of any process, and reap it if it is a child. Returns at once when there is no such process."""
+    """Wait for the end of any process and reap it if it is a child. Return at once if there is no such process."""
     try:
         handle = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -50,7 +50,7 @@ async def wait_process(pid: int) -> None:
 
 
 def kill(pid: int) -> None:
-    """Send SIGKILL to a process that may have ended."""
+    """Send SIGKILL to a process, which may already have ended."""
     try:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:

@@ -1,4 +1,4 @@
-"""Records of a machine: its spec, its last start and its state."""
+"""Records of machines: the spec, the last start and the state."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Accelerator = Literal["kvm", "tcg"]
 NetworkMode = Literal["nat", "bridge", "tap", "vhost"]
 RestartPolicy = Literal["no", "on-failure", "always"]
 InstanceState = Literal["starting", "running", "asleep", "exited", "failed"]
-"""starting: QEMU runs, the command does not yet. asleep: its supervisor starts it at the next connection.
+"""starting: QEMU runs, but the command does not run yet. asleep: the supervisor starts it at the next connection.
 
 exited: the command ended or was stopped. failed: the machine could not boot, or ended without reporting its command's
 status.
@@ -20,9 +20,9 @@ status.
 
 
 class PortForward(msgspec.Struct, frozen=True, kw_only=True):
-    """``-f [ADDRESS:]HOST_PORT:GUEST_PORT[/udp]``; `host_port` 0 means any free port. Bound to 127.0.0.1 by default.
+    """A forward from ``-f [ADDRESS:]HOST_PORT:GUEST_PORT[/udp]``. `host_port` 0 means any free port.
 
-    An IPv6 address stands without its brackets.
+    `host_address` is 127.0.0.1 by default; an IPv6 address has no brackets here.
     """
 
     host_port: int
@@ -36,13 +36,14 @@ class PortForward(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def endpoint(self) -> str:
-        """The host's side as people write it: ``127.0.0.1:8080``, ``[::1]:8080``."""
+        """The host's side in the usual notation: ``127.0.0.1:8080``, ``[::1]:8080``."""
         return f"[{self.host_address}]:{self.host_port}" if self.is_ipv6 else f"{self.host_address}:{self.host_port}"
 
 
 class VolumeMount(msgspec.Struct, frozen=True, kw_only=True):
-    """``--volume NAME:/path[:SIZE][:ro]``: a named volume (created with `size` bytes when missing) or the path of a
-    disk.
+    """A volume from ``--volume NAME:/path[:SIZE][:ro]``.
+
+    `source` is the name of a volume, which is created with `size` bytes if it does not exist, or the path of a disk.
     """
 
     source: str
@@ -52,44 +53,44 @@ class VolumeMount(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class InstanceSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """What the user asked for with the flags of ``drumhead run``. `memory` is in MiB.
+    """The machine that the user requested with the flags of ``drumhead run``. `memory` is in MiB.
 
-    An empty `mac` is derived from the name, so the same name has the same address at every start.
+    An empty `mac` means that it is derived from the name, so the same name has the same address at every start.
     """
 
     name: str
     image: str
     guest: str = ""
-    """The guest whose image of that name is meant; empty means the only image, or Linux's."""
+    """The guest of the image; empty means the guest of the only image, or Linux if images for both guests exist."""
     command: Command
     before: tuple[Command, ...] = ()
-    """Commands that run to their end before it, one after another."""
+    """Commands that run to their end before `command`, one after another."""
     memory: int = 256
     cpus: int = 1
     network: NetworkMode = "nat"
     network_device: str = ""
     """The host's bridge (bridge, vhost) or tap device (tap); empty means the usual device."""
     private_network: str = "default"
-    """The private network shared with other instances of this host; a fleet has its own."""
+    """The private network shared with other instances of this host. A fleet has its own."""
     mac: str = ""
     forwards: tuple[PortForward, ...] = ()
     volumes: tuple[VolumeMount, ...] = ()
     aliases: tuple[str, ...] = ()
-    """Further names by which other machines of the network find it."""
+    """Further names that resolve to this machine on its network."""
     restart: RestartPolicy = "no"
-    """Whether its supervisor starts it again when it has ended."""
+    """Whether the supervisor starts the machine again when it has ended."""
     sleep_after: float = 0.0
-    """Seconds without a connection after which its supervisor stops it until the next one; 0: it is not stopped."""
+    """Seconds without a connection after which the supervisor stops the machine until the next one; 0 means never."""
     cold: bool = False
-    """It boots even where a snapshot could be resumed."""
+    """Whether the machine boots even if it could resume from a snapshot."""
     secrets: tuple[str, ...] = ()
-    """The secrets that it receives, ``FLEET/NAME``. Their text is read when it starts, and recorded nowhere."""
+    """The secrets that the machine receives, ``FLEET/NAME``. Their text is read at each start and never recorded."""
 
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
-    """instances/NAME/instance.json: how a machine was last started. Written before QEMU starts and not changed after.
+    """The last start of a machine (instances/NAME/instance.json). Written before QEMU starts and never changed.
 
-    Later events are recorded by others: QEMU keeps its pid file locked while it runs, and the guest reports on its
+    Later events are recorded elsewhere: QEMU keeps its pid file locked while it runs, and the guest reports on its
     status port. `mac` and `address` belong to the card on the private network. `forwards` have every host port filled
     in. `attached` machines die with the command that started them. `started_at` is in seconds since the epoch.
     """
@@ -101,23 +102,25 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     mac: str
     address: str
     address6: str = ""
-    """The IPv6 address of the same card; empty where there is none."""
+    """The IPv6 address of the same card, or an empty string."""
     forwards: tuple[PortForward, ...]
     started_at: float
     attached: bool
     fleet: str = ""
     inner_forwards: tuple[PortForward, ...] = ()
-    """What QEMU forwards in place of `forwards`, to which a supervisor (of a machine that sleeps) or a relay (from an
-    IPv6 address) copies what reaches these; empty where QEMU forwards them itself.
+    """The forwards of QEMU if another process listens on those in `forwards`, otherwise empty.
+
+    That process, the supervisor of a machine that sleeps or the relay for an IPv6 address, copies connections to these.
     """
     snapshot: str = ""
-    """The key of the snapshot that it was resumed from; empty when it booted."""
+    """The key of the snapshot that the machine was resumed from, or an empty string if it booted."""
 
 
 class Supervision(msgspec.Struct, frozen=True, kw_only=True):
-    """instances/NAME/supervision.json: what a machine's supervisor has done. `reason` says how the machine ended last;
-    `waits` tells that it is started again after a delay, `asleep` that the next connection starts it, and `lost`, which
-    is never stored, that the supervisor has ended without the machine, so nobody restarts it.
+    """The record of a machine's supervisor (instances/NAME/supervision.json).
+
+    `reason` says why the machine last ended. With `waits` it will be started after a delay, with `asleep` at the next
+    connection. `lost`, which is never stored, means that the supervisor has ended and nothing restarts the machine.
     """
 
     restarts: int = 0
@@ -128,7 +131,7 @@ class Supervision(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GuestMemory(msgspec.Struct, frozen=True, kw_only=True):
-    """The memory of a guest in bytes: what its kernel manages, and what of it programs can still get."""
+    """The memory of a guest in bytes: all that its kernel manages, and the part that is available to programs."""
 
     total: int
     free: int
@@ -151,11 +154,11 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     addresses: dict[str, str] = {}
     resident: int = 0
     memory: GuestMemory | None = None
-    """What the guest says of its memory; None where it was not asked or did not answer."""
+    """The guest's report of its memory, or None if it was not asked or did not answer."""
     supervision: Supervision | None = None
-    """What its supervisor has done since that was started; None where it has none (``--restart``)."""
+    """The record of the machine's supervisor, or None if it has none (``--restart``, ``--sleep-after``)."""
 
     @property
     def address(self) -> str:
-        """The address at which other machines reach it; empty until a DHCP server has given one."""
+        """The address at which other machines reach this one; empty until a DHCP server has assigned one."""
         return self.launch.address or self.addresses.get("eth0", "")

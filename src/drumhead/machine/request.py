@@ -19,8 +19,8 @@ def choose_command(
 ) -> Command:
     """Return the command of a machine: `command_line` if given, else a config set of the image, else its default.
 
-    `env` is added to the config set's environment. A `command_line` has the variables and the directory that all config
-    sets of the image share. Raises USAGE, and NOT_FOUND with the existing config sets.
+    `env` is added to the config set's environment. A `command_line` runs with the variables and in the directory that
+    all config sets of the image share. Raises USAGE, and NOT_FOUND with the names of the existing config sets.
     """
     if command_line:
         shared = image.shared_circumstances()
@@ -41,11 +41,14 @@ def choose_command(
 def choose_commands(
     image: Image, *, config_sets: Sequence[str] = (), command_line: str | None = None, env: dict[str, str] | None = None
 ) -> list[Command]:
-    """Return the commands that a machine runs one after another, each chosen, or refused, by ``choose_command``."""
+    """Return the commands that a machine runs one after another, each from ``choose_command``, whose errors it
+    raises.
+    """
     if command_line is not None:
         if not command_line.strip():
             raise DrumheadError(
-                ErrorCode.USAGE, f"-e {command_line!r} names no program; without -e the image's own command runs"
+                ErrorCode.USAGE,
+                f"-e {command_line!r} names no program; without -e the default command of the image runs",
             )
         return [choose_command(image, command_line=command_line, env=env)]
     return [choose_command(image, config_set=name, env=env) for name in config_sets or ("",)]

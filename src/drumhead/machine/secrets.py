@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from drumhead.home import Home
 
 MAX_SIZE = 64 << 10
-"""In bytes: a certificate chain and its key fit."""
+"""The limit in bytes, enough for a certificate chain and its key."""
 
 
 def make_secret(home: Home, name: str) -> Path:
-    """Make the secret `name` (``FLEET/NAME``) from 256 random bits, unless it exists. Return the path of its file."""
+    """Create the secret `name` (``FLEET/NAME``) from 256 random bits unless it exists. Return the path of its file."""
     path = home.secrets / name
     for directory in (home.secrets, path.parent):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -31,7 +31,7 @@ def make_secret(home: Home, name: str) -> Path:
             file.write(f"{secrets.token_urlsafe(32)}\n")
             file.flush()
             os.fsync(file.fileno())
-        # A link, unlike a rename, leaves what another process has made meanwhile.
+        # Unlike a rename, a link does not replace a file that another process has made in the meantime.
         path.hardlink_to(new)
     except FileExistsError:
         pass
@@ -43,7 +43,7 @@ def make_secret(home: Home, name: str) -> Path:
 def read_secrets(home: Home, names: Iterable[str]) -> dict[str, str]:
     """Return the text of secrets by the last part of their names.
 
-    Raises NOT_FOUND; USAGE for a file that others can read, that is too large or is not a text.
+    Raises NOT_FOUND, and USAGE for a file that others can read, that is too large or that is not text.
     """
     return {name.rpartition("/")[2]: _read(home.secrets / name) for name in names}
 
@@ -53,10 +53,10 @@ def _read(path: Path) -> str:
         with path.open("rb") as file:
             mode, contents = os.fstat(file.fileno()).st_mode, file.read(MAX_SIZE + 1)
     except OSError as error:
-        message = f"the secret {path} cannot be read ({error.strerror}); `drumhead up` makes the secrets of a fleet"
+        message = f"the secret {path} cannot be read ({error.strerror}); `drumhead up` creates the secrets of a fleet"
         raise DrumheadError(ErrorCode.NOT_FOUND, message) from error
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise DrumheadError(ErrorCode.USAGE, f"the secret {path} can be read by others: chmod 600 it")
+        raise DrumheadError(ErrorCode.USAGE, f"other users can read the secret {path}; run chmod 600 on it")
     if len(contents) > MAX_SIZE:
         raise DrumheadError(ErrorCode.USAGE, f"the secret {path} is larger than {MAX_SIZE >> 10} KiB")
     try:

@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 GRACE = 10.0
 """Seconds between SIGTERM and SIGKILL for the guest's command."""
 END_TIME = 10.0
-"""Seconds that a guest has to switch off after its command ended, and that QEMU has to quit."""
+"""Seconds that a guest may take to switch off after its command has ended, and that QEMU may take to quit."""
 KILLED = 137
 """The exit status of a command killed by SIGKILL, and of one whose machine was switched off."""
 
 
 async def stop_machine(instances: Instances, name: str, *, grace: float = GRACE, final: bool = True) -> Instance:
-    """Send SIGTERM to the command and SIGKILL after `grace` seconds. A machine that does not answer is switched off.
+    """Send SIGTERM to the command and SIGKILL after `grace` seconds. Switch off a machine that does not answer.
 
-    A machine that has already ended is left as it is. With `final` its supervisor ends too. Raises NOT_FOUND.
+    Leave a machine that has already ended as it is. With `final`, end its supervisor too. Raises NOT_FOUND.
     """
     instance, directory = instances.read(name), instances.directory(name)
     if final:
@@ -52,7 +52,7 @@ async def stop_machine(instances: Instances, name: str, *, grace: float = GRACE,
 
 
 async def _end_supervisor(directory: Path) -> None:
-    """Wait until the supervisor of a machine has seen the mark that the machine is to stay ended."""
+    """Wait until the supervisor has seen the file STOPPING and ended."""
     pid = supervisor_pid(directory)
     if not pid or pid == os.getpid():
         return
@@ -60,14 +60,14 @@ async def _end_supervisor(directory: Path) -> None:
         async with asyncio.timeout(END_TIME):
             await wait_process(pid)
     except TimeoutError:
-        # It was starting the machine, which removed the mark. On SIGTERM it stops what it has started.
+        # It was starting the machine, which removed the file. On SIGTERM it stops the machine that it started.
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
         await wait_process(pid)
 
 
 async def destroy_machine(instances: Instances, name: str) -> Instance:
-    """Switch a machine off as if its plug had been pulled. Its supervisor does not start it again. Raises NOT_FOUND."""
+    """Switch a machine off as if its plug had been pulled, and end its supervisor. Raises NOT_FOUND."""
     instances.read(name)
     directory = instances.directory(name)
     (directory / STOPPING).touch()
@@ -93,7 +93,7 @@ async def switch_off(instances: Instances, name: str) -> None:
 
 
 def record_exit(directory: Path, status: int) -> None:
-    """Append the last line of the status file in place of the guest, which could not write it."""
+    """Append the exit event to the status file, because the guest could not write it."""
     with (directory / "status").open("ab") as file:
         file.write(msgspec.json.encode({"event": "exit", "code": status}) + b"\n")
 
@@ -107,7 +107,7 @@ async def wait_machine(instances: Instances, name: str) -> Instance:
 
 
 def exit_status(instance: Instance) -> int:
-    """Return the command's exit status. Raises GUEST when the machine did not report one."""
+    """Return the command's exit status. Raises GUEST if the machine did not report one."""
     if instance.exit_status is None:
         raise DrumheadError(ErrorCode.GUEST, f"{instance.launch.spec.name} failed: {instance.reason}")
     return instance.exit_status

@@ -1,6 +1,6 @@
-"""Follow files that other processes write, woken by inotify instead of polling.
+"""Follow files that other processes write, with inotify instead of polling.
 
-asyncinotify does this too, but importing it takes 30 ms of processor time, for two system calls.
+The library asyncinotify could do this too, but importing it takes 30 ms of processor time, for two system calls.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def watching(directory: Path) -> Iterator[asyncio.Event]:
 async def follow(path: Path, *, offset: int = 0, until: Awaitable[object]) -> AsyncIterator[bytes]:
     """Yield a file's contents from `offset` on and everything appended, until `until` is done and all has been read.
 
-    Waits for a file that does not exist yet. A truncated file is read from its start again.
+    Wait for a file that does not exist yet. Read a truncated file from its start again.
     """
     ended = asyncio.ensure_future(until)
     try:

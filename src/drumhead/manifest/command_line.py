@@ -1,4 +1,4 @@
-"""Read command lines in Capstan's form, ``--env=NAME=value … PROGRAM ARGUMENTS``, without a shell."""
+"""Parse command lines in Capstan's format, ``--env=NAME=value … PROGRAM ARGUMENTS``, without a shell."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ TOKEN = re.compile(
     | '(?P<single>[^']*)' | "(?P<double>(?:[^"\\]|\\.)*)" | \\(?P<escaped>.)""",
     re.DOTALL | re.VERBOSE,
 )
-"""Pieces of a command line; a backslash at a line's end is the one without a name."""
+"""Pieces of a command line. The alternative without a name is a backslash at the end of a line."""
 IN_DOUBLE_QUOTES = re.compile(r"\\(\n|[$`\"\\])")
 SPECIAL = re.compile(
     r"\$(?:(?P<name>[A-Za-z_][A-Za-z0-9_]*)|\{(?P<braced>[A-Za-z_][A-Za-z0-9_]*)\})|[;&|<>`]|\$[({0-9@*\#?$!-]"
 )
-"""What a shell would act on outside quotes: variables, and what is refused."""
+"""Syntax outside quotes that a shell would interpret: variables, and constructs that are refused."""
 ENVIRONMENT_PREFIX = re.compile(r"--env=([A-Za-z_][A-Za-z0-9_]*)\??=(.*)", re.DOTALL)
 ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
 
 
 class Piece(NamedTuple):
-    """A part of a word. A quoted one stays as it is."""
+    """A part of a word. Quoted pieces are not expanded."""
 
     text: str
     quoted: bool
@@ -36,9 +36,9 @@ class Piece(NamedTuple):
 def parse_command(text: str, env: Mapping[str, str] | None = None) -> Command:
     """Parse a command line: ``--env=NAME=value`` any number of times, then the program and its arguments.
 
-    Words are split as in a shell. ``$NAME`` outside quotes is the value of a variable that stands before it or in
-    `env`. What a shell would do besides (several commands, redirections, ``$(…)``) is refused outside quotes.
-    Raises USAGE.
+    Words are split as in a shell. Outside quotes, ``$NAME`` is replaced by the value of a variable that was set
+    earlier on the command line or in `env`. Other shell syntax (several commands, redirections, ``$(…)``) is refused
+    outside quotes. Raises USAGE.
     """
     known, environment = dict(env or {}), dict[str, str]()
     argv: list[str] = []
@@ -69,7 +69,7 @@ def _split(text: str) -> list[list[Piece]]:
             case "blank":
                 words.append([])
             case "line_end":
-                raise _usage("a machine runs one command; end a line with \\ to continue it in the next one")
+                raise _usage("a machine runs one command; end a line with \\ to continue it on the next line")
             case "bare":
                 words[-1].append(Piece(match["bare"], quoted=False))
             case "single" | "escaped" as how:
@@ -81,7 +81,7 @@ def _split(text: str) -> list[list[Piece]]:
 
 
 def _expand(text: str, known: Mapping[str, str]) -> str:
-    """Replace ``$NAME`` and ``${NAME}`` outside quotes. Raises USAGE for an unknown name and for what is refused."""
+    """Replace ``$NAME`` and ``${NAME}`` outside quotes. Raises USAGE for unknown names and other shell syntax."""
 
     def value(match: re.Match[str]) -> str:
         name = match["name"] or match["braced"]

@@ -18,13 +18,15 @@ if TYPE_CHECKING:
 
 FILES = (".drumheadignore", ".capstanignore")
 ALWAYS = ("/meta", "/mpm-pkg", "/volumes", "/.git", "/.gitignore", "/.capstanignore", "/.drumheadignore")
-"""Paths that are always ignored: Capstan's, version control and the ignore files."""
+"""Paths that are always ignored: those of Capstan, version control and the ignore files."""
 CLUTTER = ("/.venv", "/.hg", "/.svn", "/**/__pycache__", "/**/*.pyc", "/.mypy_cache", "/.pytest_cache", "/.ruff_cache")
-"""Files of tools on the host, useless in a guest (bytecode is compiled for the guest's Python)."""
+"""Files of tools on the host, which are useless in a guest. (Bytecode is compiled by the guest's Python.)"""
 
 
 def read_ignore(root: Path) -> tuple[Callable[[str], bool], tuple[str, ...]]:
-    """Return a test for relative paths of the project in `root`, and its patterns. Raises MANIFEST."""
+    """Return a function that tells whether a relative path of the project is ignored, and the patterns. Raises
+    MANIFEST.
+    """
     patterns = [*ALWAYS, *CLUTTER]
     for name in FILES:
         if is_there(root, name):

@@ -1,4 +1,4 @@
-"""Write the first manifests of a project, with an explanation of each line."""
+"""Write the initial manifests of a project, with an explanation of each line."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TEMPLATES = {
     bootcmd: /hello
 """,
     "node": """\
-    # REQUIRED. The script to run. The project's root is / in the image. (Or shell: true for the interpreter.)
+    # REQUIRED. The script to run. The project's root is / in the image. (Or shell: true for the interpreter alone.)
     main: /server.js
     # OPTIONAL. Arguments of the script, and of node itself.
     # args:
@@ -57,7 +57,7 @@ def init_project(
     require: tuple[str, ...] = (),
     runtime: str = "",
 ) -> list[Path]:
-    """Write meta/package.yaml, and meta/run.yaml for a runtime. Raises CONFLICT when one exists."""
+    """Write meta/package.yaml and, for a runtime, meta/run.yaml. Raises CONFLICT if one of them exists."""
     if runtime and runtime not in RUNTIMES:
         raise DrumheadError(ErrorCode.USAGE, f"{runtime} is not a runtime; runtimes are {', '.join(RUNTIMES)}")
     directory = root.absolute().name
@@ -96,12 +96,12 @@ def run_template(runtime: str) -> str:
         raise DrumheadError(ErrorCode.USAGE, f"{runtime or 'it'} is not a runtime; runtimes are {', '.join(TEMPLATES)}")
     return (
         f"runtime: {runtime}\n\nconfig_set:\n  # Add as many named sets as you need.\n"
-        f"  default:\n{TEMPLATES[runtime]}{COMMON}\n# OPTIONAL with one set. Which one runs when none is named.\n"
+        f"  default:\n{TEMPLATES[runtime]}{COMMON}\n# OPTIONAL with one set. The set that runs by default.\n"
         "config_set_default: default\n"
     )
 
 
 def quote(text: str) -> str:
-    """Write `text` as a YAML scalar: plain where that is safe, else in JSON's quotes."""
+    """Return `text` as a YAML scalar: plain if that is safe, otherwise quoted as in JSON."""
     plain = text and all(character.isalnum() or character in "._/@+-" for character in text) and text[0].isalnum()
     return text if plain else json.dumps(text, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""Read ``permissions`` of package.yaml: owners and modes of the files that a project brings."""
+"""Read ``permissions`` of package.yaml: the owners and modes of the project's files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WILDCARDS = re.compile(r"[*?\[]")
 
 
 def read_permissions(section: Section) -> tuple[Permission, ...]:
-    """Return the entries of ``permissions``, in their order. Raises MANIFEST."""
+    """Return the entries of ``permissions`` in order. Raises MANIFEST."""
     inside = section.section("permissions", "permissions")
     return tuple(_read(inside, path) for path in inside.keys())  # noqa: SIM118 - a Section is no dict
 
@@ -33,7 +33,7 @@ def _read(inside: Section, path: str) -> Permission:
     pattern = WILDCARDS.search(path) is not None
     if pattern and path.endswith("/"):
         raise inside.refuse(
-            path, f"{path} must name one directory, without * ? and [, as it is made where it is missing"
+            path, f"{path} must name one directory, without * ? and [, because it is created if it does not exist"
         )
     given = inside.section(path, f"the permissions of {path}")
     for notice in given.known(*KEYS):

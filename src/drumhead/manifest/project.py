@@ -27,7 +27,7 @@ CAPSTAN_ONLY = ("binary", "created", "platform")
 def read_project(root: Path) -> Project:
     """Read the project in the directory `root`.
 
-    Raises MANIFEST with file, line and reason; NOT_FOUND without package.yaml.
+    Raises MANIFEST with file, line and reason, and NOT_FOUND if there is no package.yaml.
     """
     if not is_there(root, PACKAGE_FILE):
         raise DrumheadError(
@@ -72,7 +72,7 @@ def _package(section: Section, root: Path) -> PackageManifest:
 
 
 def _files(section: Section, root: Path) -> dict[str, str]:
-    """Read ``files``: path in the image → existing path in the project. Neither may lead outside."""
+    """Read ``files`` (path in the image → existing path in the project). Neither path may lead outside."""
     files = section.pairs("files")
     inside = section.section("files", "files")
     for place, source in files.items():
@@ -94,10 +94,10 @@ def _python(section: Section, root: Path) -> PythonNeeds:
 
 
 def is_inside(root: Path, path: str) -> bool:
-    """Return whether a path of a project exists and lies in it, wherever the links among its components lead.
+    """Return whether a path exists and is inside the project after following the links among its components.
 
-    A project may come from anywhere: a link in it must not bring files of this host into an image. The last component
-    may be a link itself, as it goes into the image as a link.
+    A project may be untrusted, and a link in it must not bring files of this host into an image. The last component
+    may itself be a link, because it goes into the image as a link.
     """
     if not path or path.startswith("/") or ".." in PurePosixPath(path).parts:
         return False

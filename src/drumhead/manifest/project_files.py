@@ -1,6 +1,6 @@
-"""Read files of a project, which may come from anywhere, in bounded time and memory, and none of this host's.
+"""Read files of an untrusted project in bounded time and memory, and no files of the host.
 
-Everything that is read from a project by its name is read here: manifests, ignore files, locks, package.json.
+All well-known files of a project are read here: manifests, ignore files, locks, package.json.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 16 << 20
 MAX_YAML_BYTES = 256 << 10
-"""A short file of YAML can be long to read."""
+"""A short YAML file can take long to parse."""
 
 
 def is_there(root: Path, name: str) -> bool:
-    """Tell whether a project has anything of this name; ``read_text`` refuses what is not a file of the project."""
+    """Return whether a project has an entry of this name. ``read_text`` checks that it is a file of the project."""
     return os.path.lexists(root / name)
 
 
 def read_text(root: Path, name: str, by: tuple[str, int] | None = None, limit: int = MAX_BYTES) -> str:
-    """Return the text of a project's file. `by` is the file and the line that name it, for the message.
+    """Return the text of a project's file. `by` is the file and line that name it, for messages.
 
-    Raises MANIFEST for one that lies elsewhere, is missing, no regular file or no text, or has over `limit` bytes.
+    Raises MANIFEST if the file is outside the project, missing, not a regular file, not text or larger than `limit`.
     """
     file, line = by or (name, 1)
     subject = name if by else "it"
@@ -45,13 +45,13 @@ def read_text(root: Path, name: str, by: tuple[str, int] | None = None, limit: i
     except UnicodeDecodeError as error:
         reason = f"is not text in UTF-8 ({error.reason}); save it as UTF-8"
     except RuntimeError:
-        reason = "cannot be read, as its links lead in a circle; replace it with a file, or remove it"
+        reason = "cannot be read, because its links form a loop; replace it with a file, or remove it"
     except OSError as error:
         reason = f"cannot be read: {error.strerror}"
     raise manifest_error(file, line, f"{subject} {reason}")
 
 
 def _read(place: Path, limit: int) -> bytes | None:
-    """Return a file up to one byte over `limit`; None for a pipe, which is not waited for, a directory or a device."""
+    """Return up to `limit` bytes and one more of a regular file. Return None for others, without waiting for a pipe."""
     with os.fdopen(os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
         return file.read(limit + 1) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else None

@@ -12,10 +12,10 @@ RuntimeName = Literal["native", "node", "python"]
 
 
 class PythonNeeds(msgspec.Struct, frozen=True, kw_only=True):
-    """The ``python:`` key of package.yaml (drumhead's own, not Capstan's).
+    """The ``python:`` key of package.yaml, which Capstan does not have.
 
-    `lock` is a path inside the project (requirements with hashes, uv.lock or pylock.toml); empty means that one is
-    searched.
+    `lock` is a path inside the project (requirements with hashes, uv.lock or pylock.toml). If it is empty, drumhead
+    searches for a lock.
     """
 
     lock: str = ""
@@ -23,11 +23,11 @@ class PythonNeeds(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Permission(msgspec.Struct, frozen=True, kw_only=True):
-    """An entry of the ``permissions:`` key of package.yaml (drumhead's own).
+    """An entry of the ``permissions:`` key of package.yaml, which Capstan does not have.
 
-    `path` starts with a slash; with `pattern` it has wildcards, and with a slash at its end it is a directory that is
-    made where it is missing. Owner and group are names or numbers; empty, and a `mode` of None, mean unchanged. `place`
-    is FILE:LINE.
+    `path` starts with a slash. With `pattern` it has wildcards; with a slash at its end it is a directory that is
+    created if it does not exist. `owner` and `group` are names or numbers; an empty string, or None for `mode`, means
+    unchanged. `place` is FILE:LINE.
     """
 
     path: str
@@ -39,10 +39,10 @@ class Permission(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PackageManifest(msgspec.Struct, frozen=True, kw_only=True):
-    """meta/package.yaml. The first five keys are Capstan's.
+    """The contents of meta/package.yaml. The first five keys are those of Capstan.
 
-    `files` maps a path in the image to a path in the project; when empty, the whole project (except ignored
-    files) is placed at ``/``, as with Capstan. `kernel` is NAME@VERSION; empty means the newest of the guest's.
+    `files` maps paths in the image to paths in the project; if it is empty, the whole project (except ignored
+    files) is placed at ``/``, as with Capstan. `kernel` is NAME@VERSION; empty means the guest's newest kernel.
     """
 
     name: str
@@ -58,9 +58,9 @@ class PackageManifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunManifest(msgspec.Struct, frozen=True, kw_only=True):
-    """meta/run.yaml, with every config set as a command.
+    """The contents of meta/run.yaml, with every config set as a command.
 
-    `bases` maps config sets that inherit to the command they inherit: ``PACKAGE:CONFIG_SET``. Their argv is empty until
+    `bases` maps config sets to the config set that they inherit, ``PACKAGE:CONFIG_SET``. Their argv is empty until
     the image is composed.
     """
 
@@ -68,9 +68,9 @@ class RunManifest(msgspec.Struct, frozen=True, kw_only=True):
     config_sets: dict[str, Command]
     bases: dict[str, str] = {}
     warm: tuple[str, ...] = ()
-    """Python modules that a snapshot of the image has imported."""
+    """Python modules that a snapshot of the image imports."""
     default: str
-    """The config set that runs when none is named; empty when several exist and none is the default."""
+    """The config set that runs by default; empty if several exist and none is the default."""
 
 
 class Project(msgspec.Struct, frozen=True, kw_only=True):

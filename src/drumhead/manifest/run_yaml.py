@@ -1,5 +1,6 @@
-"""meta/run.yaml: runtimes and config sets, as Capstan's documentation describes them (RuntimeNode, RuntimePython,
-RuntimeNative, ConfigurationFiles).
+"""Read meta/run.yaml: runtimes and config sets.
+
+Capstan's documentation describes the format (RuntimeNode, RuntimePython, RuntimeNative, ConfigurationFiles).
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def _warm(runtime: RuntimeName, section: Section) -> tuple[str, ...]:
     """Read ``warm``: the modules that a snapshot imports before it is saved."""
     modules = section.texts("warm")
     if modules and runtime != "python":
-        raise section.refuse("warm", "warm names Python modules; remove it, or say runtime: python")
+        raise section.refuse("warm", "warm is for Python modules; remove it, or use runtime: python")
     for name in modules:
         if not all(part.isidentifier() for part in name.split(".")):
             raise section.refuse("warm", f"{name!r} is not the name of a Python module")
@@ -93,7 +94,7 @@ def _command(runtime: RuntimeName, section: Section, *, inherits: bool) -> Comma
         if not ENVIRONMENT_NAME.fullmatch(name):
             raise section.refuse("env", f"{name!r} is not a valid name of an environment variable")
         if "\0" in value:
-            raise section.refuse("env", f"the value of {name} holds a NUL character")
+            raise section.refuse("env", f"the value of {name} has a NUL character")
     cwd = section.text("cwd", "" if inherits else "/")
     if cwd and not cwd.startswith("/"):
         raise section.refuse("cwd", f"cwd must be a path from the image's root, not {cwd}")
@@ -109,7 +110,7 @@ def _command(runtime: RuntimeName, section: Section, *, inherits: bool) -> Comma
 
 
 def _base(runtime: RuntimeName, section: Section) -> str:
-    """Read ``base: PACKAGE:SET``; empty when it names what the runtime does anyway (node-4.4.5:node)."""
+    """Read ``base: PACKAGE:SET``. Return an empty string if it only names the runtime (node-4.4.5:node)."""
     base = section.text("base", "")
     package, colon, name = base.partition(":")
     if base and not (package and colon and name):

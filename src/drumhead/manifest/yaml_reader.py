@@ -1,6 +1,6 @@
-"""Read YAML and remember the line of every value, so errors can name it.
+"""Read YAML and remember the line of every value, so that errors can name it.
 
-Values are texts as written (``version: 1.0`` is the text ``1.0``), as in Capstan's reader for text fields.
+Values are strings as written (``version: 1.0`` is the string ``1.0``), as in Capstan's reader for text fields.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 EMPTY = "tag:yaml.org,2002:null"
 MERGE = "tag:yaml.org,2002:merge"
 _MOST_MERGED = 100
-"""Mappings that one mapping merges: each costs as much as it has keys, however short its alias is."""
+"""The maximum number of mappings that one mapping merges. A short alias can stand for a mapping with many keys."""
 Items = dict[str, tuple[yaml.Node, yaml.Node]]
-"""Keys with their nodes and the nodes of their values."""
+"""Keys, each with its node and the node of its value."""
 
 
 class Section:
-    """A mapping of a YAML file. Each method checks the type of a value; errors have the form FILE:LINE: reason."""
+    """A mapping of a YAML file. Each method checks the type of a value. Errors have the form FILE:LINE: reason."""
 
     def __init__(self, file: str, node: yaml.Node, what: str) -> None:
         self.file = file
@@ -41,7 +41,9 @@ class Section:
         self._items = self._read(node, {})
 
     def _read(self, node: yaml.MappingNode, known: dict[int, Items | None]) -> Items:
-        """Return the items of a mapping, those that it merges (``<<``) last. `known` holds mappings read before."""
+        """Return the items of a mapping, with merged ones (``<<``) last. `known` has the mappings that were read
+        before.
+        """
         own: Items = {}
         merged: list[Items] = []
         known[id(node)] = None
@@ -60,7 +62,7 @@ class Section:
         return own
 
     def _merged(self, key: yaml.Node, value: yaml.Node, known: dict[int, Items | None]) -> list[Items]:
-        """Return the items of each mapping that ``<<`` names; an earlier one goes before a later one."""
+        """Return the items of each mapping that ``<<`` names. Earlier mappings take precedence."""
         found: list[Items] = []
         for node in value.value if isinstance(value, yaml.SequenceNode) else [value]:
             if len(found) == _MOST_MERGED:
@@ -77,7 +79,7 @@ class Section:
         return manifest_error(self.file, node.start_mark.line + 1, reason)
 
     def refuse(self, key: str, reason: str) -> DrumheadError:
-        """Return the error for the value of `key` (or for the whole section without that key)."""
+        """Return the error for the value of `key`, or for the whole section if it has no such key."""
         found = self._items.get(key)
         return self.wrong(found[0], reason) if found else manifest_error(self.file, self.line, reason)
 
@@ -88,7 +90,9 @@ class Section:
         return tuple(self._items)
 
     def known(self, *names: str) -> Iterator[str]:
-        """Refuse keys that resemble one of `names`; yield a notice for each other unknown key."""
+        """Yield a notice for each key that is not in `names`. Raises MANIFEST for a key that looks like a misspelt
+        one.
+        """
         for key, (node, _) in self._items.items():
             if key in names:
                 continue
@@ -98,7 +102,7 @@ class Section:
             yield f"{self.file}:{node.start_mark.line + 1}: {key} has no effect here"
 
     def text(self, key: str, default: str | None = None) -> str:
-        """Return a text. Without a default, it is required and must not be empty."""
+        """Return a string. If there is no default, the key is required and must not be empty."""
         found = self._items.get(key)
         if found is None or found[1].tag == EMPTY:
             if default is None:
@@ -111,11 +115,11 @@ class Section:
         return str(found[1].value)
 
     def texts(self, key: str) -> tuple[str, ...]:
-        """Return a list of texts."""
+        """Return a list of strings."""
         return tuple(text for text, _ in self.located_texts(key))
 
     def words(self, key: str) -> tuple[str, ...]:
-        """Return arguments: a text, or a list of texts, split at blanks as in a shell (``- --require module``)."""
+        """Return arguments: a string or a list of strings, split as in a shell (``- --require module``)."""
         found = self._items.get(key)
         whole = found is not None and isinstance(found[1], yaml.ScalarNode)
         try:
@@ -125,7 +129,7 @@ class Section:
             raise self.refuse(key, f"{key} cannot be split into arguments: {error}") from error
 
     def located_texts(self, key: str) -> list[tuple[str, int]]:
-        """Return a list of texts with the line of each."""
+        """Return a list of strings, each with its line."""
         found = self._items.get(key)
         if found is None or found[1].tag == EMPTY:
             return []
@@ -137,19 +141,19 @@ class Section:
         return [(item.value, item.start_mark.line + 1) for item in found[1].value]
 
     def pairs(self, key: str) -> dict[str, str]:
-        """Return a mapping of texts to texts."""
+        """Return a mapping of strings to strings."""
         section = self.section(key, key)
         return {name: section.text(name, "") for name in section.keys()}  # noqa: SIM118 - a Section is not a dict
 
     def flag(self, key: str) -> bool:
-        """Return ``true`` or ``false``; false without the key."""
+        """Return a boolean. It is false if the key is missing."""
         value = self.text(key, "false").lower()
         if value not in {"true", "false", "yes", "no", "on", "off"}:
             raise self.refuse(key, f"{key} must be true or false")
         return value in {"true", "yes", "on"}
 
     def section(self, key: str, what: str) -> Section:
-        """Return the mapping below `key`, empty without the key."""
+        """Return the mapping at `key`, or an empty one if the key is missing."""
         found = self._items.get(key)
         empty = yaml.ScalarNode(EMPTY, "", start_mark=yaml.Mark(self.file, 0, self.line - 1, 0, None, 0))
         return Section(self.file, found[1] if found else empty, what)

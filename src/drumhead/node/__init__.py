@@ -1,1 +1,1 @@
-"""What a Node.js project needs: a version of Node.js, the packages of its lock, native modules that fit."""
+"""Node.js projects: choose the version of Node.js, install the packages of a lock, check native modules."""

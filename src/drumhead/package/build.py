@@ -1,4 +1,4 @@
-"""Build a package from its recipe: from Debian packages and wheels to one canonical archive. Nothing is installed."""
+"""Build a package from a recipe: turn Debian packages and wheels into one canonical archive. Nothing is installed."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ WITH_LIBRARIES = {"runtime", "tool", "application"}
 """Kinds of packages that get the libraries of their programs from the dependencies of the Debian packages."""
 LIBRARY_PACKAGE = re.compile(r"(lib|zlib)[^/]*")
 DOCUMENTATION = tuple(f"usr/share/{name}" for name in ("bug", "doc", "doc-base", "info", "lintian", "locale", "man"))
-"""What a recipe leaves out that does not say what to include."""
+"""Directories that a recipe without `include` leaves out."""
 MAX_DOWNLOAD = 1 << 30
 MAX_UNPACKED = 3 << 30
-"""Bytes that one package may take; a larger one could not be pulled either (``store.unpacked_limit``)."""
+"""The limit in bytes for one package. A larger one could not be pulled either (``store.unpacked_limit``)."""
 
 
 async def build_package(home: Home, store: PackageStore, recipe: Recipe, report: Report = silent) -> Package:
     """Build `recipe` from current Debian packages and store it.
 
-    Raises UNVERIFIED when a signature or digest is wrong, INCOMPLETE when a library or a named file is missing,
-    UNSUPPORTED for a package that is too large, NOT_FOUND, REMOTE.
+    Raises UNVERIFIED if a signature or digest is wrong, INCOMPLETE if a library or a named file is missing,
+    UNSUPPORTED if the package is too large, NOT_FOUND, REMOTE.
     """
     async with new_client() as client:
         archive = await Archive.open(client, home.cache / "debian", await asyncio.to_thread(find_suites))
@@ -68,12 +68,12 @@ def _check_size(recipe: Recipe, size: int, limit: int, does: str) -> None:
     if size > limit:
         raise DrumheadError(
             ErrorCode.UNSUPPORTED,
-            f"recipe {recipe.name} {does} {size >> 20} MiB, of at most {limit >> 20} MiB; name fewer packages",
+            f"recipe {recipe.name} {does} {size >> 20} MiB, and the limit is {limit >> 20} MiB; use fewer packages",
         )
 
 
 def _wheels(recipe: Recipe, cache: Path) -> Tree:
-    """Return the files of the recipe's wheels, as they stand in the wheels."""
+    """Return the files of the recipe's wheels at their paths in the wheels."""
     if not recipe.wheels:
         return Tree()
     from drumhead.python.wheels import unpack_wheels  # noqa: PLC0415 - few recipes have any
@@ -82,7 +82,7 @@ def _wheels(recipe: Recipe, cache: Path) -> Tree:
 
 
 def _main_packages(archive: Archive, recipe: Recipe) -> list[DebianPackage]:
-    """Return the packages that a recipe names. For a kernel, that is the dependency of the named metapackage."""
+    """Return the Debian packages in a recipe. For a kernel, return the dependency of the named metapackage."""
     main = [archive.find(name) for name in recipe.debian]
     if recipe.kind == "kernel":
         main = [archive.find(package.depends[0][0]) for package in main]
@@ -170,7 +170,7 @@ def select_files(files: Tree, recipe: Recipe) -> Tree:
 
 
 def _move(tree: Tree, files: Tree, recipe: Recipe, source: str, place: str) -> None:
-    """Put a file or a directory of `files` somewhere else in `tree`."""
+    """Put a file or a directory of `files` at another path in `tree`."""
     moved = [(path, entry) for path, entry in files if path == source or path.startswith(f"{source}/")]
     if not moved:
         raise DrumheadError(ErrorCode.INCOMPLETE, f"recipe {recipe.name}: there is no {source} to move")

@@ -21,14 +21,16 @@ XZ_FILTERS: list[dict[str, int]] = [
     {"id": lzma.FILTER_X86},
     {"id": lzma.FILTER_LZMA2, "preset": 6},
 ]
-"""Preset 9 with `extreme` saves 16 kB of 6.2 MB and takes a fifth longer."""
+"""Preset 9 with `extreme` would save 16 kB of 6.2 MB and take a fifth longer."""
 
 
 def kernel_tree(files: Tree, modules: tuple[str, ...]) -> Tree:
     """Return the files of a kernel package: ``vmlinux.xz``, ``vmlinuz`` (Debian's) and ``modules/NN-NAME.ko``."""
     images = [entry.read() for path, entry in files if path.startswith("boot/vmlinuz-")]
     if len(images) != 1:
-        raise DrumheadError(ErrorCode.INCOMPLETE, f"a kernel package has one boot/vmlinuz-*, this one {len(images)}")
+        raise DrumheadError(
+            ErrorCode.INCOMPLETE, f"a kernel package must have one boot/vmlinuz-*, but this one has {len(images)}"
+        )
     tree = Tree()
     elf = shorten(without_types(unpack_bzimage(images[0])))
     tree.add("vmlinux.xz", regular(lzma.compress(elf, format=lzma.FORMAT_XZ, filters=XZ_FILTERS)))
@@ -41,8 +43,8 @@ def kernel_tree(files: Tree, modules: tuple[str, ...]) -> Tree:
 def without_types(elf: bytes) -> bytes:
     """Return the kernel with its type information (BTF) replaced by zeros, which saves 14 % of the compressed size.
 
-    Only BPF programs read it, and the guest's lockdown keeps those out of the kernel. Modules load without it (Debian's
-    kernels have MODULE_ALLOW_BTF_MISMATCH), and the kernel does not parse it at every start.
+    Only BPF programs read it, and the guest's lockdown forbids those. Modules load without it (Debian's kernels have
+    MODULE_ALLOW_BTF_MISMATCH), and the kernel does not have to parse it at every start.
     """
     section = ELFFile(io.BytesIO(elf)).get_section_by_name(".BTF")
     if section is None:
@@ -60,7 +62,9 @@ def unpack_bzimage(image: bytes) -> bytes:
     start = (setup_sectors + 1) * 512 + offset
     payload = image[start : start + length]
     if payload[:4] != LZ4_MAGIC:
-        raise DrumheadError(ErrorCode.UNSUPPORTED, "the kernel's payload is not LZ4, as Debian's cloud kernel is")
+        raise DrumheadError(
+            ErrorCode.UNSUPPORTED, "the kernel's payload is not LZ4, unlike that of Debian's cloud kernel"
+        )
     blocks, at, end = [], 4, len(payload) - 4
     while at < end:
         (size,) = struct.unpack_from("<I", payload, at)

@@ -24,8 +24,9 @@ PART_OF_GUEST = re.compile(r"(eu\.mikelangelo-project\.)?(app\.)?osv\.(bootstrap
 
 
 def resolve_names(required: Iterable[str]) -> tuple[list[PackageRef], list[str]]:
-    """Return the packages that the names in `require` mean today, in their order and each once, and notices for old
-    names.
+    """Return the packages that the names in `require` refer to, in order and without duplicates.
+
+    Also return notices for old names.
     """
     refs: list[PackageRef] = []
     notices = []
@@ -47,7 +48,7 @@ async def gather_packages(
 ) -> tuple[list[Package], list[str]]:
     """Return the packages that `refs` name and their dependencies, dependencies first, and notices.
 
-    A package that is not in the local store is pulled from a remote, else built from its recipe. Raises NOT_FOUND.
+    A package that is not in the local store is pulled from a remote, or else built from its recipe. Raises NOT_FOUND.
     """
     found: dict[str, Package] = {}
     notices: list[str] = []
@@ -83,7 +84,7 @@ async def _obtain(
     try:
         pulled = await pull_package(home, store, ref, report)
     except DrumheadError as failure:
-        # A remote that does not answer stops nobody who can build the package; one that answers wrongly does.
+        # If a remote does not answer, build the package. A wrong answer is an error.
         if failure.code is not ErrorCode.REMOTE or recipe is None or ref.version:
             raise
         notices.append(f"{failure.message}; {ref.name} is built here instead")
@@ -97,7 +98,7 @@ async def _obtain(
         raise DrumheadError(
             ErrorCode.NOT_FOUND,
             f"{asked_by} requires {asked}, which no store, remote or recipe has{hint}; "
-            "`drumhead package search` lists what there is",
+            "`drumhead package search` lists the available packages",
         )
     built = await build_package(home, store, recipe, report)
     notices.append(f"package {built.name} {built.version} was built from Debian's packages")

@@ -1,4 +1,4 @@
-"""Write a recipe to start from: what Debian's package holds, and what every key means."""
+"""Write a recipe to start from, with the files of the Debian package and an explanation of every key."""
 
 from __future__ import annotations
 
@@ -33,29 +33,29 @@ name: {name}
 # application, tool, runtime or libraries. The config sets of an application belong to every image that requires it.
 kind: {kind}
 description: {description}
-# The Debian package that gives the version, and those to take files from. What they depend on is not added, except
-# the shared libraries that the chosen programs need: name the packages of further programs and data here.
+# The Debian package whose version is used, and the packages to take files from. Their dependencies are not added,
+# except shared libraries that the chosen programs need; list the packages of further programs and data here.
 version_of: {package}
 debian: [{package}]
-# REQUIRED to keep it small: the files to take; ** crosses directories. Without it, everything but documentation.
+# The files to take; ** crosses directories. Without this key, the package has everything but documentation.
 include:
 {include}
-# OPTIONAL. What to leave out of that.
+# OPTIONAL. Files to leave out.
 # exclude:
 #   - usr/share/{package}/examples
-# OPTIONAL. Nothing of a package is executed, so what its installation would write is written here.
+# OPTIONAL. Installation scripts of Debian packages are not run; write the files that they would create here.
 # files:
 #   etc/{package}.conf: |
 #     setting = value
 # directories: [data]
 # links:
 #   usr/bin/{name}: /usr/lib/{package}/{name}
-# OPTIONAL. Packages of drumhead that it needs, such as cli for a shell.
+# OPTIONAL. Other drumhead packages that this one needs, such as cli for a shell.
 # requires: [cli]
-# What can be run: drumhead run --run {name}, or base: {name}:{name} in the meta/run.yaml of a project.
+# Commands: use them with drumhead run --run {name}, or base: {name}:{name} in the meta/run.yaml of a project.
 config_sets:
   {name}: {{argv: [{program}]}}
-# What `drumhead package test --recipe {file}` runs in a machine, and what it must print.
+# The command that `drumhead package test --recipe {file}` runs in a machine, and the output that it must print.
 demo:
   command: [{program}, --version]
   output: "TODO: what it prints"
@@ -63,9 +63,9 @@ demo:
 
 
 async def write_recipe(home: Home, name: str, package: str, file: Path, report: Report = silent) -> None:
-    """Write a recipe called `name` for the Debian package `package` into `file`, which names the package's programs.
+    """Write a recipe called `name` for the Debian package `package`, with the package's programs, into `file`.
 
-    Raises CONFLICT when the file exists or the name is taken, NOT_FOUND for an unknown package, USAGE, UNVERIFIED,
+    Raises CONFLICT if the file exists or the name is taken, NOT_FOUND for an unknown package, USAGE, UNVERIFIED,
     REMOTE.
     """
     if not re.fullmatch(PACKAGE_NAME, name):
@@ -112,7 +112,7 @@ def recipe_text(name: str, package: str, description: str, file: str, files: Tre
 
 
 def _directory(path: str) -> str:
-    """Return the part of a path that a recipe would name; empty for what no program reads."""
+    """Return the part of a path that a recipe would name, or an empty string if no program reads the file."""
     parts = path.split("/")
     if parts[:2] == ["usr", "share"]:
         return "" if parts[2] in {"bug", "doc-base", "info", "lintian", "locale", "man"} else "/".join(parts[:3])

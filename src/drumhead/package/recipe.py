@@ -1,4 +1,4 @@
-"""Read recipes: drumhead's own in package/recipes/NAME.yaml, and files of the user in the same form."""
+"""Read package recipes: those of drumhead in package/recipes/NAME.yaml, and files of the user in the same format."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""libyaml's loader where PyYAML has it, as it is ten times faster."""
+"""libyaml's loader if PyYAML has it, because it is ten times faster."""
 MAX_BYTES = 256 << 10
-"""The size of a recipe; the longest of drumhead's own has 3 KiB."""
+"""The maximum size of a recipe. The longest of drumhead's own has 3 KiB."""
 MAX_DEPTH = 16
 EXPECTED = {
     "name": "a name has letters and digits, with . _ + - / between them",
-    "debian": "a Debian package is named with a-z, 0-9, + - and .",
-    "version_of": "a Debian package is named with a-z, 0-9, + - and .",
+    "debian": "the name of a Debian package has a-z, 0-9, + - and .",
+    "version_of": "the name of a Debian package has a-z, 0-9, + - and .",
     "wheels": "a wheel is written NAME==VERSION --hash=sha256:DIGEST",
-    "requires": "a package is named with letters and digits, with . _ + - / between them",
+    "requires": "the name of a package has letters and digits, with . _ + - / between them",
 }
-"""What a text must look like, by key."""
+"""Descriptions of valid values, by key."""
 
 
 @functools.cache
@@ -51,7 +51,7 @@ def find_recipe(name: str) -> Recipe:
 
 
 def read_recipe(path: Path) -> Recipe:
-    """Return a recipe in a file. Raises MANIFEST with file, line and reason; NOT_FOUND."""
+    """Return the recipe in a file. Raises MANIFEST with file, line and reason, NOT_FOUND."""
     try:
         with path.open("rb") as file:
             text = file.read(MAX_BYTES + 1)
@@ -87,7 +87,7 @@ def _parse(file: str, text: str) -> Recipe:
         raise manifest_error(file, mark.line + 1 if mark else 1, f"it is not YAML: {reason}") from error
     except (ValueError, TypeError) as error:  # dates that do not exist, keys that are lists
         if not isinstance(error, msgspec.ValidationError):
-            raise manifest_error(file, 1, f"a value is not what a recipe holds: {error}") from error
+            raise manifest_error(file, 1, f"a value has the wrong type: {error}") from error
         reason, _, place = str(error).partition(" - at `")
         said = _sentence(reason, place.rstrip("`"))
         raise manifest_error(file, _line_of(node, f"{place} {reason}"), said) from error
@@ -98,7 +98,7 @@ def _parse(file: str, text: str) -> Recipe:
 
 
 def _check_depth(file: str, text: str) -> None:
-    """Refuse what is nested deeper than any recipe, before anything recursive reads it."""
+    """Refuse a file that is nested deeper than any recipe, before a recursive function reads it."""
     depth = 0
     for event in yaml.parse(text, Loader=LOADER):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
@@ -109,7 +109,7 @@ def _check_depth(file: str, text: str) -> None:
 
 
 def _line_of(node: yaml.Node | None, place: str) -> int:
-    """Return the line of the key that msgspec names (``$.config_sets[...].argv``, or an unknown field `x`)."""
+    """Return the line of a key in msgspec's notation (``$.config_sets[...].argv``, or an unknown field `x`)."""
     line = 1
     for name in re.findall(r"[A-Za-z_]+", place):
         if isinstance(node, yaml.MappingNode):
@@ -132,7 +132,7 @@ def _sentence(reason: str, place: str) -> str:
 
 
 def _fault(recipe: Recipe) -> tuple[str, str] | None:
-    """Return the key that is wrong in a recipe whose types are right, and why; None for a recipe that can be built."""
+    """Return the key with an invalid value and the reason, or None if the recipe can be built."""
     if not recipe.debian and not recipe.wheels:
         return "name", "the recipe must give debian (or wheels), the packages to take files from"
     if bool(recipe.version) == bool(recipe.version_of):

@@ -32,7 +32,7 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PackedLayer(msgspec.Struct, frozen=True, kw_only=True):
-    """A package's files as a file system, packed once. `source` is the digest of their tree, `size` is in bytes."""
+    """A package's files, packed as a file system. `source` is the digest of their tree, `size` is in bytes."""
 
     filesystem: Filesystem
     source: Digest
@@ -44,8 +44,8 @@ class Package(msgspec.Struct, frozen=True, kw_only=True):
     """One version of a package, as stored and transferred: this record and its blobs.
 
     `archive` is the digest of a zstd-compressed tar in the canonical form of ``drumhead.tree``. `layers` are made from
-    it in advance, so composing does not have to pack them. `config_sets` are commands that an
-    application inherits with ``base: NAME:SET``.
+    it in advance, so that composing does not have to pack them. `config_sets` are commands that other projects
+    inherit with ``base: NAME:SET``.
     """
 
     name: PackageName
@@ -53,7 +53,8 @@ class Package(msgspec.Struct, frozen=True, kw_only=True):
     kind: PackageKind
     description: str
     created: str
-    """ISO 8601, UTC: the newest date among the package's origins; for a package of a project, the time of the build."""
+    """An ISO 8601 time in UTC: the newest date among the origins, or for a package of a project the time of the
+    build."""
     archive: Digest
     archive_size: Size
     unpacked_size: Size
@@ -65,11 +66,11 @@ class Package(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def blobs(self) -> dict[str, int]:
-        """Digest and size of every blob that belongs to the package."""
+        """The digest and size of every blob of the package."""
         return {self.archive: self.archive_size, **{layer.digest: layer.size for layer in self.layers}}
 
     def layer(self, filesystem: Filesystem) -> PackedLayer | None:
-        """Return the package's layer in a file system, or None when it was not packed."""
+        """Return the package's layer in a file system, or None if it was not packed."""
         return next((layer for layer in self.layers if layer.filesystem == filesystem), None)
 
 
@@ -82,7 +83,7 @@ PinnedWheel = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]+==[A-Za-z0-9
 
 
 class Demo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A recipe's test: `command`, in a guest with only this package (and `require`), prints `output` and ends with 0.
+    """The test of a recipe: in a guest with only this package and `require`, `command` prints `output` and ends with 0.
 
     ``{version}`` in `output` stands for the package's version. `memory` is in MiB.
     """
@@ -95,14 +96,14 @@ class Demo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """package/recipes/NAME.yaml: how to build a package from Debian packages and Python wheels.
+    """A package recipe (package/recipes/NAME.yaml), which builds a package from Debian packages and Python wheels.
 
-    `version_of` names the Debian package that gives the version; without Debian packages it is `version`. `include`
-    and `exclude` are globs over the paths of the `debian` packages and the `wheels` (``**`` crosses directories); None
-    includes everything but documentation. Libraries that the selected files need are added from those packages'
-    dependencies, found by reading ELF. `move` maps a file or directory to its place in the image, `links` a new
-    symbolic link to its target, `names` a file to further names for it (separated by blanks; links beside it), `files`
-    a new file to its text, `concatenate` a new file to a glob over its parts. `directories` are new ones.
+    The version is that of the Debian package `version_of`, or else `version`. `include` and `exclude` are globs over
+    the paths of the `debian` packages and the `wheels` (``**`` crosses directories); None includes everything but
+    documentation. Libraries that the selected files need are found by reading ELF and added from the dependencies of
+    the packages. `move` maps a file or directory to its path in the image, `links` a new symbolic link to its target,
+    `names` a file to further names (separated by blanks, made as links beside it), `files` a new file to its text,
+    `concatenate` a new file to a glob of the files to join. `directories` are new directories.
     """
 
     name: PackageName
@@ -125,7 +126,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     aliases: tuple[Pattern, ...] = ()
     """Regular expressions for old names of this package (``eu.mikelangelo-project.app.node-…``)."""
     bytecode: Annotated[int, msgspec.Meta(ge=-1, le=2)] = -1
-    """0 to 2: ship only Python bytecode compiled at this level of optimisation; -1: ship sources."""
+    """The optimisation level (0 to 2) at which Python is compiled to bytecode without sources; -1 ships sources."""
     modules: tuple[Word, ...] = ()
     """For kernels: the names of modules in the initramfs; their dependencies are added."""
     demo: Demo | None = None

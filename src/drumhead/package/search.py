@@ -1,4 +1,4 @@
-"""Search packages in remotes, the local store, and recipes that were not built yet."""
+"""Search for packages in remotes, in the local store, and among recipes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 async def search(home: Home, part: str) -> tuple[list[Package], list[str]]:
-    """Find packages by part of their name, a word of their description or an old name. Return them and notices.
+    """Find packages by a part of their name, a word of their description or an old name. Return them and notices.
 
     A recipe without any built version appears with the version ``(recipe)``. Raises REMOTE.
     """

@@ -1,7 +1,7 @@
-"""Signatures of what is pushed: ed25519 over a record, which names every blob by its digest.
+"""Sign packages and images: ed25519 signatures of their records, which name every blob by its digest.
 
-A sender's private key lies in ``signing.key`` of its home, readable by its owner only. Receivers give the public key to
-``drumhead remote add --key``.
+The sender's private key is in ``signing.key`` of its home, and only its owner can read it. Receivers give the public
+key to ``drumhead remote add --key``.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 R = TypeVar("R", "Package", "Image")
 
 _CONTEXT = b"drumhead record 1\n"
-"""What is signed begins with it, so that the key's other signatures mean nothing here."""
+"""The prefix of all signed data, so that other signatures of the key are not valid here."""
 
 
 def create_key(home: Home) -> str:
-    """Make this home's signing key and return the public one. Raises CONFLICT where there is a key."""
+    """Create the signing key of this home and return the public key. Raises CONFLICT if there is a key."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415 - only signing
 
     made = Ed25519PrivateKey.generate()
@@ -37,7 +37,9 @@ def create_key(home: Home) -> str:
     try:
         file = os.open(home.signing_key, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        raise DrumheadError(ErrorCode.CONFLICT, f"{home.signing_key} exists; delete it to stop using it") from None
+        raise DrumheadError(
+            ErrorCode.CONFLICT, f"{home.signing_key} already exists; delete it to create another key"
+        ) from None
     with os.fdopen(file, "w") as out:
         out.write(base64.b64encode(made.private_bytes_raw()).decode() + "\n")
     return _text(made.public_key())
@@ -47,7 +49,7 @@ def public_key(home: Home) -> str:
     """Return the public key of this home. Raises NOT_FOUND."""
     key = _private(home)
     if key is None:
-        raise DrumheadError(ErrorCode.NOT_FOUND, "there is no signing key; `drumhead key create` makes one")
+        raise DrumheadError(ErrorCode.NOT_FOUND, "there is no signing key; `drumhead key create` creates one")
     return _text(key.public_key())
 
 
@@ -57,27 +59,29 @@ def check_key(text: str) -> None:
 
 
 def sign(home: Home, record: R) -> R:
-    """Return the record signed with this home's key, or without a signature where there is no key."""
+    """Return the record signed with this home's key, or without a signature if there is no key."""
     key = _private(home)
     signature = "" if key is None else base64.b64encode(key.sign(_signed(record))).decode()
     return msgspec.structs.replace(record, signature=signature)
 
 
 def verify(key: str, record: Package | Image) -> None:
-    """Check the signature of a record. Raises UNVERIFIED, USAGE for a text that is not a key."""
+    """Check the signature of a record. Raises UNVERIFIED, and USAGE if `key` is not a public key."""
     from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - as above
 
     if not record.signature:
-        raise DrumheadError(ErrorCode.UNVERIFIED, f"{record.name} is not signed, and its remote's key asks for that")
+        raise DrumheadError(ErrorCode.UNVERIFIED, f"{record.name} is not signed, but its remote has a key")
     try:
         _public(key).verify(base64.b64decode(record.signature, validate=True), _signed(record))
     except (InvalidSignature, binascii.Error, ValueError):
-        detail = f"the signature of {record.name} is not that of its remote's key; nothing is kept"
+        detail = f"{record.name} is not signed with the key of its remote; nothing is kept"
         raise DrumheadError(ErrorCode.UNVERIFIED, detail) from None
 
 
 def _signed(record: Package | Image) -> bytes:
-    """Return the record in a form that fields which are added later, and not used, do not change."""
+    """Return the bytes to sign. Fields with default values are left out, so that new fields keep old signatures
+    valid.
+    """
     fields = msgspec.to_builtins(record)
     for field in msgspec.structs.fields(record):
         factory = field.default_factory
@@ -93,7 +97,7 @@ def _private(home: Home) -> Ed25519PrivateKey | None:
 
     try:
         if home.signing_key.stat().st_mode & 0o077:
-            detail = f"{home.signing_key} can be read by others; `chmod 600` it, or make a new key"
+            detail = f"other users can read {home.signing_key}; run chmod 600 on it, or create a new key"
             raise DrumheadError(ErrorCode.CONFLICT, detail)
         return Ed25519PrivateKey.from_private_bytes(base64.b64decode(home.signing_key.read_text().strip()))
     except FileNotFoundError:

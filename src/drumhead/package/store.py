@@ -1,4 +1,4 @@
-"""The local package store: a record for each version, and the blobs that the records name."""
+"""The local package store: a record for each version, and the blobs that these records name."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
     from drumhead.tree import Tree
 
 ZSTD_LEVEL = 9
-"""Level 12 saves 0.6 % and takes twice the time (for the package of libraries 3.1 beside 1.5 s of the processor)."""
+"""Level 12 would save 0.6 % and take twice the time (3.1 instead of 1.5 s for the package of libraries)."""
 LAYER_LEVEL = 17
-"""For Python, level 19 saves 0.5 % and takes twice the time (10.5 beside 5.4 s of the processor)."""
+"""Level 19 would save 0.5 % and take twice the time (10.5 instead of 5.4 s for Python)."""
 LAYERED = {"runtime", "tool", "application"}
 """Kinds of packages that become a layer of an image unchanged."""
 
 
 MAX_WINDOW = 128 << 20
-"""Bytes of memory that zstd may take to unpack."""
+"""The limit in bytes for zstd's memory when unpacking."""
 MAX_ARCHIVE = 2 << 30
 MAX_UNPACKED = 4 << 30
 MAX_RATIO = 50
@@ -42,34 +42,34 @@ SMALL = 64 << 20
 def unpacked_limit(package: Package) -> int:
     """Return how many bytes the archive of a package may unpack to, headers included.
 
-    A record comes from anywhere, so what it promises counts only as far as an archive of that size can hold it: what
-    is packed more than fifty times is not a program. Raises UNVERIFIED for a record that promises more.
+    A record may come from an untrusted source, so its unpacked size must be plausible for the size of the archive:
+    no program compresses better than 50 to 1. Raises UNVERIFIED if it is larger.
     """
     most = min(MAX_UNPACKED, max(SMALL, package.archive_size * MAX_RATIO))
     if package.archive_size > MAX_ARCHIVE or package.unpacked_size > most:
         raise DrumheadError(
             ErrorCode.UNVERIFIED,
-            f"package {package.name} has {package.archive_size} bytes and claims to unpack to {package.unpacked_size}; "
-            f"at most {most} are unpacked",
+            f"package {package.name} has {package.archive_size} bytes and claims to unpack to {package.unpacked_size}, "
+            f"more than the limit of {most}",
         )
     return package.unpacked_size * 5 // 4 + SMALL  # headers and padding; many small files have more of them
 
 
 class PackageStore:
-    """The packages of one home. Reading and writing need no lock, as records and blobs appear by rename."""
+    """The packages of one home. Reading and writing need no lock, because records and blobs appear by rename."""
 
     def __init__(self, home: Home) -> None:
         self._home = home
         self.blobs = Blobs(home)
 
     def list(self) -> list[Package]:
-        """Return every version of every package, by name, then oldest first."""
+        """Return every version of every package, sorted by name and version, oldest first."""
         files = self._home.packages.rglob("*.json") if self._home.packages.is_dir() else ()
         found = [read_record(file, Package, "delete it, then build or pull the package again") for file in files]
         return sorted(found, key=lambda package: (package.name, version_key(package.version)))
 
     def find(self, ref: PackageRef) -> Package:
-        """Return the requested version, else the newest. Raises NOT_FOUND."""
+        """Return the requested version, or else the newest. Raises NOT_FOUND."""
         versions = [package for package in self.list() if package.name == ref.name]
         if ref.version:
             versions = [package for package in versions if package.version == ref.version]
@@ -78,7 +78,7 @@ class PackageStore:
             raise DrumheadError(
                 ErrorCode.NOT_FOUND,
                 f"package {asked} is not in the local store; `drumhead package pull {asked}` fetches it, and "
-                f"`drumhead package build {ref.name}` makes it if there is a recipe",
+                f"`drumhead package build {ref.name}` builds it if there is a recipe",
             )
         return versions[-1]
 
@@ -92,7 +92,9 @@ class PackageStore:
         return self.pack(record, tree)
 
     def pack(self, package: Package, tree: Tree | None = None) -> Package:
-        """Store a record whose archive is stored, packing the package's layer if necessary. Blocks."""
+        """Store a record whose archive is already stored. Pack the package's layer if necessary, which blocks the
+        thread.
+        """
         if package.kind in LAYERED and package.layer("squashfs") is None:
             tree = self.tree(package) if tree is None else tree
             with self.blobs.writing() as writing:
@@ -106,7 +108,7 @@ class PackageStore:
         return package
 
     def put(self, package: Package) -> None:
-        """Store a record whose blobs are stored."""
+        """Store a record whose blobs are already stored."""
         for digest in package.blobs:
             self.blobs.find(digest)
         with replacing(self._record(package)) as temporary:

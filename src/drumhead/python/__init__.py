@@ -1,1 +1,1 @@
-"""Python projects: their lock file, wheels, bytecode, and a scan of their syntax."""
+"""Python projects: lock files, wheels, bytecode, and a scan of the syntax."""

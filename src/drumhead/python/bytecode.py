@@ -1,7 +1,7 @@
-"""Compile Python bytecode reproducibly, with the guest's own interpreter on the host.
+"""Compile Python bytecode reproducibly on the host with the guest's interpreter.
 
-marshal's output depends on reference counts and so on what a process did before. Each file is therefore compiled in a
-fresh fork of the same process.
+The output of marshal depends on reference counts, and thereby on what the process did before. Each file is therefore
+compiled in a new fork of the same process.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Interpreter:
     def unpack(cls, tree: Tree, root: Path) -> Interpreter:
         """Write the files of a package below `root` and return its interpreter.
 
-        Raises INCOMPLETE when the tree has no Python.
+        Raises INCOMPLETE if the tree has no Python.
         """
         for path, entry in tree:
             place = root / path
@@ -81,7 +81,7 @@ class Interpreter:
 
     @classmethod
     def at(cls, root: Path) -> Interpreter:
-        """Return the interpreter unpacked at `root`. Raises INCOMPLETE when there is none."""
+        """Return the interpreter that was unpacked at `root`. Raises INCOMPLETE if there is none."""
         programs = sorted(path.name for path in root.glob("usr/bin/python3.*"))
         if not programs or not (root / LOADER).is_file():
             raise DrumheadError(ErrorCode.INCOMPLETE, "the package has no python and no loader to run it with")
@@ -124,12 +124,12 @@ class Interpreter:
 
 
 def is_source(path: str) -> bool:
-    """Tell whether a path is a module (a script without .py stays as it is)."""
+    """Return whether a path is a module. (A script without .py is not compiled.)"""
     return path.endswith(".py") and "/__pycache__/" not in path
 
 
 def only_bytecode(tree: Tree, interpreter: Interpreter, *, optimize: int = 0) -> Tree:
-    """Return `tree` with every module's source replaced by ``NAME.pyc``. A source that does not compile stays."""
+    """Return `tree` with every module's source replaced by ``NAME.pyc``. Keep sources that do not compile."""
     sources = {path: entry for path, entry in tree if entry.kind == "file" and is_source(path)}
     compiled = interpreter.compile(sources, optimize=optimize)
     links = {path: entry.target for path, entry in tree if entry.kind == "symlink" and is_source(path)}
@@ -145,7 +145,7 @@ def only_bytecode(tree: Tree, interpreter: Interpreter, *, optimize: int = 0) ->
 def with_bytecode(tree: Tree, interpreter: Interpreter, cache: Path, seed: str) -> Tree:
     """Return `tree` with bytecode beside its sources, so that nothing is compiled when a machine starts.
 
-    Bytecode is cached in `cache` by `seed` (the interpreter) and source.
+    Bytecode is cached in `cache` by `seed`, which identifies the interpreter, and by source.
     """
     sources = {path: entry for path, entry in tree if entry.kind == "file" and is_source(path)}
     stored = {path: cache / _cache_name(seed, path, entry) for path, entry in sources.items()}
@@ -158,7 +158,7 @@ def with_bytecode(tree: Tree, interpreter: Interpreter, cache: Path, seed: str) 
     result = tree.filter(lambda path: "__pycache__" not in path.split("/"))
     for path, source in sources.items():
         if contents := stored[path].read_bytes():
-            compiled = regular(contents, source.mode & ~0o7111)  # nobody may read it who may not read the source
+            compiled = regular(contents, source.mode & ~0o7111)  # as readable as the source
             result.add(interpreter.cached_name(path), replace(compiled, uid=source.uid, gid=source.gid))
     return result
 

@@ -1,4 +1,4 @@
-"""Read the locks of Poetry and Pipenv as requirements with hashes."""
+"""Convert the lock files of Poetry and Pipenv into requirements with hashes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHA256 = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 class PipfilePackage(msgspec.Struct, frozen=True):
-    """A package of a Pipfile.lock. One that does not come from an index has no version."""
+    """A package of a Pipfile.lock. It has no version if it does not come from an index."""
 
     version: str = ""
     hashes: list[str] = []
@@ -58,7 +58,7 @@ class PoetryFile(msgspec.Struct, frozen=True):
 
 
 class PoetrySource(msgspec.Struct, frozen=True):
-    """Where a package comes from that is not on the public index."""
+    """The source of a package that is not on the public index."""
 
     type: str = "legacy"
     url: str = ""
@@ -113,9 +113,9 @@ def read_pipfile_lock(root: Path, name: str) -> str:
 
 
 def read_poetry_lock(root: Path, name: str, needs: PythonNeeds) -> str:
-    """Return the packages that the main dependencies of a poetry.lock need, with hashes. Raises MANIFEST.
+    """Return the packages of a poetry.lock that the main dependencies need, with hashes. Raises MANIFEST.
 
-    Which dependencies are main ones is in the pyproject.toml beside it.
+    The pyproject.toml beside the lock says which dependencies are main ones.
     """
     lock = convert(read_toml(root, name), PoetryLock, name, "a lock of Poetry (`poetry lock` writes one)")
     beside = name.replace("poetry.lock", "pyproject.toml")
@@ -143,11 +143,11 @@ def read_poetry_lock(root: Path, name: str, needs: PythonNeeds) -> str:
 
 def _check_hashes(package: str, hashes: list[str], name: str, command: str) -> None:
     if not any(map(SHA256.fullmatch, hashes)):
-        raise manifest_error(name, 1, f"{package} has no SHA-256 hash; a newer `{command}` writes them")
+        raise manifest_error(name, 1, f"{package} has no SHA-256 hash; a newer version of `{command}` writes one")
 
 
 def _roots(document: PyProject, needs: PythonNeeds, file: str) -> dict[str, tuple[str, tuple[str, ...]]]:
-    """Return the main dependencies of a pyproject.toml: their names with a marker and extras."""
+    """Return the names of the main dependencies of a pyproject.toml, each with a marker and extras."""
     project, poetry = document.project, document.tool.poetry
     optional, extras = project.optional_dependencies, poetry.extras
     chosen: set[str] = set()
@@ -173,7 +173,7 @@ def _roots(document: PyProject, needs: PythonNeeds, file: str) -> dict[str, tupl
 def _walk(
     packages: dict[str, list[PoetryPackage]], roots: dict[str, tuple[str, tuple[str, ...]]], file: str
 ) -> dict[str, str]:
-    """Return every package that `roots` need, with the marker under which it is needed (empty: always)."""
+    """Return every package that `roots` need, with the marker under which it is needed (empty means always)."""
     needed: dict[str, str] = {}
     seen: set[tuple[str, str, tuple[str, ...]]] = set()
     todo = [(name, marker, extras) for name, (marker, extras) in roots.items()]

@@ -1,4 +1,4 @@
-"""Find a Python project's dependencies as exact versions with hashes: in a lock, or resolved into one by uv."""
+"""Find the exact versions and hashes of a Python project's dependencies, in a lock file or by resolving with uv."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ FILES = (
     "pyproject.toml",
     "Pipfile",
 )
-"""Where dependencies are looked for. The first that has any is used."""
+"""The files in which dependencies are searched for. The first one that has any is used."""
 
 
 class Lock(msgspec.Struct, frozen=True, kw_only=True):
-    """Exact requirements. `text` is a requirements file with hashes, or a pylock.toml; `notice` is for the user."""
+    """Exact requirements. `text` is a requirements file with hashes or a pylock.toml. `notice` is for the user."""
 
     file: str
     text: str
@@ -59,7 +59,7 @@ class Lock(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def find_uv() -> str:
-    """Return the uv program: the one installed with drumhead, else the host's. Raises HOST_TOOL."""
+    """Return the path of uv: the one installed with drumhead, or else the host's. Raises HOST_TOOL."""
     try:
         from uv import find_uv_bin  # noqa: PLC0415 - only projects with dependencies need it
 
@@ -71,7 +71,7 @@ def find_uv() -> str:
 
 
 def read_lock(project: Project, cache: Path) -> Lock | None:
-    """Return the lock of a project, or None when it names no dependencies.
+    """Return the lock of a project, or None if it has no dependencies.
 
     It is the file named in package.yaml, or the first of FILES. A plain requirements.txt or pyproject.toml is resolved
     into requirements.lock whenever its dependencies change. Raises MANIFEST for a requirement that cannot have a hash.
@@ -81,7 +81,7 @@ def read_lock(project: Project, cache: Path) -> Lock | None:
         if not is_there(root, name):
             continue
         if name == RESOLVED and read_text(root, name).startswith(RESOLVED_FROM) and _sources(root):
-            continue  # made from one of the others, which may have changed
+            continue  # it was resolved from another file, which may have changed
         if lock := _read(root, name, needs, cache):
             return lock
     return None
@@ -108,13 +108,13 @@ def _read(root: Path, name: str, needs: PythonNeeds, cache: Path) -> Lock | None
 
 
 def _checked(name: str, text: str) -> Lock:
-    """Return a lock of another tool; its fields could hold lines that mean something else than a requirement."""
+    """Return the lock of another tool after checking that every line is a requirement with a hash."""
     check_hashes(text, name)
     return Lock(file=name, text=text)
 
 
 def _from_text(root: Path, name: str, cache: Path) -> Lock | None:
-    """Read a pylock.toml or a requirements file, which is resolved if no requirement has a hash."""
+    """Read a pylock.toml or a requirements file. Resolve the latter if no requirement has a hash."""
     text = read_text(root, name)
     if name.endswith(".toml"):
         _check_pylock(root, name)
@@ -160,7 +160,7 @@ def _export(root: Path, name: str, needs: PythonNeeds) -> str:
     beside = name.replace("uv.lock", "pyproject.toml")
     if not is_there(root, beside):
         raise manifest_error(beside, 1, "it does not exist, but a uv.lock belongs to it")
-    for read in (name, beside):  # by uv itself
+    for read in (name, beside):  # check the files before uv reads them
         read_text(root, read)
     extras = [word for extra in needs.extras for word in ("--extra", extra)]
     command = [find_uv(), "export", "--frozen", "--no-dev", "--no-emit-project", "--no-header", "--quiet"]
@@ -190,7 +190,7 @@ def _from_pyproject(root: Path, name: str, needs: PythonNeeds, cache: Path) -> L
         check_resolvable(one, name, first=text.count("\n", 0, max(text.find(one), 0)) + 1)
     check_poetry(document, name)
     if "dependencies" in project.dynamic or (needs.extras and "optional-dependencies" in project.dynamic):
-        wanted.append(text)  # a build backend knows them, so any change may concern them
+        wanted.append(text)  # the build backend decides, so any change may matter
     if poetry.dependencies:
         described = cast("Any", table)["tool"]["poetry"]["dependencies"]
         wanted += [f"{one} {json.dumps(spec, default=str)}" for one, spec in described.items() if one != "python"]
@@ -199,7 +199,7 @@ def _from_pyproject(root: Path, name: str, needs: PythonNeeds, cache: Path) -> L
 
 
 def _resolved(root: Path, name: str, inputs: list[str], extras: tuple[str, ...], cache: Path) -> Lock:
-    """Return the lock that was resolved from `inputs` before, or resolve them now. Raises HOST_TOOL with uv's reason.
+    """Return the existing lock if it was resolved from `inputs`, or resolve now. Raises HOST_TOOL with uv's message.
 
     Versions of the old lock that still fit are kept, as uv does with its output file.
     """

@@ -1,4 +1,4 @@
-"""What a person should know about a project in Python before it is composed."""
+"""Notices for the user about a Python project that is being composed."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ UNREAD = {
     "requirements.in": "uv pip compile requirements.in --output-file requirements.txt",
     "environment.yml": "pip list --format=freeze >requirements.txt",
 }
-"""Where else dependencies may stand, and what writes a file that is read."""
+"""Other files with dependencies, each with a command that writes a file that drumhead reads."""
 
 
 def python_notices(project: Project) -> list[str]:
-    """Return notices for dependencies that nothing reads, and for another version of Python. Raises MANIFEST."""
+    """Return notices for dependencies in files that are not read, and for another Python version. Raises MANIFEST."""
     return [notice for notice in (_unread(project), _other_python(Path(project.root))) if notice]
 
 
 def _unread(project: Project) -> str:
-    """Return a notice where a project's dependencies stand only in files that are not read; empty elsewhere."""
+    """Return a notice if a project's dependencies are only in files that are not read, else an empty string."""
     root = Path(project.root)
     if project.package.python.lock or any(is_there(root, name) for name in FILES if name != PYPROJECT):
         return ""
@@ -41,7 +41,9 @@ def _unread(project: Project) -> str:
 
 
 def _other_python(root: Path) -> str:
-    """Return a notice where pyproject.toml asks for another Python than the image gets."""
+    """Return a notice if pyproject.toml asks for another Python version than that of the image, else an empty
+    string.
+    """
     if not is_there(root, PYPROJECT):
         return ""
     document = read_pyproject(root, PYPROJECT)
@@ -53,5 +55,5 @@ def _other_python(root: Path) -> str:
     try:
         fits = SimpleSpec(asked.replace(" ", "")).match(Version(f"{PYTHON}.2"))
     except ValueError:
-        return ""  # a form that only an installer understands
+        return ""  # a specifier that this library cannot parse
     return "" if fits else f"{PYPROJECT} asks for Python {asked}, and the image gets {PYTHON}"

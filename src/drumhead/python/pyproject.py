@@ -1,4 +1,4 @@
-"""Read what pyproject.toml says about dependencies: the standard's tables and Poetry's."""
+"""Read the dependencies in pyproject.toml: the standard tables and those of Poetry."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Record = TypeVar("Record")
 
 
 class PoetrySpec(msgspec.Struct, frozen=True):
-    """A dependency of Poetry's that is more than a version."""
+    """A dependency of Poetry that is given as a table."""
 
     markers: str = ""
     optional: bool = False
@@ -73,7 +73,7 @@ def read_pyproject(root: Path, name: str) -> PyProject:
 
 
 def check_poetry(project: PyProject, name: str) -> None:
-    """Refuse dependencies that only Poetry itself can resolve. Raises MANIFEST."""
+    """Check that other tools than Poetry can resolve the dependencies. Raises MANIFEST."""
     poetry = project.tool.poetry
     for package, specs in poetry.dependencies.items():
         for spec in specs if isinstance(specs, list) else [specs]:
@@ -87,16 +87,16 @@ def check_poetry(project: PyProject, name: str) -> None:
         raise manifest_error(
             name,
             1,
-            f"only Poetry can resolve its dependencies, as {why}; `poetry lock` writes a lock, which is read",
+            f"only Poetry can resolve its dependencies, because {why}; write a lock with `poetry lock`",
         )
 
 
 LONG_KEY = re.compile(r"""(?:[\w"'-]+[ \t]*\.[ \t]*){64}""")
-"""A dotted key takes time and memory that grow with the square of its parts; nobody writes so many."""
+"""Keys with 64 or more parts are refused, because parsing takes time and memory that grow with their square."""
 
 
 def read_toml(root: Path, name: str) -> dict[str, object]:
-    """Return a TOML file of a project as tables. Raises MANIFEST."""
+    """Return the tables of a TOML file of a project. Raises MANIFEST."""
     text = read_text(root, name)
     if LONG_KEY.search(text) is not None:
         raise manifest_error(name, 1, "a key has more than 64 parts")
@@ -107,7 +107,7 @@ def read_toml(root: Path, name: str) -> dict[str, object]:
 
 
 def convert(document: object, kind: type[Record], name: str, what: str = "a valid pyproject.toml") -> Record:
-    """Return a document as a record; unknown keys are left out. Raises MANIFEST with the place of a wrong value."""
+    """Convert a document to a record and ignore unknown keys. Raises MANIFEST with the place of a wrong value."""
     try:
         return msgspec.convert(document, kind)
     except msgspec.ValidationError as error:

@@ -13,19 +13,19 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PLATFORM = "x86_64-manylinux_2_36"
-"""The guest has Debian 12's glibc 2.36, which also runs wheels for older versions."""
+"""The platform of the guest: Debian 12's glibc 2.36, which also runs wheels for older versions."""
 PYTHON = "3.11"
 EDITABLE = re.compile(r"^(-e\s*|--editable[\s=]+)")
 LOCAL = re.compile(r"(\S+\s*@\s*)?(file:|[./~])|[^\s@:]*/|[^\s@:]+\.(whl|zip|tar\.gz)(\s|$)")
-"""What pip takes for a path: a ``file:`` URL, a path, and the name of an archive."""
+"""Requirements that pip takes for a path: a ``file:`` URL, a path, or the name of an archive."""
 SOURCES = re.compile(r"(^|@\s*)(git|hg|svn|bzr)\+")
 OPTION = 2
-"""An option and its value: what else a line has would mean something of its own."""
+"""The number of words on a line with an option. Further words would be another option or requirement."""
 INDEXES = ("--index-url", "--extra-index-url", "-i ", "--only-binary", "--no-binary", "--prefer-binary", "--pre")
 
 
 def requirement_lines(text: str) -> Iterator[tuple[int, str]]:
-    """Yield each requirement or option with the line that it starts on; comments and line ends are removed."""
+    """Yield each requirement or option with its first line. Comments and line continuations are removed."""
     logical, start = "", 0
     for number, line in enumerate(text.splitlines(), 1):
         logical, start = (logical + line, start) if logical else (line, number)
@@ -39,12 +39,12 @@ def requirement_lines(text: str) -> Iterator[tuple[int, str]]:
 
 
 def has_hashes(text: str) -> bool:
-    """Tell whether a requirements file is meant as a lock: any of its requirements has a hash."""
+    """Return whether a requirements file is meant as a lock: whether any of its requirements has a hash."""
     return any("--hash=" in words for _, words in requirement_lines(text))
 
 
 def check_hashes(text: str, file: str) -> None:
-    """Refuse a requirements file that has a requirement without a hash or includes another file. Raises MANIFEST."""
+    """Check that every requirement has a hash and that no other file is included. Raises MANIFEST."""
     for line, words in requirement_lines(text):
         if words.startswith(INDEXES) and len(words.replace("=", " ").split()) <= OPTION:
             continue
@@ -55,17 +55,17 @@ def check_hashes(text: str, file: str) -> None:
 
 
 def lock_advice(file: str) -> str:
-    """Return a sentence with the whole command that writes a lock of a requirements file."""
+    """Return a sentence with the command that writes a lock for a requirements file."""
     source = file if file.endswith("requirements.txt") else "requirements.txt"
     command = (
         f"uv pip compile --generate-hashes --python-version {PYTHON} --python-platform {PLATFORM} "
         f"{source} -o requirements.lock"
     )
-    return f"`{command}` writes a lock with hashes, and so does drumhead when no line of {source} has one"
+    return f"`{command}` writes a lock with hashes, and so does drumhead if no line of {source} has one"
 
 
 def check_resolvable(text: str, file: str, *, first: int = 1) -> None:
-    """Refuse requirements that no lock can have a hash for. The text begins at line `first`. Raises MANIFEST."""
+    """Check that every requirement can have a hash. `text` begins at line `first` of the file. Raises MANIFEST."""
     for line, words in ((first - 1 + number, words) for number, words in requirement_lines(text)):
         wanted = EDITABLE.sub("", words)
         if SOURCES.search(wanted):
@@ -76,7 +76,7 @@ def check_resolvable(text: str, file: str, *, first: int = 1) -> None:
             raise manifest_error(
                 file,
                 line,
-                f"{words} is a file or directory of this host; the project's own files are in the image anyway, "
+                f"{words} is a file or directory of this host; the project's files are in the image anyway, "
                 "so list the packages that it needs instead",
             )
 
@@ -93,7 +93,7 @@ def included_files(root: Path, name: str) -> dict[str, str]:
         for number, words in requirement_lines(found[path]):
             include = re.match(r"(?:-r|-c|--requirement|--constraint)[\s=]*(\S+)", words)
             if include and "://" in include[1] and words.startswith(("-r", "--requirement")):
-                raise manifest_error(path, number, f"{include[1]} is no file of the project, and could name any")
+                raise manifest_error(path, number, f"{include[1]} is not a file of the project")
             if include and "://" not in include[1]:
                 folder = path.rpartition("/")[0]
                 todo.append((f"{folder}/{include[1]}" if folder else include[1], path, number))

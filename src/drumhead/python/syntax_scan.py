@@ -1,7 +1,8 @@
 """Scan the syntax of Python sources for processes, Unix sockets, IPv6 and imports, without running them.
 
 A use is a listed name that is called or passed to a call (``to_thread(subprocess.run, …)``). Guarded uses do not count:
-those after a check (``sys.platform``, ``os.name``, ``hasattr``) or with the failure caught (``OSError`` and wider).
+uses after a check (``sys.platform``, ``os.name``, ``hasattr``), and uses whose failure is caught (``OSError`` or
+wider).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 MARKER = "# drumhead: not on osv"
-"""A comment in the line of a use or the line before, which states that OSv never reaches it."""
+"""A comment on the line of a use, or the line before, which states that the use is never reached on OSv."""
 PROCESSES = re.compile(
     r"os\.(fork|forkpty|exec[lv]p?e?|spawn[lv]p?e?|posix_spawnp?|system|popen)"
     r"|subprocess\.(run|Popen|call|check_call|check_output|getoutput|getstatusoutput)"
@@ -41,7 +42,7 @@ NO_USE = {"isinstance", "issubclass", "hasattr", "getattr", "cast"}
 
 
 class Use(msgspec.Struct, frozen=True, kw_only=True):
-    """One use in a source. `name` is what is called (``subprocess.run``), `kind` what it needs."""
+    """A use in a source. `name` is the called name (``subprocess.run``), `kind` is what the call needs."""
 
     line: int
     name: str
@@ -49,9 +50,9 @@ class Use(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ScanResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The scan of a source.
+    """The result of scanning a source. `early` names are imported by the module, `late` ones by functions.
 
-    It imports `early` modules itself and `late` ones in functions; both may name attributes.
+    Imported names may be modules or attributes.
     """
 
     uses: tuple[Use, ...] = ()
@@ -61,7 +62,7 @@ class ScanResult(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass
 class _ScanCache:
-    """Scans by source and module: those of the last time, and those used since."""
+    """Scan results by source and module: `known` from the last time, and `asked` since then."""
 
     known: dict[str, ScanResult]
     asked: dict[str, ScanResult]
@@ -72,7 +73,7 @@ _SCAN_CACHE: ContextVar[_ScanCache | None] = ContextVar("readings", default=None
 
 @contextmanager
 def cached_scans(file: Path) -> Iterator[None]:
-    """Reuse the scans of the last time, stored in `file`, while the block runs."""
+    """While the block runs, reuse the scan results of the last time, which are stored in `file`."""
     rules = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
     try:
         last, known = msgspec.json.decode(file.read_bytes(), type=tuple[str, dict[str, ScanResult]])
@@ -133,7 +134,7 @@ class _Reader(ast.NodeVisitor):
         self._guards = 0
 
     def name(self, node: ast.Import | ast.ImportFrom) -> None:
-        """Remember the full names of what `node` imports."""
+        """Remember the full names that `node` imports."""
         if isinstance(node, ast.Import):
             for alias in node.names:
                 whole = alias.name if alias.asname else alias.name.partition(".")[0]

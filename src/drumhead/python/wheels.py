@@ -1,4 +1,4 @@
-"""Install wheels with required hashes into a tree. Pure source distributions become wheels; nothing is compiled."""
+"""Install wheels with required hashes into a tree. Pure Python source distributions are built; nothing is compiled."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ LEFT_OUT = (
 
 
 def install(lock: Lock, cache: Path) -> Tree:
-    """Return the files of every wheel in `lock`, below the guest's dist-packages. Blocks.
+    """Return the files of every wheel in `lock`, below the guest's dist-packages. This blocks the calling thread.
 
-    Raises HOST_TOOL with uv's message when a hash differs. Downloads are cached in `cache`.
+    Downloads are cached in `cache`. Raises HOST_TOOL with uv's message if a hash differs.
     """
     with tempfile.TemporaryDirectory() as scratch:
         name = "pylock.toml" if lock.file.endswith(".toml") else "requirements.txt"
@@ -65,11 +65,10 @@ def install(lock: Lock, cache: Path) -> Tree:
 
 
 def unpack_wheels(pinned: Iterable[str], cache: Path) -> Tree:
-    """Return the files of wheels (``NAME==VERSION --hash=sha256:…``) where they stand in them. Blocks.
+    """Return the files of wheels (``NAME==VERSION --hash=sha256:…``) at their paths in the wheels.
 
-    Programs and libraries lose their symbols for debuggers.
-
-    Raises HOST_TOOL with uv's message when a hash differs.
+    Debugging symbols of programs and libraries are removed. This blocks the calling thread. Raises HOST_TOOL with uv's
+    message if a hash differs.
     """
     with tempfile.TemporaryDirectory() as scratch:
         target = _install(Path(scratch), "requirements.txt", "\n".join(pinned), cache)
@@ -85,7 +84,7 @@ def unpack_wheels(pinned: Iterable[str], cache: Path) -> Tree:
 
 
 def _install(scratch: Path, name: str, requirements: str, cache: Path) -> Path:
-    """Install the requirements, with hashes, into a directory in `scratch` and return it."""
+    """Install the requirements, with hashes, into a directory in `scratch` and return the directory."""
     (scratch / name).write_text(requirements)
     constraints = scratch / "constraints.txt"
     constraints.write_text("\n".join(BUILDERS))
@@ -102,7 +101,7 @@ def _install(scratch: Path, name: str, requirements: str, cache: Path) -> Path:
 
 
 def refuse_compiled(site: Path) -> None:
-    """Refuse wheels compiled on this host, as they fit this host and not the guest. Raises UNSUPPORTED.
+    """Refuse wheels that were compiled on this host, because they fit this host and not the guest. Raises UNSUPPORTED.
 
     PyPI accepts no wheels with the tag ``linux_…``, so such a tag marks a local build of a source distribution.
     """
@@ -131,7 +130,7 @@ def _read(site: Path) -> Tree:
 
 
 def _needed(name: str, contents: bytes) -> bytes:
-    """Drop what programs do not read: symbols for debuggers, and the long description in METADATA."""
+    """Return a file without debugging symbols or, for METADATA, without the long description."""
     if name.endswith(".dist-info/METADATA"):
         return contents.partition(b"\n\n")[0] + b"\n"
     return shorten(contents) if is_elf(contents) else contents

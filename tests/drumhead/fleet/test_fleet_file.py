@@ -135,7 +135,7 @@ def test_a_fleet_is_settled_when_every_machine_is_and_the_supervisor_knows_the_l
         (("count: 3", "count: many"), 20, "count must be a number"),
         (("count: 3", 'count: 3\n    forward: ["80:80"]'), 21, "cannot share a port"),
         (("count: 3", 'count: 3\n    volumes: ["./data.raw:/data"]'), 21, "cannot write to one disk"),
-        (("count: 3", "run: web"), 19, "run names a config set and command gives one"),
+        (("count: 3", "run: web"), 19, "run and command both choose the command"),
         (('["8080:80"]', '["8080"]'), 8, "not a valid port forward"),
         (("restart: always", "restart: sometimes"), 16, "restart must be one of"),
         (("port: 8001", "port: 0"), 14, "port must be a number"),

@@ -227,7 +227,7 @@ def test_the_skeleton_has_the_start_program_and_places_to_mount(tmp_path):
 @pytest.mark.parametrize(
     ("before", "reason"),
     [
-        (Command(argv=("/app",)), "and /app is none"),
+        (Command(argv=("/app",)), "and /app is not one"),
         (Command(argv=("python3", "-O", "a.py")), "python_args"),
         (Command(argv=("python3", "-X", "dev", "a.py"), env={"PYTHONHASHSEED": "1"}), "PYTHON…"),
     ],

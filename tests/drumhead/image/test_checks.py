@@ -79,8 +79,8 @@ def test_osv_finds_what_cannot_start_there():
     assert what["sh"] == ("quiet", "may start processes (execve, fork, vfork), which OSv does not have")
     assert what["lib/libshell.so.1"] == ("program", what["sh"][1])
     assert "statically" in what["ldconfig"][1]
-    assert "another kind of machine" in what["foreign"][1]
-    assert "cut short" in what["lib/libcut.so.1"][1]
+    assert "a processor other than x86-64" in what["foreign"][1]
+    assert "is truncated" in what["lib/libcut.so.1"][1]
 
 
 def test_a_config_set_that_starts_a_shell_is_refused_on_osv():
@@ -274,11 +274,14 @@ def test_prebuilt_files_for_other_machines_are_told_and_starting_one_is_refused(
     for _ in range(2):  # found when the layer is made, and told again when it is there
         done = drumhead.run("package", "compose", "t/foreign", "-C", project)
         assert done.returncode == 0, done.stderr
-        assert "/node_modules/x/prebuilds/linux-arm64/x.node, /tool is made for another kind of machine" in done.stderr
+        assert (
+            "/node_modules/x/prebuilds/linux-arm64/x.node, /tool is made for a processor other than x86-64"
+            in done.stderr
+        )
     run = project / "meta/run.yaml"
     run.write_text(run.read_text().replace("/usr/bin/sh -c true", "/tool"))
     said = drumhead.refused("package", "compose", "t/foreign", "-C", project, status=5)
-    assert "config set main cannot start on linux: /tool is made for another kind of machine" in said
+    assert "config set main cannot start on linux: /tool is made for a processor other than x86-64" in said
 
 
 @pytest.mark.parametrize(

@@ -263,7 +263,7 @@ def test_collect_shows_what_an_image_would_hold(drumhead, project):
 def test_init_and_the_runtimes(empty, tmp_path):
     empty("package", "init", tmp_path, "--name", "x", "--runtime", "node", "--require", "cli")
     assert (tmp_path / "meta/package.yaml").read_text().startswith("name: x\n")
-    assert "is there already" in empty.refused("runtime", "init", tmp_path, "-r", "python", status=5)
+    assert "already exists" in empty.refused("runtime", "init", tmp_path, "-r", "python", status=5)
     empty("runtime", "init", tmp_path, "-r", "python", "--force")
     assert (tmp_path / "meta/run.yaml").read_text() == empty("runtime", "preview", "-r", "python")
     assert [runtime["runtime"] for runtime in empty.json("runtime", "list")] == ["native", "node", "python"]

@@ -110,7 +110,7 @@ def test_one_name_for_both_guests(composer, project):
         ("root", "rofs"),
     ]
     assert {layer["source"] for layer in linux["layers"][:2]} == {layer["source"] for layer in other["layers"][1:3]}
-    assert "for linux and for osv; say --guest" in composer.refused("rmi", "t/both", status=5)
+    assert "for linux and for osv; choose one with --guest" in composer.refused("rmi", "t/both", status=5)
     composer("rmi", "t/both", "--guest", "linux")
     assert composer.json("info", "t/both")["guest"] == "osv"
     ImageStore(composer.home).files(ImageStore(composer.home).find("t/both"))  # what it needs is still there

@@ -31,7 +31,7 @@ def test_the_same_image_gives_the_same_disk(drumhead, image, tmp_path):
     drumhead("export", image, one, "--format", "raw")
     drumhead("export", image, two, "--format", "raw")
     assert one.read_bytes() == two.read_bytes()
-    assert "is there already" in drumhead.refused("export", image, one, status=5)
+    assert "already exists" in drumhead.refused("export", image, one, status=5)
     table = json.loads(subprocess.run(["sfdisk", "--json", one], capture_output=True, check=True).stdout)
     names = [part["name"] for part in table["partitiontable"]["partitions"]]
     assert names == ["boot", *(f"layer-{number}" for number in range(len(drumhead.json("info", image)["layers"])))]

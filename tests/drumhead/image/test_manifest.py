@@ -171,7 +171,7 @@ def test_a_wrong_package_yaml_is_refused_by_line(tmp_path, package, line, reason
         ("runtime: native\nconfig_set:\n  a:\n    bootcmd: /a & /b\n", 4, "runs one command"),
         ("runtime: native\nconfig_set:\n  a:\n    bootcmd: '/a \"b'\n", 4, "cannot be split"),
         ("runtime: native\nconfig_set:\n  a:\n    base: nothing\n", 4, "PACKAGE:CONFIG_SET"),
-        ("runtime: node\nconfig_set:\n  a: {main: /a}\nwarm: [os]\n", 4, "warm names Python modules"),
+        ("runtime: node\nconfig_set:\n  a: {main: /a}\nwarm: [os]\n", 4, "warm is for Python modules"),
         (
             "runtime: python\nconfig_set:\n  a: {main: /a}\nwarm: [os.path, a-b]\n",
             4,

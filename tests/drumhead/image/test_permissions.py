@@ -151,8 +151,8 @@ def test_what_is_wrong_is_refused_by_line(tmp_path, text, line, reason):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("/nothing: {mode: 0600}", "no file of the project is /nothing"),
-        ("/app/*.txt: {mode: 0600}", "no file of the project is /app/*.txt"),
+        ("/nothing: {mode: 0600}", "/nothing matches no file of the project"),
+        ("/app/*.txt: {mode: 0600}", "/app/*.txt matches no file of the project"),
         ("/app/run/: {mode: 0600}", "/app/run/ is not a directory"),
         ("/app: {owner: app}", "/etc/passwd of the image has no app"),
         ("/app: {group: app}", "/etc/group of the image has no app"),
@@ -192,8 +192,8 @@ def test_names_are_the_projects_own_or_the_guests(tmp_path):
 @pytest.mark.parametrize(
     ("filesystem", "text", "reason"),
     [
-        ("rofs", "{mode: 0600}", "OSv's file system holds no modes"),
-        ("rofs", "{owner: 1}", "OSv's file system holds no owners"),
+        ("rofs", "{mode: 0600}", "OSv's file system stores no modes"),
+        ("rofs", "{owner: 1}", "OSv's file system stores no owners"),
         ("erofs", "{group: 1}", "leave out --fs erofs"),
     ],
 )

@@ -75,7 +75,7 @@ async def test_what_a_registry_changed_is_refused_and_leaves_no_image(drumhead, 
     right = file.read_bytes()
     file.write_bytes(right[:-1] + b"?")
     said = await asyncio.to_thread(empty.refused, "image", "pull", "t/moved", status=6)
-    assert "was promised; nothing is kept" in said
+    assert "was expected; nothing is kept" in said
     assert ImageStore(empty.home).list() == []
     assert not (empty.home.blobs / image.layers[-1].blob.digest).exists()
     file.write_bytes(right)
@@ -92,7 +92,7 @@ async def test_a_manifest_that_does_not_go_with_its_record_is_refused(drumhead, 
         fewer["layers"] = manifest.layers[:-1]
         await registry.push_manifest("team/images/t/moved", "fewer", type(manifest)(**fewer))
     said = await asyncio.to_thread(empty.refused, "image", "pull", "t/moved", "fewer", status=6)
-    assert "names other contents than its record" in said
+    assert "lists other contents than its record" in said
     assert "answered 404" in await asyncio.to_thread(empty.refused, "image", "pull", "t/moved", "0.1", status=3)
     assert ImageStore(empty.home).list() == []
 

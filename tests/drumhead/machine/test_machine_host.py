@@ -32,7 +32,7 @@ async def test_emulation_boots_the_probe(probe):
 
 
 async def test_a_machine_that_hangs_is_given_up(probe):
-    assert "does not boot within 0 s" in await try_boot(probe, "tcg", 0.2)
+    assert "does not boot on it within 0 s" in await try_boot(probe, "tcg", 0.2)
 
 
 async def test_a_machine_that_ends_without_the_sign_does_not_count(probe):

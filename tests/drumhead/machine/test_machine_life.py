@@ -77,7 +77,7 @@ def test_volumes_are_created_listed_and_deleted(drumhead, machine_image):
     drumhead("run", "-i", machine_image, "writer", "-m", "96M", "--volume", "mine:/vol", "-e", sh("echo 1 >/vol/f"))
     (listed,) = [one for one in drumhead.json("volume", "list") if one["name"] == "mine"]
     assert (listed["size"], listed["instances"]) == (32 << 20, ["writer"])
-    assert "writer has the volume" in drumhead.refused("volume", "delete", "mine", status=5)
+    assert "writer uses the volume" in drumhead.refused("volume", "delete", "mine", status=5)
     drumhead("delete", "writer")
     drumhead("volume", "delete", "mine")
     assert "there is no volume mine" in drumhead.refused("volume", "delete", "mine", status=3)

@@ -128,7 +128,7 @@ def test_a_time_without_connections_that_never_comes_is_refused(empty, seconds):
 
 def test_a_command_line_may_begin_with_a_variable_and_goes_alone(empty):
     assert "there is no image" in empty.refused("run", "-e", "--env=A=1 /a", "image", status=3)
-    assert "give one of them" in empty.refused("run", "-e", "/a", "--run", "web", "image", status=2)
+    assert "give only one of them" in empty.refused("run", "-e", "/a", "--run", "web", "image", status=2)
 
 
 @pytest.mark.parametrize("words", [("run", "one", "-i"), ("info",), ("rmi",), ("snapshot", "create")])

@@ -125,7 +125,7 @@ def test_holes_that_no_room_is_left_for_are_refused_and_nothing_is_changed(tmp_p
     file = sparse(tmp_path / "file", 30_000, (0,))
     debugfs(plain_disk, f"write {file} file")
     before = plain_disk.read_bytes()
-    with pytest.raises(DrumheadError, match="no room to fill") as error:
+    with pytest.raises(DrumheadError, match="not enough space to fill") as error:
         fill_holes(plain_disk)
     assert error.value.code is ErrorCode.UNSUPPORTED
     assert plain_disk.read_bytes() == before
@@ -206,7 +206,7 @@ async def test_a_qcow2_disk_is_one_file(tmp_path):
     disks = {
         "refers to other files": qcow2(tmp_path / "backing.qcow2", "-F", "raw", "-b", str(secret)),
         "refers to": qcow2(tmp_path / "data.qcow2", "-o", f"data_file={tmp_path / 'outside'}"),
-        "is no qcow2 disk": tmp_path / "raw.qcow2",
+        "is not a qcow2 disk": tmp_path / "raw.qcow2",
     }
     (tmp_path / "raw.qcow2").write_bytes(bytes(1 << 20))
     home, linux = Home(root=tmp_path / "home"), find_guest("linux")

@@ -109,7 +109,7 @@ async def test_a_connection_to_a_machine_that_cannot_start_is_refused_with_a_sen
     [
         (("-f", "0:80"), "add -d"),
         (("-d",), "needs a forwarded port"),
-        (("-d", "-f", "0:53/udp"), "TCP alone"),
+        (("-d", "-f", "0:53/udp"), "TCP ports only"),
         (("-d", "-f", "0:80", "--restart", "always"), "leave out --restart"),
     ],
 )

@@ -171,7 +171,7 @@ def test_a_damaged_snapshot_costs_a_boot(drumhead, image, tmp_path):
     (record.parent / "state").write_bytes(b"no state")
     done = drumhead.run("run", "test/damaged", "-m", "96M")
     assert (done.returncode, done.stdout) == (0, "said\n"), done.stderr
-    assert "damaged boots, as its snapshot cannot be resumed" in done.stderr
+    assert "damaged boots, because its snapshot cannot be resumed" in done.stderr
     assert not record.parent.exists()
 
 

@@ -179,16 +179,24 @@ POETRY = '[build-system]\nbuild-backend = "poetry.core.masonry.api"\n[tool.poetr
         (
             "pyproject.toml",
             POETRY.format("package-mode = false\n", 'x = "1"'),
-            "as package-mode is false; `poetry",
+            "because package-mode is false; write a lock",
         ),
-        ("pyproject.toml", '[tool.poetry.dependencies]\nx = "1"\n', "as build-system does not name Poetry; `poetry"),
+        (
+            "pyproject.toml",
+            '[tool.poetry.dependencies]\nx = "1"\n',
+            "because build-system does not name Poetry; write a lock",
+        ),
         ("pylock.toml", 'lock-version = "1.0"\npackages = "x"\n', "it is not a pylock.toml: Expected `array`"),
         ("pylock.toml", "", "it is not a pylock.toml: Object missing required field `lock-version`"),
         ("poetry.lock", "package = [1]\n", "it is not a lock of Poetry"),
         ("poetry.lock", '[[package]]\nname = "x"\nversion = "1"\n', "x has no SHA-256 hash"),
         ("Pipfile.lock", "[]", "it is not a lock of Pipenv"),
         ("Pipfile.lock", '{"default": {"x": null}}', "it is not a lock of Pipenv"),
-        ("Pipfile.lock", '{"default": {"x": {"version": "==1"}}}', "x has no SHA-256 hash; a newer `pipenv lock`"),
+        (
+            "Pipfile.lock",
+            '{"default": {"x": {"version": "==1"}}}',
+            "x has no SHA-256 hash; a newer version of `pipenv lock`",
+        ),
         ("Pipfile.lock", '{"default": {"x": {"version": "*"}}}', "x has no exact version"),
     ],
 )

@@ -44,7 +44,7 @@ def pipfile(version="==1.0", **more):
         ({"requirements.txt": "-r /etc/passwd\n"}, "/etc/passwd leads out of the project"),
         ({"requirements.txt": "-r sub/link.txt\n"}, "sub/link.txt leads out of the project"),
         ({"requirements.txt": "-r pipe\n"}, "pipe is not a regular file"),
-        ({"requirements.txt": "-r http://127.0.0.1:9/x.txt\n"}, "is no file of the project"),
+        ({"requirements.txt": "-r http://127.0.0.1:9/x.txt\n"}, "is not a file of the project"),
         ({"requirements.txt": f"--index-url https://pypi.org/simple -e .\nx==1 {HASH}\n"}, "--index-url is not supp"),
         (poetry(version="1.0\n-e ."), "has no --hash|is not supported"),
         (poetry(type="legacy", url="https://x\n-e ."), "-e is not supported"),

@@ -84,11 +84,11 @@ def test_without_a_kernel_it_says_where_there_are_some(empty):
         (osv.kernel(pvh=False), UNSUPPORTED, "without the PVH note"),
         (osv.kernel(machine=183), UNSUPPORTED, "is made for ARM (aarch64)"),
         (osv.kernel("unknown"), UNSUPPORTED, "does not say its version"),
-        (osv.kernel()[:-1], UNVERIFIED, "is cut off"),
-        (osv.kernel()[:100], UNVERIFIED, "is cut off"),
-        (osv.kernel()[:20], UNVERIFIED, "is cut off"),
-        (osv.boot_image()[:-1], UNVERIFIED, "is cut off"),
-        (osv.boot_image(), EXIT_STATUS[ErrorCode.INCOMPLETE], "there is no kernel among them"),
+        (osv.kernel()[:-1], UNVERIFIED, "is truncated"),
+        (osv.kernel()[:100], UNVERIFIED, "is truncated"),
+        (osv.kernel()[:20], UNVERIFIED, "is truncated"),
+        (osv.boot_image()[:-1], UNVERIFIED, "is truncated"),
+        (osv.boot_image(), EXIT_STATUS[ErrorCode.INCOMPLETE], "none of the files is a kernel"),
     ],
 )
 def test_what_is_no_kernel_is_refused_with_what_it_is(empty, tmp_path, contents, status, reason):
@@ -99,11 +99,11 @@ def test_what_is_no_kernel_is_refused_with_what_it_is(empty, tmp_path, contents,
 
 
 def test_real_files_of_this_host_are_refused(empty, tmp_path):
-    assert "is a directory; name the files of it (file)" in empty.refused(
+    assert "is a directory; give the files in it (file)" in empty.refused(
         "kernel", "add", osv_folder(tmp_path), status=2
     )
     assert "is a program, not a kernel" in empty.refused("kernel", "add", static_program(tmp_path), status=UNSUPPORTED)
-    assert "is not there" in empty.refused("kernel", "add", tmp_path / "missing", status=3)
+    assert "does not exist" in empty.refused("kernel", "add", tmp_path / "missing", status=3)
 
 
 def osv_folder(tmp_path):
@@ -167,7 +167,7 @@ async def test_from_an_address(empty, tmp_path, serve):
 
     def try_out():
         said = empty.refused("kernel", "add", url, status=2)
-        assert f"has the digest {digest}, and --digest must be given" in said
+        assert f"has the digest {digest}, but a URL needs --digest" in said
         other = digest_of(osv.boot_image())
         assert "nothing is kept" in empty.refused("kernel", "add", url, "--digest", other, status=UNVERIFIED)
         assert "does not exist" in empty.refused("kernel", "add", url + "x", "--digest", digest, status=3)

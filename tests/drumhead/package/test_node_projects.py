@@ -70,7 +70,7 @@ def test_engines_choose_the_newest_that_fits(tmp_path, range_, expected):
 def test_the_name_of_the_package_goes_before_engines(tmp_path):
     names, said = chosen(node_project(tmp_path, require="node-20", package={"engines": {"node": ">=22"}}))
     assert names == ["node-20"]
-    assert "asks for Node.js >=22, and node-20 is 20.18.0" in said
+    assert "asks for Node.js >=22, but node-20 is 20.18.0" in said
     names, said = chosen(node_project(tmp_path, require="cli, node", package={"engines": {"node": "22"}}))
     assert names == ["node-22", "cli"]
     assert "the image gets node-22" in said
@@ -108,7 +108,7 @@ def test_versions_are_those_of_the_recipes():
         ({"version": "1.0.0", "resolved": "git+ssh://git@github.com/a/x.git#1"}, "node_modules/x has no integrity"),
         ({"resolved": "packages/x", "link": True}, "node_modules/x is a local package"),
         ({**ENTRY, "engines": {"node": ">= 22"}}, "node_modules/x 1.0.0 needs Node.js >= 22"),
-        ({**ENTRY, "engines": {"node": ">=22"}}, "node_modules/x 1.0.0 needs Node.js >=22, and node is 18.20.4"),
+        ({**ENTRY, "engines": {"node": ">=22"}}, "node_modules/x 1.0.0 needs Node.js >=22, but node is 18.20.4"),
     ],
 )
 def test_a_lock_that_does_not_say_everything_is_refused(tmp_path, entry, said):

@@ -124,12 +124,12 @@ def test_a_remote_has_a_host_and_a_name(url):
 @pytest.mark.slow
 def test_remotes_are_added_listed_and_removed(empty):
     empty("remote", "add", "one", "https://one.test/packages")
-    assert "there is a remote one" in empty.refused("remote", "add", "one", "https://x.test", status=5)
+    assert "the remote one already exists" in empty.refused("remote", "add", "one", "https://x.test", status=5)
     assert "must start with" in empty.refused("remote", "add", "two", "ftp://two.test", status=2)
     assert empty.json("remote", "list") == [{"name": "one", "url": "https://one.test/packages"}]
     empty("remote", "remove", "one")
     assert empty.json("remote", "list") == []
-    assert "say which remote" in empty.refused("remote", "remove", "one", status=3)
+    assert "there is no remote one" in empty.refused("remote", "remove", "one", status=3)
 
 
 async def test_a_registry_is_a_remote(drumhead, empty, registry, tmp_path):

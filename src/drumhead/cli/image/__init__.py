@@ -1,1 +1,1 @@
-"""What can be done with images."""
+"""Commands for images."""

@@ -32,10 +32,11 @@ async def export_command(
     fleet: Path | None = None,
     user: str = "65534:65534",
 ) -> None:
-    """Write an image as a bootable disk, as an OCI artifact of drumhead, or as container images.
+    """Write an image as a bootable disk, as a drumhead OCI artifact, or as container images.
 
-    Linux disks boot by BIOS and by UEFI, OSv disks by BIOS. KubeVirt starts machines from a containerdisk. Containers
-    have an image for each config set or, with --fleet, for each member that runs the image; they share their layers.
+    Linux disks boot by BIOS and UEFI, OSv disks by BIOS only. KubeVirt starts machines from a containerdisk. With
+    --format container, there is one container image for each config set or, with --fleet, for each member that runs
+    the image; these images share their layers.
 
     Parameters
     ----------
@@ -44,9 +45,9 @@ async def export_command(
     out:
         The file to write; for oci, container and containerdisk, a directory.
     format:
-        The format of what is written.
+        The format to write.
     guest:
-        The guest of the image, where images of this name exist for both; by default linux.
+        The guest of the image, if images of this name exist for both guests; by default linux.
     run:
         For container: the only config set to write an image for.
     fleet:
@@ -57,7 +58,7 @@ async def export_command(
     if format == "container":
         await asyncio.to_thread(_export_container, name, out, guest or "", run, fleet, user)
     elif run or fleet:
-        raise DrumheadError(ErrorCode.USAGE, "--run and --fleet are for --format container")
+        raise DrumheadError(ErrorCode.USAGE, "--run and --fleet need --format container")
     else:
         await asyncio.to_thread(export_image, find_home(), name, format, out, guest or "")
     print(f"wrote {out}")

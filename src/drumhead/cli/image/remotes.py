@@ -11,18 +11,18 @@ from drumhead.package.remote.remotes import find_remote
 
 
 async def push_command(name: str, /, *, tag: str = "", remote: str = "", guest: Guest = None) -> None:
-    """Send an image to a registry; layers that the registry has are not sent again.
+    """Send an image to a registry. Layers that the registry already has are not sent again.
 
     Parameters
     ----------
     name:
         The name of the image.
     tag:
-        The tag in the registry; by default the version of the image, with -osv appended for that guest.
+        The tag in the registry; by default the version of the image, with -osv appended for OSv.
     remote:
         The remote; by default the only one.
     guest:
-        The guest of the image, where images of this name exist for both; by default linux.
+        The guest of the image, if images of this name exist for both guests; by default linux.
     """
     home = find_home()
     with progress("pushing") as report:
@@ -31,14 +31,14 @@ async def push_command(name: str, /, *, tag: str = "", remote: str = "", guest: 
 
 
 async def pull_command(name: str, reference: str = "", /, *, remote: str = "", json: Json = False) -> None:
-    """Fetch an image from a registry and check every byte; it runs without its packages and project.
+    """Fetch an image from a registry and verify every blob. The image runs without its packages and project.
 
     Parameters
     ----------
     name:
         The name of the image.
     reference:
-        The tag in the registry, by default latest or else the newest; or sha256:… as push printed it.
+        The tag in the registry, by default latest or else the newest; or the digest sha256:… that push printed.
     remote:
         The remote; by default the only one.
     json:

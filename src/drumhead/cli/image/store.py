@@ -24,14 +24,14 @@ def images_command(*, json: Json = False) -> None:
 
 
 def info_command(name: str, /, *, guest: Guest = None, json: Json = False) -> None:
-    """Show the size and format of an image, as qemu-img info does, and its layers and commands.
+    """Show the size and format of an image, like qemu-img info, and its layers and commands.
 
     Parameters
     ----------
     name:
         The name of the image.
     guest:
-        The guest of the image, where images of this name exist for both; by default linux.
+        The guest of the image, if images of this name exist for both guests; by default linux.
     json:
         Print JSON; sizes are in bytes.
     """
@@ -54,14 +54,14 @@ def info_command(name: str, /, *, guest: Guest = None, json: Json = False) -> No
 
 
 def rmi_command(*names: str, guest: Guest = None) -> None:
-    """Delete images, and their layers that no other image uses.
+    """Delete images and the layers that no other image uses.
 
     Parameters
     ----------
     names:
         The names of the images.
     guest:
-        The guest of the image, where images of this name exist for both.
+        The guest of the image, if images of this name exist for both guests.
     """
     store = ImageStore(find_home())
     for name in names:

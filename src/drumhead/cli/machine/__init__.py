@@ -1,1 +1,1 @@
-"""What can be done with machines."""
+"""Commands for machines."""

@@ -25,7 +25,7 @@ Flag = Parameter(negative="")
 
 
 async def instances_command(*, json: Json = False) -> None:
-    """List the machines with their state, address, uptime and the memory that they use of their own.
+    """List the machines with their state, address, uptime and memory use.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ async def instances_command(*, json: Json = False) -> None:
     instances = Instances(find_home())
     found = await with_memory(instances, instances.all())
     for one in found:
-        if one.pid:  # a detached machine has nobody else who looks after its logs
+        if one.pid:  # no other process trims the logs of a detached machine
             trim_logs(instances.directory(one.launch.spec.name))
     if json:
         print_json(found)
@@ -47,7 +47,7 @@ async def instances_command(*, json: Json = False) -> None:
 async def stop_command(
     *names: str, grace: Annotated[float, Parameter(name=["--grace", "-t"])] = 10.0, force: Annotated[bool, Flag] = False
 ) -> None:
-    """Stop machines: send SIGTERM to the command, SIGKILL when the grace period is over, then switch off.
+    """Stop machines: send SIGTERM to the command, SIGKILL after the grace period, then switch off.
 
     Parameters
     ----------
@@ -92,13 +92,13 @@ async def wait_command(name: str, /, *, timeout: float | None = None) -> int:
     name:
         The name of the instance.
     timeout:
-        The number of seconds to wait at most.
+        The maximum number of seconds to wait.
     """
     try:
         async with asyncio.timeout(timeout):
             return exit_status(await wait_machine(Instances(find_home()), name))
     except TimeoutError as error:
-        raise DrumheadError(ErrorCode.TIMEOUT, f"{name} still runs after {timeout} s") from error
+        raise DrumheadError(ErrorCode.TIMEOUT, f"{name} is still running after {timeout} s") from error
 
 
 def _row(instance: Instance) -> tuple[str, ...]:

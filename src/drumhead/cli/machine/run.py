@@ -30,7 +30,7 @@ MAX_SLEEP = 366 * 86400
 
 
 async def run_command(name: str, instance: str = "", /, *, flags: MachineFlags | None = None) -> int:
-    """Run a machine in the foreground, print what its command prints and exit with its exit status.
+    """Run a machine in the foreground, print the output of its command and exit with its exit status.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ async def run_command(name: str, instance: str = "", /, *, flags: MachineFlags |
     if flags.verbose:
         logging.getLogger("drumhead").setLevel(logging.INFO)
     spec, variables = _read_spec(name, instance, flags), read_variables(list(flags.env))
-    # The image comes last, so a wrong flag is reported whether there is such an image or not.
+    # Look up the image last, so that a wrong flag is reported even if the image does not exist.
     found = ImageStore(find_home()).find(spec.image, spec.guest)
     *before, command = choose_commands(found, config_sets=flags.run, command_line=flags.execute, env=variables)
     return await _run(msgspec.structs.replace(spec, command=command, before=tuple(before)), detach=flags.detach)
@@ -74,9 +74,9 @@ async def start_command(
 def _read_spec(name: str, instance: str, flags: MachineFlags) -> InstanceSpec:
     """Return the spec of a machine without its command. Raises USAGE."""
     if flags.image and instance:
-        raise DrumheadError(ErrorCode.USAGE, f"the instance is called {name} or {instance}? give one name beside -i")
+        raise DrumheadError(ErrorCode.USAGE, f"both {name} and {instance} name the instance; with -i, give one name")
     if flags.execute is not None and flags.run:
-        raise DrumheadError(ErrorCode.USAGE, "-e gives the command and --run names one; give one of them")
+        raise DrumheadError(ErrorCode.USAGE, "-e and --run both choose the command; give only one of them")
     return InstanceSpec(
         name=options.read_instance_name(name if flags.image else instance or default_instance_name(name)),
         image=flags.image or name,
@@ -97,15 +97,15 @@ def _read_spec(name: str, instance: str, flags: MachineFlags) -> InstanceSpec:
 
 
 def _read_sleep(flags: MachineFlags) -> float:
-    """Check what a machine that sleeps needs. Raises USAGE."""
+    """Return the flag --sleep-after after checking that the other flags allow it. Raises USAGE."""
     if not flags.sleep_after:
         return 0.0
     reasons = {
         f"give a number of seconds from 1 to {MAX_SLEEP}": not 1 <= flags.sleep_after <= MAX_SLEEP,
-        "it needs a forwarded port (-f HOST:GUEST), at which connections arrive": not flags.forward,
-        "it works with TCP alone": any(forward.endswith("/udp") for forward in flags.forward),
-        "leave out --restart, as a connection starts the machine anyway": flags.restart != "no",
-        "add -d, as its supervisor runs in the background": not flags.detach,
+        "it needs a forwarded port (-f HOST:GUEST) for connections to arrive at": not flags.forward,
+        "it works with TCP ports only": any(forward.endswith("/udp") for forward in flags.forward),
+        "leave out --restart, because a connection starts the machine anyway": flags.restart != "no",
+        "add -d, because the supervisor runs in the background": not flags.detach,
     }
     for reason, is_so in reasons.items():
         if is_so:
@@ -123,7 +123,7 @@ async def _run(spec: InstanceSpec, *, detach: bool) -> int:
 
 
 class _Announce:
-    """Tell the person at the terminal about a start, as the seed shows it."""
+    """Announce a start on stderr, in the words of Capstan."""
 
     def started(self, started: Started) -> None:
         launch = started.launch
@@ -141,7 +141,7 @@ class _Announce:
             notice(f"{forward.endpoint} -> {forward.guest_port}/{forward.protocol}")
 
     def booted(self, instance: Instance) -> None:
-        """Announce the address that a DHCP server gave, which is known only now."""
+        """Announce the address from a DHCP server, which is not known earlier."""
         name = instance.launch.spec.name
         if instance.launch.address:
             return

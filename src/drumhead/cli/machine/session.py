@@ -101,13 +101,13 @@ async def exec_command(
     running = instances.read_running(name)
     require(find_guest(running.launch.guest), "exec")
     if not command:
-        raise DrumheadError(ErrorCode.USAGE, f"which program? drumhead exec {name} -- PROGRAM ARGUMENTS")
+        raise DrumheadError(ErrorCode.USAGE, f"give a program: drumhead exec {name} -- PROGRAM ARGUMENTS")
     program = Command(argv=command, env={**running.launch.spec.command.env, **read_variables(list(env))}, cwd=cwd)
     return await run_session(instances.directory(name), program, terminal=tty)
 
 
 async def _print_file(instances: Instances, name: str, file: str, *, follow: bool, tail: int | None) -> None:
-    """Print a file of an instance, with `follow` until the machine ends."""
+    """Print a file of an instance; with `follow`, keep printing until the machine ends."""
     path = instances.directory(name) / file
     offset = 0 if tail is None else tail_offset(path, tail)
     if not follow:

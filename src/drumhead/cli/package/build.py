@@ -27,14 +27,14 @@ Project = Annotated[Path, Parameter(name=["--project", "-C"])]
 async def build_command(
     *names: str, recipe: Path | None = None, project: Project | None = None, json: Json = False
 ) -> None:
-    """Build a package of the project in this directory, or of recipes and the current Debian packages.
+    """Build a package of the project in this directory, or packages from recipes and current Debian packages.
 
-    Every signature and digest of Debian is checked.
+    Every signature and digest of Debian is verified.
 
     Parameters
     ----------
     names:
-        Recipes that come with drumhead; without a name and outside a project, all of them.
+        Recipes that come with drumhead; without a name and outside a project, all of these recipes.
     recipe:
         A file with a recipe of your own.
     project:
@@ -72,14 +72,14 @@ async def _build_project(project: Path, names: tuple[str, ...], recipe: Path | N
 
 
 async def test_command(*names: str, recipe: Path | None = None, json: Json = False) -> int:  # noqa: PT028 - a command
-    """Boot the demo of each package and compare what it prints.
+    """Boot the demo of each package and compare its output with the expected output.
 
     Parameters
     ----------
     names:
         The packages; without a name, all that have a recipe.
     recipe:
-        A file with a recipe of your own, whose package was built.
+        A file with a recipe of your own, whose package has been built.
     json:
         Print the outcomes as JSON.
     """
@@ -99,14 +99,14 @@ async def test_command(*names: str, recipe: Path | None = None, json: Json = Fal
 
 
 async def new_command(name: str, /, *, debian: str = "", output: Path | None = None) -> None:
-    """Write a recipe for a Debian package, with a comment on each key, to build a package of your own from.
+    """Write a recipe for a Debian package, with a comment on each key, as a start for a package of your own.
 
     Parameters
     ----------
     name:
         The name of the new package.
     debian:
-        The Debian package to take files from; by default the one of the same name.
+        The Debian package to take files from; by default the one with the same name.
     output:
         The file to write; by default NAME.yaml.
     """

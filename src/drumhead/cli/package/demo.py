@@ -1,4 +1,4 @@
-"""Run the demos of recipes: compose each into an image, boot it, and compare its output."""
+"""Run the demos of recipes: compose each demo into an image, boot it, and compare its output."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def run_demo(home: Home, recipe: Recipe, report: Report) -> Outcome:
-    """Boot the demo of `recipe` and compare its output. Raises USAGE without a demo, and the errors of its steps."""
+    """Boot the demo of `recipe` and compare its output.
+
+    Raises USAGE if there is no demo, and the errors of composing and running.
+    """
     demo = recipe.demo
     if demo is None:
         raise DrumheadError(ErrorCode.USAGE, f"recipe {recipe.name} has no demo")

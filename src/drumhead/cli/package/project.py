@@ -1,4 +1,4 @@
-"""``drumhead package init``, ``compose`` and ``collect``: what is done with a project."""
+"""``drumhead package init``, ``compose`` and ``collect``: commands for projects."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def init_command(
     require: Annotated[tuple[str, ...], Parameter(name="--require")] = (),
     runtime: Annotated[str, Parameter(name="--runtime")] = "",
 ) -> None:
-    """Write meta/package.yaml into a project, and with --runtime also meta/run.yaml.
+    """Write meta/package.yaml into a project and, with --runtime, also meta/run.yaml.
 
     Parameters
     ----------
@@ -119,12 +119,12 @@ def _print_composition(made: Composition, *, update: bool) -> None:
 
 
 async def collect_command(target: Path = Path("mpm-pkg"), /, *, project: Project = Path()) -> None:
-    """Write what an image of the project would hold into a directory.
+    """Write the files that an image of the project would hold into a directory.
 
     Parameters
     ----------
     target:
-        The directory, relative to the project; it must be empty or not exist.
+        The directory, relative to the project; it must be empty or missing.
     project:
         The directory of the project.
     """

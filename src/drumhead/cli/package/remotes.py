@@ -19,7 +19,7 @@ from drumhead.package.store import PackageStore, parse_ref
 
 
 async def search_command(name: str = "", /, *, json: Json = False) -> None:
-    """Search remotes, the local store and the recipes; part of a name is enough.
+    """Search remotes, the local store and the recipes. A part of a name is enough.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ async def pull_command(name: str, /, *, remote: str = "", json: Json = False) ->
             package = await pull_package(home, PackageStore(home), ref, report, remote=chosen)
             if package is None:
                 raise DrumheadError(
-                    ErrorCode.NOT_FOUND, f"no remote has {name}; `drumhead package build {ref.name}` may make it"
+                    ErrorCode.NOT_FOUND, f"no remote has {name}; try `drumhead package build {ref.name}`"
                 )
             print_packages([package], json=json)
 
@@ -71,7 +71,7 @@ async def push_command(name: str, /, *, remote: str = "", to: Path | None = None
     remote:
         The remote; by default the only one.
     to:
-        A directory to write instead, which an HTTP server can serve as a remote.
+        A directory to write to instead, which an HTTP server can serve as a remote.
     """
     home = find_home()
     store, ref = PackageStore(home), parse_ref(name)

@@ -28,7 +28,7 @@ def print_packages(packages: list[Package], *, json: bool) -> None:
 
 
 async def describe_command(name: str, /, *, json: Json = False) -> None:
-    """Show what a package is, where it comes from and which files it holds.
+    """Show a package, the Debian packages that it was made from and the files that it holds.
 
     Parameters
     ----------

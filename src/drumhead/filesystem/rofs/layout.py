@@ -17,12 +17,13 @@ VERSION = 1
 SUPERBLOCK = struct.Struct("<8Q")
 """Magic, version, block size, first block of the metadata, its blocks, directory entries, symbolic links, inodes."""
 INODE = struct.Struct("<4Q")
-"""Kind, number, position, count: first block and bytes of a file, first entry and entries of a directory, link and 1.
+"""Kind, number, position and count: a file's first block and bytes; a directory's first entry and number of entries;
+a symbolic link's index and 1.
 """
 ENTRY = struct.Struct("<QH")
-"""Inode number and length of the name, which follows."""
+"""Inode number and length of the name. The name follows."""
 LINK = struct.Struct("<H")
-"""Length of the target, which follows."""
+"""Length of the target. The target follows."""
 DIRECTORY = 0x4000
 FILE = 0x8000
 SYMLINK = 0xA000
@@ -32,11 +33,11 @@ MAX_PATH = 4095
 """The longest path that the guest can open, in bytes."""
 MAX_SHOWN = 200
 MOST_INODES = (1 << 31) - 1
-"""The guest looks inodes up by a signed 32-bit number."""
+"""The limit of the signed 32-bit numbers by which the guest looks inodes up."""
 
 
 def blocks_of(size: int) -> int:
-    """Return how many blocks `size` bytes take."""
+    """Return the number of blocks that `size` bytes take."""
     return -(-size // BLOCK)
 
 
@@ -48,16 +49,16 @@ def padding(size: int) -> bytes:
 def encode_name(path: str, text: str, limit: int, what: str) -> bytes:
     """Return a name or a link's target as it is stored.
 
-    Raises UNSUPPORTED for what the format or the guest cannot hold.
+    Raises UNSUPPORTED if the format or the guest does not support it.
     """
     try:
         encoded = text.encode(errors="surrogateescape")
     except UnicodeEncodeError as error:
-        raise refused(path, f"its {what} is not text that a disk can hold") from error
+        raise refused(path, f"its {what} cannot be encoded") from error
     if not encoded or b"\0" in encoded:
         raise refused(path, f"its {what} is empty or has a zero byte")
     if len(encoded) > limit:
-        raise refused(path, f"its {what} has {len(encoded)} bytes, and ROFS on OSv has room for {limit}")
+        raise refused(path, f"its {what} has {len(encoded)} bytes, more than the {limit} that ROFS on OSv supports")
     return encoded
 
 

@@ -1,4 +1,4 @@
-"""Read a layer's structure: the superblock, and the metadata as a tree whose files know their blocks."""
+"""Read the structure of a layer: the superblock, and the metadata as a tree of files with their blocks."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ class Superblock:
 
 @dataclass(frozen=True, slots=True)
 class Stored(Entry):
-    """A file of a layer: its size and its first block, 0 when it is empty."""
+    """A file of a layer, with its size and its first block (0 if it is empty)."""
 
     block: int = 0
 
 
 def read_superblock(block: bytes, path: Path) -> Superblock:
-    """Return the superblock in `block`, which was read from `path`. Raises UNVERIFIED when it is not one."""
+    """Return the superblock in `block`, which was read from `path`. Raises UNVERIFIED if it is not a superblock."""
     if len(block) < SUPERBLOCK.size:
         raise _damaged(path)
     magic, version, size, *numbers = SUPERBLOCK.unpack_from(block)
@@ -54,16 +54,16 @@ def read_superblock(block: bytes, path: Path) -> Superblock:
 
 
 def read_data_blocks(path: Path) -> int:
-    """Return how many blocks the contents of a layer's files take. Raises UNVERIFIED."""
+    """Return the number of blocks that the contents of a layer's files take. Raises UNVERIFIED."""
     with path.open("rb") as file:
         return read_superblock(file.read(BLOCK), path).metadata - 1
 
 
 def read_layer(path: Path, start: int = 1) -> tuple[Tree, int]:
-    """Return the tree of a layer, its files as ``Stored`` entries, and the block after their contents. Blocks.
+    """Return the tree of a layer, with files as ``Stored`` entries, and the block after their contents.
 
-    Block numbers are shifted as if the contents started at block `start`; in the layer they start at 1. Reads the
-    metadata only. Raises UNVERIFIED for a damaged layer.
+    Block numbers are shifted as if the contents started at block `start`; in the layer they start at 1. This reads only
+    the metadata, and blocks the calling thread. Raises UNVERIFIED for a damaged layer.
     """
     with path.open("rb") as file:
         top = read_superblock(file.read(BLOCK), path)
@@ -74,7 +74,7 @@ def read_layer(path: Path, start: int = 1) -> tuple[Tree, int]:
 
 
 Tables = tuple[list[tuple[int, str]], list[str], list[tuple[int, int, int, int]]]
-"""Directory entries (inode number and name), targets of links, inodes."""
+"""Directory entries (inode number and name), targets of links, and inodes."""
 
 
 def _read_tables(file: IO[bytes], top: Superblock) -> Tables:

@@ -1,4 +1,4 @@
-"""Unite several layers into one root file system. The layers' contents stay in their own files.
+"""Unite several layers into one root file system. The contents of the layers stay in their own files.
 
 OSv has no overlay. Each layer is a complete file system (superblock, contents, metadata). The *root* is one more
 small file: a partition table, and the superblock and metadata of the united file system. Its block numbers refer to a
@@ -6,7 +6,7 @@ disk composed of
 
     [partition table][superblock] [contents of layer 1] [contents of layer 2] … [metadata]
 
-That disk is never written: QEMU reads it through a VMDK descriptor, a text file that lists parts of other files.
+That disk is never written to a file: QEMU reads it through a VMDK descriptor, a text file that lists parts of files.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 HEAD = 2
-"""Blocks of a root before its metadata: partition table and superblock."""
+"""The blocks of a root before its metadata: the partition table and the superblock."""
 PARTITION = struct.Struct("<B3sB3sII")
-"""Status, CHS of the first sector, type, CHS of the last, first sector, sectors. Only type and the last two count."""
+"""Status, CHS of the first sector, type, CHS of the last sector, first sector, number of sectors. Only the type and the
+last two are used."""
 SECOND_ENTRY = 0x1CE
 """The guest's root is the second partition of its first disk."""
 LINUX_TYPE = 0x83
@@ -39,7 +40,7 @@ SIGNATURE = b"\x55\xaa"
 SIGNATURE_AT = 510
 MOST_SECTORS = (1 << 32) - 1
 MAX_PATH = 511
-"""Bytes of a file's name that QEMU reads in a descriptor."""
+"""The maximum number of bytes of a file name that QEMU reads in a descriptor."""
 DESCRIPTOR = """# Disk DescriptorFile
 version=1
 CID=fffffffe
@@ -59,12 +60,11 @@ class Part:
 
 
 def unite(layers: Sequence[Path]) -> bytes:
-    """Return the root of `layers`. Blocks.
+    """Return the root of `layers`. This reads superblocks and metadata, and blocks the calling thread.
 
-    Later layers cover earlier ones as ``Tree.update`` does: directories are united, through links to directories too;
-    a file or a link replaces. Reads superblocks and metadata only.
-
-    Raises UNVERIFIED for a damaged layer, UNSUPPORTED for a disk of 2 TiB or more, CONFLICT for a loop of links.
+    Later layers cover earlier ones as in ``Tree.update``: directories are united, also through links to directories;
+    files and links replace earlier entries. Raises UNVERIFIED for a damaged layer, UNSUPPORTED for a disk of 2 TiB or
+    more, CONFLICT for a loop of links.
     """
     whole, end = Tree(), 1
     for path in layers:
@@ -79,13 +79,13 @@ def unite(layers: Sequence[Path]) -> bytes:
 def partition_table(partitions: Sequence[tuple[int, int]], boot: bytes = bytes(BLOCK)) -> bytes:
     """Return the first sector of a disk: `boot` with `partitions` (first sector, sectors) from the second entry on.
 
-    Raises UNSUPPORTED where the numbers would not fit.
+    Raises UNSUPPORTED if the numbers do not fit.
     """
     sector = bytearray(boot)
     for number, (first, count) in enumerate(partitions):
         if first + count > MOST_SECTORS:
             raise DrumheadError(
-                ErrorCode.UNSUPPORTED, "the image would take 2 TiB or more, which no partition table can say"
+                ErrorCode.UNSUPPORTED, "the image would take 2 TiB or more, which the partition table does not support"
             )
         place = SECOND_ENTRY + number * PARTITION.size
         PARTITION.pack_into(sector, place, 0, CHS_BEYOND, LINUX_TYPE, CHS_BEYOND, first, count)
@@ -94,9 +94,9 @@ def partition_table(partitions: Sequence[tuple[int, int]], boot: bytes = bytes(B
 
 
 def parts_of(layers: Sequence[Path]) -> list[Part]:
-    """Return the parts of an image's disk.
+    """Return the parts of an image's disk. This blocks the calling thread.
 
-    The last of `layers` is the root. Raises UNVERIFIED. Blocks.
+    The last of `layers` is the root. Raises UNVERIFIED.
     """
     *filled, root = layers
     parts = [Part(root, 0, HEAD)]
@@ -110,9 +110,9 @@ def parts_of(layers: Sequence[Path]) -> list[Part]:
 
 
 def root_disk(layers: Sequence[Path]) -> bytes:
-    """Return a VMDK descriptor of the disk of an image: absolute paths of `layers`, the root last. Blocks.
+    """Return a VMDK descriptor of an image's disk, with absolute paths. The last of `layers` is the root.
 
-    Raises UNVERIFIED, and UNSUPPORTED for a path that a descriptor cannot hold.
+    This blocks the calling thread. Raises UNVERIFIED, and UNSUPPORTED for a path that a descriptor cannot hold.
     """
     lines = [DESCRIPTOR.encode()]
     for part in parts_of(layers):
@@ -120,16 +120,16 @@ def root_disk(layers: Sequence[Path]) -> bytes:
         if len(name) > MAX_PATH or any(byte in name for byte in b'"\r\n\0'):
             raise DrumheadError(
                 ErrorCode.UNSUPPORTED,
-                f"QEMU cannot be told of {str(part.path)!a}: a disk of parts names files of at most "
-                f"{MAX_PATH} bytes without quotes and line breaks; move DRUMHEAD_HOME",
+                f"QEMU cannot open {str(part.path)!a} as a part of a disk: paths may have at most "
+                f"{MAX_PATH} bytes and no quotes or line breaks; move DRUMHEAD_HOME",
             )
-        # QEMU accepts only the access "RW" here; it opens the files as it opens the drive, for reading.
+        # QEMU accepts only the access "RW" here, but opens the files like the drive, read-only.
         lines.append(b'RW %d FLAT "%b" %d\n' % (part.count, name, part.start))
     return b"".join(lines)
 
 
 def write_root(layers: Sequence[Path], out: IO[bytes]) -> None:
-    """Write the file system of an image to `out`: its disk without the partition table. Blocks. Raises UNVERIFIED."""
+    """Write the disk of an image without its partition table to `out`. This blocks the thread. Raises UNVERIFIED."""
     _, *parts = parts_of(layers)
     for part in (Part(layers[-1], 1, HEAD - 1), *parts):
         with part.path.open("rb") as source:
@@ -139,4 +139,4 @@ def write_root(layers: Sequence[Path], out: IO[bytes]) -> None:
                 out.write(chunk)
                 left -= len(chunk)
         if left:
-            raise DrumheadError(ErrorCode.UNVERIFIED, f"{part.path} is cut off; delete it and compose again")
+            raise DrumheadError(ErrorCode.UNVERIFIED, f"{part.path} is truncated; delete it and compose again")

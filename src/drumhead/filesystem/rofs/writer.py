@@ -1,4 +1,4 @@
-"""Write trees as ROFS in one pass, as the sizes of all files are known before the first byte is written."""
+"""Write trees as ROFS in one pass, because the sizes of all files are known before the first byte is written."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ ZEROS = bytes(CHUNK)
 
 @dataclass(frozen=True, slots=True)
 class Structure:
-    """A file system without the contents of its files. `superblock` is one block, `metadata` whole blocks."""
+    """A file system without the contents of its files. `superblock` is one block, `metadata` is a number of blocks."""
 
     superblock: bytes
     metadata: bytes
 
 
 def write_rofs(tree: Tree, path: Path, written: Callable[[int], None] | None = None) -> None:
-    """Write `tree` to `path` as a file system of its own. Equal trees give equal bytes. Blocks.
+    """Write `tree` to `path` as a complete file system. Equal trees give equal bytes. This blocks the calling thread.
 
-    Holds one chunk of one file in memory; runs of zeros become holes. `written` receives the number of files and links
-    written so far. Raises UNSUPPORTED for what ROFS cannot hold, CONFLICT for a file that changed since the tree was
-    made.
+    Only one chunk of one file at a time is in memory. Runs of zeros become holes. `written` is called with the number
+    of files and links written so far. Raises UNSUPPORTED for entries that ROFS cannot hold, CONFLICT if a file has
+    changed since the tree was made.
     """
     with path.open("wb") as out:
         for chunk in _chunks(tree, written or (lambda _: None)):
@@ -64,7 +64,7 @@ def write_rofs(tree: Tree, path: Path, written: Callable[[int], None] | None = N
 
 
 def rofs_bytes(tree: Tree) -> bytes:
-    """Return the file system of a few small files as bytes; see ``write_rofs``."""
+    """Return the file system of a small tree as bytes; see ``write_rofs``."""
     return b"".join(_chunks(tree, lambda _: None))
 
 
@@ -79,7 +79,7 @@ def build_structure(tree: Tree, blocks: Mapping[str, int], end: int) -> Structur
         if node.uid or node.gid:
             raise DrumheadError(
                 ErrorCode.UNSUPPORTED,
-                f"/{path} belongs to {node.uid}:{node.gid}, and OSv's file system holds no owners",
+                f"/{path} belongs to {node.uid}:{node.gid}, but OSv's file system stores no owners",
             )
         children[posixpath.dirname(path)].append((path, node))
     entries, links, inodes = bytearray(), bytearray(), bytearray()
@@ -100,7 +100,7 @@ def build_structure(tree: Tree, blocks: Mapping[str, int], end: int) -> Structur
             inodes += INODE.pack(SYMLINK, number, link_count, 1)
             link_count += 1
     if last > MOST_INODES:
-        raise DrumheadError(ErrorCode.UNSUPPORTED, f"{last} files are more than ROFS on OSv can number")
+        raise DrumheadError(ErrorCode.UNSUPPORTED, f"ROFS on OSv does not support {last} files")
     size = len(entries) + len(links) + len(inodes)
     superblock = SUPERBLOCK.pack(MAGIC, VERSION, BLOCK, end, blocks_of(size), last - 1, link_count, last)
     return Structure(superblock + padding(len(superblock)), bytes(entries + links + inodes) + padding(size))
@@ -114,7 +114,7 @@ def _pack_directory(below: list[tuple[str, Entry]], first: int) -> bytes:
             encode_name(path, f"/{path}", MAX_PATH, "path")
         name = encode_name(path, posixpath.basename(path), MAX_NAME, "name")
         if name in names:
-            raise refused(path, "another name in its directory is the same bytes")
+            raise refused(path, "another name in its directory has the same bytes")
         names.add(name)
         packed += ENTRY.pack(number, len(name)) + name
     return bytes(packed)
@@ -144,7 +144,9 @@ def _chunks(tree: Tree, written: Callable[[int], None]) -> Iterator[bytes]:
 
 
 def _contents(path: str, entry: Entry) -> Iterator[bytes]:
-    """Yield a file's contents, padded to a block. Raises CONFLICT when a host file has changed since it was listed."""
+    """Yield a file's contents, padded to a block. Raises CONFLICT if it is a host file that changed since it was
+    listed.
+    """
     if isinstance(entry.source, bytes):
         yield entry.source
     else:

@@ -1,4 +1,4 @@
-"""The Linux guest: Debian's kernel, drumhead's own small init (``init/``), layers under overlayfs."""
+"""The Linux guest: Debian's kernel, a small init program (``init/``), and layers under overlayfs."""
 
 from drumhead.guest.linux.guest import LinuxGuest
 

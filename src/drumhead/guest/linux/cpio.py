@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class CpioEntry:
-    """One file. `mode` has type and permission bits; `device` is (major, minor) of a device node."""
+    """A file. `mode` has type and permission bits; `device` is the (major, minor) of a device node."""
 
     name: str
     mode: int
@@ -29,7 +29,7 @@ def character_device(name: str, major: int, minor: int) -> CpioEntry:
 
 
 def write_cpio(entries: list[CpioEntry]) -> bytes:
-    """Return the archive of `entries` in their order; owned by root, without times, padded to 512 bytes."""
+    """Return an archive of `entries` in order, owned by root, without times and padded to 512 bytes."""
     archive = bytearray()
     for number, entry in enumerate([*entries, CpioEntry(name="TRAILER!!!", mode=0)]):
         name = entry.name.encode() + b"\0"

@@ -35,20 +35,22 @@ CMDLINE = (
     "lockdown=confidentiality no_timer_check cryptomgr.notests"
 )
 """A reset ends QEMU (-no-reboot), so a machine ends when its init ends or the kernel panics. In lockdown the kernel
-creates no tracing files, which saves 10 MB of memory and 0.2 s of every boot. The kernel panics when the timer does
-not tick at once, which says nothing where a busy host runs QEMU late; under KVM it skips that check by itself. It would
-test every cipher that it has at each boot, which takes a fifth of the time until init runs.
+creates no tracing files, which saves 10 MB of memory and 0.2 s of every boot. Without no_timer_check the kernel panics
+if the timer does not tick at once, which may only mean that a busy host runs QEMU late; under KVM it skips that check
+by itself. Without cryptomgr.notests it tests every cipher at each boot, which takes a fifth of the time until init
+runs.
 """
 LEAST_MEMORY = 72
-"""Measured with QEMU 7.2: 48 MiB end before the kernel's first line, and 56 MiB never reach init. With 64 MiB a program
-has 3 MB, and one start in some twenty ends for lack of memory; with 72 MiB it has 10 MB."""
+"""Measured with QEMU 7.2: a machine with 48 MiB ends before the kernel's first line, and one with 56 MiB never reaches
+init. With 64 MiB a program has 3 MB, and about one start in twenty runs out of memory; with 72 MiB it has 10 MB.
+"""
 SESSIONS = 4
-"""How many programs may run beside the command at once (``drumhead exec``)."""
+"""The number of programs that may run beside the command at the same time (``drumhead exec``)."""
 MAX_LAYERS = 32
 
 
 class LinuxGuest:
-    """Stateless; see ``guest.contract.Guest``."""
+    """The Linux guest; see ``guest.contract.Guest``."""
 
     @property
     def name(self) -> GuestName:
@@ -74,7 +76,7 @@ class LinuxGuest:
     def program(self) -> GuestProgram:
         return INIT
 
-    def skeleton(self, program: bytes) -> Tree:  # noqa: ARG002 - the initrd carries it
+    def skeleton(self, program: bytes) -> Tree:  # noqa: ARG002 - it is in the initrd
         return skeleton()
 
     @property
@@ -82,9 +84,9 @@ class LinuxGuest:
         return 1
 
     def check(self, tree: Tree) -> tuple[Finding, ...]:
-        """Find programs and libraries for another machine. ``drumhead.closure`` finds missing libraries."""
+        """Find programs and libraries for other processors. (``drumhead.closure`` finds missing libraries.)"""
         return tuple(
-            Finding(path=path, severity="program", sentence="is made for another kind of machine than x86-64")
+            Finding(path=path, severity="program", sentence="is made for a processor other than x86-64")
             for path, entry in tree
             if entry.kind == "file" and entry.starts_with(MAGIC) and is_foreign(entry.read())
         )
@@ -101,7 +103,7 @@ class LinuxGuest:
         ]
         modules = [path for path in sorted(kernel_files) if path.startswith("modules/")]
         entries.extend(cpio.regular(path, kernel_files[path]) for path in modules)
-        # With a checksum, the kernel says so when the archive was damaged in memory.
+        # With a checksum, the kernel reports an archive that was damaged in memory.
         return zstandard.ZstdCompressor(level=19, write_checksum=True).compress(cpio.write_cpio(entries))
 
     def plan(
@@ -153,7 +155,7 @@ class LinuxGuest:
 
 
 def channels(state: Path) -> tuple[Channel, ...]:
-    """Return the ports of a machine. `status` comes last: when it exists, the init knows that all exist."""
+    """Return the channels of a machine. `status` comes last: once it exists, the init knows that all exist."""
     return (
         Channel(name="org.drumhead.log", kind="file", path=state / "log"),
         Channel(name="org.drumhead.control", kind="socket", path=state / "control.sock"),

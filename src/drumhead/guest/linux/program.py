@@ -1,8 +1,8 @@
-"""The init program: the first process of a Linux guest.
+"""The init program, the first process of a Linux guest.
 
-It is written in C because it has to be small and start fast in images of any runtime: 104 kB without libraries, where a
-shell with its tools takes 2 MB and knows nothing of frames, terminals or leases. A wheel may ship it compiled
-(``drumhead-init`` beside this file); in a checkout the host's musl-gcc compiles it the first time.
+It is written in C because it has to be small and start fast in images of any runtime. It takes 108 kB and needs no
+libraries. A shell with its tools would take 2 MB and support neither frames, terminals nor leases. A wheel may ship the
+compiled program (``drumhead-init`` beside this file); in a checkout the host's musl-gcc compiles it the first time.
 """
 
 from __future__ import annotations

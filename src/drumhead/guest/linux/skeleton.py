@@ -8,7 +8,7 @@ FILES = {
     "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
     "etc/group": "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n",
     "etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\nservices: files\nprotocols: files\n",
-    # A name of a neighbour has both kinds of address; many programs try only the first, and most listen on IPv4.
+    # Names of machines have IPv4 and IPv6 addresses. Many programs try only the first, and most listen on IPv4.
     "etc/gai.conf": "precedence ::ffff:0:0/96 100\n",
     "etc/host.conf": "multi on\n",
     "etc/hosts": "127.0.0.1 localhost\n",
@@ -19,7 +19,7 @@ MOUNT_POINTS = {"dev": 0o755, "proc": 0o555, "sys": 0o555, "run": 0o755, "tmp": 
 
 
 def skeleton() -> Tree:
-    """Return a fresh tree, to which the composer adds the application."""
+    """Return a new tree, to which the composer adds the application."""
     tree = Tree()
     for path, mode in MOUNT_POINTS.items():
         tree.add(path, directory(mode))

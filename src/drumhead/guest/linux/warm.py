@@ -16,11 +16,11 @@ SOURCE = Path(__file__).with_name("warm_interpreter.py")
 PYTHON = "/usr/bin/python3"
 PROGRAMS = (PYTHON, "python3", "python", "/usr/bin/python")
 READ_AT_START = ("PYTHON", "LD_", "LC_", "LANG", "MALLOC_", "GLIBC_")
-"""The beginnings of variables that an interpreter, or its C library, reads only when it starts."""
+"""Prefixes of variables that an interpreter or its C library reads only when it starts."""
 
 
 def interpreter(image: Image) -> Command:
-    """Return the command that starts the interpreter of a snapshot, or one without words if `image` names no modules.
+    """Return the command that starts the interpreter of a snapshot. Its argv is empty if `image` names no modules.
 
     It has the variables and the directory that all config sets share.
     """
@@ -31,7 +31,7 @@ def interpreter(image: Image) -> Command:
 
 
 def order(warm: Command, command: Command) -> str:
-    """Return the line that makes the interpreter `warm` run `command`; empty when only a new process can run it."""
+    """Return the line that makes the interpreter `warm` run `command`, or an empty string if it needs a new process."""
     words = command.argv
     is_python = len(words) > 1 and words[0] in PROGRAMS
     runs_file = is_python and words[1].endswith(".py") and words[1].startswith("/")

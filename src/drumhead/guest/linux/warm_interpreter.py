@@ -1,8 +1,7 @@
 """Import modules, wait, and become a machine's command. This runs in the guest: ``python3 -c SOURCE MODULE …``.
 
-It talks over its standard input, a socket: it writes ``ready``, reads one line of JSON and writes the process id of
-the command. The command runs in the child of a fork, because libraries renew their randomness there (random, OpenSSL,
-tempfile).
+It communicates over its standard input, a socket: it writes ``ready``, reads one line of JSON and writes the process id
+of the command. The command runs in the child of a fork, because libraries reseed there (random, OpenSSL, tempfile).
 """
 
 import gc
@@ -35,7 +34,7 @@ def main() -> None:
 
 
 def become(command: dict[str, Any]) -> None:
-    """Run a command, given as ``{"argv", "env", "cwd"}``, as a new interpreter would run it."""
+    """Run a command, given as ``{"argv", "env", "cwd"}``, like a new interpreter."""
     os.setsid()
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0)

@@ -1,7 +1,7 @@
-"""Find what cannot run on OSv before an image is composed. OSv is one process without fork, exec or Unix sockets.
+"""Find code that cannot run on OSv before an image is composed. OSv is one process without fork, exec or Unix sockets.
 
-Programs and libraries are checked by their ELF files, Python by the project's own sources. Dependencies are in images
-as bytecode only and are not checked.
+The ELF files of programs and libraries are checked, and the project's Python sources. Dependencies are in images as
+bytecode only and are not checked.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 STARTERS = {"fork", "vfork", "execv", "execve", "execvp", "posix_spawn", "posix_spawnp"}
 """Functions of libc that create or replace a process."""
 INTERPRETERS = re.compile(r"(python|node)[0-9.]*")
-"""Programs that start others only on behalf of what they run."""
+"""Programs that start other programs only on behalf of the code that they run."""
 PYTHON = re.compile(r"python[0-9.]*")
 SHOWN = 3
 """The number of places that one sentence names."""
@@ -49,7 +49,7 @@ def check_tree(tree: Tree) -> Iterator[Finding]:
 
 def _check_elf(path: str, elf: bytes) -> Iterator[Finding]:
     if is_foreign(elf) or not is_elf(elf):
-        yield Finding(path=path, severity="program", sentence="is made for another kind of machine than x86-64")
+        yield Finding(path=path, severity="program", sentence="is made for a processor other than x86-64")
         return
     linkage = read_linkage(elf)
     if linkage.flaw:
@@ -63,9 +63,9 @@ def _check_elf(path: str, elf: bytes) -> Iterator[Finding]:
 
 
 def check_command(tree: Tree, command: Command, program: str) -> Iterator[Finding]:
-    """Yield findings about a config set that runs Python, from the project's own sources in `tree`.
+    """Yield findings about a config set that runs Python, from the project's sources in `tree`.
 
-    What a module does that is imported at the start is refused, as no later choice avoids it.
+    Uses in a module that is imported at the start are refused, because the program cannot avoid them.
     """
     if not PYTHON.fullmatch(posixpath.basename(program)):
         return
@@ -99,7 +99,7 @@ def _places(uses: tuple[Use, ...]) -> str:
 
 
 def _entry(command: Command) -> tuple[str, str] | None:
-    """Return the module that a command starts and the directory of its imports; None for code and prompts."""
+    """Return the module that a command starts and the directory of its imports, or None for -c and a prompt."""
     from drumhead.guest.osv.program import split_python  # noqa: PLC0415 - program imports the skeleton, which check does not need
 
     _, argv = split_python(command.argv[1:])
@@ -112,7 +112,7 @@ def _entry(command: Command) -> tuple[str, str] | None:
 
 
 class Sources:
-    """The project's modules, as found by a program that starts in the directory `root`."""
+    """The project's modules, as a program in the directory `root` finds them."""
 
     def __init__(self, tree: Tree, root: str, command: Command) -> None:
         self._tree = tree
@@ -122,7 +122,7 @@ class Sources:
         self._places: dict[str, str] = {}
 
     def path(self, module: str) -> str:
-        """Return the path of a module of the project; empty for other modules."""
+        """Return the path of a module of the project, or an empty string for other modules."""
         if module not in self._places:
             parts = module.replace(".", "/")
             ends = (f"{parts}/__init__.py", f"{parts}.py")
@@ -143,7 +143,7 @@ class Sources:
         return self._read[module]
 
     def reach(self, module: str) -> tuple[list[str], list[str]]:
-        """Return the modules that are imported when `module` starts, and those that only functions import."""
+        """Return the modules that are imported when `module` starts, and the modules that only functions import."""
         start = [module, f"{module}.__main__"] if self.path(module).endswith("/__init__.py") else [module]
         early = self._follow(start, set(), late=False)
         begun = [name for found in early for name in self.uses(found).late]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from drumhead.errors import DrumheadError, ErrorCode
 
 MAX_LENGTH = 2048
-"""In bytes. QEMU's -append passes about 2.7 kB; a longer line resets the machine without a message."""
+"""The limit in bytes. QEMU's -append passes about 2.7 kB; a longer line resets the machine without a message."""
 SPECIAL_IN_OPTIONS = " \t\n\\"
 
 
@@ -24,14 +24,14 @@ def quoted(argument: str) -> str:
 
 
 def is_plain(argument: str) -> bool:
-    """Tell whether OSv's parser leaves a quoted argument unchanged. It reads ASCII only and expands ``$``."""
+    """Return whether OSv's parser leaves a quoted argument unchanged. The parser reads only ASCII and expands ``$``."""
     return argument.isascii() and argument.isprintable() and "$" not in argument
 
 
 def command_line(options: Sequence[str], environment: Mapping[str, str], argv: Sequence[str]) -> str:
-    """Return the complete line. `options` come from ``option``. Raises UNSUPPORTED when it is too long for OSv.
+    """Return the complete line. `options` come from ``option``. Raises UNSUPPORTED if it is too long for OSv.
 
-    An argument that the parser would change is passed in a variable of its own, whose value is not parsed.
+    An argument that the parser would change is passed in a separate variable, whose value is not parsed.
     """
     variables, program = dict(environment), list[str]()
     for number, argument in enumerate(argv):
@@ -44,7 +44,7 @@ def command_line(options: Sequence[str], environment: Mapping[str, str], argv: S
     if len(line.encode()) > MAX_LENGTH:
         raise DrumheadError(
             ErrorCode.UNSUPPORTED,
-            f"the command and its variables take {len(line.encode())} bytes; OSv's command line holds {MAX_LENGTH}. "
+            f"the command and its variables take {len(line.encode())} bytes; OSv's command line may have {MAX_LENGTH}. "
             "Give the program a configuration file instead",
         )
     return line

@@ -1,4 +1,4 @@
-"""The start of an exported disk, which contains its configuration, as no host provides one or listens to reports."""
+"""The start of an exported disk, which contains its configuration, because no host provides one or receives reports."""
 
 from __future__ import annotations
 

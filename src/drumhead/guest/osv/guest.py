@@ -34,16 +34,16 @@ if TYPE_CHECKING:
     from drumhead.records import Filesystem, GuestName, Image, ImageFiles
 
 LOADER = "/lib64/ld-linux-x86-64.so.2"
-"""Programs use Debian's libc, so OSv only has to provide Linux's system calls."""
+"""The loader of Debian's libc, which programs use. OSv only has to provide Linux's system calls."""
 DATA = "/data"
 OPTIONS = (option("rootfs", "rofs"), option("power-off-on-abort"), option("noinit"), option("console", "serial"))
 PROBE_OPTIONS = (option("power-off-on-abort"), option("nomount"), option("noinit"))
 LEAST_MEMORY = 48
-"""The least with which Python has answered."""
+"""The least memory in MiB with which a Python program has answered."""
 CACHE_MEMORY = 96
-"""Memory in MiB from which OSv may cache its root: 20 MB, for a boot that takes 14 % less time."""
+"""The memory in MiB from which OSv may cache its root. The cache takes 20 MB and makes a boot 14 % faster."""
 UNMANAGED = b'{"event":"started","reason":"the machine ended; OSv reports the exit status of Python programs only"}\n'
-"""The status file of a program that cannot report: it counts as running while its machine runs."""
+"""The status file of a program that cannot report. The program counts as running while its machine runs."""
 VOLUME_OPTIONS = (
     "-b",
     "4096",
@@ -54,11 +54,11 @@ VOLUME_OPTIONS = (
 )
 """OSv writes no journal. Without extents and indexed directories, written data never moves, so flushed data survives a
 power cut. The journal serves a Linux machine that uses the volume later. OSv caches 32 blocks of directories and
-inodes; the small blocks that mke2fs chooses for small disks would hold too little.
+inodes. The small blocks that mke2fs chooses for small disks would make this cache too small.
 """
 UNSUPPORTED: dict[Capability, str] = {
-    "snapshot": "OSv machines are not saved: they take their configuration as they boot, which takes them a second",
-    "listening": "OSv machines do not sleep: the host cannot ask whether their program listens yet",
+    "snapshot": "OSv machines have no snapshots: they read their configuration at boot, which takes only a second",
+    "listening": "OSv machines cannot sleep: the host cannot ask whether their program listens yet",
     "ipv6": "OSv has no IPv6: its machines have IPv4 addresses only",
     "exec": "OSv is one process: no other program can run beside the command",
     "shell": "OSv is one process: there is no shell on its console",
@@ -66,12 +66,12 @@ UNSUPPORTED: dict[Capability, str] = {
     "readonly-volume": "OSv's ext4 cannot mount a disk read-only",
     "second-volume": "OSv's ext4 mounts one disk at a time",
     "qcow2-volume": "the host checks a volume before OSv mounts it, and can check raw disks only",
-    "holes": "OSv's ext4 writes into a hole of a file overwrite the superblock",
+    "holes": "in OSv's ext4, writes into a hole of a file overwrite the superblock",
 }
 
 
 class OsvGuest:
-    """Stateless; see ``guest.contract.Guest``."""
+    """The OSv guest; see ``guest.contract.Guest``."""
 
     @property
     def name(self) -> GuestName:
@@ -115,13 +115,13 @@ class OsvGuest:
 
     def plan(
         self,
-        image: Image,  # noqa: ARG002 - its files say it all
+        image: Image,  # noqa: ARG002 - the files are enough
         files: ImageFiles,
         config: RunConfig,
         state: Path,
         data: tuple[Drive, ...],
     ) -> BootPlan:
-        """Plan the disks in the order by which OSv knows them: root, configuration, then `data`."""
+        """Plan the disks in the order by which OSv identifies them: root, configuration, then `data`."""
         root, settings = state / "root.vmdk", state / "config.rofs"
         start = program.plan_start(config)
         preload = ("--preload", PRELOAD) if config.mounts else ()
@@ -134,7 +134,7 @@ class OsvGuest:
             drives=(
                 Drive(path=root, format="vmdk", serial="root", readonly=True),
                 Drive(path=settings, format="raw", serial="config", readonly=True),
-                # OSv's ext4 never flushes the disk, so fsync needs writes that go through.
+                # OSv's ext4 never flushes the disk, so fsync needs writethrough.
                 *(msgspec.structs.replace(drive, writethrough=True) for drive in data),
             ),
             channels=channels(state) if start.managed else (),
@@ -176,12 +176,14 @@ class OsvGuest:
         return ""
 
     def probe(self, files: ImageFiles) -> ProbeBoot:
-        # It prints its version, finds no root and no program, and switches off.
+        # OSv prints its version, finds no root and no program, and switches off.
         return ProbeBoot(kernel=files.kernel, initrd=None, cmdline=" ".join(PROBE_OPTIONS), marker="OSv v")
 
 
 def _mounts(config: RunConfig, start: program.Start) -> list[str]:
-    """Return the mount options: configuration, volumes in the order of disks, and /data in memory without a volume."""
+    """Return the mount options: configuration, volumes in the order of disks, and /data in memory if it is no
+    volume.
+    """
     first = option("mount-fs", f"rofs,/dev/vblk1,{CONFIG_MOUNT if start.managed else program.OWN_FILES}")
     mounts = [option("mount-fs", f"ext,/dev/vblk{2 + n},{mount.path}") for n, mount in enumerate(config.mounts)]
     if not any(mount.path == DATA or mount.path.startswith(f"{DATA}/") for mount in config.mounts):

@@ -1,4 +1,4 @@
-"""Plan how a command starts on OSv: Python programs under drumhead's start program, others directly."""
+"""Plan how a command starts on OSv: Python programs run under drumhead's start program, others start directly."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 PYTHON = re.compile(r"python(3(\.[0-9]+)?)?")
 WITH_VALUE = frozenset("WX")
-"""The interpreter's options that take the next argument as their value."""
+"""Options of the interpreter that take the next argument as their value."""
 OWN_FILES = "/run/drumhead"
 """The directory to which /etc/hosts and /etc/resolv.conf link (``skeleton``)."""
 PORTS = {"log": 1, "status": 2, "control": 3}
@@ -31,7 +31,7 @@ SEARCH_PATH = ("usr/local/sbin", "usr/local/bin", "usr/sbin", "usr/bin")
 
 
 class Program(msgspec.Struct, frozen=True, kw_only=True):
-    """A Python program: `argv` follows the interpreter's own options."""
+    """A Python program. `argv` is the part after the interpreter's own options."""
 
     argv: tuple[str, ...]
     env: dict[str, str]
@@ -39,11 +39,11 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """``config.json``, which the start program reads. `argv` follows the interpreter's own options.
+    """The contents of ``config.json``, which the start program reads. `argv` is the part after the interpreter's
+    options.
 
-    The programs `before` run first, one after another.
-
-    `cards` use DHCP; their addresses are reported to the host. `secrets` (name → text) become files.
+    The programs `before` run first, one after another. `cards` use DHCP, and their addresses are reported to the host.
+    `secrets` (name → text) become files.
     """
 
     hostname: str
@@ -61,7 +61,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """The start of a program: `argv` goes to the loader of libc. `managed` programs run under the start program."""
+    """The start of a program. `argv` is for the loader of libc. `managed` programs run under the start program."""
 
     managed: bool
     argv: tuple[str, ...]
@@ -71,9 +71,9 @@ class Start:
 
 
 def plan_start(config: RunConfig) -> Start:
-    """Plan the start of a machine's commands. Several run in one interpreter, as OSv cannot start a second one.
+    """Plan the start of a machine's commands. Several commands share an interpreter, because OSv cannot start another.
 
-    Raises UNSUPPORTED for several that are not all Python programs with the same options.
+    Raises UNSUPPORTED for several commands that are not all Python programs with the same options.
     """
     start, before = read(config.command), []
     for command in config.before:
@@ -82,21 +82,21 @@ def plan_start(config: RunConfig) -> Start:
         if not (one.managed and start.managed):
             raise DrumheadError(
                 ErrorCode.UNSUPPORTED,
-                f"OSv runs several config sets one after another if all are Python programs, and {other.argv[0]} is "
-                "none; start a machine for each",
+                "OSv runs several config sets one after another only if all are Python programs, and "
+                f"{other.argv[0]} is not one; start a machine for each",
             )
         if (one.argv, one.environment) != (start.argv, start.environment):
             raise DrumheadError(
                 ErrorCode.UNSUPPORTED,
-                "OSv runs several config sets in one Python, and these ask for other options of it (python_args, "
-                f"{', '.join(f'{prefix}…' for prefix in BEFORE_START)}); start a machine for each",
+                "OSv runs several config sets in one Python interpreter, but these need different options "
+                f"(python_args, {', '.join(f'{prefix}…' for prefix in BEFORE_START)}); start a machine for each",
             )
         before.append(Program(argv=one.program_argv, env=command.env, cwd=command.cwd))
     return replace(start, before=tuple(before))
 
 
 def read(command: Command) -> Start:
-    """Plan the start of a command. Python without a program (a prompt, --version) starts directly."""
+    """Plan the start of a command. Python without a program (for a prompt or --version) starts directly."""
     if PYTHON.fullmatch(posixpath.basename(command.argv[0])):
         options, argv = split_python(command.argv[1:])
         if argv:
@@ -138,7 +138,7 @@ def split_python(argv: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...
 
 
 def addresses_are_fixed(config: RunConfig) -> bool:
-    """Tell whether all cards have fixed addresses. OSv uses either fixed addresses or DHCP for all cards."""
+    """Return whether all cards have fixed addresses. OSv uses either fixed addresses or DHCP for all cards."""
     return all(card.address for card in config.nics)
 
 
@@ -173,5 +173,5 @@ def config_tree(config: RunConfig, start: Start) -> Tree:
 
 
 def _path(name: str) -> str:
-    """Return the path of a program. A plain name is taken from /usr/bin, as OSv does not search PATH."""
+    """Return the path of a program. A name without a slash is in /usr/bin, because OSv does not search PATH."""
     return name if "/" in name else f"/usr/bin/{name}"

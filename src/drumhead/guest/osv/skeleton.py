@@ -10,8 +10,8 @@ from drumhead.tree import USR_MERGED, Tree, directory, regular, symlink
 CONFIG_MOUNT = "/drumhead"
 """The mount point of the disk with a machine's configuration."""
 RAMFS = ("/tmp", "/run", "/var/tmp", "/var/log")  # noqa: S108 - the guest's
-"""Writable directories, whose contents are lost when the machine ends. The plan adds ``/data`` when no volume is
-mounted there.
+"""Writable directories, whose contents are lost when the machine ends. The plan adds ``/data`` if no volume is mounted
+there.
 """
 FSTAB = "".join(
     f"{kind} {path} {kind} defaults 0 0\n"
@@ -26,7 +26,8 @@ FILES = {
 }
 LINKS = {
     "etc/mnttab": "/proc/mounts",
-    # The root is read-only. The start program writes these; other programs find them on the configuration disk.
+    # The root is read-only. The start program writes these files; for other programs they are on the configuration
+    # disk.
     "etc/hosts": "/run/drumhead/hosts",
     "etc/resolv.conf": "/run/drumhead/resolv.conf",
     "var/run": "/run",
@@ -34,7 +35,7 @@ LINKS = {
 MOUNT_POINTS = ("dev", "proc", "sys", "data", "mnt", "drumhead")
 START_PACKAGE = "drumhead_start"
 START_PLACE = f"usr/lib/python3/dist-packages/{START_PACKAGE}"
-"""A directory on the path of Debian's Python of any version, even in isolated mode (-I)."""
+"""A directory on the module search path of any version of Debian's Python, even in isolated mode (-I)."""
 START_SOURCES = Path(__file__).parent / "start"
 PRELOAD = "/usr/lib/drumhead/files.so"
 PRELOAD_PROGRAM = GuestProgram(
@@ -48,7 +49,7 @@ PRELOAD_PROGRAM = GuestProgram(
 
 
 def skeleton(preload: bytes) -> Tree:
-    """Return a fresh tree, to which the composer adds the application. `preload` is the compiled preload library."""
+    """Return a new tree, to which the composer adds the application. `preload` is the compiled preload library."""
     tree = Tree()
     for name in USR_MERGED:
         tree.add(f"usr/{name}", directory())

@@ -1,1 +1,1 @@
-"""Images for other hosts: bootable disks and OCI artifacts."""
+"""Export images for other hosts: bootable disks, OCI artifacts and container images."""

@@ -1,4 +1,4 @@
-"""Represent an image as an OCI artifact, in a layout on disk (which ``oras`` and ``skopeo`` read) or in a registry."""
+"""Write an image as an OCI artifact, in a layout on disk (which ``oras`` and ``skopeo`` read) or for a registry."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def manifest_of(image: Image) -> tuple[Manifest, bytes]:
 
 
 def write_layout(home: Home, image: Image, folder: Path) -> str:
-    """Write an OCI image layout into `folder` and return the manifest's digest. Blocks."""
+    """Write an OCI image layout into `folder` and return the manifest's digest. This blocks the calling thread."""
     manifest, record = manifest_of(image)
     encoded = msgspec.json.encode(manifest)
     top = describe(encoded, MANIFEST_TYPE)

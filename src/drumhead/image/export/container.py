@@ -1,7 +1,7 @@
 """Write an image as container images, in an OCI layout that podman, skopeo and docker read.
 
-The kernel and the init are left out; every layer becomes a tar. Each service is an image of its own in the layout and
-shares the layers with the others: a runtime has no config sets, so the command belongs to the image.
+The kernel and the init are left out; every layer becomes a tar. Container runtimes know no config sets, so each service
+is a separate image of the layout with its own command. These images share their layers.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from drumhead.records import Command, Image, Layer
 
 DEFAULT_ENV = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/", "LANG": "C.UTF-8"}
-"""What the guest's init gives every command."""
+"""The variables that the guest's init gives to every command."""
 WHITEOUT = ".wh."
-"""Names that start so mean a deletion in a container's layer."""
+"""The prefix of names that mark a deletion in a container's layer."""
 SECOND = 1_000_000_000
 ASK_BY_PYTHON = """\
 import socket
@@ -53,12 +53,12 @@ PROBES = {
     "usr/bin/node": ("/usr/bin/node", "-e", ASK_BY_NODE),
     "usr/bin/wget": ("/usr/bin/wget", "-q", "-T", "5", "-O", "/dev/null", "http://127.0.0.1:{port}{path}"),
 }
-"""Programs of an image that can ask a service for its health, by path."""
+"""Health checks by the path of a program that can run them, if the image has it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Health:
-    """When a service is healthy: a GET of `path` on its `port` answers 2xx."""
+    """A health check: a service is healthy if a GET of `path` on its `port` answers 2xx."""
 
     port: int
     path: str
@@ -76,15 +76,16 @@ class Service:
 
 
 def write_container(home: Home, image: Image, services: Sequence[Service], user: str, out: Path) -> list[str]:
-    """Write an OCI layout with an image for each service into the directory `out`; return notices. Blocks.
+    """Write an OCI layout with an image for each service into the directory `out`, and return notices.
 
-    `user` is ``UID:GID``; the volumes of all services are directories of theirs in every image. Raises UNSUPPORTED (an
-    image for OSv, a file that no layer can hold), USAGE (no services), HOST_TOOL, NOT_FOUND.
+    `user` is ``UID:GID``; every image has the volumes of all services as directories of this user. This blocks the
+    calling thread. Raises UNSUPPORTED (an image for OSv, a file that no layer can hold), USAGE (no services),
+    HOST_TOOL, NOT_FOUND.
     """
     if image.guest != "linux":
         raise DrumheadError(
             ErrorCode.UNSUPPORTED,
-            f"{image.name} is composed for {image.guest}; containers run Linux programs: compose it with --guest linux",
+            f"{image.name} was composed for {image.guest}; compose it with --guest linux for containers",
         )
     if not services:
         raise DrumheadError(
@@ -107,12 +108,14 @@ def write_container(home: Home, image: Image, services: Sequence[Service], user:
 def _write_index(
     image: Image, services: Sequence[Service], user: str, layers: list[LayoutBlob], paths: set[str], out: Path
 ) -> list[str]:
-    """Write the configuration and the manifest of each service, and the index over them; return notices."""
+    """Write the configuration and the manifest of each service and the index, and return notices."""
     notices, manifests = [], []
     for service in services:
         probe = next((words for path, words in PROBES.items() if path in paths), ())
         if service.health and not probe:
-            notices.append(f"{service.name} has no health check: the image has no Python, Node.js or wget to ask with")
+            notices.append(
+                f"{service.name} has no health check, because the image has no Python, Node.js or wget to run it"
+            )
         config = put(out, encode(_config(image, service, user, layers, probe)))
         manifest = put(out, encode(manifest_of(config, layers, _annotations(image))))
         manifests.append(entry(manifest, service.name))
@@ -137,7 +140,7 @@ def _config(
     if service.volumes:
         config["Volumes"] = {path: {} for path in service.volumes}
     if service.health and probe:
-        # Not in OCI's own list of fields: Docker reads it, and so does podman from an image in Docker's format.
+        # OCI does not define this field. Docker reads it, and so does podman from an image in Docker's format.
         ask = [
             word.replace("{port}", str(service.health.port)).replace("{path}", service.health.path) for word in probe
         ]
@@ -169,7 +172,8 @@ def _write_layer(file: Path, layer: Layer, out: Path, paths: set[str]) -> Layout
             name = path.relative_to(root).as_posix()
             if path.name.startswith(WHITEOUT):
                 raise DrumheadError(
-                    ErrorCode.UNSUPPORTED, f"/{name} cannot be in a container: {WHITEOUT} means a deletion there"
+                    ErrorCode.UNSUPPORTED,
+                    f"/{name} cannot be in a container, where names with {WHITEOUT} mark deletions",
                 )
             paths.add(name)
             writer.add(path, name, owner=owners.get(name, (0, 0)))
@@ -177,7 +181,7 @@ def _write_layer(file: Path, layer: Layer, out: Path, paths: set[str]) -> Layout
 
 
 def _write_mount_points(volumes: list[str], user: str, out: Path) -> LayoutBlob:
-    """Write a layer with a directory of `user` for each volume; a runtime gives a new volume its owner and mode."""
+    """Write a layer with a directory of `user` for each volume. A runtime copies its owner and mode to a new volume."""
     uid, _, gid = user.partition(":")
     with LayerWriter(out) as writer:
         for volume in volumes:

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from drumhead.records import Image
 
 OWNER = 107
-"""The user qemu of KubeVirt, who reads the disk."""
+"""KubeVirt's user qemu, which reads the disk."""
 
 
 def write_container_disk(image: Image, disk: Path, out: Path) -> None:
-    """Write an OCI layout with the qcow2 file `disk` of `image` into the directory `out`. Blocks."""
+    """Write an OCI layout with the qcow2 file `disk` of `image` into the directory `out`. This blocks the thread."""
     out.mkdir(parents=True)
     with LayerWriter(out) as writer:
         writer.add_directory("disk", OWNER, OWNER)

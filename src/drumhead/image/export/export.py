@@ -33,10 +33,10 @@ ExportFormat = Literal["qcow2", "raw", "oci", "containerdisk"]
 
 
 def export_image(home: Home, name: str, form: ExportFormat, out: Path, guest: str = "") -> None:
-    """Write the image `name` to `out`: a bootable disk (a file), or an OCI layout (a directory) with the image's own
-    blobs or with such a disk. Blocks.
+    """Write the image `name` to `out` in the format `form`. This blocks the calling thread.
 
-    Raises NOT_FOUND, CONFLICT (`out` exists), HOST_TOOL, UNSUPPORTED (OSv without its boot image).
+    A bootable disk is a file. An OCI layout, with the image's blobs or with such a disk, is a directory. Raises
+    NOT_FOUND, CONFLICT (`out` exists), HOST_TOOL, UNSUPPORTED (OSv without its boot image).
     """
     _refuse_existing(out)
     image = ImageStore(home).find(name, guest)
@@ -57,9 +57,9 @@ def export_image(home: Home, name: str, form: ExportFormat, out: Path, guest: st
 
 
 def export_container(home: Home, image: Image, services: Sequence[Service], user: str, out: Path) -> list[str]:
-    """Write `image` as container images into the directory `out`, whole or not at all. Return notices. Blocks.
+    """Write `image` as container images into the directory `out`, and return notices. This blocks the calling thread.
 
-    Raises CONFLICT (`out` exists), and what ``write_container`` raises.
+    `out` appears only when it is complete. Raises CONFLICT (`out` exists), and the errors of ``write_container``.
     """
     _refuse_existing(out)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -72,7 +72,7 @@ def export_container(home: Home, image: Image, services: Sequence[Service], user
 
 def _refuse_existing(out: Path) -> None:
     if out.exists():
-        raise DrumheadError(ErrorCode.CONFLICT, f"{out} is there already; choose another name or delete it first")
+        raise DrumheadError(ErrorCode.CONFLICT, f"{out} already exists; choose another name or delete it first")
 
 
 def _write_disk(home: Home, image: Image, out: Path) -> None:
@@ -99,7 +99,7 @@ def _write_osv(image: Image, files: ImageFiles, kernel: Tree, out: Path) -> None
     if image.default not in image.commands:
         raise DrumheadError(
             ErrorCode.USAGE,
-            f"{image.name} has no default command, and OSv starts one only: compose it with --run CONFIG_SET",
+            f"{image.name} has no default command, and OSv can start only that; compose it with --run CONFIG_SET",
         )
     cmdline, config = exported_start(image.commands[image.default], hostname="drumhead")
     write_osv_raw(files, kernel[BOOT_IMAGE].read(), cmdline, config, out)

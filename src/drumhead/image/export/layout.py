@@ -35,11 +35,11 @@ class LayoutBlob:
     digest: str
     size: int
     diff_id: str = ""
-    """The digest of the layer's tar, uncompressed."""
+    """The digest of the layer's uncompressed tar."""
 
 
 def config_of(layers: Sequence[LayoutBlob], config: Mapping[str, object]) -> dict[str, object]:
-    """Return the configuration of an image; `config` is what a runtime does with it."""
+    """Return the configuration of an image. `config` holds the settings for the container runtime."""
     return {
         "created": CREATED,
         "architecture": "amd64",
@@ -61,7 +61,7 @@ def manifest_of(config: LayoutBlob, layers: Sequence[LayoutBlob], annotations: M
 
 
 def entry(manifest: LayoutBlob, name: str) -> dict[str, object]:
-    """Return what the index says of an image: its manifest, and its reference `name`."""
+    """Return the entry of an image in the index: its manifest and its reference `name`."""
     return {
         **_descriptor(manifest, MANIFEST_TYPE),
         "platform": {"architecture": "amd64", "os": "linux"},
@@ -70,7 +70,7 @@ def entry(manifest: LayoutBlob, name: str) -> dict[str, object]:
 
 
 def write_index(out: Path, manifests: Sequence[Mapping[str, object]]) -> None:
-    """Complete the layout in `out` with its index. Blocks."""
+    """Complete the layout in `out` with its index. This blocks the calling thread."""
     index = {"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": manifests}
     for name, document in (("index.json", index), ("oci-layout", {"imageLayoutVersion": "1.0.0"})):
         with replacing(out / name) as temporary:
@@ -78,12 +78,12 @@ def write_index(out: Path, manifests: Sequence[Mapping[str, object]]) -> None:
 
 
 def encode(document: object) -> bytes:
-    """Return a document as JSON, always the same."""
+    """Return a document as canonical JSON."""
     return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
 
 
 def put(out: Path, contents: bytes) -> LayoutBlob:
-    """Write a blob into the layout. Blocks."""
+    """Write a blob into the layout. This blocks the calling thread."""
     digest = hashlib.sha256(contents).hexdigest()
     with replacing(out / "blobs" / "sha256" / digest) as temporary:
         temporary.write_bytes(contents)
@@ -95,7 +95,7 @@ def _descriptor(blob: LayoutBlob, media_type: str) -> dict[str, object]:
 
 
 class LayerWriter:
-    """Writes a tar through gzip into the layout's blobs. There are no times."""
+    """A writer of a gzip-compressed tar without times into the layout's blobs."""
 
     def __init__(self, out: Path) -> None:
         self._out = out
@@ -114,7 +114,7 @@ class LayerWriter:
         self._path.unlink(missing_ok=True)
 
     def add(self, path: Path, name: str, *, owner: tuple[int, int] = (0, 0)) -> None:
-        """Add one file, directory or symbolic link. `owner` is the numbers of its user and of its group."""
+        """Add one file, directory or symbolic link. `owner` is the number of its user and that of its group."""
         facts = path.lstat()
         info = tarfile.TarInfo(name)
         info.uid, info.gid = owner
@@ -131,7 +131,7 @@ class LayerWriter:
                 self._tar.addfile(info, contents)
 
     def add_directory(self, name: str, uid: int, gid: int) -> None:
-        """Add a private directory of a user."""
+        """Add a directory that only its user can access."""
         info = tarfile.TarInfo(name)
         info.type, info.mode, info.uid, info.gid = tarfile.DIRTYPE, 0o700, uid, gid
         self._tar.addfile(info)
@@ -152,7 +152,7 @@ class LayerWriter:
 
 
 class _Hashing:
-    """Passes what is written on, and hashes it."""
+    """A stream that hashes data and passes it on."""
 
     def __init__(self, out: gzip.GzipFile) -> None:
         self._out = out

@@ -1,7 +1,7 @@
 """Write an image as a disk that boots by BIOS (syslinux) and UEFI (systemd-boot), without root or loop devices.
 
-GPT: a boot partition (FAT) with both loaders, Debian's kernel and the initrd, then one partition for each layer, named
-``layer-0`` and so on. The guest finds its layers by those names, and its command in /etc/drumhead/run.json.
+The GPT has a boot partition (FAT) with both loaders, Debian's kernel and the initrd, and one partition for each layer,
+named ``layer-0`` and so on. The guest finds its layers by those names, and its command in /etc/drumhead/run.json.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 SECTOR = 512
 ALIGN = 2048
-"""Sectors; partitions start at whole mebibytes."""
+"""The alignment of partitions in sectors; they start at whole mebibytes."""
 BOOT_TYPE = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
 LAYER_TYPE = "0FC63DAF-8483-4772-8E79-3D69D8477DE4"
 BIOS_CODE = Path("/usr/lib/syslinux/mbr/gptmbr.bin")
@@ -35,14 +35,15 @@ FIXED_TIME = "315532800"
 
 
 def write_raw(image: Image, files: ImageFiles, bzimage: bytes, cmdline: str, out: Path) -> None:
-    """Write a raw disk to `out`.
+    """Write a raw disk to `out`. This blocks the calling thread.
 
-    `bzimage` is the kernel in the form that boot loaders start. Blocks. Raises HOST_TOOL.
+    `bzimage` is the kernel in the format that boot loaders start. Raises HOST_TOOL.
     """
     for loader, package in LOADERS.items():
         if not loader.is_file():
             raise DrumheadError(
-                ErrorCode.HOST_TOOL, f"{loader} is not on this host; install it (Debian: apt-get install {package})"
+                ErrorCode.HOST_TOOL,
+                f"{loader} is not installed on this host; install it (Debian: apt-get install {package})",
             )
     with tempfile.TemporaryDirectory(dir=out.parent) as scratch, replacing(out) as temporary:
         boot = Path(scratch) / "boot.img"
@@ -61,7 +62,7 @@ def write_raw(image: Image, files: ImageFiles, bzimage: bytes, cmdline: str, out
 
 
 def write_qcow2(raw: Path, out: Path) -> None:
-    """Convert `raw` into a compressed qcow2 file at `out`. Blocks."""
+    """Convert `raw` into a compressed qcow2 file at `out`. This blocks the calling thread."""
     with replacing(out) as temporary:
         host.run(["qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", raw, temporary])
 

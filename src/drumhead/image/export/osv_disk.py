@@ -1,7 +1,7 @@
 """Write an OSv image as a disk that boots by BIOS, from a boot image that the user provides.
 
-Sector 0 is OSv's boot sector and the partition table, the command line follows, the compressed kernel is at 64 KiB, the
-root file system at the next 2 MiB (second partition) and the configuration after it (third).
+Sector 0 holds OSv's boot sector and the partition table. The command line follows. The compressed kernel is at 64 KiB,
+the root file system (second partition) at the next multiple of 2 MiB and the configuration (third partition) after it.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ ALIGN = 2 << 20
 
 
 def write_osv_raw(files: ImageFiles, boot_image: bytes, cmdline: str, config: Tree, out: Path) -> None:
-    """Write a raw disk to `out`.
+    """Write a raw disk to `out`. This blocks the calling thread.
 
-    `boot_image` is OSv's loader.img. Blocks. Raises UNSUPPORTED for too long a command line.
+    `boot_image` is OSv's loader.img. Raises UNSUPPORTED if the command line is too long.
     """
     line = cmdline.encode() + b"\0"
     room = COMMAND_LINE_SECTORS * BLOCK

@@ -1,1 +1,1 @@
-"""The layers of an image: planned, built and stored."""
+"""Plan, build and store the layers of an image."""

@@ -1,4 +1,4 @@
-"""Build the layers of a plan: read, compile and pack what the layer store does not have. Everything here blocks."""
+"""Build the planned layers that the layer store does not have. All functions here block the calling thread."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class LayerStack:
-    """The layers of an image while it is composed. `missing` are libraries that no layer has."""
+    """The layers of an image that is being composed. `missing` are libraries that no layer has."""
 
     layers: list[StoredLayer]
     application: Tree
@@ -63,7 +63,7 @@ class LayerStack:
 
 
 class LayerBuilder:
-    """Builds layers into one layer store. A package is unpacked at most once."""
+    """A builder of layers for one layer store. It unpacks each package at most once."""
 
     def __init__(self, home: Home, packages: PackageStore, layers: LayerStore) -> None:
         self._home = home
@@ -72,7 +72,7 @@ class LayerBuilder:
         self._trees: dict[str, Tree] = {}
 
     def build(self, project: Project, inputs: ComposeInputs, *, trust: bool) -> LayerStack:
-        """Build every layer except that of missing libraries, which the result lists.
+        """Build every layer except that of the missing libraries, which the result lists.
 
         With `trust`, project files whose size and times have not changed are not read again.
         """
@@ -100,7 +100,7 @@ class LayerBuilder:
         return stack
 
     def project_tree(self, project: Project, python: Package | None, node: Package | None) -> tuple[Tree, list[str]]:
-        """Return everything that a project adds to its packages in one tree, and notices."""
+        """Return a tree of everything that a project adds to its packages, and notices."""
         scanned = Scan(project, self._home.cache, trust=False).tree()
         files = apply_permissions(scanned, project.package.permissions, find_guest("linux").skeleton(b""))
         node_lock = self._node_lock(project, split_project(files)[0], node)
@@ -108,14 +108,14 @@ class LayerBuilder:
             files.update(self._files(plan_modules(node_lock)))
         lock = read_lock(project, self._home.cache) if python else None
         whole = self._install(lock, python) if lock and python else Tree()
-        for name in USR_MERGED:  # a guest's links, through which a project's /bin goes
+        for name in USR_MERGED:  # the guest's links, so that files in a project's /bin are placed in /usr/bin
             whole.add(name, symlink(f"usr/{name}"))
         whole.update(self._with_bytecode(files, python) if python else files)
         merged = whole.filter(lambda path: path not in USR_MERGED)
         return merged, [*([lock.notice] if lock and lock.notice else []), *(node_lock.notices if node_lock else ())]
 
     def _node_lock(self, project: Project, modules: Tree, node: Package | None) -> NodeLock | None:
-        """Return the lock that node_modules is installed from; None when the project brings it, or has no lock.
+        """Return the lock to install node_modules from, or None if the project has node_modules or has no lock.
 
         Raises UNSUPPORTED for native modules of the project that were built for another version of Node.js.
         """
@@ -135,7 +135,7 @@ class LayerBuilder:
     def _build(self, planned: PlannedLayer) -> StoredLayer:
         packed = planned.packed
         if isinstance(planned.source, PackageFiles) and self._layers.filesystem == "squashfs" and not packed:
-            # A package from an older store: pack it now, once for everybody.
+            # A package from an older store: pack it now, once for all images.
             packed = self._packages.pack(planned.source.package).layer("squashfs")
         return self._layers.from_key(planned.kind, planned.name, planned.key, lambda: self._files(planned), packed)
 

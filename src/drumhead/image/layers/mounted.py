@@ -1,7 +1,7 @@
-"""What machines mount instead of a compressed layer: the same tree without compression, in the cache.
+"""Keep uncompressed copies of layers in the cache, which machines mount instead of the compressed layers.
 
-It is written when a layer is made, because the tree is available then. A layer that came from elsewhere, or whose
-copy is gone, is mounted as it is stored.
+A copy is written when its layer is made, because the tree is available then. A layer that came from elsewhere, or whose
+copy was deleted, is mounted as it is stored.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from drumhead.tree import Tree
 
 VERSION = 1
-"""Increased when the same tree should give other bytes: a snapshot must find the bytes again that it has seen."""
+"""Increase this if the same tree gives other bytes, because a snapshot must find the bytes that it was taken with."""
 
 
 def mounted_path(home: Home, digest: str) -> Path:
-    """Return the path of what is mounted for the layer `digest`, whether it exists or not."""
+    """Return the path of the copy of the layer `digest`, which need not exist."""
     return home.cache / "mounted" / f"{digest}-{VERSION}.erofs"
 
 
 def write_mounted(home: Home, digest: str, tree: Tree) -> None:
-    """Write what is mounted for the layer `digest`, which was made from `tree`. Blocks."""
+    """Write the copy of the layer `digest`, which was made from `tree`. This blocks the calling thread."""
     path = mounted_path(home, digest)
     if not path.is_file():
         with replacing(path) as temporary:
@@ -35,7 +35,7 @@ def write_mounted(home: Home, digest: str, tree: Tree) -> None:
 
 
 def sweep_mounted(home: Home, keep: set[str]) -> int:
-    """Remove what is mounted for layers that are not in `keep`. Return the bytes freed."""
+    """Remove the copies of layers that are not in `keep`. Return the number of bytes freed."""
     freed = 0
     for path in (home.cache / "mounted").glob("*.erofs"):
         if path.name.partition("-")[0] not in keep or path != mounted_path(home, path.name.partition("-")[0]):

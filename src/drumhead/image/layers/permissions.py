@@ -1,4 +1,4 @@
-"""Give the files of a project the owners and modes that its manifest says."""
+"""Apply the owners and modes in a project's manifest to its files."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ PASSWD, GROUP = "etc/passwd", "etc/group"
 
 
 def check_permissions(permissions: Sequence[Permission], filesystem: Filesystem) -> None:
-    """Refuse permissions that a file system cannot hold. Raises UNSUPPORTED with the place in the manifest."""
+    """Check that a file system can store the permissions. Raises UNSUPPORTED with the line of the manifest."""
     for permission in permissions:
         owned = permission.owner or permission.group
         if filesystem == "rofs":
             what = "owners" if owned else "modes"
             raise DrumheadError(
                 ErrorCode.UNSUPPORTED,
-                f"{permission.place}: OSv's file system holds no {what}, so it cannot give {permission.path} what the "
-                "manifest says; remove its permissions, or compose with --guest linux",
+                f"{permission.place}: OSv's file system stores no {what}; remove the permissions of "
+                f"{permission.path}, or compose with --guest linux",
             )
         if filesystem == "erofs" and owned:
             raise DrumheadError(
@@ -38,10 +38,10 @@ def check_permissions(permissions: Sequence[Permission], filesystem: Filesystem)
 
 
 def apply_permissions(files: Tree, permissions: Sequence[Permission], base: Tree) -> Tree:
-    """Return the project's `files` with their owners and modes. Later permissions go over earlier ones.
+    """Return the project's `files` with their owners and modes. Later permissions override earlier ones.
 
-    Names of accounts are those of /etc/passwd and /etc/group of the project, or else of `base`. Raises MANIFEST for a
-    name that is not there, and for a path that matches no file.
+    Names of accounts are looked up in /etc/passwd and /etc/group of the project, or else of `base`. Raises MANIFEST for
+    an unknown name and for a path that matches no file.
     """
     result = Tree()
     result.update(files)
@@ -54,8 +54,8 @@ def apply_permissions(files: Tree, permissions: Sequence[Permission], base: Tree
         if not named:
             raise DrumheadError(
                 ErrorCode.MANIFEST,
-                f"{permission.place}: no file of the project is {permission.path} in the image; "
-                "a slash at the end of a directory's path makes an empty one",
+                f"{permission.place}: {permission.path} matches no file of the project; "
+                "add a slash at the end of the path to create an empty directory",
             )
         for path, entry in named:
             if permission.path.endswith("/") and entry.kind != "directory":
@@ -65,7 +65,7 @@ def apply_permissions(files: Tree, permissions: Sequence[Permission], base: Tree
 
 
 def _change(permission: Permission, files: Tree, base: Tree) -> Callable[[Entry], Entry]:
-    """Return what a permission does with an entry."""
+    """Return a function that applies a permission to an entry."""
     uid, gid = _owner(permission, files, base)
 
     def change(entry: Entry) -> Entry:
@@ -73,14 +73,14 @@ def _change(permission: Permission, files: Tree, base: Tree) -> Callable[[Entry]
         if permission.mode is not None and entry.kind != "symlink":
             mode = permission.mode
             if permission.pattern and entry.kind == "directory":
-                mode |= (mode & 0o444) >> 2  # who may read a directory may search it
+                mode |= (mode & 0o444) >> 2  # whoever may read a directory may also search it
         return replace(entry, mode=mode, uid=entry.uid if uid is None else uid, gid=entry.gid if gid is None else gid)
 
     return change
 
 
 def _owner(permission: Permission, files: Tree, base: Tree) -> tuple[int | None, int | None]:
-    """Return the numbers of user and group; None for what does not change."""
+    """Return the numbers of the user and the group, or None for one that does not change."""
     uid = gid = None
     if permission.owner.isdigit():
         uid = gid = int(permission.owner)
@@ -104,6 +104,6 @@ def _find(permission: Permission, name: str, file: str, files: Tree, base: Tree)
             return fields
     raise DrumheadError(
         ErrorCode.MANIFEST,
-        f"{permission.place}: /{file} of the image has no {name}; give the number, or put {file} with {name} into the "
+        f"{permission.place}: /{file} of the image has no {name}; give the number, or add a {file} with {name} to the "
         "project",
     )

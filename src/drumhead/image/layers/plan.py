@@ -1,4 +1,4 @@
-"""Plan an image's layers: which there are, in which order, and what determines each. Nothing here touches the host."""
+"""Plan an image's layers: their order, and the key that determines each. Nothing here touches the host."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 RUN_FILE = "etc/drumhead/run.json"
 DEPENDENCY_RULES = 2
-"""Increased when the same lock file should produce other files."""
+"""Increase this if the same lock file should produce other files."""
 NODE_RULES = 1
-"""Increased when the same package-lock.json should produce other files."""
+"""Increase this if the same package-lock.json should produce other files."""
 NODE_MODULES = "node_modules"
 ORDER: dict[LayerKind, int] = {"package": 0, "libraries": 1, "python": 2, "node": 3, "application": 4, "root": 5}
 
@@ -53,7 +53,7 @@ class Dependencies:
 
 @dataclass(frozen=True, kw_only=True)
 class NodeModules:
-    """What npm installs from the lock of a project."""
+    """The packages that npm installs from the lock of a project."""
 
     lock: NodeLock
 
@@ -68,7 +68,7 @@ class Libraries:
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedLayer:
-    """A layer whose tree follows from `key`, so that it is built once. `packed` is the layer somebody else built."""
+    """A layer whose tree is determined by `key`, so it is built once. `packed` is the layer if it is already packed."""
 
     kind: LayerKind
     name: str
@@ -107,7 +107,7 @@ def plan_layers(inputs: ComposeInputs, lock: Lock | None) -> list[PlannedLayer]:
 
 
 def plan_libraries(pool: Package, files: dict[str, str]) -> PlannedLayer:
-    """Plan the layer of the libraries that the other layers need and do not have."""
+    """Plan the layer of libraries that the other layers need and do not have."""
     return PlannedLayer(
         kind="libraries",
         name="libraries",
@@ -135,9 +135,9 @@ def split_project(files: Tree) -> tuple[Tree, Tree]:
 def application_tree(
     skeleton: Tree, files: Tree, covered: Container[str], commands: dict[str, Command], default: str
 ) -> Tree:
-    """Put the project's files and its commands over the guest's skeleton.
+    """Return the guest's skeleton with the project's files and commands over it.
 
-    Files of the skeleton that the layers below already have (`covered`) are left out.
+    Files of the skeleton that lower layers already have (`covered`) are left out.
     """
     tree = skeleton.filter(lambda path: skeleton[path].kind != "file" or path not in covered)
     tree.update(files)

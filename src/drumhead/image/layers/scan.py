@@ -1,4 +1,4 @@
-"""Read a project's files into a tree. Files that have not changed since the last time are not read again."""
+"""Read a project's files into a tree. Files that have not changed since the last scan are not read again."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Scan:
         self._seen: dict[str, Stamp] = {}
 
     def tree(self) -> Tree:
-        """Return the project's files as its image shows them. Raises UNSUPPORTED for sockets, pipes and devices."""
+        """Return the project's files at their paths in the image. Raises UNSUPPORTED for sockets, pipes and devices."""
         tree = Tree()
         for place, source in (self._project.package.files or {"/": "."}).items():
             self._add(tree, place.strip("/"), posixpath.normpath(source))
@@ -85,7 +85,7 @@ class Scan:
 
 
 def _check_text(path: Path, text: str) -> None:
-    """Refuse a name or a link target that is not UTF-8, as records are JSON. Raises UNSUPPORTED."""
+    """Refuse a name or a link target that is not UTF-8, because records are JSON. Raises UNSUPPORTED."""
     if not text.isascii() and any("\udc80" <= character <= "\udcff" for character in text):
         raise DrumheadError(
             ErrorCode.UNSUPPORTED, f"{str(path)!a}: its name or target is not UTF-8; rename or ignore it"

@@ -1,4 +1,4 @@
-"""Store layers: trees written as file systems into the blob store, found again by what they were made from."""
+"""Store layers: trees that are written as file systems into the blob store and looked up by their inputs."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ if TYPE_CHECKING:
     from drumhead.report import Report
 
 LEVEL = 14
-"""Takes a third of the time of level 19 for 0.9 % more bytes, as somebody waits for it. (Level 13 takes two thirds of
-that time and gives 5 % more bytes than 19.) Packages are packed at 19, once for everybody.
+"""Level 14 takes a third of the time of level 19 and gives 0.9 % more bytes. (Level 13 takes two thirds of the time of
+level 14 and gives 5 % more bytes than level 19.) Packages are packed once, at a higher level (``package.store``).
 """
 APPLICATION_LEVEL = 5
 """The application changes often, so it is packed fast: level 9 gives 2.5 % fewer bytes and takes 50 % longer."""
 PACKING: dict[Filesystem, int] = {"squashfs": 2, "erofs": 1, "rofs": 1}
-"""Increased when the same tree should give other bytes (another level or block size); older layers are built again."""
+"""Increase this if the same tree should give other bytes (another level or block size), to rebuild older layers."""
 KEPT_SECONDS = 14 * 24 * 3600.0
-"""How long after its last use a layer with a key is kept for the next image."""
+"""Seconds after its last use for which a layer with a key is kept for the next image."""
 
 
 class LayerRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """cache/layers/SOURCE.json: what is known about a tree without reading it."""
+    """The record of a tree (cache/layers/SOURCE.json), which saves reading the tree again."""
 
     source: str
     files: int
@@ -55,12 +55,12 @@ class LayerRecord(msgspec.Struct, frozen=True, kw_only=True):
     blobs: dict[str, Blob] = {}
     """The tree's layers by file system and packing (``squashfs 2``)."""
     findings: dict[str, tuple[Finding, ...]] = {}
-    """What a guest cannot run in the tree, by guest and version of its rules (``linux 1``)."""
+    """Files that a guest cannot run, by guest and version of its rules (``linux 1``)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoredLayer:
-    """A layer and what is known about its tree. `reused` tells that it did not have to be built."""
+    """A layer and the record of its tree. `reused` means that it did not have to be built."""
 
     layer: Layer
     record: LayerRecord
@@ -84,9 +84,10 @@ class LayerStore:
     def from_key(
         self, kind: LayerKind, name: str, key: str, make: Callable[[], Tree], packed: PackedLayer | None = None
     ) -> StoredLayer:
-        """Return the layer of the tree that `key` determines. `make` returns the tree; it is called for a new layer.
+        """Return the layer of the tree that `key` determines. `make` returns the tree and is called only for a new
+        layer.
 
-        `packed` is the tree's layer if somebody else has packed it. Raises UNVERIFIED when it belongs to another tree.
+        `packed` is the tree's layer if it is already packed. Raises UNVERIFIED if it belongs to another tree.
         """
         digest = hashlib.sha256(f"{kind}\0{key}".encode()).hexdigest()
         file = self._home.cache / "layers" / f"{digest}.key"
@@ -101,7 +102,7 @@ class LayerStore:
         return replace(built, reused=False)
 
     def from_tree(self, kind: LayerKind, name: str, tree: Tree, packed: PackedLayer | None = None) -> StoredLayer:
-        """Return the layer of `tree`, writing it unless an equal tree was written before."""
+        """Return the layer of `tree`. Write it unless an equal tree was written before."""
         source = tree.digest()
         reused = self.record(source) is not None
         if packed and packed.source != source:
@@ -124,7 +125,7 @@ class LayerStore:
         return self._layer("root", "root", record)
 
     def record(self, source: str) -> LayerRecord | None:
-        """Return what is known about the tree with this digest, even if its layer is no longer stored."""
+        """Return the record of the tree with this digest, even if its layer is no longer stored."""
         return read_cached(self._home.cache / "layers" / f"{source}.json", LayerRecord)
 
     def _known(self, source: str, packed: PackedLayer | None = None) -> LayerRecord | None:
@@ -138,12 +139,12 @@ class LayerStore:
         return record if not self._rules or self._rules in record.findings else None
 
     def _stored(self, record: LayerRecord | None) -> Blob | None:
-        """Return the stored layer of a tree. It may not have been checked for this guest yet."""
+        """Return the stored layer of a tree, which may not have been checked for this guest yet."""
         blob = record.blobs.get(self._packing) if record else None
         return blob if blob and self._blobs.path(blob.digest).is_file() else None
 
     def findings(self, record: LayerRecord) -> tuple[Finding, ...]:
-        """Return what the guest cannot run in a layer."""
+        """Return the findings about files in a layer that the guest cannot run."""
         return record.findings.get(self._rules, ())
 
     def _write(self, kind: LayerKind, name: str, tree: Tree) -> Blob:
@@ -192,7 +193,9 @@ class LayerStore:
 
 
 def kept_blobs(home: Home) -> set[str]:
-    """Return blobs that the next image may need although no image names them: kernels and layers with a key."""
+    """Return recently used blobs that the next image may need although no image names them: kernels and keyed
+    layers.
+    """
     since = time.time() - KEPT_SECONDS
 
     def recent(pattern: str) -> list[Path]:
@@ -209,7 +212,7 @@ def kept_blobs(home: Home) -> set[str]:
 def write_layer(
     tree: Tree, path: Path, filesystem: Filesystem, level: int, written: Callable[[int], None] | None = None
 ) -> None:
-    """Write `tree` as a file system. `written` receives the number of files written so far. Raises HOST_TOOL."""
+    """Write `tree` as a file system. `written` is called with the number of files written so far. Raises HOST_TOOL."""
     match filesystem:
         case "squashfs":
             write_squashfs(tree, path, level=level, written=written)

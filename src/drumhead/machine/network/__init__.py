@@ -1,1 +1,1 @@
-"""Networks of machines: the private one between them, and those of the host."""
+"""Networks of machines: the private network between them, and networks of the host."""

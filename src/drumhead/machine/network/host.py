@@ -1,4 +1,4 @@
-"""Attach cards to the host's own networks (bridge, tap, vhost), with a helpful error for what the host lacks.
+"""Attach cards to networks of the host (bridge, tap, vhost), with a helpful error for anything that the host lacks.
 
 No tap outlives its machine: QEMU's bridge helper creates it for the process, and the kernel removes it afterwards.
 """
@@ -25,7 +25,8 @@ HostNetwork = Literal["bridge", "tap", "vhost"]
 
 def host_lacks(mode: HostNetwork, reason: str) -> DrumheadError:
     return DrumheadError(
-        ErrorCode.UNSUPPORTED, f"-n {mode} does not work on this host: {reason}. Without -n, none of this is needed"
+        ErrorCode.UNSUPPORTED,
+        f"-n {mode} does not work on this host: {reason}. The default network (without -n) needs none of this",
     )
 
 
@@ -61,7 +62,9 @@ def _find_tap(device: str) -> str:
 
 
 def _has_carrier(name: str) -> bool:
-    """Tell whether a program has a tap device open. One that is down has no carrier to read, so it may be free."""
+    """Return whether a program has a tap device open. A device that is down has no carrier to read and counts as
+    free.
+    """
     try:
         return (INTERFACES / name / "carrier").read_text().strip() == "1"
     except OSError:

@@ -1,6 +1,6 @@
 """Put a program on a private network: ``python -m drumhead.machine.network.namespace SOCKET SETTINGS``.
 
-``shell`` starts this with one end of a socket pair. It enters a user, a network and a mount namespace of its own,
+``shell`` starts this module with one end of a socket pair. The process enters new user, network and mount namespaces,
 creates a tap device there, sends its descriptor through the socket, and becomes the program. It needs no root.
 Sources: user_namespaces(7), the kernel's Documentation/networking/tuntap, netdevice(7).
 """
@@ -29,13 +29,13 @@ SIOCSIFADDR, SIOCSIFNETMASK, SIOCSIFHWADDR, SIOCSIFFLAGS = 0x8916, 0x891C, 0x892
 IFF_UP, ARPHRD_ETHER = 1, 1
 IFA_F_TENTATIVE = 0x40
 USABLE_TIME = 5.0
-"""Seconds in which a new IPv6 address is usable; the kernel takes milliseconds, and longer on a busy host."""
+"""Seconds to wait until a new IPv6 address is usable. The kernel takes milliseconds, but longer on a busy host."""
 CARD = "eth0"
 TUN = "/dev/net/tun"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What the program gets: its card's MAC and address, a file of names to see as /etc/hosts, and its argv."""
+    """The MAC and addresses of the program's card, the file that it sees as /etc/hosts, and its argv."""
 
     mac: str
     address: str
@@ -46,7 +46,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NotPermittedError(Exception):
-    """Something that this host does not let the user do; the message says what to do."""
+    """An operation that this host does not permit. The message says what to do."""
 
 
 def main() -> NoReturn:
@@ -80,12 +80,12 @@ def enter() -> None:
         Path("/proc/self/setgroups").write_text("deny")
         Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
         Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
-    except OSError as error:  # Linux wants CAP_SETFCAP of root for a namespace in which it is root again
+    except OSError as error:  # Linux requires CAP_SETFCAP of a root user that stays root in the namespace
         raise NotPermittedError(f"this host does not let user {user} keep its number ({error.strerror})") from error
 
 
 def set_up(settings: Settings) -> int:
-    """Make the card and the names. Return the descriptor of the card's other side. Raises NotPermittedError."""
+    """Create the card and mount the names. Return the descriptor of the tap device. Raises NotPermittedError."""
     try:
         card = os.open(TUN, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
@@ -111,18 +111,18 @@ def set_up(settings: Settings) -> int:
 
 
 def prepare_ipv6() -> None:
-    """Let the card use its IPv6 addresses without asking for others who have them. Raises OSError.
+    """Disable duplicate address detection for the card's IPv6 addresses. Raises OSError.
 
-    This comes before the card is up, as the kernel asks for the first of them then.
+    Call this before the card is up, because the kernel then starts the detection for the first address.
     """
     for name, value in (("disable_ipv6", "0"), ("accept_dad", "0"), ("accept_ra", "0")):
         Path(f"/proc/sys/net/ipv6/conf/{CARD}/{name}").write_text(value)
 
 
 def use_ipv6(address: str) -> None:
-    """Give the card an IPv6 address, and wait until it is used. Raises OSError.
+    """Give the card an IPv6 address and wait until it is usable. Raises OSError.
 
-    The kernel does that a little later. A connection that a program begins before has another address, or none.
+    The kernel makes an address usable a little later. An earlier connection would have another source address, or none.
     """
     packed = socket.inet_pton(socket.AF_INET6, address)
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as link:
@@ -133,7 +133,7 @@ def use_ipv6(address: str) -> None:
 
 
 def is_usable(address: bytes) -> bool:
-    """Tell whether the kernel gives an IPv6 address to connections: it is there, and not tentative."""
+    """Return whether the kernel uses an IPv6 address for connections: it exists and is not tentative."""
     lines = map(str.split, Path("/proc/net/if_inet6").read_text().splitlines())
     flags = {bytes.fromhex(words[0]): int(words[4], 16) for words in lines}
     return address in flags and not flags[address] & IFA_F_TENTATIVE

@@ -1,8 +1,8 @@
-"""Ask a machine for its service over the private network, as its neighbours do, without a card of the host.
+"""Check whether a service of a machine can be reached over the private network, without a card on the host.
 
-Frames are written here and sent to the network's multicast group: a question for the hardware address (ARP), then one
-for a connection (TCP), which is taken back before the program sees it. The kernel of the guest answers both. It needs
-neither root nor namespaces. Sources: RFC 826, RFC 791, RFC 9293.
+This module builds frames and sends them to the network's multicast group: an ARP request for the hardware address, then
+a TCP SYN, and a RST before the program sees the connection. The guest's kernel answers both. This needs neither root
+nor namespaces. Sources: RFC 826, RFC 791, RFC 9293.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 Reach = Literal["reached", "silent", "refused", "unknown"]
 """silent: no answer came. refused: the machine answers, but nothing listens on the port at its own address.
 
-unknown: frames do not even come back to their sender, so the network of the host is at fault and no machine.
+unknown: the sender does not even receive its own frames, so the host's network is at fault and not the machine.
 """
 
 ANSWER_TIME = 3.0
-"""Seconds for all answers. A kernel gives them within milliseconds, on a very busy host within a second."""
+"""Seconds for all answers. A kernel answers within milliseconds, on a very busy host within a second."""
 ASK_AGAIN = 0.5
-"""Seconds until a question is repeated, as frames may be lost."""
+"""Seconds until a request is repeated, because frames may be lost."""
 MAX_FRAME = 1 << 16
 BROADCAST = b"\xff" * 6
 ETHERTYPE_ARP, ETHERTYPE_IP = b"\x08\x06", b"\x08\x00"
@@ -42,7 +42,7 @@ RST, SYN, ACK = 4, 2, 16
 
 @dataclass(frozen=True, kw_only=True)
 class Neighbour:
-    """Where a service is on a private network."""
+    """The address and port of a service on a private network."""
 
     group: MulticastGroup
     address: str
@@ -50,7 +50,9 @@ class Neighbour:
 
 
 def reach(wanted: Neighbour, *, time_limit: float | None = None) -> Reach:
-    """Tell whether a service can be reached over its network. Blocks for at most `time_limit` seconds (ANSWER_TIME)."""
+    """Return whether a service can be reached over its network. Block for at most `time_limit` (or ANSWER_TIME)
+    seconds.
+    """
     try:
         with private.open_group(wanted.group) as link:
             return _Question(link, wanted).ask(time.monotonic() + (ANSWER_TIME if time_limit is None else time_limit))
@@ -59,7 +61,7 @@ def reach(wanted: Neighbour, *, time_limit: float | None = None) -> Reach:
 
 
 class _Question:
-    """One machine that asks, with an address of its own, and what it has heard."""
+    """A made-up machine that sends the requests: its addresses, and what it has received."""
 
     def __init__(self, link: socket.socket, wanted: Neighbour) -> None:
         self._link = link
@@ -73,7 +75,7 @@ class _Question:
         self._heard_itself = False
 
     def ask(self, deadline: float) -> Reach:
-        """Repeat the question that is open until the last is answered, or until `deadline`."""
+        """Send ARP requests and then SYNs until one is answered conclusively, or until `deadline`."""
         while (now := time.monotonic()) < deadline:
             self._send(self._connect(SYN) if self._their_mac else self._who_has())
             again = min(now + ASK_AGAIN, deadline)
@@ -84,7 +86,7 @@ class _Question:
                     self._send(self._connect(RST))
                     return answer
                 if self._their_mac and not known:
-                    break  # the next question need not wait
+                    break  # send the SYN at once
         return "silent" if self._heard_itself else "unknown"
 
     def _send(self, frame: bytes) -> None:
@@ -125,7 +127,7 @@ class _Question:
         return ARP.pack(1, 0x0800, 6, 4, operation, self._mac, self._own, to, self._address)
 
     def _connect(self, flag: int) -> bytes:
-        """Return the frame of a TCP segment without data: SYN asks for a connection, RST takes that back."""
+        """Return the frame of a TCP segment without data: SYN opens a connection, RST resets it."""
         sequence = self._sequence + (flag == RST) & 0xFFFFFFFF
         both = self._own + self._address
         head, tail = self._ports + struct.pack("!IIBBH", sequence, 0, 5 << 4, flag, 1024), b"\0\0"

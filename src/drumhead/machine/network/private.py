@@ -1,4 +1,4 @@
-"""The private network between the machines of one host. Addresses are derived, so no server hands them out.
+"""The private network between the machines of one host. Addresses are derived, so no server has to assign them.
 
 All QEMU processes of a network send to one multicast group on the loopback interface, which needs no root and no
 switch. A card's address is derived from its MAC, and its MAC from the machine's name, so both are known before a
@@ -39,13 +39,13 @@ class MulticastGroup:
 
 
 def multicast_group(home: Home, network: str) -> MulticastGroup:
-    """Return the group of a network. Two homes never share one."""
+    """Return the multicast group of a network. Networks of different homes have different groups."""
     digest = hashlib.sha256(f"{home.root}\0{network}".encode()).digest()
     return MulticastGroup(f"239.{digest[0]}.{digest[1]}.{digest[2]}", 20000 + int.from_bytes(digest[3:5]) % 10000)
 
 
 def open_group(group: MulticastGroup) -> socket.socket:
-    """Return a socket in the network's group, as QEMU opens its own."""
+    """Return a socket that has joined the network's group, with the options that QEMU uses."""
     link = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     try:
         link.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -62,7 +62,7 @@ def open_group(group: MulticastGroup) -> socket.socket:
 
 
 def derive_mac(network: str, name: str) -> str:
-    """Derive a locally administered MAC (02:…) for a machine's card on `network`."""
+    """Derive a locally administered MAC address (02:…) for a machine's card on `network`."""
     digest = hashlib.sha256(f"{network}/{name}".encode()).digest()
     return ":".join(f"{byte:02x}" for byte in b"\x02" + digest[:5])
 
@@ -89,16 +89,16 @@ def host_name(name: str) -> str:
 
 
 def network_hosts(launches: Iterable[Launch], network: str) -> dict[str, str]:
-    """Map the names on a network to addresses. An alias of several machines belongs to the first of them.
+    """Map the names on a network to addresses. An alias of several machines maps to the first of them.
 
-    Every name is repeated as NAME.localhost. On the host such a name resolves to 127.0.0.1 (RFC 6761), where the
-    forwarded ports are, so an address like ``db.localhost:8001`` reaches the machine from the host and from machines.
+    Every name also exists as NAME.localhost. On the host such a name resolves to 127.0.0.1 (RFC 6761), where the
+    forwarded ports are, so an address like ``db.localhost:8001`` works on the host and in machines.
     """
     return _names(launches, network, lambda one: one.address)
 
 
 def network_hosts6(launches: Iterable[Launch], network: str) -> dict[str, str]:
-    """Map the same names to the IPv6 addresses of those that have one."""
+    """Map the same names to IPv6 addresses, for machines that have one."""
     return _names(launches, network, lambda one: one.address6)
 
 
@@ -117,9 +117,9 @@ def _names(launches: Iterable[Launch], network: str, address_of: Callable[[Launc
 
 
 def refuse_taken_address(others: Iterable[Launch], launch: Launch) -> None:
-    """Raise CONFLICT when another machine has the address of `launch`. Two names can, rarely, yield the same address.
+    """Raise CONFLICT if another machine has the address of `launch`. In rare cases two names yield the same address.
 
-    A machine on a network of the host has none: a DHCP server there gives it one.
+    A machine on a network of the host has no derived address; it gets one from a DHCP server there.
     """
     name, network, address = launch.spec.name, launch.spec.private_network, launch.address
     for other in others if address else ():

@@ -1,7 +1,7 @@
-"""Forward ports of the host that QEMU cannot: its user network forwards from IPv4 addresses only.
+"""Forward IPv6 ports of the host, because QEMU's user network forwards from IPv4 addresses only.
 
-``python -m drumhead.machine.network.relay PID PORT FD …`` accepts connections on the sockets FD and copies each to the
-PORT of 127.0.0.1 before it, until the process PID (QEMU) has ended.
+``python -m drumhead.machine.network.relay PID PORT FD …`` accepts connections on each socket FD and copies them to the
+PORT of 127.0.0.1 given before it, until the process PID (QEMU) has ended.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ BACKLOG = 128
 
 @contextmanager
 def doors(forwards: tuple[PortForward, ...], inner: tuple[PortForward, ...]) -> Iterator[dict[int, socket.socket]]:
-    """Yield listening sockets for the IPv6 addresses among `forwards`, each by the inner port that it leads to.
+    """Yield a listening socket for each IPv6 address among `forwards`, keyed by the inner port that it leads to.
 
-    Raises CONFLICT for a port that is taken.
+    Raises CONFLICT if a port is taken.
     """
     with ExitStack() as stack:
         found: dict[int, socket.socket] = {}
@@ -43,7 +43,7 @@ def doors(forwards: tuple[PortForward, ...], inner: tuple[PortForward, ...]) -> 
 
 
 def bound(forward: PortForward) -> socket.socket:
-    """Return a socket that is bound to the host's side of a forward. Raises CONFLICT when the port is taken."""
+    """Return a socket that is bound to the host's side of a forward. Raises CONFLICT if the port is taken."""
     kind = socket.SOCK_STREAM if forward.protocol == "tcp" else socket.SOCK_DGRAM
     try:
         opened = socket.socket(socket.AF_INET6 if forward.is_ipv6 else socket.AF_INET, kind)
@@ -63,7 +63,7 @@ def bound(forward: PortForward) -> socket.socket:
 
 
 def start_relay(pid: int, found: dict[int, socket.socket]) -> None:
-    """Leave a process that serves `found` (``doors``) until the process `pid` has ended."""
+    """Start a background process that serves `found` (from ``doors``) until the process `pid` has ended."""
     if not found:
         return
     argv = [text for port, door in found.items() for text in (str(port), str(door.fileno()))]
@@ -75,11 +75,11 @@ def start_relay(pid: int, found: dict[int, socket.socket]) -> None:
         pass_fds=[door.fileno() for door in found.values()],
         start_new_session=True,
     )
-    process.returncode = 0  # it ends after the machine, whoever started that
+    process.returncode = 0  # Popen must not wait for it: it ends after the machine
 
 
 async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Copy a direction of a connection to its end, and pass the end on."""
+    """Copy one direction of a connection until it ends, then end the other side too."""
     while part := await reader.read(CHUNK):
         writer.write(part)
         await writer.drain()

@@ -1,6 +1,6 @@
-"""Run a program of the host on a private network, so that it reaches machines by name and address, without root.
+"""Run a program of the host on a private network, where it reaches machines by name and address, without root.
 
-The program is in namespaces of its own (``namespace``). Frames of its card travel as those of the machines do: as
+The program runs in its own namespaces (``namespace``). Like the frames of machines, those of its card travel as
 datagrams to the network's multicast group on the host's loopback interface.
 """
 
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 NETMASK = "255.192.0.0"
 MAX_FRAME = 1 << 16
 BURST = 64
-"""Frames that one side may send before the other is looked at."""
+"""The number of frames relayed in one direction before the other direction has its turn."""
 NAMES_INTERVAL = 1.0
-"""Seconds between two looks at which machines there are."""
+"""Seconds between two updates of the names of machines."""
 HOSTS = "127.0.0.1 localhost\n::1 localhost\n"
 
 
@@ -69,7 +69,7 @@ async def run_shell(home: Home, network: str, argv: tuple[str, ...]) -> int:
 
 
 async def _receive_card(channel: socket.socket, process: asyncio.subprocess.Process) -> int:
-    """Return the descriptor of the program's card. Raises UNSUPPORTED with what the host does not allow."""
+    """Return the descriptor of the program's card. Raises UNSUPPORTED with the reason from the namespace process."""
     try:
         said, files, _, _ = await asyncio.to_thread(socket.recv_fds, channel, 4096, 1)
     except OSError:
@@ -84,7 +84,7 @@ async def _receive_card(channel: socket.socket, process: asyncio.subprocess.Proc
 async def _attend(group: private.MulticastGroup, mac: str, card: int, process: asyncio.subprocess.Process) -> int:
     """Relay the card's frames until the program ends. Return its exit status."""
     loop = asyncio.get_running_loop()
-    # Keys such as Ctrl-C are the program's; it is in the same process group.
+    # Keys such as Ctrl-C are for the program, which is in the same process group.
     for number in (signal.SIGINT, signal.SIGQUIT):
         loop.add_signal_handler(number, lambda: None)
     loop.add_signal_handler(signal.SIGTERM, process.terminate)
@@ -101,7 +101,7 @@ async def _attend(group: private.MulticastGroup, mac: str, card: int, process: a
 
 
 def _relay_out(card: int, link: socket.socket, to: tuple[str, int]) -> None:
-    # What the network cannot take is lost, as on any Ethernet.
+    # Frames that the network cannot take are lost, as on any Ethernet.
     for _ in range(BURST):
         try:
             frame = os.read(card, MAX_FRAME)
@@ -117,14 +117,14 @@ def _relay_in(link: socket.socket, card: int, own: bytes) -> None:
             frame = link.recv(MAX_FRAME)
         except OSError:
             return
-        if frame[6:12] == own:  # what a member of a group sends comes back to it
+        if frame[6:12] == own:  # a member of a multicast group receives its own frames
             continue
         with suppress(OSError):
             os.write(card, frame)
 
 
 async def _keep_names(home: Home, network: str, hosts: Path) -> None:
-    """Write the names of machines that come and go into the file that the program sees as /etc/hosts."""
+    """Keep the names of machines up to date in the file that the program sees as /etc/hosts."""
     while True:
         await asyncio.sleep(NAMES_INTERVAL)
         _write_hosts(home, network, hosts)
@@ -135,4 +135,4 @@ def _write_hosts(home: Home, network: str, hosts: Path) -> None:
     known = [private.network_hosts(launches, network), private.network_hosts6(launches, network)]
     text = HOSTS + "".join(f"{address} {name}\n" for names in known for name, address in names.items())
     if hosts.read_text() != text:
-        hosts.write_text(text)  # in place, as the mount holds on to the file itself
+        hosts.write_text(text)  # in place, because the mount refers to this very file

@@ -1,1 +1,1 @@
-"""QEMU: its command line, its process, its accelerators, and the sockets that it and the guest listen on."""
+"""QEMU: its command line, its process, its accelerators, and the sockets of QEMU and the guest."""

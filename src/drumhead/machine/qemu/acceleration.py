@@ -1,7 +1,7 @@
 """Find out whether KVM works by booting a kernel under it. The result is cached until the host's next boot.
 
-/dev/kvm can open, create a machine and a CPU, and then hang at the first instruction or (nested, without hardware
-support) take minutes for a kernel. Only a boot shows whether it works.
+A host may be able to open /dev/kvm and create a machine and a CPU, and then hang at the first instruction or (nested,
+without hardware support) take minutes for a kernel. Only a boot shows whether KVM works.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ DEVICE = Path("/dev/kvm")
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 CACHE = "kvm.json"
 TIME_LIMIT = 5.0
-"""Seconds to boot to the first process. Working KVM takes 0.3 s, software emulation 1 to 2 s."""
+"""Seconds that a boot to the init process may take. It takes 0.3 s with working KVM, and 1 to 2 s in emulation."""
 
 
 @dataclass(frozen=True)
 class Acceleration:
-    """The accelerator of machines, and the reason as text for the user."""
+    """The accelerator for machines, and the reason for choosing it, as text for the user."""
 
     accelerator: Accelerator
     reason: str
 
 
 class ProbeResult(msgspec.Struct, frozen=True, kw_only=True):
-    """cache/kvm.json: a result, and the boot of the host and the QEMU for which it is valid."""
+    """The record cache/kvm.json: a result, and the boot of the host and the QEMU for which it is valid."""
 
     host_boot: str
     qemu: str
@@ -49,7 +49,7 @@ class ProbeResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def find_acceleration(home: Home, boot: ProbeBoot) -> Acceleration:
-    """Return KVM if `boot` succeeds under it, else software emulation. Tries once after each boot of the host."""
+    """Return KVM if `boot` succeeds under it, else software emulation. Try KVM once after each boot of the host."""
     if not os.access(DEVICE, os.F_OK):
         return Acceleration("tcg", f"{DEVICE} is missing")
     if not os.access(DEVICE, os.R_OK | os.W_OK):
@@ -65,18 +65,18 @@ async def find_acceleration(home: Home, boot: ProbeBoot) -> Acceleration:
 
 
 def remembered(home: Home) -> ProbeResult | None:
-    """Return whether KVM ran a machine, if that was tried since the host booted and with this QEMU."""
+    """Return the result of trying KVM, or None if it was not tried since the host's boot with this QEMU."""
     result = _cached(home)
     return result if result and (result.host_boot, result.qemu) == _circumstances() else None
 
 
 def _circumstances() -> tuple[str, str]:
-    """Return identifiers of the host's boot and of QEMU's program."""
+    """Return identifiers of the host's boot and of the QEMU program."""
     return BOOT_ID.read_text().strip(), qemu_identity()
 
 
 def qemu_identity() -> str:
-    """Return what tells one QEMU of this host from another."""
+    """Return a text that identifies the QEMU program of this host."""
     program = Path(host.find_program(PROGRAM)).resolve()
     found = program.stat()
     return f"{program} {found.st_size} {found.st_mtime_ns}"
@@ -90,7 +90,7 @@ def _cached(home: Home) -> ProbeResult | None:
 
 
 async def try_boot(boot: ProbeBoot, accelerator: Accelerator, time_limit: float) -> str:
-    """Boot and wait for the marker. Return an empty string when it appeared, else what happened."""
+    """Boot and wait for the marker. Return an empty string if it appeared, else what happened instead."""
     initrd = [] if boot.initrd is None else ["-initrd", str(boot.initrd)]
     process = await asyncio.create_subprocess_exec(
         *[host.find_program(PROGRAM), *accelerator_arguments(accelerator), "-machine", "q35", "-m", "128M"],
@@ -104,7 +104,7 @@ async def try_boot(boot: ProbeBoot, accelerator: Accelerator, time_limit: float)
     try:
         console, said = await asyncio.wait_for(process.communicate(), time_limit)
     except TimeoutError:
-        return f"{DEVICE} opens, but a machine on it does not boot within {time_limit:.0f} s"
+        return f"{DEVICE} can be opened, but a machine does not boot on it within {time_limit:.0f} s"
     finally:
         if process.returncode is None:
             process.kill()
@@ -112,4 +112,4 @@ async def try_boot(boot: ProbeBoot, accelerator: Accelerator, time_limit: float)
     if boot.marker.encode() in console:
         return ""
     last = said.decode(errors="replace").strip().splitlines()[-1:] or ["it ended without a message"]
-    return f"{DEVICE} opens, but a machine does not boot on it ({last[0]})"
+    return f"{DEVICE} can be opened, but a machine does not boot on it ({last[0]})"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ANSWER_TIME = 10.0
-"""Seconds that the guest's init has for an answer; it does nothing else."""
+"""Seconds that the guest's init may take to answer."""
 MAX_FRAME = 1 << 17
 
 # The library logs the errors that it raises.
@@ -27,8 +27,8 @@ logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)
 
 @asynccontextmanager
 async def connect(directory: Path, name: str) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """Connect to the socket `name` in an instance's directory. Raises GUEST when nothing listens."""
-    # A socket's path has at most 107 bytes, so use the short path of the directory's descriptor.
+    """Connect to the socket `name` in an instance's directory. Raises GUEST if nothing listens."""
+    # The path of a socket may have at most 107 bytes, so use the short path of the directory's descriptor.
     handle = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         reader, writer = await asyncio.open_unix_connection(f"/proc/self/fd/{handle}/{name}", limit=MAX_FRAME)
@@ -47,7 +47,7 @@ async def connect(directory: Path, name: str) -> AsyncIterator[tuple[asyncio.Str
 async def control(directory: Path, request: dict[str, Any], *, time_limit: float = ANSWER_TIME) -> dict[str, Any]:
     """Send a request to the guest's init and return its answer.
 
-    Raises GUEST when it refuses, TIMEOUT when it does not answer.
+    Raises GUEST if init refuses, TIMEOUT if it does not answer.
     """
     try:
         async with asyncio.timeout(time_limit), connect(directory, "control.sock") as (reader, writer):
@@ -66,13 +66,13 @@ async def control(directory: Path, request: dict[str, Any], *, time_limit: float
 
 @asynccontextmanager
 async def monitor(directory: Path) -> AsyncIterator[QMPClient]:
-    """Connect to QEMU's monitor (QMP). Raises QMPError, EOFError or OSError when it does not answer."""
+    """Connect to QEMU's monitor (QMP). Raises QMPError, EOFError or OSError if it does not answer."""
     client = QMPClient()
     handle = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         try:
             await client.connect(f"/proc/self/fd/{handle}/qmp.sock")
-        except AssertionError:  # of the library's, where the connection is closed as soon as it is made
+        except AssertionError:  # the library asserts if the connection is closed at once
             raise EOFError("QEMU has closed the connection") from None
         yield client
     finally:
@@ -82,14 +82,14 @@ async def monitor(directory: Path) -> AsyncIterator[QMPClient]:
 
 
 async def ignore_shared(client: QMPClient) -> None:
-    """Let a migration leave out the memory that is a file, which only the state of the devices goes beside."""
+    """Let migrations leave out memory that is a file, so that they save or load only the state of the devices."""
     await client.execute(
         "migrate-set-capabilities", {"capabilities": [{"capability": "x-ignore-shared", "state": True}]}
     )
 
 
 async def load_state(directory: Path, state: int) -> None:
-    """Let QEMU load the state of its devices from its descriptor `state`, and run. Raises GUEST."""
+    """Let QEMU load the state of its devices from its descriptor `state` and run the machine. Raises GUEST."""
     try:
         async with asyncio.timeout(ANSWER_TIME), monitor(directory) as client:
             await ignore_shared(client)
@@ -99,7 +99,7 @@ async def load_state(directory: Path, state: int) -> None:
 
 
 async def is_qemu_ready(directory: Path) -> bool:
-    """Tell whether QEMU's main loop runs."""
+    """Return whether QEMU's main loop runs."""
     try:
         async with monitor(directory):
             return True
@@ -108,7 +108,7 @@ async def is_qemu_ready(directory: Path) -> bool:
 
 
 async def quit_qemu(directory: Path, *, time_limit: float = ANSWER_TIME) -> bool:
-    """Tell QEMU to flush its disks and end. Return False when it does not answer."""
+    """Tell QEMU to flush its disks and end. Return False if it does not answer."""
     try:
         async with asyncio.timeout(time_limit), monitor(directory) as client:
             await client.execute("quit")

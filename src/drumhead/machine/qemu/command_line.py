@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 
 PROGRAM = "qemu-system-x86_64"
 PLAIN = ("-no-user-config", "-nodefaults", "-display", "none", "-no-reboot", "-boot", "strict=on")
-"""What every start has: nothing that was not asked for, and a firmware that leaves the disks alone.
+"""Arguments of every start: no default devices or configuration, and a firmware that does not touch the disks.
 
-QEMU puts the initrd 160 KiB below the end of memory. A firmware (SeaBIOS) that may boot from the disks has a queue for
-each of them, some in the same place, and QEMU writes into these queues as late as a busy host lets it: into the end of
-the initrd, where the last module is. With ``strict`` the firmware sets up only what it boots from, which is the kernel.
+QEMU puts the initrd 160 KiB below the end of memory. If the firmware (SeaBIOS) may boot from the disks, it has a queue
+for each of them, and some of these queues overlap the initrd. On a busy host, QEMU may write into the queues after the
+initrd was loaded, and so damage its end, where the last module is. With ``strict`` the firmware sets up only the device
+that it boots from, which is the kernel.
 """
 USER_ADDRESS, USER_GATEWAY, USER_NAMESERVER = "10.0.2.15/24", "10.0.2.2", "10.0.2.3"
 """The addresses that QEMU's user network assigns to its one guest; the guest is configured with them without DHCP."""
@@ -27,12 +28,12 @@ USER_ADDRESS, USER_GATEWAY, USER_NAMESERVER = "10.0.2.15/24", "10.0.2.2", "10.0.
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """A network card: QEMU's -netdev without its id, and the MAC."""
+    """A network card: QEMU's -netdev without its id, and the MAC address."""
 
     netdev: str
     mac: str
     has_channels: bool = False
-    """It is on QEMU's user network, the only one that can lead to channels."""
+    """Whether the card is on QEMU's user network, the only network that can lead to channels."""
 
 
 def user_netdev(forwards: tuple[PortForward, ...]) -> str:
@@ -48,8 +49,10 @@ def private_netdev(group: MulticastGroup) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Saved:
-    """The saved memory of a machine. Saving writes it in place; machines that are resumed from it have private copies
-    of the pages that they change, and wait for the state of their devices (``migrate-incoming``).
+    """The file with the memory of a snapshot.
+
+    The machine that is saved writes it in place. Resumed machines have private copies of the pages that they change,
+    and wait for the state of their devices (``migrate-incoming``).
     """
 
     memory: Path
@@ -67,10 +70,10 @@ def command_line(
     state: Path,
     saved: Saved | None = None,
 ) -> list[str]:
-    """Return the argv that start a machine.
+    """Return the argv that starts a machine.
 
-    QEMU is to be started in `state`: sockets and logs are named from there, as a socket's path may not be longer than
-    107 bytes. `memory` is in MiB. With `saved`, the machine is one that is to be saved, or is resumed.
+    Start QEMU in the directory `state`: the paths of sockets and logs are relative to it, because the path of a socket
+    may have at most 107 bytes. `memory` is in MiB. Give `saved` for a machine that will be saved or is resumed.
     """
     argv = [PROGRAM, "-name", f"{_escape(name)},process=drumhead:{_escape(name)}"]
     argv += [*PLAIN, "-pidfile", "pid"]
@@ -99,14 +102,14 @@ def command_line(
 
 
 def _saved(saved: Saved, memory: int) -> list[str]:
-    """Return the arguments of a memory that is a file."""
+    """Return the arguments for memory that is a file."""
     share = "off" if saved.resumed else "on"
     backend = f"memory-backend-file,id=memory,size={memory}M,mem-path={_escape(str(saved.memory))},share={share}"
     return ["-object", backend, *(["-incoming", "defer"] if saved.resumed else [])]
 
 
 def _cards(cards: tuple[Card, ...], channels: tuple[Channel, ...]) -> list[str]:
-    """Return the arguments of the cards, which the guest numbers in this order."""
+    """Return the arguments for the cards. The guest numbers the cards in this order."""
     forwards = [
         f",guestfwd=tcp:{CHANNEL_ADDRESS}:{channel.port}-chardev:channel{number}"
         for number, channel in enumerate(channels)
@@ -122,8 +125,8 @@ def _cards(cards: tuple[Card, ...], channels: tuple[Channel, ...]) -> list[str]:
 def _cpus(cpus: int, accelerator: Accelerator) -> str:
     """Return the value of -smp.
 
-    With at most one CPU, QEMU 7.2's emulator omits memory barriers although its own threads use the guest's queues.
-    Under load, a machine and its card could then wait for each other for ever.
+    With at most one CPU, QEMU 7.2's emulator omits memory barriers, although its own threads use the guest's queues.
+    Under load, a machine and its card could then wait for each other forever.
     """
     return "1,maxcpus=2" if accelerator == "tcg" and cpus == 1 else str(cpus)
 
@@ -132,7 +135,7 @@ def accelerator_arguments(accelerator: Accelerator) -> list[str]:
     """Return -accel and -cpu."""
     if accelerator == "kvm":
         return ["-accel", "kvm", "-cpu", "host"]
-    # Five levels of page tables would make the emulator's address translation slower: 20 % of all time.
+    # Five levels of page tables would slow down the emulator's address translation and cost 20 % of all time.
     return ["-accel", "tcg,thread=multi", "-cpu", "max,la57=off"]
 
 

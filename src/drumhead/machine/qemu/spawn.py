@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 MONITOR = "qmp.sock"
 START_TIME = 30.0
-"""Seconds that QEMU has to set up its devices before the guest runs; it takes 0.1 s."""
+"""Seconds that QEMU may take to set up its devices before the guest runs. It takes 0.1 s."""
 
 
 async def spawn(
@@ -32,9 +32,7 @@ async def spawn(
 ) -> int:
     """Write the plan's files and start QEMU. Return its process id when its devices are set up.
 
-    QEMU keeps the descriptors `inherited`.
-
-    Raises GUEST with QEMU's message when it does not start.
+    QEMU inherits the descriptors `inherited`. Raises GUEST with QEMU's message if it does not start.
     """
     for path, contents in boot.files.items():
         with replacing(path, mode=0o600) as temporary:  # the machine's configuration may hold secrets
@@ -58,7 +56,7 @@ async def spawn(
 
 
 def last_words(directory: Path) -> str:
-    """Return the end of what QEMU has said of a machine."""
+    """Return the last lines that QEMU has written about a machine."""
     said = (directory / "qemu.log").read_text(errors="replace").strip().splitlines()[-3:]
     return " ".join(said) or "no message"
 
@@ -73,18 +71,18 @@ def _start_process(argv: list[str], directory: Path, *, attached: bool, inherite
             stdin=subprocess.DEVNULL,
             stdout=said,
             stderr=said,
-            # In a session of its own, QEMU does not receive Ctrl-C; this process does, and stops the machine cleanly.
+            # In its own session QEMU does not receive Ctrl-C. This process does, and stops the machine cleanly.
             start_new_session=True,
             pass_fds=inherited,
             preexec_fn=die_with_parent() if attached else None,  # noqa: PLW1509 - it makes one system call
         )
-    # From here on only the process id is used (``wait_process``), so Popen must not wait for it.
+    # From here on only the process id is used (``wait_process``), so Popen must not wait for the process.
     process.returncode = 0
     return process.pid
 
 
 async def _monitor_answers(directory: Path) -> None:
-    """Wait until QEMU greets, which it does when its main loop runs and every device exists."""
+    """Wait until QEMU's monitor greets. Its main loop then runs and every device exists."""
     with watching(directory) as changed:
         while not socket_exists(directory) or not await is_qemu_ready(directory):
             await changed.wait()

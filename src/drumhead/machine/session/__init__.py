@@ -1,1 +1,1 @@
-"""Programs beside the command (drumhead exec) and the console, joined to a terminal."""
+"""Connections of a terminal to further programs in a machine (drumhead exec) and to its console."""

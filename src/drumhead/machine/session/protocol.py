@@ -25,7 +25,7 @@ SESSIONS = 4
 HEADER = struct.Struct(">cI")
 ATTEMPTS = 3
 START_TIME = 5.0
-"""Seconds to the first frame. A port whose last client was killed may need another attempt."""
+"""Seconds to wait for the first frame. A port whose last client was killed may need another attempt."""
 MAX_INPUT = 32768
 
 FrameKind = Literal["output", "errors", "exit"]
@@ -40,7 +40,7 @@ class Terminal(msgspec.Struct, frozen=True):
 
 
 class Session:
-    """A program that runs in a machine. ``frames`` ends with its exit."""
+    """A program that runs in a machine. ``frames`` ends when the program exits."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -49,7 +49,7 @@ class Session:
     async def frames(self) -> AsyncIterator[tuple[FrameKind, bytes]]:
         """Yield the program's output, and finally its exit status as one byte.
 
-        Raises GUEST when the machine ends first.
+        Raises GUEST if the machine ends first.
         """
         while True:
             try:
@@ -62,7 +62,7 @@ class Session:
                 return
 
     async def send_input(self, data: bytes) -> None:
-        """Send input to the program; empty data ends the input. Waits while the program does not read."""
+        """Send input to the program; empty data ends the input. Wait while the program does not read."""
         for start in range(0, max(len(data), 1), MAX_INPUT):
             await self._send(b"0", data[start : start + MAX_INPUT])
 
@@ -73,7 +73,7 @@ class Session:
         await self._send(b"s", bytes([number]))
 
     async def leave(self) -> None:
-        """Send the last frame. A program that still runs receives SIGHUP."""
+        """Send the last frame. If the program is still running, it receives SIGHUP."""
         await self._send(b"q", b"")
 
     async def _send(self, kind: bytes, payload: bytes) -> None:
@@ -83,7 +83,7 @@ class Session:
 
 @asynccontextmanager
 async def open_session(directory: Path, command: Command, terminal: Terminal | None = None) -> AsyncIterator[Session]:
-    """Start a program in the machine with this directory. Raises CONFLICT when all ports are in use, GUEST."""
+    """Start a program in the machine with this directory. Raises CONFLICT if all ports are in use, GUEST."""
     with _free_port(directory) as port:
         for attempt in range(ATTEMPTS):
             async with connect(directory, f"{port}.sock") as (reader, writer):
@@ -141,4 +141,6 @@ def _free_port(directory: Path) -> Iterator[str]:
         finally:
             os.close(handle)
         return
-    raise DrumheadError(ErrorCode.CONFLICT, f"{SESSIONS} programs run in {directory.name} already; end one first")
+    raise DrumheadError(
+        ErrorCode.CONFLICT, f"{SESSIONS} programs are already running in {directory.name}; end one first"
+    )

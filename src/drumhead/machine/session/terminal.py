@@ -37,7 +37,7 @@ def terminal_size() -> Terminal:
 
 @contextmanager
 def raw_terminal() -> Iterator[None]:
-    """Put the terminal into raw mode, so every key, even Ctrl-C, goes to the machine.
+    """Put the terminal into raw mode, so that every key, even Ctrl-C, goes to the machine.
 
     Without a terminal, do nothing.
     """
@@ -45,7 +45,7 @@ def raw_terminal() -> Iterator[None]:
         yield
         return
     before = termios.tcgetattr(sys.stdin)
-    tty.setraw(sys.stdin, termios.TCSADRAIN)  # keeps what was typed ahead
+    tty.setraw(sys.stdin, termios.TCSADRAIN)  # keeps input that was typed ahead
     try:
         yield
     finally:
@@ -56,7 +56,7 @@ def raw_terminal() -> Iterator[None]:
 async def pumping_input(send: Callable[[bytes], Awaitable[None]]) -> AsyncIterator[None]:
     """Pass stdin to `send` in chunks (an empty one at the end) while the block runs.
 
-    A thread reads, as stdin may be a file, which an event loop cannot wait for.
+    A thread reads stdin, because stdin may be a file, which an event loop cannot wait for.
     """
     loop = asyncio.get_running_loop()
 
@@ -78,7 +78,7 @@ async def pumping_input(send: Callable[[bytes], Awaitable[None]]) -> AsyncIterat
 
 
 async def run_session(directory: Path, command: Command, *, terminal: bool) -> int:
-    """Run a program in a machine on this process's stdin, stdout and stderr. Return its exit status."""
+    """Run a program in a machine with this process's stdin, stdout and stderr. Return its exit status."""
     size = terminal_size() if terminal else None
     loop = asyncio.get_running_loop()
     tasks: set[asyncio.Task[None]] = set()

@@ -1,1 +1,1 @@
-"""Machines that are saved before their command starts, and resumed many times."""
+"""Snapshots: machines that are saved once, before their command starts, and resumed any number of times."""

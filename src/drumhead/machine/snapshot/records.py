@@ -1,4 +1,4 @@
-"""The record of a snapshot, and what every machine that is saved or resumed has in common."""
+"""The record of a snapshot, and the devices that saved and resumed machines have in common."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SAVED_MACS = ("02:00:00:00:00:01", "02:00:00:00:00:02")
-"""The addresses of the cards while a machine is saved; a resumed one takes its own."""
+"""The MAC addresses of the cards while a machine is saved. A resumed machine replaces them with its own."""
 SPARES = 4
-"""How many disks every saved machine has for volumes. They have no contents until it is resumed."""
+"""The number of disks for volumes in every saved machine. They are empty until the machine is resumed."""
 SPARE_SIZE = 1 << 20
 MEMORY, STATE, RECORD = "memory", "state", "snapshot.json"
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """snapshots/KEY/snapshot.json. Its neighbours are the memory and the state of the devices.
+    """The record of a snapshot (snapshots/KEY/snapshot.json). Memory and device state are in files beside it.
 
     `memory` is in MiB, `created_at` in seconds since the epoch. `interpreter` was started and has imported the modules
-    that the image names; without words there is none.
+    that the image names; an empty argv means that there is none.
     """
 
     key: str
@@ -38,7 +38,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def spare_drives(directory: Path, volumes: tuple[Drive, ...] = ()) -> tuple[Drive, ...]:
-    """Return the disks for volumes, `volumes` first. The others are files of `directory`."""
+    """Return the disks for volumes: first `volumes`, then empty disks in `directory` up to SPARES."""
     empty = [
         Drive(path=directory / f"spare-{number}.raw", format="raw", serial=f"spare-{number}", readonly=False)
         for number in range(len(volumes), SPARES)
@@ -47,7 +47,7 @@ def spare_drives(directory: Path, volumes: tuple[Drive, ...] = ()) -> tuple[Driv
 
 
 def write_spares(drives: tuple[Drive, ...]) -> None:
-    """Create the files of those disks of ``spare_drives`` that are not volumes. They take no space."""
+    """Create the files of the empty disks among ``spare_drives``. They are sparse and take no space."""
     for drive in drives:
         if drive.serial.startswith("spare-"):
             with drive.path.open("wb") as file:
@@ -55,6 +55,6 @@ def write_spares(drives: tuple[Drive, ...]) -> None:
 
 
 def saved_cards() -> tuple[Card, ...]:
-    """Return the cards of a machine that is saved, which lead nowhere."""
+    """Return the cards of a machine that is saved. They are not connected to a network."""
     first, second = SAVED_MACS
     return Card(netdev="hubport,hubid=0", mac=first), Card(netdev="user,restrict=on", mac=second, has_channels=True)

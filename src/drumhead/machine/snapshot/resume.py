@@ -1,4 +1,4 @@
-"""Start a machine from a snapshot: map the saved memory, load the devices, then give the guest what is its own."""
+"""Start a machine from a snapshot: map the saved memory, load the devices, then configure the guest."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
     from drumhead.records import Image, ImageFiles
 
 CONFIGURE_TIME = 30.0
-"""Seconds that a resumed guest has until its command runs; it takes 0.3 s."""
+"""Seconds within which the command of a resumed guest has to run. It takes 0.3 s."""
 ENTROPY = 64
 
 
 def find_snapshot(home: Home, guest: Guest, image: Image, files: ImageFiles, launch: Launch) -> Snapshot | None:
     """Return the snapshot that a machine can be resumed from, or None.
 
-    A machine boots when it is told to, on a network of the host (whose cards differ), with a disk for writes, or with
-    more volumes than a snapshot has disks.
+    A machine has to boot if its spec says so, if it is on a network of the host (which has other cards), if it has a
+    disk for writes, or if it has more volumes than a snapshot has disks.
     """
     spec = launch.spec
     boots = spec.cold or spec.network != "nat" or image.overlay_size or len(spec.volumes) > SPARES
@@ -63,9 +63,10 @@ async def resume(
     config: RunConfig,
     order: str,
 ) -> int:
-    """Resume a machine and return QEMU's process id. Its command runs then, by `order` if there is one.
+    """Resume a machine, start its command and return QEMU's process id.
 
-    Raises GUEST and TIMEOUT.
+    `order` tells the warm interpreter to become the command; it is empty if the command is a new process. Raises GUEST,
+    TIMEOUT.
     """
     stored, directory, spec = Snapshots(home).directory(snapshot.key), home.instances / launch.spec.name, launch.spec
     argv = command_line(
@@ -96,7 +97,7 @@ async def resume(
 
 
 def _request(config: RunConfig, order: str) -> dict[str, Any]:
-    """Return what the guest is told after the resume."""
+    """Return the request that configures the guest after it has resumed."""
     nics = tuple(
         msgspec.structs.replace(nic, saved_mac=saved) for nic, saved in zip(config.nics, SAVED_MACS, strict=True)
     )

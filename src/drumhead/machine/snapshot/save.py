@@ -36,17 +36,17 @@ if TYPE_CHECKING:
     from drumhead.records import Image, ImageFiles
 
 WARM_TIME = 300.0
-"""Seconds that a machine has to boot and to import what its image names."""
+"""Seconds that a machine may take to boot and to import the modules that its image names."""
 SAVE_TIME = 120.0
 POLL = 0.02
-"""Seconds between two questions to QEMU, which saves some hundred kilobytes in 0.1 s."""
+"""Seconds between two queries of QEMU, which saves some hundred kilobytes in 0.1 s."""
 
 
 async def take_snapshot(home: Home, image: Image, *, memory: int, cpus: int) -> Snapshot:
-    """Take the snapshot of an image in `memory` MiB with `cpus` CPUs, or return the one that exists.
+    """Take a snapshot of an image with `memory` MiB and `cpus` CPUs, or return the existing one.
 
-    Older snapshots of the image with these sizes are deleted. Raises UNSUPPORTED for guests and images that cannot have
-    one, USAGE, GUEST, TIMEOUT, HOST_TOOL, CONFLICT.
+    Delete older snapshots of the image with these sizes. Raises UNSUPPORTED for guests and images that cannot have
+    snapshots, USAGE, GUEST, TIMEOUT, HOST_TOOL, CONFLICT.
     """
     guest = find_guest(image.guest)
     refuse_unsavable(guest, image, memory)
@@ -68,7 +68,7 @@ async def take_snapshot(home: Home, image: Image, *, memory: int, cpus: int) -> 
             interpreter=guest.warm_interpreter(image),
         )
         directory = snapshots.directory(key)
-        shutil.rmtree(directory, ignore_errors=True)  # what an interrupted attempt left
+        shutil.rmtree(directory, ignore_errors=True)  # the remains of an interrupted attempt
         directory.mkdir(mode=0o700)
         try:
             await _boot_and_save(guest, image, files, snapshot, accelerator, directory)
@@ -88,8 +88,8 @@ def refuse_unsavable(guest: Guest, image: Image, memory: int) -> None:
     if image.overlay_size:
         raise DrumheadError(
             ErrorCode.UNSUPPORTED,
-            f"{image.name} was composed with --size, so each of its machines has a disk of its own, which a snapshot "
-            "cannot hold; compose it without, and give its machines a volume",
+            f"{image.name} was composed with --size, so each of its machines has its own disk, which a snapshot "
+            "cannot hold; compose it without --size, and give its machines a volume",
         )
     if memory < guest.least_memory:
         raise DrumheadError(
@@ -130,7 +130,7 @@ async def _boot_and_save(
 
 
 async def _wait_warm(pid: int, name: str, directory: Path) -> None:
-    """Wait until the guest reports that it is warm. Raises GUEST with its last words, TIMEOUT."""
+    """Wait until the guest reports that it is warm. Raises GUEST with its last output, TIMEOUT."""
     ended = asyncio.create_task(wait_process(pid))
     try:
         with watching(directory) as changed:
@@ -165,7 +165,7 @@ def _failure(name: str, reason: str, directory: Path) -> str:
 
 
 async def _save(directory: Path, name: str) -> None:
-    """Write the state of the devices, which stops the machine for good. Its memory is a file already."""
+    """Write the state of the devices, which stops the machine for good. Its memory is already a file."""
     try:
         async with asyncio.timeout(SAVE_TIME), monitor(directory) as client:
             await ignore_shared(client)
@@ -187,7 +187,7 @@ async def _save(directory: Path, name: str) -> None:
 
 
 def _publish(snapshot: Snapshot, directory: Path) -> None:
-    """Keep what a resume needs, flush it, and write the record last."""
+    """Delete all files that a resume does not need, flush the others, and write the record last."""
     for path in directory.iterdir():
         if path.name not in {MEMORY, STATE}:
             path.unlink()

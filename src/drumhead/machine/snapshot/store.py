@@ -1,4 +1,4 @@
-"""Find, list and delete snapshots. A snapshot belongs to exactly one image, memory, number of CPUs and QEMU."""
+"""Find, list and delete snapshots. Each belongs to exactly one image, memory size, number of CPUs and QEMU."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Snapshots:
         return self._home.snapshots / key
 
     def list(self) -> list[Snapshot]:
-        """Return every snapshot, by image, memory and CPUs."""
+        """Return every snapshot, sorted by image, memory and CPUs."""
         keys = [path.parent.name for path in self._home.snapshots.glob(f"*/{RECORD}")]
         found = [snapshot for key in keys if (snapshot := self.find(key))]
         return sorted(found, key=lambda one: (one.image, one.guest, one.memory, one.cpus, one.created_at))
@@ -52,24 +52,24 @@ class Snapshots:
             return None
 
     def size(self, key: str) -> int:
-        """Return the bytes that a snapshot takes on the host."""
+        """Return the number of bytes that a snapshot takes on the host."""
         return sum(path.stat().st_blocks * 512 for path in self.directory(key).iterdir())
 
     def delete(self, key: str) -> None:
         """Delete a snapshot. Machines that were resumed from it keep the files that they have open."""
-        # The record goes first, so the remains of an interrupted removal are not a snapshot.
+        # Remove the record first, so that the remains of an interrupted deletion are not a snapshot.
         (self.directory(key) / RECORD).unlink(missing_ok=True)
         shutil.rmtree(self.directory(key), ignore_errors=True)
 
     def delete_all(self, image: str, guest: str) -> None:
-        """Delete every snapshot of an image, whatever its memory."""
+        """Delete all snapshots of an image."""
         for one in self.list():
             if (one.image, one.guest) == (image, guest):
                 self.delete(one.key)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the lock for taking snapshots. Raises CONFLICT when another process holds it."""
+        """Hold the lock for taking snapshots. Raises CONFLICT if another process holds it."""
         self._home.snapshots.mkdir(parents=True, exist_ok=True, mode=0o700)
         handle = os.open(self._home.snapshots / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -85,9 +85,9 @@ class Snapshots:
 def snapshot_key(
     guest: Guest, image: Image, files: ImageFiles, *, memory: int, cpus: int, accelerator: Accelerator
 ) -> str:
-    """Return what identifies a snapshot: everything that QEMU and the guest saw while it was taken.
+    """Return a digest that identifies a snapshot: of everything that QEMU and the guest saw while it was taken.
 
-    With KVM the guest has seen the host's processor too.
+    With KVM this includes the host's processor.
     """
     plan = guest.plan_snapshot(image, files, None, NOWHERE, spare_drives(NOWHERE))
     argv = command_line(

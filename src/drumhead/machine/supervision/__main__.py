@@ -1,6 +1,6 @@
 """Supervise one detached machine: ``python -m drumhead.machine.supervision NAME``.
 
-``drumhead run -d --restart`` and ``--sleep-after`` start this.
+``drumhead run -d`` starts this with ``--restart`` and ``--sleep-after``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Hold the ports of a machine that sleeps: the first connection starts it, and it is stopped when nobody is connected.
+"""Listen on the ports of a machine that sleeps, start it at the first connection, and stop it when it is idle.
 
-Connections wait until the machine's program listens. The machine's own forwards are free ports of this host, to which
-every connection is copied.
+Connections wait until the machine's program listens. The machine's own forwards use other, free ports of this host;
+every connection is copied to one of them.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 START_TIME = 120.0
-"""Seconds that a machine has from a connection until its program listens."""
+"""Seconds from a connection within which the machine's program has to listen."""
 MAX_WAITING = 128
-"""Connections that may wait for a start at once; more are refused."""
+"""The number of connections that may wait for a start at the same time. Further ones are refused."""
 POLL = 0.05
-"""Seconds between two questions whether a program listens. It takes 0.2 s to several seconds until it does."""
+"""Seconds between two checks whether a program listens, which takes from 0.2 s to several seconds."""
 METHODS = (b"GET ", b"HEAD", b"POST", b"PUT ", b"PATC", b"DELE", b"OPTI")
 
 
@@ -51,7 +51,7 @@ class SocketActivation:
 
     @asynccontextmanager
     async def listening(self, forwards: tuple[PortForward, ...]) -> AsyncIterator[None]:
-        """Accept connections on the host's side of `forwards`. Raises CONFLICT when a port is taken."""
+        """Accept connections on the host's side of `forwards`. Raises CONFLICT if a port is taken."""
         servers: list[asyncio.Server] = []
         try:
             for index, forward in enumerate(forwards):
@@ -77,11 +77,11 @@ class SocketActivation:
         return await asyncio.start_server(accept, forward.host_address, forward.host_port, backlog=MAX_WAITING)
 
     def idle_for(self) -> float:
-        """Return the seconds since the last connection ended; 0 while there is one."""
+        """Return the number of seconds since the last connection ended, or 0 while there is one."""
         return 0.0 if self._open or self._waiting else time.monotonic() - self._idle_since
 
     async def sleep(self, idle: float) -> bool:
-        """Stop the machine if nobody was connected for `idle` seconds. Tell whether it is stopped.
+        """Stop the machine if nobody was connected for `idle` seconds. Return whether it was stopped.
 
         The time before its program first listened does not count.
         """
@@ -95,14 +95,14 @@ class SocketActivation:
             return True
 
     async def _is_starting(self) -> bool:
-        """Tell whether the machine runs, and its program still has time to listen for the first time."""
+        """Return whether the machine is running and its program has not listened yet but still has time to."""
         if self._has_listened or time.monotonic() - self._began >= START_TIME:
             return False
         instance = self._instances.read(self._name)
         if instance.state != "running":
             return instance.state == "starting"
         ports = {forward.guest_port for forward in instance.launch.forwards}
-        with suppress(DrumheadError):  # it has ended meanwhile
+        with suppress(DrumheadError):  # the machine has ended in the meantime
             self._has_listened = any([await self._listens(port) for port in ports])
             return not self._has_listened
         return False
@@ -140,14 +140,14 @@ class SocketActivation:
             self._idle_since = time.monotonic()
 
     async def _wake(self, port: int) -> Instance:
-        """Return the running machine when its program listens on `port`; start it if it sleeps."""
+        """Start the machine if it sleeps, and return it when its program listens on `port`."""
         async with self._one_change:
             instance = self._instances.read(self._name)
             if not instance.pid:
                 log.info("%s: a connection starts it", self._name)
                 await restart_machine(self._home, self._name, attached=False)
             instance = await wait_started(self._instances, self._name)
-            # One question at a time, as the control channel has one client at a time.
+            # Ask one at a time, because the control channel has one client at a time.
             while True:
                 if await self._listens(port):
                     self._has_listened = True
@@ -156,7 +156,7 @@ class SocketActivation:
 
 
 async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, reason: str) -> None:
-    """End a connection; to one that speaks HTTP, say why."""
+    """Close a connection. If the client speaks HTTP, answer 503 with the reason first."""
     with suppress(TimeoutError):
         async with asyncio.timeout(1):
             if (await reader.read(4)).startswith(METHODS):

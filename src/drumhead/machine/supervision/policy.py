@@ -1,4 +1,4 @@
-"""Decide whether a machine that has ended is started again, and when."""
+"""Decide whether and when to restart a machine that has ended."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ if TYPE_CHECKING:
     from drumhead.machine.records import RestartPolicy
 
 FIRST_DELAY, LONGEST_DELAY = 1.0, 60.0
-"""Seconds before a restart, doubled each time, until the machine has run for STEADY seconds."""
+"""Seconds before a restart. The delay doubles each time until the machine has run for STEADY seconds."""
 STEADY = 60.0
 MAX_RESTARTS = 10
-"""Restarts in a row, without a steady run between them, after which a machine is given up."""
+"""The number of restarts in a row, without a steady run between them, after which a machine is given up."""
 
 
 class Restarts:
@@ -24,7 +24,7 @@ class Restarts:
     def after(self, *, failed: bool, ran: float) -> float | None:
         """Count an end of the machine after it ran for `ran` seconds.
 
-        Return the seconds until its restart, or None when it is not restarted.
+        Return the number of seconds until its restart, or None if it is not restarted.
         """
         if self.policy == "no" or (self.policy == "on-failure" and not failed):
             return None
@@ -39,5 +39,5 @@ class Restarts:
 
     @property
     def exhausted(self) -> bool:
-        """Whether the machine was restarted so often in a row that it is given up."""
+        """Whether the machine was restarted so often in a row that it will be given up."""
         return self.in_a_row == MAX_RESTARTS

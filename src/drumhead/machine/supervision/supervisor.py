@@ -1,8 +1,8 @@
 """Keep a machine running: wait for its end and start it again as its restart policy says.
 
-The command of a machine in the foreground is its supervisor. A detached machine has a process of its own
-(``python -m drumhead.machine.supervision NAME``). A supervisor holds a lock in the instance's directory; on SIGTERM it
-stops the machine and ends.
+For a machine in the foreground, the command that started it is its supervisor. A detached machine has a separate
+process (``python -m drumhead.machine.supervision NAME``). A supervisor holds a lock in the instance's directory; on
+SIGTERM it stops the machine and ends.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ log = logging.getLogger(__name__)
 
 LOG, READY = "supervisor.log", "supervisor.ready"
 START_TIME = 30.0
-"""Seconds that a supervisor has to listen."""
+"""Seconds that a new supervisor may take until it is ready."""
 SHORTEST_PAUSE = 0.5
 
 
 @contextmanager
 def supervising(directory: Path) -> Iterator[None]:
-    """Hold the supervisor's lock of an instance. Raises CONFLICT when another process holds it."""
+    """Hold the supervisor's lock of an instance. Raises CONFLICT if another process holds it."""
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / SUPERVISOR).open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            message = f"{directory.name} is kept running already; `drumhead stop {directory.name}` ends that"
+            message = f"{directory.name} already has a supervisor; `drumhead stop {directory.name}` ends it"
             raise DrumheadError(ErrorCode.CONFLICT, message) from error
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
@@ -63,13 +63,16 @@ def supervising(directory: Path) -> Iterator[None]:
 
 
 def write_supervision(directory: Path, record: Supervision) -> None:
-    """Record what ``drumhead instances`` shows of the restarts."""
+    """Write the record from which ``drumhead instances`` shows restarts."""
     with replacing(directory / SUPERVISION) as temporary:
         temporary.write_bytes(msgspec.json.encode(record))
 
 
 async def start_supervisor(home: Home, name: str) -> None:
-    """Leave a process that keeps a detached machine running. Raises GUEST with what it says when it ends, TIMEOUT."""
+    """Start a background process that keeps a detached machine running.
+
+    Raises GUEST with its last message if it ends, TIMEOUT.
+    """
     directory = home.instances / name
     ended = asyncio.create_task(wait_process(_spawn(home, name)))
     try:
@@ -108,7 +111,7 @@ def _spawn(home: Home, name: str) -> int:
 
 
 async def supervise(home: Home, name: str) -> None:
-    """Restart the machine `name` whenever its policy says so, until SIGTERM or SIGINT, or until it is given up."""
+    """Restart the machine `name` as its policy says, until SIGTERM or SIGINT, or until it is given up."""
     instances = Instances(home)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -126,7 +129,7 @@ async def supervise(home: Home, name: str) -> None:
             delay = None if ends else note_end(instances, instance, restarts)
             if delay is None or await pause(delay, instances.directory(name), stop):
                 break
-            with suppress(DrumheadError):  # it is counted like a machine that ended at once
+            with suppress(DrumheadError):  # this counts like a machine that ended at once
                 await restart_machine(home, name, attached=False)
             instance = instances.read(name)
         if stop.is_set():
@@ -134,7 +137,7 @@ async def supervise(home: Home, name: str) -> None:
 
 
 async def _supervise_sleeper(home: Home, instances: Instances, instance: Instance, stop: asyncio.Event) -> None:
-    """Let the machine sleep while nobody is connected, until `stop` or until somebody stops it."""
+    """Let the machine sleep while nobody is connected, until `stop` is set or a command stops the machine."""
     launch, directory = instance.launch, instances.directory(instance.launch.spec.name)
     idle = launch.spec.sleep_after
     activation = SocketActivation(home, instances, launch.spec.name)
@@ -151,7 +154,7 @@ async def _supervise_sleeper(home: Home, instances: Instances, instance: Instanc
 
 
 async def _wait_end(instances: Instances, instance: Instance, stop: asyncio.Event) -> Instance:
-    """Wait until a machine has ended, or for `stop`."""
+    """Wait until a machine has ended or `stop` is set."""
     if instance.pid:
         ended = asyncio.create_task(wait_process(instance.pid))
         stopped = asyncio.create_task(stop.wait())
@@ -162,7 +165,7 @@ async def _wait_end(instances: Instances, instance: Instance, stop: asyncio.Even
 
 
 def note_end(instances: Instances, instance: Instance, restarts: Restarts) -> float | None:
-    """Count an end, record and log what follows. Return the seconds until the restart, None when there is none."""
+    """Count, record and log an end. Return the number of seconds until the restart, or None if there is none."""
     name = instance.launch.spec.name
     ran = max(0.0, instance.ended_at - instance.launch.started_at)
     reason = instance.reason.splitlines()[0] if instance.reason else f"ended with status {instance.exit_status}"
@@ -178,12 +181,12 @@ def note_end(instances: Instances, instance: Instance, restarts: Restarts) -> fl
 
 
 def is_stopping(directory: Path) -> bool:
-    """Tell whether somebody wants the machine to stay ended."""
+    """Return whether a command is stopping the machine, so that it must not be restarted."""
     return (directory / STOPPING).exists()
 
 
 async def pause(seconds: float, directory: Path, stop: asyncio.Event) -> bool:
-    """Wait, and tell whether `stop`, or somebody who stops the machine, ended the wait."""
+    """Wait for `seconds`. Return whether the wait ended early because `stop` was set or a command stops the machine."""
     try:
         with watching(directory) as changed:
             async with asyncio.timeout(seconds):

@@ -1,1 +1,1 @@
-"""Disks that outlive their machine, and the ext4 file systems on them."""
+"""Volumes: disks that outlive their machine, and the ext4 file systems on them."""

@@ -1,7 +1,8 @@
-"""Read ext4 on a raw disk from the host: was it unmounted, and which of its files have holes?
+"""Read ext4 on a raw disk from the host, to find out whether it was unmounted and which files have holes.
 
-Source: the kernel's Documentation/filesystems/ext4. Only files mapped by blocks are examined, as on disks made for
-OSv. Files mapped by extents (made by Linux) describe their holes, and a guest that reads extents handles them.
+Source: the kernel's Documentation/filesystems/ext4. Only files mapped by blocks, as on disks made for
+OSv, are examined. Files mapped by extents (made by Linux) describe their holes, and a guest that reads extents handles
+them.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ if TYPE_CHECKING:
 SUPERBLOCK, MAGIC = 1024, 0xEF53
 CLEAN, NEEDS_RECOVERY = 1, 4
 WIDE, SCATTERED = 0x80, 0x10
-"""Features: descriptors of 64 bytes, and descriptors that are not all behind the superblock (these are not read)."""
+"""Features: descriptors of 64 bytes, and descriptors that do not all follow the superblock (such disks are not
+read)."""
 REGULAR, KIND = 0x8000, 0xF000
 NOT_BY_BLOCKS = 0x10080000
 """Flags of an inode whose blocks are extents, or whose contents are in the inode."""
 DIRECT = 12
-"""Direct pointers in an inode. Three more lead to blocks of pointers, one to three levels deep.
-"""
+"""Direct pointers in an inode. Three more lead to blocks of pointers, one to three levels deep."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,7 @@ class Holes:
 
 @dataclass(frozen=True, kw_only=True)
 class Superblock:
-    """Sizes are in bytes, `free` in blocks."""
+    """The superblock of an ext4 file system. Sizes are in bytes, `free` is in blocks."""
 
     state: int
     features: int
@@ -53,12 +54,12 @@ class Superblock:
 
     @property
     def was_not_unmounted(self) -> bool:
-        """The journal needs a replay, or the file system is not marked clean."""
+        """Whether the journal needs a replay or the file system is not marked clean."""
         return self.state != CLEAN or bool(self.features & NEEDS_RECOVERY)
 
 
 def read_superblock(file: IO[bytes]) -> Superblock | None:
-    """Return the superblock of an open disk; None where there is no ext4."""
+    """Return the superblock of an open disk, or None if there is no ext4."""
     file.seek(SUPERBLOCK)
     block = file.read(SUPERBLOCK)
     if len(block) < SUPERBLOCK or struct.unpack_from("<H", block, 0x38)[0] != MAGIC:
@@ -80,7 +81,7 @@ def read_superblock(file: IO[bytes]) -> Superblock | None:
 
 
 def was_not_unmounted(disk: Path) -> bool:
-    """Tell whether a disk holds an ext4 that was not unmounted."""
+    """Return whether a disk holds an ext4 file system that was not unmounted."""
     with disk.open("rb") as file:
         found = read_superblock(file)
     return found is not None and found.was_not_unmounted
@@ -89,7 +90,8 @@ def was_not_unmounted(disk: Path) -> bool:
 def find_holes(disk: Path) -> tuple[list[Holes], int]:
     """Return the files mapped by blocks that have holes, and the number of free blocks.
 
-    Reads used inodes and blocks of pointers: 26 MB for 100,000 files. Blocks. The disk must be consistent.
+    The disk must be consistent. This reads used inodes and blocks of pointers (26 MB for 100,000 files) and blocks the
+    calling thread.
     """
     with disk.open("rb") as file:
         found = read_superblock(file)
@@ -100,7 +102,7 @@ def find_holes(disk: Path) -> tuple[list[Holes], int]:
 
 
 def _inodes(file: IO[bytes], about: Superblock) -> Iterator[tuple[int, bytes]]:
-    """Yield used inodes with their numbers, except those of the file system itself."""
+    """Yield used inodes with their numbers, except the inodes of the file system itself."""
     groups = -(-about.inodes // about.group_inodes)
     file.seek((about.first + 1) * about.block_size)
     table = file.read(groups * about.descriptor_size)
@@ -141,7 +143,7 @@ def _holes(file: IO[bytes], about: Superblock, number: int, inode: bytes) -> Hol
 
 
 def _missing(file: IO[bytes], about: Superblock, pointer: int, level: int, count: int) -> int:
-    """Return how many of the next `count` content blocks are holes in a block of pointers."""
+    """Return how many of the first `count` content blocks of a block of pointers are holes."""
     if pointer == 0:
         return count
     file.seek(pointer * about.block_size)

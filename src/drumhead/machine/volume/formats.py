@@ -1,7 +1,7 @@
-"""The format of a data disk. Its content never decides it: a guest writes that, the header of a raw disk included.
+"""Find the format of a data disk from its name. The content never decides it, because a guest can write any header.
 
-Were a raw disk that begins like qcow2 opened as one, QEMU would read and write the host's files that this header names
-(as its backing file, or as the file that its data is in).
+If a raw disk that begins like qcow2 were opened as qcow2, QEMU would read and write files of the host that the header
+names (as its backing file, or as the file for its data).
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ _EXTERNAL_DATA = 1 << 2
 
 
 def disk_format(path: Path) -> Literal["raw", "qcow2"]:
-    """Return the format that a disk's name says. Blocks.
+    """Return the format that the name of a disk implies. This reads the header and blocks the calling thread.
 
-    Raises USAGE where the content is not of that format, and for a qcow2 disk that refers to other files.
+    Raises USAGE if the content does not have that format, and for a qcow2 disk that refers to other files.
     """
     with path.open("rb") as file:
         header = file.read(_FEATURES.size)
     is_qcow2 = header.startswith(MAGIC)
     if path.suffix != ".qcow2":
         if is_qcow2:
-            said = f"the disk {path} begins as qcow2 does, which a guest may have written; if it is one, name it .qcow2"
+            said = f"the disk {path} begins like qcow2, which a guest may have written; if it is qcow2, name it .qcow2"
             raise DrumheadError(ErrorCode.USAGE, said)
         return "raw"
     if not is_qcow2 or len(header) < _FEATURES.size:
-        raise DrumheadError(ErrorCode.USAGE, f"{path} is no qcow2 disk; a raw one is named otherwise")
+        raise DrumheadError(ErrorCode.USAGE, f"{path} is not a qcow2 disk; give a raw disk another extension")
     _, version, backing = _BACKING.unpack_from(header)
     (features,) = _FEATURES.unpack_from(header) if version >= 3 else (0,)
     if backing or features & _EXTERNAL_DATA:

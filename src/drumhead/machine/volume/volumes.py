@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 OVERLAY_SERIAL = "overlay"
 CHECK_TIME = 3600.0
 REPAIRED = (0, 1, 2)
-"""e2fsck's exit statuses for a disk that is consistent now."""
+"""Exit statuses of e2fsck after which the disk is consistent."""
 
 
 def volume_path(home: Home, volume: VolumeMount) -> Path:
-    """Return the path of a volume's disk: below the home for a named volume, else as the user gave it."""
+    """Return the path of a volume's disk: below the home for a named volume, otherwise the path that the user gave."""
     if "/" in volume.source:
         return Path(volume.source).expanduser().absolute()
     return home.volumes / f"{volume.source}.raw"
@@ -54,7 +54,7 @@ async def open_volumes(
 ) -> tuple[tuple[Drive, ...], tuple[GuestMount, ...]]:
     """Return the disks of `volumes` and their mounts. Missing disks are created, uncleanly closed ones are repaired.
 
-    Raises UNSUPPORTED for what `guest` cannot do, NOT_FOUND, USAGE, HOST_TOOL.
+    Raises UNSUPPORTED if `guest` does not support one of them, NOT_FOUND, USAGE, HOST_TOOL.
     """
     if len(volumes) > 1:
         require(guest, "second-volume")
@@ -83,27 +83,27 @@ async def open_volumes(
 
 
 async def create_volume(home: Home, name: str, size: int, guest: Guest) -> None:
-    """Create an empty named volume of `size` bytes. Raises CONFLICT when there is one."""
+    """Create an empty named volume of `size` bytes. Raises CONFLICT if it exists."""
     path = home.volumes / f"{name}.raw"
     if path.exists():
-        raise DrumheadError(ErrorCode.CONFLICT, f"there is a volume {name} already; choose another name")
+        raise DrumheadError(ErrorCode.CONFLICT, f"the volume {name} already exists; choose another name")
     await make_disk(path, size, guest.volume_options)
 
 
 def delete_volume(home: Home, name: str, instances: Iterable[Instance]) -> None:
-    """Delete a named volume and what is on it. Raises NOT_FOUND, and CONFLICT while an instance has it."""
+    """Delete a named volume and its data. Raises NOT_FOUND, and CONFLICT if an instance uses it."""
     path = home.volumes / f"{name}.raw"
     if not path.exists():
         raise DrumheadError(ErrorCode.NOT_FOUND, f"there is no volume {name}")
     for instance in instances:
         spec = instance.launch.spec
         if any(volume_path(home, volume) == path for volume in spec.volumes):
-            raise DrumheadError(ErrorCode.CONFLICT, f"{spec.name} has the volume {name}; delete that instance first")
+            raise DrumheadError(ErrorCode.CONFLICT, f"{spec.name} uses the volume {name}; delete that instance first")
     path.unlink()
 
 
 async def open_overlay(directory: Path, size: int, guest: Guest) -> Drive:
-    """Return the disk of `size` bytes for the writes of the machine in `directory`. It persists between starts."""
+    """Return the disk of `size` bytes that the machine in `directory` writes to. It is kept between starts."""
     path = directory / "overlay.raw"
     if not path.exists():
         await make_disk(path, size, guest.volume_options)
@@ -111,24 +111,24 @@ async def open_overlay(directory: Path, size: int, guest: Guest) -> Drive:
 
 
 def repair_disk(path: Path) -> None:
-    """Repair a raw disk that was not unmounted, as a boot of Linux would. OSv cannot do it and writes no journal.
+    """Repair a raw disk that was not unmounted, as Linux does at boot. OSv cannot do it and writes no journal.
 
-    Needs no root. Blocks. Raises HOST_TOOL with e2fsck's message when the disk cannot be repaired.
+    This needs no root and blocks the calling thread. Raises HOST_TOOL with e2fsck's message if the repair fails.
     """
     if not ext4.was_not_unmounted(path):
         return
     try:
         host.run(["e2fsck", "-p", path], timeout=CHECK_TIME, accepted=REPAIRED)
     except DrumheadError:
-        # -p refuses to decide about some damage, such as files without a name; -y puts those into lost+found.
+        # -p refuses to decide about some damage, such as files without a name; -y moves those to lost+found.
         host.run(["e2fsck", "-y", path], timeout=CHECK_TIME, accepted=REPAIRED)
 
 
 def fill_holes(path: Path) -> None:
-    """Fill the holes in the files of a raw ext4 disk with zeros. Needs no root. Blocks.
+    """Fill the holes in the files of a raw ext4 disk with zeros. This needs no root and blocks the calling thread.
 
-    A power cut leaves holes when a file's size was flushed and its map was not; programs on Linux create them on
-    purpose. Raises UNSUPPORTED when there is not enough free space.
+    A power cut leaves holes if a file's size was flushed and its map was not; programs on Linux create them on
+    purpose. Raises UNSUPPORTED if there is not enough free space.
     """
     files, free = ext4.find_holes(path)
     if not files:
@@ -138,8 +138,8 @@ def fill_holes(path: Path) -> None:
     if missing + missing // 128 + 8 * len(files) > free:
         raise DrumheadError(
             ErrorCode.UNSUPPORTED,
-            f"volume {path.stem} has {len(files)} files with holes, which this guest cannot have, and no room to fill"
-            f" them ({missing} blocks, {free} are free); remove or copy such files with a machine on Linux",
+            f"volume {path.stem} has {len(files)} files with holes, which this guest does not support, and not enough"
+            f" space to fill them ({missing} blocks, {free} are free); remove or copy these files in a Linux machine",
         )
     with tempfile.NamedTemporaryFile("w", suffix=".debugfs") as orders:
         orders.writelines(f"fallocate <{file.inode}> 0 {file.blocks - 1}\n" for file in files)
@@ -153,7 +153,7 @@ def fill_holes(path: Path) -> None:
 async def make_disk(path: Path, size: int, options: tuple[str, ...]) -> None:
     """Create an empty ext4 disk with these `options` of mke2fs.
 
-    It uses space on the host only as it fills, and appears complete, by rename.
+    It takes space on the host only as it fills, and appears complete, by rename.
     """
     if size < MIN_DISK:
         raise DrumheadError(

@@ -1,1 +1,1 @@
-"""OSv kernels provided by the user: identifying files, adapting modules, and the package made from them."""
+"""OSv kernels that the user provides: identify files, adapt modules, and make the package."""

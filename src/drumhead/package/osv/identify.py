@@ -16,16 +16,16 @@ VERSION = re.compile(rb"OSv (v\d[0-9A-Za-z.+~_-]*)[\n\0]")
 ELF_HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 SEGMENT = struct.Struct("<IIQQQQQQ")
 NOTE = struct.Struct("<3I")
-"""Lengths of owner and value, and the type. Owner and value follow, each padded to four bytes."""
+"""The lengths of owner and value, and the type. Owner and value follow, each padded to four bytes."""
 EXECUTABLE, SHARED = 2, 3
 X86_64 = 62
 MACHINES = {3: "32-bit x86", 40: "32-bit ARM", 183: "ARM (aarch64)", 243: "RISC-V"}
 PT_NOTE = 4
 GUEST_OS, PVH_ENTRY = 6, 18
-"""Types of Xen's notes: the system's name, and the entry address for QEMU."""
+"""Types of Xen's notes: the name of the system, and the entry address for QEMU."""
 BOOT_BLOCK = 32 << 10
 BOOT_START = 64 << 10
-"""In a boot image: the unit of its length (u16 at 0x10), and the offset of the kernel."""
+"""Numbers of a boot image: the unit of its length (u16 at 0x10), and the offset of the kernel."""
 BOOT_MARK = b"VSO"
 BOOT_MARK_AT = 0x1B8
 EXT_OPERATIONS = "ext_vfsops"
@@ -36,10 +36,10 @@ OTHERS = {
     b"\xfd7zXZ": "compressed by xz; unpack it first",
     b"(\xb5/\xfd": "compressed by zstd; unpack it first",
     b"PK\x03\x04": "a zip archive; unpack it first",
-    b"<": "a web page, not a kernel; is the address that of the file itself?",
+    b"<": "a web page, not a kernel; check that the address is that of the file itself",
     b"": "not a file of OSv",
 }
-"""The first bytes of other files, and what those are."""
+"""The first bytes of other kinds of files, and descriptions of these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +55,10 @@ class OsvFile:
 def identify(contents: bytes, where: str) -> OsvFile:
     """Identify a file.
 
-    `where` is its name in messages. Raises UNSUPPORTED or UNVERIFIED and says what the file is instead.
+    `where` is its name in messages. Raises UNSUPPORTED or UNVERIFIED with a message that says what the file is instead.
     """
     if not contents:
-        raise DrumheadError(ErrorCode.UNVERIFIED, f"{where} is empty; get it again")
+        raise DrumheadError(ErrorCode.UNVERIFIED, f"{where} is empty; download it again")
     if contents[:4] == MAGIC:
         return _identify_elf(contents, where)
     if contents[0x202:0x206] == b"HdrS":
@@ -97,7 +97,7 @@ def _identify_elf(contents: bytes, where: str) -> OsvFile:
     if kind != EXECUTABLE or system != "osv":
         raise _unsupported(where, f"a kernel of {system}" if system else "a program, not a kernel")
     if PVH_ENTRY not in notes:
-        raise _unsupported(where, "a kernel of OSv without the PVH note by which QEMU starts it; take a later release")
+        raise _unsupported(where, "a kernel of OSv without the PVH note that QEMU needs; use a later release")
     version = VERSION.search(contents)
     if version is None:
         raise _unsupported(where, "a kernel of OSv that does not say its version")
@@ -105,7 +105,7 @@ def _identify_elf(contents: bytes, where: str) -> OsvFile:
 
 
 def _xen_notes(section: bytes) -> list[tuple[int, bytes]]:
-    """Return type and value of Xen's notes, which PVH uses as well."""
+    """Return the types and values of Xen's notes, which PVH also uses."""
     found, at = [], 0
     while at + NOTE.size <= len(section):
         owner_size, size, kind = NOTE.unpack_from(section, at)
@@ -122,7 +122,7 @@ def _identify_module(contents: bytes, where: str) -> OsvFile:
     try:
         _, texts = read_texts(contents)
     except (ValueError, struct.error) as error:
-        raise DrumheadError(ErrorCode.UNVERIFIED, f"{where} is a damaged ELF file; get it again") from error
+        raise DrumheadError(ErrorCode.UNVERIFIED, f"{where} is a damaged ELF file; download it again") from error
     kind: Kind = "module" if EXT_OPERATIONS in linkage.imports else "library"
     return OsvFile(kind, name="".join(texts[DT_SONAME]), needs=tuple(texts[DT_NEEDED]))
 
@@ -130,12 +130,12 @@ def _identify_module(contents: bytes, where: str) -> OsvFile:
 def _unsupported(where: str, what: str) -> DrumheadError:
     return DrumheadError(
         ErrorCode.UNSUPPORTED,
-        f"{where} is {what}. drumhead takes loader-stripped.elf, loader.img and libext.so, as OSv's releases have them "
+        f"{where} is {what}. drumhead accepts loader-stripped.elf, loader.img and libext.so from a release of OSv "
         f"({RELEASES})",
     )
 
 
 def _cut_off(where: str, size: int, wanted: int) -> DrumheadError:
     return DrumheadError(
-        ErrorCode.UNVERIFIED, f"{where} is cut off: it has {size} bytes and says it has {wanted}; get it again"
+        ErrorCode.UNVERIFIED, f"{where} is truncated: it has {size} of {wanted} bytes; download it again"
     )

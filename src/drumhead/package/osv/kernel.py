@@ -1,4 +1,4 @@
-"""Add OSv kernels that the user provides as files or URLs; drumhead ships none."""
+"""Add OSv kernels that the user provides as files or URLs. drumhead ships none."""
 
 from __future__ import annotations
 
@@ -38,8 +38,9 @@ async def add_kernel(
 ) -> Package:
     """Store one version of OSv: its kernel and, if given, its boot image and its ext module.
 
-    `sources` are paths and http(s) URLs. Each of `digests` (``sha256:HEX``) must be that of one source, and a URL's
-    file must have one. Raises USAGE, NOT_FOUND, REMOTE, UNVERIFIED, UNSUPPORTED, INCOMPLETE; nothing is stored then.
+    `sources` are paths and http(s) URLs. Each of `digests` (``sha256:HEX``) must be the digest of a source, and every
+    URL
+    needs one. Raises USAGE, NOT_FOUND, REMOTE, UNVERIFIED, UNSUPPORTED, INCOMPLETE, without storing anything.
     """
     from drumhead.download import fetch_bytes, new_client  # noqa: PLC0415 - composing needs the rest, not the network
 
@@ -58,7 +59,7 @@ async def add_kernel(
 
 
 def find_osv(store: PackageStore, version: str = "") -> Package:
-    """Return the requested kernel of OSv, else the newest. Raises NOT_FOUND with instructions."""
+    """Return the requested version of OSv's kernel, or else the newest. Raises NOT_FOUND with instructions."""
     try:
         return store.find(PackageRef(name=OSV, version=version))
     except DrumheadError as error:
@@ -97,13 +98,13 @@ def _parse_digests(digests: Sequence[str]) -> set[str]:
 def _read(path: Path) -> bytes:
     if path.is_dir():
         inside = ", ".join(sorted(file.name for file in path.iterdir() if file.is_file())[:10])
-        raise DrumheadError(ErrorCode.USAGE, f"{path} is a directory; name the files of it ({inside or 'it has none'})")
+        raise DrumheadError(ErrorCode.USAGE, f"{path} is a directory; give the files in it ({inside or 'it has none'})")
     try:
         if path.stat().st_size > MAX_FILE:
             raise DrumheadError(ErrorCode.UNSUPPORTED, f"{path} is larger than any kernel ({MAX_FILE >> 20} MiB)")
         return path.read_bytes()
     except FileNotFoundError as error:
-        raise DrumheadError(ErrorCode.NOT_FOUND, f"{path} is not there") from error
+        raise DrumheadError(ErrorCode.NOT_FOUND, f"{path} does not exist") from error
     except OSError as error:
         raise DrumheadError(ErrorCode.USAGE, f"{path} cannot be read: {error.strerror}") from error
 
@@ -112,15 +113,18 @@ def _verify(files: dict[str, bytes], wanted: set[str]) -> None:
     digests = {source: hashlib.sha256(contents).hexdigest() for source, contents in files.items()}
     for source, digest in digests.items():
         if digest not in wanted and "://" in source:
-            given = "no --digest given is" if wanted else "--digest must be given with an address: is it"
+            reason = (
+                "and no --digest gives that; nothing is kept"
+                if wanted
+                else "but a URL needs --digest; compare this digest with the published one, and give it"
+            )
             raise DrumheadError(
                 ErrorCode.UNVERIFIED if wanted else ErrorCode.USAGE,
-                f"{source} has the digest sha256:{digest}, and {given} that"
-                + ("; nothing is kept" if wanted else "? Compare it with the one beside the download"),
+                f"{source} has the digest sha256:{digest}, {reason}",
             )
     for digest in sorted(wanted - set(digests.values())):
         have = ", ".join(f"{source} sha256:{digest}" for source, digest in digests.items())
-        raise DrumheadError(ErrorCode.UNVERIFIED, f"no file has the digest sha256:{digest}; they are {have}")
+        raise DrumheadError(ErrorCode.UNVERIFIED, f"no file has the digest sha256:{digest}; the digests are {have}")
 
 
 def _keep(store: PackageStore, files: dict[str, bytes]) -> Package:
@@ -130,7 +134,7 @@ def _keep(store: PackageStore, files: dict[str, bytes]) -> Package:
     kernel = _the_one(found, "kernel")
     if kernel is None:
         raise DrumheadError(
-            ErrorCode.INCOMPLETE, "there is no kernel among them; add loader-stripped.elf together with its other files"
+            ErrorCode.INCOMPLETE, "none of the files is a kernel; add loader-stripped.elf together with its other files"
         )
     tree, origins = Tree(), []
 
@@ -151,7 +155,7 @@ def _keep(store: PackageStore, files: dict[str, bytes]) -> Package:
             name=OSV,
             version=found[kernel].version,
             kind="kernel",
-            description="OSv, brought by the user",
+            description="OSv, provided by the user",
             created="",
             archive="0" * 64,
             archive_size=0,

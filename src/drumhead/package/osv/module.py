@@ -1,4 +1,4 @@
-"""Adapt OSv's modules to programs that bring their own libc."""
+"""Adapt OSv's modules to programs that have their own libc."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def fit(module: bytes) -> bytes:
 def bind_at_once(module: bytes) -> bytes:
     """Return the shared object with the flag that makes a loader resolve all symbols at load time.
 
-    Otherwise OSv resolves a symbol at its first call, searching all loaded objects. By then libc's loader is one of
-    them; it relocates its own tables at its start, and OSv misreads them and divides by zero. The flag takes one of the
-    empty entries that linkers leave; without one, the module is returned unchanged.
+    Otherwise OSv resolves a symbol at its first call and searches all loaded objects. By then libc's loader is one of
+    them; it has relocated its own tables, and OSv misreads them and divides by zero. The flag uses one of the
+    empty entries that linkers leave. If there is none, the module is returned unchanged.
     """
     (segments,) = struct.unpack_from("<Q", module, 32)
     size, count = struct.unpack_from("<HH", module, 54)
@@ -47,8 +47,8 @@ def _with_flag(module: bytes, entries: range) -> bytes:
 def load_whole(module: bytes) -> bytes:
     """Return the shared object with the section that makes OSv read all of it at load time.
 
-    Otherwise OSv reads its pages on demand through the cache of the root's files. With that cache off, as in machines
-    with little memory, it then calls a null pointer. OSv's own libext has the section; the library it needs does not.
+    Otherwise OSv reads its pages on demand through the cache for files of the root. If that cache is off, as in
+    machines with little memory, OSv calls a null pointer. OSv's libext has the section; the library it needs does not.
     """
     sections = _sections(module)
     (names_at,) = struct.unpack_from("<H", module, 62)
@@ -58,7 +58,7 @@ def load_whole(module: bytes) -> bytes:
     names = module[names_section[4] : names_section[4] + names_section[5]]
     if IN_MEMORY in names or names_section[1] != SHT_STRTAB:
         return module
-    # Both tables grow, so they move to the end; loaded contents stay in place.
+    # Both tables grow, so move them to the end. Loaded contents stay in place.
     names_start = len(module)
     names += IN_MEMORY
     padding = bytes(-(names_start + len(names)) % 8)

@@ -1,1 +1,1 @@
-"""Where packages are pulled from and pushed to: plain HTTP directories and OCI registries."""
+"""Remotes for pulling and pushing packages: HTTP directories and OCI registries."""

@@ -26,7 +26,7 @@ INDEX = "index.json"
 
 
 class HttpRemote:
-    """See ``remotes.Repository``. ``write_directory`` writes such a directory in place, not over HTTP."""
+    """A ``remotes.Repository`` in an HTTP directory, which is read-only. ``write_directory`` writes one locally."""
 
     def __init__(self, client: aiohttp.ClientSession, url: str) -> None:
         self._client = client

@@ -1,4 +1,4 @@
-"""A remote in an OCI registry: the package NAME VERSION is the artifact ``PATH/NAME:VERSION``."""
+"""A remote in an OCI registry. Version VERSION of the package NAME is the artifact ``PATH/NAME:VERSION``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ARCHIVE_TYPE = "application/vnd.drumhead.package.v1.tar+zstd"
 
 
 class OciRemote:
-    """See ``remotes.Repository``. `url` is ``https://HOST/PATH`` (or http)."""
+    """A ``remotes.Repository`` in an OCI registry. `url` is ``https://HOST/PATH`` or ``http://HOST/PATH``."""
 
     def __init__(self, client: aiohttp.ClientSession, url: str) -> None:
         parts = urlsplit(url)
@@ -72,7 +72,7 @@ class OciRemote:
             raise
 
     async def _read(self, name: str, tag: str) -> Package | None:
-        """Return the record behind a tag; None for an artifact that is not a package."""
+        """Return the record of a tag, or None if the artifact is not a package."""
         manifest = await self.registry.manifest(name, tag)
         if manifest.config.media_type != PACKAGE_TYPE:
             return None
@@ -82,7 +82,7 @@ class OciRemote:
         except msgspec.DecodeError as error:
             raise DrumheadError(ErrorCode.REMOTE, f"{self._url}: {name}:{tag} is not a package: {error}") from error
         if [layer.hexadecimal for layer in manifest.layers] != list(package.blobs):
-            raise DrumheadError(ErrorCode.UNVERIFIED, f"{self._url}: {name}:{tag} names other blobs than its record")
+            raise DrumheadError(ErrorCode.UNVERIFIED, f"{self._url}: {name}:{tag} lists other blobs than its record")
         return package
 
     def _repository(self, name: str) -> str:
@@ -99,10 +99,7 @@ def descriptors(package: Package) -> tuple[Descriptor, ...]:
 
 
 def tag_of(version: str) -> str:
-    """Return a version as a tag: what a tag may not hold becomes ``_`` (tags are words of letters, digits, ``_ .
-
-    -``).
-    """
+    """Return a version as a tag, with ``_`` for each character other than letters, digits and ``_ . -``."""
     return re.sub(r"[^A-Za-z0-9_.-]", "_", version)[:128].lstrip(".-") or "latest"
 
 

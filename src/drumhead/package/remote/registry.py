@@ -1,7 +1,7 @@
 """A client for OCI registries (OCI distribution specification 1.1).
 
-The library oras is synchronous (requests) and takes 350 ms of processor time to import; this module takes 260 ms, most
-of it aiohttp.
+The library oras is not used, because it is synchronous (requests) and takes 350 ms of processor time to import. This
+module takes 260 ms, most of it for aiohttp.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 LAYER_TYPE = "application/vnd.drumhead.layer.v1."
-"""The file system's name follows."""
+"""The prefix of the media types of layers; the name of the file system follows."""
 PAGE = 100
 MOST_PAGES = 1000
 MOST_BYTES = 16 << 20
-"""Of a page, a manifest or a record."""
+"""The limit in bytes for a page, a manifest or a record."""
 
 
 class Descriptor(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -68,14 +68,14 @@ class Registry:
         self._authorization = ""
 
     async def repositories(self) -> list[str]:
-        """Return the names of all repositories. Raises REMOTE when the registry does not allow that."""
+        """Return the names of all repositories. Raises REMOTE if the registry does not allow listing them."""
         return [name async for name in self._pages("/v2/_catalog", "repositories")]
 
     async def tags(self, name: str) -> list[str]:
         return [tag async for tag in self._pages(f"/v2/{name}/tags/list", "tags")]
 
     async def manifest(self, name: str, reference: str) -> Manifest:
-        """Return the manifest of a tag or digest, verified for a digest. Raises NOT_FOUND, UNVERIFIED, REMOTE."""
+        """Return the manifest of a tag or digest; verify it for a digest. Raises NOT_FOUND, UNVERIFIED, REMOTE."""
         async with await self._request(
             "GET", f"/v2/{name}/manifests/{reference}", headers={"Accept": MANIFEST_TYPE}
         ) as answer:
@@ -90,7 +90,7 @@ class Registry:
             ) from error
 
     async def blob(self, name: str, blob: Descriptor, *, limit: int = 1 << 20) -> bytes:
-        """Return a small blob's verified bytes."""
+        """Return the verified bytes of a small blob."""
         if blob.size > limit:
             raise DrumheadError(ErrorCode.REMOTE, f"{self._url}: a record of {name} is {blob.size} bytes long")
         async with await self._request("GET", f"/v2/{name}/blobs/{blob.digest}") as answer:
@@ -100,7 +100,7 @@ class Registry:
         return contents
 
     async def fetch(self, name: str, blob: Descriptor, path: Path, report: Report = silent) -> None:
-        """Fetch a blob into a file, verified, resuming a broken transfer."""
+        """Fetch and verify a blob into a file. Resume an interrupted transfer."""
         await self._authorize(name)
         headers = {"Authorization": self._authorization} if self._authorization else {}
         url = f"{self._url}/v2/{name}/blobs/{blob.digest}"
@@ -109,7 +109,7 @@ class Registry:
         )
 
     async def push_blob(self, name: str, blob: Descriptor, source: Path | bytes, report: Report = silent) -> None:
-        """Upload a blob in one request, unless the registry has it."""
+        """Upload a blob in one request, unless the registry already has it."""
         try:
             async with await self._request("HEAD", f"/v2/{name}/blobs/{blob.digest}", scope="pull,push"):
                 return
@@ -143,7 +143,7 @@ class Registry:
                 following = urljoin(str(answer.url), link[1]) if link else ""
             for item in page.get(key) or ():
                 yield str(item)
-        raise DrumheadError(ErrorCode.REMOTE, f"{self._url} lists {path} without end")
+        raise DrumheadError(ErrorCode.REMOTE, f"{self._url} returns too many pages for {path}")
 
     async def _json(self, answer: aiohttp.ClientResponse) -> dict[str, Any]:
         try:
@@ -180,12 +180,12 @@ class Registry:
         )
 
     async def _authorize(self, name: str) -> None:
-        """Obtain a token before a transfer that cannot ask for one."""
+        """Obtain a token before a transfer that cannot answer a challenge itself."""
         async with await self._request("GET", f"/v2/{name}/tags/list?n=1"):
             pass
 
     async def _answer_challenge(self, challenge: str, scope: str) -> str:
-        """Return the Authorization header that a registry's WWW-Authenticate asks for (Basic, or a Bearer token's)."""
+        """Return the Authorization header for a registry's WWW-Authenticate challenge (Basic or Bearer)."""
         user = os.environ.get("DRUMHEAD_REGISTRY_USER", "")
         login = aiohttp.BasicAuth(user, os.environ.get("DRUMHEAD_REGISTRY_PASSWORD", "")) if user else None
         if not challenge.lower().startswith("bearer"):
@@ -210,12 +210,12 @@ class Registry:
 
 
 def describe(contents: bytes, media_type: str) -> Descriptor:
-    """Return the descriptor of bytes."""
+    """Return the descriptor of a blob with these contents."""
     return Descriptor(media_type=media_type, digest=_digest(contents), size=len(contents))
 
 
 async def _small(answer: aiohttp.ClientResponse) -> bytes:
-    """Read a document, of which there is no large one. Raises REMOTE."""
+    """Read a document. Raises REMOTE if it is larger than MOST_BYTES."""
     contents = bytearray()
     async for chunk in answer.content.iter_any():
         contents += chunk

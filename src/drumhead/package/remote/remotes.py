@@ -1,4 +1,4 @@
-"""Remotes: the list of places for packages, and the contract of an HTTP directory or a registry."""
+"""The list of remotes, and the contract that HTTP directories and registries fulfil."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ class Remote(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     name: str
     url: str
     key: str = ""
-    """The public key whose signature every package of this remote must have; empty for none."""
+    """The public key with which every package of this remote must be signed, or an empty string."""
 
 
 class Repository(Protocol):
-    """The contract of a remote. Everything returned was verified against its digest."""
+    """The contract of a remote. Everything that it returns was verified against its digest."""
 
     async def packages(self) -> list[Package]:
         """Return every version of every package. Raises REMOTE."""
@@ -57,18 +57,18 @@ class Repository(Protocol):
         ...
 
     async def push(self, package: Package, blobs: Blobs, report: Report) -> None:
-        """Store `package`, unless it is stored already. Raises REMOTE, UNSUPPORTED."""
+        """Store `package` unless it is already stored. Raises REMOTE, UNSUPPORTED."""
         ...
 
 
 def check_url(remote: Remote) -> None:
-    """Check that a kind of remote has this URL, and its name. Raises USAGE."""
+    """Check the name and the URL of a remote. Raises USAGE."""
     if not remote.name.strip() or not remote.name.isprintable():
         raise DrumheadError(ErrorCode.USAGE, f"{remote.name!r} is not a name for a remote")
     try:
         parts = urlsplit(remote.url)
         sound = parts.scheme in {"http", "https", "oci", "oci+http"} and parts.hostname and parts.port != 0
-    except ValueError:  # the port, or brackets around an address
+    except ValueError:  # an invalid port, or invalid brackets around an address
         sound = False
     if not sound or not remote.url.isprintable() or " " in remote.url:
         raise DrumheadError(
@@ -118,7 +118,7 @@ def write_remotes(home: Home, remotes: list[Remote]) -> None:
 
 
 def find_remote(home: Home, name: str) -> Remote:
-    """Return the remote called `name`, or the only one when the name is empty. Raises NOT_FOUND, USAGE."""
+    """Return the remote called `name`, or the only remote if the name is empty. Raises NOT_FOUND, USAGE."""
     remotes = read_remotes(home)
     if not name and len(remotes) == 1:
         return remotes[0]
@@ -126,11 +126,13 @@ def find_remote(home: Home, name: str) -> Remote:
         if remote.name == name:
             return remote
     names = ", ".join(remote.name for remote in remotes) or "none; `drumhead remote add NAME URL` adds one"
-    raise DrumheadError(ErrorCode.NOT_FOUND if name else ErrorCode.USAGE, f"say which remote; there are: {names}")
+    if name:
+        raise DrumheadError(ErrorCode.NOT_FOUND, f"there is no remote {name}; there are: {names}")
+    raise DrumheadError(ErrorCode.USAGE, f"choose a remote with --remote; there are: {names}")
 
 
 async def search_remotes(home: Home) -> list[tuple[Remote, Package]]:
-    """Return every package of every remote. Raises REMOTE when one does not answer."""
+    """Return every package of every remote. Raises REMOTE if a remote does not answer."""
     async with new_client() as client:
         return [
             (remote, package)
@@ -142,10 +144,9 @@ async def search_remotes(home: Home) -> list[tuple[Remote, Package]]:
 async def pull_package(
     home: Home, store: PackageStore, ref: PackageRef, report: Report = silent, *, remote: Remote | None = None
 ) -> Package | None:
-    """Return the version asked for (else the newest) from the first remote that has it, into `store`; None when none
-    has.
+    """Pull the requested version, or the newest, from the first remote that has it. Return None if no remote has it.
 
-    A package that was pushed without its layer is packed now.
+    A package that was pushed without a layer is packed now.
     """
     async with new_client() as client:
         for candidate in [remote] if remote else read_remotes(home):
@@ -163,7 +164,7 @@ async def pull_package(
 
 
 def check_signature(remote: Remote, record: Package | Image) -> None:
-    """Check that a record is signed by the remote's key; without a key, say that nobody vouches for it.
+    """Check that a record is signed with the remote's key. If the remote has no key, log a warning.
 
     Raises UNVERIFIED.
     """
@@ -171,7 +172,7 @@ def check_signature(remote: Remote, record: Package | Image) -> None:
         verify(remote.key, record)
         return
     _log.warning(
-        "Nobody vouches for %s: the remote %s has no key. Remove it and add it again with --key.",
+        "%s is not verified: the remote %s has no key. Remove the remote and add it again with --key.",
         record.name,
         remote.name,
     )

@@ -180,7 +180,7 @@ def test_without_vhost_net_the_command_says_what_is_missing(namespace, inside, g
     assert refused.returncode == 5
     assert refused.stderr == (
         "drumhead: -n vhost does not work on this host: /dev/vhost-net is missing or cannot be opened (as root: "
-        "modprobe vhost_net). Without -n, none of this is needed\n"
+        "modprobe vhost_net). The default network (without -n) needs none of this\n"
     )
 
 

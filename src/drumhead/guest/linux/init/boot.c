@@ -44,7 +44,7 @@ static int by_name(const struct dirent **one, const struct dirent **other) {
     return strcmp((*one)->d_name, (*other)->d_name);
 }
 
-/* The kernel closes the files that it unpacked a little later than it starts us; until then they are "busy". */
+/* The kernel closes the files that it unpacked a little after it starts init; until then they are "busy". */
 static bool load_module(int file) {
     double deadline = now() + 5;
     while (syscall(SYS_finit_module, file, "", 0) != 0) {
@@ -55,7 +55,7 @@ static bool load_module(int file) {
     return true;
 }
 
-/* Whether only an exported disk needs a module (NN-NAME.ko): other machines do without its memory. */
+/* Whether only machines on exported disks need a module (NN-NAME.ko). Others save its memory. */
 static bool is_for_exported(const char *file) {
     static const char *const names[] = {"cdrom.ko", "isofs.ko", "button.ko", "evdev.ko", NULL};
     const char *dash = strchr(file, '-');
@@ -64,7 +64,7 @@ static bool is_for_exported(const char *file) {
     return false;
 }
 
-/* In the order of their names (NN-NAME.ko); each is removed once it is loaded, as the initramfs is memory. */
+/* Load modules in the order of their names (NN-NAME.ko). Remove each once it is loaded, to free the initramfs. */
 void load_modules(bool exported) {
     struct dirent **names;
     int count = scandir("/modules", &names, NULL, by_name);
@@ -81,7 +81,7 @@ void load_modules(bool exported) {
     }
 }
 
-/* Wait until `ready` says so, looking again after each device event. */
+/* Wait until `ready` returns true; call it again after each device event. */
 void wait_for_devices(bool (*ready)(void), const char *what, double seconds) {
     double deadline = now() + seconds;
     char event[4096];
@@ -94,7 +94,8 @@ void wait_for_devices(bool (*ready)(void), const char *what, double seconds) {
     }
 }
 
-/* The device (/dev/…) of the disk with a serial number; of an exported disk, of the partition with that name. */
+/* Find the device (/dev/…) of the disk with a serial number or, on an exported disk, of the partition with that name.
+*/
 bool find_disk(const char *serial, char *device, size_t size) {
     struct dirent *entry;
     DIR *disks = opendir("/sys/class/block");
@@ -132,7 +133,7 @@ static void mount_layer(const char *device, const char *where) {
     fail("cannot mount the layer %s: %s", device, strerror(errno));
 }
 
-/* Mount every layer-N and return overlayfs' list of them, the last one first. */
+/* Mount every layer-N and return the list of them for overlayfs, the last one first. */
 static char *mount_layers(void) {
     static char list[MOST_LAYERS * 16];
     char device[300], where[16];
@@ -183,7 +184,8 @@ void mount_root(const char *overlay_serial) {
         if (symlink(targets[i], links[i]) != 0 && errno != EEXIST) say("cannot link %s: %s", links[i], strerror(errno));
 }
 
-/* One file for each, in memory, for root alone. The directory and the files are new, so no link leads elsewhere. */
+/* Write a file for each secret, in memory, readable by root only. Directory and files are new, so there are no links.
+*/
 void write_secrets(const struct json *secrets) {
     for (const struct json *secret = secrets ? secrets->child : NULL; secret; secret = secret->next) {
         char path[300];
@@ -196,7 +198,7 @@ void write_secrets(const struct json *secrets) {
     }
 }
 
-/* Let the driver look again at a disk that got its contents after the kernel had found it: its size and features. */
+/* Rebind the driver of a disk that got its contents after the kernel had found it, to read its size and features. */
 static void read_disk_again(const char *device) {
     static const char *const steps[] = {"unbind", "bind", NULL};
     char path[340], target[300];
@@ -211,7 +213,7 @@ static void read_disk_again(const char *device) {
     }
 }
 
-/* A volume that holds nothing yet gets the owner and mode of the directory that it covers, as in a container. */
+/* Give an empty volume the owner and mode of the directory that it is mounted over, as container runtimes do. */
 static void take_owner(const char *path, const struct stat *covered) {
     DIR *directory = opendir(path);
     bool empty = directory != NULL;

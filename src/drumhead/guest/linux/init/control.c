@@ -1,4 +1,4 @@
-/* Requests of the host: JSON lines on the control port, each answered with one line. */
+/* Requests from the host: JSON lines on the control port, each answered with one line. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -21,7 +21,7 @@ void control_open(void) {
     fcntl(port, F_SETFL, O_NONBLOCK | O_ASYNC);
 }
 
-/* A request may be here before the kernel knows that its client is: until then the port refuses what is written. */
+/* A request may arrive before the kernel knows that its client is connected. Until then the port refuses writes. */
 static void answer(const char *text) {
     size_t size = strlen(text);
     double deadline = now() + 1;
@@ -43,7 +43,7 @@ static unsigned long long memory_field(const char *table, const char *name) {
     return line ? strtoull(line + strlen(name), NULL, 10) << 10 : 0;
 }
 
-/* `free` is what programs can still get, with the pages of files that the kernel would give up. */
+/* `free` is the memory that programs can still get, including the page cache that the kernel would give up. */
 static void answer_memory(void) {
     char text[160], *table = read_file("/proc/meminfo");
     snprintf(text, sizeof text, "{\"ok\":true,\"memory\":{\"total\":%llu,\"free\":%llu}}\n",
@@ -52,7 +52,7 @@ static void answer_memory(void) {
     answer(text);
 }
 
-/* Whether a program listens on a TCP port, so that the host's first connection is not lost. */
+/* Answer whether a program listens on a TCP port, so that the host's first connection is not lost. */
 static void answer_listening(unsigned wanted) {
     static const char *const tables[] = {"/proc/net/tcp", "/proc/net/tcp6", NULL};
     bool found = false;
@@ -89,7 +89,7 @@ static void handle(char *text) {
     json_free(request);
 }
 
-/* The request stays: the command is part of it. */
+/* The request is not freed, because the command is part of it. */
 static void handle_configuration(const char *text) {
     char *copy = strdup(text);
     struct json *request = copy ? json_parse(copy) : NULL;

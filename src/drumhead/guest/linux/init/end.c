@@ -12,7 +12,7 @@
 
 #include "init.h"
 
-/* Leave every disk clean: unmount what can be, make the rest read-only, newest mount first. */
+/* Leave every disk clean: unmount or, if that fails, remount read-only, beginning with the newest mount. */
 static void unmount_all(void) {
     char *table = read_file("/proc/mounts"), *line;
     while (table && (line = strrchr(table, '\n'))) {

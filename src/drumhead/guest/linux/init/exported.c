@@ -1,7 +1,9 @@
-/* A machine that boots from an exported disk, which no host of drumhead configures. Two more disks may do that, each a file
- * system of ISO 9660 as KubeVirt makes of a ConfigMap or a Secret: on the one with the serial number "config", machine.json
- * says what to run; each file of the one with the serial number "secrets" becomes a file of /run/secrets. The power button
- * stops the machine. docs/guide/kubevirt.md describes both disks for people. */
+/* A machine that boots from an exported disk and is not configured by drumhead. Two further disks may configure it,
+each an
+ * ISO 9660 file system as KubeVirt makes from a ConfigMap or a Secret. On the disk with the serial number "config",
+ * machine.json says what to run. Each file on the disk with the serial number "secrets" becomes a file in /run/secrets.
+ * The
+ * power button stops the machine. docs/guide/kubevirt.md describes both disks for users. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -18,7 +20,7 @@
 static const char config_disk[] = "config", secrets_disk[] = "secrets", mounted[] = "/run/disk";
 static int button = -1;
 
-/* Mount the disk with a serial number; false where there is none. */
+/* Mount the disk with a serial number. Return false if there is none. */
 static bool mount_files(const char *serial) {
     char device[300];
     if (!find_disk(serial, device, sizeof device)) return false;
@@ -42,7 +44,7 @@ struct json *exported_config(void) {
     return config;
 }
 
-/* Give an object a member, in place of the one with that name. */
+/* Set a member of an object, replacing an existing one with that name. */
 static void put(struct json *object, const char *name, const struct json *value) {
     struct json **at = &object->child, *fresh = calloc(1, sizeof *fresh);
     while (*at && strcmp((*at)->name, name) != 0) at = &(*at)->next;
@@ -53,7 +55,7 @@ static void put(struct json *object, const char *name, const struct json *value)
     *at = fresh;
 }
 
-/* The words that the configuration gives take the place of the config set's; its variables are added to them. */
+/* Return the command: argv of the configuration replaces that of the config set; its variables are added. */
 struct json *exported_command(const struct json *config) {
     struct json *known = read_record("/etc/drumhead/run.json");
     const char *chosen = json_text(config, "run", json_text(known, "default", ""));
@@ -68,7 +70,8 @@ struct json *exported_command(const struct json *config) {
     return command;
 }
 
-/* Names that begin with a dot are those by which Kubernetes replaces the files of a volume at once. */
+/* Copy a file of the secrets disk. Kubernetes uses names with a leading dot to replace the files of a volume
+atomically. */
 static void copy_secret(const char *name) {
     char from[300], to[300];
     struct stat facts;
@@ -93,7 +96,7 @@ static void copy_secrets(void) {
     umount2(mounted, MNT_DETACH);
 }
 
-/* The device of the kernel's ACPI power button, which a hypervisor presses to ask for a clean end. */
+/* Open the device of the ACPI power button, which a hypervisor presses to request a clean shutdown. */
 static void open_button(void) {
     struct dirent *entry;
     DIR *devices = opendir("/sys/class/input");
@@ -126,7 +129,7 @@ void exported_events(const struct pollfd *polls) {
         power_off_at_end();
         command_stop(-1);
     }
-    if (polls[0].revents & ~POLLIN) { /* the device is gone, and would be polled without an end */
+    if (polls[0].revents & ~POLLIN) { /* the device is gone; polling it would never block */
         close(button);
         button = -1;
     }

@@ -1,8 +1,8 @@
-/* The first process of a Linux guest. docs/internals/drumhead.md, "Guest (Linux)", describes what it provides to its host.
+/* The init process of a Linux guest. docs/internals/drumhead.md, "Guest (Linux)", describes its interface to the host.
  *
  *   main.c      the order of events, the configuration of a machine, and the loop that waits for events
  *   boot.c      modules, disks, the root file system, volumes;  swap.c     compressed memory
- *   control.c   requests of the host;                           end.c      a clean end
+ *   control.c   requests from the host;                           end.c      a clean end
  *   warm.c      a machine that is saved before its command starts, and configured when it is resumed
  *   exported.c  a machine on an exported disk, configured by other disks
  *   network/    cards.c: addresses and names;                   dhcp.c     leases
@@ -24,7 +24,7 @@
 
 /* end.c */
 void switch_off(void) __attribute__((noreturn));
-void power_off_at_end(void); /* instead of the reset that ends QEMU where drumhead runs it */
+void power_off_at_end(void); /* instead of a reset, with which a machine ends under drumhead */
 void fail(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn)); /* report, switch off */
 
 /* boot.c */
@@ -33,7 +33,7 @@ void load_modules(bool exported);
 bool find_disk(const char *serial, char *device, size_t size);
 void wait_for_devices(bool (*ready)(void), const char *what, double seconds);
 void mount_root(const char *overlay_serial); /* layers under an overlay become / */
-void mount_volumes(const struct json *mounts, bool spare); /* spare: the disks had no contents when the kernel found them */
+void mount_volumes(const struct json *mounts, bool spare); /* spare: the disks were empty when the kernel found them */
 void write_secrets(const struct json *secrets); /* name: text, as /run/secrets/NAME */
 
 /* main.c */
@@ -41,7 +41,7 @@ void configure(const struct json *config, const struct json *command, bool resum
 
 /* warm.c */
 void warm_up(const struct json *interpreter);
-bool warm_configure(struct json *request); /* false: this machine waits for no configuration */
+bool warm_configure(struct json *request); /* false: this machine does not wait for a configuration */
 
 /* exported.c */
 struct json *exported_config(void); /* NULL: there is none */
@@ -56,7 +56,7 @@ void set_up_network(const struct json *nics);
 void write_hosts(const char *hostname, const struct json *hosts, const struct json *hosts6);
 
 /* network/dhcp.c */
-bool dhcp_acquire(const char *card, struct lease *, double seconds); /* INFINITY: until there is one */
+bool dhcp_acquire(const char *card, struct lease *, double seconds); /* INFINITY: wait until there is one */
 void dhcp_keep(const char *card, struct lease, void (*apply)(const char *card, const struct lease *))
     __attribute__((noreturn)); /* a lease without an address is acquired first */
 
@@ -67,12 +67,14 @@ void program_free(struct program *);
 pid_t start_program(const struct program *, int in, int out, int err, bool terminal);
 int exit_code(int wait_status); /* 128 + n after signal n */
 
-/* Those below fill in what they wait for (one entry, a session SESSION_POLLS) and are then told what happened. */
+/* The ..._polls functions below fill in the events to wait for (one entry; SESSION_POLLS entries for a session), and
+the
+ * ..._events functions handle them. */
 
 /* programs/command.c */
 void command_open_log(void);
-void command_warm(const struct json *interpreter); /* start it and wait until it has imported what it was told */
-void command_expect(const char *order); /* the line with which the warm interpreter becomes the command; NULL: none */
+void command_warm(const struct json *interpreter); /* start it and wait until it has imported its modules */
+void command_expect(const char *order); /* the line that makes the warm interpreter become the command, or NULL */
 void command_start(const struct json *before, const struct json *command, double grace);
 void command_stop(double grace); /* SIGTERM now, SIGKILL after `grace` seconds; negative: the configured grace */
 void command_polls(struct pollfd *);
@@ -85,7 +87,7 @@ void command_kill_when_due(void);
 void control_open(void);
 void control_polls(struct pollfd *);
 void control_events(const struct pollfd *);
-void control_wake(void); /* a client may have come or gone */
+void control_wake(void); /* a client may have connected or disconnected */
 
 /* programs/session.c */
 enum { SESSIONS = 4, SESSION_POLLS = 4 };

@@ -21,7 +21,7 @@ static void reap(void) {
     }
 }
 
-/* What makes a machine this one: its names, cards, volumes and secrets, and at last its command. */
+/* Set up what differs between machines: names, cards, volumes, secrets and finally the command. */
 void configure(const struct json *config, const struct json *command, bool resumed) {
     write_hosts(json_text(config, "hostname", "drumhead"), json_get(config, "hosts"), json_get(config, "hosts6"));
     set_up_network(json_get(config, "nics"));
@@ -68,7 +68,7 @@ static void read_signals(int signals) {
     reap();
 }
 
-/* Of two times in milliseconds, of which -1 is for ever. */
+/* Return the shorter of two times in milliseconds; -1 means forever. */
 static int shorter(int one, int other) { return one < 0 ? other : other < 0 || one < other ? one : other; }
 
 static void wait_for_events(int signals) {

@@ -1,4 +1,4 @@
-/* Swap to compressed memory (zram): a service that fills the memory slows down instead of stopping. */
+/* Swap to compressed memory (zram), so that a service that fills the memory slows down instead of ending. */
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -20,7 +20,7 @@ static void make_header(char page[PAGE], uint64_t size) {
     memcpy(page + PAGE - 10, "SWAPSPACE2", 10);
 }
 
-/* Where the kernel has zram: as much as half the memory, of which it takes a third or so when it is full. */
+/* If the kernel has zram, set up swap of half the memory's size. A full one takes about a third of its size. */
 void set_up_swap(void) {
     struct sysinfo memory;
     char page[PAGE], text[32];
@@ -34,6 +34,6 @@ void set_up_swap(void) {
     write_all(disk, page, sizeof page);
     close(disk);
     if (swapon("/dev/zram0", 0) != 0) say("no swap on zram");
-    write_file("/proc/sys/vm/page-cluster", "0");  /* nothing is gained by reading ahead */
-    write_file("/proc/sys/vm/swappiness", "180"); /* unpacking memory is cheaper than reading a layer again */
+    write_file("/proc/sys/vm/page-cluster", "0");  /* reading ahead has no benefit */
+    write_file("/proc/sys/vm/swappiness", "180"); /* decompressing memory is cheaper than reading a layer again */
 }

@@ -1,7 +1,8 @@
-/* A machine that is saved before its command starts, so that many can be resumed from there.
+/* A machine that is saved before its command starts, so that many machines can resume from there.
  *
- * The saved memory holds no name, address, environment or secret: all of them arrive over the control port after the
- * resume, with the time and with random bytes of the host, without which two machines would draw the same numbers. */
+ * The saved memory has no name, address, environment or secret: they arrive over the control port after the resume,
+ * together with the time and random bytes from the host. Without these bytes two machines would draw the same numbers.
+ * */
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -33,7 +34,7 @@ static void set_clock(double seconds) {
     if (clock_settime(CLOCK_REALTIME, &time) != 0) fail("cannot set the clock: %s", strerror(errno));
 }
 
-/* Mix the bytes in, count them, and let every processor's generator start anew from them. */
+/* Add the bytes to the kernel's entropy, and reseed the generator of every processor. */
 static void renew_randomness(const char *digits) {
     struct { int bits, size; unsigned char bytes[ENTROPY]; } fresh = {.bits = ENTROPY * 8, .size = ENTROPY};
     for (int i = 0; i < ENTROPY; i++) {

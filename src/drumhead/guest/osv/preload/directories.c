@@ -1,8 +1,8 @@
-/* Directories, read completely when they are opened.
+/* Directories, which are read completely in one call.
  *
- * OSv's getdents64 seeks back to the last name that did not fit the buffer, with an offset that its ext4 rejects: a
- * directory with more than 32 kB of names could not be listed (EIO). Here one call reads all of it under the lock, so
- * no name disappears meanwhile; the buffer grows until it has space left.
+ * OSv's getdents64 seeks back to the last name that did not fit the buffer, with an offset that its ext4 rejects, so a
+ * directory with more than 32 kB of names cannot be listed (EIO). Here one call reads all of it under the lock, so that
+ * no name disappears meanwhile. The buffer grows until it has space left.
  */
 #include <dirent.h>
 #include <fcntl.h>
@@ -26,7 +26,7 @@ extern void *realloc(void *old, size_t size);
 extern void free(void *old);
 extern void qsort(void *first, size_t count, size_t size, int (*compare)(const void *, const void *));
 
-/* DIR in this library; libc's own is never used. `names` is NULL until the first readdir. */
+/* DIR of this library; that of libc is never used. `names` is NULL until the first readdir. */
 struct __dirstream {
     int fd;
     char *names;
@@ -104,7 +104,7 @@ int closedir(DIR *listing)
     return close(fd);
 }
 
-/* Copies of the entries that are wanted; their number, or -1 with none kept. */
+/* Copy the wanted entries. Return their number, or -1 without keeping any. */
 static int collect(DIR *listing, struct dirent ***list, int (*wanted)(const struct dirent *))
 {
     int count = 0;

@@ -33,7 +33,7 @@ static long file_call(long number, int fd, long b, long c, long d)
     return guarded(KIND(S_IFREG) | KIND(S_IFDIR), number, fd, b, c, d);
 }
 
-/* Fill the gap between a file's end and `at` with zeros, as OSv would leave the old contents of the blocks there. */
+/* Fill the gap between a file's end and `at` with zeros, because OSv would leave old contents of the blocks there. */
 static long fill_gap(int fd, off_t at)
 {
     static char zeros[4096];
@@ -88,7 +88,7 @@ ssize_t pwritev64(int fd, const struct iovec *parts, int count, off_t at)
 }
 ssize_t pwritev(int fd, const struct iovec *parts, int count, off_t at) { return pwritev64(fd, parts, count, at); }
 
-/* Read under the lock and send without it, so a slow receiver blocks nobody. */
+/* Read under the lock and send without it, so that a slow receiver does not block other threads. */
 ssize_t sendfile64(int to, int from, off_t *at, size_t size)
 {
     char chunk[CHUNK];

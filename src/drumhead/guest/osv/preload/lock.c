@@ -29,8 +29,9 @@ void unlock(void)
     call(SYS_futex, (long)&state, WAKE_PRIVATE, 1, 0, 0);
 }
 
-/* A thread that waits for a socket, a pipe or the console must not hold the lock. Sockets and pipes cannot seek, which
- * lseek reveals without reaching a file.
+/* A thread that waits for a socket, a pipe or the console must not hold the lock. lseek fails for sockets and pipes,
+and
+ * does not access a file.
  */
 int lock_for(int fd, unsigned kinds)
 {

@@ -1,12 +1,11 @@
-/* One lock for all system calls that reach files, because of what OSv's ext4 does differently from Linux's.
- *
- * OSv's ext4 keeps two things for all threads without a lock that covers a whole call:
- * - a buffer for the partial disk sector in which a file's data starts or ends, so two threads that write at once can
- *   each get the other's bytes;
- * - its cache of inodes, directories and maps. A flush skips the blocks of that cache that any other call uses
- *   meanwhile, even stat, and counts a block as written that is changed while it is written. Data that fsync reported
+/* One lock for all system calls that access files, because OSv's ext4 has two data structures that all threads share
+ * without a lock that covers a whole call:
+ * - a buffer for the partial disk sector in which a file's data starts or ends, so two threads that write at the same
+ *   time can each write the other's bytes;
+ * - the cache of inodes, directories and maps. A flush skips the blocks of that cache that any other call uses
+ *   meanwhile, even stat, and counts a block as written if it is changed while it is written. Data that fsync reported
  *   as written is then not on the disk.
- * So every call that reaches files is made under one lock.
+ * Therefore every call that accesses files is made under one lock.
  *
  * This library is loaded before libc in machines with a volume (ld.so --preload) and makes the same system calls as
  * Debian's libc. Calls inside libc (fopen, realpath) and reads of mapped files bypass it.
@@ -22,7 +21,7 @@
 HIDDEN void lock(void);
 HIDDEN void unlock(void);
 
-/* Take the lock if a descriptor is of one of these kinds (KIND(S_IFREG) …). Returns whether the lock is held. */
+/* Take the lock if a descriptor is of one of these kinds (KIND(S_IFREG) …). Return whether the lock is held. */
 HIDDEN int lock_for(int fd, unsigned kinds);
 
 /* Make a system call under the lock. */

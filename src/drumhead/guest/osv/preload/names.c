@@ -74,8 +74,8 @@ int utimensat(int folder, const char *path, const struct timespec times[2], int 
     return (int)locked_call(SYS_utimensat, folder, (long)path, (long)times, flags, 0);
 }
 
-/* Remove the target of a rename first, as OSv never frees the blocks of a replaced file. (A rename over a file is not
- * atomic there either way.) Returns the error of the removal, with nothing changed.
+/* Remove the target of a rename first, because OSv never frees the blocks of a replaced file. (On OSv, a rename over a
+ * file is not atomic anyway.) Return the error of the removal; nothing has changed in that case.
  */
 static long remove_target(int from, const char *old, int to, const char *new)
 {

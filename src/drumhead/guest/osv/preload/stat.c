@@ -1,4 +1,4 @@
-/* Calls that only read names and metadata. They need the lock too, as a flush skips what they use. */
+/* Calls that only read names and metadata. They need the lock too, because a flush skips blocks that they use. */
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>

@@ -1,4 +1,4 @@
-/* System calls without libc. The preload library may be loaded before libc, whose errno is all that it uses of it. */
+/* System calls without libc. The preload library may be loaded before libc, of which it uses only errno. */
 #ifndef SYSCALL_H
 #define SYSCALL_H
 

@@ -6,6 +6,6 @@ import types
 from .machine import Machine
 
 if __name__ == "__main__":
-    # The program gets a __main__ module of its own.
+    # The program gets its own __main__ module.
     sys.modules["__main__"] = types.ModuleType("__main__")
     Machine().run()

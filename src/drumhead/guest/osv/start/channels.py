@@ -11,7 +11,7 @@ from typing import Any
 
 Answer = tuple[dict[str, Any], Callable[[], None] | None]
 TIME_LIMIT = 5.0
-"""Seconds for a connection, and for sending the last bytes."""
+"""Seconds for connecting, and for sending the last bytes."""
 LINGER = struct.pack("ii", 1, int(TIME_LIMIT))
 
 
@@ -27,7 +27,7 @@ class Line:
         self._socket.sendall(json.dumps(message).encode() + b"\n")
 
     def read(self, handle: Callable[[dict[str, Any]], Answer]) -> None:
-        """Answer each line until the other end hangs up. `handle` may return something to do after its answer."""
+        """Answer each line until the other end hangs up. `handle` may return a function to call after its answer."""
         with self._socket.makefile("rb") as lines:
             for line in lines:
                 try:
@@ -40,7 +40,7 @@ class Line:
                     then()
 
     def close(self) -> None:
-        """Close the connection after everything written has arrived."""
+        """Close the connection after all written data has arrived."""
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER)
         self._socket.close()
 

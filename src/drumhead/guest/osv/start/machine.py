@@ -1,4 +1,4 @@
-"""Run one machine: configuration, channels to the host, the program, requests from the host, the end."""
+"""Run the machine: configuration, channels to the host, the program, requests from the host, the end."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SIOCGIFADDR = 0x8915
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/", "LANG": "C.UTF-8"}
 TERMINATED, KILLED = 128 + signal.SIGTERM, 128 + signal.SIGKILL
 SWITCH_OFF = os._exit
-"""Ends the process, and with it the machine."""
+"""The function that ends the process, and with it the machine."""
 
 
 class Machine:
@@ -62,7 +62,7 @@ class Machine:
         self._end(self._run_programs(first, rest))
 
     def _find_unmounted(self) -> str:
-        """Return what is wrong with a volume, or an empty string."""
+        """Return the problem with a volume, or an empty string."""
         mounted = {line.split()[1] for line in Path("/proc/mounts").read_text().splitlines() if " " in line}
         for path in self._config["volumes"]:
             if path not in mounted:
@@ -72,7 +72,7 @@ class Machine:
     def _write_names(self, hosts: dict[str, str]) -> None:
         OWN_FILES.mkdir(parents=True, exist_ok=True)
         lines = ["127.0.0.1 localhost", *(f"{address} {name}" for name, address in hosts.items())]
-        # By rename, as a program may be reading it.
+        # By rename, because a program may be reading the file.
         new = OWN_FILES / "hosts.new"
         new.write_text("\n".join([*lines, ""]))
         new.replace(OWN_FILES / "hosts")
@@ -88,7 +88,7 @@ class Machine:
         for name, text in secrets.items():
             path = SECRETS / name
             path.touch(mode=0o600)
-            # OSv's file system in memory gives a new file mode 0777, whatever was asked for.
+            # OSv's file system in memory creates files with mode 0777, whatever mode is requested.
             path.chmod(0o600)
             path.write_text(text)
 
@@ -122,7 +122,7 @@ class Machine:
         return {"ok": True}, None
 
     def _stop(self, grace: float) -> None:
-        """Do what SIGTERM and, `grace` seconds later, SIGKILL would do, as OSv delivers neither."""
+        """Act like SIGTERM and, `grace` seconds later, like SIGKILL, because OSv delivers neither."""
         self._stopping = True
         handler = signal.getsignal(signal.SIGTERM)
         if handler is signal.SIG_DFL:
@@ -133,7 +133,7 @@ class Machine:
         self._end(KILLED)
 
     def _run_programs(self, first: dict[str, Any], rest: list[dict[str, Any]]) -> int:
-        """Run programs one after another until one fails. Return the exit status of the last that ran."""
+        """Run programs one after another until one fails. Return the exit status of the last one that ran."""
         handlers = [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]
         self._left = len(rest)
         status = self._run_program(first["argv"])
@@ -151,7 +151,7 @@ class Machine:
         return status
 
     def _run_program(self, argv: list[str]) -> int:
-        """Run the program and return the exit status that the interpreter would end with."""
+        """Run the program and return the exit status with which the interpreter would end."""
         status = 0
         try:
             program.run(argv)
@@ -185,17 +185,14 @@ class Machine:
         return 1
 
     def _leave(self, status: int) -> NoReturn:
-        """End the machine for a program that calls ``os._exit``."""
+        """Replace ``os._exit``: end the machine, not only the process."""
         if self._left and not status & 0xFF:
             os.write(2, b"the next config set cannot run: the program ended this Python (os._exit)\n")
             status = 1
         self._end(status)
 
     def _end(self, status: int | None) -> NoReturn:
-        """Flush disks and channels, report to the host, switch off.
-
-        The first call wins.
-        """
+        """Flush disks and channels, report to the host, and switch off. Only the first call has an effect."""
         self._ending.acquire()
         for path in self._config["volumes"]:
             flush_directory(path)
@@ -210,13 +207,13 @@ class Machine:
 
 
 def enter(one: dict[str, Any]) -> str:
-    """Set environment and directory of a program. Return a problem, or an empty string."""
+    """Set the environment and directory of a program. Return a problem, or an empty string."""
     os.environ.clear()
     os.environ.update({**ENVIRONMENT, **one["env"]})
     try:
         os.chdir(one["cwd"])
     except OSError as error:
-        return f"cannot go to {one['cwd']}: {error.strerror}"
+        return f"cannot enter {one['cwd']}: {error.strerror}"
     return ""
 
 
@@ -229,13 +226,13 @@ def address_of(card: str) -> str:
 
 
 def memory() -> dict[str, int]:
-    """Return the ``total`` and the ``free`` memory in bytes."""
+    """Return the ``total`` and ``free`` memory in bytes."""
     fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines() if ":" in line)
     return {name: int(fields[field].split()[0]) << 10 for name, field in (("total", "MemTotal"), ("free", "MemFree"))}
 
 
 def flush_directory(path: str) -> None:
-    """Flush the file system mounted at `path`, as OSv does not unmount it at its end."""
+    """Flush the file system that is mounted at `path`, because OSv does not unmount it when it ends."""
     try:
         handle = os.open(path, os.O_RDONLY)
         try:

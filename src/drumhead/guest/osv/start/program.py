@@ -11,18 +11,19 @@ import types
 from pathlib import Path
 
 SEARCH_PATH = list(sys.path)
-"""The module search path before any program."""
+"""The module search path before a program runs."""
 
 
 def run(argv: list[str]) -> None:
-    """Run what follows the interpreter's own options: ``-m MODULE``, ``-c CODE`` or a path, and arguments.
+    """Run a program. `argv` is the part after the interpreter's options: ``-m MODULE``, ``-c CODE`` or a path, and
+    arguments.
 
-    Exceptions of the program, including SystemExit, reach the caller.
+    Exceptions of the program, including SystemExit, are passed to the caller.
     """
     if argv[0] == "-m":
         sys.argv = argv[1:]
         _put_first(str(Path.cwd()))
-        # ``python -m`` calls this too; it finds __main__ in sys.modules and sets argv[0].
+        # ``python -m`` also calls this. It finds __main__ in sys.modules and sets argv[0].
         runpy._run_module_as_main(argv[1])  # type: ignore[attr-defined]  # noqa: SLF001
         return
     main = sys.modules["__main__"]
@@ -30,7 +31,7 @@ def run(argv: list[str]) -> None:
     if argv[0] == "-c":
         sys.argv = ["-c", *argv[2:]]
         _put_first("")
-        exec(compile(argv[1], "<string>", "exec"), main.__dict__)  # noqa: S102 - it is asked for
+        exec(compile(argv[1], "<string>", "exec"), main.__dict__)  # noqa: S102 - the user's code
         return
     sys.argv = list(argv)
     if Path(argv[0]).is_dir() or (not argv[0].endswith((".py", ".pyc")) and _is_archive(argv[0])):
@@ -41,16 +42,16 @@ def run(argv: list[str]) -> None:
 
 
 def start_anew() -> None:
-    """Give the next program what a new process would: its own ``__main__`` and module search path.
+    """Give the next program its own ``__main__`` and module search path, as in a new process.
 
-    Modules stay imported: many that are written in C cannot be imported twice.
+    Modules stay imported, because many modules that are written in C cannot be imported twice.
     """
     sys.modules["__main__"] = types.ModuleType("__main__")
     sys.path[:] = SEARCH_PATH
 
 
 def wait_threads() -> None:
-    """Wait for the threads of a program as Python's end does, which comes only once."""
+    """Wait for the threads of a program, as Python does at its exit, which happens only once."""
     if pool := sys.modules.get("concurrent.futures.thread"):
         for queue in list(pool._threads_queues.values()):  # noqa: SLF001 - workers of executors that were left open
             queue.put(None)

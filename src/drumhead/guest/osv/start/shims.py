@@ -1,6 +1,6 @@
-"""Shims for what OSv lacks or does differently from Linux: each replaces a function, or removes it where that is all.
+"""Shims for functions that OSv lacks or that behave differently from Linux. Each replaces or removes a function.
 
-Each shim first tries the original; on a kernel where that works, nothing changes.
+Each shim first tries the original function, and changes nothing on a kernel where it works.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def install(hostname: str) -> None:
 
 
 def _replace_sleep() -> None:
-    """Replace ``time.sleep``, which waits for an absolute time that OSv does not support, by a lock with a timeout."""
+    """Replace ``time.sleep`` with a lock with a timeout, because OSv does not support waiting for an absolute time."""
     try:
         time.sleep(1e-6)
     except OSError:
@@ -52,7 +52,9 @@ def _replace_sleep() -> None:
 
 
 def _replace_socketpair() -> None:
-    """Replace ``socket.socketpair`` by a TCP connection on loopback: OSv's pairs lack the address that Python reads."""
+    """Replace ``socket.socketpair`` with a TCP connection on loopback: OSv's pairs lack the address that Python
+    reads.
+    """
     try:
         for end in socket.socketpair():
             end.close()
@@ -87,7 +89,7 @@ def _tcp_pair(
 
 
 def _replace_set_blocking() -> None:
-    """Set the blocking mode with fcntl: Python's ioctl fails on OSv's pipes and is not visible to fcntl."""
+    """Set the blocking mode with fcntl, because Python's ioctl fails on OSv's pipes and is not visible to fcntl."""
     reading, writing = os.pipe()
     try:
         os.set_blocking(reading, False)
@@ -115,7 +117,7 @@ def _replace_set_blocking() -> None:
 
 
 def _remove_attribute_functions() -> None:
-    """Remove the functions for extended attributes, whose error on OSv shutil does not expect."""
+    """Remove the functions for extended attributes, because shutil does not expect the error that they raise on OSv."""
     try:
         os.listxattr("/")
     except OSError as error:

@@ -1,4 +1,4 @@
-/* What every part of init uses: files.c (files, time, the console) and ports.c (virtio-serial ports). */
+/* Functions for every part of init: files.c (files, time, the console) and ports.c (virtio-serial ports). */
 #pragma once
 
 #include <stdbool.h>
@@ -6,12 +6,12 @@
 
 double now(void); /* monotonic seconds */
 void say(const char *format, ...) __attribute__((format(printf, 1, 2))); /* a line on the console */
-char *read_file(const char *path); /* NULL when it cannot be read; the caller frees it */
+char *read_file(const char *path); /* NULL if it cannot be read; the caller frees it */
 bool write_file(const char *path, const char *text);
 void write_all(int fd, const void *bytes, size_t size);
 void make_directories(const char *path);
 
-int open_port(const char *name); /* -1 when there is none */
+int open_port(const char *name); /* -1 if there is none */
 bool ports_ready(void);
 void report(const char *format, ...) __attribute__((format(printf, 1, 2))); /* one line on the status port */
 

@@ -1,4 +1,4 @@
-/* Files, time and the console: what every other part uses. */
+/* Files, time and the console, for every other part. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>

@@ -1,4 +1,4 @@
-/* Network cards, found by hardware address; names. */
+/* Network cards, which are found by MAC address, and host names. */
 #include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>
@@ -16,8 +16,9 @@
 
 #include "../init.h"
 
-/* How long the command waits for an address. dnsmasq looks for 3 s whether an address is in use before it offers it, and
- * answers nobody meanwhile, six times in a row where six machines start at once. */
+/* How long the command waits for an address. Before it offers an address, dnsmasq checks for 3 s whether it is in use,
+and
+ * does not answer other clients meanwhile. If six machines start at once, this happens six times in a row. */
 enum { DHCP_SECONDS = 30 };
 
 static char own_name[256];
@@ -67,7 +68,7 @@ static void set_gateway(const char *card, uint32_t gateway) {
     close(link);
 }
 
-/* A card of a resumed machine still has the hardware address of the one that was saved. */
+/* Set the MAC address of a card in a resumed machine, which still has that of the saved machine. */
 static void take_mac(const char *card, const char *mac) {
     struct ifreq change = {.ifr_hwaddr.sa_family = ARPHRD_ETHER};
     unsigned char *to = (unsigned char *)change.ifr_hwaddr.sa_data;
@@ -87,7 +88,7 @@ static void set_ipv6(const char *card, const char *setting, const char *value) {
 
 static void bring_up(const char *card, bool with_ipv6) {
     set_ipv6(card, "disable_ipv6", with_ipv6 ? "0" : "1");
-    if (with_ipv6) { /* nobody else has the address, and there is no router to look for */
+    if (with_ipv6) { /* the address is unique, and there is no router */
         set_ipv6(card, "accept_dad", "0");
         set_ipv6(card, "accept_ra", "0");
         set_ipv6(card, "router_solicitations", "0");
@@ -134,7 +135,7 @@ static void use_dhcp(const char *card) {
     if (dhcp_acquire(card, &lease, DHCP_SECONDS))
         apply_lease(card, &lease);
     else
-        say("%s: no DHCP server has answered; it is asked for as long as the machine runs", card);
+        say("%s: no DHCP server has answered yet; the machine keeps asking", card);
     if (fork() == 0) dhcp_keep(card, lease, apply_lease);
 }
 
@@ -180,8 +181,9 @@ static void use_cards(const struct json *nics, bool with_dhcp) {
     }
 }
 
-/* Without `nics` (an exported disk) every card uses DHCP. Addresses that are known come first: they have the gateway, and
- * a DHCP server that does not answer delays only itself. */
+/* Without `nics` (on an exported disk) every card uses DHCP. Set known addresses first: they have the gateway, and must
+not
+ * wait for a DHCP server that does not answer. */
 void set_up_network(const struct json *nics) {
     set(SIOCSIFFLAGS, "lo", 0);
     if (!nics) use_every_card();

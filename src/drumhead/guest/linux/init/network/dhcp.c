@@ -1,7 +1,7 @@
 /* A DHCP client (RFC 2131) for machines with one address per card.
  *
- * Every exchange has an id of its own, so a late reply is not mistaken for an answer to the next request. A message is
- * repeated after growing, random waits, so that many machines that start at once do not ask in step. */
+ * Every exchange has its own id, so that a late reply is not mistaken for an answer to the next request. Messages are
+ * repeated after growing, random delays, so that machines that start at the same time do not send in step. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <math.h>
@@ -47,7 +47,7 @@ static bool client_open(struct client *client, const char *card) {
     return true;
 }
 
-/* A number from 0 to 1. */
+/* Return a random number from 0 to 1. */
 static double chance(void) {
     uint32_t drawn = 0;
     getrandom(&drawn, sizeof drawn, GRND_NONBLOCK);
@@ -77,8 +77,9 @@ static void client_send(const struct client *client, enum dhcp_kind kind, const 
     sendto(client->socket, &message, sizeof message, 0, (struct sockaddr *)&to, sizeof to);
 }
 
-/* Wait until `deadline` for a reply of the kind `wanted`, or for a NAK if that is an ACK. Returns DHCP_NONE if none came.
- * Other replies are ignored, such as a second server's offer or a duplicate. */
+/* Wait until `deadline` for a reply of the kind `wanted`, or for a NAK if `wanted` is an ACK. Return DHCP_NONE if none
+came.
+ * Ignore other replies, such as duplicates and the offer of a second server. */
 static enum dhcp_kind client_receive(const struct client *client, enum dhcp_kind wanted, struct lease *lease,
                                      double deadline) {
     double left;
@@ -92,7 +93,7 @@ static enum dhcp_kind client_receive(const struct client *client, enum dhcp_kind
         enum dhcp_kind kind = got < 0 ? DHCP_NONE : dhcp_read(&message, (size_t)got, client->id, client->hardware, &found);
         if (kind == DHCP_NAK && wanted == DHCP_ACK) return kind;
         if (kind == DHCP_NONE || kind != wanted) continue;
-        if (kind == DHCP_ACK && found.address != lease->address) continue; /* not what was asked for */
+        if (kind == DHCP_ACK && found.address != lease->address) continue; /* not the requested address */
         *lease = found;
         return kind;
     }
@@ -142,7 +143,7 @@ bool dhcp_acquire(const char *card, struct lease *lease, double seconds) {
 }
 
 /* Renew the lease: ask its server, then every server, and give up when the lease ends. The first wait lasts until
- * `renew`, each later one for half of the time that remains until the next stage. */
+ * `renew`, and each later wait takes half of the time that remains until the next stage. */
 static bool renew(struct client *client, struct lease *lease) {
     double start = now(), rebind = start + lease->rebind, end = start + lease->seconds;
     pause_for(lease->renew < LEAST_RENEWAL ? LEAST_RENEWAL : lease->renew);
@@ -162,8 +163,8 @@ static bool renew(struct client *client, struct lease *lease) {
     return false;
 }
 
-/* Keep a lease for as long as the machine runs. When it ends, its address is removed from the card and a new lease is
- * requested. */
+/* Keep a lease for as long as the machine runs. When it ends, remove its address from the card and request a new
+ * lease. */
 void dhcp_keep(const char *card, struct lease lease, void (*apply)(const char *, const struct lease *)) {
     struct client client = {0};
     for (;;) {

@@ -47,7 +47,7 @@ static uint32_t read_time(const uint8_t *value) {
     return ntohl(seconds);
 }
 
-/* A server need not say when to ask again, and what it says need not make sense. */
+/* Fill in the times for renewing, which a server may leave out or set to invalid values. */
 static void set_times(struct lease *lease) {
     if (lease->seconds == DHCP_FOR_EVER) return;
     if (!lease->rebind || lease->rebind > lease->seconds) lease->rebind = (uint32_t)((uint64_t)lease->seconds * 7 / 8);
@@ -62,7 +62,7 @@ static enum dhcp_kind read_options(const uint8_t *at, const uint8_t *end, struct
             at++;
             continue;
         }
-        if (end - at < 2 || end - at - 2 < at[1]) break; /* cut short */
+        if (end - at < 2 || end - at - 2 < at[1]) break; /* truncated */
         uint8_t code = at[0], size = at[1];
         const uint8_t *value = at + 2;
         if (code == KIND && size == 1) kind = *value;
@@ -86,7 +86,7 @@ static bool is_usable(uint32_t address) {
     return first != 0 && first != 127 && first < 224;
 }
 
-/* Ones, then zeros. */
+/* Whether the bits are ones, then zeros. */
 static bool is_netmask(uint32_t netmask) {
     uint32_t zeros = ~ntohl(netmask);
     return netmask != 0 && (zeros & (zeros + 1)) == 0;
@@ -102,7 +102,7 @@ enum dhcp_kind dhcp_read(const struct dhcp_message *message, size_t size, uint32
     enum dhcp_kind kind = read_options(message->options, (const uint8_t *)message + size, &found);
     if (kind == DHCP_NAK) return kind;
     if ((kind != DHCP_OFFER && kind != DHCP_ACK) || !is_usable(found.address)) return DHCP_NONE;
-    if (!found.server && kind == DHCP_OFFER) return DHCP_NONE; /* nobody to ask for it */
+    if (!found.server && kind == DHCP_OFFER) return DHCP_NONE; /* there is no server to request it from */
     if (!found.server) found.server = lease->server;
     if (!is_netmask(found.netmask)) found.netmask = htonl(0xFFFFFF00);
     set_times(&found);

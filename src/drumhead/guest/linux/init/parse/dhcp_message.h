@@ -1,4 +1,4 @@
-/* DHCP messages (RFC 2131 and 2132). They depend on nothing else of init, so they run on the host in tests. */
+/* DHCP messages (RFC 2131 and 2132). This depends on no other part of init, so that tests can run it on the host. */
 #pragma once
 
 #include <stdbool.h>
@@ -7,13 +7,15 @@
 
 enum dhcp_kind { DHCP_NONE, DHCP_DISCOVER, DHCP_OFFER, DHCP_REQUEST, DHCP_ACK = 5, DHCP_NAK = 6 };
 
-/* In network byte order, except the times. An address of 0 means that there is none. `seconds` is how long the lease
- * lasts, `renew` and `rebind` when to ask its server and when to ask any server (RFC 2131, 4.4.5). */
+/* Addresses are in network byte order; 0 means none. `seconds` is the duration of the lease; `renew` and `rebind` are
+the
+ * times at which to ask its server and any server (RFC 2131, 4.4.5). */
 struct lease { uint32_t address, netmask, gateway, nameserver, server, seconds, renew, rebind; };
 enum { DHCP_FOR_EVER = 0xFFFFFFFF };
 
-/* What a REQUEST is for. A new lease is asked for by broadcast and names the server whose offer it takes; to renew, the
- * server is asked from the leased address; to rebind, every server is. */
+/* The purpose of a REQUEST. To select an offer, it is broadcast and names the server. To renew a lease, it is sent from
+the
+ * leased address to the server; to rebind, to every server. */
 enum dhcp_purpose { DHCP_SELECT, DHCP_RENEW, DHCP_REBIND };
 
 struct dhcp_message {
@@ -26,12 +28,13 @@ struct dhcp_message {
     uint8_t options[312];
 } __attribute__((packed));
 
-/* Fill in a DISCOVER, or a REQUEST for `lease`. `elapsed` is how many seconds ago the first message was sent; `name` is
- * the machine's, empty for none. */
+/* Fill in a DISCOVER, or a REQUEST for `lease`. `elapsed` is the number of seconds since the first message was sent;
+`name`
+ * is the host name, or empty. */
 void dhcp_write(struct dhcp_message *, enum dhcp_kind, uint32_t id, const uint8_t hardware[6], const struct lease *,
                 enum dhcp_purpose, uint16_t elapsed, const char *name);
 
-/* Read `size` received bytes. Returns the kind of a valid reply to `id` and `hardware`, else DHCP_NONE.
- * An OFFER and an ACK set `lease`; an ACK without a server keeps the server that `lease` names. */
+/* Read `size` received bytes. Return the kind of a valid reply to `id` and `hardware`, else DHCP_NONE.
+ * An OFFER or an ACK sets `lease`; an ACK without a server keeps the server in `lease`. */
 enum dhcp_kind dhcp_read(const struct dhcp_message *, size_t size, uint32_t id, const uint8_t hardware[6],
                          struct lease *);

@@ -1,4 +1,4 @@
-/* A JSON reader (RFC 8259): recursive descent over one text, in place. Depth is bounded, numbers are doubles. */
+/* A JSON parser (RFC 8259): recursive descent over one text, in place. The depth is limited; numbers are doubles. */
 #include "json.h"
 
 #include <stdbool.h>
@@ -42,7 +42,8 @@ static char *put_utf8(char *to, unsigned code) {
     return to;
 }
 
-/* Read the four digits after \u, and a second escape when they are half of a pair. Returns what follows, or NULL. */
+/* Read the four digits after \u, and a second escape if they are half of a pair. Return the rest of the text, or NULL.
+*/
 static char *parse_unicode(char *from, char **to) {
     int code = hex4(from);
     if (code <= 0 || (code >= 0xDC00 && code <= 0xDFFF)) return NULL;
@@ -86,7 +87,7 @@ static bool parse_word(char **at, const char *word) {
     return true;
 }
 
-/* As JSON writes numbers: strtod would take "inf", hexadecimal digits and a leading plus as well. */
+/* Check the syntax of a number, because strtod also accepts "inf", hexadecimal digits and a leading plus. */
 static bool parse_number(char **at, double *number) {
     static const char digits[] = "0123456789";
     char *end = *at + (**at == '-');

@@ -1,4 +1,4 @@
-/* The machine's command: its start, its output, a request to stop it, its end. */
+/* The machine's command: start it, relay its output, stop it, and handle its end. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -11,18 +11,18 @@
 #include "../init.h"
 
 static pid_t command;   /* 0: none; the machine only serves exec sessions */
-static int output = -1; /* what the command writes */
+static int output = -1; /* the output of the command */
 static int log_port = -1;
-static double kill_at;  /* when a stop becomes a kill; 0: no stop was requested */
+static double kill_at;  /* when to kill the command after a stop; 0: no stop was requested */
 static double stop_grace;
 static const struct json *next_before; /* commands that run to their end first, one after another */
 static const struct json *last;        /* the machine's command */
 
-/* An interpreter that was started before the machine was saved, and has imported what the image names. It forks when it
- * is told what to become, as libraries renew their randomness in the child of a fork. */
+/* An interpreter that was started before the machine was saved, and has imported the modules that the image names. To
+ * become the command it forks, because libraries reseed their random numbers in the child of a fork. */
 static struct { pid_t pid; int talk; const char *order; } warm = {.talk = -1};
 
-/* Send the order and take the process that answers for the command. */
+/* Send the order. The process that answers is the command. */
 static bool start_warm(void) {
     char answer[32] = "";
     if (warm.talk < 0 || !warm.order) return false;
@@ -31,7 +31,7 @@ static bool start_warm(void) {
     ssize_t got = read(warm.talk, answer, sizeof answer - 1);
     command = got > 0 ? atoi(answer) : 0;
     if (command <= 0) fail("the warm interpreter did not start the command");
-    close(warm.talk); /* now it ends */
+    close(warm.talk); /* the warm interpreter ends now */
     warm.talk = -1;
     report("{\"event\":\"started\",\"pid\":%d}\n", command);
     return true;
@@ -86,7 +86,8 @@ static void relay_output(void) {
     }
 }
 
-/* It says "ready" on its standard input, which is a socket. What it prints meanwhile is the machine's log. */
+/* Start the interpreter and wait until it writes "ready" to its standard input, a socket. Its output goes to the log.
+*/
 void command_warm(const struct json *record) {
     struct program program;
     char said[16] = "";
@@ -136,7 +137,7 @@ void command_open_log(void) {
 }
 
 static void command_ended(int status) {
-    /* Its last output is still in the pipe. What its children write from now on is lost. */
+    /* The last output is still in the pipe. Output that its children write from now on is lost. */
     while (output >= 0) {
         struct pollfd more = {.fd = output, .events = POLLIN};
         if (poll(&more, 1, 0) <= 0) break;
@@ -161,7 +162,7 @@ void command_events(const struct pollfd *polls) {
     if (polls[0].revents) relay_output();
 }
 
-/* Milliseconds until a requested stop becomes a kill; -1 without a stop. */
+/* Return the milliseconds until the command is killed after a stop, or -1 if no stop was requested. */
 int command_time_left(void) {
     double left = kill_at - now();
     return kill_at == 0 ? -1 : left > 0 ? (int)(left * 1000) + 1 : 0;

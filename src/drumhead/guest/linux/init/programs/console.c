@@ -1,4 +1,4 @@
-/* A shell on the serial console, started when somebody presses a key there, if the image has a shell. */
+/* A shell on the serial console. It is started when a key is pressed there, if the image has a shell. */
 #include <errno.h>
 #include <fcntl.h>
 #include <unistd.h>
@@ -12,8 +12,9 @@ static bool wanted;
 static int keys = -1;
 static pid_t shell;
 
-/* When a shell ends, its terminal hangs up for every open descriptor: they read nothing more and always poll as hung up.
- * Only a descriptor that is opened afterwards works. */
+/* When a shell ends, its terminal hangs up for every open descriptor: reading returns nothing, and polling always
+reports a
+ * hang-up. Only a descriptor that is opened afterwards works. */
 static void close_keys(void) {
     if (keys >= 0) close(keys);
     keys = -1;
@@ -30,7 +31,8 @@ void console_open(void) {
 
 void console_polls(struct pollfd *polls) { polls[0] = (struct pollfd){.fd = keys, .events = POLLIN}; }
 
-/* Milliseconds until a terminal that hung up is opened again, so that one that hangs up at once costs nothing; -1: never. */
+/* Return the milliseconds until a terminal that hung up is opened again, or -1. The delay matters if it hangs up at
+once. */
 int console_time_left(void) { return wanted && !shell && keys < 0 ? REOPEN_MILLISECONDS : -1; }
 
 void console_retry(void) { open_keys(); }

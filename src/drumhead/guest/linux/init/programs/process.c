@@ -1,4 +1,4 @@
-/* Starting a program: environment, working directory, search in PATH, a session of its own. */
+/* Start programs: environment, working directory, search in PATH, a new session. */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -26,7 +26,7 @@ static char *assignment(const char *name, const char *value) {
     return text;
 }
 
-/* Returns false if `command` is empty. The arguments belong to `command`, the environment to `program`. */
+/* Return false if `command` is empty. The arguments belong to `command`, the environment to `program`. */
 bool program_from(const struct json *command, struct program *program) {
     const struct json *words = json_get(command, "argv"), *env = json_get(command, "env");
     size_t count = 0, known = sizeof defaults / sizeof *defaults - 1;
@@ -67,7 +67,7 @@ static _Noreturn void become(const struct program *program) {
     _exit(missing ? 127 : 126);
 }
 
-/* `terminal`: `in` is a terminal and becomes the controlling one. Returns the process or -1. */
+/* If `terminal` is set, `in` is a terminal and becomes the controlling one. Return the process id or -1. */
 pid_t start_program(const struct program *program, int in, int out, int err, bool terminal) {
     pid_t pid = fork();
     if (pid != 0) return pid;

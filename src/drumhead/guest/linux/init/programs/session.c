@@ -4,7 +4,7 @@
  * payload's size (u32, big-endian), the payload.
  *   from the host   0 input (empty: end of it)   r rows, cols (u16 each)   s signal (u8)   q end of the session
  *   to the host     o started (the token)        1 output   2 errors       x exit code (u8)
- * The rest of a session whose client was killed stays in the port; the next client skips it up to its own token. */
+ * If a client was killed, the rest of its session stays in the port; the next client skips it up to its own token. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -134,7 +134,7 @@ static void start(struct session *session, char *line) {
     }
 }
 
-/* Give the program the rest of an input frame. False: it takes no more for now. */
+/* Give the program the rest of an input frame. Return false if it does not accept more for now. */
 static bool give_input(struct session *session, const char *payload, size_t size) {
     if (size == 0) {
         if (session->terminal)
@@ -146,7 +146,7 @@ static bool give_input(struct session *session, const char *payload, size_t size
         ssize_t written = write(session->in, payload + session->input_at, size - session->input_at);
         if (written < 0 && errno == EAGAIN) return false;
         if (written < 0)
-            close_end(&session->in); /* it has closed its input: drop what comes */
+            close_end(&session->in); /* it has closed its input: drop the rest */
         else
             session->input_at += (size_t)written;
     }
@@ -177,7 +177,7 @@ static void drop(struct session *session, size_t size) {
     memmove(session->received, session->received + size, session->have);
 }
 
-/* Work through what was received. */
+/* Process the received data. */
 static void advance(struct session *session) {
     session->blocked = false;
     while (!session->blocked) {
@@ -217,7 +217,7 @@ static void receive(struct session *session, short events) {
     }
 }
 
-/* Forward what the program wrote. `events` say whether more can come if there is nothing now. */
+/* Forward output of the program. `events` tell whether more can come if there is none now. */
 static void relay(struct session *session, int *end, char type, short events) {
     char bytes[16384];
     ssize_t got = read(*end, bytes, sizeof bytes);
@@ -227,8 +227,7 @@ static void relay(struct session *session, int *end, char type, short events) {
         close_end(end);
 }
 
-/* Report the end of the program once its output is forwarded. Its children may keep the output open; do not wait for
- * them. */
+/* Report the end of the program once its output is forwarded. Do not wait for children that keep the output open. */
 static void finish(struct session *session) {
     struct pollfd left[2] = {{.fd = session->out, .events = POLLIN}, {.fd = session->err, .events = POLLIN}};
     unsigned char code = (unsigned char)session->code;
@@ -257,7 +256,7 @@ void session_events(int index, const struct pollfd *polls) {
     else if (port)
         hang_up(session);
     if (polls[IN].revents && session->in == polls[IN].fd) {
-        if (polls[IN].revents & (POLLERR | POLLNVAL)) close_end(&session->in); /* nobody reads it any more */
+        if (polls[IN].revents & (POLLERR | POLLNVAL)) close_end(&session->in); /* the program no longer reads it */
         advance(session);
     }
     if (polls[OUT].revents && session->out == polls[OUT].fd) relay(session, &session->out, '1', polls[OUT].revents);
