@@ -1,4 +1,4 @@
-"""The contract of what db keeps for access control."""
+"""The contract of db's store for access control."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""db: tasks, leases, events, saved recipes and webhook deliveries."""
+"""The db service: tasks, leases, events, saved recipes and webhook calls."""

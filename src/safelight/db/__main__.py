@@ -48,15 +48,15 @@ class Config(serve.Config, frozen=True, kw_only=True):
     migrate: Annotated[
         bool,
         Meta(
-            description="Bring the schema of a PostgreSQL database to this version, and end. "
-            "A file is migrated when it is opened."
+            description="Migrate the schema of a PostgreSQL database to this version, and exit. A file is migrated "
+            "when it is opened."
         ),
     ] = False
     readers: Annotated[
-        _Count, Meta(description="How many sessions of PostgreSQL read at once, beside the one that writes.")
+        _Count, Meta(description="How many PostgreSQL sessions read at once, besides the one that writes.")
     ] = 4
     statement_timeout: Annotated[
-        Duration, Meta(description="How long PostgreSQL may take for one statement before it is given up.")
+        Duration, Meta(description="How long PostgreSQL may take for one statement before it is cancelled.")
     ] = 30.0
     max_errors: Annotated[_Count, Meta(description="A task fails after this many errors.")] = _DEFAULT.max_errors
     retry_first: Annotated[Duration, Meta(description="The delay after the first error; it doubles with each.")] = (
@@ -78,9 +78,9 @@ class Config(serve.Config, frozen=True, kw_only=True):
     keep_events: Annotated[Duration, Meta(description="How long events are kept; 0 keeps them forever.")] = (
         _DEFAULT.keep_events
     )
-    keep_uploading: Annotated[Duration, Meta(description="How long a task may wait for its upload; 0 is forever.")] = (
-        _DEFAULT.keep_uploading
-    )
+    keep_uploading: Annotated[
+        Duration, Meta(description="How long a task may wait for its upload; 0 means forever.")
+    ] = _DEFAULT.keep_uploading
     max_waiting: Annotated[_Count, Meta(description="Refuse new tasks while this many wait.")] = _DEFAULT.max_waiting
     oldest_every: Annotated[
         int,
@@ -105,7 +105,7 @@ CLASSIC_TASK = NewTask(
     classic=True,
     state=State.UPLOADING,
 )
-"""What the classic protocol's `POST /task` creates."""
+"""The task that the classic protocol's `POST /task` creates."""
 
 
 @asynccontextmanager
@@ -153,7 +153,7 @@ def _need_driver() -> None:
 
 
 def _migrate(config: Config) -> None:
-    """Bring the database to the schema of this version."""
+    """Migrate the database to the schema of this version."""
     if not (config.store or "").startswith(("postgresql://", "postgres://")):
         settings.fail("--migrate: a file is migrated when it is opened; name a database of PostgreSQL by --store.")
     _need_driver()
@@ -165,7 +165,7 @@ def _migrate(config: Config) -> None:
         version = asyncio.run(schema.migrate(Address(url=config.store or "")))
     except Error as error:
         settings.fail(error.detail)
-    log.info("The database has version %d of the schema", version)
+    log.info("The database has schema version %d", version)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

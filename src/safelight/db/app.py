@@ -100,7 +100,7 @@ class _Calls(_OfOne, frozen=True, kw_only=True):
 
 
 def make(store: TaskStore, classic_task: NewTask) -> web.Application:
-    """Make the application; `classic_task` is what the classic protocol's `POST /task` creates."""
+    """Make the application; `classic_task` is the task that the classic protocol's `POST /task` creates."""
     app = web.Application(client_max_size=MAX_BODY)
     app[STORE] = store
     Classic(store, classic_task).add_to(app)

@@ -21,7 +21,7 @@ class Backup:
     """Makes copies in a directory, one at a time, and sends them. They are deleted when they are sent."""
 
     def __init__(self, store: object, directory: Path) -> None:
-        """Delete what a service that was killed has left."""
+        """Delete copies that a killed service has left."""
         self._store = store
         self._directory = directory
         self._lock = asyncio.Lock()

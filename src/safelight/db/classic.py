@@ -1,4 +1,4 @@
-"""The routes of db that programs of the classic protocol call themselves."""
+"""The routes of db that classic programs call directly."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class _Next(Record, frozen=True, kw_only=True):
 
 
 class _Finish(msgspec.Struct, frozen=True, kw_only=True):
-    """What the master has found about the result of a classic worker."""
+    """The master's description of the result of a classic worker."""
 
     outputs: _Outputs = []
     engine: str = "classic"
@@ -50,7 +50,7 @@ class _Finish(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def return_if_gone(request: web.Request, store: TaskStore, leases: list[Lease]) -> None:
-    """Return leases if their worker has closed the connection meanwhile: the answer would reach nobody."""
+    """Return leases if their worker has disconnected meanwhile, since the answer would reach nobody."""
     if leases and (request.transport is None or request.transport.is_closing()):
         await store.settle([Returned(lease=lease.id) for lease in leases])
 
@@ -84,7 +84,7 @@ class Classic:
     async def _next(self, request: web.Request) -> web.Response:
         """Answer with a lease and the classic state, or with 404 and the classic JSON if no task waits.
 
-        HEAD takes no task: its caller would not learn which.
+        HEAD takes no task, since its caller would not learn which.
         """
         tenant = _tenant(request) or query(request, _Next).tenant
         if request.method == "HEAD" and await self._store.classic_waits(tenant=tenant):
@@ -111,9 +111,10 @@ class Classic:
     async def _finish(self, request: web.Request) -> web.Response:
         body = await read_json(request, _Finish) if request.content_type == "application/json" else _Finish()
         if body.outputs and _tenant(request) is not None:
-            # A digest is no proof that one has the bytes: it could be that of another tenant's photo.
+            # Knowing a digest does not prove having the bytes: it could belong to another tenant's photo.
             sentence = (
-                "Only services name a result by its digest. Upload it to storage at /upload/{id}; finish without."
+                "Only services may name a result by its digest. Upload it to storage at /upload/{id}, then finish "
+                "without."
             )
             raise Error(Code.FORBIDDEN, sentence)
         await self._check(request)
@@ -123,13 +124,13 @@ class Classic:
         return _brief(request, task)
 
     async def _check(self, request: web.Request) -> None:
-        """Raise NOT_FOUND where a program of the classic protocol names another tenant's task."""
+        """Raise NOT_FOUND if a classic program names another tenant's task."""
         if (tenant := _tenant(request)) is not None:
             await self._store.get(request.match_info["id"], tenant=tenant)
 
 
 def _tenant(request: web.Request) -> str | None:
-    """Return the only tenant of a program that speaks the classic protocol; None for a service, which names one."""
+    """Return the tenant of a classic program, or None for a service, which may name any."""
     asking = caller(request)
     return asking.tenant if asking.via == "classic" else None
 

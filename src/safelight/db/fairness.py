@@ -1,8 +1,9 @@
-"""Whose task is leased next, and whose webhook is called: tenants take turns, for tasks in proportion to their weights.
+"""Choose the tenants whose tasks are leased, by weighted turns, and whose webhooks are called.
 
-Stride scheduling. Each tenant has a *pass*, the virtual time at which it is served next; the lowest is served, and
-moves on by 1 / weight. A tenant that had nothing waiting does not save up: it begins at the present virtual time. So a
-tenant's first task after a pause is served within one turn of everybody else, however many tasks the others have.
+This is stride scheduling. Each tenant has a *pass*, the virtual time of its next turn. The tenant with the lowest pass
+is served, and its pass advances by 1 / weight. A tenant without waiting tasks saves nothing up: it starts again at the
+current virtual time. So a tenant's first task after a pause is served within one turn of all others, however many tasks
+they have.
 """
 
 from __future__ import annotations
@@ -15,18 +16,18 @@ from safelight.access.shares import share
 
 
 class Share:
-    """What one tenant was served."""
+    """The service that one tenant has received."""
 
     def __init__(self) -> None:
         self.weight = 1.0
         self.next = 0.0
         """Its pass."""
         self.leases = 0
-        """How many tasks were taken from it since the start."""
+        """The number of tasks taken from it since the start."""
 
 
 class Turns:
-    """Who was served how much since the start."""
+    """The service that all tenants have received since the start."""
 
     def __init__(self) -> None:
         self._now = 0.0
@@ -37,7 +38,7 @@ class Turns:
         return self._shares.setdefault(tenant, Share())
 
     def choose(self, waiting: Mapping[str, int], n: int) -> list[str]:
-        """Return the tenants whose turn it is, in order, for up to `n` tasks of those that are `waiting`."""
+        """Return the tenants of the next up to `n` turns, in order; `waiting` counts their available tasks."""
         left = {tenant: count for tenant, count in waiting.items() if count > 0}
         if len(left) == 1:
             return self._choose_alone(left, n)
@@ -70,9 +71,9 @@ class Turns:
 
 
 def choose_calls(due: Sequence[tuple[int, str, int]], n: int, held: Mapping[str, int]) -> list[int]:
-    """Return the numbers of up to `n` webhook calls of those that are `due`: each has a number, a tenant and a time.
+    """Return the numbers of up to `n` of the `due` webhook calls, each given as number, tenant and time.
 
-    Whoever makes them has `n` places left, and `held` says how many calls of each tenant it makes already. The tenant
+    The caller has `n` places left, and `held` counts the calls of each tenant that it is already making. The tenant
     with the fewest comes first, and none gets more than its `share` of all places.
     """
     queues: dict[str, deque[int]] = {}
@@ -83,7 +84,7 @@ def choose_calls(due: Sequence[tuple[int, str, int]], n: int, held: Mapping[str,
     heap = [(counts[tenant], place, tenant) for place, tenant in enumerate(queues)]
     heapify(heap)
     chosen: list[int] = []
-    # Where the one with the fewest has its share, the others have theirs.
+    # If the tenant with the fewest has its share, the others have theirs too.
     while heap and len(chosen) < n and heap[0][0] < share(most, taken, heap[0][0]):
         theirs, place, tenant = heap[0]
         chosen.append(queues[tenant].popleft())

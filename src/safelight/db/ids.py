@@ -1,7 +1,8 @@
 """Ids of tasks, leases and webhook deliveries.
 
 The id of a task is `{n}-{key}`, that of a lease on it `{n}-{key}-{attempt}-{token}`, that of a delivery
-`{n}-{attempt}-{token}`. The numbers make ids cheap to look up, the random parts (50 bits each) impossible to guess.
+`{n}-{attempt}-{token}`. The numbers make look-ups cheap, and the random parts (50 bits each) make ids impossible to
+guess.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import NamedTuple
 
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 _TWO = [first + second for first in _ALPHABET for second in _ALPHABET]
-"""What ten bits are, as two characters."""
+"""Two characters for each value of ten bits."""
 _NUMBER = r"([1-9][0-9]{0,17})"
 _RANDOM = r"([a-z2-7]{10})"
 _TASK_OR_LEASE = re.compile(rf"{_NUMBER}-{_RANDOM}(?:-{_NUMBER}-{_RANDOM})?")

@@ -1,12 +1,11 @@
-"""The life of a task: every change of state, and the rules for it. Nothing here stores anything.
+"""The life of a task: every change of state, and its rules. This module stores nothing.
 
 Each function takes the row of a task and returns the change, which the store then writes together with its event.
 
-`fairness` says which tenant's turn it is. Its tasks are leased in order of priority; among tasks of the same priority
-interactive ones come first, and among these the oldest. Running everything again at a low priority therefore never
-delays new uploads, and a large batch never delays a photo whose sender waits for it. So that nothing starves, one lease
-of a tenant in `Policy.oldest_every` goes to its oldest task whatever its priority. Leases of classic workers always
-follow priority.
+`fairness` chooses the tenant. Its tasks are leased in order of priority; among tasks of the same priority, interactive
+ones come first, and among these the oldest. So running everything again at a low priority never delays new uploads, and
+a large batch never delays a photo whose sender waits for it. To prevent starvation, one in `Policy.oldest_every` leases
+of a tenant goes to its oldest task, whatever its priority. Leases of classic workers always follow priority.
 """
 
 from __future__ import annotations
@@ -26,9 +25,9 @@ KIND: dict[type, str] = {Finished: "finished", Failed: "failed", Died: "died", R
 
 _CAUSES = {Code.OUT_OF_MEMORY, Code.TIMED_OUT, Code.DECODER_CRASHED}
 LEASED = "leased"
-"""The kind of the change by which a worker gets a task."""
+"""The kind of the change that gives a task to a worker."""
 EXCUSED = "excused"
-"""How a lease ended whose worker came back after it had expired, in `TaskRow.settled_as` and in events."""
+"""The end of a lease whose worker came back after it had expired, in `TaskRow.settled_as` and in events."""
 _LOST = Failure(
     code=Code.WORKER_LOST.value,
     detail="The worker sent no more heartbeats: it was killed, it hangs, or its machine is gone.",
@@ -75,7 +74,7 @@ def settled(row: TaskRow, outcome: Outcome, policy: Policy, now: int) -> Change:
 
 
 def expired(row: TaskRow, policy: Policy) -> Change:
-    """End a lease that nobody extended, which is a death. A cause that an earlier death has named stays the reason."""
+    """End a lease that was not extended, which is a death. The cause of an earlier death stays the reason."""
     known = row.failure is not None and row.deaths > 0 and row.failure.code in _CAUSES
     change = _died(row, EXPIRED, row.failure if known and row.failure else _LOST, policy)
     assert change.new is not None
@@ -85,10 +84,10 @@ def expired(row: TaskRow, policy: Policy) -> Change:
 
 
 def excused(row: TaskRow, lease: str) -> Change:
-    """Take the death of an expired lease back: its worker was only out of reach, or suspended, and has come back.
+    """Take back the death of an expired lease, since its worker was only unreachable or suspended and has come back.
 
-    `lease` is one of `row.missing`; other workers may have had the task since, and may have finished it. The lease
-    stays lost. A task that this death had quarantined waits again.
+    `lease` is one of `row.missing`. Other workers may have had, and even finished, the task since. The lease stays
+    lost. A task that this death had quarantined waits again.
     """
     deaths = row.deaths - 1
     kind = EXCUSED if lease == row.settled else row.ended_as or EXCUSED
@@ -98,12 +97,12 @@ def excused(row: TaskRow, lease: str) -> Change:
 
 
 def returned(row: TaskRow) -> Change:
-    """Return the lease. The task has its old place in the queue again; the attempt is neither an error nor a death."""
+    """Return the lease. The task gets back its place in the queue; the attempt is neither an error nor a death."""
     return Change(kind="returned", old=row, new=_unleased(row, State.WAITING))
 
 
 def ready(row: TaskRow) -> Change | None:
-    """Let an uploaded task wait for a worker; None if it does already. Raises CONFLICT from a later state."""
+    """Let an uploaded task wait for a worker; None if it already does. Raises CONFLICT from a later state."""
     if row.state is State.WAITING:
         return None
     if row.state is not State.UPLOADING:
@@ -112,7 +111,7 @@ def ready(row: TaskRow) -> Change | None:
 
 
 def cancelled(row: TaskRow) -> Change | None:
-    """Cancel the task; None if it was cancelled before. Raises CONFLICT once it has ended otherwise."""
+    """Cancel the task; None if it was cancelled before. Raises CONFLICT if it has ended otherwise."""
     if row.state is State.CANCELLED:
         return None
     if row.state not in {State.UPLOADING, State.WAITING, State.WORKING}:
@@ -135,7 +134,7 @@ def released(row: TaskRow) -> Change:
 
 
 def _finished(row: TaskRow, outcome: Finished) -> Change:
-    # Nearly every task ends in this way, so its row is copied once.
+    # Nearly every task ends like this, so copy its row only once.
     new = _unleased(
         row,
         State.FINISHED,
@@ -176,7 +175,7 @@ def _unleased(row: TaskRow, state: State, **changes: Any) -> TaskRow:
 
 
 def _reset(row: TaskRow) -> TaskRow:
-    ended = row.ended_as if row.ended_as != EXPIRED else EXCUSED  # deaths that are forgotten are not taken back
+    ended = row.ended_as if row.ended_as != EXPIRED else EXCUSED  # forgotten deaths are not taken back
     return row.evolve(
         state=State.WAITING, due=None, errors=0, deaths=0, classic_deaths=0, settled_as=ended, failure=None, seconds=0.0
     )

@@ -14,7 +14,7 @@ from safelight.db.rows import EventRow
 from safelight.wire import Summary
 
 _MAX_RECIPES = 50
-"""Recipes that have a series of their own; all others share the label `other`."""
+"""The most recipes with a series of their own; all others share the label `other`."""
 _TIMEOUT = 5.0
 
 
@@ -34,7 +34,7 @@ class Metrics:
         )
         self._of_kind: dict[str, Callable[[float], None]] = {}
         self._of_recipe: dict[str, Callable[[float], None]] = {}
-        """What counts a change, and what notes a time: finding a metric by its label costs more than counting."""
+        """Cached counters and histograms, because finding a metric by its label costs more than counting."""
         self._commits = Counter("safelight_commits", "Commits to the database", registry=registry)
         self._calls = Histogram(
             "safelight_calls_per_commit",
@@ -68,14 +68,14 @@ class Metrics:
 
 
 class QueueCollector(Collector):
-    """Asks the store for the state of the queue whenever the metrics are read, which happens on a thread."""
+    """Collects the state of the queue from the store whenever metrics are read, which happens on a thread."""
 
     def __init__(self, summary: Callable[[], Awaitable[Summary]]) -> None:
         self._summary = summary
         self._loop = asyncio.get_running_loop()
 
     def describe(self) -> Iterable[Metric]:
-        """Return nothing, so that the registry does not collect only to learn the names."""
+        """Return nothing, so that registration does not trigger a collection."""
         return []
 
     def collect(self) -> Iterable[Metric]:

@@ -1,4 +1,4 @@
-"""Wake callers who wait for events or for webhook calls. It works with every backend."""
+"""Wake callers that wait for events or webhook calls, for every backend."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import asyncio
 
 
 class Notifier:
-    """Wakes everybody who waits for something to happen.
+    """Wakes all callers that wait for something to happen.
 
-    `count` grows with each notification. Read it before looking for what has happened, and pass it to `wait`: then no
+    `count` grows with each notification. Read it before you look for changes, and pass it to `wait`, so that no
     notification in between is missed.
     """
 
@@ -16,10 +16,10 @@ class Notifier:
         self.count = 0
         self._closed = False
         self._waiting: dict[asyncio.Future[None], None] = {}
-        """They are woken in the order in which they came."""
+        """The waiters, which are woken in order of arrival."""
 
     async def wait(self, since: int, seconds: float) -> bool:
-        """Wait until `count` differs from `since`. Return False after `seconds`, and once the notifier is closed."""
+        """Wait until `count` differs from `since`. Return False after `seconds`, or once the notifier is closed."""
         if self._closed or seconds <= 0:
             return False
         if self.count != since:
@@ -33,7 +33,7 @@ class Notifier:
         return future.done() and not self._closed
 
     def notify(self) -> None:
-        """Wake everybody who waits."""
+        """Wake all waiters."""
         self.count += 1
         for future in self._waiting:
             if not future.done():
@@ -41,6 +41,6 @@ class Notifier:
         self._waiting.clear()
 
     def close(self) -> None:
-        """Wake everybody; nobody waits again."""
+        """Wake all waiters, and let none wait again."""
         self._closed = True
         self.notify()

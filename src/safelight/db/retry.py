@@ -1,4 +1,4 @@
-"""When a task that failed with a transient error is tried again."""
+"""Compute when to retry a task after a transient error."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from safelight.db.store import Policy
 def retry_delay(policy: Policy, errors: int) -> float:
     """Return the seconds until the next attempt; `errors` counts from 1.
 
-    The delay doubles with each error up to `Policy.retry_longest`. Up to half of it is taken off at random, so that
-    tasks that failed together do not come back together.
+    The delay doubles with each error up to `Policy.retry_longest`. It is reduced by a random part, up to half, so that
+    tasks that failed together are not retried together.
     """
     longest = min(policy.retry_longest, policy.retry_first * 2.0 ** min(errors - 1, 60))
     return longest * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret

@@ -12,13 +12,13 @@ from safelight.wire import DEFAULT_TENANT, Blob, Event, Failure, Lease, Output, 
 
 Value = int | float | str | None
 HOLD = 1 << 52
-"""`due` of a task whose recipe is paused: this and the number of the pause, a time that never comes."""
+"""The `due` of a task whose recipe is paused is this plus the number of the pause, a time that never comes."""
 EXPIRED = "expired"
-"""How a lease ended that nobody extended, in `TaskRow.settled_as` and in events."""
+"""The end of a lease that was not extended, in `TaskRow.settled_as` and in events."""
 
 
 def ending(kind: str, missing: Sequence[str]) -> str:
-    """Return a `TaskRow.settled_as`: how the last lease ended, and then `TaskRow.missing`."""
+    """Return a `TaskRow.settled_as`: how the last lease ended, followed by `TaskRow.missing`."""
     return " ".join((kind, *missing))
 
 
@@ -100,7 +100,7 @@ class TaskRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """The random parts of the leases that have expired and whose workers have not come back since."""
+        """The random parts of the expired leases whose workers have not come back."""
         kind, *leases = (self.settled_as or "").split(" ")
         if kind == EXPIRED and not leases and self.settled is not None:  # as the first release wrote it
             return (self.settled,)
@@ -108,7 +108,7 @@ class TaskRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
     @property
     def size(self) -> int:
-        """Bytes of the original and the results, each counted with every task that has it."""
+        """The bytes of the original and the results, each counted for every task that has it."""
         size = self.input_size or 0
         for output in self.outputs or ():
             size += output.size
@@ -116,7 +116,7 @@ class TaskRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
     @property
     def blob(self) -> Blob | None:
-        """The input, None for a task of the classic protocol."""
+        """The input, or None for a task of the classic protocol."""
         return None if self.input is None else Blob(digest=self.input, size=self.input_size or 0)
 
     def held_under(self, lease: ids.Reference) -> bool:
@@ -225,7 +225,7 @@ _EVENT_JSON = (EventRow.__struct_fields__.index("failure"),)
 def _values(row: msgspec.Struct, state: int, json: tuple[int, ...]) -> list[Value]:
     """Return the fields as SQL values: the state as a number, those at `json` as JSON, the others as they are.
 
-    Six rows are written for each task, so no field is asked for its type.
+    Six rows are written for each task, so this avoids checking the type of each field.
     """
     values: list[Any] = list(msgspec.structs.astuple(row))
     values[state] = int(values[state])

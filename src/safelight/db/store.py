@@ -44,7 +44,7 @@ from safelight.wire.statistics import StatisticsSlot
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
-    """How the queue treats failures, and how long it keeps what is over. Times are in seconds."""
+    """How the queue treats failures, and how long it keeps old data. Times are in seconds."""
 
     max_errors: int = 5
     retry_first: float = 1.0
@@ -64,13 +64,13 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     max_waiting: int = 5_000_000
     """While this many tasks wait, new ones are refused with TOO_MANY_REQUESTS."""
     oldest_every: int = 20
-    """One lease of a tenant in this many goes to its oldest task, so that no task waits forever; 0: none."""
+    """One in this many leases of a tenant goes to its oldest task, so that no task waits forever; 0: none."""
     keep_audit: float = 90 * 86400.0
     """Entries of the audit log older than this are deleted; 0 keeps them."""
 
 
 SEARCHED = 100_000
-"""How many tasks one search or count looks at: so much a request may cost, however many there are."""
+"""How many tasks one search or count examines, which limits its cost however many there are."""
 
 
 class TaskStore(Protocol):
@@ -81,23 +81,23 @@ class TaskStore(Protocol):
     transaction. The ids of tasks and leases are opaque. A lease's id is its fencing token: it cannot be guessed from
     the task's id, and every method that takes the id of a task accepts it.
 
-    Everything belongs to a tenant. A call that names a tenant finds nothing of the others; a service may pass None for
-    all of them where that is allowed. Idempotency keys, the names of recipes and the reuse of results are per tenant.
+    Everything belongs to a tenant. A call that names a tenant sees only its data; where None is allowed, it means all
+    tenants. Idempotency keys, names of recipes and the reuse of results are per tenant.
     """
 
     async def create(self, tasks: Sequence[NewTask]) -> list[Task]:
         """Create tasks, all or none.
 
-        A task whose idempotency key was used before is not created again: the existing task is returned, whatever has
-        become of it. A task whose input, recipe and engine (that of the worker seen last) match a finished task of the
-        same tenant is finished on creation, with that task's outputs. Raises CONFLICT if a key was used for another
-        input or recipe, TOO_MANY_REQUESTS when too many tasks wait or a limit of the tenant is reached, FORBIDDEN for a
-        tenant that does not exist.
+        A task whose idempotency key was used before is not created again: the existing task is returned, whatever its
+        state. A task whose input, recipe and engine (that of the worker seen last) match a finished task of the same
+        tenant is finished on creation, with that task's outputs. Raises CONFLICT if a key was used for another input or
+        recipe, TOO_MANY_REQUESTS if too many tasks wait or a limit of the tenant is reached, FORBIDDEN for a tenant
+        that does not exist.
         """
         ...
 
     async def alike(self, task: NewTask) -> Task | None:
-        """Return the finished task whose outputs `create` would take over for this one; None if there is none."""
+        """Return the finished task whose outputs `create` would reuse for this one, or None."""
         ...
 
     async def get(self, id: str, *, tenant: str | None = None) -> Task:
@@ -107,7 +107,7 @@ class TaskStore(Protocol):
     async def find(self, query: TaskQuery, *, tenant: str = DEFAULT_TENANT) -> TaskPage:
         """Return a page of the tasks that match every filter, newest first. Raises INVALID_REQUEST.
 
-        A search, reason or time looks at `SEARCHED` tasks for one page at most.
+        With a search, reason or time, one page examines at most `SEARCHED` tasks.
         """
         ...
 
@@ -116,7 +116,7 @@ class TaskStore(Protocol):
         ...
 
     async def change(self, change: TaskChange, *, tenant: str = DEFAULT_TENANT) -> TaskChanges:
-        """Cancel, retry, release or delete many tasks. Those that are not in a state for it stay as they are."""
+        """Cancel, retry, release or delete many tasks. Tasks in a state that does not allow it stay as they are."""
         ...
 
     async def spec(self, id: str, *, tenant: str | None = None) -> NamedRecipe:
@@ -130,15 +130,15 @@ class TaskStore(Protocol):
         ...
 
     async def lease(self, request: LeaseRequest) -> list[Lease]:
-        """Lease waiting tasks: `fairness` says of which tenant, `lifecycle` which of its tasks.
+        """Lease waiting tasks: `fairness` chooses the tenant, `lifecycle` the task.
 
-        Waits up to `request.wait` seconds for the first task, and is woken by it. `LeaseRequest` says what `holding`
-        does. A lease costs the same whether ten tasks wait or a million.
+        Wait up to `request.wait` seconds for the first task. `LeaseRequest` explains `holding`. A lease costs the same
+        whether ten tasks wait or a million.
         """
         ...
 
     async def lease_classic(self, *, tenant: str = DEFAULT_TENANT) -> Lease | None:
-        """Lease the next task that a classic worker can do, for `Policy.classic_lease_duration`; None if none waits."""
+        """Lease the next task for a classic worker, for `Policy.classic_lease_duration`; None if none waits."""
         ...
 
     async def classic_waits(self, *, tenant: str = DEFAULT_TENANT) -> bool:
@@ -150,26 +150,25 @@ class TaskStore(Protocol):
     ) -> Task:
         """End the attempt of a classic worker.
 
-        `id` is the lease's id or, while a classic worker holds the task, the task's. Without outputs, the result is
-        the image that storage keeps under the lease's name. Calling it again changes nothing. Raises NOT_FOUND,
-        LEASE_LOST.
+        `id` is the lease's id or, while a classic worker holds the task, the task's. Without outputs, the result is the
+        image that storage has under the lease's id. Calling it again changes nothing. Raises NOT_FOUND, LEASE_LOST.
         """
         ...
 
     async def heartbeat(self, beat: Heartbeat) -> HeartbeatAnswer:
-        """Extend the leases that a worker names, and tell it which of them are no longer in force."""
+        """Extend the leases that a worker names, and return those that are no longer in force."""
         ...
 
     async def settle(self, outcomes: Sequence[Outcome]) -> list[Settled]:
         """End attempts, independently of one another. An outcome is accepted only from the lease in force.
 
-        From any other lease it is answered with a LEASE_LOST problem and changes nothing. An outcome that is repeated
-        by the lease that it ended is accepted again, because an answer may get lost.
+        An outcome of any other lease gets a LEASE_LOST problem and changes nothing. A repeated outcome of the lease
+        that it ended is accepted again, because an answer may get lost.
         """
         ...
 
     async def drain(self, worker: str, *, draining: bool) -> WorkerSeen:
-        """Let a worker take no more leases, or take leases again; it keeps those that it holds.
+        """Drain a worker, or let it take leases again; it keeps the leases that it holds.
 
         Calling it again changes nothing. Raises NOT_FOUND where no worker of this id was seen lately.
         """
@@ -185,7 +184,7 @@ class TaskStore(Protocol):
     async def cancel(self, id: str, *, tenant: str | None = None) -> Task:
         """Cancel a task that has not ended; its lease is lost. Calling it again changes nothing.
 
-        Raises NOT_FOUND; CONFLICT once it has ended otherwise.
+        Raises NOT_FOUND; CONFLICT if it has ended otherwise.
         """
         ...
 
@@ -216,10 +215,9 @@ class TaskStore(Protocol):
     ) -> EventPage:
         """Return the changes after a number, of all tasks or of one, waiting up to `wait` seconds for the first.
 
-        `known` is the `db` of the page that ended with this number. Where the database has been replaced by an older
-        copy since, the page says so at once.
-
-        A page of one tenant's changes may be empty though more follow after its `last`: go on from there.
+        `known` is the `db` of the page that ended with this number. If the database has been replaced by an older copy
+        since, the page says so at once. A page of one tenant's changes may be empty although more follow after its
+        `last`: continue from there.
         """
         ...
 
@@ -228,9 +226,9 @@ class TaskStore(Protocol):
         ...
 
     async def confirm_clock(self) -> ClockConfirmed:
-        """Note that a person says that the clocks are right: db and storage then delete what is old.
+        """Store a person's confirmation that the clocks are right, so that db and storage delete old data again.
 
-        A clock that jumps later suspends deletion again.
+        A later jump of a clock suspends deletion again.
         """
         ...
 
@@ -239,21 +237,21 @@ class TaskStore(Protocol):
         ...
 
     async def claim_store(self, store: KnownStore) -> KnownStore:
-        """Return the store of blobs that this database knows: the first that has claimed to be it.
+        """Return the known store of blobs, which is the first one that claimed to be it.
 
-        A claim without an id asks only.
+        A claim without an id only asks.
         """
         ...
 
     async def accept_store(self, store: KnownStore) -> KnownStore:
-        """Know another store of blobs from now on: a person says that the photos of the old one are gone."""
+        """Replace the known store of blobs, because a person says that the photos of the old one are gone."""
         ...
 
     async def statistics(self, *, span: int, step: int, tenant: str = DEFAULT_TENANT) -> list[StatisticsSlot]:
-        """Return what happened in the last `span` seconds (a week at most) in slots of `step` seconds, oldest first.
+        """Return counts of the last `span` seconds (a week at most) in slots of `step` seconds, oldest first.
 
-        Slots begin at multiples of `step`, itself a multiple of 300; the last one is that of now. Those in which
-        nothing happened are left out. Everything that was committed before the call is counted.
+        Slots begin at multiples of `step`, which is a multiple of 300; the last one is the current one. Empty slots are
+        left out. Everything that was committed before the call is counted.
         """
         ...
 
@@ -283,8 +281,8 @@ class TaskStore(Protocol):
         """Take up to `n` webhook calls that are due, waiting up to `wait` seconds for the first.
 
         There is one call for each end of a task that has a webhook. A call that is not settled within `seconds` is due
-        again. Tenants take turns, and none has more than its share (`shares`): the caller has `n` places left, and uses
-        those that are `held` for each tenant.
+        again. Tenants take turns, and none gets more than its share (`shares`) of the caller's places: `n` are free,
+        and `held` counts those in use by each tenant.
         """
         ...
 
@@ -296,11 +294,9 @@ class TaskStore(Protocol):
         retry_after: float | None = None,
         answer: WebhookAnswer = NO_ANSWER,
     ) -> None:
-        """End a webhook call: delivered, due again after `retry_after` seconds, or (None) given up.
+        """Settle a webhook call: delivered, due again after `retry_after` seconds, or (None) given up.
 
-        `answer` is what it answered, for `webhook_calls`.
-
-        A call that somebody else has taken meanwhile is left alone.
+        `answer` is stored for `webhook_calls`. A call that another master has taken meanwhile does not change.
         """
         ...
 
@@ -316,7 +312,7 @@ class TaskStore(Protocol):
         ...
 
     async def resend(self, id: str, *, tenant: str = DEFAULT_TENANT) -> WebhookCall:
-        """Make a webhook call again, at once; return what is known of it so far. Raises NOT_FOUND."""
+        """Make a webhook call again, at once; return its current record. Raises NOT_FOUND."""
         ...
 
     def wake(self) -> None:
@@ -326,11 +322,11 @@ class TaskStore(Protocol):
 
 @runtime_checkable
 class Snapshots(Protocol):
-    """What a store can do whose data is one file of its own. Servers have tools for backups instead."""
+    """The method of a store whose data is one file. Servers have backup tools instead."""
 
     async def snapshot(self, target: Path) -> None:
-        """Copy everything, as it is at one moment, into a new file while other calls go on.
+        """Make a consistent copy of everything in a new file while other calls continue.
 
-        Raises UNAVAILABLE, STORAGE_FULL; then `target` is not a copy.
+        Raises UNAVAILABLE, STORAGE_FULL; `target` is not a valid copy then.
         """
         ...

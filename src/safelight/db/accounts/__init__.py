@@ -1,1 +1,1 @@
-"""Tenants, keys, sessions and the audit log: the contract and the routes; the backends keep them beside the tasks."""
+"""Tenants, keys, sessions and the audit log: the contract and the routes. The backends store them beside the tasks."""

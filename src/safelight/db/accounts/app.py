@@ -1,4 +1,4 @@
-"""The routes of db for access control: those of `client.accounts`."""
+"""The routes of db for access control, which `client.accounts` calls."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class Accounts:
         return json_response(await self._store.pause(request.match_info["id"], paused=False))
 
     async def grant(self, request: web.Request) -> web.Response:
-        """Give a master what it wants of the limits of one."""
+        """Grant a master a part of a tenant's limits."""
         wanted = await read_json(request, Wanted)
         return json_response(await self._store.grant(request.match_info["id"], wanted))
 
@@ -131,7 +131,7 @@ class Accounts:
         return web.Response(status=204)
 
     async def use(self, _request: web.Request) -> web.Response:
-        """Tell what tenants have."""
+        """Return what each tenant uses."""
         return json_response(await self._store.use())
 
     async def signing_keys(self, request: web.Request) -> web.Response:
@@ -153,7 +153,7 @@ class Accounts:
         return json_response(await self._store.create_key(await read_json(request, ApiKey)))
 
     async def used_keys(self, request: web.Request) -> web.Response:
-        """Note when keys were last used."""
+        """Record when keys were last used."""
         await self._store.used_keys(await read_json(request, dict[str, float]))
         return web.Response(status=204)
 
@@ -162,7 +162,7 @@ class Accounts:
         return json_response(await self._store.key(request.match_info["id"]))
 
     async def rotate_key(self, request: web.Request) -> web.Response:
-        """Give a key another secret."""
+        """Give a key a new secret."""
         given = await read_json(request, _KeyRotation)
         return json_response(
             await self._store.rotate_key(request.match_info["id"], given.digest, overlap=given.overlap)
@@ -191,7 +191,7 @@ class Accounts:
         return web.Response(status=204)
 
     async def redeem(self, request: web.Request) -> web.Response:
-        """Take a ticket."""
+        """Redeem a ticket."""
         kind = (await read_json(request, _Kind)).kind
         return json_response(await self._store.redeem(request.match_info["id"], kind))
 

@@ -1,4 +1,4 @@
-"""The contract of what db keeps for access control."""
+"""The contract of db's store for access control."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from safelight.wire.accounts import (
 class AccountStore(Protocol):
     """Tenants, API keys, sessions, tickets, signing keys and the audit log.
 
-    Every call is one transaction, durable when it returns. The tenant `default` is always there. Secrets reach the
-    store as digests, but for signing keys, which must be known to sign.
+    Every call is one transaction, durable when it returns. The tenant `default` always exists. The store gets only
+    digests of secrets, except for signing keys, which it needs in full.
     """
 
     async def tenants(self) -> list[Tenant]:
@@ -44,16 +44,16 @@ class AccountStore(Protocol):
         ...
 
     async def pause_recipe(self, id: str, recipe: str, *, paused: bool) -> Tenant:
-        """Pause a recipe of a tenant, or resume it: while it is paused, none of its tasks is leased.
+        """Pause or resume a recipe of a tenant. While it is paused, none of its tasks is leased.
 
-        What is being processed goes on. Calling it again changes nothing. Raises NOT_FOUND, TOO_MANY_REQUESTS.
+        Leases in force continue. Calling it again changes nothing. Raises NOT_FOUND, TOO_MANY_REQUESTS.
         """
         ...
 
     async def pause(self, id: str, *, paused: bool) -> Tenant:
-        """Pause a tenant's queue, or resume it: while it is paused, none of its tasks is leased. Raises NOT_FOUND.
+        """Pause or resume a tenant's queue. While it is paused, none of its tasks is leased. Raises NOT_FOUND.
 
-        Leases that are in force stay. Calling it again changes nothing.
+        Leases in force continue. Calling it again changes nothing.
         """
         ...
 
@@ -62,13 +62,13 @@ class AccountStore(Protocol):
         ...
 
     async def use(self) -> list[TenantUse]:
-        """Return what each tenant has. Costs no scan of the tasks."""
+        """Return what each tenant uses, without scanning the tasks."""
         ...
 
     async def grant(self, id: str, wanted: Wanted) -> Granted:
-        """Give a master what it wants of a tenant's limits, as far as the other masters have left any.
+        """Grant a master a part of a tenant's limits, as far as the other masters have left some.
 
-        Its uploads count until it says otherwise, for half a minute at most. Raises NOT_FOUND.
+        Its uploads count until its next report, for half a minute at most. Raises NOT_FOUND.
         """
         ...
 
@@ -85,7 +85,7 @@ class AccountStore(Protocol):
         ...
 
     async def rotate_key(self, id: str, digest: str, *, overlap: float) -> ApiKey:
-        """Give a key another secret; the one before stays valid for `overlap` seconds. Raises NOT_FOUND, CONFLICT."""
+        """Give a key a new secret; the old one stays valid for `overlap` seconds. Raises NOT_FOUND, CONFLICT."""
         ...
 
     async def revoke_key(self, id: str) -> ApiKey:
@@ -93,7 +93,7 @@ class AccountStore(Protocol):
         ...
 
     async def used_keys(self, used: Mapping[str, float]) -> None:
-        """Note when keys were last used; unknown ones are left out."""
+        """Record when keys were last used; ignore unknown keys."""
         ...
 
     async def create_session(self, session: Session) -> Session:
@@ -105,7 +105,7 @@ class AccountStore(Protocol):
         ...
 
     async def end_session(self, id: str) -> None:
-        """End a session; one that is not there has ended."""
+        """End a session. Do nothing if it has already ended."""
         ...
 
     async def create_ticket(self, ticket: Ticket) -> None:
@@ -117,7 +117,7 @@ class AccountStore(Protocol):
         ...
 
     async def signing_keys(self, tenant: str, purpose: Purpose = Purpose.LINKS) -> list[SigningKey]:
-        """Return a tenant's keys that have not expired, newest first; the first is made when there is none.
+        """Return a tenant's keys that have not expired, newest first; create one if there is none.
 
         Raises NOT_FOUND where there is no such tenant.
         """
@@ -126,11 +126,13 @@ class AccountStore(Protocol):
     async def rotate_signing_key(
         self, tenant: str, purpose: Purpose = Purpose.LINKS, *, overlap: float
     ) -> list[SigningKey]:
-        """Make a new key; the previous ones stay valid for `overlap` more seconds. Returns as `signing_keys`."""
+        """Make a new key; the previous ones stay valid for `overlap` more seconds. Return the keys as `signing_keys`
+        does.
+        """
         ...
 
     async def append_audit(self, entries: Sequence[AuditEntry]) -> None:
-        """Append entries; their numbers and times are the store's. Removes what is older than the policy keeps."""
+        """Append entries with new numbers and times. Remove entries that are older than the policy keeps."""
         ...
 
     async def audit(self, after: int = 0, *, limit: int = 1000, tenant: str | None = None) -> AuditPage:

@@ -1,1 +1,1 @@
-"""What each call of the store does within a transaction. It is the same for every backend."""
+"""The implementation of each call of the store within a transaction, for every backend."""

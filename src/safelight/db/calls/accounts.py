@@ -32,16 +32,16 @@ Do = Callable[[Callable[[Transaction], T]], Awaitable[T]]
 """Runs a function of the transaction in the next commit."""
 
 _RELEASED = 500
-"""Tasks of a recipe that wait again as soon as it is resumed; the others follow as maintenance comes round."""
+"""Tasks of a resumed recipe to release at once; maintenance releases the others."""
 _CLEANED = 100
-"""Old rows removed with each new one, so that tables stay bounded without a timer."""
+"""Old rows to remove with each new one, so that tables stay bounded without a timer."""
 
 
 class AccountCalls:
     """`accounts.store.AccountStore` in the database of the tasks."""
 
     def __init__(self, do: Do[Any], look: Do[Any]) -> None:
-        """Run calls with `do`, and with `look` what only reads."""
+        """Run writing calls with `do`, and reading ones with `look`."""
         self._do = do
         self._look = look
 
@@ -84,7 +84,7 @@ class AccountCalls:
     async def keys(self, *, tenant: str | None = None) -> list[ApiKey]:
         """See the contract."""
         found = await self._read(lambda t: t.connection.read("api_keys", list[ApiKey], tenant))
-        return sorted(found, key=lambda key: key.created)  # those of one millisecond stay as they were made
+        return sorted(found, key=lambda key: key.created)  # keys of the same millisecond stay in order of creation
 
     async def key(self, id: str) -> ApiKey:
         """See the contract."""

@@ -1,4 +1,4 @@
-"""A person's word that the clocks are right, for whoever deletes what is old."""
+"""Store a person's confirmation that the clocks are right, for the deletion of old data."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _NAME = "clock_confirmed"
 
 
 def confirm(transaction: Transaction) -> ClockConfirmed:
-    """Keep the confirmation, and let the maintenance look at once."""
+    """Store the confirmation, and let maintenance check it at once."""
     at = transaction.now / 1000
     transaction.connection.run("set_meta", _NAME, str(at))
     transaction.schedule(transaction.steady)

@@ -1,4 +1,4 @@
-"""Take and settle webhook calls, and remember what was answered."""
+"""Take and settle webhook calls, and store their answers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from safelight.errors import Code, Error
 from safelight.wire import Delivery, Task, WebhookAnswer, WebhookCall, WebhookCallPage
 
 KEPT = 1000
-"""Calls of each tenant that are remembered."""
+"""The number of calls to keep for each tenant."""
 _TRIM_EVERY = 100
 _ALL = 2**62
 
@@ -21,7 +21,7 @@ _Kept = tuple[WebhookCall, Task]
 
 
 def take(transaction: Transaction, n: int, seconds: float, held: Mapping[str, int]) -> list[Delivery]:
-    """Take calls that are due, by turns of the tenants. Each is due again if it is not settled within `seconds`."""
+    """Take due calls, tenant by tenant in turn. A call that is not settled within `seconds` is due again."""
     found = transaction.due_deliveries(n)
     chosen = choose_calls(found, n, held)
     if len(chosen) == len(found) < n:
@@ -49,7 +49,7 @@ def settle(
     retry_after: float | None,
     answer: WebhookAnswer,
 ) -> None:
-    """End a call that was delivered or given up, or delay it, and note what was answered."""
+    """End a call that was delivered or given up, or delay it, and store its answer."""
     reference = ids.parse_delivery(id)
     if reference is None:
         return
@@ -96,7 +96,7 @@ def calls(
 
 
 def resend(transaction: Transaction, id: str, tenant: str) -> WebhookCall:
-    """Make a call again: at once where it waits for its next attempt, else as a new call. Raises NOT_FOUND."""
+    """Make a call again: at once if it waits for its next attempt, otherwise as a new call. Raises NOT_FOUND."""
     connection, n = transaction.connection, _number(id)
     found: _Kept | None = None
     if n is not None:

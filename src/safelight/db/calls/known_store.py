@@ -9,17 +9,17 @@ _NAME = "store"
 
 
 def claim(transaction: Transaction, store: KnownStore) -> KnownStore:
-    """Return the store that is known; the first that claims to be it becomes it."""
+    """Return the known store. If there is none yet, the claiming store becomes the known one."""
     known = known_store(transaction)
     return known if known.id or not store.id else accept(transaction, store)
 
 
 def accept(transaction: Transaction, store: KnownStore) -> KnownStore:
-    """Keep a store, whatever was known before."""
+    """Replace the known store."""
     transaction.connection.run("set_meta", _NAME, store.id)
     return store
 
 
 def known_store(transaction: Transaction) -> KnownStore:
-    """Return the store that is known."""
+    """Return the known store."""
     return KnownStore(id=transaction.connection.value("meta", _NAME) or "")

@@ -1,4 +1,4 @@
-"""A queue of workers that wait for leases, first come, first served. It works with every backend."""
+"""A queue of workers that wait for leases, first come, first served, for every backend."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from heapq import heappop, heappush
 from safelight.wire import Lease, LeaseRequest
 
 _REST = 0.05
-"""Seconds for which a worker that found no task, though some were said to wait, does not look again."""
+"""Seconds before a worker looks again after it found no task although some were reported as waiting."""
 
 
 class _Waiter:
@@ -27,7 +27,7 @@ class _Waiter:
 
 
 class LeaseQueue:
-    """Workers that wait for tasks. Only as many of them claim as there are tasks."""
+    """Workers that wait for tasks. Only as many workers claim as there are tasks."""
 
     def __init__(
         self, claim: Callable[[LeaseRequest], asyncio.Future[list[Lease]]], return_leases: Callable[[list[Lease]], None]
@@ -66,7 +66,7 @@ class LeaseQueue:
                 self._queue.sort()  # the list is a heap, which `remove` may have broken
 
     def serve(self, available: int) -> None:
-        """Let those who wait longest claim the tasks that are available now."""
+        """Let the workers that have waited longest claim the available tasks."""
         self._available = available
         while self._queue and self._available > self._promised:
             waiter = heappop(self._queue)
@@ -86,7 +86,7 @@ class LeaseQueue:
         elif leases or waiter.late or self._closed:
             waiter.future.set_result(leases)
         else:
-            # There were none after all. Asking again at once would spin if that stayed so.
+            # There were none after all. Asking again at once could spin.
             asyncio.get_running_loop().call_later(_REST, self._queue_again, waiter)
         self.serve(self._available)
 
@@ -98,13 +98,13 @@ class LeaseQueue:
             self.serve(self._available)
 
     def dismiss(self, worker: str) -> None:
-        """Answer a worker that waits with no leases."""
+        """Answer a waiting worker without leases."""
         for waiter in [waiter for waiter in self._queue if waiter.request.worker.id == worker]:
             if not waiter.future.done():
                 waiter.future.set_result([])
 
     def close(self) -> None:
-        """Answer everybody who waits with no leases, and nobody waits again."""
+        """Answer all waiting workers without leases, and let none wait again."""
         self._closed = True
         for waiter in self._queue:
             if not waiter.future.done():

@@ -1,7 +1,7 @@
-"""What the masters share of a tenant's limits: the requests that may still come, and the uploads in progress at each.
+"""Share the limits of a tenant among the masters: remaining requests, and uploads in progress at each master.
 
-It is kept in mind only, as counts are: on PostgreSQL the ledger tells the other instances of it. After a restart the
-limits are whole again, and the masters say anew what is in progress.
+This state is only in memory, like counts; on PostgreSQL the ledger passes it to the other instances. After a restart
+the full limits are available again, and the masters report anew what is in progress.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from safelight.db.commit.transaction import Transaction
 from safelight.wire.accounts import Granted, Tenant, Wanted
 
 _FULL = 1e12
-"""More requests than any limit lets come at once."""
+"""More requests than any limit admits at once."""
 BURST = 2.0
-"""Seconds' worth of requests that may come at once."""
+"""Seconds' worth of requests that may arrive at once."""
 HELD_FOR = 30_000
-"""Milliseconds for which the uploads of a master count that says no more of them."""
+"""Milliseconds for which the uploads of a master count after its last report."""
 
 
 def grant(transaction: Transaction, tenant: Tenant, wanted: Wanted) -> Granted:
-    """Give a master what it wants of a tenant's limits, as far as there is any left."""
+    """Grant a master a part of a tenant's limits, as far as some is left."""
     now, limits = transaction.steady, tenant.limits
     shares = transaction.memory.shares.get(tenant.id) or Shares(_FULL, now, {})
     requests, retry_after, left = wanted.requests, 0.0, _FULL
@@ -34,7 +34,7 @@ def grant(transaction: Transaction, tenant: Tenant, wanted: Wanted) -> Granted:
     under_way = sum(count for count, _ in held.values())
     uploads = wanted.uploads
     if limits.uploads is not None:
-        # What is in progress goes on, even if the limit was lowered or the master was believed gone meanwhile.
+        # Uploads in progress continue, even if the limit was lowered or the master seemed gone meanwhile.
         uploads = min(uploads, max(limits.uploads - under_way, uploads - wanted.new))
     if uploads:
         held[wanted.master] = uploads, now + HELD_FOR

@@ -1,7 +1,7 @@
 """Statistics of the last week, in slots of five minutes for each tenant.
 
-They are counted from the events, not while tasks change: a slice of them at a time, together with the number of the
-last event that was counted, so that each counts once. What is kept is bounded by the number of slots and tenants.
+They are counted from the events, not while tasks change: one slice of events at a time, stored together with the number
+of the last counted event, so that each counts once. The number of slots and tenants bounds their size.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from safelight.wire.statistics import Counts, StatisticsSlot
 SLOT = 300
 """Seconds."""
 KEPT = 7 * 86400.0 + 7200.0
-"""Seconds for which slots are kept at least."""
+"""The least number of seconds for which to keep slots."""
 _SLICE = 1000
 _COUNTED = "counted_to"
 
 _Cell = tuple[str, int, Counts]
-"""A tenant, a slot (its time divided by `SLOT`) and what happened then."""
+"""A tenant, a slot (its time divided by `SLOT`) and its counts."""
 
 
 def count(transaction: Transaction) -> bool:
-    """Count a slice of the events that were not counted yet; return whether more may be left."""
+    """Count a slice of the uncounted events; return whether more may be left."""
     connection = transaction.connection
     after = int(connection.value("meta", _COUNTED) or 0)
     if after >= transaction.memory.last_event:
@@ -44,7 +44,7 @@ def count(transaction: Transaction) -> bool:
 
 
 def find(transaction: Transaction, tenant: str, span: int, step: int) -> list[StatisticsSlot]:
-    """Return what happened in the last `span` seconds, in slots of `step` seconds, oldest first."""
+    """Return the counts of the last `span` seconds, in slots of `step` seconds, oldest first."""
     last = transaction.now // 1000 // step
     first = last - span // step + 1
     merged: dict[int, Counts] = {}

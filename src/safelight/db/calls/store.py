@@ -1,4 +1,4 @@
-"""The contract of a task store, kept by calls that run in transactions. Each backend says how they are run."""
+"""A task store whose calls run in transactions. Each backend defines how they are run."""
 
 from __future__ import annotations
 
@@ -74,7 +74,9 @@ def unobserved(_calls: int, _events: Sequence[EventRow]) -> None:
 
 
 class CallStore:
-    """`store.TaskStore`, but for how calls are run: `_submit` and what may replace `_look` and `_listen`."""
+    """`store.TaskStore` without the way in which calls are run: a backend defines `_submit`, and may override `_look`
+    and `_listen`.
+    """
 
     def __init__(self, policy: Policy, observe: Observe) -> None:
         self._policy = policy
@@ -93,19 +95,19 @@ class CallStore:
         durable: bool = True,
         reads: Reads | None = None,
     ) -> asyncio.Future[T]:
-        """Run a call in one of the next commits. If its caller has left by then, `lost` receives the result.
+        """Run a call in one of the next commits. If its caller was cancelled by then, `lost` receives the result.
 
-        What is not `durable` may be lost by a power cut until something durable is committed after it. `reads` says
-        what the call is known to read.
+        A power cut may undo a call that is not `durable`, until a later durable one is committed. `reads` says what the
+        call is known to read.
         """
         raise NotImplementedError
 
     def _look(self, work: Callable[[Transaction], T]) -> Awaitable[T]:
-        """Run a call that only reads what is committed."""
+        """Run a call that only reads committed data."""
         return self._submit(work, durable=False)
 
     async def _listen(self) -> None:
-        """Prepare for a wait: what is committed elsewhere from now on wakes the callers here."""
+        """Prepare for a wait: later commits of other instances wake the callers here."""
 
     async def create(self, tasks: Sequence[NewTask]) -> list[Task]:
         """See the contract."""
@@ -155,7 +157,7 @@ class CallStore:
                 return None
             return leasing.claim(transaction, request, self._policy) if queue_is_empty else []
 
-        # A power cut that takes a lease back repeats work and no more. Deaths that are taken back must stay so.
+        # A power cut that undoes a lease only repeats work. Deaths that were taken back must stay so.
         durable = bool(request.holding)
         reads = Reads(leases=request.holding, worker=request.worker.id, claims=request.n if queue_is_empty else 0)
         leases = await self._submit(
@@ -371,4 +373,4 @@ def _delete(transaction: Transaction, id: str, tenant: str | None) -> None:
 
 def _forget(future: asyncio.Future[Any]) -> None:
     if not future.cancelled() and (error := future.exception()) is not None:
-        log.warning("Leases whose worker had left could not be returned and will expire: %s", error)
+        log.warning("Leases whose worker had disconnected could not be returned and will expire: %s", error)

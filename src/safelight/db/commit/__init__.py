@@ -1,1 +1,1 @@
-"""Commits that several calls share: the transaction of one, its calls, and what is kept in mind after it."""
+"""Commits that several calls share: their transaction, the calls, and the memory that they update."""

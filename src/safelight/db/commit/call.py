@@ -1,4 +1,4 @@
-"""A call that waits for a transaction, and how those of one commit are run. It is the same for every backend."""
+"""Calls that wait for a transaction, and how the calls of one commit are run, for every backend."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from safelight.db.commit.transaction import Reads, Transaction
 from safelight.errors import Error
 
 MAX_GROUP = 500
-"""Calls in one commit at most, so that the first of them does not wait too long."""
+"""The most calls in one commit, so that the first of them does not wait too long."""
 
 
 class Call:
@@ -26,16 +26,16 @@ class Call:
     ) -> None:
         self.work = work
         self.reads = reads
-        """What it is known to read, where a backend can read that for all calls of a commit at once."""
+        """The data that it is known to read, which a backend can read for all calls of a commit at once."""
         self.durable = durable
-        """Whether a power cut may not take back what it wrote."""
+        """Whether its writes must survive a power cut."""
         self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.lost = lost
         self.result: Any = None
         self.error: BaseException | None = None
 
     def answer(self) -> None:
-        """Give the result to the caller, or to `lost` if the caller has left."""
+        """Give the result to the caller, or to `lost` if the caller was cancelled."""
         if self.future.cancelled():
             if self.lost is not None and self.error is None:
                 self.lost(self.result)
@@ -48,10 +48,10 @@ class Call:
 def execute(
     calls: Iterable[Call], transaction: Transaction, of_one_call: Callable[[Exception], Error | None]
 ) -> Call | None:
-    """Run calls until one fails after it has written, or in the database. Return that one, None if none did.
+    """Run calls until one fails after it has written, or in the database. Return that call, or None.
 
-    `of_one_call` judges a failure: it returns what the caller is told where the database refused one call, None where
-    the database has not failed, and raises what concerns all calls.
+    `of_one_call` classifies a failure: it returns the error for the caller if the database refused this call, None if
+    the database has not failed, and raises an error that affects all calls.
     """
     for call in calls:
         call.result, call.error = None, None

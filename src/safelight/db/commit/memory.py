@@ -1,4 +1,4 @@
-"""What a backend keeps in mind so as not to ask the database: as the last transaction left it."""
+"""The state that a backend keeps in memory to avoid queries, as of the last transaction."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from safelight.wire.accounts import Tenant
 
 
 class Spec(msgspec.Struct, array_like=True):
-    """What a recipe does: its digest and its JSON."""
+    """The content of a recipe: its digest and its JSON."""
 
     digest: str
     body: str
 
 
 class Shares(msgspec.Struct, array_like=True):
-    """What is left of one tenant's limits. Times are in milliseconds."""
+    """The unused part of one tenant's limits. Times are in milliseconds."""
 
     requests: float
-    """How many may still come, at the time `at`."""
+    """How many requests may still arrive, as of the time `at`."""
     at: int
     uploads: dict[str, tuple[int, int]]
-    """By master: how many are in progress there, and until when that counts."""
+    """By master: how many uploads are in progress there, and until when that counts."""
 
 
 class Held:
-    """What one tenant has: tasks by state, those of the waiting ones that are delayed, bytes."""
+    """What one tenant uses: tasks by state, delayed ones among those that wait, bytes."""
 
     def __init__(self) -> None:
         self.counts: Counter[State] = Counter()
         self.delayed = 0
         self.held = 0
-        """Those of the delayed ones whose recipe is paused."""
+        """The delayed tasks whose recipe is paused."""
         self.bytes = 0
 
     @property
     def available(self) -> int:
-        """How many tasks may be leased now, unless the queue is paused."""
+        """The number of tasks that can be leased now, unless the queue is paused."""
         return self.counts[State.WAITING] - self.delayed
 
 
@@ -51,9 +51,9 @@ class Memory:
     def __init__(self) -> None:
         self.tenants: dict[str, Tenant] = {}
         self.paused: set[str] = set()
-        """Tenants whose queue is paused."""
+        """The tenants whose queue is paused."""
         self.holds: dict[tuple[str, str], int] = {}
-        """By tenant and recipe, where the recipe is paused: the `due` of its waiting tasks."""
+        """By tenant and paused recipe: the `due` of its waiting tasks."""
         self.turns = Turns()
         self.held: dict[str, Held] = {}
         self.counts: Counter[State] = Counter()
@@ -61,9 +61,9 @@ class Memory:
         self.shares: dict[str, Shares] = {}
         """By tenant."""
         self.held_back = 0
-        """Those of the delayed ones whose recipe is paused."""
+        """The delayed tasks whose recipe is paused."""
         self.changed_bytes: set[str] = set()
-        """Tenants whose bytes are to be written before the commit."""
+        """Tenants whose bytes must be written before the commit."""
         self.deliveries = 0
         self.last_task = 0
         self.last_event = 0
@@ -74,20 +74,20 @@ class Memory:
         self.engine = ""
         self.specs: dict[int, Spec] = {}
         self.spec_ids: dict[str, tuple[int, int]] = {}
-        """By digest: its number, and the last task for which it is kept."""
+        """By digest: the number of the spec, and the last task for which it is kept."""
         self.unheard: dict[str, list[str]] = {}
-        """By worker: its leases that have expired since it was last heard. It may never have received them."""
+        """By worker: its leases that have expired since its last request. It may never have received them."""
 
     @property
     def history(self) -> str:
-        """Distinguishes this database from others, and from older copies of itself."""
+        """The name that distinguishes this database from others, and from older copies of itself."""
         return self.runs[-1][0] if self.runs else self.id
 
     def restored(self, after: int, known: str) -> bool:
-        """Return whether a reader that was told of event `after` by the database `known` was told of another history.
+        """Return whether a reader that got event `after` from the database `known` has seen a different history.
 
-        It was if there is no such event, or if the database that it knew is none of the starts that led to this one,
-        or if this one went on from before that event.
+        This is so if there is no such event, if the database that it knew is not among the starts that led to this one,
+        or if this one continued from before that event.
         """
         if after > self.last_event:
             return True
@@ -98,23 +98,23 @@ class Memory:
 
     @property
     def available(self) -> int:
-        """How many tasks may be leased now."""
+        """The number of tasks that can be leased now."""
         waiting = self.counts[State.WAITING] - self.delayed
         return waiting - sum(self.of(tenant).available for tenant in self.paused) if self.paused else waiting
 
     def available_of(self, tenant: str) -> int:
-        """Return how many tasks of a tenant may be leased now."""
+        """Return how many tasks of a tenant can be leased now."""
         return 0 if tenant in self.paused else self.of(tenant).available
 
     def of(self, tenant: str) -> Held:
-        """Return what a tenant has."""
+        """Return the counts of a tenant."""
         held = self.held.get(tenant)
         if held is None:
             held = self.held[tenant] = Held()
         return held
 
     def keep_tenant(self, tenant: Tenant) -> None:
-        """Note a new or changed tenant."""
+        """Store a new or changed tenant."""
         self.tenants[tenant.id] = tenant
         self.turns.share(tenant.id).weight = tenant.weight
         (self.paused.add if tenant.paused else self.paused.discard)(tenant.id)
@@ -122,7 +122,7 @@ class Memory:
         self.holds |= {(tenant.id, one.recipe): HOLD + one.number for one in tenant.pauses if not one.ended}
 
     def hold(self, row: TaskRow) -> int | None:
-        """Return the `due` of a task if its recipe is paused. What the system makes for its own use is not."""
+        """Return the `due` of a task if its recipe is paused; pauses do not apply to internal tasks."""
         return self.holds.get((row.tenant, row.recipe)) if self.holds and not row.internal else None
 
     def _forget_holds(self, tenant: str) -> None:
@@ -131,12 +131,12 @@ class Memory:
 
     @property
     def draining(self) -> dict[str, float]:
-        """Workers that take no more leases, and since when."""
+        """The workers that take no more leases, and since when."""
         operators = self.tenants.get(DEFAULT_TENANT)
         return operators.draining if operators else {}
 
     def forget_tenant(self, id: str) -> None:
-        """Forget a tenant that has nothing."""
+        """Forget a deleted tenant."""
         self.tenants.pop(id, None)
         self.paused.discard(id)
         self._forget_holds(id)
@@ -144,19 +144,19 @@ class Memory:
         self.shares.pop(id, None)
 
     def forget_specs(self) -> None:
-        """Forget what is known of specs; some were removed."""
+        """Forget the specs, since some were removed."""
         self.specs.clear()
         self.spec_ids.clear()
 
     def set_unheard(self, worker: str, leases: list[str]) -> None:
-        """Note which leases of a worker have expired since it was last heard."""
+        """Store which leases of a worker have expired since its last request."""
         if leases:
             self.unheard[worker] = leases
         else:
             self.unheard.pop(worker, None)
 
     def count(self, row: TaskRow, by: int, *, sized: bool = True) -> None:
-        """Count a row in or out; its bytes as well, where it is `sized`."""
+        """Add a row to the counts or (negative) remove it, with its bytes if `sized`."""
         held, state = self.held.get(row.tenant) or self.of(row.tenant), row.state
         self.counts[state] += by
         held.counts[state] += by
@@ -169,11 +169,11 @@ class Memory:
             self.changed_bytes.add(row.tenant)
 
     def count_delayed(self, tenant: str, by: int) -> None:
-        """Count delayed tasks in or out."""
+        """Add to the count of delayed tasks."""
         self.delayed += by
         self.of(tenant).delayed += by
 
     def count_held(self, tenant: str, by: int) -> None:
-        """Count tasks in or out, delayed ones, whose recipe is paused."""
+        """Add to the count of delayed tasks whose recipe is paused."""
         self.held_back += by
         self.of(tenant).held += by

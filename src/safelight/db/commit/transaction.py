@@ -16,45 +16,45 @@ from safelight.wire import ENDED, NewTask, State, Task, WorkerSeen
 from safelight.wire.accounts import Tenant
 
 _SPEC_KEPT_FOR = 1000
-"""A spec is marked as used by this many further tasks, so that most new tasks do not have to update it."""
+"""The number of further tasks for which to mark a spec as used, so that most new tasks do not have to update it."""
 _CACHED_SPECS = 500
 COUNT_EVERY = 5000
-"""Milliseconds after which maintenance counts what has happened (`statistics`)."""
+"""Milliseconds after which maintenance counts new events (`statistics`)."""
 _CACHED_SPEC_SIZE = 65536
 
 
 T = TypeVar("T")
 
 DueDelivery = tuple[int, str, int]
-"""Of a webhook call: its number, tenant and the time at which it fell due."""
+"""The number, tenant and due time of a webhook call."""
 WebhookRow = tuple[int, str, int, Task]
-"""Of a webhook call: its number, URL, attempts so far and task."""
+"""The number, URL, attempts so far and task of a webhook call."""
 
 
 TenantKey = tuple[str, str]
 """A tenant and an idempotency key."""
 Computed = tuple[str, str, int]
-"""What is computed once: a tenant, the digest of an input and the number of a spec."""
+"""The identity of a computation: a tenant, the digest of an input and the number of a spec."""
 
 
 class Reads(msgspec.Struct, frozen=True, kw_only=True):
-    """What a call will read. It may read other things as well, and need not read all of this."""
+    """The data that a call will probably read. It may read more or less."""
 
     tasks: Sequence[NewTask] = ()
-    """New tasks: whether their idempotency keys are known, and what is finished that is like them."""
+    """New tasks: rows with their idempotency keys, and equal finished ones."""
     leases: Sequence[str] = ()
-    """Ids of leases, whose tasks it reads."""
+    """Ids of leases whose tasks it reads."""
     worker: str | None = None
-    """A worker, the tasks of which it reads."""
+    """A worker whose tasks it reads."""
     claims: int = 0
     """How many waiting tasks it takes."""
 
 
 class Connection(Protocol):
-    """An open database with the statements of a backend, by name."""
+    """An open database with the named statements of a backend."""
 
     writes: int
-    """How many statements have written."""
+    """The number of statements that have written."""
 
     def run(self, name: str, *values: object) -> int:
         """Run a statement that writes; return how many rows it changed."""
@@ -65,11 +65,11 @@ class Connection(Protocol):
         ...
 
     def value(self, name: str, *values: object) -> Any:
-        """Return the single value that a statement yields; None without a row."""
+        """Return the single value of a statement, or None if there is no row."""
         ...
 
     def read(self, name: str, kind: type[T], *values: object) -> T:
-        """Return the single value that a statement yields, decoded from JSON as `kind`."""
+        """Return the single value of a statement, decoded from JSON as `kind`."""
         ...
 
 
@@ -91,21 +91,21 @@ class Transaction:
         self.now = now
         """The time for people."""
         self.steady = now if steady is None else steady
-        """The time by which leases expire and delayed tasks fall due. It never jumps."""
+        """The time by which leases expire and delayed tasks become due. It never jumps."""
         self.events: list[EventRow] = []
         self.soonest: int | None = None
-        """The earliest time that this transaction has set for maintenance."""
+        """The earliest time at which this transaction has scheduled maintenance."""
         self.passed = False
-        """Whether it did the maintenance; `foreseen` is then the time of the next one, None if there is none."""
+        """Whether it did the maintenance; `foreseen` is then the time of the next one, or None."""
         self.foreseen: int | None = None
         self.webhooks = False
         """Whether it created a webhook call."""
         self.available = 0
-        """How many tasks can be leased after it."""
+        """The number of tasks that can be leased after it."""
         self._unwritten = 0
 
     def mark(self) -> tuple[int, int]:
-        """Return how many statements and events were written so far."""
+        """Return the numbers of statements and events written so far."""
         return self.connection.writes, self.memory.last_event
 
     def tasks(self, query: str, *values: object) -> list[TaskRow]:
@@ -113,7 +113,7 @@ class Transaction:
         return self.connection.read(query, list[TaskRow], *values)
 
     def tasks_by_number(self, numbers: Iterable[int]) -> dict[int, TaskRow]:
-        """Read rows by their numbers; numbers that do not exist are left out."""
+        """Read rows by their numbers; unknown numbers are left out."""
         return {row.n: row for row in self.tasks("tasks_by_number", encoded(list(numbers)))}
 
     def tasks_by_key(self, keys: Sequence[TenantKey]) -> list[TaskRow]:
@@ -121,40 +121,40 @@ class Transaction:
         return self.tasks("tasks_by_idempotency_key", encoded(keys))
 
     def finished_alike(self, wanted: Sequence[Computed], engine: str) -> list[TaskRow]:
-        """Read a finished row for each of these that an engine has computed."""
+        """Read a finished row for each of these computations that an engine has done."""
         return self.tasks("finished_alike", encoded(wanted), engine)
 
     def waiting(self, tenant: str, n: int) -> list[TaskRow]:
-        """Return the first `n` tasks of a tenant that wait, in the order in which they are leased."""
+        """Return the first `n` waiting tasks of a tenant, in the order in which they are leased."""
         return self.tasks("waiting", tenant, n)
 
     def waiting_oldest(self, tenant: str, n: int) -> list[TaskRow]:
-        """Return the oldest `n` tasks of a tenant that wait."""
+        """Return the oldest `n` waiting tasks of a tenant."""
         return self.tasks("waiting_oldest", tenant, n)
 
     def waiting_classic(self, tenant: str) -> TaskRow | None:
-        """Return the first task of a tenant that waits and that a classic worker can do."""
+        """Return the first waiting task of a tenant that a classic worker can process."""
         return next(iter(self.tasks("waiting_classic", tenant, 1)), None)
 
     def leave(self, rows: Sequence[TaskRow]) -> None:
-        """Say that tasks which `waiting` returned were not leased."""
+        """Report that tasks which `waiting` returned were not leased."""
 
     def come_back(self, rows: Sequence[TaskRow]) -> None:
-        """Say that tasks can be leased from now on, which waited before."""
+        """Report that waiting tasks can be leased from now on."""
 
     def held_by(self, worker: str) -> list[TaskRow]:
         """Return the tasks that a worker has leases on."""
         return self.tasks("held_by", worker)
 
     def due_deliveries(self, n: int) -> list[DueDelivery]:
-        """Return up to `n` webhook calls of each tenant that are due, in no order."""
+        """Return up to `n` due webhook calls of each tenant, in no order."""
         return self.connection.read("due_deliveries", list[DueDelivery], self.steady, n)
 
     def all_taken(self) -> None:
-        """Say that every webhook call was taken that is due."""
+        """Report that all due webhook calls were taken."""
 
     def oldest_waiting(self, tenant: str) -> int | None:
-        """Return when a tenant's oldest waiting task began to wait; None if it has none that can be leased."""
+        """Return when a tenant's oldest waiting task began to wait, or None if none can be leased."""
         at: int | None = self.connection.value("oldest_waiting", tenant)
         return at
 
@@ -186,7 +186,7 @@ class Transaction:
 
     def _write_tasks(self, pairs: Sequence[tuple[Change, TaskRow]]) -> None:
         self._write("insert_tasks", [row.values() for change, row in pairs if change.old is None])
-        # Each task is leased at least once, and what a lease leaves as it was need not be written.
+        # Each task is leased at least once, so write only the columns that a lease changes.
         leased = [row.leased_values() for change, row in pairs if change.kind == LEASED]
         self._write("lease_tasks", leased)
         if len(leased) < len(pairs):
@@ -204,7 +204,7 @@ class Transaction:
         if row.state is State.WAITING and row.due is None and change.new is not None:
             row = row.evolve(due=memory.hold(row)) if memory.holds else row
         old = change.old
-        # Most changes leave a task's bytes as they are; what is added and taken away again need not be summed up.
+        # Most changes do not affect a task's bytes, so skip the sums then.
         sized = old is None or change.new is None or old.outputs is not row.outputs or old.input_size != row.input_size
         if old is not None:
             memory.count(old, -1, sized=sized)
@@ -234,12 +234,12 @@ class Transaction:
         return row
 
     def schedule(self, at: int) -> None:
-        """Note a time at which maintenance is due."""
+        """Schedule maintenance at a time."""
         if self.soonest is None or at < self.soonest:
             self.soonest = at
 
     def finish(self) -> None:
-        """Write what was postponed, before the commit."""
+        """Write postponed changes, before the commit."""
         self.write_events()
         for tenant in self.memory.changed_bytes:
             self.connection.run("keep_bytes", tenant, self.memory.of(tenant).bytes)
@@ -247,7 +247,7 @@ class Transaction:
         self.available = self.memory.available
 
     def write_events(self) -> None:
-        """Write the events of the transaction so far: before somebody reads them, or once for the whole commit."""
+        """Write the events of the transaction so far: before a call reads events, or once for the whole commit."""
         self._write("insert_events", [event.values() for event in self.events[self._unwritten :]])
         self._unwritten = len(self.events)
 
@@ -281,20 +281,20 @@ class Transaction:
         return number
 
     def keep_shares(self, tenant: str, shares: Shares) -> None:
-        """Keep in mind what is left of a tenant's limits."""
+        """Store the unused part of a tenant's limits."""
         self.memory.shares[tenant] = shares
 
     def keep_tenant(self, tenant: Tenant) -> None:
-        """Keep a new or changed tenant."""
+        """Store a new or changed tenant."""
         self.connection.run("keep_tenant", tenant.id, encoded(tenant))
         self.memory.keep_tenant(tenant)
 
     def set_meta(self, name: str, value: object) -> None:
-        """Set a value of the database as a whole."""
+        """Set a value that belongs to the whole database."""
         self.connection.run("set_meta", name, value)
 
     def keep_unheard(self) -> None:
-        """Keep `memory.unheard`, which has changed: the worker may be heard only after a restart."""
+        """Store the changed `memory.unheard`, since a restart may come before the worker's next request."""
         self.connection.run("set_meta", "unheard", encoded(self.memory.unheard))
 
 

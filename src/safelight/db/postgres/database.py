@@ -1,13 +1,12 @@
 """The sessions with the server, and the calls that wait for one.
 
-One session writes: all calls that wait are run in one transaction, committed together and then answered. A call that
-raises before it has written does not affect the others; if one fails later, the others are run again without it. So a
-call may run more than once, and must change nothing but the transaction. The other sessions read, each a snapshot of
-its own, so that reading waits for no commit.
+One session writes: all waiting calls run in one transaction, are committed together and then answered. A call that
+raises before it has written does not affect the others; if one fails later, the others run again without it. So a call
+may run more than once, and must change only the transaction. The other sessions read, each from its own snapshot, so
+that reads never wait for a commit.
 
-A lost session is opened again, at the server that is the primary then, and the calls are run again. Whether a commit
-has happened whose answer was lost is seen from the ledger. Callers notice nothing but the time it takes, unless it is
-longer than they can wait.
+A lost session is opened again, at the current primary, and the calls run again. If the answer to a commit was lost, the
+ledger tells whether the commit happened. Callers only notice a delay, unless it exceeds the time for which they wait.
 """
 
 from __future__ import annotations
@@ -49,8 +48,9 @@ T = TypeVar("T")
 _READ_TOGETHER = 20
 _BEGIN_WRITING = f"BEGIN; SELECT pg_advisory_xact_lock({lock(WRITING)})"
 _BEGIN_READING = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; LOCK TABLE ended, event IN ACCESS SHARE MODE"
-"""The locks come before the snapshot, so no partition that it shows is dropped while it is read; in the order of
-`Maintenance._drop`."""
+"""The locks come before the snapshot, in the order of `Maintenance._drop`, so that no partition in the snapshot is
+dropped while it is read.
+"""
 
 
 class Database:
@@ -66,7 +66,7 @@ class Database:
         committed: Callable[[PostgresTransaction, int], None],
         entered: Callable[[], None],
     ) -> None:
-        """Call `entered` when the session that writes was opened: notifications may have been missed."""
+        """Call `entered` when the writing session was opened, since notifications may have been missed."""
         self._spans = spans
         self._clock = clock
         self._committed = committed
@@ -75,20 +75,20 @@ class Database:
         self.stalls = Stalls()
         self._writes, self._reads = Calls(), Calls()
         self._unknown: PostgresTransaction | None = None
-        """A transaction of which it is not known whether it was committed."""
+        """A transaction of which it is unknown whether it was committed."""
         self._failing_since: float | None = None
         self.maintains = False
         """Whether this instance does the maintenance."""
         self.listening = False
-        """Whether the others notify this instance."""
+        """Whether the other instances notify this one."""
         self.heard = False
-        """Whether they do in the present session."""
+        """Whether they do so in the current session."""
         self._writer = Session(address, self._enter)
         self._readers = [Session(address) for _ in range(readers)]
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Open the session that writes. Raises UNAVAILABLE if the server cannot be reached."""
+        """Open the writing session. Raises UNAVAILABLE if the server cannot be reached."""
         await self._writer.open()
         self._tasks = [
             asyncio.create_task(self._serve(self._writes, MAX_GROUP, self._write), name="database writer"),
@@ -125,9 +125,9 @@ class Database:
             await session.close()
 
     def _enter(self, session: Session) -> None:
-        """Begin as an instance: one that is alone extends every lease, since nobody could while db was away.
+        """Register as an instance. The only instance extends every lease, since workers could not while db was away.
 
-        An instance that starts beside others extends nothing. Its locks say that it is there, and end with the session.
+        An instance that starts beside others extends nothing. Its locks show its presence, and end with the session.
         """
         connection = session.connection
         assert connection is not None
@@ -176,7 +176,7 @@ class Database:
         while taken := await calls.take(most):
             try:
                 await run_them(taken)
-            except Exception as error:  # the task must go on, whatever has failed
+            except Exception as error:  # the task must continue after any failure
                 log.exception("The database failed")
                 for call in taken:
                     call.error = told(error)
@@ -184,7 +184,7 @@ class Database:
                 call.answer()
 
     async def _write(self, calls: list[Call]) -> None:
-        """Run calls in one transaction and commit it, and again where the session or the commit has failed."""
+        """Run calls in one transaction and commit it; retry if the session or the commit fails."""
         runnable, attempt, began, postpone = list(calls), Attempt(self._failing_since), time.monotonic(), True
         while runnable:
             try:
@@ -209,7 +209,7 @@ class Database:
             runnable.remove(done)
 
     def _transact(self, calls: list[Call], connection: Connection, *, postpone: bool) -> PostgresTransaction | Call:
-        """Run calls and commit them. Return the call that failed, where nothing is committed for that."""
+        """Run calls and commit them. If a call fails, commit nothing and return that call."""
         connection.script(_BEGIN_WRITING)
         try:
             if self._unknown is not None:
@@ -236,7 +236,7 @@ class Database:
     def _transaction(
         self, connection: Connection, session: Session, workers: Roster | None, *, postpone: bool = True
     ) -> PostgresTransaction:
-        """Learn what others have committed, and return the transaction that has begun."""
+        """Read what other instances have committed, and return the new transaction."""
         if session.memory is None:
             session.memory = ledger.load(connection)
         now = ledger.refresh(connection, session.memory)
@@ -273,7 +273,7 @@ class Database:
                     return
 
     def _look_at(self, pending: list[Call], connection: Connection, session: Session) -> None:
-        """Run calls, and take those that are done from `pending`."""
+        """Run calls, and remove those that are done from `pending`."""
         connection.script(_BEGIN_READING)
         transaction = self._transaction(connection, session, None)
         for call in list(pending):
@@ -292,9 +292,9 @@ class Database:
 
 
 def _run_all(calls: list[Call], transaction: PostgresTransaction) -> Call | None:
-    """Run calls that have come at the same time, so that they share statements: claims last, after what they read.
+    """Run calls that arrived at the same time, so that they share statements: claims come last, after read-ahead.
 
-    Return the call that failed, as `execute` does.
+    Return the failed call, as `execute` does.
     """
     others, known = [call for call in calls if call.reads is None], [call for call in calls if call.reads is not None]
     failed = execute(others, transaction, _of_one_call)
@@ -306,7 +306,7 @@ def _run_all(calls: list[Call], transaction: PostgresTransaction) -> Call | None
 
 
 def _of_one_call(error: Exception) -> Error | None:
-    """Judge a failure for `execute`: the server refuses one call, or else the commit fails."""
+    """Classify a failure for `execute`: either the server refuses one call, or the commit fails."""
     if isinstance(error, Postponed):
         raise error
     whom = concerns(error)

@@ -1,9 +1,9 @@
-"""Where the waiting tasks begin, so that claims read forward.
+"""Remember where the waiting tasks begin, so that claims read forward.
 
-A claimed task leaves a dead row behind, and its entry in the index stays for as long as any transaction of the server
-can still see it: while a dump runs, for hours. A claim that began at the head of the index would pass over all of them
-each time. Therefore each instance keeps in mind up to where a lane has been claimed, and begins there. Numbers of tasks
-only grow, so new tasks are always ahead; those that come back (returned, expired, retried) are kept by number.
+A claimed task leaves a dead row behind, and its index entry stays as long as any transaction of the server can still
+see it: for hours while a dump runs. A claim from the head of the index would pass over all dead entries each time.
+Therefore each instance remembers up to where a lane was claimed, and continues there. Task numbers only grow, so new
+tasks are always ahead; tasks that come back (returned, expired, retried) are remembered by number.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from heapq import heappop, heappush
 from safelight.db.rows import TaskRow
 
 Key = tuple[int, int]
-"""A priority, and whether interactive: tasks of a tenant are leased by this, the highest first, and then by number."""
+"""A priority, and whether interactive: tasks of a tenant are leased by this key, highest first, and then by number."""
 
 
 class Lane:
@@ -24,20 +24,20 @@ class Lane:
 
     def __init__(self, position: int, last: int) -> None:
         self.position = position
-        """No task below this waits but those that came back."""
+        """Below this number, only tasks that came back wait."""
         self.last = last
-        """No task above this has been in the lane."""
+        """Above this number, no task has been in the lane."""
         self.ahead: deque[TaskRow] = deque()
-        """Rows that a claim has read for those that follow it in the same transaction."""
+        """Rows that a claim has read ahead for later claims in the same transaction."""
         self._back: list[int] = []
 
     def __bool__(self) -> bool:
-        """Return whether a task may wait here."""
+        """Return whether a task may wait in the lane."""
         return bool(self.ahead or self._back) or self.position <= self.last
 
     @property
     def behind(self) -> bool:
-        """Whether a task that came back is older than those read ahead."""
+        """Whether a task that came back is older than the rows read ahead."""
         return bool(self._back) and (not self.ahead or self._back[0] < self.ahead[0].n)
 
     @property
@@ -47,24 +47,24 @@ class Lane:
         return min([self.position, *self._back[:1], *ahead])
 
     def begin_at(self, n: int) -> None:
-        """Note that no task below a number waits here."""
+        """Record that no task below a number waits in the lane."""
         self.position = max(self.position, n)
         while self._back and self._back[0] < n:
             heappop(self._back)
 
     def give_back(self) -> None:
-        """Let what was read ahead be read again."""
+        """Let rows that were read ahead be read again."""
         while self.ahead:
             self.add(self.ahead.popleft().n)
 
     def add(self, n: int) -> None:
-        """Note a task that waits now."""
+        """Record a task that waits now."""
         if n < self.position:
             heappush(self._back, n)
         self.last = max(self.last, n)
 
     def take_back(self, most: int) -> list[int]:
-        """Take the lowest of the numbers that came back; they may wait no more."""
+        """Remove and return the lowest numbers that came back; they may no longer wait."""
         taken: list[int] = []
         while self._back and len(taken) < most:
             n = heappop(self._back)
@@ -73,7 +73,7 @@ class Lane:
         return taken
 
     def passed(self, found: list[int], wanted: int) -> None:
-        """Note what a claim found from `position` on when it asked for so many."""
+        """Record the rows that a claim found from `position` on, and how many it wanted."""
         self.position = found[-1] + 1 if len(found) == wanted else self.last + 1
 
 
@@ -86,7 +86,7 @@ class Lanes:
         self.by_age = Lane(0, 0)
 
     def add(self, key: Key, n: int, *, classic: bool) -> None:
-        """Note a task that waits now."""
+        """Record a task that waits now."""
         for lanes in (self.by_priority, self.classic) if classic else (self.by_priority,):
             lane = lanes.get(key)
             if lane is None:

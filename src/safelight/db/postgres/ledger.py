@@ -1,9 +1,9 @@
-"""What instances tell each other of their commits.
+"""The ledger, by which instances inform each other of their commits.
 
-Each commit that writes adds one entry to the table `ledger`: the numbers given out, the counts of the tenants concerned
-and the tasks that wait now. An instance that begins a transaction reads the entries since the last it knows, so what it
-keeps in mind (`Memory`) is that of the whole database; where nobody else has committed, none are read. Entries are only
-added at the end and read from there, so they cost the same while dead rows cannot be removed.
+Each commit that writes adds one entry to the table `ledger`: the numbers that it used, the counts of the affected
+tenants and the tasks that wait now. An instance that begins a transaction reads the entries since its last one, so its
+memory (`Memory`) reflects the whole database; if no other instance has committed, there are none to read. Entries are
+only appended and read from the end, so they cost the same while dead rows cannot be removed.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from safelight.wire import State
 from safelight.wire.accounts import Tenant
 
 COMPLETE_EVERY = 250
-"""Every so many commits, an entry holds the counts of all tenants: a starting instance reads from there."""
+"""After so many commits, an entry has the counts of all tenants; a starting instance reads from there."""
 _RUNS_KEPT = 20
 _MOST = 1000
-"""Entries that are read at once; an instance further behind starts anew."""
+"""The most entries to read at once; an instance further behind loads everything again."""
 
 
 class Waits(msgspec.Struct, array_like=True, frozen=True):
@@ -37,7 +37,7 @@ class Waits(msgspec.Struct, array_like=True, frozen=True):
 
 
 class TenantCounts(msgspec.Struct, array_like=True):
-    """What a tenant has: tasks by state, delayed ones among them, bytes, and the delayed whose recipe is paused."""
+    """The counts of a tenant: tasks by state, delayed ones, bytes, and delayed ones of paused recipes."""
 
     states: dict[int, int]
     delayed: int
@@ -46,12 +46,12 @@ class TenantCounts(msgspec.Struct, array_like=True):
 
     @classmethod
     def of(cls, held: Held) -> TenantCounts:
-        """Return the counts of what is kept in mind."""
+        """Return the counts in memory."""
         return cls({int(state): n for state, n in held.counts.items() if n}, held.delayed, held.bytes, held.held)
 
 
 class Entry(msgspec.Struct, omit_defaults=True):
-    """What one commit has changed for the others."""
+    """The changes of one commit that other instances need."""
 
     last_event: int = 0
     last_task: int = 0
@@ -71,28 +71,28 @@ Numbered = tuple[int, Entry]
 
 
 class SharedMemory(Memory):
-    """What an instance keeps in mind of the database, and what the others do not know of it yet."""
+    """An instance's memory of the database, and the changes in it that the other instances do not know yet."""
 
     def __init__(self) -> None:
         super().__init__()
         self.version = 0
-        """The last commit that is known."""
+        """The last known commit."""
         self.lanes: dict[str, Lanes] = {}
-        """Of tenants whose waiting tasks were looked for."""
+        """Lanes of the tenants whose waiting tasks were searched."""
         self.partitioned: dict[str, int] = {}
         """By table: the time up to which it has partitions."""
         self.earliest = 0
-        """When the newest partition begins; no change is older."""
+        """The beginning of the newest partition; no change is older."""
         self.held_since: dict[str, int] = {}
         """By worker: the number of the change before which it has no leases."""
         self.expired_until = self.due_until = self.delivered_until = 0
-        """Times up to which nothing has expired, is delayed or is to be delivered any more."""
+        """Times up to which no lease expires, no task is delayed and no webhook call is due any more."""
         self.ledger_from = 0
-        """The first entry that may still be there."""
+        """The first entry that may still exist."""
         self.uploading_from = 0
         self.look_again_at = 0.0
         self.new_run = False
-        """Whether the latest of `runs` is not written down yet."""
+        """Whether the latest of `runs` is not stored yet."""
         self._counted: set[str] = set()
         self._tenants: dict[str, Tenant | None] = {}
         self._shared: set[str] = set()
@@ -127,7 +127,7 @@ class SharedMemory(Memory):
         self._tenants[id] = None
 
     def share(self, tenant: str, shares: Shares) -> None:
-        """Note what is left of a tenant's limits."""
+        """Store the unused part of a tenant's limits."""
         self.shares[tenant] = shares
         self._shared.add(tenant)
 
@@ -137,7 +137,7 @@ class SharedMemory(Memory):
         self._heard.add(worker)
 
     def waits(self, row: TaskRow) -> None:
-        """Note a task that can be leased from now on."""
+        """Record a task that can be leased from now on."""
         self._waits.append(Waits(row.tenant, row.priority, row.interactive, row.classic, row.n))
         self._add(self._waits[-1])
 
@@ -147,7 +147,7 @@ class SharedMemory(Memory):
             lanes.add((task.priority, task.interactive), task.n, classic=bool(task.classic))
 
     def apply(self, version: int, entry: Entry) -> None:
-        """Learn what another commit has changed."""
+        """Apply the changes of another commit."""
         self.version = version
         self.last_event, self.last_task = entry.last_event, entry.last_task
         self.removed_event, self.deliveries, self.engine = entry.removed_event, entry.deliveries, entry.engine
@@ -176,11 +176,11 @@ class SharedMemory(Memory):
 
     @property
     def tells_of_tenants(self) -> bool:
-        """Whether the others do not know of a tenant's change, which may be that its queue goes on."""
+        """Whether a tenant's change, such as resuming its queue, is not known to the other instances yet."""
         return bool(self._tenants)
 
     def entry(self) -> tuple[Entry, bool]:
-        """Return what the others do not know yet, and whether it holds the counts of all tenants."""
+        """Return the changes that others do not know yet, and whether all tenants' counts are among them."""
         complete = (self.version + 1) % COMPLETE_EVERY == 0
         unheard = self._heard | (self.unheard.keys() if complete else set())
         entry = Entry(
@@ -204,7 +204,7 @@ class SharedMemory(Memory):
         return TenantCounts.of(self.of(tenant))
 
     def entered(self, version: int) -> None:
-        """Note that the others can know all of it now."""
+        """Record that the other instances can read all of it now."""
         self.version = version
         self._counted.clear()
         self._tenants.clear()
@@ -215,7 +215,7 @@ class SharedMemory(Memory):
 
 
 def load(connection: Connection) -> SharedMemory:
-    """Read everything that is kept in mind."""
+    """Load the memory from the database."""
     memory = SharedMemory()
     memory.id, timeline, runs, tenants, entries, memory.earliest = connection.read(
         "load", tuple[str, str, list[tuple[str, int]] | None, list[Tenant], list[Numbered], int]
@@ -234,7 +234,7 @@ def load(connection: Connection) -> SharedMemory:
 
 
 def refresh(connection: Connection, memory: SharedMemory) -> int | None:
-    """Learn what others have committed; return the time in milliseconds, None if there is a gap."""
+    """Apply the commits of other instances; return the time in milliseconds, or None if there is a gap."""
     now, entries = connection.read("refresh", tuple[int, list[Numbered] | None], memory.version)
     if entries:
         if entries[0][0] != memory.version + 1 or len(entries) == _MOST:

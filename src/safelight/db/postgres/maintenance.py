@@ -1,4 +1,4 @@
-"""Maintenance by the clock, on one instance at a time: expire leases, make delayed tasks due, drop what is old."""
+"""Scheduled maintenance, on one instance at a time: expire leases, make delayed tasks available, drop old data."""
 
 from __future__ import annotations
 
@@ -16,32 +16,33 @@ from safelight.db.store import Policy
 from safelight.steady import Ages, Clock
 
 _SLICE = 500
-"""Rows of each kind that one call processes, so that requests do not wait long."""
+"""Rows of each kind to process in one call, so that requests do not wait long."""
 PAUSE = 1000
-"""Milliseconds at most between two passes, since other instances do not tell what they have set."""
+"""The most milliseconds between two passes, since instances do not announce what they schedule."""
 _HELD = 100
-"""Milliseconds after which leases that a stall has kept from expiring are looked at again."""
+"""Milliseconds after which to check again leases that did not expire because of a stall."""
 _DROP_EVERY, _DROP_LONGEST = 1.0, 60.0
-"""Seconds between two looks for old partitions; where somebody was reading, they double up to the other."""
+"""The least and most seconds between two searches for old partitions; the time doubles while readers are in the way."""
 _SWEEP = 60.0
 _LEDGER_KEPT = 600_000
-"""Milliseconds for which entries of the ledger are kept; an instance further behind starts anew."""
+"""Milliseconds for which to keep entries of the ledger; an instance further behind loads everything again."""
 _WORKERS_KEPT = 3600.0
 _ANALYZE_EVERY = 2.0
 _SMALL = 100_000
-"""Rows up to which tables are analysed here: without statistics the planner takes indexes that read a whole tenant, and
-autovacuum looks once a minute."""
+"""Rows up to which tables are analysed here: without statistics the planner chooses indexes that read a whole tenant,
+and autovacuum checks only once a minute.
+"""
 
 
 class DatabaseClock(Clock):
-    """A clock whose time for people is the database's."""
+    """A clock whose wall time is that of the database."""
 
     def __init__(self) -> None:
         super().__init__()
         self._ahead = 0.0
 
     def set(self, now: float) -> None:
-        """Note what time it is in the database."""
+        """Set the database's time."""
         self._ahead = now - time.monotonic()
 
     def wall(self) -> float:
@@ -50,7 +51,7 @@ class DatabaseClock(Clock):
 
 
 class Maintenance:
-    """What the instance that does the maintenance keeps in mind."""
+    """The state of the instance that does the maintenance."""
 
     def __init__(self, policy: Policy, clock: Clock | None) -> None:
         self._policy = policy
@@ -60,11 +61,11 @@ class Maintenance:
         self._drop_after = _DROP_EVERY
 
     def forget(self) -> None:
-        """Start over: another instance may have done it meanwhile."""
+        """Start over, since another instance may have done the maintenance meanwhile."""
         self._ages = None
 
     def pass_time(self, transaction: PostgresTransaction, stalls: Stalls) -> None:
-        """Do a slice of what is due, and note when something will be due next."""
+        """Do a slice of the due work, and schedule the next pass."""
         now, memory = transaction.now, transaction.memory
         started = time.monotonic()
         if isinstance(self._clock, DatabaseClock):
@@ -72,7 +73,7 @@ class Maintenance:
         if self._ages is None:
             self._ages = Ages(transaction.connection.value("meta", "ages"), clock=self._clock)
         if started >= self._sweep_at or now < max(memory.expired_until, memory.due_until, memory.delivered_until):
-            # The clock went back; and once a minute, for rows that somebody else had locked when they were passed.
+            # After the clock went back; and once a minute, for rows that were locked when they were passed.
             self._sweep_at = started + _SWEEP
             memory.expired_until = memory.due_until = memory.delivered_until = 0
         self._confirm_clock(transaction)
@@ -97,7 +98,7 @@ class Maintenance:
         transaction.passed = True
 
     def _confirm_clock(self, transaction: PostgresTransaction) -> None:
-        """Look whether a person has confirmed the clock, which lets partitions be dropped at once."""
+        """Check whether a person has confirmed the clock, which lets partitions be dropped at once."""
         assert self._ages is not None
         confirmation = clock.confirmed(transaction).at
         if confirmation not in (0.0, self._ages.confirmation):
@@ -105,9 +106,9 @@ class Maintenance:
         self._ages.confirm(confirmation)
 
     def _expire(self, transaction: PostgresTransaction, stalls: Stalls) -> tuple[int, bool]:
-        """End the leases that nobody has extended in time, but for those that a stall of db kept from it.
+        """End the leases that were not extended in time, except those whose extension a stall of db prevented.
 
-        Return whether there are more, and whether some are held.
+        Return the number of ended leases, and whether some were kept because of a stall.
         """
         memory = transaction.memory
         rows = transaction.tasks("expired", memory.expired_until, transaction.now, _SLICE)
@@ -122,7 +123,7 @@ class Maintenance:
 
     @staticmethod
     def _fall_due(transaction: PostgresTransaction) -> int:
-        """Let delayed tasks whose time has come be leased."""
+        """Make delayed tasks that are due available."""
         memory = transaction.memory
         rows = transaction.tasks("due_now", memory.due_until, transaction.now, _SLICE)
         pausing.fall_due(transaction, rows)
@@ -133,18 +134,20 @@ class Maintenance:
 
     @staticmethod
     def _look_at_deliveries(transaction: PostgresTransaction) -> None:
-        """Wake those who deliver if a call is due."""
+        """Wake callers that wait for webhook calls, if one is due."""
         first = transaction.connection.value("first_delivery", transaction.memory.delivered_until)
         transaction.webhooks = transaction.webhooks or (first is not None and first <= transaction.now)
 
     @staticmethod
     def _analyze(transaction: PostgresTransaction) -> None:
-        """Let the planner know of new tables that have grown; one that autovacuum is busy with is left to it."""
+        """Analyse new tables that have grown, except those that autovacuum is processing."""
         if grown := transaction.connection.read("grown_tables", list[str], _SMALL):
             transaction.connection.attempt(f"ANALYZE {', '.join(grown)}", lock_timeout=0.1)
 
     def _drop(self, transaction: PostgresTransaction) -> bool:
-        """Drop the partitions that hold only what is older than the policy keeps; say whether nobody was in the way."""
+        """Drop the partitions with only data that is older than the policy keeps; return False if readers were in the
+        way.
+        """
         policy = self._policy
         dropped: list[bool | None] = []
         if (before := self._before("tasks", policy.keep_tasks)) is not None:
@@ -186,7 +189,7 @@ class Maintenance:
         return gone
 
     def _before(self, kind: str, keep: float) -> int | None:
-        """Return the time before which data of a kind is old; None if none may be deleted yet."""
+        """Return the time before which data of a kind may be deleted, or None if none may be yet."""
         assert self._ages is not None
         before = self._ages.before(kind, keep) if keep else None
         return None if before is None else _ms(before)

@@ -1,4 +1,4 @@
-"""Ended tasks and events are partitioned by time, so that old ones are dropped and not deleted one by one."""
+"""Partition ended tasks and events by time, so that old ones are dropped instead of deleted one by one."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from safelight.db.postgres.transaction import PostgresTransaction
 from safelight.db.store import Policy
 
 _PARTS = 6
-"""Partitions of what is kept: a task or an event is kept up to a sixth longer than the policy says."""
+"""The number of partitions: a task or an event is kept up to a sixth longer than the policy says."""
 _SHORTEST, _LONGEST = 1000, 30 * 86_400_000
-"""How many milliseconds a partition may span."""
+"""The limits for the span of a partition, in milliseconds."""
 _LOCK = 0.1
-"""Seconds to wait for readers of a table; others wait meanwhile."""
+"""Seconds to wait for readers of a table; other sessions wait meanwhile."""
 
 
 def spans(policy: Policy) -> dict[str, int]:
@@ -23,9 +23,9 @@ def spans(policy: Policy) -> dict[str, int]:
 
 
 def detach(transaction: PostgresTransaction, before: int) -> bool | None:
-    """Take the oldest partition of ended tasks out that only holds older ones; None if there is none.
+    """Detach the oldest partition of ended tasks with only older ones; return None if there is none.
 
-    Its tasks are gone for everybody then. False if somebody reads for long (a dump): try again later.
+    Its tasks are then no longer visible. Return False during a long read (a dump): try again later.
     """
     name = transaction.connection.value("old_partition", "ended", before)
     if name is None:
@@ -37,7 +37,7 @@ def detach(transaction: PostgresTransaction, before: int) -> bool | None:
 
 
 def drop_events(transaction: PostgresTransaction, before: int) -> bool | None:
-    """Drop the oldest partition of events that only holds older ones; as `detach`."""
+    """Drop the oldest partition of events with only older ones; see `detach`."""
     name = transaction.connection.value("old_partition", "event", before)
     if name is None:
         return None

@@ -1,8 +1,8 @@
-"""The tasks that one transaction has read and changed, so that many calls share a statement.
+"""Cache the tasks that one transaction has read and changed, so that many calls share a statement.
 
-A statement is a round trip, and the calls of a commit would make eight for each task. Instead one statement reads ahead
-what the calls are known to read, and changed rows are written together: before the commit, or before a statement that
-could read them. A statement that changes tasks itself makes all that is known here void.
+A statement is a round trip, and the calls of a commit would make eight for each task. Instead, one statement reads
+ahead the rows that the calls are known to read, and changed rows are written together: before the commit, or before a
+statement that could read them. A statement that changes tasks directly invalidates the cache.
 """
 
 from __future__ import annotations
@@ -31,19 +31,20 @@ _APART = frozenset({
     "live_by_number", "load", "meta", "notify", "read_ahead", "refresh", "set_meta", "spec", "spec_by_digest",
     "update_tasks", "waiting", "waiting_by_number", "waiting_classic", "waiting_oldest",
 })  # fmt: skip
-"""Statements that neither read nor change tasks, and those of this module and `PostgresTransaction`, which see to the
-order themselves."""
+"""Statements that neither read nor change tasks, and those of this module and `PostgresTransaction`, which handle the
+order themselves.
+"""
 
 
 class OrderedConnection(Connection):
-    """The connection of one transaction: before a statement that could read what is not written yet, it is written."""
+    """The connection of one transaction, which writes postponed changes before a statement that could read them."""
 
     def __init__(self, connection: Connection, write: Callable[[], None], forget: Callable[[], None]) -> None:
         super().__init__(connection.server)
         self._write, self._forget = write, forget
 
     def begin(self, name: str, *, changes: bool) -> None:
-        """Write what was postponed; forget what a statement may change."""
+        """Write postponed changes, and forget rows that the statement may change."""
         if name not in _APART:
             self._write()
             if changes:
@@ -51,15 +52,17 @@ class OrderedConnection(Connection):
 
 
 class Rows:
-    """What one transaction knows of tasks, and what of it is not written yet."""
+    """The tasks that one transaction knows, and those that are not written yet."""
 
     def __init__(self, *, postpone: bool) -> None:
-        """Write each change at once unless it may `postpone`, so that a failure is the call's that made it."""
+        """With `postpone`, write changes together later. Otherwise write each at once, so that a failure belongs to its
+        call.
+        """
         self._postpone = postpone
         self.known: dict[int, TaskRow | None] = {}
-        """By number, as they are now; None for a task that does not exist any more."""
+        """Current rows by number; None for a task that no longer exists."""
         self.held: dict[str, set[int]] = {}
-        """By worker, for those that were asked for: the tasks that it has leases on."""
+        """The tasks on which a worker has leases, for the workers that were read."""
         self._keys: dict[TenantKey, int | None] = {}
         self._computed: dict[Computed, TaskRow | None] = {}
         self._engine = ""
@@ -68,12 +71,12 @@ class Rows:
         self._waiting_unwritten = False
 
     def forget(self) -> None:
-        """Forget what was read."""
+        """Forget the rows that were read."""
         for known in (self.known, self.held, self._keys, self._computed):
             known.clear()
 
     def read_ahead(self, connection: Connection, memory: SharedMemory, reads: Sequence[Reads]) -> None:
-        """Read what calls will read, in one statement."""
+        """Read ahead the rows that calls will read, in one statement."""
         if not self._postpone:
             return
         tasks = [task for each in reads for task in each.tasks]
@@ -105,30 +108,30 @@ class Rows:
         self.known = {row.n: row for found in (with_keys, live, held) for row in found or ()}
 
     def of_keys(self, keys: Sequence[TenantKey]) -> list[TaskRow] | None:
-        """Return the rows that have one of these idempotency keys; None if that is not known."""
+        """Return the rows with these idempotency keys, or None if unknown."""
         if any(key not in self._keys for key in keys):
             return None
         numbers = (self._keys[key] for key in keys)
         return [row for n in numbers if n is not None and (row := self.known[n]) is not None]
 
     def alike(self, wanted: Sequence[Computed], engine: str) -> list[TaskRow] | None:
-        """Return the finished rows that have computed these; None if that is not known."""
+        """Return the finished rows of these computations, or None if unknown."""
         if engine != self._engine or any(each not in self._computed for each in wanted):
             return None
         return [row for each in wanted if (row := self._computed[each]) is not None]
 
     def of_worker(self, worker: str) -> list[TaskRow] | None:
-        """Return the rows that a worker has leases on; None if that is not known."""
+        """Return the rows on which a worker has leases, or None if unknown."""
         numbers = self.held.get(worker)
         return None if numbers is None else [row for n in numbers if (row := self.known[n]) is not None]
 
     def now(self, row: TaskRow) -> TaskRow | None:
-        """Return a row that was read as waiting, as it is now; None if it cannot be leased any more."""
+        """Return the current state of a row that was read as waiting, or None if it can no longer be leased."""
         now = self.known.get(row.n, row)
         return now if now is not None and available(now) else None
 
     def change(self, pairs: Sequence[tuple[Change, TaskRow]], connection: Connection) -> None:
-        """Note changes, to be written later."""
+        """Record changes, to be written later."""
         for change, row in pairs:
             old, new = change.old, None if change.new is None else row
             place = None if old is None else ended(old)
@@ -152,12 +155,12 @@ class Rows:
             del self._computed[row.tenant, row.input, row.spec]
 
     def write(self, connection: Connection) -> None:
-        """Write what is not written yet."""
+        """Write postponed changes."""
         if self._unwritten:
             self._attributed_to_none(lambda: self._write(connection))
 
     def write_waiting(self, connection: Connection) -> None:
-        """Write what is not written yet, if tasks that can be leased are among it."""
+        """Write postponed changes if they include tasks that can be leased."""
         if self._waiting_unwritten:
             self.write(connection)
 
@@ -167,7 +170,7 @@ class Rows:
         moves: dict[tuple[bool | None, bool | None], list[int]] = {}
         for n, (old, new) in unwritten.items():
             moves.setdefault((old, None if new is None else ended(new)), []).append(n)
-        # New rows come last: one may have the idempotency key of one that is deleted.
+        # New rows come last, since one may have the idempotency key of a deleted one.
         for (old, place), numbers in sorted(moves.items(), key=lambda move: move[0][0] is None):
             rows = [row for n in numbers if (row := unwritten[n][1]) is not None]
             if old is False and place is not None:
@@ -181,7 +184,7 @@ class Rows:
 
     @staticmethod
     def _attributed_to_none(call: Callable[[], _T]) -> _T:
-        """Run statements of several calls: where the server refuses them, it is not known whose they are."""
+        """Run statements of several calls. If the server refuses one, its call is unknown."""
         try:
             return call()
         except (asyncpg.PostgresError, asyncpg.DataError) as error:
@@ -191,7 +194,7 @@ class Rows:
 
 
 def ended(row: TaskRow) -> bool:
-    """Return whether a task has ended, so that its row is in the other table."""
+    """Return whether a task has ended, so that its row is in the table `ended`."""
     return row.state >= State.FINISHED
 
 

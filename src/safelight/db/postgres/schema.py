@@ -1,4 +1,4 @@
-"""The schema of the database: migrated by a command, and compared at each start."""
+"""Migrate the schema of the database, and check it at each start."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _VERSION_TABLE = "CREATE TABLE IF NOT EXISTS schema_version (version integer NOT
 
 
 async def migrate(address: Address) -> int:
-    """Bring the database to the newest schema, each step in a transaction of its own; return the version.
+    """Migrate the database to the newest schema, each step in a transaction of its own; return the version.
 
-    An empty database is set up by one transaction, so that nobody finds it half set up, whenever this is interrupted.
-    Several may do so at once. Raises UNAVAILABLE with the reason.
+    An empty database is set up in one transaction, so that an interruption never leaves it half set up. Several
+    instances may do this at once. Raises UNAVAILABLE with the reason.
     """
     connection = await address.connect(statement_timeout="0", lock_timeout="60s", enable_seqscan="on")
     try:
@@ -47,7 +47,7 @@ async def migrate(address: Address) -> int:
 
 
 async def check(address: Address) -> None:
-    """Set an empty database up, and refuse one of another version. Raises UNAVAILABLE with what to do."""
+    """Set up an empty database, and refuse one of another version. Raises UNAVAILABLE with what to do."""
     connection = await address.connect()
     try:
         exists = await connection.fetchval("SELECT to_regclass('schema_version') IS NOT NULL")
@@ -61,7 +61,7 @@ async def check(address: Address) -> None:
     elif version < newest:
         raise Error(
             Code.UNAVAILABLE,
-            f"The database at {address.shown} has version {version} of the schema, and this safelight needs {newest}. "
+            f"The database at {address.shown} has schema version {version}, and this safelight needs {newest}. "
             "Stop every older db, then run: safelight db --store URL --migrate",
         )
 

@@ -28,9 +28,9 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 READERS = 4
-"""Sessions that read at once."""
+"""The number of reading sessions."""
 _LISTEN_FOR = 90.0
-"""Seconds after the last wait has begun for which the others notify this instance: longer than any wait."""
+"""Seconds after the start of the last wait for which other instances notify this one: longer than any wait."""
 
 
 class PostgresStore(CallStore):
@@ -44,7 +44,7 @@ class PostgresStore(CallStore):
         self._next = 0.0
         """When the next maintenance is due, in seconds of the monotonic clock."""
         self._ahead = 0.0
-        """How far the database's clock is ahead of the monotonic one, in seconds."""
+        """The difference between the database's clock and the monotonic clock, in seconds."""
         self._sooner = asyncio.Event()
         self._listen_until = 0.0
         self._database = Database(
@@ -70,7 +70,7 @@ class PostgresStore(CallStore):
     ) -> AsyncIterator[PostgresStore]:
         """Open the database until the context ends. Raises UNAVAILABLE with the reason.
 
-        An empty database is set up. Times are those of the database, unless there is a `clock`.
+        An empty database is set up. Times are those of the database, unless a `clock` is given.
         """
         address = Address(url=url, statement_timeout=statement_timeout)
         await schema.check(address)
@@ -93,7 +93,7 @@ class PostgresStore(CallStore):
             await store._database.close()
 
     async def pass_time(self) -> None:
-        """Do the maintenance that is due now, if this instance does it. The store also does so by itself."""
+        """Do the due maintenance, if this instance is responsible. The store also does this by itself."""
         await self._do(self._pass_time)
 
     def _pass_time(self, transaction: Transaction) -> None:
@@ -113,7 +113,7 @@ class PostgresStore(CallStore):
         durable: bool = True,
         reads: Reads | None = None,
     ) -> asyncio.Future[T]:
-        del durable  # every commit is flushed here: other instances have seen what it wrote
+        del durable  # every commit is flushed, since other instances have seen its writes
         return self._database.submit(work, lost=lost, reads=reads)
 
     def _look(self, work: Callable[[Transaction], T]) -> Awaitable[T]:
@@ -126,7 +126,7 @@ class PostgresStore(CallStore):
             await self._submit(self._database.hear)
 
     def _heard(self, available: int, *, events: bool, webhooks: bool) -> None:
-        """Wake those who wait for what another instance has committed."""
+        """Wake the waiters for a commit of another instance."""
         if events:
             self._events.notify()
         if webhooks:
@@ -146,7 +146,7 @@ class PostgresStore(CallStore):
         self._heard(transaction.available, events=bool(transaction.events), webhooks=transaction.webhooks)
 
     async def _maintain(self) -> None:
-        """Do what is due, then sleep until something is due again."""
+        """Do the due maintenance, then sleep until the next one."""
         while True:
             self._sooner.clear()
             try:
@@ -164,7 +164,7 @@ class PostgresStore(CallStore):
                     self._sooner.clear()
 
     async def _tick(self) -> None:
-        """Show that the event loop runs; where it did not, no lease expires for a while."""
+        """Record that the event loop runs; if it did not, no lease expires for a while."""
         while True:
             self._database.stalls.tick()
             await asyncio.sleep(TICK)

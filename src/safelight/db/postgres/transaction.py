@@ -1,7 +1,7 @@
 """One transaction of the PostgreSQL backend.
 
-Transactions that write hold one lock, so they happen one after another on all instances, many calls in each. Numbers
-of events are therefore given out in the order of the commits, and what is kept in mind is that of the last commit.
+Writing transactions hold one lock, so they happen one after another across all instances, many calls in each. Event
+numbers are therefore assigned in commit order, and the memory reflects the last commit.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from safelight.wire import WorkerInfo, WorkerSeen
 WRITING, WAITING, INSTANCES, MAINTENANCE = range(4)
 _LOCK_CLASS = 0x5AFE
 _WORKER_WRITTEN = 5.0
-"""Seconds after which a worker that is seen again is written down again."""
+"""Seconds after which to store again that a worker was seen."""
 _REMEMBERED = 120.0
 _LOOK_AGAIN = 1.0
-"""Seconds between two searches for waiting tasks that the counts know of and no lane has."""
+"""Seconds between two searches for waiting tasks that are counted but in no lane."""
 
 
 def lock(number: int) -> str:
@@ -35,7 +35,7 @@ def lock(number: int) -> str:
 
 
 class Roster(dict[str, WorkerSeen]):
-    """The workers that one instance has seen, and what others know of them."""
+    """The workers that one instance has seen, and what other instances know of them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class Roster(dict[str, WorkerSeen]):
         super().__setitem__(id, worker)
 
     def news(self) -> list[WorkerSeen]:
-        """Return the workers that the others do not know of, or only from a while ago."""
+        """Return the workers that other instances do not know, or know only from a while ago."""
         found = []
         for name in self.seen:
             seen = self[name]
@@ -58,7 +58,7 @@ class Roster(dict[str, WorkerSeen]):
         return found
 
     def told(self, workers: Sequence[WorkerSeen]) -> None:
-        """Note that the others know of these, and forget those not seen for long."""
+        """Record that other instances know these workers, and forget those not seen for long."""
         for seen in workers:
             self.written[seen.worker.id] = seen.worker, seen.last_seen
         newest = max(seen.last_seen for seen in workers)
@@ -87,20 +87,20 @@ class PostgresTransaction(Transaction):
         ordered = OrderedConnection(connection, lambda: self.rows.write(self.connection), self._forget)
         super().__init__(ordered, memory, workers, max(now, memory.earliest))
         self._claims = 0
-        """How many waiting tasks of each tenant the calls that follow will take, about."""
+        """The approximate number of waiting tasks of each tenant that the following calls will take."""
         self._read_from: list[Lane] = []
-        """Lanes from which more may have been read than was taken."""
+        """Lanes from which more may have been read than taken."""
         self._spans = spans
         self.version = memory.version + 1
         self.token = ""
         """Identifies the commit, if it writes anything."""
         self.roused = False
-        """Whether tasks can be leased that could not before, without an event."""
+        """Whether tasks became available without an event."""
 
     # Rows
 
     def read_ahead(self, reads: Sequence[Reads]) -> None:
-        """Read at once what calls that follow are going to read."""
+        """Read ahead the rows that the following calls will read."""
         self.rows.write(self.connection)
         self._forget()
         self.rows.read_ahead(self.connection, self.memory, reads)
@@ -108,7 +108,7 @@ class PostgresTransaction(Transaction):
         self._claims = sum(each.claims for each in reads) // max(1, tenants)
 
     def tasks_by_number(self, numbers: Iterable[int]) -> dict[int, TaskRow]:
-        """Read rows by their numbers: among those that have not ended, then among the others."""
+        """Read rows by their numbers, first among open tasks and then among ended ones."""
         wanted, known = set(numbers), self.rows.known
         rows = {n: row for n in wanted if (row := known.get(n)) is not None}
         if missing := [n for n in wanted if n not in known]:
@@ -133,7 +133,7 @@ class PostgresTransaction(Transaction):
             self.rows.change(pairs, self.connection)
 
     def _forget(self) -> None:
-        """Forget the rows that were read: a statement may change them."""
+        """Forget the rows that were read, since a statement may change them."""
         self.rows.forget()
         for lane in self._read_from:
             lane.give_back()
@@ -146,12 +146,12 @@ class PostgresTransaction(Transaction):
         return row
 
     def announce(self, row: TaskRow) -> None:
-        """Make the deletion of a row that is gone an event, and count it out."""
+        """Write the event for a row that was deleted, and remove it from the counts."""
         self._partition()
         self._number(Change(kind="deleted", old=row))
 
     def _partition(self) -> None:
-        """See to it that there is a partition for what is changed now."""
+        """Ensure that there is a partition for current changes."""
         for table, span in self._spans.items():
             if self.now < self.memory.partitioned.get(table, 0):
                 continue
@@ -159,7 +159,7 @@ class PostgresTransaction(Transaction):
             if self.now >= until:
                 lo, until = max(until, self.now - self.now % span), self.now - self.now % span + span
                 name = f"{table}_{lo}"
-                # Attaching needs no lock that readers of the table hold; creating it in place would.
+                # Attaching does not conflict with readers of the table; creating the partition in place would.
                 self.connection.script(
                     f"CREATE TABLE {name} (LIKE {table} INCLUDING DEFAULTS);"
                     f"ALTER TABLE {table} ATTACH PARTITION {name} FOR VALUES FROM ({lo}) TO ({until})"
@@ -176,16 +176,16 @@ class PostgresTransaction(Transaction):
         rows = self._from_lanes("waiting", tenant, self._lanes(tenant).by_priority, n)
         missing = min(n, self.memory.of(tenant).available) - len(rows)
         if missing > 0 and self._look_again(tenant):
-            # Somebody had locked them when the lanes were read; the lock is gone now, or passed over again.
+            # They were locked when the lanes were read. Now the lock is gone, or they are passed over again.
             taken = {row.n for row in rows}
             found = self._from_lanes("waiting", tenant, self._lanes(tenant).by_priority, n)
             rows += [row for row in found if row.n not in taken][: n - len(rows)]
         return rows
 
     def waiting_oldest(self, tenant: str, n: int) -> list[TaskRow]:
-        """Return the oldest `n` tasks of a tenant that wait; none where `waiting` has returned the oldest anyway."""
+        """Return the oldest `n` waiting tasks of a tenant; none if `waiting` has returned the oldest anyway."""
         lanes = self._lanes(tenant)
-        # One that is empty now may have been read for the same claim.
+        # A lane that is empty now may have been read for the same claim.
         used = [lane for lane in lanes.by_priority.values() if lane or any(lane is read for read in self._read_from)]
         if len(used) == 1:
             lanes.by_age.begin_at(used[0].first)
@@ -197,7 +197,7 @@ class PostgresTransaction(Transaction):
         return next(iter(self._from_lanes("waiting_classic", tenant, self._lanes(tenant).classic, 1)), None)
 
     def leave(self, rows: Sequence[TaskRow]) -> None:
-        """Let tasks be claimed again that were not leased."""
+        """Let tasks that were not leased be claimed again."""
         for row in rows:
             self._lanes(row.tenant).add((row.priority, row.interactive), row.n, classic=bool(row.classic))
 
@@ -208,7 +208,7 @@ class PostgresTransaction(Transaction):
             self.memory.waits(row)
 
     def held_by(self, worker: str) -> list[TaskRow]:
-        """Return the tasks that a worker has leases on, reading forward from the oldest of them."""
+        """Return the tasks on which a worker has leases, reading forward from the oldest of them."""
         since = self.memory.held_since
         known = self.rows.of_worker(worker)
         rows = self.tasks("held_by", worker, since.get(worker, 0)) if known is None else known
@@ -218,7 +218,7 @@ class PostgresTransaction(Transaction):
         return rows
 
     def due_deliveries(self, n: int) -> list[DueDelivery]:
-        """Return up to `n` webhook calls of each tenant that are due, reading forward from those taken before."""
+        """Return up to `n` due webhook calls of each tenant, reading forward from those taken before."""
         memory = self.memory
         if self.now < memory.delivered_until:  # the clock went back
             memory.delivered_until = 0
@@ -244,7 +244,7 @@ class PostgresTransaction(Transaction):
         return found[0][1]
 
     def _lanes(self, tenant: str) -> Lanes:
-        """Return the lanes of a tenant, which are looked for once."""
+        """Return the lanes of a tenant, which are searched once."""
         lanes = self.memory.lanes.get(tenant)
         if lanes is None:
             lanes = self.memory.lanes[tenant] = Lanes()
@@ -256,7 +256,7 @@ class PostgresTransaction(Transaction):
         return lanes
 
     def _look_again(self, tenant: str) -> bool:
-        """Forget the lanes of a tenant, unless that was done lately."""
+        """Forget the lanes of a tenant, unless this was done lately."""
         if time.monotonic() < self.memory.look_again_at:
             return False
         self.memory.look_again_at = time.monotonic() + _LOOK_AGAIN
@@ -282,9 +282,9 @@ class PostgresTransaction(Transaction):
         return rows
 
     def _read_lane(self, query: str, where: tuple[object, ...], lane: Lane, n: int) -> None:
-        """Read the next tasks of a lane: so many, and as many more as the calls that follow will take.
+        """Read the next `n` tasks of a lane, and as many more as the following calls will take.
 
-        The oldest tasks are those that were leased just now, unless that is written before they are read.
+        Write postponed leases first; otherwise the oldest tasks would be those that were just leased.
         """
         self._read_from.append(lane)
         oldest = query == "waiting_oldest"
@@ -305,21 +305,21 @@ class PostgresTransaction(Transaction):
     # The end
 
     def keep_shares(self, tenant: str, shares: Shares) -> None:
-        """Let the ledger tell what is left of a tenant's limits."""
+        """Put the unused part of a tenant's limits into the ledger."""
         self.memory.share(tenant, shares)
         self.connection.writes += 1
 
     def set_meta(self, name: str, value: object) -> None:
-        """Let the ledger tell a value of the database as a whole."""
+        """Put a value that belongs to the whole database into the ledger."""
         assert getattr(self.memory, name) == value
         self.connection.writes += 1
 
     def keep_unheard(self) -> None:
-        """Let the ledger tell which leases have expired whose workers were not heard since."""
+        """Put the expired leases of silent workers into the ledger."""
         self.connection.writes += 1
 
     def keep_meta(self, name: str, value: str) -> None:
-        """Keep a value that only maintenance reads."""
+        """Store a value that only maintenance reads."""
         self.connection.run("set_meta", name, value)
 
     def finish(self) -> None:
@@ -346,7 +346,7 @@ class PostgresTransaction(Transaction):
         columns = zip(*((w.worker.id, payload(w.worker), w.first_seen, w.last_seen) for w in news), strict=True)
         writes = self.connection.writes
         self.connection.run("keep_workers", *map(list, columns))
-        self.connection.writes = writes  # nobody needs to learn of it, and losing it costs nothing
+        self.connection.writes = writes  # no other instance needs it, and losing it costs nothing
         self.workers.told(news)
 
 
@@ -359,7 +359,7 @@ class Snapshot(PostgresTransaction):
 
     @property
     def workers(self) -> dict[str, WorkerSeen]:
-        """The workers that any instance has seen lately, read when they are asked for."""
+        """The workers that any instance has seen lately, read on demand."""
         if self._seen is None:
             since = self.now / 1000 - _REMEMBERED
             found = self.connection.read("workers", list[WorkerSeen], since)

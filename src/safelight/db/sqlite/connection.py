@@ -1,8 +1,8 @@
-"""The SQLite file: opened for this process alone, with named statements.
+"""The SQLite file, opened exclusively for this process, with named statements.
 
-One statement writes many rows, and rows are read as one JSON value. SQLite's module releases the interpreter's lock at
-each step of a statement, and getting it back from a busy event loop costs more than the step itself (measured with 100
-rows: 1.0 ms a row for executemany, 2.7 ms for fetchall, 0.1 ms as one value).
+One statement writes many rows, and rows are read as one JSON value. The sqlite3 module releases the interpreter's lock
+at each step of a statement, and reacquiring it from a busy event loop costs more than the step itself (measured with
+100 rows: 1.0 ms a row for executemany, 2.7 ms for fetchall, 0.1 ms as one value).
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ PRAGMA temp_store = MEMORY;
 _CHUNKS = (100, 50, 20, 10, 5, 2, 1)
 """How many rows one statement writes. There are only a few sizes, so that SQLite compiles only a few statements.
 
-Where each client brings one task at a time, a commit has a few rows: written one by one, they would cost more than all
-else that db does with them.
+If each client creates one task at a time, a commit has a few rows. Writing them one by one would cost more than all
+other work of db on them.
 """
 
 
@@ -44,7 +44,7 @@ _JSON = {"outputs", "failure"}
 def _as_json(table: str, kind: type[msgspec.Struct]) -> str:
     """Return the expression for a row as one value.
 
-    It is no generated column: SQLite computes those at each write too, and throws them away.
+    It is not a generated column, because SQLite computes those at each write too, and discards them.
     """
     columns = ((f"{table}.{name}", name in _JSON) for name in kind.__struct_fields__)
     return f"json_array({', '.join(f'json({column})' if json else column for column, json in columns)})"
@@ -56,7 +56,7 @@ _PART = re.compile(r":(task|event)\b")
 
 @functools.cache
 def statements() -> dict[str, str]:
-    """Return the named statements; those that write many rows have `:rows` in place of them."""
+    """Return the named statements; those that write many rows contain `:rows` in their place."""
     return {name: _PART.sub(lambda part: _PARTS[part[1]], text) for name, text in scripts.queries(_PACKAGE).items()}
 
 
@@ -70,9 +70,9 @@ class Connection:
     """The open file and its named statements. Only one thread at a time may use it."""
 
     def __init__(self, path: Path, *, readonly: bool = False, foreign: bool = False) -> None:
-        """Open the file, or make it; `readonly` is for a copy that nobody changes. Raises UNAVAILABLE.
+        """Open or create the file; `readonly` is for a copy that nobody changes. Raises UNAVAILABLE.
 
-        Anybody may have made a file that is `foreign`: DAMAGED_BLOB is raised where its schema is not db's.
+        A `foreign` file is untrusted: raise DAMAGED_BLOB if its schema is not db's.
         """
         self.writes = 0
         self._durable = True
@@ -88,14 +88,14 @@ class Connection:
         self._sqlite.close()
 
     def begin(self, *, durable: bool = True) -> None:
-        """Begin a transaction. Once it is committed, a power cut takes it back only if it is not `durable`."""
+        """Begin a transaction. After the commit, a power cut can undo it only if it is not `durable`."""
         if durable is not self._durable:
             self._sqlite.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             self._durable = durable
         self._sqlite.execute("BEGIN IMMEDIATE")
 
     def commit(self) -> None:
-        """Commit; what was written is durable then, if it is to be."""
+        """Commit, durably if the transaction was begun so."""
         self._sqlite.execute("COMMIT")
 
     def rollback(self) -> None:
@@ -112,11 +112,11 @@ class Connection:
         sqlite.copy(self._sqlite, target, between)
 
     def rows(self, statement: str) -> Iterator[tuple[Any, ...]]:
-        """Yield the rows of a statement that is not one of the named ones."""
+        """Yield the rows of a statement without a name."""
         return iter(self._sqlite.execute(statement))
 
     def write_rows(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
-        """Run a statement that is not one of the named ones, for each of some rows."""
+        """Run a statement without a name for each of some rows."""
         self._sqlite.executemany(statement, rows)
 
     def run(self, name: str, *values: object) -> int:
@@ -127,7 +127,7 @@ class Connection:
     def write(self, name: str, rows: Sequence[Sequence[object]]) -> None:
         """Write rows, all of the same length."""
         self.writes += 1
-        if len(rows) == 1:  # as most calls have
+        if len(rows) == 1:  # as in most calls
             self._sqlite.execute(_with_rows(name, 1, len(rows[0])), rows[0])
             return
         start = 0

@@ -1,10 +1,10 @@
 """The SQLite connection on a thread of its own, with many calls per commit.
 
 A call is a function of the transaction. All waiting calls run one after another in one transaction, are committed
-together with one flush to disk, and are answered after that; there is no flush where none of them needs to be durable.
-A call that raises before it has written anything, because it was refused, does not affect the others. If a call fails
-after it has written, the transaction is rolled back and the others run again without it. A call may therefore run more
-than once, and must change nothing but the transaction.
+together with one flush to disk, and are then answered; there is no flush if none of them needs to be durable. A call
+that raises before it has written anything, because it was refused, does not affect the others. If a call fails after it
+has written, the transaction is rolled back and the others run again without it. So a call may run more than once, and
+must change only the transaction.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _OF_ONE_CALL = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MISMATCH}
-"""Result codes of SQLite that concern one call; all others concern the file or the disk."""
+"""Result codes of SQLite that affect one call; all others affect the file or the disk."""
 
 
 class Database:
@@ -64,7 +64,7 @@ class Database:
     ) -> asyncio.Future[T]:
         """Run a call in one of the next commits. If its caller has left by then, `lost` receives the result.
 
-        The disk is flushed for a commit with a `durable` call; it then has all earlier ones too.
+        A commit with a `durable` call flushes the disk, including all earlier commits.
         """
         call = Call(work, lost, durable=durable)
         if self._closed:
@@ -75,7 +75,7 @@ class Database:
         return call.future
 
     def copy(self, target: Path) -> asyncio.Future[None]:
-        """Copy the file to `target` while calls go on. The copy has the state of one moment after this call."""
+        """Copy the file to `target` while calls continue. The copy has the state of one moment after this call."""
         future: asyncio.Future[None] = self._loop.create_future()
         if self._closed:
             future.set_exception(Error(Code.UNAVAILABLE, "The database is stopping."))
@@ -89,7 +89,7 @@ class Database:
         self._closed = True
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
-        await asyncio.sleep(0)  # let the last answers be given
+        await asyncio.sleep(0)  # let the last answers be delivered
 
     def _run(self) -> None:
         while not self._ending:
@@ -101,7 +101,7 @@ class Database:
         self._connection.close()
 
     def _serve(self) -> None:
-        """Commit the calls that wait, or else the next one."""
+        """Commit the waiting calls, or else wait for the next one."""
         taken = [self._queue.get()]
         while len(taken) < MAX_GROUP and not self._queue.empty():
             taken.append(self._queue.get())
@@ -119,7 +119,7 @@ class Database:
             error = reason
         except (sqlite3.Error, OSError) as reason:
             error = wrapped(reason, "the database")
-        except Exception as reason:  # the thread must go on, whatever has failed
+        except Exception as reason:  # the thread must continue after any failure
             log.exception("The database cannot be copied")
             error = wrapped(reason, "the database")
         self._loop.call_soon_threadsafe(_settle, future, error)
@@ -147,7 +147,7 @@ class Database:
                     self.stalls.committed(began)
                     return transaction
                 self._undo()
-            except Exception as error:  # the thread must go on, whatever has failed
+            except Exception as error:  # the thread must continue after any failure
                 log.exception("The database cannot commit")
                 self.stalls.failed(began)
                 self._fail(runnable, wrapped(error, "the database"))
@@ -173,7 +173,7 @@ class Database:
             log.exception("The database cannot roll back; it is opened again")
 
     def _mend(self) -> None:
-        """Open the file again where a transaction could not be undone: nothing in memory can be relied on then."""
+        """Open the file again after a failed rollback, since nothing in memory can be relied on then."""
         if not self._broken:
             return
         with suppress(sqlite3.Error):
@@ -199,7 +199,7 @@ def _settle(future: asyncio.Future[None], error: Error | None) -> None:
 
 
 def _of_one_call(error: Exception) -> Error | None:
-    """Judge a failure for `execute`: SQLite refuses one call, or else the commit fails."""
+    """Classify a failure for `execute`: either SQLite refuses one call, or the commit fails."""
     if not isinstance(error, sqlite3.Error):
         return None
     if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF not in _OF_ONE_CALL:

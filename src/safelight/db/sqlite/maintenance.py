@@ -1,4 +1,4 @@
-"""Maintenance by the clock: expire leases, make delayed tasks due, delete what is old."""
+"""Scheduled maintenance: expire leases, make delayed tasks available, delete old data."""
 
 from __future__ import annotations
 
@@ -13,25 +13,24 @@ from safelight.db.store import Policy
 from safelight.steady import Ages
 
 _SLICE = 500
-"""Rows of each kind that one call processes, so that requests do not wait long."""
+"""Rows of each kind to process in one call, so that requests do not wait long."""
 _PAUSE = 1000
-"""Milliseconds at least between two deletions of old rows."""
+"""The least number of milliseconds between two deletions of old rows."""
 _LOOK = 20
-"""Milliseconds at least between two looks at what is old."""
+"""The least number of milliseconds between two observations of old data."""
 _KEEP_AGES = 600_000
-"""Milliseconds between two times at which the time that db has run is written down."""
+"""Milliseconds between two writes of db's running time."""
 _HELD = 100
-"""Milliseconds after which leases that a stall of db has kept from expiring are looked at again."""
+"""Milliseconds after which to check again leases that did not expire because of a stall."""
 _RUNS = 100
-"""Starts that are remembered; readers that have seen no event since an earlier one read everything again."""
+"""The number of starts to remember; readers whose last event is from before these starts read everything again."""
 _LONGEST_DELIVERY = 86_400_000
 
 
 def start(transaction: Transaction, policy: Policy) -> str | None:
-    """Extend every lease by its full duration: workers are not to blame for the time db was away.
+    """Extend every lease by its full duration, since workers are not to blame for the time that db was away.
 
-    Times of an earlier process may be those of a clock that was wrong, so none lies further ahead than it can.
-    Return what `Ages` has kept.
+    An earlier process may have had a wrong clock, so limit how far times lie ahead. Return the stored state of `Ages`.
     """
     connection = transaction.connection
     connection.run("extend_all", transaction.steady)
@@ -45,7 +44,7 @@ def start(transaction: Transaction, policy: Policy) -> str | None:
 
 
 def pass_time(transaction: Transaction, policy: Policy, ages: Ages, stalls: Stalls) -> None:
-    """Do a slice of what is due, and note when something will be due next."""
+    """Do a slice of the due work, and schedule the next pass."""
     held = expire(transaction, policy, stalls)
     _fall_due(transaction)
     released = pausing.release(transaction, _SLICE) | statistics.count(transaction)
@@ -56,7 +55,7 @@ def pass_time(transaction: Transaction, policy: Policy, ages: Ages, stalls: Stal
 
 
 def expire(transaction: Transaction, policy: Policy, stalls: Stalls) -> bool:
-    """End the leases that nobody has extended in time. Return whether some stay because db itself had stalled."""
+    """End the leases that were not extended in time. Return whether some were kept because db had stalled."""
     rows = transaction.tasks("expired", transaction.steady, _SLICE)
     expired = [row for row in rows if not stalls.hold((row.lease_duration or 0) / 1000)]
     leasing.expire(transaction, expired, policy)
@@ -64,12 +63,12 @@ def expire(transaction: Transaction, policy: Policy, stalls: Stalls) -> bool:
 
 
 def _fall_due(transaction: Transaction) -> None:
-    """Let delayed tasks whose time has come be leased."""
+    """Make delayed tasks that are due available."""
     pausing.fall_due(transaction, transaction.tasks("due_now", transaction.steady, _SLICE))
 
 
 def remove(transaction: Transaction, policy: Policy, ages: Ages) -> bool:
-    """Delete a slice of what is older than the policy keeps; return whether more may be left."""
+    """Delete a slice of the data that is older than the policy keeps; return whether more may be left."""
     connection, memory = transaction.connection, transaction.memory
     ages.confirm(clock.confirmed(transaction).at)
     before = {kind: _cut(ages, kind, keep) for kind, keep in _keeps(policy).items()}
@@ -97,13 +96,13 @@ def remove(transaction: Transaction, policy: Policy, ages: Ages) -> bool:
 
 
 def keep_ages(transaction: Transaction, ages: Ages, *, due: bool = True) -> None:
-    """Write down how long db has run, and what it has seen to be old."""
+    """Store db's running time, and its observations of ages."""
     if (kept := ages.kept(due=due)) is not None:
         transaction.set_meta("ages", kept)
 
 
 def _keeps(policy: Policy) -> dict[str, float]:
-    """Return how long each kind of data is kept, in seconds, but for what is kept forever."""
+    """Return how long each kind of data is kept, in seconds, without kinds that are kept forever."""
     keeps = {
         "tasks": policy.keep_tasks,
         "uploading": policy.keep_uploading,

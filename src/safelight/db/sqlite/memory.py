@@ -1,4 +1,4 @@
-"""What is kept in mind of a SQLite file, read at the start and after a transaction that failed."""
+"""Read the memory of a SQLite database, at the start and after a failed transaction."""
 
 from __future__ import annotations
 

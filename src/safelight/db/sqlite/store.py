@@ -45,7 +45,7 @@ class SqliteStore(CallStore):
         clock: Clock | None = None,
         observe: Observe = unobserved,
     ) -> AsyncIterator[SqliteStore]:
-        """Open the file, or make it, until the context ends. Raises UNAVAILABLE with the reason."""
+        """Open or create the file until the context ends. Raises UNAVAILABLE with the reason."""
         store = cls(path, policy=policy or Policy(), clock=clock or Clock(), observe=observe)
         tasks: list[asyncio.Task[None]] = []
         try:
@@ -65,7 +65,7 @@ class SqliteStore(CallStore):
             await store._database.close()
 
     async def pass_time(self) -> None:
-        """Do the maintenance that is due now. The store also does it by itself."""
+        """Do the due maintenance. The store also does this by itself."""
         await self._do(maintenance.pass_time, self._policy, self._ages, self._database.stalls)
 
     async def snapshot(self, target: Path) -> None:
@@ -97,7 +97,7 @@ class SqliteStore(CallStore):
         self._queue.serve(transaction.available)
 
     async def _maintain(self) -> None:
-        """Do what is due, then sleep until something is due again."""
+        """Do the due maintenance, then sleep until the next one."""
         while True:
             try:
                 await self.pass_time()
@@ -113,7 +113,7 @@ class SqliteStore(CallStore):
                         await self._sooner.wait()
 
     async def _tick(self) -> None:
-        """Show that the event loop runs; where it did not, no lease expires for a while."""
+        """Record that the event loop runs; if it did not, no lease expires for a while."""
         while True:
             self._database.stalls.tick()
             await asyncio.sleep(TICK)

@@ -1,4 +1,4 @@
-"""Batches are listed: what was uploaded together, counted by state."""
+"""List batches, which are tasks that were uploaded together, counted by state."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from safelight.errors import Code, Error
 from safelight.wire import Batch, BatchPage, State
 
 _Cell = tuple[str, State, int, int, int, int]
-"""Of a batch and a state: how many tasks, the first creation, the last change, the bytes of the originals."""
+"""For a batch and a state: the number of tasks, the first creation, the last change, the bytes of the originals."""
 
 _ALL = 2**62
 
 
 def page(transaction: Transaction, before: str | None, limit: int, name: str | None, tenant: str) -> BatchPage:
-    """Return one page of a tenant's batches, or the one of a name."""
+    """Return one page of a tenant's batches, or only the one with a name."""
     if before is not None and not (before.isascii() and before.isdigit() and len(before) < 19):
         raise Error(Code.INVALID_REQUEST, "The parameter before: give `next` of the page before.", position="before")
     pairs = transaction.connection.read(

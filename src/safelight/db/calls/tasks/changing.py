@@ -1,4 +1,4 @@
-"""Many tasks are cancelled, retried, released or deleted at once."""
+"""Cancel, retry, release or delete many tasks at once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _RULES: dict[str, Callable[[TaskRow], Change | None]] = {
 
 
 def change(transaction: Transaction, change: TaskChange, tenant: str) -> TaskChanges:
-    """Change the tasks named, or one page of those that match."""
+    """Change the named tasks, or one page of those that match."""
     if (change.tasks is None) == (change.filter is None):
         raise Error(Code.INVALID_REQUEST, "Name either tasks or a filter.", position="$.tasks")
     following: str | None = None
@@ -37,7 +37,7 @@ def change(transaction: Transaction, change: TaskChange, tenant: str) -> TaskCha
 
 
 def _named(transaction: Transaction, wanted: list[str], tenant: str) -> list[TaskRow]:
-    rows: dict[int, TaskRow] = {}  # the id of a lease names a task, too
+    rows: dict[int, TaskRow] = {}  # the id of a lease also names a task
     for each in wanted:
         try:
             row = transaction.task(each, tenant)

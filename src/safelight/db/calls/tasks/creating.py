@@ -40,7 +40,7 @@ def create(transaction: Transaction, tasks: Sequence[NewTask], policy: Policy) -
 
 
 def _key(task: NewTask | TaskRow) -> TenantKey:
-    """Return what an idempotency key is unique in: a tenant's keys mean nothing to another."""
+    """Return the tenant and key, since idempotency keys are unique only within a tenant."""
     return task.tenant, task.idempotency_key or ""
 
 
@@ -54,7 +54,7 @@ def _check(transaction: Transaction, task: NewTask, place: int) -> None:
 
 
 def _check_same(transaction: Transaction, task: NewTask, place: int, row: TaskRow | None, first: NewTask) -> None:
-    """Refuse a key that an earlier task has: `row`, or else `first` among the new ones; unless it is the same task."""
+    """Refuse the key of an earlier, different task: `row`, or else `first` among the new ones."""
     if row is not None:
         digest = transaction.spec(row).digest
         same = row.input == (task.input.digest if task.input else None) and digest == task.recipe_digest
@@ -78,7 +78,7 @@ def _check_room(transaction: Transaction, new: Sequence[NewTask], policy: Policy
 
 
 def _check_limits(transaction: Transaction, tenant: str, new: Sequence[NewTask]) -> None:
-    """Refuse what a tenant's own limits do not allow. What the system makes for itself is not counted against them."""
+    """Refuse tasks beyond the tenant's own limits. Internal tasks do not count."""
     limits, held = transaction.memory.tenants[tenant].limits, transaction.memory.of(tenant)
     counted = [task for task in new if not task.internal]
     waiting = held.counts[State.WAITING]
@@ -140,7 +140,7 @@ def _insert(transaction: Transaction, tasks: Sequence[NewTask]) -> list[TaskRow]
 
 
 def alike(transaction: Transaction, task: NewTask) -> Task | None:
-    """Return the finished task whose outputs a new one would take over."""
+    """Return the finished task whose outputs a new one would reuse."""
     spec: int | None = transaction.connection.value("spec_by_digest", task.recipe_digest)
     if spec is None:
         return None
@@ -151,7 +151,7 @@ def alike(transaction: Transaction, task: NewTask) -> Task | None:
 def _finished_alike(
     transaction: Transaction, tasks: Sequence[NewTask], specs: Sequence[int]
 ) -> dict[tuple[str, str | None, int], TaskRow]:
-    """Return a finished task of the present engine for each tenant, input and spec that has one."""
+    """Return a finished task of the current engine for each tenant, input and spec that has one."""
     engine = transaction.memory.engine
     wanted = {
         (task.tenant, task.input.digest, spec)

@@ -29,19 +29,19 @@ from safelight.wire import (
 )
 
 _UNHEARD = 1000
-"""Workers at most of which it is remembered that their leases have expired."""
+"""The most workers whose expired leases are remembered."""
 _EXCUSABLE = frozenset({State.WAITING, State.WORKING, State.QUARANTINED, State.FINISHED})
 WORKER_REMEMBERED = 120_000
-"""Milliseconds after which a worker that sends nothing is forgotten: twice the longest wait for a lease."""
+"""Milliseconds after which a silent worker is forgotten: twice the longest wait for a lease."""
 
 
 def arrive(transaction: Transaction, request: LeaseRequest) -> None:
-    """Note that a worker asks for leases. Those it does not know of were lost on the way to it and are returned."""
+    """Record that a worker asks for leases. Return its leases that it does not know of, which were lost on the way."""
     _see(transaction, request.worker)
     known = set(request.holding)
     held = transaction.held_by(request.worker.id)
     transaction.apply([lifecycle.returned(row) for row in held if row.lease_id not in known])
-    if request.n:  # with 0, a successor speaks for a worker that is dead, and its deaths stay
+    if request.n:  # with 0, a successor reports for a dead worker, whose deaths are not taken back
         _excuse(transaction, [*request.holding, *_heard(transaction, request.worker)])
 
 
@@ -73,7 +73,7 @@ def classic_waits(transaction: Transaction, tenant: str) -> bool:
 
 
 def _next(transaction: Transaction, n: int, policy: Policy) -> list[TaskRow]:
-    """Return the tasks that come next; `fairness` says of which tenants, `lifecycle` in which order."""
+    """Return the next tasks; `fairness` chooses the tenants, `lifecycle` defines the order."""
     if not n:
         return []
     memory = transaction.memory
@@ -84,7 +84,7 @@ def _next(transaction: Transaction, n: int, policy: Policy) -> list[TaskRow]:
 
 
 def _of_tenant(transaction: Transaction, tenant: str, n: int, policy: Policy) -> list[TaskRow]:
-    """Return the first `n` tasks of a tenant that wait."""
+    """Return the first `n` waiting tasks of a tenant."""
     rows = pausing.free(transaction, tenant, n, transaction.waiting)
     share = transaction.memory.turns.share(tenant)
     turn, share.leases = share.leases, share.leases + len(rows)
@@ -109,7 +109,7 @@ def _lease(transaction: Transaction, rows: Sequence[TaskRow], worker: str, secon
 
 
 def expire(transaction: Transaction, rows: Sequence[TaskRow], policy: Policy) -> None:
-    """End leases that nobody has extended in time, and remember whose they were."""
+    """End leases that were not extended in time, and remember their workers."""
     memory = transaction.memory
     missed: dict[str, list[str]] = {}
     for row in rows:
@@ -125,7 +125,7 @@ def expire(transaction: Transaction, rows: Sequence[TaskRow], policy: Policy) ->
 
 
 def _heard(transaction: Transaction, worker: WorkerInfo) -> list[str]:
-    """Return the leases of a worker that have expired since it was last heard, some of which it never received."""
+    """Return the leases of a worker that have expired since its last request; it may not have received all."""
     leases = transaction.memory.unheard.get(worker.id, [])
     if leases:
         transaction.memory.set_unheard(worker.id, [])
@@ -134,7 +134,7 @@ def _heard(transaction: Transaction, worker: WorkerInfo) -> list[str]:
 
 
 def heartbeat(transaction: Transaction, beat: Heartbeat) -> HeartbeatAnswer:
-    """Extend the leases that are in force and return the others."""
+    """Extend the leases in force, and return the others."""
     _see(transaction, beat.worker)
     references = {lease: ids.parse(lease) for lease in beat.holding}
     rows = transaction.tasks_by_number({reference.n for reference in references.values() if reference})
@@ -155,7 +155,7 @@ def heartbeat(transaction: Transaction, beat: Heartbeat) -> HeartbeatAnswer:
 
 
 def _excuse(transaction: Transaction, leases: Sequence[str]) -> None:
-    """Take back the deaths of leases that expired although the worker, which names them now, is alive."""
+    """Take back the deaths of expired leases whose worker, which names them now, is alive."""
     if not leases:
         return
     references = [reference for lease in leases if (reference := ids.parse(lease)) is not None]
@@ -231,7 +231,7 @@ def _lost(row: TaskRow | None, reference: ids.Reference | None) -> Error:
 
 def _see(transaction: Transaction, worker: WorkerInfo) -> None:
     workers, now = transaction.workers, transaction.steady / 1000
-    seen = workers.pop(worker.id, None)  # it is inserted again, so that the worker seen last comes last
+    seen = workers.pop(worker.id, None)  # reinsert it, so that the worker seen last comes last
     workers[worker.id] = WorkerSeen(worker=worker, first_seen=seen.first_seen if seen else now, last_seen=now)
     if worker.engine and worker.engine != transaction.memory.engine:
         transaction.memory.engine = worker.engine
@@ -252,7 +252,7 @@ def workers(transaction: Transaction) -> list[WorkerSeen]:
 
 
 def drain(transaction: Transaction, id: str, seen: Collection[str], *, draining: bool) -> None:
-    """Let a worker take no more leases, or take leases again; forget those that are not among the ones seen lately."""
+    """Drain a worker, or let it take leases again; forget workers that were not seen lately."""
     operators = transaction.memory.tenants[DEFAULT_TENANT]
     if draining is (id not in operators.draining):
         marked = {each: since for each, since in operators.draining.items() if each in seen and each != id}

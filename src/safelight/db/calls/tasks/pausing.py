@@ -1,9 +1,9 @@
 """Pause the tasks of one recipe.
 
-A claim reads waiting tasks in their order, so tasks that may not begin must not stand in its way. They are therefore
-put off like delayed ones, until a time that never comes (`rows.HOLD`) and that is the pause's own, so that the end of a
-pause finds exactly its tasks. New tasks are put off at once; those that wait already, when a claim first meets them.
-Each task is moved once for a pause, whatever the length of the queue.
+A claim reads waiting tasks in order, so paused tasks must not be in its way. They are therefore postponed like delayed
+ones, until a time that never comes (`rows.HOLD`). Each pause has its own such time, so that its end finds exactly its
+tasks. New tasks are postponed at once, tasks that already wait when a claim first meets them. So each task is moved
+once for a pause, whatever the length of the queue.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from safelight.wire.accounts import RecipePause, Tenant
 
 MOST_PAUSES = 1000
 _READ = 200
-"""Tasks that a claim reads at a time where a recipe is paused."""
+"""Tasks that a claim reads at a time while a recipe is paused."""
 _PUT_OFF = 1000
-"""Tasks that one claim puts off at most; the next goes on."""
+"""The most tasks that one claim postpones; the next claim continues."""
 
 
 def pause(transaction: Transaction, tenant: Tenant, recipe: str) -> Tenant:
@@ -43,7 +43,7 @@ def resume(tenant: Tenant, recipe: str) -> Tenant:
 
 
 def free(transaction: Transaction, tenant: str, n: int, read: Callable[[str, int], list[TaskRow]]) -> list[TaskRow]:
-    """Return the first `n` tasks that `read` finds whose recipe is not paused, and put off those before them."""
+    """Return the first `n` tasks of `read` whose recipe is not paused, and postpone the paused ones before them."""
     if not transaction.memory.holds:
         return read(tenant, n)
     moved = 0
@@ -60,7 +60,7 @@ def free(transaction: Transaction, tenant: str, n: int, read: Callable[[str, int
 
 
 def put_off(transaction: Transaction, rows: Sequence[TaskRow]) -> None:
-    """Postpone the waiting tasks of paused recipes. This is not an event: they waited before, and wait now."""
+    """Postpone the waiting tasks of paused recipes. This is not an event, since they keep waiting."""
     memory = transaction.memory
     by_time: defaultdict[int, list[int]] = defaultdict(list)
     for row in rows:
@@ -76,7 +76,7 @@ def put_off(transaction: Transaction, rows: Sequence[TaskRow]) -> None:
 
 
 def fall_due(transaction: Transaction, rows: Sequence[TaskRow]) -> None:
-    """Let tasks whose time has come be leased, but for those whose recipe is paused meanwhile."""
+    """Make delayed tasks available when they are due, except those whose recipe was paused meanwhile."""
     memory = transaction.memory
     put_off(transaction, [row for row in rows if memory.hold(row) is not None])
     ready = [row for row in rows if memory.hold(row) is None]
@@ -91,7 +91,7 @@ def fall_due(transaction: Transaction, rows: Sequence[TaskRow]) -> None:
 
 
 def release(transaction: Transaction, n: int) -> bool:
-    """Let up to `n` tasks wait again whose recipe is no longer paused; return whether more may be left."""
+    """Make up to `n` tasks of resumed recipes available again; return whether more may be left."""
     memory = transaction.memory
     for tenant in list(memory.tenants.values()):
         for ended in [pause for pause in tenant.pauses if pause.ended]:

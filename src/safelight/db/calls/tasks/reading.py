@@ -11,7 +11,7 @@ from safelight.db.rows import EventRow
 from safelight.wire import EventPage, NamedRecipe, Reference, State, Summary, Task
 
 LOOKED_THROUGH = 10_000
-"""Changes of all tenants that one call searches for those of one tenant, since they have no index."""
+"""The most changes that one call searches for those of one tenant, since these have no index."""
 
 
 def get(transaction: Transaction, id: str, tenant: str | None) -> Task:
@@ -30,7 +30,7 @@ def spec(transaction: Transaction, id: str, tenant: str | None) -> NamedRecipe:
 def events(
     transaction: Transaction, after: int, limit: int, task: str | None, tenant: str | None, known: str = ""
 ) -> EventPage:
-    """Return one page of events; of a tenant's events, those among the next `LOOKED_THROUGH`."""
+    """Return one page of events; for a tenant, only those among the next `LOOKED_THROUGH`."""
     transaction.write_events()
     memory = transaction.memory
     until = memory.last_event
@@ -72,10 +72,10 @@ def summary(transaction: Transaction, tenant: str | None) -> Summary:
 
 
 def referenced(transaction: Transaction, after: int, limit: int) -> Reference:
-    """Return what one page of tasks refers to in storage.
+    """Return the blobs and names that one page of tasks refers to in storage.
 
     The classic protocol stores photos under names: an upload under the id of its task, and a result under the id of its
-    lease, which begins to exist before the lease ends.
+    lease, even before the lease ends.
     """
     rows = transaction.tasks("tasks_after", after, limit)
     digests: dict[str, None] = {}

@@ -1,6 +1,6 @@
-"""Tasks are listed, searched and counted.
+"""List, search and count tasks.
 
-What no index leads to is looked for among so many tasks at a time, so that one request never holds the database up.
+Searches without an index examine a limited number of tasks at a time, so that no request blocks the database for long.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from safelight.errors import Code, Error
 from safelight.wire import State, TaskCounts, TaskFilter, TaskPage, TaskQuery
 
 _Cell = tuple[State, str, str | None, int]
-"""A state, a recipe, the code of a failure, and how many tasks have them."""
+"""A state, a recipe, the code of a failure, and the number of tasks that have them."""
 
 _ALL = 2**62
 
@@ -29,7 +29,7 @@ def find(transaction: Transaction, query: TaskQuery, tenant: str) -> TaskPage:
 
 
 def found(transaction: Transaction, query: TaskQuery, tenant: str) -> tuple[list[TaskRow], str | None]:
-    """Return the rows of one page, and the id below which the next begins."""
+    """Return the rows of one page, and the id below which the next page begins."""
     reference = ids.parse(query.before) if query.before is not None else None
     if query.before is not None and reference is None:
         raise Error(Code.INVALID_REQUEST, "The parameter before: give the id of a task.", position="before")
@@ -41,7 +41,7 @@ def found(transaction: Transaction, query: TaskQuery, tenant: str) -> tuple[list
 
 
 def _find(transaction: Transaction, query: TaskQuery, tenant: str, below: int) -> list[TaskRow]:
-    """Return one row more than the page has, where there is one."""
+    """Return the rows of a page and, if there is one, the row after it."""
     states, recipe = sorted(set(query.states)), query.recipe
     page = tenant, below, query.limit + 1, int(query.internal)
     if query.batch:
@@ -55,7 +55,7 @@ def _find(transaction: Transaction, query: TaskQuery, tenant: str, below: int) -
 
 
 def search(transaction: Transaction, query: TaskQuery, tenant: str, below: int) -> tuple[list[TaskRow], str | None]:
-    """Return the rows of one page, and the id below which the next begins."""
+    """Return the rows of one page, and the id below which the next page begins."""
     lowest, lowest_id = _lowest(transaction, tenant, below)
     states = encoded(sorted(set(query.states))) if query.states else None
     values = (below, lowest, int(query.internal), *_conditions(query), states, query.recipe, query.reason)
@@ -66,7 +66,7 @@ def search(transaction: Transaction, query: TaskQuery, tenant: str, below: int) 
 
 
 def count(transaction: Transaction, filter: TaskFilter, tenant: str) -> TaskCounts:
-    """Count what matches, and beside it what would without its state, its recipe or its reason."""
+    """Count the tasks that match, and those that would match without the state, recipe or reason."""
     lowest, more = _lowest(transaction, tenant, _ALL)
     cells = transaction.connection.read(
         "count_matching", list[_Cell], _ALL, lowest, int(filter.internal), *_conditions(filter), tenant
@@ -92,7 +92,7 @@ def count(transaction: Transaction, filter: TaskFilter, tenant: str) -> TaskCoun
 
 
 def _lowest(transaction: Transaction, tenant: str, below: int) -> tuple[int, str | None]:
-    """Return the number of the last task to look at, and its id where there are more beyond it."""
+    """Return the number of the last task to examine, and its id if there are more beyond it."""
     places = transaction.connection.read("searched_to", list[tuple[int, str]], tenant, below, SEARCHED)
     return (places[0][0], f"{places[0][0]}-{places[0][1]}") if places else (0, None)
 

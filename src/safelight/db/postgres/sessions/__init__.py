@@ -1,1 +1,1 @@
-"""The sessions with the server: how they are opened, what their failures mean, and how calls wait for them."""
+"""Sessions with the server: open them, classify their failures, and let calls wait for them."""

@@ -1,4 +1,4 @@
-"""How the server is reached: the URL of the store, and what every session sets."""
+"""The address of the server: the URL of the store, and the settings of every session."""
 
 from __future__ import annotations
 
@@ -21,22 +21,23 @@ _UNREACHABLE = (
 )
 _PORT = 5432
 _SILENT = 5
-"""Seconds without a sign of the other side's kernel after which a session is lost, at either end: a network that drops
-packets resets nothing. A suspended process is no silence, its kernel goes on."""
+"""Seconds without a packet from the other side's kernel after which either side gives up a session, since a network
+that drops packets resets no connections. The kernel of a suspended process still answers.
+"""
 _PROBE_AFTER, _PROBE_EVERY, _PROBES = 2, 1, 3
-"""Seconds without traffic after which the other side is probed, between two probes, and how many are sent."""
+"""Seconds without traffic before the first keep-alive probe, seconds between probes, and their number."""
 
 _SETTINGS = {
     "application_name": "safelight db",
     "timezone": "UTC",
     "synchronous_commit": "on",
     "jit": "off",
-    # Statements are few and known, and each has its index: statistics that lag behind a growing queue mislead.
+    # The statements are few and known, and each has its index, while outdated statistics of a growing queue mislead.
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
-    # A server notices clients whose network was cut, so that their locks do not stay.
+    # The server notices clients whose network was cut, and releases their locks.
     "tcp_keepalives_idle": str(_PROBE_AFTER),
     "tcp_keepalives_interval": str(_PROBE_EVERY),
     "tcp_keepalives_count": str(_PROBES),
@@ -46,7 +47,7 @@ _SETTINGS = {
 
 
 class Address(msgspec.Struct, frozen=True, kw_only=True):
-    """A server, or several of which one is the primary; `statement_timeout` in seconds."""
+    """A server, or several of which one is the primary; `statement_timeout` is in seconds."""
 
     url: str
     statement_timeout: float = 30.0
@@ -61,7 +62,7 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def _hosts(self) -> list[dict[str, Any]]:
-        """The hosts that the URL names, each as arguments of the driver; one without arguments where it names none."""
+        """The hosts in the URL, each as arguments of the driver; one without arguments if the URL names none."""
         given = urlsplit(self.url)
         names = [name for name in given.netloc.rpartition("@")[2].split(",") if name]
         if len(names) < 2:
@@ -72,7 +73,8 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
     async def connect(self, **settings: str) -> asyncpg.Connection[Any]:
         """Open a session with the primary. Raises UNAVAILABLE with the reason.
 
-        The hosts are asked one by one: all have a time limit of their own, so one whose machine is gone hides no other.
+        The hosts are tried one by one with separate time limits, so that one whose machine is gone does not hide the
+        others.
         """
         reasons: list[str] = []
         for host in self._hosts:
@@ -101,7 +103,8 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
             server_settings={
                 **_SETTINGS,
                 "statement_timeout": f"{round(self.statement_timeout * 1000)}ms",
-                # A suspended instance must not hold the others up: its transaction, and so its lock, is ended.
+                # A suspended instance must not block the others, so the server ends its transaction and releases its
+                # lock.
                 "idle_in_transaction_session_timeout": "10s",
                 **settings,
             },
@@ -109,7 +112,9 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _notice_silence(connection: asyncpg.Connection[Any]) -> None:
-    """Let the kernel end a session whose server's machine is gone; else it is noticed after the longest statement."""
+    """Let the kernel end a session whose server's machine is gone, which would otherwise take as long as a statement
+    may.
+    """
     opened = connection._transport.get_extra_info("socket")  # noqa: SLF001 - the driver offers nothing for it
     if opened is None or opened.family not in (socket.AF_INET, socket.AF_INET6):
         return
@@ -120,5 +125,5 @@ def _notice_silence(connection: asyncpg.Connection[Any]) -> None:
         ("TCP_KEEPCNT", _PROBES),
         ("TCP_USER_TIMEOUT", _SILENT * 1000),
     ):
-        if (number := getattr(socket, option, None)) is not None:  # not every system has all of them
+        if (number := getattr(socket, option, None)) is not None:  # not every system has all of these options
             opened.setsockopt(socket.IPPROTO_TCP, number, value)

@@ -25,7 +25,7 @@ class Calls:
         self._more.set()
 
     async def take(self, most: int) -> list[Call]:
-        """Wait for calls and take up to `most`; none once it is closed and empty."""
+        """Wait for calls and take up to `most`; return none once it is closed and empty."""
         while not self._waiting and not self.closed:
             self._more.clear()
             await self._more.wait()

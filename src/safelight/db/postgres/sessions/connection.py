@@ -1,6 +1,6 @@
 """One session with the server, and its named statements.
 
-Many rows go in as one array for each column, and rows come out as one JSON value, which the server makes.
+Many rows are written as one array for each column, and read as one JSON value that the server makes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ _CHANGING = _TASK[: _TASK.index("key")]
 _FIXED = _TASK[_TASK.index("key") :]
 
 _ESCAPE = "\U0010ffff"
-"""PostgreSQL keeps no NUL in a text, so it is kept as this and `0`, and this itself as this and `1`."""
+"""The escape character: PostgreSQL cannot store NUL in text, so NUL becomes this and `0`, and this becomes this and
+`1`.
+"""
 _NUL_IN_JSON = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 
 
@@ -86,7 +88,7 @@ def _json(value: Any) -> Any:
 
 
 def _whole(text: str) -> str:
-    """Return JSON that the server made, with what `_text` and `_json` replaced."""
+    """Undo the escapes of `_text` and `_json` in JSON that the server made."""
     if _ESCAPE not in text:
         return text
     return text.replace(f"{_ESCAPE}0", "\\u0000").replace(f"{_ESCAPE}1", _ESCAPE)
@@ -101,10 +103,10 @@ class Connection:
         self._statements = statements()
 
     def begin(self, name: str, *, changes: bool) -> None:
-        """Prepare for a statement of this name, or one without a name; called before each."""
+        """Prepare for a statement; called before each. `name` is empty for one without a name."""
 
     def script(self, text: str) -> None:
-        """Run statements that have no name and no values."""
+        """Run statements without a name or values."""
         self.begin("", changes=True)
         wait(self.server.execute(text))
 
@@ -138,7 +140,7 @@ class Connection:
         return msgspec.json.decode("null" if text is None else _whole(text), type=kind)
 
     def read_from(self, table: str, kind: type[T], *values: object) -> T:
-        """Read tasks of a detached partition: `$1` is the number after which, `$2` how many."""
+        """Read tasks of a detached partition: `$1` is the last known number, `$2` the limit."""
         self.begin("", changes=False)
         text = wait(
             self.server.fetchval(
@@ -155,7 +157,7 @@ class Connection:
         return last
 
     def attempt(self, text: str, *, lock_timeout: float) -> bool:
-        """Run statements that need locks others may hold for long; say whether they were to be had."""
+        """Run statements whose locks others may hold for long; return whether the locks were available in time."""
         self.script(f"SAVEPOINT attempt; SET LOCAL lock_timeout = '{round(lock_timeout * 1000)}ms'")
         try:
             self.script(text)

@@ -1,4 +1,4 @@
-"""What a failure of the server means: for one call, for all of a commit, or for the session."""
+"""Classify failures of the server: they affect one call, all calls of a commit, or the session."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from safelight.errors import Code, Error
 
 
 class Concerns(Enum):
-    """Whom a failure concerns."""
+    """What a failure affects."""
 
     CALL = "call"
-    """One call, whose statement or values the server refuses. The others of the commit are run again without it."""
+    """One call, whose statement or values the server refuses. The other calls of the commit run again without it."""
     COMMIT = "commit"
-    """All calls of the commit; run again, they may succeed (a deadlock, a lock that was not to be had in time)."""
+    """All calls of the commit, which may succeed if they run again (a deadlock, a lock timeout)."""
     SESSION = "session"
-    """The session, which is lost: the server was stopped or is a standby now, or the network failed."""
+    """The session, which is lost: the server was stopped or is now a standby, or the network failed."""
     SERVER = "server"
-    """The server, which can do nothing now: its disk is full."""
+    """The server, which cannot write: its disk is full."""
 
 
 class Postponed(Exception):  # noqa: N818 - not an error of any call
-    """The server refuses statements of several calls; run them one by one to learn whose it is."""
+    """The server refuses a statement of several calls; run them one by one to find out which call is to blame."""
 
 
 _OF_ONE_CALL = {"0A", "21", "22", "23", "42", "44", "54"}
@@ -32,7 +32,7 @@ _STATEMENT_TIMEOUT, _READ_ONLY = "57014", "25006"
 
 
 def concerns(error: BaseException) -> Concerns | None:
-    """Say whom a failure concerns; None if it is not one of the server."""
+    """Return what a failure affects, or None if it is not a failure of the server."""
     if isinstance(error, asyncpg.PostgresError):
         state = error.sqlstate or ""
         if state[:2] in _OF_ONE_CALL or state == _STATEMENT_TIMEOUT:
@@ -42,14 +42,14 @@ def concerns(error: BaseException) -> Concerns | None:
         return Concerns.SERVER if state[:2] == "53" else Concerns.SESSION
     if isinstance(error, asyncpg.DataError):  # a value that the driver refuses before the server sees it
         return Concerns.CALL
-    # The driver's own errors leave its connection in a state that it does not know.
+    # After an error of the driver itself, the state of its connection is unknown.
     if isinstance(error, (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError, EOFError)):
         return Concerns.SESSION
     return Concerns.SESSION if isinstance(error, Error) and error.code is Code.UNAVAILABLE else None
 
 
 def told(error: BaseException) -> Error:
-    """Return what the caller is told."""
+    """Return the error for the caller."""
     if isinstance(error, Error):
         return error
     if isinstance(error, asyncpg.DiskFullError):

@@ -1,4 +1,4 @@
-"""Notifications of other instances: what they commit wakes the callers that wait here."""
+"""Receive notifications of other instances, whose commits wake the callers that wait here."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PAUSE = 1.0
 
 
 class Heard(Protocol):
-    """Called with how many tasks can be leased, whether there are events, and whether webhook calls are due."""
+    """A callback for a notification: how many tasks can be leased, and whether events or calls are due."""
 
     def __call__(self, available: int, *, events: bool, webhooks: bool) -> None: ...
 
@@ -31,7 +31,7 @@ class Heard(Protocol):
 async def listening(address: Address, heard: Heard) -> AsyncIterator[None]:
     """Listen until the context ends.
 
-    A lost session is opened again. Whatever was missed meanwhile counts as everything: all who wait look again.
+    A lost session is opened again. Then all waiters are woken, since notifications may have been missed.
     """
     task = asyncio.create_task(_listen(address, heard), name="database listener")
     try:
@@ -54,7 +54,7 @@ async def _listen(address: Address, heard: Heard) -> None:
             finally:
                 connection.terminate()
         except (Error, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            log.warning("No notifications of other instances: %s", error)
+            log.warning("Notifications of other instances are interrupted: %s", error)
             await asyncio.sleep(_PAUSE)
 
 

@@ -1,4 +1,4 @@
-"""A session that is opened when it is needed, and attempts at a transaction in it."""
+"""A session that is opened on demand, and attempts at a transaction in it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PAUSE = 0.2
 
 
 class Session:
-    """One session that is opened when it is needed, and what it knows of the database."""
+    """One session that is opened on demand, with its memory of the database."""
 
     def __init__(self, address: Address, opened: Callable[[Session], None] | None = None) -> None:
         self._address = address
@@ -49,7 +49,7 @@ class Session:
         return self.connection
 
     def drop(self) -> None:
-        """Give the session up; its transaction is rolled back and its locks are free."""
+        """Give up the session, which rolls back its transaction and releases its locks."""
         if self.connection is not None:
             self.connection.server.terminate()
         self.connection = self.memory = None
@@ -70,7 +70,7 @@ class Attempt:
         self._warned = False
 
     async def again(self, error: Exception, session: Session) -> bool:
-        """Give a session that is lost up, wait a little and say whether to try again."""
+        """Give up a lost session, wait a little, and return whether to try again."""
         whom = concerns(error)
         if whom not in {Concerns.CALL, Concerns.COMMIT}:
             session.drop()

@@ -1,7 +1,7 @@
-"""Calls are plain functions that wait for the server: each runs in a greenlet of the event loop's thread.
+"""Run calls, which are plain functions that wait for the server, each in a greenlet on the event loop's thread.
 
-The same functions run on a thread with SQLite. On a thread they would have to take the interpreter's lock back after
-each statement, and wait for a busy event loop each time.
+With SQLite the same functions run on a thread. Here, a thread would have to reacquire the interpreter's lock after each
+statement, and wait for a busy event loop each time.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def wait(awaitable: Awaitable[T]) -> T:
-    """Wait, within a function that `run` runs, and return the result."""
+    """Wait for an awaitable within a function that `run` runs, and return the result."""
     parent = getcurrent().parent
     assert parent is not None, "only a function that `run` runs can wait"
     result: T = parent.switch(awaitable)
