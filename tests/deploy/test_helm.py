@@ -62,6 +62,23 @@ def documents(request, tmp_path_factory):
     return request.param, named
 
 
+@pytest.mark.parametrize("release", ["photos", "a" * 53, "safelight-of-the-second-team-in-the-northern-office-b"])
+def test_names_leave_room_for_what_kubernetes_adds(release):
+    """Of a StatefulSet's name Kubernetes makes a label with a hash, `-` and ten characters; a label has 63."""
+    text = helm("template", release, CHART)
+    sets = [one for one in yaml.safe_load_all(text) if one and one["kind"] == "StatefulSet"]
+    assert len(sets) == 3
+    assert max(len(one["metadata"]["name"]) for one in sets) <= 52
+
+
+def test_two_releases_with_long_names_have_nothing_in_common():
+    one, other = (
+        {(found["kind"], found["metadata"]["name"]) for found in yaml.safe_load_all(text) if found}
+        for text in (helm("template", f"photos-of-the-people-in-the-northern-office-{end}", CHART) for end in "ab")
+    )
+    assert not one & other
+
+
 def kinds(documents, *wanted):
     return [one for (kind, _), one in documents.items() if kind in wanted]
 
@@ -196,3 +213,48 @@ def test_several_of_what_has_an_embedded_store_are_refused(values, sentence):
 
 def test_an_ingress_needs_a_name():
     assert "ingress.host" in helm("template", "photos", CHART, "--set", "ingress.enabled=true", status=1)
+
+
+def test_the_master_answers_to_the_name_of_the_ingress():
+    text = helm("template", "photos", CHART, "--set", "ingress.enabled=true,ingress.host=photos.example.org")
+    (master,) = (
+        one for one in yaml.safe_load_all(text)
+        if one and one["kind"] == "Deployment" and one["metadata"]["name"].endswith("-master")
+    )  # fmt: skip
+    argv = master["spec"]["template"]["spec"]["containers"][0]["args"]
+    kind = importlib.import_module("safelight.master.__main__").Config
+    config = settings.load(kind, argv, section="master", program="master", environ={})
+    assert "photos.example.org" in config.allowed_hosts.split(",")
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ("worker.replica=5", "replica"),
+        ("worker.autoscaling.enabled=yes please", "/worker/autoscaling/enabled"),
+        ("db.args=--max-waiting=5", "/db/args"),
+        ("storage.replicas=two", "/storage/replicas"),
+        ("storage.persistence.size=100 GB", "/storage/persistence/size"),
+        ("image.tag=20261127", "/image/tag"),
+        ("publicUrl=photos.example.org", "/publicUrl"),
+        ("ingress.host=https://photos.example.org", "/ingress/host"),
+    ],
+)
+def test_values_that_the_chart_would_not_understand_are_refused(values, named):
+    for words in (("lint",), ("template", "photos")):
+        done = subprocess.run(
+            ["helm", *words, CHART, "--set", values], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 1
+        assert named in done.stdout + done.stderr
+
+
+def test_names_of_secrets_stay_text():
+    values = "db.storeSecret.name=12345,clusterKey.existingSecret=67890"
+    text = helm("template", "photos", CHART, "--set-string", values)
+    for one in yaml.safe_load_all(text):
+        if one and one["kind"] == "StatefulSet" and one["metadata"]["name"].endswith("-db"):
+            spec = one["spec"]["template"]["spec"]
+            assert spec["volumes"][-1]["secret"]["secretName"] == "67890"
+            (store,) = (each for each in spec["containers"][0]["env"] if each["name"] == "SAFELIGHT_DB_STORE")
+            assert store["valueFrom"]["secretKeyRef"]["name"] == "12345"

@@ -1,5 +1,7 @@
+{{/* At most 38 characters: Kubernetes makes a label of a StatefulSet's name and 11 more, and a label has 63. */}}
 {{- define "safelight.name" -}}
-{{- if contains "safelight" .Release.Name }}{{ .Release.Name | trunc 40 | trimSuffix "-" }}{{ else }}{{ printf "%s-safelight" .Release.Name | trunc 40 | trimSuffix "-" }}{{ end }}
+{{- $name := contains "safelight" .Release.Name | ternary .Release.Name (printf "%s-safelight" .Release.Name) }}
+{{- if le (len $name) 38 }}{{ $name }}{{ else }}{{ printf "%s-%s" ($name | trunc 29 | trimSuffix "-") ($name | sha256sum | trunc 8) }}{{ end }}
 {{- end }}
 
 {{- define "safelight.selector" -}}
@@ -68,7 +70,7 @@ spec:
         - --cluster-key-file=/run/secrets/safelight/cluster-key
         - --log-format=json
         {{- if eq $component "master" }}
-        - --allowed-hosts={{ $name }}-master,{{ $name }}-master.{{ $root.Release.Namespace }}.svc
+        - --allowed-hosts={{ $name }}-master,{{ $name }}-master.{{ $root.Release.Namespace }}.svc{{ if $root.Values.ingress.enabled }},{{ $root.Values.ingress.host }}{{ end }}
         {{- with $root.Values.publicUrl }}
         - --public-url={{ . }}
         {{- end }}
@@ -84,7 +86,7 @@ spec:
         {{- if and (hasKey $values "storeSecret") $values.storeSecret.name }}
         - name: SAFELIGHT_{{ upper $component }}_STORE
           valueFrom:
-            secretKeyRef: {name: {{ $values.storeSecret.name }}, key: {{ $values.storeSecret.key }}}
+            secretKeyRef: {name: {{ $values.storeSecret.name | quote }}, key: {{ $values.storeSecret.key | quote }}}
         {{- end }}
         {{- with $root.Values.traces }}
         {{- if .enabled }}
@@ -128,7 +130,7 @@ spec:
     {{- end }}
     - {name: tmp, emptyDir: {}}
     - name: cluster-key
-      secret: {secretName: {{ include "safelight.keySecret" $root }}, defaultMode: 0440}
+      secret: {secretName: {{ include "safelight.keySecret" $root | quote }}, defaultMode: 0440}
   {{- with $root.Values.nodeSelector }}
   nodeSelector: {{- toYaml . | nindent 4 }}
   {{- end }}
