@@ -90,5 +90,9 @@ async def test_a_stopped_store_moves_with_its_classic_names_and_damage_is_mended
         async with new.open(blobs[3].digest, verify=True) as blob:
             assert b"".join([chunk async for chunk in blob.chunks()]) == b"blob 3"
         assert "in use" in await run("migrate", *words, status=4)
+    said = (await run("migrate", *words)).splitlines()
+    back = said[-1].partition("To go back later: safelight ")[2].split()
+    assert back == ["migrate", "--from", f"file://{tmp_path}/new", "--to", f"file://{tmp_path}/old"]
+    assert (await migrate(*back[1:]))["copied"] == 0, "the old store is as it was"
     for wrong in ("ftp://there", "file://relative"):
         assert "file:///DIRECTORY" in await run("migrate", "--to", wrong, status=2)

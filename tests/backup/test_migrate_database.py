@@ -2,12 +2,14 @@
 
 import json
 
+import asyncpg
 import pytest
 
 from backup.test_backup import LIMIT, run
 from safelight.client.access import AccessClient
 from safelight.client.db import DbClient
 from safelight.client.master import Client
+from safelight.db.postgres import PostgresStore
 from safelight.db.sqlite import SqliteStore
 from safelight.wire import State, TaskQuery
 from safelight.wire.accounts import Scope
@@ -43,6 +45,16 @@ async def everything(db):
         "references": (sorted(references.digests), sorted(references.names)),
         "batches": await db.batches(),
     }
+
+
+async def another_database(url):
+    """Make an empty database beside one; return its URL."""
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute("CREATE DATABASE another")
+    finally:
+        await connection.close()
+    return f"{url.rpartition('/')[0]}/another"
 
 
 async def use(client):
@@ -105,3 +117,8 @@ async def test_a_running_system_moves_to_postgresql(server, tmp_path):
             assert task.seq == after["summary"][2] + 1
         async with AccessClient.connect(whole.master) as access:
             assert made.key.id in {key.id for key in await access.keys()}
+        another = await another_database(url)
+        said = (await run("migrate", "--from", url, "--to", another)).splitlines()
+        assert f"To go back later: safelight migrate --from {another} --to {url}" in said[-1]
+        async with PostgresStore.open(another) as store:
+            assert await everything(store) == after

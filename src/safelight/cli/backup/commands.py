@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from cyclopts import Parameter
 
@@ -119,9 +120,9 @@ async def migrate_command(
 ) -> int:
     """Copy photos, tasks or entries of the key-value store to another backend, while the system works.
 
-    --to postgresql://… copies tasks, events, recipes, tenants, keys and the audit log from SQLite into an empty
-    database, as a consistent copy in one transaction, and compares the rows afterwards. --from postgresql://… --to
-    sqlite:///FILE goes the other way. --to etcd://… copies the lasting entries of the key-value store, and --from
+    --to postgresql://… copies tasks, events, recipes, tenants, keys and the audit log from SQLite, or --from another
+    postgresql://…, into an empty database, as a consistent copy in one transaction, and compares the rows afterwards.
+    --from postgresql://… --to sqlite:///FILE goes the other way. --to etcd://… copies the lasting entries of the key-value store, and --from
     etcd://… copies them back. Every other URL is a store for photos and results. Without --from, the command copies
     everything that tasks refer to out of the running system, whatever its backend, until nothing new arrives. It checks
     every digest and does not copy existing blobs again, so you can run it as often as you like. Then start storage with
@@ -137,15 +138,17 @@ async def migrate_command(
     verify:
         Also read the existing blobs, and replace damaged ones.
     """
-    if {to.partition("://")[0], (from_ or "").partition("://")[0]} & {"etcd", "etcds"}:
+    if {_scheme(to), _scheme(from_ or "")} & {"etcd", "etcds"}:
         return await _copy_entries(to, from_, where)
-    if to.partition("://")[0] in (*_SERVERS, "sqlite"):
+    if _scheme(to) in (*_SERVERS, "sqlite"):
         rows = await _move_database(to, from_, where)
         if where.json:
             print_json(rows)
         else:
             events = counted(rows["event"], "event")
             say(f"The database has {counted(rows['task'] + rows['ended'], 'task')} and {events}; they were compared.")
+            new = "sqlite:///NEW-FILE" if from_ is None else _shown(from_)
+            _tell_way_back(_shown(to), new, "into a new file" if new.startswith("sqlite") else "once that is empty")
         return 0
     return await _copy_blobs(to, from_, where, verify=verify)
 
@@ -167,6 +170,7 @@ async def _copy_entries(to: str, source: str | None, where: Where) -> int:
     else:
         new = counted(done["copied"], "value")
         say(f"{to} has all {counted(done['entries'], 'value')} that stay; {new} were new.")
+        _tell_way_back(to, source or "sqlite:///FILE")
     return 0
 
 
@@ -180,12 +184,17 @@ async def _move_database(to: str, source: str | None, where: Where) -> dict[str,
     from safelight.cli.backup.taking import fetch_database  # noqa: PLC0415 - as above
 
     if to.startswith("sqlite:"):
-        if source is None or source.partition("://")[0] not in _SERVERS or not to.startswith("sqlite:///"):
-            detail = "To SQLite, write --from postgresql://USER@HOST/DATABASE --to sqlite:///FILE."
+        if source is None or _scheme(source) not in _SERVERS or not to.startswith("sqlite:///"):
+            detail = "To SQLite, write --from postgresql://USER@HOST/DATABASE --to sqlite:///FILE. To copy a SQLite "
+            detail += "database, run safelight backup."
             raise Error(Code.INVALID_REQUEST, detail)
         return await unload(source, Path(to.removeprefix("sqlite://")))
     with tempfile.TemporaryDirectory(prefix="safelight-") as scratch:
-        if source is None:
+        if source is not None and _scheme(source) in _SERVERS:
+            between = Path(scratch) / "between.sqlite"
+            await unload(source, between)
+            database = await asyncio.to_thread(lambda: Database(between, readonly=False))
+        elif source is None:
             archive = Archive(Path(scratch))
             async with _services(where) as (db, _, _):
                 digest, _ = await fetch_database(archive, db)
@@ -226,10 +235,27 @@ async def _copy_blobs(to: str, source: str | None, where: Where, *, verify: bool
     else:
         size = f"{done.size / 1e6:.1f} MB"
         say(f"{to} has all {counted(done.blobs, 'blob')} ({size}); {counted(done.copied, 'blob')} were new.")
+        _tell_way_back(to if source is not None else None, source or "OLD-STORE")
     if done.missing:
         first = min(done.missing)
         complain(f"{counted(len(done.missing), 'blob')} could not be found, the first is {first}.")
     return FAILED if done.missing else 0
+
+
+def _scheme(url: str) -> str:
+    return url.partition("://")[0]
+
+
+def _shown(url: str) -> str:
+    """Return a URL without the password that it may have."""
+    parts = urlsplit(url)
+    return url if parts.password is None else url.replace(f":{parts.password}@", "@", 1)
+
+
+def _tell_way_back(new: str | None, old: str, when: str = "") -> None:
+    """Print the command that copies the new store back into the old one."""
+    words = f"safelight migrate --from {new} --to {old}" if new is not None else f"safelight migrate --to {old}"
+    say(f"The old store is unchanged. To go back later: {words}{f' ({when})' if when else ''}")
 
 
 class _Progress:
