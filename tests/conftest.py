@@ -10,6 +10,8 @@ import hypothesis
 import pytest
 
 if TYPE_CHECKING:
+    from support.servers.azurite import Azurite
+    from support.servers.google import Google
     from support.servers.seaweedfs import Seaweed
 
 # A shell lets what it starts in the background ignore Ctrl-C, and every program that a test starts would inherit that.
@@ -65,6 +67,40 @@ def bucket_url(seaweed: "Seaweed", monkeypatch: pytest.MonkeyPatch) -> str:
     for name, value in seaweed.environment().items():
         monkeypatch.setenv(name, value)
     return seaweed.url()
+
+
+@pytest.fixture(scope="session")
+def azurite(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Azurite]":
+    """Microsoft's emulator of Azure, started once."""
+    from support.servers.azurite import azurite
+
+    with azurite(tmp_path_factory.mktemp("azurite")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def google() -> "Iterator[Google]":
+    """A server of Google's API, started once."""
+    from support.servers.google import google
+
+    with google() as server:
+        yield server
+
+
+@pytest.fixture
+def azure_url(azurite: "Azurite", monkeypatch: pytest.MonkeyPatch) -> str:
+    """The same as `bucket_url`, on Azure."""
+    for name, value in azurite.environment().items():
+        monkeypatch.setenv(name, value)
+    return azurite.url()
+
+
+@pytest.fixture
+def google_url(google: "Google", monkeypatch: pytest.MonkeyPatch) -> str:
+    """The same as `bucket_url`, on Google Cloud Storage."""
+    for name, value in google.environment().items():
+        monkeypatch.setenv(name, value)
+    return google.url()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

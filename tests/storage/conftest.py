@@ -11,18 +11,18 @@ from safelight.storage.__main__ import Config, build
 from safelight.storage.bucket import BucketStore
 from safelight.storage.directory import DirectoryStore
 from safelight.storage.store import BlobStore
+from support.servers import BUCKETS
 
 
-@pytest.fixture(params=["directory", "bucket"])
+@pytest.fixture(params=["directory", *BUCKETS])
 async def store(request, tmp_path) -> AsyncIterator[BlobStore]:
-    """Every backend: all keep the contract."""
-    match request.param:
-        case "directory":
-            async with DirectoryStore.at(tmp_path / "store") as opened:
-                yield opened
-        case "bucket":
-            async with BucketStore.at(request.getfixturevalue("bucket_url")) as opened:
-                yield opened
+    """Every backend, and every provider of buckets: all keep the contract."""
+    if request.param == "directory":
+        async with DirectoryStore.at(tmp_path / "store") as opened:
+            yield opened
+    else:
+        async with BucketStore.at(request.getfixturevalue(BUCKETS[request.param])) as opened:
+            yield opened
 
 
 @pytest.fixture(params=["directory", "bucket"])

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import obstore
 import pytest
+from obstore.store import ObjectStore, from_url
 
 from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
@@ -25,16 +26,19 @@ from safelight.wire import NewPartial
 from storage.content import chunks, digest_of, made, read
 from support.pieces import stream
 from support.processes import service
+from support.servers import BUCKETS
+from support.servers.google import SLOW
 from support.until import until
 
 MIB = 1 << 20
 
 
-@pytest.fixture
-async def stores(bucket_url):
+@pytest.fixture(params=BUCKETS)
+async def stores(request):
     """Two instances of one store."""
+    url = request.getfixturevalue(BUCKETS[request.param])
     async with AsyncExitStack() as stack:
-        yield [await stack.enter_async_context(BucketStore.at(bucket_url)) for _ in range(2)]
+        yield [await stack.enter_async_context(BucketStore.at(url)) for _ in range(2)]
 
 
 @pytest.fixture
@@ -45,17 +49,22 @@ async def partials(stores):
         yield [await stack.enter_async_context(one) for one in opened]
 
 
+def apart(bucket: Bucket) -> ObjectStore:
+    """Return the bucket as the library knows it, to look into it without our code."""
+    return from_url(bucket.url, client_options={"allow_http": True})
+
+
 async def keys(bucket: Bucket, prefix: str) -> list[str]:
     return [key async for key, _ in bucket.listing(prefix)]
 
 
-async def unfinished(bucket_url: str) -> int:
-    """How many multipart uploads are unfinished; counting them ends them."""
-    return await abort_unfinished(bucket_url, time.time() + 60)
+async def unfinished(bucket: Bucket) -> int:
+    """How many multipart uploads are unfinished; counting them ends them. Only S3 is asked."""
+    return await abort_unfinished(bucket.url, time.time() + 60)
 
 
 @pytest.mark.slow
-async def test_a_large_blob_goes_through_parts_and_leaves_nothing_else(stores, seaweed, bucket_url):
+async def test_a_large_blob_goes_through_parts_and_leaves_nothing_else(stores):
     one, other = stores
     data = made(21 * MIB + 7)
     stored = await one.put(chunks(data, 300_000))
@@ -64,15 +73,14 @@ async def test_a_large_blob_goes_through_parts_and_leaves_nothing_else(stores, s
     assert await read(other, stored.digest, verify=True) == data
     assert await read(other, stored.digest, 9 * MIB, 9 * MIB + 5) == data[9 * MIB : 9 * MIB + 5]
     assert await keys(one.bucket, "incoming") == []
-    place = bucket_url.rpartition("/")[2]
-    raw = await obstore.get_async(seaweed.store(), f"{place}/blobs/{stored.digest[:2]}/{stored.digest}")
+    raw = await obstore.get_async(apart(one.bucket), f"blobs/{stored.digest[:2]}/{stored.digest}")
     assert hashlib.sha256(await raw.bytes_async()).hexdigest() == stored.digest
     assert raw.attributes["Content-Disposition"] == "attachment"
     assert raw.attributes["Content-Type"] == "application/octet-stream"
 
 
 @pytest.mark.parametrize("cancelled", [True, False])
-async def test_a_large_upload_that_breaks_off_leaves_no_parts(stores, bucket_url, cancelled):
+async def test_a_large_upload_that_breaks_off_leaves_no_parts(stores, cancelled):
     waiting = asyncio.Event()
 
     async def broken():
@@ -89,13 +97,14 @@ async def test_a_large_upload_that_breaks_off_leaves_no_parts(stores, bucket_url
     task.cancel() if cancelled else None
     with pytest.raises(asyncio.CancelledError if cancelled else ConnectionResetError):
         await task
-    assert await unfinished(bucket_url) == 0
+    assert await unfinished(stores[0].bucket) == 0
     assert (await stores[1].info()).blobs == 0
     assert await keys(stores[0].bucket, "incoming") == []
 
 
-async def test_what_a_crash_left_is_removed_later(stores, bucket_url):
+async def test_what_a_crash_left_is_removed_later(stores):
     bucket = stores[0].bucket
+    counted = bucket.url.startswith("s3:")  # the others remove what is unfinished by themselves or by a rule
     begun = asyncio.Event()
 
     async def endless():
@@ -116,9 +125,9 @@ async def test_what_a_crash_left_is_removed_later(stores, bucket_url):
     for _ in range(4):  # both must be a day old at two looks that are a day apart
         removed.append(await store.tidy())
         now[0] += 86400
-    assert removed == [0, 0, 2, 0]
+    assert removed == [0, 0, 2 if counted else 1, 0]
     assert await keys(bucket, "incoming") == []
-    assert await unfinished(bucket_url) == 0
+    assert await unfinished(bucket) == 0
 
 
 async def test_two_instances_store_and_remove_the_same_blobs(stores):
@@ -231,6 +240,19 @@ async def test_one_instance_collects_at_a_time(stores):
         assert caught.value.extra["busy"]
     async with turn(stores[1].bucket):
         pass
+
+
+@pytest.mark.slow
+async def test_an_object_that_may_be_written_once_a_second_is_written_again_later(google_url):
+    bucket = Bucket(google_url)
+    tag = await bucket.create(SLOW, b"0")
+    for number in (b"1", b"2"):
+        tag = await bucket.replace(SLOW, number, tag)
+        assert tag is not None
+    await bucket.write(SLOW, b"3")
+    assert await bucket.replace(SLOW, b"4", tag) is None
+    content = await bucket.read(SLOW)
+    assert await content.read() == b"3"
 
 
 @pytest.mark.slow

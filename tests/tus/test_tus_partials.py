@@ -17,17 +17,18 @@ from safelight.storage.partial.directory import PartialDirectory
 from safelight.storage.partial.store import PartialLimits
 from safelight.wire import NewPartial
 from support.pieces import broken, stream
+from support.servers import BUCKETS
 from support.tasks import refused
 from support.until import until
 
 DATA = bytes(range(256)) * 12_000  # three pieces for the disk
 
 
-@pytest.fixture(params=["embedded", "http", "bucket", "bucket over http"])
+@pytest.fixture(params=["embedded", "http", "bucket over http", *BUCKETS])
 async def store(request, tmp_path):
-    if request.param == "bucket":
+    if request.param in BUCKETS:
         async with (
-            BucketStore.at(request.getfixturevalue("bucket_url")) as blobs,
+            BucketStore.at(request.getfixturevalue(BUCKETS[request.param])) as blobs,
             PartialBucket.at(blobs.bucket, blobs, PartialLimits()) as partials,
         ):
             yield partials

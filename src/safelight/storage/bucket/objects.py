@@ -6,8 +6,10 @@ the object was stored again.
 
 from __future__ import annotations
 
+import asyncio
 import html
 import os
+import random
 import re
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
@@ -24,6 +26,7 @@ from obstore.store import ObjectStore, from_url
 from safelight.errors import Code, Error
 
 if TYPE_CHECKING:
+    from obstore import ObjectMeta, PutMode, PutResult, UpdateVersion
     from obstore.store import ClientConfig, RetryConfig
 
 SCHEMES = ("s3", "gs", "az")
@@ -34,6 +37,9 @@ PART = 8 << 20
 STORED = "stored"
 """The attribute with the time at which an object was stored (ns), because buckets round their own times to seconds."""
 
+_ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AZURE_STORAGE_ENDPOINT", "GOOGLE_BASE_URL")
+_TOO_OFTEN = 15.0
+"""Seconds for which an object is tried again that Google does not let be written more than about once a second."""
 _STREAM_CHUNK = 1 << 18
 _REQUEST = timedelta(seconds=60)
 _TRANSFER = timedelta(days=1)
@@ -53,7 +59,10 @@ _SAID = re.compile(r"<(?:Code|Message)>([^<]{1,300})</")
 
 
 class Found(msgspec.Struct, frozen=True):
-    """An object as a bucket describes it. `stored` is when it was last written (Unix seconds)."""
+    """An object as a bucket describes it. `stored` is when it was last written (Unix seconds).
+
+    `tag` tells it from what was there before, and is what `Bucket.replace` compares.
+    """
 
     size: int
     stored: float
@@ -67,7 +76,7 @@ class Content:
         self._result = result
         self._where = where
         self.size = result.meta["size"]
-        self.tag = result.meta["e_tag"] or ""
+        self.tag = _tag(where, result.meta)
         self.stored = _moment(result.meta["last_modified"], result.attributes.get(STORED, ""))
 
     async def chunks(self) -> AsyncIterator[bytes]:
@@ -103,29 +112,38 @@ class Bucket:
         """Write an object that does not exist, and return its tag; None if it exists."""
         with translated(self.url):
             try:
-                put = await obstore.put_async(self._requests, key, data, mode="create", attributes=_attributes(public))
+                put = await self._put(key, data, "create", _attributes(public))
             except exceptions.AlreadyExistsError:
                 return None
-        return put["e_tag"] or ""
+        return _tag(self.url, put)
 
     async def write(self, key: str, data: bytes | bytearray, *, public: bool = False) -> str:
         """Write an object, replacing an existing one; return its tag."""
         with translated(self.url):
-            put = await obstore.put_async(
-                self._requests, key, data, attributes=_attributes(public), use_multipart=False
-            )
-        return put["e_tag"] or ""
+            put = await self._put(key, data, "overwrite", _attributes(public))
+        return _tag(self.url, put)
 
     async def replace(self, key: str, data: bytes, tag: str) -> str | None:
         """Replace an object if it still has a tag, and return its new tag; None if it has another tag or is gone."""
         with translated(self.url):
             try:
-                put = await obstore.put_async(
-                    self._requests, key, data, mode={"e_tag": tag}, attributes=_attributes(public=False)
-                )
+                put = await self._put(key, data, _still(self.url, tag), _attributes(public=False))
             except (exceptions.PreconditionError, FileNotFoundError):
                 return None
-        return put["e_tag"] or ""
+        return _tag(self.url, put)
+
+    async def _put(self, key: str, data: bytes | bytearray, mode: PutMode, attributes: dict[str, str]) -> PutResult:
+        """Write an object by one request, and again later where that is refused because it was written just now."""
+        deadline = time.monotonic() + _TOO_OFTEN
+        while True:
+            try:
+                return await obstore.put_async(
+                    self._requests, key, data, mode=mode, attributes=attributes, use_multipart=False
+                )
+            except exceptions.BaseError as error:
+                if "429 Too Many Requests" not in str(error) or time.monotonic() > deadline:
+                    raise
+            await asyncio.sleep(random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
 
     async def upload(self, key: str, chunks: AsyncIterable[bytes | bytearray]) -> None:
         """Write a large object in parts. If `chunks` raises, remove the parts and raise the error."""
@@ -147,7 +165,7 @@ class Bucket:
             except FileNotFoundError:
                 return None
         exact = result.attributes.get(STORED, "")
-        return Found(result.meta["size"], _moment(result.meta["last_modified"], exact), result.meta["e_tag"] or "")
+        return Found(result.meta["size"], _moment(result.meta["last_modified"], exact), _tag(self.url, result.meta))
 
     async def read(self, key: str, start: int = 0, end: int | None = None) -> Content | None:
         """Open an object, or the bytes from `start` up to `end` of it; None if it does not exist."""
@@ -172,7 +190,7 @@ class Bucket:
             stream = obstore.list(self._requests, prefix, chunk_size=1000)
             async for page in stream:
                 for meta in page:
-                    yield meta["path"], Found(meta["size"], meta["last_modified"].timestamp(), meta["e_tag"] or "")
+                    yield meta["path"], Found(meta["size"], meta["last_modified"].timestamp(), _tag(self.url, meta))
 
     async def directories(self, prefix: str) -> list[str]:
         """Return the prefixes one level below a prefix."""
@@ -240,7 +258,7 @@ def translated(where: str) -> Iterator[None]:
 
 
 def _open(url: str, timeout: timedelta, retry: RetryConfig) -> ObjectStore:
-    endpoints = (os.environ.get(name, "") for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AZURE_STORAGE_ENDPOINT"))
+    endpoints = (os.environ.get(name, "") for name in _ENDPOINTS)
     options: ClientConfig = {
         "timeout": timeout,
         "connect_timeout": timedelta(seconds=5),
@@ -251,6 +269,20 @@ def _open(url: str, timeout: timedelta, retry: RetryConfig) -> ObjectStore:
     if urlsplit(url).scheme not in SCHEMES or not urlsplit(url).netloc:
         raise ValueError("write s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX")
     return from_url(url, client_options=options, retry_config=retry)
+
+
+def _tag(url: str, described: ObjectMeta | PutResult) -> str:
+    """Return what tells this object from what was there before: Google compares generations, the others ETags."""
+    return described["version" if _is_google(url) else "e_tag"] or ""
+
+
+def _still(url: str, tag: str) -> UpdateVersion:
+    """Return the condition that an object has a tag."""
+    return {"version": tag} if _is_google(url) else {"e_tag": tag}
+
+
+def _is_google(url: str) -> bool:
+    return urlsplit(url).scheme == "gs"
 
 
 def _attributes(public: bool) -> dict[str, str]:  # noqa: FBT001
