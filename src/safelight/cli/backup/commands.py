@@ -122,11 +122,11 @@ async def migrate_command(
 
     --to postgresql://… copies tasks, events, recipes, tenants, keys and the audit log from SQLite, or --from another
     postgresql://…, into an empty database, as a consistent copy in one transaction, and compares the rows afterwards.
-    --from postgresql://… --to sqlite:///FILE goes the other way. --to etcd://… copies the lasting entries of the key-value store, and --from
-    etcd://… copies them back. Every other URL is a store for photos and results. Without --from, the command copies
-    everything that tasks refer to out of the running system, whatever its backend, until nothing new arrives. It checks
-    every digest and does not copy existing blobs again, so you can run it as often as you like. Then start storage with
-    the new --store. docs/guide/growing.md says how to change over, and back.
+    --from postgresql://… --to sqlite:///FILE goes the other way. --to etcd://… copies the lasting entries of the
+    key-value store, and --from etcd://… copies them back. Every other URL is a store for photos and results. Without
+    --from, the command copies everything that tasks refer to out of the running system, whatever its backend, until
+    nothing new arrives. It checks every digest and does not copy existing blobs again, so you can run it as often as
+    you like. Then start storage with the new --store. docs/guide/growing.md says how to change over, and back.
 
     Parameters
     ----------
