@@ -175,8 +175,18 @@ class Soak:
         """Say how soon tasks were taken up whose workers ended. It is not judged: whatever else runs here delays it."""
         found = taken_up(self.history, self._target.killed, self._target.stopped)
         print(f"\ntaken up after a kill (lease {self._target.lease:g} s): {_spread(found.killed, ' s')}")
-        print(f"taken up after a worker stopped: {_spread([1000 * one for one in found.stopped], ' ms')}")
-        print(f"given back for a cut or a freeze: {_spread([1000 * one for one in found.returned], ' ms')}")
+        beside = self._target.beside
+        rows = {
+            "taken up after a worker stopped": found.stopped,
+            "    of that, until db had the task back": found.handed,
+            "    of that, until the worker logged that it stops": beside.signal,
+            "    and from there until it logged that it hands back": beside.handing,
+            "beside: an answer of a machine's first process": beside.init,
+            "beside: a request from here to the master, which asks db": beside.request,
+            "given back for a cut or a freeze": found.returned,
+        }
+        for name, seconds in rows.items():
+            print(f"{name}: {_spread([1000 * one for one in seconds], ' ms')}")
 
     def _grown(self, before: dict[str, Sample], after: dict[str, Sample]) -> list[str]:
         wrong = []
@@ -200,7 +210,7 @@ def _spread(values: list[float], unit: str) -> str:
         return "none"
     values = sorted(values)
     middle, last = values[len(values) // 2], values[-1]
-    return f"{len(values)} tasks, {middle:.1f}{unit} (median), {last:.1f}{unit} at most"
+    return f"{len(values)}: {middle:.1f}{unit} (median), {last:.1f}{unit} at most"
 
 
 def _processor() -> float:

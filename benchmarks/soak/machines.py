@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Self
 
 import yaml
-from benchmarks.soak.target import Sample, busy, heard, sample
+from benchmarks.soak.target import Beside, Sample, ask, busy, heard, sample
 
 from drumhead.fleet.store import FleetStore
 from drumhead.home import find_home
 from drumhead.machine.instances import Instances
-from drumhead.machine.qemu.channel import monitor
+from drumhead.machine.qemu.channel import control, monitor
 from drumhead.machine.stop import stop_machine
 from safelight.access.cluster_key import ClusterKey
 from safelight.client.master import Client
@@ -29,6 +29,8 @@ from support.until import until
 
 ROOT = Path(__file__).parents[2]
 NAME = "soaked"
+_LOOK = 0.002
+"""Seconds between two looks at the log of a worker that stops."""
 LEASE = 10.0
 """Longer than in processes: a machine that is emulated on a busy host stands still for seconds."""
 LONGEST = 2.5 * LEASE
@@ -54,6 +56,7 @@ class Machines:
         self._instances = Instances(store.home)
         self.client, self.url, self.headers = client, url, headers
         self.descriptors: dict[str, int] = {}
+        self.beside = Beside()
         self.killed: dict[str, float] = {}
         self.stopped: dict[str, float] = {}
         self._kills = 0
@@ -102,11 +105,31 @@ class Machines:
         """Stop a worker as its machine is stopped, by SIGTERM in the guest."""
         victim, other = chance.sample(WORKERS, 2)
         await heard(self.client, f"{NAME}-{other}")
-        if (worker := await busy(self.client, f"{NAME}-{victim}", 2)) is not None:
-            self.stopped[worker] = time.monotonic()
-        before = self._restarts(victim)
+        await ask(self.client, self.beside)
+        directory = self._instances.directory(f"{NAME}-{victim}")
+        begun = time.monotonic()
+        await control(directory, {"do": "ping"})
+        self.beside.init.append(time.monotonic() - begun)
+        worker, before = await busy(self.client, f"{NAME}-{victim}", 2), self._restarts(victim)
+        begun = time.monotonic()
+        if worker is not None:
+            self.stopped[worker] = begun
+        watching = asyncio.create_task(self._watch_hand_back(directory / "log", begun))
         await stop_machine(self._instances, f"{NAME}-{victim}", final=False)
+        watching.cancel()
         await self._restarted(victim, before)
+
+    async def _watch_hand_back(self, log: Path, begun: float) -> None:
+        """Note when a worker that is stopped since `begun` says so, and when it says that it hands a task back."""
+        said = b""
+        with log.open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            for mark, found in ((b" is stopping", self.beside.signal), (b"Returned task", self.beside.handing)):
+                while mark not in said:
+                    await asyncio.sleep(_LOOK)
+                    said += file.read()
+                found.append(time.monotonic() - begun)
+                begun += found[-1]
 
     async def _freeze(self, chance: random.Random) -> None:
         everything = [*SERVICES, *WORKERS]

@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Self
 
-from benchmarks.soak.target import Sample, busy, heard, sample
+from benchmarks.soak.target import Beside, Sample, ask, busy, heard, sample
 
 from safelight.client.master import Client
 from support.servers.places import Namespaces, namespaces
@@ -49,6 +49,7 @@ class Processes:
         self.headers: dict[str, str] = {}
         self.memory = {"db": 24.0 + 64}  # it fills a cache of 64 MiB
         self.descriptors = {"storage": 24 + 256}  # it keeps its 256 directories of blobs open once it has used them
+        self.beside = Beside()
         self.killed: dict[str, float] = {}
         self.stopped: dict[str, float] = {}
 
@@ -83,6 +84,7 @@ class Processes:
     async def _stop(self, chance: random.Random) -> None:
         victim, other = chance.sample(WORKERS, 2)
         await heard(self.client, other)
+        await ask(self.client, self.beside)
         if (worker := await busy(self.client, victim, 2)) is not None:
             self.stopped[worker] = time.monotonic()
         await self._whole.running.pop(victim).stop()

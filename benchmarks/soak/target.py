@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -33,6 +34,28 @@ def sample(pid: int) -> Sample:
     return Sample(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, sum(1 for _ in os.scandir(f"/proc/{pid}/fd")))
 
 
+@dataclass
+class Beside:
+    """Seconds that other things took in the same run, with which the end of workers is to be compared."""
+
+    request: list[float] = field(default_factory=list)
+    """A request to the master that asks db, from this machine."""
+    init: list[float] = field(default_factory=list)
+    """An answer of a machine's first process, by which it is told to stop."""
+    signal: list[float] = field(default_factory=list)
+    """From the request to stop until the worker has logged that it stops."""
+    handing: list[float] = field(default_factory=list)
+    """From there until it has logged that it hands a task back; what follows is a request to the master."""
+
+
+async def ask(client: Client, beside: Beside) -> None:
+    """Measure some requests that ask db."""
+    for _ in range(5):
+        begun = time.monotonic()
+        await client.summary()
+        beside.request.append(time.monotonic() - begun)
+
+
 class Target(Protocol):
     """A system that runs and can be disturbed."""
 
@@ -46,6 +69,7 @@ class Target(Protocol):
     webhook_host: str
     """The address that leads to `listen` from where the master runs."""
     lease: float
+    beside: Beside
     kinds: Sequence[str]
     """What may happen to it: methods of the same names."""
     lasting: Sequence[str]

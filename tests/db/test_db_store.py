@@ -13,6 +13,7 @@ from safelight.wire import (
     KnownStore,
     NamedRecipe,
     State,
+    StoreClaim,
     TaskQuery,
     WebhookAnswer,
     WorkerInfo,
@@ -370,12 +371,21 @@ async def test_retention_removes_what_is_old(opened):
 
 
 async def test_the_first_store_of_blobs_that_claims_is_known_until_a_person_accepts_another(backend):
-    one, other = KnownStore(id="1" * 32), KnownStore(id="2" * 32)
+    one, other = "1" * 32, "2" * 32
     async with backend.open() as store:
-        assert await store.claim_store(KnownStore()) == KnownStore()
-        assert await store.claim_store(one) == one
-        assert await store.claim_store(other) == one
+        db = (await store.referenced(0)).db
+        assert await store.claim_store(StoreClaim()) == StoreClaim(db=db)
+        assert await store.claim_store(StoreClaim(id=one)) == StoreClaim(id=one, db=db)
+        assert await store.claim_store(StoreClaim(id=other, db=db)) == StoreClaim(id=one, db=db)
     async with backend.open() as store:
-        assert await store.claim_store(KnownStore()) == one
-        assert await store.accept_store(other) == other
-        assert await store.claim_store(one) == other
+        assert (await store.claim_store(StoreClaim())).id == one
+        assert (await store.accept_store(KnownStore(id=other))).id == other
+        assert (await store.claim_store(StoreClaim(id=one))).id == other
+
+
+async def test_a_store_that_another_database_knows_is_known_only_once_a_person_accepts_it(backend):
+    claim = StoreClaim(id="1" * 32, db="2" * 32)
+    async with backend.open() as store:
+        assert (await store.claim_store(claim)).id == ""
+        await store.accept_store(KnownStore(id=claim.id))
+        assert (await store.claim_store(claim)).id == claim.id

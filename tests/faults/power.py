@@ -16,11 +16,21 @@ def _run(*command: object) -> None:
     subprocess.run([str(word) for word in command], check=True, capture_output=True)
 
 
+def mount(image: Path, at: Path) -> None:
+    """Mount an image."""
+    _run("mount", "-o", "loop", image, at)
+
+
+def unmount_in_use(at: Path) -> None:
+    """Unmount a file system on which files are open: it stays for them, and its path leads to what lies below it."""
+    _run("umount", "-l", at)
+
+
 @contextmanager
 def mounted(image: Path, at: Path) -> Iterator[Path]:
     """Mount an image; ext4 replays its journal, as it does after a power cut. Needs root."""
     at.mkdir()
-    _run("mount", "-o", "loop", image, at)
+    mount(image, at)
     try:
         yield at
     finally:

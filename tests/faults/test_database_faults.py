@@ -1,17 +1,21 @@
-"""What may happen to the database's files: a full disk while they are migrated, a deleted write-ahead log."""
+"""What may happen to the files of databases: a full disk, a disk that is unmounted, files that are deleted."""
 
 from __future__ import annotations
 
 import errno
 import resource
+import shutil
 import signal
 import sqlite3
+from collections.abc import Awaitable
 from contextlib import closing
 
 import pytest
 
+from faults.power import Disk, mount, mounted, unmount_in_use
 from faults.shim import Faults
 from safelight.client.db import DbClient
+from safelight.client.keyvaluestore import KeyValueStoreClient
 from safelight.db.sqlite import SqliteStore
 from safelight.errors import Code, Error
 from safelight.sql import scripts, sqlite
@@ -98,3 +102,83 @@ async def test_a_write_ahead_log_that_is_deleted_costs_at_most_what_it_held(tmp_
         page = await db.events(seen.last, known=seen.db)
         assert page.restored is killed
         assert len(await db.create([new_task()])) == 1
+
+
+async def test_a_write_ahead_log_that_is_deleted_costs_nothing_once_there_is_a_commit(tmp_path):
+    """db opens its file again, which writes into it what only the deleted log had."""
+    data = tmp_path / "db"
+    async with service("db", "--data", str(data)) as program, DbClient.connect(await program.address()) as db:
+        await db.create([new_task() for _ in range(5)])
+        (data / "tasks.sqlite-wal").unlink()
+        await db.create([new_task() for _ in range(5)])
+        program.send(signal.SIGKILL)
+        await program.ended()
+    async with service("db", "--data", str(data)) as program, DbClient.connect(await program.address()) as db:
+        assert len((await db.find(TaskQuery())).tasks) == 10
+
+
+async def refused(call: Awaitable[object]) -> None:
+    with pytest.raises(Error) as caught:
+        await call
+    assert caught.value.code is Code.UNAVAILABLE
+    assert "is not the file that was opened" in caught.value.detail
+
+
+async def test_a_database_whose_disk_is_unmounted_acknowledges_nothing_until_it_is_back(tmp_path):
+    Disk(tmp_path)
+    image, data = tmp_path / "disk.img", tmp_path / "db"
+    with mounted(image, data):
+        async with service("db", "--data", str(data)) as program, DbClient.connect(await program.address()) as db:
+            await db.create([new_task()])
+            unmount_in_use(data)
+            await refused(db.create([new_task()]))
+            assert len((await db.find(TaskQuery())).tasks) == 1
+            assert not list(data.iterdir())
+            mount(image, data)
+            await db.create([new_task()])
+            program.send(signal.SIGKILL)
+            await program.ended()
+        async with service("db", "--data", str(data)) as program, DbClient.connect(await program.address()) as db:
+            assert len((await db.find(TaskQuery())).tasks) == 2
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_a_database_that_is_moved_away_or_replaced_acknowledges_nothing(tmp_path, replaced):
+    """What it has can be saved, and it goes on where the file is moved back."""
+    path, away, saved = tmp_path / "tasks.sqlite", tmp_path / "away", tmp_path / "saved.sqlite"
+    async with SqliteStore.open(path) as store:
+        await store.create([new_task()])
+        path.rename(away)
+        if replaced:
+            shutil.copy(away, path)
+        await refused(store.create([new_task()]))
+        assert len((await store.find(TaskQuery())).tasks) == 1
+        await store.snapshot(saved)
+        away.replace(path)
+        await store.create([new_task()])
+        assert len((await store.find(TaskQuery())).tasks) == 2
+    async with SqliteStore.open(saved) as store:
+        assert len((await store.find(TaskQuery())).tasks) == 1
+
+
+async def test_a_key_value_store_whose_file_is_gone_stores_nothing_until_it_is_back(tmp_path):
+    data = tmp_path / "data"
+    async with (
+        service("keyvaluestore", "--data", str(data)) as program,
+        KeyValueStoreClient.connect(await program.address()) as store,
+    ):
+        await store.set("key", "value")
+        data.rename(tmp_path / "away")
+        data.mkdir()
+        await refused(store.set("key", "other"))
+        assert await store.get("key") == "value"
+        data.rmdir()
+        (tmp_path / "away").rename(data)
+        await store.set("key", "other")
+        program.send(signal.SIGKILL)
+        await program.ended()
+    async with (
+        service("keyvaluestore", "--data", str(data)) as program,
+        KeyValueStoreClient.connect(await program.address()) as store,
+    ):
+        assert await store.get("key") == "other"

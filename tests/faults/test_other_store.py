@@ -1,14 +1,17 @@
-"""Storage on a directory that is not the one whose blobs db refers to: its disk is not mounted, or is another one."""
+"""Storage on a directory that is not the one whose blobs db refers to: a disk is not mounted, or is another one."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from contextlib import suppress
+from pathlib import Path
 
 import aiohttp
 import pytest
 
+from faults.power import Disk, mount, mounted, unmount_in_use
 from faults.uploading import upload
 from safelight.client.base import session
 from safelight.client.master import Client
@@ -41,7 +44,11 @@ async def replace_store(whole: System, name: str) -> None:
     await whole.start(name)
 
 
-async def refusal(whole: System) -> str:
+NOT_THE_STORE = "not the store of photos that db knows"
+NOT_THE_DATABASE = "The database is not the one that knows this store of photos"
+
+
+async def refusal(whole: System, said: str = NOT_THE_STORE) -> str:
     """Wait until storage says what is wrong, and return the sentence."""
     found = [""]
 
@@ -49,7 +56,7 @@ async def refusal(whole: System) -> str:
         with suppress(aiohttp.ClientError):  # the master may not listen yet
             async with http.get(f"http://{whole.master}/storage") as answer:
                 found.append(json.loads(await answer.read()).get("detail", ""))
-        return "not the store of photos that db knows" in found[-1]
+        return said in found[-1]
 
     async with session() as http:
         await until(refused, timeout=30)
@@ -70,7 +77,7 @@ async def test_a_disk_that_is_not_mounted_costs_no_photo(tmp_path, together):
             listed = json.loads(await (await http.get(f"http://{whole.master}/services")).read())
             (storage,) = [each for each in listed if each["name"] == "storage"]
             assert not storage["ready"]
-            assert "not the store of photos that db knows" in storage["detail"]
+            assert NOT_THE_STORE in storage["detail"]
             async with http.get(f"http://{whole.master}/task/{finished}/result") as answer:
                 assert answer.status == 503
             assert (await upload(http, whole.master, 3)).is_refusal
@@ -115,6 +122,95 @@ async def test_a_store_that_is_gone_for_good_is_replaced_by_a_person(tmp_path):
         await whole.start("storage")
         async with StorageClient.connect(f"http://{whole.address('storage')}") as storage:
             assert (await storage.info()).blobs
+
+
+async def test_a_disk_that_is_unmounted_while_storage_runs_costs_no_photo(tmp_path):
+    """At once, not only when storage looks at the store again; nothing is written below the mount point."""
+    Disk(tmp_path)
+    image, data = tmp_path / "disk.img", tmp_path / "data"
+    place = data / "storage"
+    data.mkdir()
+    with mounted(image, place):
+        async with system(data, workers=1, settings=SETTINGS) as whole, Client.connect(whole.master) as client:
+            finished, waits = await waiting(whole)
+            unmount_in_use(place)
+            async with session() as http:
+                async with http.get(f"http://{whole.master}/task/{finished}/result") as answer:
+                    assert answer.status == 503
+                assert (await upload(http, whole.master, 3)).is_refusal
+            await whole.start("worker-0")
+            await whole.running["worker-0"].log("No photo can be processed")
+            await whole.running["storage"].log(NOT_THE_STORE)
+            task = await client.task(waits)
+            assert (task.state in (State.WAITING, State.WORKING), task.errors, task.deaths) == (True, 0, 0), task
+            assert not list(place.iterdir())
+            mount(image, place)
+            assert await whole.running["storage"].ended() == 0
+            await whole.start("storage")
+            task = await client.wait(waits)
+            assert (task.state, task.errors, task.deaths) == (State.FINISHED, 0, 0), task
+            assert await client.save(finished, tmp_path / "result")
+
+
+def apart(tmp_path: Path) -> dict[str, list[str]]:
+    """Return settings with which blobs lie apart from storage's own data."""
+    return SETTINGS | {"storage": ["--store", f"file://{tmp_path / 'photos'}", "--grace", "0"]}
+
+
+async def test_a_database_that_begins_anew_beside_a_full_store_is_not_believed(tmp_path):
+    """The disk of db is not mounted when db starts again; once it is, everything goes on by itself."""
+    async with system(tmp_path / "data", workers=1, settings=apart(tmp_path)) as whole:
+        finished, waits = await waiting(whole)
+        await whole.kill("db")
+        (whole.data / "db").rename(tmp_path / "disk")
+        await whole.start("db")
+        await refusal(whole, NOT_THE_DATABASE)
+        async with session() as http:
+            assert (await upload(http, whole.master, 3)).is_refusal
+        await whole.kill("db")
+        shutil.rmtree(whole.data / "db")
+        (tmp_path / "disk").rename(whole.data / "db")
+        await whole.start("db")
+        await whole.start("worker-0")
+        async with Client.connect(whole.master) as client:
+            assert (await client.wait(waits)).state is State.FINISHED
+            assert await client.save(finished, tmp_path / "result")
+
+
+async def test_beside_a_database_that_a_person_accepts_nothing_is_collected(tmp_path):
+    """Until a person says so once more: db and storage's own data are gone, the blobs are not."""
+    async with system(tmp_path / "data", workers=1, settings=apart(tmp_path)) as whole:
+        await waiting(whole)
+        blobs = set((tmp_path / "photos").glob("blobs/*/*"))
+        assert len(blobs) >= 3
+        for name in ("storage", "db"):
+            await whole.kill(name)
+            shutil.rmtree(whole.data / name)
+            await whole.start(name)
+        store = (await refusal(whole, NOT_THE_DATABASE)).split()[-1].rstrip(".")
+        async with (
+            StorageClient.connect(f"http://{whole.address('storage')}") as storage,
+            Client.connect(whole.master) as client,
+        ):
+            with pytest.raises(Error) as refused:
+                await storage.collect()
+            assert refused.value.code is Code.UNAVAILABLE
+            assert (await client.accept_storage(store)).id == store
+            await until(lambda: _is_ready(client), timeout=30)
+            with pytest.raises(Error) as refused:
+                await storage.collect()
+            assert refused.value.code is Code.CONFLICT
+            made = await client.upload(photo(4), filename="4.png")
+            await whole.start("worker-0")
+            assert (await client.wait(made.id)).state is State.FINISHED
+        assert blobs < set((tmp_path / "photos").glob("blobs/*/*"))
+
+
+async def _is_ready(client: Client) -> bool:
+    try:
+        return bool(await client.storage())
+    except Error:
+        return False
 
 
 async def test_a_store_without_an_id_keeps_its_blobs(tmp_path):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import mmap
 import os
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import aiohttp
 import pytest
 
+from faults.power import Disk
 from safelight.client.accounts import AccountClient
 from safelight.client.db import DbClient
 from safelight.client.master import Client
@@ -121,6 +124,24 @@ async def test_a_large_blob_is_verified_while_it_is_sent(tmp_path: Path) -> None
             await client.put(data)
             assert await client.read(digest) == data
         await program.stop()
+
+
+async def test_a_scrub_reads_the_disk_and_not_what_the_kernel_holds_of_it(tmp_path: Path) -> None:
+    disk, data = Disk(tmp_path), os.urandom(1 << 16)
+
+    async def once() -> AsyncIterator[bytes]:
+        yield data
+
+    with disk.running() as root:
+        async with DirectoryStore.at(root / "storage") as store:
+            digest = (await store.put(once())).digest
+            image = tmp_path / "disk.img"
+            with image.open("r+b") as file, mmap.mmap(file.fileno(), 0) as device:
+                device[device.find(data[4096:8192])] ^= 0xFF
+            path = root / "storage" / "blobs" / digest[:2] / digest
+            assert path.read_bytes() == data
+            assert await Scrubber(store, 1 << 30, lambda _size, *, damaged: None, None).walk() == {digest}
+            assert path.read_bytes() != data
 
 
 async def test_a_scrub_finds_damage_and_has_results_made_again(tmp_path: Path) -> None:

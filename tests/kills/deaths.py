@@ -36,18 +36,20 @@ class TakenUp:
     """Seconds after which others had the tasks of workers that were killed or stopped, and those that were given back.
 
     They count from the kill, from the request to stop, and else from the hand-back. Afterwards they count only while
-    another worker has room: a queue in which all are busy is not what is measured. `returned` are the tasks of workers
-    that went on: they could not reach storage, or had been out of reach.
+    another worker has nothing to do: one that is busy takes tasks up when it is done with its own. `returned` are the
+    tasks of workers that went on: they could not reach storage, or had been out of reach.
     """
 
     killed: list[float] = field(default_factory=list)
     stopped: list[float] = field(default_factory=list)
+    handed: list[float] = field(default_factory=list)
+    """Of `stopped`, the part until db had the task back."""
     returned: list[float] = field(default_factory=list)
 
 
 def taken_up(history: History, killed: Mapping[str, float], stopped: Mapping[str, float]) -> TakenUp:
     """Measure it from the times of events. `killed` and `stopped` have the ends of workers, by the monotonic clock."""
-    found, rooms = TakenUp(), _Rooms(history.events)
+    found, idle = TakenUp(), _Idle(history.events)
     clock = _Clock(history.acknowledged)
     told = {worker: clock.of_db(at) for worker, at in stopped.items()}
     dead = {worker: clock.of_db(at) for worker, at in killed.items()}
@@ -59,22 +61,23 @@ def taken_up(history: History, killed: Mapping[str, float], stopped: Mapping[str
         free = last.get(event.task)
         if event.kind == "leased":
             if free is not None and free.kind == "returned":
-                waited = rooms.waited(free.at, event.at, free.worker)
+                waited = idle.waited(free.at, event.at, free.worker)
                 if free.worker in told:
-                    found.stopped.append(max(0.0, free.at - told[free.worker]) + waited)
+                    found.handed.append(max(0.0, free.at - told[free.worker]))
+                    found.stopped.append(found.handed[-1] + waited)
                 else:
                     found.returned.append(waited)
             holder = holders.get(event.task)
             if free is not None and holder is not None and holder.at < dead.get(holder.worker, 0.0) < free.at:
-                waited = rooms.waited(free.at, event.at, holder.worker)
+                waited = idle.waited(free.at, event.at, holder.worker)
                 found.killed.append(free.at - dead[holder.worker] + waited)
             holders[event.task] = event
         last[event.task] = event
     return found
 
 
-class _Rooms:
-    """When workers had room for more tasks, as far as events tell: the fullest that any was is full."""
+class _Idle:
+    """When workers had nothing to do, as events tell it."""
 
     def __init__(self, events: list[Event]) -> None:
         self._changes: list[tuple[float, str, int]] = []
@@ -91,10 +94,9 @@ class _Rooms:
                 holder[event.task] = event.worker
                 held[event.worker] = held.get(event.worker, 0) + 1
                 self._changes.append((event.at, event.worker, held[event.worker]))
-        self._full = max((count for _, _, count in self._changes), default=1)
 
     def waited(self, since: float, until: float, ended: str) -> float:
-        """Return the longest while between two times in which some worker that lived had room, but the one `ended`.
+        """Return the longest while between two times in which some worker that lived was idle, but the one `ended`.
 
         Only those count that are seen before and after; without any, all the time counts.
         """
@@ -103,29 +105,32 @@ class _Rooms:
         held = {worker: count for worker, count in before.items() if worker in after and worker != ended}
         if not held:
             return until - since
-        longest, begun = 0.0, since if min(held.values()) < self._full else None
+        longest, begun = 0.0, None if min(held.values()) else since
         for at, worker, count in [*self._changes, (until, "", 0)]:
             if not since < at <= until:
                 continue
             if worker in held:
                 held[worker] = count
-            if begun is not None and (not worker or min(held.values()) >= self._full):
+            if begun is not None and (not worker or min(held.values())):
                 longest, begun = max(longest, at - begun), None
-            elif begun is None and min(held.values()) < self._full:
+            elif begun is None and not min(held.values()):
                 begun = at
         return longest
 
 
 class _Clock:
-    """db's clock, from what uploads near a moment say of it: none is answered before it is created."""
+    """db's clock, from what uploads near a moment say of it: each is created after it was sent, before its answer."""
 
     def __init__(self, calls: list[Call]) -> None:
-        answered = [call for call in calls if call.answered is not None and call.created is not None]
-        self._known = [(call.answered, call.created - call.answered) for call in answered]
+        self._known = [
+            (call.answered, call.created - call.answered, call.created - call.sent)
+            for call in calls
+            if call.answered is not None and call.created is not None
+        ]
 
     def of_db(self, moment: float) -> float:
-        """Return what db's clock showed at a time of the monotonic clock, or a little less."""
+        """Return what db's clock showed at a time of the monotonic clock, in the middle of what is possible."""
         if not self._known:
             return moment + time.time() - time.monotonic()
         near = sorted(self._known, key=lambda one: abs(one[0] - moment))[:_NEAR]
-        return moment + max(ahead for _, ahead in near)
+        return moment + (max(least for _, least, _ in near) + min(most for _, _, most in near)) / 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import math
 import os
 import stat
 import threading
@@ -53,6 +54,48 @@ async def test_nothing_stays_in_incoming(tmp_path):
         with pytest.raises(ConnectionResetError):
             await store.put(broken())
     assert files(tmp_path, "incoming") == []
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_what_lies_in_place_of_the_directory_is_neither_believed_nor_changed(tmp_path, replaced):
+    """Nothing, or another store: as where a disk is unmounted, or another one is mounted over it."""
+    root, away, other = tmp_path / "root", tmp_path / "away", tmp_path / "other"
+    async with DirectoryStore.at(other) as store:
+        strange = (await store.put(chunks(b"strange"))).digest
+    async with DirectoryStore.at(root) as store:
+        blob = await store.put(chunks(b"known"))
+        await store.name("7", blob.digest)
+        root.rename(away)
+        if replaced:
+            other.rename(root)
+
+        async def listed() -> list[str]:
+            return [item async for item in store.aged(math.inf)]
+
+        calls = [
+            lambda: read(store, blob.digest),
+            lambda: store.put(chunks(b"known")),
+            lambda: store.put(chunks(b"strange")),
+            lambda: store.refresh(blob),
+            lambda: store.named("7"),
+            lambda: store.name("8", blob.digest),
+            lambda: store.remove([strange], before=math.inf),
+            listed,
+        ]
+        for number, call in enumerate(calls):
+            with pytest.raises(Error) as refused:
+                await call()
+            assert refused.value.code is Code.UNAVAILABLE, number
+        if replaced:
+            assert strange in {path.name for path in files(root, "blobs")}
+            root.rename(other)
+        away.rename(root)
+        assert await read(store, blob.digest) == b"known"
+        assert (await store.named("7")).digest == blob.digest
+        with pytest.raises(Error) as refused:
+            await read(store, strange)
+        assert refused.value.code is Code.NOT_FOUND
+        assert (await store.put(chunks(b"strange"))).new
 
 
 async def test_a_directory_belongs_to_one_process(tmp_path):

@@ -29,6 +29,7 @@ from safelight.wire import (
     Output,
     Reference,
     Settled,
+    StoreClaim,
     Summary,
     Task,
     TaskChange,
@@ -186,9 +187,9 @@ class DbClient(ServiceClient):
         """Return the last confirmation."""
         return await self._connection.call("GET", "/clock", ClockConfirmed)
 
-    async def claim_store(self, store: KnownStore) -> KnownStore:
+    async def claim_store(self, store: StoreClaim) -> StoreClaim:
         """Record the store of blobs if none is known, and return the known one; see the store."""
-        return await self._connection.call("POST", "/store/claim", KnownStore, json=store)
+        return await self._connection.call("POST", "/store/claim", StoreClaim, json=store)
 
     async def accept_store(self, store: KnownStore) -> KnownStore:
         """Replace the known store of blobs; see the store."""

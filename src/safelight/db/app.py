@@ -22,6 +22,7 @@ from safelight.wire import (
     NewTask,
     Outcome,
     Record,
+    StoreClaim,
     TaskChange,
     TaskFilter,
     TaskQuery,
@@ -246,7 +247,7 @@ async def _confirm_clock(request: web.Request) -> web.Response:
 
 
 async def _claim_store(request: web.Request) -> web.Response:
-    return json_response(await request.app[STORE].claim_store(await read_json(request, KnownStore)))
+    return json_response(await request.app[STORE].claim_store(await read_json(request, StoreClaim)))
 
 
 async def _accept_store(request: web.Request) -> web.Response:

@@ -27,6 +27,7 @@ from safelight.wire import (
     Output,
     Reference,
     Settled,
+    StoreClaim,
     Summary,
     Task,
     TaskChange,
@@ -236,10 +237,11 @@ class TaskStore(Protocol):
         """Return the last confirmation."""
         ...
 
-    async def claim_store(self, store: KnownStore) -> KnownStore:
+    async def claim_store(self, store: StoreClaim) -> StoreClaim:
         """Return the known store of blobs, which is the first one that claimed to be it.
 
-        A claim without an id only asks.
+        A claim without an id only asks. A store that has worked with another database does not become the known one:
+        this database may be new because the disk of the other one is not mounted.
         """
         ...
 

@@ -58,9 +58,9 @@ class Storage:
                 summary="Accept another store of photos",
                 description=(
                     "Storage refuses every request if it was started on another store than the one that db knows, "
-                    "such as the empty directory of an unmounted disk. This request says that the old store is "
-                    "gone for good: tasks whose photos were only there fail. For administrators of the tenant "
-                    "`default`."
+                    "such as the empty directory of an unmounted disk, or if the database is new. This request says "
+                    "that the old one is gone for good: tasks whose photos were only in an old store fail. For "
+                    "administrators of the tenant `default`."
                 ),
                 body={JSON: KnownStore}, answer={JSON: KnownStore}, errors=(Code.FORBIDDEN, Code.UNAVAILABLE),
             ),

@@ -31,6 +31,31 @@ _COPIED_PAGES = 256
 """Pages in one step of a copy: 1 MiB, which blocks others for a millisecond or two."""
 
 
+class Place:
+    """Where an open database lies. What is committed to a file that is not there any more would be lost at the end.
+
+    Its disk may be unmounted, or somebody has deleted it, or put another file in its place.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Take the path of a file that SQLite has opened, and keeps open."""
+        self._path, self._log_path = str(path), f"{path}-wal"
+        self._file, self._log = _found(self._path), _found(self._log_path)
+
+    def check(self) -> None:
+        """Raise UNAVAILABLE where the file is not the one that was opened."""
+        if _found(self._path) != self._file:
+            detail = (
+                f"{self._path} is not the file that was opened: mount its disk again, or move it back. "
+                "What it had can still be saved by a back-up (safelight backup)."
+            )
+            raise Error(Code.UNAVAILABLE, detail)
+
+    def has_lost_its_log(self) -> bool:
+        """Return whether the write-ahead log is gone while the file is there: then only this process has its pages."""
+        return _found(self._log_path) != self._log is not None and _found(self._path) == self._file
+
+
 def connect(
     path: Path, package: str, *, pragmas: str = "", timeout: float = 0.5, foreign: bool = False
 ) -> sqlite3.Connection:
@@ -121,6 +146,15 @@ def copy(connection: sqlite3.Connection, target: Path, between: Callable[[], Non
         os.close(descriptor)
 
 
+def _found(path: str) -> tuple[int, int] | None:
+    """Return which file a path leads to; None where there is none."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 - it is called at each commit, and takes half the time of a Path's
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return status.st_dev, status.st_ino
+
+
 def _check_schema(connection: sqlite3.Connection, path: Path, package: str) -> None:
     """Check that a file has only the tables and indexes of its version, and no triggers or views."""
     steps = scripts.migrations(package)
@@ -160,6 +194,8 @@ def _migrate(connection: sqlite3.Connection, path: Path, package: str) -> None:
 
 def wrapped(error: Exception, what: str) -> Error:
     """Return the service's error for a failure of SQLite; `what` names the database in its sentence."""
+    if isinstance(error, Error):
+        return error
     if getattr(error, "sqlite_errorname", "").startswith("SQLITE_FULL"):
         return Error(Code.STORAGE_FULL, f"The disk of {what} is full: make room on it.", retry_after=5)
     return Error(Code.UNAVAILABLE, f"{what.capitalize()} failed: {error}.")

@@ -99,7 +99,7 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
             # Requests with an id of the classic protocol wait until db is found.
             tasks = db or DbClient(service.connection(address))
             db = db or DbClient(service.connection(address, retry_for=2.0))
-            identity = Identity(backend.mark, db.claim_store, service.stop)
+            identity = Identity(backend.marks, db.claim_store, service.stop)
             collector = Collector(
                 store, partial(references, db), config.grace, backend.known_db, backend.turn, ages, db.clock_confirmed
             )

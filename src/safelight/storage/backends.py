@@ -14,7 +14,7 @@ from safelight.errors import Code, Error
 from safelight.steady import Ages
 from safelight.storage.directory.handover import Handover
 from safelight.storage.files import TextFile, guarded
-from safelight.storage.identity import MARK, Mark
+from safelight.storage.identity import MARK, Marks
 from safelight.storage.maintenance.collector import KnownDb, Turn
 from safelight.storage.partial.store import PartialLimits, PartialStore
 from safelight.storage.store import BlobStore
@@ -34,8 +34,8 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True):
     blobs: BlobStore
     partials: PartialStore
     known_db: KnownDb
-    mark: Mark
-    """The file or object with the id of the store."""
+    marks: Marks
+    """The files or objects with the ids of the store and of its database."""
     turn: Turn
     handover: Handover | None = None
     link: MakeLink | None = None
@@ -57,9 +57,16 @@ async def directory(
         PartialDirectory.at(data / "partials", blobs, limits, ages) as partials,
         Handover.at(path, blobs) as handover,
     ):
-        known = TextFile(data / "db")
-        mark = TextFile(path / MARK)
-        yield Backend(blobs=blobs, partials=partials, known_db=known, mark=mark, turn=nullcontext, handover=handover)
+        known = TextFile(path / "db")
+        await asyncio.to_thread(guarded, _move, TextFile(data / "db"), known)
+        marks = Marks(TextFile(path / MARK), known)
+        yield Backend(blobs=blobs, partials=partials, known_db=known, marks=marks, turn=nullcontext, handover=handover)
+
+
+def _move(old: TextFile, new: TextFile) -> None:
+    """Keep the id of the database beside the blobs, where earlier releases kept it in the data directory."""
+    if not new.read() and (known := old.read()):
+        new.create(f"{known}\n")
 
 
 @asynccontextmanager
@@ -79,12 +86,12 @@ async def bucket(url: str, public: str | None, limits: PartialLimits, ages: Ages
     try:
         opened = BucketStore.at(url, ages)
         async with opened as blobs, PartialBucket.at(blobs.bucket, blobs, limits, ages) as partials:
-            known, mark = blobs.bucket.text("db"), blobs.bucket.text(MARK)
+            known = blobs.bucket.text("db")
             yield Backend(
                 blobs=blobs,
                 partials=partials,
                 known_db=known,
-                mark=mark,
+                marks=Marks(blobs.bucket.text(MARK), known),
                 turn=lambda: turn(blobs.bucket),
                 link=link,
             )

@@ -168,6 +168,23 @@ def lock(path: Path) -> int:
     return descriptor
 
 
+def check_place(path: Path, opened: int) -> None:
+    """Raise UNAVAILABLE where a path does not lead to what was opened there any more: its disk may be unmounted."""
+    try:
+        same = os.path.samestat(path.stat(), os.fstat(opened))
+    except (FileNotFoundError, NotADirectoryError):
+        same = False
+    if not same:
+        detail = f"{path.parent} is not the directory that storage has opened: mount its disk again, or move it back."
+        raise Error(Code.UNAVAILABLE, detail, retry_after=5)
+
+
+def drop_cached(file: FileIO) -> None:
+    """Have the kernel forget what it holds of a file that is flushed, so that the disk itself is read next."""
+    with suppress(AttributeError, OSError):  # not on every platform, and not of every file system
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 def sync(path: Path) -> None:
     """Flush a file or a directory to disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

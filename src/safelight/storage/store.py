@@ -54,7 +54,8 @@ class BlobStore(Protocol):
     def open(self, digest: str, *, verify: bool = False) -> AbstractAsyncContextManager[OpenBlob]:
         """Open a blob for reading until the context ends.
 
-        Raises NOT_FOUND; with `verify`, DAMAGED_BLOB if the bytes no longer have this digest.
+        Raises NOT_FOUND; with `verify`, which reads them from the disk, DAMAGED_BLOB if the bytes no longer have this
+        digest.
         """
         ...
 

@@ -56,6 +56,7 @@ from safelight.wire.stores import (
     Partial,
     SharedDirectory,
     StorageInfo,
+    StoreClaim,
 )
 from safelight.wire.tasks import (
     ENDED,
@@ -120,6 +121,7 @@ __all__ = [
     "SharedDirectory",
     "State",
     "StorageInfo",
+    "StoreClaim",
     "StoredBlob",
     "Summary",
     "Task",

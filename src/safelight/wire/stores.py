@@ -46,6 +46,16 @@ class KnownStore(Record, frozen=True, kw_only=True):
     id: Annotated[str, Meta(pattern="^([0-9a-f]{32})?$")] = ""
 
 
+class StoreClaim(Record, frozen=True, kw_only=True):
+    """A store of blobs, and the database that knows it, by their ids; "" is none.
+
+    Storage says which it has found and with which database it has worked, db which it knows and which database it is.
+    """
+
+    id: Annotated[str, Meta(pattern="^([0-9a-f]{32})?$")] = ""
+    db: Annotated[str, Meta(max_length=64)] = ""
+
+
 class NewPartial(Record, frozen=True, kw_only=True):
     """A partial upload to open: its complete size, and metadata that is stored with it.
 

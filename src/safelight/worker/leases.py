@@ -62,6 +62,8 @@ class Leases:
         self._metrics = metrics
         self._poll: asyncio.Task[list[Lease]] | None = None
         self._outcomes = asyncio.Event()
+        self.leaving = False
+        """Whether the worker stops: what it hands back then is waited for, and all of it is there at once."""
         self.held: dict[str, Held] = {}
         self.changed = asyncio.Event()
         """Set when a lease is no longer held."""
@@ -196,7 +198,7 @@ class Leases:
     async def _settle(self) -> None:
         """Send the waiting outcomes until the master has answered each."""
         await self._outcomes.wait()
-        if any(held.outcome is None for held in self.held.values()):
+        if not self.leaving and any(held.outcome is None for held in self.held.values()):
             await asyncio.sleep(_GATHER)  # more may follow soon; a single or last outcome never waits
         self._outcomes.clear()
         pause, size = 0.05, _BATCH

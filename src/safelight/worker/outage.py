@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Callable
 
 from safelight.client.storage import StorageClient
@@ -14,7 +15,8 @@ from safelight.errors import Code, Error
 
 log = logging.getLogger(__name__)
 
-_PROBE = b"safelight worker probe"
+_PROBE = 32
+"""Bytes of a probe. They are others each time: what is stored already would be neither written nor flushed."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 5.0
 _ROOM = 1 << 20
 """Bytes that must be free, beyond the size of what did not fit."""
@@ -30,10 +32,12 @@ class OutageError(Error):
 
 
 async def works(storage: StorageClient) -> bool:
-    """Return whether storage can store, and read what it has stored."""
+    """Return whether storage can store, and read from its disk what it has stored."""
+    probe = secrets.token_bytes(_PROBE)
     try:
-        stored = await storage.put(_PROBE)
-        return await storage.read(stored.digest) == _PROBE
+        stored = await storage.put(probe)
+        async with storage.open(stored.digest, verify=True) as answer:
+            return await answer.read() == probe
     except Error:
         return False
 

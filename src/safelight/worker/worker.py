@@ -73,6 +73,7 @@ class Worker:
         leasing = asyncio.create_task(self._lease(), name="leasing")
         returning = asyncio.create_task(self._return_leases_of_dead(), name="dead workers")
         await self._stopping.wait()
+        self._leases.leaving = True
         self._hand_back()  # first of all: other workers wait for these
         await self._leases.abandon()
         leasing.cancel()

@@ -147,13 +147,14 @@ class Database:
         """Check the whole file. Raises DAMAGED_BLOB."""
         self._connection.check()
 
-    def become_another(self) -> None:
+    def become_another(self, store: str) -> None:
         """Give the database a new identity, so that readers of its events notice that it went back in time.
 
-        It forgets its store of blobs and will accept the first one that asks, which is the restored one.
+        It knows the store of blobs with the id `store`, to which it has been restored, or if that is "", the first one
+        that asks.
         """
         self._connection.run("set_meta", "id", os.urandom(16).hex())
-        self._connection.run("set_meta", "store", "")
+        self._connection.run("set_meta", "store", store)
 
     def references(self, after: int) -> Reference:
         """Return what one page of tasks refers to. Raises DAMAGED_BLOB."""

@@ -24,7 +24,7 @@ from safelight.client.instances import Several
 from safelight.client.keyvaluestore import KeyValueStoreClient
 from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
-from safelight.wire import KnownStore
+from safelight.wire import StoreClaim
 
 _SERVERS = ("postgresql", "postgres")
 _TELL_EVERY = 5.0
@@ -228,7 +228,7 @@ async def _copy_blobs(to: str, source: str | None, where: Where, *, verify: bool
         else:
             async with _services(where) as (db, storage, _):
                 done = await migrating.from_system(db, storage, target, told, verify=verify)
-                await migrating.become(to, (await db.claim_store(KnownStore())).id)
+                await migrating.become(to, (await db.claim_store(StoreClaim())).id)
     summary = {"blobs": done.blobs, "copied": done.copied, "size": done.size, "missing": sorted(done.missing)}
     if where.json:
         print_json(summary)

@@ -51,6 +51,7 @@ _LEDGER = """\
 SELECT version, entry FROM ledger
 WHERE version >= (SELECT max(version) FROM ledger WHERE complete) ORDER BY version
 """
+_PUT_META = "INSERT INTO meta (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
 
 
 async def load(source: Database, url: str) -> dict[str, int]:
@@ -73,6 +74,7 @@ async def load(source: Database, url: str) -> dict[str, int]:
             for table, column in _IDENTITIES.items():
                 serial = f"pg_get_serial_sequence('{table}', '{column}')"
                 await server.execute(f"SELECT setval({serial}, max({column})) FROM {table}")  # noqa: S608
+            await server.execute(_PUT_META, "store", _store_of(source))
             entry = payload(_entry(source.memory))
             await server.execute("INSERT INTO ledger VALUES (2, 0, 'loaded', $1, true)", entry)
             return {table: await _compare(server, source, table) for table in _TABLES}
@@ -144,7 +146,8 @@ async def _write_all(server: asyncpg.Connection[Any], write: Write) -> None:
     for version, entry in await server.fetch(_LEDGER):
         memory.apply(version, msgspec.json.decode(entry, type=Entry))
     put_meta = "INSERT INTO meta VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
-    write(put_meta, [("engine", memory.engine), ("removed_event", memory.removed_event)])
+    store = await server.fetchval("SELECT value FROM meta WHERE name = 'store'")
+    write(put_meta, [("engine", memory.engine), ("removed_event", memory.removed_event), ("store", store or "")])
     write("INSERT INTO tenant_use VALUES (?, ?)", [(name, held.bytes) for name, held in memory.held.items()])
     write("DELETE FROM sqlite_sequence WHERE name IN ('task', 'event')", [()])
     numbers = [("task", memory.last_task), ("event", memory.last_event)]
@@ -172,6 +175,12 @@ def _batches(source: Database, place: str, columns: Sequence[str], order: str) -
     rows = source.rows(f"SELECT {', '.join(columns)} FROM {place} ORDER BY {order}")  # noqa: S608
     while batch := [row for _, row in zip(range(_BATCH), rows, strict=False)]:
         yield batch
+
+
+def _store_of(source: Database) -> str:
+    """Return the id of the store of blobs that a database knows; the same store is used with the copy."""
+    found = source.query("SELECT value FROM meta WHERE name = 'store'")
+    return str(found[0][0]) if found else ""
 
 
 async def _compare(server: asyncpg.Connection[Any], source: Database, table: str) -> int:

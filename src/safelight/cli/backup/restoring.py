@@ -15,6 +15,8 @@ from safelight.cli.backup.copying import Copying, Open
 from safelight.errors import Code, Error
 from safelight.keyvaluestore.sqlite import SqliteStore
 from safelight.storage.directory import DirectoryStore
+from safelight.storage.files import TextFile, guarded
+from safelight.storage.identity import MARK, read_id
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +82,8 @@ async def restore(root: Path, places: Places) -> tuple[Manifest, int]:
             async for page in pages(database):
                 await copying.copy(page)
         _check_missing(copying, manifest)
-        await asyncio.to_thread(database.become_another)
+        known = await asyncio.to_thread(guarded, read_id, TextFile(places.storage / MARK))
+        await asyncio.to_thread(database.become_another, known)
     finally:
         await asyncio.to_thread(database.close)
     async with SqliteStore.open(places.entries) as store:

@@ -7,11 +7,11 @@ from safelight.cli.printing import print_json, say
 
 
 async def accept_storage_command(id: str, /, *, where: Where = HERE) -> None:
-    """Accept another store of photos, because the old one is gone for good.
+    """Accept another store of photos, because the old one, or the old database, is gone for good.
 
-    Storage refuses every request while its store is not the one that db knows: the disk may not be mounted, or --store
-    may name another place. If you can, correct that instead. After this command, tasks whose photos were only in the
-    old store fail, and their results are missing.
+    Storage refuses every request while its store is not the one that db knows, or the database is not the one that
+    knows the store: a disk may not be mounted, or --store may name another place. If you can, correct that instead.
+    After this command, tasks whose photos were only in the old store fail, and their results are missing.
 
     Parameters
     ----------

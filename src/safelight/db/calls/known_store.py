@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from safelight.db.commit.transaction import Transaction
-from safelight.wire import KnownStore
+from safelight.wire import KnownStore, StoreClaim
 
 _NAME = "store"
 
 
-def claim(transaction: Transaction, store: KnownStore) -> KnownStore:
-    """Return the known store. If there is none yet, the claiming store becomes the known one."""
-    known = known_store(transaction)
-    return known if known.id or not store.id else accept(transaction, store)
+def claim(transaction: Transaction, store: StoreClaim) -> StoreClaim:
+    """Return the known store. If there is none, the claiming one becomes it, unless another database knows that one."""
+    found = known(transaction)
+    if found.id or not store.id or store.db not in ("", found.db):
+        return found
+    return StoreClaim(id=accept(transaction, KnownStore(id=store.id)).id, db=found.db)
 
 
 def accept(transaction: Transaction, store: KnownStore) -> KnownStore:
@@ -20,6 +22,6 @@ def accept(transaction: Transaction, store: KnownStore) -> KnownStore:
     return store
 
 
-def known_store(transaction: Transaction) -> KnownStore:
-    """Return the known store."""
-    return KnownStore(id=transaction.connection.value("meta", _NAME) or "")
+def known(transaction: Transaction) -> StoreClaim:
+    """Return the known store and the id of this database."""
+    return StoreClaim(id=transaction.connection.value("meta", _NAME) or "", db=transaction.memory.id)

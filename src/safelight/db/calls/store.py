@@ -42,6 +42,7 @@ from safelight.wire import (
     Reference,
     Returned,
     Settled,
+    StoreClaim,
     Summary,
     Task,
     TaskChange,
@@ -264,9 +265,10 @@ class CallStore:
         """See the contract."""
         return await self._read(clock.confirmed)
 
-    async def claim_store(self, store: KnownStore) -> KnownStore:
+    async def claim_store(self, store: StoreClaim) -> StoreClaim:
         """See the contract."""
-        return await self._do(known_store.claim, store)
+        known = await self._read(known_store.known)
+        return known if known.id or not store.id else await self._do(known_store.claim, store)
 
     async def accept_store(self, store: KnownStore) -> KnownStore:
         """See the contract."""

@@ -82,6 +82,7 @@ class Connection:
             self._sqlite = sqlite.read(path, _PACKAGE, foreign=foreign)
         else:
             self._sqlite = sqlite.connect(path, _PACKAGE, pragmas=_PRAGMAS, foreign=foreign)
+        self.place = sqlite.Place(path)
 
     def close(self) -> None:
         """Close the file."""
@@ -95,7 +96,9 @@ class Connection:
         self._sqlite.execute("BEGIN IMMEDIATE")
 
     def commit(self) -> None:
-        """Commit, durably if the transaction was begun so."""
+        """Commit, durably if the transaction was begun so. Then UNAVAILABLE is raised if the file is gone."""
+        if self._durable:
+            self.place.check()
         self._sqlite.execute("COMMIT")
 
     def rollback(self) -> None:

@@ -173,9 +173,14 @@ class Database:
             log.exception("The database cannot roll back; it is opened again")
 
     def _mend(self) -> None:
-        """Open the file again after a failed rollback, since nothing in memory can be relied on then."""
-        if not self._broken:
+        """Open the file again after a failed rollback, since nothing in memory can be relied on then.
+
+        The same is done if its write-ahead log was deleted: closing the file writes everything into it.
+        """
+        if not self._broken and not self._connection.place.has_lost_its_log():
             return
+        self._connection.place.check()  # a file that is gone would be made anew
+        log.warning("The database is opened again")
         with suppress(sqlite3.Error):
             self._connection.close()
         self._connection = Connection(self._path)

@@ -39,9 +39,10 @@ def open_file(path: Path, foreign: bool = False) -> tuple[sqlite3.Connection, li
         raise
 
 
-def commit(database: sqlite3.Connection, statements: Sequence[Statement]) -> None:
-    """Run statements in one durable transaction. Raises STORAGE_FULL, UNAVAILABLE."""
+def commit(database: sqlite3.Connection, place: sqlite.Place, statements: Sequence[Statement]) -> None:
+    """Run statements in one durable transaction. Raises STORAGE_FULL; UNAVAILABLE, also where the file is gone."""
     queries = scripts.queries(_PACKAGE)
+    place.check()
     try:
         database.execute("BEGIN IMMEDIATE")
         try:

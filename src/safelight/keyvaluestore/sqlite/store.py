@@ -29,6 +29,7 @@ from safelight.errors import Code, Error
 from safelight.keyvaluestore.sqlite.draft import Draft, Entries, Standing
 from safelight.keyvaluestore.sqlite.file import Row, commit, open_file
 from safelight.keyvaluestore.store import check_entry, shown
+from safelight.sql.sqlite import Place
 from safelight.wire import Entry, EntryPage
 
 log = logging.getLogger(__name__)
@@ -40,9 +41,10 @@ _RETRY_EXPIRY = 1.0
 class SqliteStore:
     """A `KeyValueStore` in a SQLite file that only one process uses."""
 
-    def __init__(self, thread: ThreadPoolExecutor, database: sqlite3.Connection, max_entries: int) -> None:
+    def __init__(self, thread: ThreadPoolExecutor, database: sqlite3.Connection, path: Path, max_entries: int) -> None:
         self._thread = thread
         self._database = database
+        self._place = Place(path)
         self._max_entries = max_entries
         self._entries: Entries = {}
         self._revision = 0
@@ -69,7 +71,7 @@ class SqliteStore:
         loop = asyncio.get_running_loop()
         with ThreadPoolExecutor(1, thread_name_prefix="keyvaluestore") as thread:
             database, rows, revision = await loop.run_in_executor(thread, open_file, path, foreign)
-            store = cls(thread, database, max_entries)
+            store = cls(thread, database, path, max_entries)
             store._load(rows, revision)
             if registry is not None:
                 store._measure(registry)
@@ -165,7 +167,7 @@ class SqliteStore:
         if draft.statements:
             statements = [*draft.statements, ("set_revision", (draft.revision,))]
             loop = asyncio.get_running_loop()
-            await loop.run_in_executor(self._thread, commit, self._database, statements)
+            await loop.run_in_executor(self._thread, commit, self._database, self._place, statements)
         self._publish(draft.entries, draft.revision)
         for kind, entry in draft.changes:
             log.info("%s%s", shown(entry), {"set": "", "delete": " deleted", "expire": " expired"}[kind])

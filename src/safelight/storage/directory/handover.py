@@ -16,7 +16,7 @@ import re
 import secrets
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from safelight.errors import Code, Error
@@ -48,11 +48,12 @@ class Handover:
         try:
             yield made
         finally:
-            await asyncio.to_thread(made._remove, -1.0)
+            with suppress(Error):  # its disk may be unmounted
+                await asyncio.to_thread(guarded, made._remove, -1.0)
 
     async def shared(self) -> SharedDirectory:
         """Return the directory where workers may read blobs and put files, and its token."""
-        return await asyncio.to_thread(self._shared)
+        return await asyncio.to_thread(guarded, self._shared)
 
     async def adopt(self, name: str, token: str, *, limit: int) -> PutResult:
         """Store a file of a worker as a blob. The file is moved or removed.

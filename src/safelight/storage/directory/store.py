@@ -3,7 +3,8 @@
     blobs/ab/abcd…    a blob, in the directory of the first two digits of its digest
     names/12/1234…    a classic name, in a file named by the SHA-256 of the name, so that no name becomes a path
     incoming/…        what is being written; emptied at every start
-    lock              locked by the one process that uses the directory
+    lock              locked by the one process that uses the directory; while another one lies there, or none, the
+                      disk is not mounted: then nothing is taken to be missing, acknowledged or removed
 
 Bytes are hashed while they are written to `incoming`. The file is then flushed to disk and renamed to its digest, and
 the directory is flushed: a blob is either complete or does not exist. A file's modification time says when its bytes
@@ -34,9 +35,19 @@ from safelight.errors import Code, Error
 from safelight.opening import opened
 from safelight.storage.directory.names import read_name
 from safelight.storage.directory.open_file import OpenFile
+from safelight.storage.directory.preparing import LOCK, SHARDS, prepare
 from safelight.storage.directory.room import Room
 from safelight.storage.directory.shard import Shard
-from safelight.storage.files import Block, Incoming, blocks, guarded, lock, make_directory, older, read_plainly, sync
+from safelight.storage.files import (
+    Block,
+    Incoming,
+    blocks,
+    check_place,
+    drop_cached,
+    guarded,
+    older,
+    read_plainly,
+)
 from safelight.storage.store import NAME_PREFIX, PutResult
 from safelight.storage.verified import Verified
 from safelight.wire import Blob, StorageInfo
@@ -46,7 +57,6 @@ T = TypeVar("T")
 _THREADS = 16
 """More threads than cores, because threads mostly wait for the disk, which flushes several files at the cost of one."""
 
-_SHARDS = [f"{number:02x}" for number in range(256)]
 _CHECKED_AT_ONCE = 32 << 20
 """Once a day, a blob of at most this many bytes is verified before it is read; a larger one while it is streamed."""
 
@@ -58,10 +68,11 @@ class DirectoryStore:
 
     def __init__(self, root: Path, threads: ThreadPoolExecutor, keep_free: int, fresh_for: float) -> None:
         self._blobs, self._names, self._incoming = root / "blobs", root / "names", root / "incoming"
+        self._lock, self._locked = root / LOCK, -1
         self._threads = threads
         self.room = Room(self._blobs, keep_free)
         self._fresh_for = fresh_for
-        self._shards = {digits: Shard() for digits in _SHARDS}
+        self._shards = {digits: Shard() for digits in SHARDS}
         self._verified = Verified()
         self._held: Counter[str] = Counter()
         """Blobs that unfinished uploads refer to, each with the number of its holders."""
@@ -78,13 +89,13 @@ class DirectoryStore:
         """
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="storage") as threads:
             store = cls(root, threads, keep_free, fresh_for)
-            held = await store._run(store._prepare, root)
+            store._locked = await store._run(prepare, root)
             try:
                 yield store
             finally:
                 for shard in store._shards.values():
                     shard.close()
-                os.close(held)
+                os.close(store._locked)
 
     async def put(
         self, chunks: AsyncIterable[bytes], *, expected: str | None = None, limit: int | None = None
@@ -165,16 +176,17 @@ class DirectoryStore:
 
     async def aged(self, before: float) -> AsyncIterator[str]:
         """List old names and blobs; see the contract."""
-        for digits in _SHARDS:
+        await self._run(self.check_place)
+        for digits in SHARDS:
             for name in await self._run(self._aged_names, self._names / digits, before - self._fresh_for):
                 yield NAME_PREFIX + name
-        for digits in _SHARDS:
+        for digits in SHARDS:
             for digest in await self._run(older, self._blobs / digits, before - self._fresh_for):
                 yield digest
 
     async def remove(self, items: Sequence[str], *, before: float) -> list[int | None]:
         """Remove items; see the contract."""
-        return await self._run(lambda: [self._remove(item, before) for item in items])
+        return await self._run(self._remove_all, items, before)
 
     async def info(self) -> StorageInfo:
         """Return how much is stored; see the contract. The first call lists every directory."""
@@ -195,24 +207,9 @@ class DirectoryStore:
 
     # The following methods run in threads.
 
-    def _prepare(self, root: Path) -> int:
-        root.mkdir(parents=True, exist_ok=True)
-        held = lock(root / "lock")
-        try:
-            for directory in (self._incoming, self._blobs, self._names):
-                make_directory(directory)
-            for left in self._incoming.iterdir():
-                left.unlink()
-            for directory in (self._blobs, self._names):
-                for digits in _SHARDS:
-                    make_directory(directory / digits)
-                    sync(directory / digits)
-            for directory in (self._blobs, self._names, root, root.parent):
-                sync(directory)
-        except BaseException:
-            os.close(held)
-            raise
-        return held
+    def check_place(self) -> None:
+        """Raise UNAVAILABLE where the directory is not the one that was opened. It blocks: call it in a thread."""
+        check_place(self._lock, self._locked)
 
     def _take(self, incoming: Incoming, block: Block) -> None:
         self.room.check(sum(map(len, block)))
@@ -256,6 +253,7 @@ class DirectoryStore:
                     shard.add(damaged is None, blob.size - (damaged or 0))
                     self._verified.note(blob.digest)
         shard.flush(path, shard.descriptor(path.parent), content=known)
+        self.check_place()
         incoming.drop(keep=not known)
         return PutResult(digest=blob.digest, size=blob.size, new=not known)
 
@@ -263,6 +261,7 @@ class DirectoryStore:
         shard, path = self._place(blob.digest)
         with shard.lock:
             known, _ = self._freshen(shard, path, blob)
+        self.check_place()
         if not known:
             raise Error(Code.NOT_FOUND, f"There is no blob {blob.digest}, or it is damaged.")
         shard.flush(path)
@@ -294,12 +293,15 @@ class DirectoryStore:
         try:
             file = read_plainly(path)
         except FileNotFoundError:
+            self.check_place()
             raise Error(Code.NOT_FOUND, f"There is no blob {digest}.") from None
         try:
             size = os.fstat(file.fileno()).st_size
             blob = Blob(digest=digest, size=size)
             lately, damaged = self._verified.lately(digest), self._verified.is_damaged(digest)
             if verify or damaged or (size <= _CHECKED_AT_ONCE and not lately):
+                if verify:
+                    drop_cached(file)
                 self._verify(file, digest)
             elif not lately:
                 return OpenFile(blob, file, self._threads, self._verified)
@@ -326,6 +328,7 @@ class DirectoryStore:
             try:
                 self._set_time(shard, blob, -math.inf)  # at least as fresh as its name
             except FileNotFoundError:
+                self.check_place()
                 raise Error(Code.NOT_FOUND, f"There is no blob {digest} to name.") from None
         shard.flush(blob)
         shard, path = self._place_of_name(name)
@@ -340,11 +343,13 @@ class DirectoryStore:
                 incoming.path.replace(path)
                 shard.unflushed[path] = object()
             shard.flush(path, content=False)
+            self.check_place()
         finally:
             incoming.drop()
 
     def _named(self, name: str) -> Blob:
         known = read_name(self._place_of_name(name)[1])
+        self.check_place()
         with suppress(FileNotFoundError):
             if known is not None:
                 return Blob(digest=known[0], size=self._place(known[0])[1].stat().st_size)
@@ -353,6 +358,10 @@ class DirectoryStore:
     def _aged_names(self, directory: Path, before: float) -> list[str]:
         found = (read_name(directory / file) for file in older(directory, before))
         return [known[1] for known in found if known is not None]
+
+    def _remove_all(self, items: Sequence[str], before: float) -> list[int | None]:
+        self.check_place()
+        return [self._remove(item, before) for item in items]
 
     def _remove(self, item: str, before: float) -> int | None:
         name = item.removeprefix(NAME_PREFIX) if item.startswith(NAME_PREFIX) else None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
+import os
 import secrets
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +18,7 @@ from safelight.errors import Code, Error
 from safelight.opening import opened
 from safelight.steady import Ages
 from safelight.storage.directory.store import DirectoryStore
-from safelight.storage.files import BLOCK, Block, guarded
+from safelight.storage.files import BLOCK, Block, check_place, guarded
 from safelight.storage.partial.background import Background
 from safelight.storage.partial.files import Append, PartialFiles
 from safelight.storage.partial.refusals import busy, check_whole, closed
@@ -35,9 +37,10 @@ class PartialDirectory:
     """A `PartialStore` in a directory that only one process uses."""
 
     def __init__(
-        self, files: PartialFiles, blobs: DirectoryStore, limits: PartialLimits, ages: Ages, threads: ThreadPoolExecutor
+        self, root: Path, blobs: DirectoryStore, limits: PartialLimits, ages: Ages, threads: ThreadPoolExecutor
     ) -> None:
-        self._files = files
+        self._files = PartialFiles(root, limits.keep)
+        self._root, self._opened = root, -1
         self._blobs = blobs
         self._keep = limits.keep
         self._ages = ages
@@ -58,14 +61,18 @@ class PartialDirectory:
     ) -> AsyncIterator[PartialDirectory]:
         """Open or create the directory until the context ends; meanwhile, delete expired uploads."""
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="partials") as threads:
-            store = cls(PartialFiles(root, limits.keep), blobs, limits, ages or Ages(), threads)
+            store = cls(root, blobs, limits, ages or Ages(), threads)
             for found, digest in await store._run(store._files.prepare):
                 store._shares.add(found.id, found.size, found.metadata)
                 if digest is not None:
                     store._hold(found.id, digest)
             store._adopted = await store._run(blobs.can_adopt, root)
-            async with store._background.sweeping(store.expire, limits.keep):
-                yield store
+            store._opened = await store._run(os.open, root, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                async with store._background.sweeping(store.expire, limits.keep):
+                    yield store
+            finally:
+                os.close(store._opened)
 
     async def create(self, new: NewPartial) -> Partial:
         """Open an upload; see the contract."""
@@ -153,6 +160,7 @@ class PartialDirectory:
         before = self._ages.before("partials", self._keep)
         if before is None:
             return 0
+        await self._run(self._check_place)
         for found in await self._run(self._files.expired, before):
             with suppress(Error), self._alone(found):  # skip one that is being changed, or was deleted
                 if await self._run(self._files.delete_expired, found, before):
@@ -207,9 +215,22 @@ class PartialDirectory:
                 yield data
 
     async def _run(self, function: Callable[..., T], *arguments: object) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, guarded, function, *arguments)
+        call = functools.partial(self._call, function, *arguments)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, guarded, call)
 
     # What follows runs in threads.
+
+    def _call(self, function: Callable[..., T], *arguments: object) -> T:
+        """Call a function; what it does not find is missing only where the directory is the one that was opened."""
+        try:
+            return function(*arguments)
+        except Error as error:
+            if error.code is Code.NOT_FOUND:
+                self._check_place()
+            raise
+
+    def _check_place(self) -> None:
+        check_place(self._root, self._opened)
 
     def _create(self, name: str, new: NewPartial) -> Partial:
         free, copies = self._blobs.free(), 1
@@ -217,7 +238,9 @@ class PartialDirectory:
             free, copies = self._files.free(), 2
         if free is not None and free < copies * new.size:
             raise Error(Code.STORAGE_FULL, "The upload does not fit on the disk of storage. Make room on it.")
-        return self._files.create(name, new)
+        created = self._files.create(name, new)
+        self._check_place()
+        return created
 
     def _write(self, append: Append, block: Block) -> None:
         if self._adopted:

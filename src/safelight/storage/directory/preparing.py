@@ -1,0 +1,34 @@
+"""Make the directories of a blob store, lock them, and remove what a process that was killed has left."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from safelight.storage.files import lock, make_directory, sync
+
+LOCK = "lock"
+SHARDS = [f"{number:02x}" for number in range(256)]
+"""The names of the directories of blobs, and of those of names."""
+
+
+def prepare(root: Path) -> int:
+    """Prepare a directory, and return the descriptor that locks it. Raises UNAVAILABLE where it is in use, OSError."""
+    blobs, names, incoming = root / "blobs", root / "names", root / "incoming"
+    root.mkdir(parents=True, exist_ok=True)
+    held = lock(root / LOCK)
+    try:
+        for directory in (incoming, blobs, names):
+            make_directory(directory)
+        for left in incoming.iterdir():
+            left.unlink()
+        for directory in (blobs, names):
+            for digits in SHARDS:
+                make_directory(directory / digits)
+                sync(directory / digits)
+        for directory in (blobs, names, root, root.parent):
+            sync(directory)
+    except BaseException:
+        os.close(held)
+        raise
+    return held
