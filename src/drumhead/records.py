@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import msgspec
 
 from drumhead.errors import DrumheadError, ErrorCode
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 T = TypeVar("T")
 GuestName = Literal["linux", "osv"]
@@ -21,6 +25,21 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     argv: tuple[str, ...]
     env: dict[str, str] = {}
     cwd: str = "/"
+
+
+VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def variable_fault(name: str, value: str) -> str:
+    """Return why a program cannot receive an environment variable; empty where it can."""
+    if not VARIABLE_NAME.fullmatch(name):
+        return f"{name!r} is not a valid name of an environment variable"
+    return f"the value of {name} holds a character that no variable can hold" if not is_text(value) else ""
+
+
+def is_text(value: str) -> bool:
+    """Tell whether a text can be an argument or a variable of a program: without NUL, and all of it Unicode."""
+    return "\0" not in value and not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 class Blob(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,9 +107,14 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
 
     def shared_circumstances(self) -> Command:
         """Return the variables and the directory that all config sets share, as a command without argv."""
-        first, *others = list(self.commands.values()) or [Command(argv=())]
-        env = {name: value for name, value in first.env.items() if all(one.env.get(name) == value for one in others)}
-        return Command(argv=(), env=env, cwd=first.cwd if all(one.cwd == first.cwd for one in others) else "/")
+        return shared_circumstances(self.commands)
+
+
+def shared_circumstances(commands: Mapping[str, Command]) -> Command:
+    """Return the variables and the directory that all of `commands` share, as a command without argv."""
+    first, *others = list(commands.values()) or [Command(argv=())]
+    env = {name: value for name, value in first.env.items() if all(one.env.get(name) == value for one in others)}
+    return Command(argv=(), env=env, cwd=first.cwd if all(one.cwd == first.cwd for one in others) else "/")
 
 
 class ImageFiles(msgspec.Struct, frozen=True, kw_only=True):

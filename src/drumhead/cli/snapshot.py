@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from drumhead.cli.flags import Guest, Json
+from drumhead.cli.flags import Guest, Json, Whole
 from drumhead.cli.output import notice, print_json, print_table, size_text
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.home import find_home
@@ -22,7 +22,7 @@ async def create_command(
     /,
     *,
     memory: Annotated[str, Parameter(name=["--memory", "-m"])] = "256M",
-    cpus: Annotated[int, Parameter(name=["--cpus", "-c"])] = 1,
+    cpus: Annotated[int, Whole, Parameter(name=["--cpus", "-c"])] = 1,
     guest: Guest = None,
 ) -> None:
     """Boot a machine of an image and save it before its command starts. From then on, `drumhead run` resumes it.

@@ -13,6 +13,7 @@ from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.fleet.plan import machine_spec, planned_machines
 from drumhead.fleet.supervisor import failures, is_settled
 from drumhead.image.store import ImageStore
+from drumhead.machine.given import check_given
 from drumhead.machine.instances import Instances
 from drumhead.machine.process import wait_process
 from drumhead.machine.stop import stop_machine
@@ -28,10 +29,14 @@ SUPERVISOR_LOG = "supervisor.log"
 
 
 def check_images(store: FleetStore, fleet: Fleet) -> None:
-    """Check that every member's image exists and has the requested command. Raises NOT_FOUND, USAGE."""
+    """Check that every member's image exists and has what the member asks for. Raises NOT_FOUND, USAGE."""
     images = ImageStore(store.home)
     for wanted in planned_machines(fleet).values():
-        machine_spec(fleet.name, wanted, images.find(wanted.member.image, wanted.member.guest))
+        image = images.find(wanted.member.image, wanted.member.guest)
+        try:
+            check_given(store.home, image, machine_spec(fleet.name, wanted, image))
+        except DrumheadError as error:
+            raise DrumheadError(error.code, f"member {wanted.member_name}: {error.message}") from error
 
 
 def start_supervisor(store: FleetStore) -> int:

@@ -6,11 +6,12 @@ import re
 from typing import TYPE_CHECKING, TypeVar, get_args
 
 from drumhead.errors import DrumheadError
-from drumhead.fleet.plan import shared, start_order
+from drumhead.fleet.plan import planned_machines, shared, shared_volume
 from drumhead.fleet.records import MAX_COUNT, Fleet, HealthCheck, Member, RestartPolicy
 from drumhead.machine import options
+from drumhead.machine.options import LOCALHOST, find_clash
 from drumhead.manifest.yaml_reader import Section, read_yaml
-from drumhead.records import GuestName
+from drumhead.records import GuestName, variable_fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 MEMBER_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
+URL_PATH = re.compile(r"/(?:[A-Za-z0-9/._~!$&'()*+,;=:@?-]|%[0-9A-Fa-f]{2})*")
 KEYS = (
     *("image", "guest", "run", "command", "count", "memory", "cpus", "env"),
     *("after", "health", "restart", "forward", "volumes", "secrets"),
@@ -50,10 +52,31 @@ def read_fleet(path: Path, shown: str) -> Fleet:
                 raise sections.section(member_name, member_name).refuse("after", f"there is no member named {other}")
     fleet = Fleet(name=name, members=members, secrets=secrets)
     try:
-        start_order(fleet)
+        planned_machines(fleet)
     except DrumheadError as error:
         raise top.refuse("members", error.message) from error
+    _refuse_clashes(sections, fleet)
     return fleet
+
+
+def _refuse_clashes(sections: Section, fleet: Fleet) -> None:
+    """Refuse two members that need one port of the host, or write to one volume and never end."""
+    earlier: dict[str, Member] = {}
+    for name, member in fleet.members.items():
+        if not member.count:
+            continue
+        for other_name, other in earlier.items():
+            section = sections.section(name, f"member {name}")
+            for forward in member.forwards:
+                if find_clash(forward, other.forwards):
+                    port = f"port {forward.host_port}/{forward.protocol}"
+                    raise section.refuse("forward", f"{port} of the host is forwarded to {other_name} as well")
+            if volume := shared_volume(member, other):
+                raise section.refuse(
+                    "volumes",
+                    f"{volume} is a volume of {other_name} as well, and two machines cannot write to one disk",
+                )
+        earlier[name] = member
 
 
 def _member(section: Section, name: str, guest: str) -> Member:
@@ -62,6 +85,8 @@ def _member(section: Section, name: str, guest: str) -> Member:
         raise section.refuse(
             "", f"{name!r} is not a valid member name; use lower-case letters and digits, with - between them"
         )
+    if name == LOCALHOST:
+        raise section.refuse("", f"{name} is the name by which every machine knows itself; choose another one")
     restart = section.text("restart", "on-failure")
     if restart not in get_args(RestartPolicy):
         raise section.refuse("restart", f"restart must be one of {', '.join(get_args(RestartPolicy))}, not {restart}")
@@ -80,8 +105,8 @@ def _member(section: Section, name: str, guest: str) -> Member:
         command=section.text("command", ""),
         count=count,
         memory=_value(section, "memory", options.read_memory, 256),
-        cpus=_number(section, "cpus", 1, 1, 64),
-        env=section.pairs("env"),
+        cpus=_number(section, "cpus", 1, 1, options.MAX_CPUS),
+        env=_variables(section),
         after=section.texts("after"),
         health=_health(section.section("health", "health")) if "health" in section else None,
         restart=restart,  # type: ignore[arg-type]  # one of the literals, as just checked
@@ -89,6 +114,14 @@ def _member(section: Section, name: str, guest: str) -> Member:
         volumes=volumes,
         secrets=section.texts("secrets"),
     )
+
+
+def _variables(section: Section) -> dict[str, str]:
+    variables = section.pairs("env")
+    for name, value in variables.items():
+        if fault := variable_fault(name, value):
+            raise section.section("env", "env").refuse(name, fault)
+    return variables
 
 
 def _secrets(top: Section) -> tuple[str, ...]:
@@ -114,6 +147,8 @@ def _health(section: Section) -> HealthCheck:
     path = section.text("path", "")
     if path and not path.startswith("/"):
         raise section.refuse("path", f"path must start with a slash, like /readyz, not {path}")
+    if path and not URL_PATH.fullmatch(path):
+        raise section.refuse("path", f"{path!r} is not the path of a URL; write other characters as %20")
     return HealthCheck(
         port=_number(section, "port", 0, 1, 65535),
         path=path,

@@ -36,12 +36,17 @@ def start_order(fleet: Fleet) -> list[str]:
 
 
 def planned_machines(fleet: Fleet) -> dict[str, PlannedMachine]:
-    """Return every machine of a fleet by name, in starting order."""
-    machines = {}
+    """Return every machine of a fleet by name, in starting order. Raises USAGE if two have the same name."""
+    machines: dict[str, PlannedMachine] = {}
     for member_name in start_order(fleet):
         member = fleet.members[member_name]
         for number in range(1, member.count + 1):
             name = machine_name(fleet.name, member_name, number)
+            if name in machines:
+                raise DrumheadError(
+                    ErrorCode.USAGE,
+                    f"machine {name} belongs to {machines[name].member_name} and to {member_name}; rename one of them",
+                )
             machines[name] = PlannedMachine(name=name, member_name=member_name, number=number, member=member)
     return machines
 
@@ -100,3 +105,15 @@ def shared(forwards: tuple[PortForward, ...], volumes: tuple[VolumeMount, ...]) 
     if any("/" in volume.source and not volume.readonly for volume in volumes):
         return "volumes", "several machines cannot write to one disk; name a volume, append :ro, or use one machine"
     return "", ""
+
+
+def shared_volume(member: Member, other: Member) -> str:
+    """Return the volume that both members have and one of them writes to; empty where there is none.
+
+    Members that may end for good, as migrations do, leave their volume to another.
+    """
+    if not member.restart == other.restart == "always":
+        return ""
+    theirs = {volume.source: volume for volume in other.volumes}
+    both = [volume for volume in member.volumes if volume.source in theirs]
+    return next((one.source for one in both if not (one.readonly and theirs[one.source].readonly)), "")

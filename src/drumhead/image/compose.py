@@ -14,7 +14,16 @@ import msgspec
 
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.image.changes import Change, compare
-from drumhead.image.checks import check_findings, check_programs, missing_notices, visible_findings
+from drumhead.image.checks.arguments import check_arguments
+from drumhead.image.checks.locales import locale_notices
+from drumhead.image.checks.modules import check_warm
+from drumhead.image.checks.programs import (
+    check_directories,
+    check_findings,
+    check_programs,
+    missing_notices,
+    visible_findings,
+)
 from drumhead.image.inputs import (
     ComposeInputs,
     ComposeOptions,
@@ -28,11 +37,11 @@ from drumhead.image.kernel import build_kernel
 from drumhead.image.layers.builder import LayerBuilder, LayerStack
 from drumhead.image.layers.plan import in_order
 from drumhead.image.layers.store import LayerStore
-from drumhead.image.locales import locale_notices
 from drumhead.image.store import ImageStore, check_image_name
+from drumhead.image.timezones import check_zones
 from drumhead.package.store import PackageStore
 from drumhead.python.syntax_scan import cached_scans
-from drumhead.records import Image
+from drumhead.records import Image, shared_circumstances
 from drumhead.report import silent
 
 if TYPE_CHECKING:
@@ -141,12 +150,18 @@ def _image(
 
 def _check(home: Home, project: Project, inputs: ComposeInputs, store: LayerStore, stack: LayerStack) -> list[str]:
     """Check that every config set can start. Return notices. Raises INCOMPLETE, UNSUPPORTED."""
-    programs = check_programs(stack.index, inputs.commands, stack.missing)
+    index, commands = stack.index, inputs.commands
+    has_modes = "rofs" not in inputs.guest.filesystems
+    programs = check_programs(index, stack.application, commands, stack.missing, has_modes=has_modes)
+    check_directories(index, commands)
+    check_arguments(index, programs)
+    check_zones(index, commands)
+    check_warm(index, project.run.warm if project.run else (), shared_circumstances(commands))
     findings = visible_findings((stored.record.index, store.findings(stored.record)) for stored in stack.layers)
     cache = home.cache / "syntax-scans" / f"{hashlib.sha256(project.root.encode()).hexdigest()}.json"
     with cached_scans(cache):
         notices = check_findings(inputs.guest, findings, stack.application, programs)
-    return [*missing_notices(stack.missing), *locale_notices(stack.index, inputs.commands), *notices]
+    return [*missing_notices(stack.missing), *locale_notices(index, commands), *notices]
 
 
 def _with_root(store: LayerStore, stack: LayerStack) -> tuple[Layer, ...]:

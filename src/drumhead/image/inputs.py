@@ -11,6 +11,7 @@ import msgspec
 
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.guest import find_guest, require
+from drumhead.image.checks.programs import RUN
 from drumhead.image.timezones import PACKAGE as TZDATA
 from drumhead.image.timezones import uses_time_zones
 from drumhead.manifest.command_line import parse_command
@@ -218,9 +219,9 @@ def choose_commands(
             commands = package.config_sets | commands
     default = project.run.default if project.run else ""
     if options.run:
-        default = options.run if options.run in commands else "run"
-        if default == "run" and "run" not in commands:
-            commands["run"] = parse_command(options.run, options.env)
+        default = options.run if options.run in commands else RUN
+        if default == RUN and RUN not in commands:
+            commands[RUN] = parse_command(options.run, options.env)
     if options.env:
         commands = {
             name: msgspec.structs.replace(command, env=command.env | options.env) for name, command in commands.items()

@@ -1,17 +1,22 @@
-"""Find out whether a project uses time zones, whose rules no guest has by itself."""
+"""Find out whether a project uses time zones, whose rules no guest has by itself, and whether a zone exists."""
 
 from __future__ import annotations
 
+import difflib
 import os
+import re
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from drumhead.closure import follow
+from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.manifest.ignore import read_ignore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from drumhead.closure import Index
     from drumhead.manifest.records import Project
     from drumhead.records import Command
 
@@ -21,6 +26,11 @@ NO_ZONE = ("", "UTC", "UTC0", "GMT", "GMT0")
 MARKS = (b"zoneinfo", b"TIME_ZONE")
 """Words in Python sources that look zones up. The second is Django's setting."""
 LARGEST_SOURCE = 1 << 20
+PLACE = "usr/share/zoneinfo"
+_ABBREVIATION = r"(?:[A-Za-z]{3,}|<[A-Za-z0-9+-]{3,}>)"
+_OFFSET = r"[+-]?[0-9]{1,3}(?::[0-9]{2}){0,2}"
+RULES = re.compile(rf"{_ABBREVIATION}{_OFFSET}(?:{_ABBREVIATION}(?:{_OFFSET})?(?:,[A-Za-z0-9./:+-]+){{0,2}})?")
+"""A TZ that holds the rules itself, as POSIX defines it: CET-1CEST,M3.5.0,M10.5.0/3."""
 
 
 def uses_time_zones(project: Project, commands: Mapping[str, Command]) -> bool:
@@ -49,3 +59,26 @@ def _sources(root: Path, part: str, ignored: Callable[[str], bool]) -> Iterator[
             facts = path.lstat()  # the target of a link is found by itself, or is not a file of the project
             if name.endswith(".py") and stat.S_ISREG(facts.st_mode) and facts.st_size <= LARGEST_SOURCE:
                 yield path.read_bytes()
+
+
+def check_zones(index: Index, commands: Mapping[str, Command]) -> None:
+    """Check that the TZ of each config set is a zone; libc takes any other for UTC. Raises INCOMPLETE."""
+    for name, command in commands.items():
+        if fault := zone_fault(index, command):
+            raise DrumheadError(ErrorCode.INCOMPLETE, f"config set {name}: {fault}")
+
+
+def zone_fault(index: Index, command: Command) -> str:
+    """Return why the TZ of a command is no time zone; empty where it is one, or where programs look elsewhere."""
+    zone = command.env.get("TZ", "").removeprefix(":")
+    if zone in NO_ZONE or "TZDIR" in command.env or RULES.fullmatch(zone):
+        return ""
+    found = index.get(follow(index, zone if zone.startswith("/") else f"/{PLACE}/{zone}"))
+    if found and found.kind == "file":
+        return ""
+    zones = {path.removeprefix(f"{PLACE}/") for path in index if path.startswith(f"{PLACE}/")}
+    if not zones:
+        return f"TZ is {zone}, and the image has no time zones; compose it with --require {PACKAGE}"
+    by_lower = {one.lower(): one for one in zones}
+    near = difflib.get_close_matches(zone.lower(), by_lower, n=1)
+    return f"TZ is {zone}, which is not a time zone{f'; did you mean {by_lower[near[0]]}?' if near else ''}"

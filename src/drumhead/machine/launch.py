@@ -19,6 +19,7 @@ from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.guest import find_guest, require
 from drumhead.guest.contract import Drive, GuestMount, GuestNic, RunConfig
 from drumhead.image.store import ImageStore, encode
+from drumhead.machine.given import check_given
 from drumhead.machine.instances import Instances, supervisor_pid
 from drumhead.machine.logs import trim_logs
 from drumhead.machine.network import private
@@ -73,10 +74,11 @@ async def start_machine(
 
     With `fresh`, the log and the disk of the stopped machine are deleted.
 
-    The kernel kills an attached machine when this process ends. Raises NOT_FOUND (image), CONFLICT (it is running, or a
-    volume or an address is taken), UNSUPPORTED, GUEST (QEMU does not start), HOST_TOOL.
+    The kernel kills an attached machine when this process ends. Raises NOT_FOUND (image), USAGE, CONFLICT (it is
+    running, or a volume or an address is taken), UNSUPPORTED, GUEST (QEMU does not start), HOST_TOOL.
     """
     image = ImageStore(home).find(spec.image, spec.guest)
+    await asyncio.to_thread(check_given, home, image, spec)
     instances = Instances(home)
     with instances.lock(spec.name):
         refuse_running(instances.find(spec.name))

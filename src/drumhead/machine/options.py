@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.machine.records import PortForward, VolumeMount
+from drumhead.records import VARIABLE_NAME, variable_fault
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 INSTANCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)([KMGT]?)(?:i?B)?", re.IGNORECASE)
 MEBIBYTES = re.compile(r"[0-9]{1,15}")
 PORT = re.compile(r"[0-9]{1,5}")
-VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 MAC = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}")
 IPV6_FORWARD = re.compile(r"\[([^\[\]]*)\]:([^\[\]]*)")
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -29,6 +29,9 @@ MAX_DISK = 16 << 40
 """The limit of ext4 with blocks of 4 KiB."""
 MAX_CPUS = 255
 """The limit of QEMU's machine type q35."""
+LOCALHOST = "localhost"
+NO_MAC = "00:00:00:00:00:00"
+WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - addresses that stand for all
 KERNEL_DIRECTORIES = ("proc", "sys", "dev", "run")
 SYSTEM_DIRECTORIES = ("/bin", "/etc", "/lib", "/lib64", "/sbin", "/usr", "/usr/bin", "/usr/lib", "/usr/sbin")
 """Directories that a volume must not hide, because they hold programs. Directories below them may be volumes."""
@@ -73,12 +76,14 @@ def read_instance_name(text: str) -> str:
     """Return the name of a machine, which is also its host name, after checking it. Raises USAGE."""
     if not INSTANCE_NAME.fullmatch(text):
         raise usage(f"{text!r} is not a valid instance name; use up to 63 letters and digits, with . _ - between them")
+    if text.lower() == LOCALHOST:
+        raise usage(f"{text} is the name by which every machine knows itself; choose another name for the instance")
     return text
 
 
 def read_mac(text: str) -> str:
     """Parse the MAC address of a card and return it in lower case. Raises USAGE."""
-    if not MAC.fullmatch(text) or int(text[:2], 16) & 1:
+    if not MAC.fullmatch(text) or int(text[:2], 16) & 1 or text == NO_MAC:
         raise usage(
             f"{text!r} is not a valid MAC address; write it like 02:13:15:00:80:01 (the first byte must be even)"
         )
@@ -156,11 +161,21 @@ def read_volumes(texts: Sequence[str]) -> tuple[VolumeMount, ...]:
 def read_forwards(texts: Sequence[str]) -> tuple[PortForward, ...]:
     """Parse the port forwards of a machine. Raises USAGE, also if two use the same port of the host."""
     forwards = tuple(map(read_forward, texts))
-    taken = [(one.host_address, one.host_port, one.protocol) for one in forwards if one.host_port]
-    for address, port, protocol in taken:
-        if taken.count((address, port, protocol)) > 1:
-            raise usage(f"port {port}/{protocol} of {address} is forwarded twice")
+    for number, forward in enumerate(forwards):
+        if (other := find_clash(forward, forwards[:number])) is not None:
+            raise usage(f"port {forward.host_port}/{forward.protocol} of {other.host_address} is forwarded twice")
     return forwards
+
+
+def find_clash(forward: PortForward, others: Iterable[PortForward]) -> PortForward | None:
+    """Return the one of `others` that needs the same port of the host, or None. 0.0.0.0 and :: are every address."""
+    for other in others:
+        addresses = {forward.host_address, other.host_address}
+        meet = len(addresses) == 1 or addresses & {*WILDCARDS}
+        same_port = (forward.host_port, forward.protocol) == (other.host_port, other.protocol)
+        if forward.host_port and same_port and meet and forward.is_ipv6 == other.is_ipv6:
+            return other
+    return None
 
 
 def read_cpus(count: int) -> int:
@@ -181,7 +196,9 @@ def read_variables(settings: Sequence[str]) -> dict[str, str]:
     variables = {}
     for setting in settings:
         name, equals, value = setting.partition("=")
-        if not VARIABLE_NAME.fullmatch(name) or not equals or "\0" in value:
+        if not VARIABLE_NAME.fullmatch(name) or not equals:
             raise usage(f"{setting!r} does not set a variable; write NAME=VALUE")
+        if fault := variable_fault(name, value):
+            raise usage(fault)
         variables[name] = value
     return variables

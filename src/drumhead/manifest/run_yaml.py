@@ -5,13 +5,12 @@ Capstan's documentation describes the format (RuntimeNode, RuntimePython, Runtim
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.manifest.command_line import parse_command
 from drumhead.manifest.records import RunManifest, RuntimeName
-from drumhead.records import Command
+from drumhead.records import Command, variable_fault
 
 if TYPE_CHECKING:
     from drumhead.manifest.yaml_reader import Section
@@ -31,7 +30,6 @@ KEYS: dict[RuntimeName, tuple[str, ...]] = {
 INTERPRETER: dict[RuntimeName, str] = {"native": "", "node": "/usr/bin/node", "python": "/usr/bin/python3"}
 REQUIRES: dict[RuntimeName, tuple[str, ...]] = {"native": (), "node": ("node",), "python": ("python",)}
 """The packages that a runtime implies."""
-ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def read_run(section: Section) -> tuple[RunManifest, list[str]]:
@@ -91,10 +89,8 @@ def _runtime(section: Section) -> RuntimeName:
 def _command(runtime: RuntimeName, section: Section, *, inherits: bool) -> Command:
     environment = section.pairs("env")
     for name, value in environment.items():
-        if not ENVIRONMENT_NAME.fullmatch(name):
-            raise section.refuse("env", f"{name!r} is not a valid name of an environment variable")
-        if "\0" in value:
-            raise section.refuse("env", f"the value of {name} has a NUL character")
+        if fault := variable_fault(name, value):
+            raise section.refuse("env", fault)
     cwd = section.text("cwd", "" if inherits else "/")
     if cwd and not cwd.startswith("/"):
         raise section.refuse("cwd", f"cwd must be a path from the image's root, not {cwd}")

@@ -13,6 +13,7 @@ import yaml
 
 from drumhead.errors import DrumheadError, ErrorCode, manifest_error
 from drumhead.manifest.project_files import MAX_YAML_BYTES, is_there, read_text
+from drumhead.records import is_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,6 +51,7 @@ class Section:
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 raise self.wrong(key, f"a key of {self.what} must be a text")
+            self._check_text(key)
             if key.tag == MERGE:
                 merged += self._merged(key, value, known)
             elif key.value in own:
@@ -77,6 +79,11 @@ class Section:
 
     def wrong(self, node: yaml.Node, reason: str) -> DrumheadError:
         return manifest_error(self.file, node.start_mark.line + 1, reason)
+
+    def _check_text(self, node: yaml.ScalarNode) -> None:
+        """Refuse what only an escape can write and no file, argument or variable can hold."""
+        if not is_text(node.value):
+            raise self.wrong(node, f"{node.value!r} holds a character that no text can hold")
 
     def refuse(self, key: str, reason: str) -> DrumheadError:
         """Return the error for the value of `key`, or for the whole section if it has no such key."""
@@ -110,6 +117,7 @@ class Section:
             return default
         if not isinstance(found[1], yaml.ScalarNode):
             raise self.wrong(found[1], f"{key} must be one value")
+        self._check_text(found[1])
         if default is None and not found[1].value:
             raise self.wrong(found[1], f"{key} must not be empty")
         return str(found[1].value)
@@ -138,6 +146,7 @@ class Section:
         for item in found[1].value:
             if not isinstance(item, yaml.ScalarNode) or not item.value:
                 raise self.wrong(item, f"each item of {key} must be one value")
+            self._check_text(item)
         return [(item.value, item.start_mark.line + 1) for item in found[1].value]
 
     def pairs(self, key: str) -> dict[str, str]:

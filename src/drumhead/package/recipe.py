@@ -13,6 +13,7 @@ import yaml
 
 from drumhead.errors import DrumheadError, ErrorCode, manifest_error
 from drumhead.package.records import Recipe
+from drumhead.records import is_text, variable_fault
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -144,6 +145,12 @@ def _fault(recipe: Recipe) -> tuple[str, str] | None:
     for name, command in recipe.config_sets.items():
         if not command.argv:
             return "config_sets", f"config set {name} must give argv, the program and its arguments"
+        if not command.cwd.startswith("/"):
+            return "config_sets", f"cwd of config set {name} must be a path from the image's root, not {command.cwd}"
+        if not all(map(is_text, (*command.argv, command.cwd))):
+            return "config_sets", f"config set {name} holds a character that no argument can hold"
+        if fault := next(filter(None, (variable_fault(*one) for one in command.env.items())), ""):
+            return "config_sets", f"config set {name}: {fault}"
     for alias in recipe.aliases:
         try:
             re.compile(alias)

@@ -19,14 +19,15 @@ if TYPE_CHECKING:
 async def search(home: Home, part: str) -> tuple[list[Package], list[str]]:
     """Find packages by a part of their name, a word of their description or an old name. Return them and notices.
 
-    A recipe without any built version appears with the version ``(recipe)``. Raises REMOTE.
+    A recipe without any built version appears with the version ``(recipe)``; a remote that does not answer is a notice.
     """
     notices: list[str] = []
     wanted = {part.lower()}
     if part:
         refs, notices = resolve_names([part])
         wanted |= {ref.name.lower() for ref in refs}
-    packages = [package for _, package in await search_remotes(home)] + PackageStore(home).list()
+    remote, unanswered = await search_remotes(home)
+    packages = remote + PackageStore(home).list()
     names = {package.name for package in packages}
     packages += [
         Package(
@@ -47,7 +48,7 @@ async def search(home: Home, part: str) -> tuple[list[Package], list[str]]:
         for package in packages
         if any(_matches(package, word) for word in wanted)
     }
-    return sorted(found.values(), key=_order), notices
+    return sorted(found.values(), key=_order), [*notices, *unanswered]
 
 
 def _matches(package: Package, word: str) -> bool:

@@ -56,8 +56,9 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         cluster = _cluster_key(settings.cluster_key_file)
         if not loopback_only and cluster is None and not settings.open:
             raise PolicyError(
-                f"--host {host} reaches beyond this machine. Say who may connect: --cluster-key-file FILE, with the "
-                "key that all services of this system share (safelight up makes one), or --open for everybody."
+                f"This service would listen on {host}, where other machines reach it, and nothing says who gets in. "
+                "Add --open to let everybody in, or --cluster-key-file FILE with the key that all services of this "
+                "system share (safelight up makes one)."
             )
         names = {name.strip().lower() for name in settings.allowed_hosts.split(",") if name.strip()}
         names |= {split_host(advertised.rpartition("://")[2])} if advertised else set()

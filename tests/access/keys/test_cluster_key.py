@@ -70,7 +70,7 @@ async def test_a_rotation_restarts_nothing(plane, http, monkeypatch):
 async def test_beyond_this_machine_a_service_needs_a_key_or_to_be_open(tmp_path):
     data = ("--data", str(tmp_path / "data"), "--host", "0.0.0.0")
     async with service("keyvaluestore", *data) as process:
-        await process.log("--cluster-key-file")
+        await process.log("Add --open to let everybody in, or --cluster-key-file FILE")
         assert await process.ended() == 2
     key = written(tmp_path / "key", OLD, mode=0o644)
     async with service("keyvaluestore", *data, "--cluster-key-file", str(key)) as process:

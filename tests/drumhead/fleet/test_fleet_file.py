@@ -107,6 +107,21 @@ def test_a_fleet_or_a_member_says_its_guest(read):
     assert machine_spec("shop", planned_machines(fleet)["shop-db"], IMAGE).guest == "osv"
 
 
+def test_members_may_share_what_one_of_them_leaves_or_only_reads(read):
+    text = TEXT.replace("after: [db]", 'after: [db]\n    volumes: ["data:/data"]')
+    assert read(text).members["web"].volumes, "a machine that ends for good leaves its volume"
+    assert read(text.replace("restart: always", "restart: no")).members["web"].volumes
+    disk = 'restart: always\n    volumes: ["./seed.raw:/seed:ro"]'
+    assert read(TEXT.replace("after: [db]", disk)).members["web"].volumes
+
+
+def test_two_machines_never_have_one_name(read):
+    fleet = read(TEXT.replace("  worker:", "  web-2:\n    image: shop\n  worker:"))
+    assert "shop-web-2" in planned_machines(fleet)
+    with pytest.raises(DrumheadError, match="machine shop-web-2 belongs to web.* and to web.*; rename one"):
+        planned_machines(scaled(fleet, {"web": 2}))
+
+
 def test_scaling_changes_numbers_only(read):
     fleet = scaled(read(TEXT), {"worker": 1})
     assert list(planned_machines(fleet)) == ["shop-db", "shop-web", "shop-worker"]
@@ -147,6 +162,16 @@ def test_a_fleet_is_settled_when_every_machine_is_and_the_supervisor_knows_the_l
         (("  worker:", "  Wor_ker:"), 17, "not a valid member name"),
         (("after: [db]", "secrets: [key]"), 7, "there is no secret named key"),
         (("name: shop", "name: shop\nsecrets: [../key]"), 3, "not a valid name of a secret"),
+        (("env: {LEVEL: 3}", "env: {LE=VEL: 3}"), 13, "'LE=VEL' is not a valid name of an environment variable"),
+        (("env: {LEVEL: 3}", 'env: {LEVEL: "3\\0"}'), 13, "holds a character that no text can hold"),
+        (("path: /readyz", 'path: "/ready z"'), 14, "'/ready z' is not the path of a URL"),
+        (("path: /readyz", 'path: "/x\\r\\nHost: y"'), 14, "is not the path of a URL"),
+        (("path: /readyz", 'path: "/100%"'), 14, "is not the path of a URL"),
+        (("port: 8001", "port: 65536"), 14, "port must be a number from 1 to 65535"),
+        (("memory: 96M", 'forward: ["0.0.0.0:8080:80"]'), 12, "port 8080/tcp of the host is forwarded to web as well"),
+        (("after: [db]", 'restart: always\n    volumes: ["data:/data"]'), 16, "data is a volume of web as well"),
+        (("run: web", "run: web\n    count: 2\n  web-2:\n    image: shop"), 3, "machine shop-web-2 belongs to web"),
+        (("  worker:", "  localhost:"), 17, "localhost is the name by which every machine knows itself"),
     ],
 )
 def test_a_wrong_file_is_refused_with_its_line(read, change, line, told):

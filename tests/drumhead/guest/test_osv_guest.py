@@ -15,11 +15,11 @@ from drumhead.filesystem.rofs.root import unite
 from drumhead.filesystem.rofs.writer import write_rofs
 from drumhead.guest import find_guest, require
 from drumhead.guest.contract import Drive, GuestMount, GuestNic, RunConfig
-from drumhead.guest.osv import program
 from drumhead.guest.osv.cmdline import MAX_LENGTH, command_line, option
 from drumhead.guest.osv.skeleton import PRELOAD, START_PLACE
 from drumhead.image.guest_program import compile_program
 from drumhead.machine.qemu.acceleration import try_boot
+from drumhead.python.command_line import split_python
 from drumhead.records import Blob, Command, Image, ImageFiles, Kernel
 from drumhead.tree import Tree, regular
 from support.guests import osv
@@ -166,7 +166,7 @@ def test_what_osv_lacks_is_refused_with_the_reason(ability):
     ],
 )
 def test_words_of_python_are_split_into_its_options_and_the_program(words, options, rest):
-    assert program.split_python(tuple(words.split())) == (tuple(options.split()), tuple(rest.split()))
+    assert split_python(tuple(words.split())) == (tuple(options.split()), tuple(rest.split()))
 
 
 def parse_options(line):

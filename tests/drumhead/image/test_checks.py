@@ -11,9 +11,9 @@ from drumhead.errors import DrumheadError
 from drumhead.guest import find_guest
 from drumhead.guest.contract import Finding
 from drumhead.guest.osv.check import check_command, check_tree
-from drumhead.image.checks import check_findings, visible_findings
+from drumhead.image.checks.locales import locale_notices
+from drumhead.image.checks.programs import check_findings, visible_findings
 from drumhead.image.layers.scan import Scan
-from drumhead.image.locales import locale_notices
 from drumhead.manifest.project import read_project
 from drumhead.python.syntax_scan import MARKER, cached_scans, scan_source
 from drumhead.records import Command

@@ -86,6 +86,8 @@ def test_volume_is_read(text, volume):
         (options.read_instance_name, "a/b"),
         (options.read_instance_name, "../up"),
         (options.read_instance_name, ""),
+        (options.read_instance_name, "LocalHost"),
+        (options.read_mac, "00:00:00:00:00:00"),
     ],
 )
 def test_what_makes_no_sense_is_refused_with_what_was_written(read, text):
@@ -107,6 +109,8 @@ def test_a_number_of_cpus_that_no_machine_has_is_refused(count):
         (options.read_volumes, ("data:/one", "data:/two")),
         (options.read_volumes, ("one:/data", "two:/data/")),
         (options.read_forwards, ("8080:80", "8080:81")),
+        (options.read_forwards, ("0.0.0.0:8080:80", "8080:81")),
+        (options.read_forwards, ("[::1]:8080:80", "[::]:8080:81")),
         (options.read_forwards, ("[::1]:8080:80", "[0:0:0:0:0:0:0:1]:8080:81")),
     ],
 )
@@ -138,17 +142,25 @@ def test_what_is_no_name_of_an_image_is_not_said_to_be_missing(empty, words):
 
 def test_one_port_of_the_host_may_lead_in_by_tcp_and_udp():
     assert len(options.read_forwards(("53:53", "53:53/udp", "0:80", "0:81"))) == 4
+    assert len(options.read_forwards(("0.0.0.0:80:80", "[::]:80:80", "127.0.0.2:81:80", "127.0.0.3:81:80"))) == 4
 
 
 def test_variables_keep_everything_after_the_first_equals_sign():
     assert options.read_variables(["A=b=c", "EMPTY="]) == {"A": "b=c", "EMPTY": ""}
-    with pytest.raises(DrumheadError):
-        options.read_variables(["A"])
+    for wrong in ("A", "A B=1", "=1", "A=\0", "A=\udcff"):
+        with pytest.raises(DrumheadError):
+            options.read_variables([wrong])
+
+
+def test_a_device_of_the_host_needs_a_network_of_the_host(empty):
+    refused = empty.refused("run", "-b", "br0", "image", status=2)
+    assert "-b br0 is a device for -n bridge, tap or vhost" in refused
 
 
 @pytest.mark.parametrize("count", ["1.5", "1e1", "²", "two"])
 def test_a_count_that_is_no_whole_number_is_refused_and_not_rounded(empty, count):
-    assert f"{count} is not a whole number" in empty.refused("run", "-c", count, "-i", "image", "name", status=2)
+    for words in (("run", "-i", "image", "name"), ("snapshot", "create", "image")):
+        assert f"{count} is not a whole number" in empty.refused(*words, "-c", count, status=2)
 
 
 @pytest.mark.parametrize("text", ["", " "])

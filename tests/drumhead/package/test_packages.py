@@ -204,7 +204,11 @@ def test_a_remote_that_does_not_answer_is_said(empty):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         empty("remote", "add", "gone", f"oci+http://127.0.0.1:{closed.getsockname()[1]}/x")
-        assert "does not answer" in empty.refused("package", "search", "cli", status=4)
+        assert "does not answer" in empty.refused("package", "pull", "cli", status=4)
+        done = empty.run("package", "search", "cli")
+    assert done.returncode == 0
+    assert "the packages of gone are not listed" in done.stderr
+    assert "(recipe)" in done.stdout, "what can be built here is listed all the same"
 
 
 @pytest.mark.parametrize("scheme", ["oci", "https"])

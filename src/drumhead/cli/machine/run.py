@@ -77,6 +77,11 @@ def _read_spec(name: str, instance: str, flags: MachineFlags) -> InstanceSpec:
         raise DrumheadError(ErrorCode.USAGE, f"both {name} and {instance} name the instance; with -i, give one name")
     if flags.execute is not None and flags.run:
         raise DrumheadError(ErrorCode.USAGE, "-e and --run both choose the command; give only one of them")
+    if flags.device and flags.network == "nat":
+        raise DrumheadError(
+            ErrorCode.USAGE,
+            f"-b {flags.device} is a device for -n bridge, tap or vhost; give one of them, or leave it out",
+        )
     return InstanceSpec(
         name=options.read_instance_name(name if flags.image else instance or default_instance_name(name)),
         image=flags.image or name,

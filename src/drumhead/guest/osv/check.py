@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from drumhead.elf import MAGIC, is_elf, is_foreign, read_linkage
 from drumhead.guest.contract import Finding
+from drumhead.python.command_line import split_python
 from drumhead.python.syntax_scan import MARKER, scan_source
 
 if TYPE_CHECKING:
@@ -100,8 +101,6 @@ def _places(uses: tuple[Use, ...]) -> str:
 
 def _entry(command: Command) -> tuple[str, str] | None:
     """Return the module that a command starts and the directory of its imports, or None for -c and a prompt."""
-    from drumhead.guest.osv.program import split_python  # noqa: PLC0415 - program imports the skeleton, which check does not need
-
     _, argv = split_python(command.argv[1:])
     if not argv or argv[0] == "-c":
         return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import posixpath
-import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -12,15 +11,13 @@ import msgspec
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.guest.contract import CHANNEL_ADDRESS
 from drumhead.guest.osv.skeleton import START_PACKAGE
+from drumhead.python.command_line import PYTHON, split_python
 from drumhead.tree import Tree, regular
 
 if TYPE_CHECKING:
     from drumhead.guest.contract import RunConfig
     from drumhead.records import Command
 
-PYTHON = re.compile(r"python(3(\.[0-9]+)?)?")
-WITH_VALUE = frozenset("WX")
-"""Options of the interpreter that take the next argument as their value."""
 OWN_FILES = "/run/drumhead"
 """The directory to which /etc/hosts and /etc/resolv.conf link (``skeleton``)."""
 PORTS = {"log": 1, "status": 2, "control": 3}
@@ -112,29 +109,6 @@ def read(command: Command) -> Start:
         argv=(_path(command.argv[0]), *command.argv[1:]),
         environment={**BASE_ENVIRONMENT, **command.env},
     )
-
-
-def split_python(argv: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Split off the interpreter's options. The rest is ``-m MODULE …``, ``-c CODE …`` or ``FILE …``, or empty."""
-    for at, argument in enumerate(argv):
-        if at and argv[at - 1] in {"-W", "-X", "--check-hash-based-pycs"}:
-            continue
-        if not argument.startswith("-"):
-            return argv[:at], argv[at:]
-        if argument == "-" or argument.startswith("--"):
-            if argument == "--check-hash-based-pycs":
-                continue
-            return argv, ()
-        for place, letter in enumerate(argument[1:], 1):
-            if letter in "mc":  # the value is the rest of the argument, or the next one
-                before = (*argv[:at], argument[:place]) if place > 1 else argv[:at]
-                rest = (argument[place + 1 :], *argv[at + 1 :]) if argument[place + 1 :] else argv[at + 1 :]
-                return before, (f"-{letter}", *rest) if rest else ()
-            if letter in WITH_VALUE:
-                break
-            if letter in "hV?":
-                return argv, ()
-    return argv, ()
 
 
 def addresses_are_fixed(config: RunConfig) -> bool:

@@ -117,14 +117,22 @@ def _names(launches: Iterable[Launch], network: str, address_of: Callable[[Launc
 
 
 def refuse_taken_address(others: Iterable[Launch], launch: Launch) -> None:
-    """Raise CONFLICT if another machine has the address of `launch`. In rare cases two names yield the same address.
+    """Raise CONFLICT if another machine has the address of `launch`, or its host name.
 
-    A machine on a network of the host has no derived address; it gets one from a DHCP server there.
+    In rare cases two names yield the same address; web.1, web-1 and WEB-1 are one host name. A machine on a network of
+    the host has no derived address; it gets one from a DHCP server there.
     """
     name, network, address = launch.spec.name, launch.spec.private_network, launch.address
     for other in others if address else ():
-        if other.spec.private_network == network and other.address == address and other.spec.name != name:
+        if other.spec.private_network != network or other.spec.name == name or not other.address:
+            continue
+        if other.address == address:
             raise DrumheadError(
                 ErrorCode.CONFLICT,
                 f"{other.spec.name} already has the address {address}; give {name} another name or another --mac",
+            )
+        if host_name(other.spec.name).lower() == host_name(name).lower():
+            raise DrumheadError(
+                ErrorCode.CONFLICT,
+                f"{other.spec.name} has the host name {host_name(name)} on this network; give {name} another name",
             )

@@ -131,14 +131,19 @@ def find_remote(home: Home, name: str) -> Remote:
     raise DrumheadError(ErrorCode.USAGE, f"choose a remote with --remote; there are: {names}")
 
 
-async def search_remotes(home: Home) -> list[tuple[Remote, Package]]:
-    """Return every package of every remote. Raises REMOTE if a remote does not answer."""
+async def search_remotes(home: Home) -> tuple[list[Package], list[str]]:
+    """Return every package of every remote that answers, and a notice for each that does not."""
+    found: list[Package] = []
+    notices = []
     async with new_client() as client:
-        return [
-            (remote, package)
-            for remote in read_remotes(home)
-            for package in await open_remote(client, remote).packages()
-        ]
+        for remote in read_remotes(home):
+            try:
+                found += await open_remote(client, remote).packages()
+            except DrumheadError as error:
+                if error.code is not ErrorCode.REMOTE:
+                    raise
+                notices.append(f"{error.message}; the packages of {remote.name} are not listed")
+    return found, notices
 
 
 async def pull_package(

@@ -71,6 +71,13 @@ def test_two_machines_with_one_address_are_refused():
     assert "first" in refused.value.message
 
 
+@pytest.mark.parametrize("name", ["web.1", "WEB-1", "web_1"])
+def test_two_machines_with_one_host_name_are_refused(name):
+    with pytest.raises(DrumheadError, match=r"web-1 has the host name .* on this network; give .* another name"):
+        private.refuse_taken_address([launched("web-1")], launched(name))
+    private.refuse_taken_address([launched("web-1", on="other"), launched(name)], launched(name))
+
+
 def test_homes_and_links_have_groups_of_their_own():
     groups = {private.multicast_group(Home(root=Path(home)), name) for home in ("/a", "/b") for name in ("x", "y")}
     assert len(groups) == 4

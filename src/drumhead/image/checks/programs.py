@@ -1,4 +1,4 @@
-"""Check whether an image's config sets can run in its guest.
+"""Check whether the programs of an image's config sets can run in its guest.
 
 A problem that a config set would certainly meet is an error; a problem that may not matter is a notice.
 """
@@ -9,6 +9,7 @@ import posixpath
 from typing import TYPE_CHECKING
 
 from drumhead.closure import follow
+from drumhead.elf import MAGIC
 from drumhead.errors import DrumheadError, ErrorCode
 
 if TYPE_CHECKING:
@@ -17,34 +18,94 @@ if TYPE_CHECKING:
     from drumhead.closure import Index, Missing
     from drumhead.guest.contract import Finding, Guest
     from drumhead.records import Command
-    from drumhead.tree import Tree
+    from drumhead.tree import Entry, Tree
 
 SHOWN = 2
 """The number of paths that one notice names."""
 SEARCH_PATH = ("usr/local/sbin", "usr/local/bin", "usr/sbin", "usr/bin")
+RUN = "run"
+"""The config set that a command line of ``package compose --run`` makes."""
+MEMORY = ("dev", "proc", "run", "sys", "tmp")
+"""Directories of a machine whose contents are made when it starts."""
 
 
 def check_programs(
-    index: Index, commands: dict[str, Command], missing: Iterable[Missing]
+    index: Index, application: Tree, commands: dict[str, Command], missing: Iterable[Missing], *, has_modes: bool = True
 ) -> dict[str, tuple[Command, str]]:
-    """Return each config set with the path of its program. Raises INCOMPLETE if a program or its library is missing."""
+    """Return each config set with the path of its program. Raises INCOMPLETE if it cannot start.
+
+    A guest whose file system `has_modes` starts executable files only.
+    """
     lacking = {one.path: one.library for one in missing}
     programs = {}
     for name, command in commands.items():
         program = find_program(index, command)
         if not program:
-            raise DrumheadError(
-                ErrorCode.INCOMPLETE,
-                f"config set {name} starts {command.argv[0]}, which is not in the image; require its package",
+            others = [other for other in commands if other != name]
+            meant = f", or name a config set ({', '.join(others)})" if name == RUN and others else ""
+            raise _incomplete(
+                f"config set {name} starts {command.argv[0]}, which is not in the image; require its package{meant}"
+            )
+        if index[program].kind != "file":
+            raise _incomplete(f"config set {name} starts {command.argv[0]}, which is a directory")
+        if has_modes and not index[program].mode & 0o111:
+            raise _incomplete(
+                f"config set {name} starts /{program}, which is not executable; chmod +x that file of the project"
             )
         if library := lacking.get(program):
-            raise DrumheadError(
-                ErrorCode.INCOMPLETE,
+            raise _incomplete(
                 f"config set {name} starts /{program}, which needs {library}; no package has it, so add the file "
-                "to the project (below /usr/lib) or build the package `libraries`",
+                "to the project (below /usr/lib) or build the package `libraries`"
             )
+        if fault := _script_fault(index, application.get(program)):
+            raise _incomplete(f"config set {name} starts /{program}, {fault}")
         programs[name] = (command, program)
     return programs
+
+
+def _script_fault(index: Index, entry: Entry | None) -> str:
+    """Return why a file of the project cannot be started, as the end of a sentence; empty where it can."""
+    if entry is None or entry.starts_with(MAGIC):
+        return ""
+    if not entry.starts_with(b"#!"):
+        return "which is neither a program nor a script (a script begins with #! and its interpreter)"
+    first = entry.read().partition(b"\n")[0][2:].decode(errors="replace")
+    words = [word for word in first.split(" ") if word]
+    interpreter = words[0] if words else ""
+    if follow(index, interpreter) and posixpath.basename(interpreter) == "env":
+        named = next((word for word in words[1:] if not word.startswith("-") and "=" not in word), "")
+        if named and not _on_search_path(index, named):
+            interpreter = named
+        else:
+            return ""
+    elif follow(index, interpreter):
+        return ""
+    advice = "the package cli" if posixpath.basename(interpreter) in {"sh", "env"} else "its package"
+    if interpreter.endswith("\r"):
+        return f"a script for {interpreter!r}; its lines end as on Windows, so save it with the line ends of Unix"
+    return f"a script for {interpreter or 'nothing'}, which is not in the image; require {advice}"
+
+
+def check_directories(index: Index, commands: dict[str, Command]) -> None:
+    """Check that the working directory of each config set exists. Raises INCOMPLETE."""
+    for name, command in commands.items():
+        if is_made_at_start(command.cwd) or not command.cwd.strip("/"):
+            continue
+        found = index.get(follow(index, command.cwd))
+        if found is None or found.kind != "directory":
+            what = "which is not a directory" if found else "a directory that is not in the image"
+            raise _incomplete(
+                f"config set {name} runs in {command.cwd}, {what}; correct cwd, or put the directory into the project"
+            )
+
+
+def is_made_at_start(path: str) -> bool:
+    """Tell whether a path of a machine exists only in memory, so that an image says nothing of it."""
+    return path.lstrip("/").partition("/")[0] in MEMORY
+
+
+def _incomplete(message: str) -> DrumheadError:
+    return DrumheadError(ErrorCode.INCOMPLETE, message)
 
 
 def missing_notices(missing: Iterable[Missing]) -> list[str]:
@@ -60,6 +121,10 @@ def find_program(index: Index, command: Command) -> str:
         return follow(index, name)
     if "/" in name:
         return follow(index, posixpath.join(command.cwd, name))
+    return _on_search_path(index, name)
+
+
+def _on_search_path(index: Index, name: str) -> str:
     return next(filter(None, (follow(index, f"{directory}/{name}") for directory in SEARCH_PATH)), "")
 
 
