@@ -57,10 +57,10 @@ class Cluster:
         self.etcd.hosts = [self.places.host(f"etcd-{number}") for number in (1, 2, 3)]
         self.etcd.prefixes = [self.places.prefix(f"etcd-{number}") for number in (1, 2, 3)]
         self.seaweed = Seaweed(data / "seaweedfs", **self._place("seaweedfs"))
-        self.postgres = Postgres(_postgres_directory(data), fsync=True, **self._place("postgresql"))
+        self.postgres = Postgres(postgres_directory(data), fsync=True, **self._place("postgresql"))
         self.standby = None
         if standby:
-            place = _postgres_directory(data / "standby")
+            place = postgres_directory(data / "standby")
             self.standby = Postgres(place, fsync=True, **self._place("standby"))
         self.running: dict[str, asyncio.subprocess.Process] = {}
         self._options = options
@@ -180,7 +180,7 @@ class Cluster:
             await asyncio.to_thread(self.etcd.kill, number)
         await asyncio.to_thread(self.seaweed.stop)
         for server in (self.postgres, self.standby):
-            if server is not None and (server.data / "postmaster.pid").exists():
+            if server is not None and server.is_running():
                 await asyncio.to_thread(server.stop, "fast" if self.standby is None else "immediate")
 
     async def fail_over(self) -> None:
@@ -190,7 +190,7 @@ class Cluster:
         await asyncio.to_thread(self.standby.promote)
 
 
-def _postgres_directory(data: Path) -> Path:
+def postgres_directory(data: Path) -> Path:
     """Return a directory for PostgreSQL, which refuses to run as root and may not look into root's directories."""
     place = data.resolve() / "postgresql"
     if os.geteuid() == 0:

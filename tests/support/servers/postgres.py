@@ -97,6 +97,11 @@ class Server:
         flags = " ".join(f"-c {name}='{value}'" for name, value in given.items())
         self.run("pg_ctl", *self._here, "-w", "-t", "60", "-l", str(self.directory / "log"), "-o", flags, "start")
 
+    def is_running(self) -> bool:
+        """Say whether it runs: it may have been killed."""
+        file = self.data / "postmaster.pid"
+        return file.exists() and _runs(int(file.read_text().split()[0]))
+
     def stop(self, mode: str = "immediate") -> None:
         self.run("pg_ctl", *self._here, "-w", "-t", "60", "-m", mode, "stop")
 
