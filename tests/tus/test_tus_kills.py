@@ -12,6 +12,7 @@ import pytest
 from tusclient.client import TusClient
 from tusclient.uploader import Uploader
 
+from faults.test_other_store import refusal, replace_store
 from safelight.client.master import Client
 from safelight.wire import State
 from support.broken_network import network
@@ -108,3 +109,30 @@ async def test_clients_that_were_told_503_go_on_once_storage_is_back(whole, tmp_
             await python
         digests = {task.input.digest for task in (await client.tasks()).tasks}
     assert digests == {hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+@pytest.mark.slow
+async def test_an_upload_begins_anew_where_storage_has_lost_everything(whole, tmp_path):
+    """Clients are told 503 until a person accepts the empty store, and then that their upload is not there."""
+    file = tmp_path / "one.png"
+    file.write_bytes(photo(0) + os.urandom(1 << 20))
+    async with network(f"http://{whole.master}") as between, Client.connect(whole.master) as client:
+        async with aiohttp.ClientSession() as session:
+            tus = Tus(session, f"http://{whole.master}")
+            lost = await tus.opened(1000)
+            between.hold(1 << 20)
+            options = json.dumps({"retryDelays": [1000] * 60})
+            url = f"http://{between.address}/uploads"
+            async with program("node", str(SCRIPT), str(WEB), url, str(file), options) as node:
+                await between.held.wait()
+                await replace_store(whole, "storage")
+                between.flow()
+                new = (await refusal(whole)).split()[-1].rstrip(".")
+                await node.log("status 503", timeout=60)
+                assert (await tus.send("HEAD", lost)).status == 503
+                await client.accept_storage(new)
+                assert await node.ended(60) == 0, node.lines
+            gone = await tus.send("HEAD", lost)
+            assert gone.status == 404
+        (task,) = (await client.tasks()).tasks
+    assert task.input.digest == hashlib.sha256(file.read_bytes()).hexdigest()
