@@ -1,7 +1,7 @@
 """The whole system under load for a long time, while it is disturbed at random: killed, stopped, frozen and cut.
 
     PYTHONPATH=tests python -m benchmarks.soak [--in processes|machines] [--minutes 10] [--seed N] [--calm 20]
-        [--pause 0.2] [--rest 0] [--guest linux|osv]
+        [--pause 0.2] [--rest 0] [--guest linux|osv] [--kinds kill,stop,freeze,cut]
 
 In processes, each program has a network namespace of its own, which needs root. In machines, it brings up
 deploy/fleet.yaml under another name, in DRUMHEAD_HOME, from the image `safelight` (drumhead package compose safelight).
@@ -64,6 +64,8 @@ class Plan:
     """Between two uploads of a client."""
     rest: float
     """After each fault, once the system has recovered."""
+    kinds: Sequence[str]
+    """What may happen; by default everything."""
 
 
 class Soak:
@@ -75,7 +77,9 @@ class Soak:
         self._plan = plan
         self._chance = random.Random(plan.seed)
         self.history = history
-        self.counts = dict.fromkeys(target.kinds, 0)
+        self._kinds = [kind for kind in target.kinds if kind in plan.kinds or not plan.kinds]
+        self._lasting = [kind for kind in target.lasting if kind in self._kinds]
+        self.counts = dict.fromkeys(self._kinds, 0)
         self.recoveries: list[float] = []
         self._numbers = itertools.count()
         self._bursts: list[asyncio.Task[None]] = []
@@ -97,11 +101,11 @@ class Soak:
                 )
                 for _ in range(CLIENTS)
             ]
-            await self._disturb(begun + seconds / 4, target.kinds, begun)
+            await self._disturb(begun + seconds / 4, self._kinds, begun)
             before = await self._take_samples()
-            await self._disturb(begun + 3 * seconds / 4, target.lasting, begun)
+            await self._disturb(begun + 3 * seconds / 4, self._lasting, begun)
             after = await self._take_samples()
-            await self._disturb(begun + seconds, target.kinds, begun)
+            await self._disturb(begun + seconds, self._kinds, begun)
             stop.set()
             await asyncio.gather(*uploads, *self._bursts)
             await settled(target.client, self.history, time_limit=PATIENCE)
@@ -244,11 +248,13 @@ def main() -> None:
     parser.add_argument("--pause", type=float, default=0.2, help="seconds between two uploads of a client")
     parser.add_argument("--rest", type=float, default=0, help="seconds between two faults")
     parser.add_argument("--guest", choices=["linux", "osv"], default="linux", help="what the machines run")
+    parser.add_argument("--kinds", default="", help="what may happen, separated by commas; by default everything")
     options = parser.parse_args()
     directory = Path(tempfile.mkdtemp(prefix="soak-"))
     machines = options.place == "machines"
     running = Machines.running(directory, options.guest) if machines else Processes.running(directory)
-    plan = Plan(options.minutes, options.seed, options.calm, options.pause, options.rest)
+    kinds = options.kinds.split(",") if options.kinds else []
+    plan = Plan(options.minutes, options.seed, options.calm, options.pause, options.rest, kinds)
     if not asyncio.run(soak(running, plan)):
         print(f"The data are in {directory}")
         sys.exit(1)

@@ -6,14 +6,18 @@ import asyncio
 import errno
 import signal
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
 from faults.shim import Faults
 from safelight.client.master import Client
+from safelight.client.storage import StorageClient
 from safelight.wire import State, Task
+from safelight.worker.outage import works
 from support.photos import photo
+from support.processes import service
 from support.system import SERVICES, System, system
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
@@ -126,3 +130,17 @@ async def test_nobody_is_blamed(whole: System, faults: dict[str, Faults], number
         for task in made:
             done = await settled(client, task.id)
             assert (done.state, done.errors, done.deaths) == (State.FINISHED, 0, 0), (fault, done)
+
+
+async def test_a_worker_takes_storage_to_work_only_if_it_can_write_at_that_moment(tmp_path: Path) -> None:
+    """Bytes that are stored already need no write: with the same ones each time, a failing disk would seem to work."""
+    faults = Faults(tmp_path, "storage")
+    async with (
+        service("storage", "--data", str(tmp_path / "data"), env=faults.environment) as program,
+        StorageClient.connect(await program.address()) as storage,
+    ):
+        assert await works(storage)
+        faults.apply(write_error=errno.EIO)
+        assert not await works(storage)
+        faults.apply(write_error=0)
+        assert await works(storage)
