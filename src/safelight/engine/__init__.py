@@ -1,7 +1,7 @@
-"""The image engine: libvips behind a handful of calls. It blocks, and knows nothing of services.
+"""The image engine: a few functions on top of libvips. They block, and are independent of the services.
 
-The records come without libvips, for those who only pass them on. The first use of anything else loads it, and
-configures it for the whole process (readers blocked, no cache).
+The records do not need libvips, for callers that only pass them on. The first use of anything else loads libvips and
+configures it for the whole process (untrusted readers blocked, no cache).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From libvips' messages to the closed set of errors."""
+"""Translate libvips' messages to the closed set of errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from safelight.engine.formats import Format
 
 _MEMORY = ("out of memory", "insufficient memory", "unable to allocate", "memory allocation", "cannot allocate")
-# said of numbers in a damaged file, when nothing was allocated yet
+# reported for numbers in a damaged file, before anything was allocated
 _NO_MEMORY_MATTER = ("security limit", "out of memory reading of")
 _KILLED = ("killed for image",)
 _UNSUPPORTED = re.compile(
@@ -26,7 +26,7 @@ _UNSUPPORTED = re.compile(
     r"|unsupported color conversion|samples out of range)",
     re.IGNORECASE,
 )
-# What sound files of many cameras and programs make the decoders complain of.
+# Complaints of decoders about undamaged files of many cameras and programs.
 _HARMLESS = re.compile(
     r"extraneous bytes before marker|unknown JFIF revision|unknown Adobe color transform|Invalid SOS parameters"
     r"|inconsistent progression|unknown field with tag|unrecognized|ignored|not sorted in ascending order"
@@ -36,7 +36,7 @@ _HARMLESS = re.compile(
     re.IGNORECASE,
 )
 _SERIOUS = re.compile(r"invalid jpeg file|premature|bad huffman|instead of rst", re.IGNORECASE)
-# What libvips' readers put before their messages.
+# Prefixes of the messages of libvips' readers.
 _READING = (
     "load", "vipsjpeg", "vipspng", "webp", "gif", "heif", "tiff2vips", "jxl", "bad seek", "end of", "libspng", "source",
 )  # fmt: skip
@@ -49,12 +49,12 @@ _INTERNAL = re.compile(
 
 
 class HarmlessComplaint(Error):  # noqa: N818 -- no failure yet
-    """The decoder stopped at something that sound files have too: the file is worth another, less strict reading."""
+    """The decoder stopped at something that also occurs in undamaged files, so read the file again, less strictly."""
 
 
 @contextmanager
 def reading(format_: Format) -> Iterator[None]:
-    """Treat whatever libvips says while the context opens a file as the file's fault."""
+    """Treat errors of libvips while the context opens a file as the file's fault."""
     try:
         yield
     except pyvips.Error as error:
@@ -65,7 +65,7 @@ def reading(format_: Format) -> Iterator[None]:
 
 @contextmanager
 def computing(format_: Format, output: str) -> Iterator[None]:
-    """Explain what fails within the context, which computes and encodes one output."""
+    """Translate errors within the context, which computes and encodes one output."""
     try:
         yield
     except pyvips.Error as error:
@@ -75,12 +75,12 @@ def computing(format_: Format, output: str) -> Iterator[None]:
 
 
 def damaged(format_: Format, how: str) -> Error:
-    """Return the error of a file that is damaged; `how` says what is wrong, and where."""
+    """Return the error for a damaged file; `how` says what is wrong, and where."""
     return Error(Code.DAMAGED_IMAGE, f"The {format_.label} file is damaged: {how}.")
 
 
 def located(error: pyvips.Error, format_: Format, where: str) -> Error:
-    """Return the error of a file whose pixels could not be decoded, there."""
+    """Return the error for a file whose pixels could not be decoded; `where` names the place."""
     found = _translated(error, format_, otherwise=Code.DAMAGED_IMAGE)
     if found.code is not Code.DAMAGED_IMAGE:
         return found
@@ -88,13 +88,13 @@ def located(error: pyvips.Error, format_: Format, where: str) -> Error:
 
 
 def unsupported(format_name: str, feature: str) -> Error:
-    """Return the error of a sound file with something that this installation does not read."""
+    """Return the error for an undamaged file with a feature that this installation does not read."""
     detail = f"The file is sound but cannot be read here: {feature} is not supported. Convert it to PNG or JPEG first."
     return Error(Code.UNSUPPORTED_FORMAT, detail, format=format_name, feature=feature)
 
 
 def out_of_memory() -> Error:
-    """Return the error of a photo that needs more than a decoder has."""
+    """Return the error for a photo that needs more memory than a decoder may use."""
     return Error(Code.OUT_OF_MEMORY, "The photo needs more memory than a decoder may use. Upload a smaller one.")
 
 
@@ -126,11 +126,13 @@ def _unsupported(found: re.Match[str], format_: Format) -> Error:
 
 
 def _blames_reader(said: str) -> bool:
-    """Return whether the reader failed. The first line names the call that pulled the pixels; the others say so."""
+    """Return whether the reader failed. The first line names the call that requested the pixels; the others name the
+    cause.
+    """
     return any(line.strip().lower().startswith(_READING) or "load" in line.lower() for line in said.splitlines()[1:])
 
 
 def plain_reason(said: str) -> str:
-    """Return what a library said, without names of its insides, each sentence once."""
+    """Return the message of a library without its internal names, each sentence once."""
     lines = dict.fromkeys(" ".join(_INTERNAL.sub("", line).split()).strip(" :.") for line in said.splitlines())
     return "; ".join(line for line in lines if line)[:300] or "its data cannot be decoded"

@@ -1,4 +1,4 @@
-"""The image formats: how each is recognised, what reads and writes it, what it can hold."""
+"""The image formats: how each is recognised, which library reads and writes it, and what it can hold."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from safelight.untrusted import photos
 class Format(Struct, frozen=True, kw_only=True):
     """One format. `max_side` is the longest side it can hold, in pixels.
 
-    `reader` and `writer` are libvips' operations, "" where it has none. `package` is the module that reads and writes
-    the format where libvips does not: it comes with the extra `formats`, and may be missing.
+    `reader` and `writer` are libvips' operations, or "" if it has none. `package` is the module that reads and writes
+    the format if libvips does not; it comes with the extra `formats`, and may be missing.
     """
 
     name: str
@@ -25,7 +25,7 @@ class Format(Struct, frozen=True, kw_only=True):
     max_side: int
     alpha: bool = True
     animated: bool = False
-    """Whether every animation stays one; other formats keep only their own."""
+    """Whether animations of every format stay animated; other formats keep only their own."""
     deep: bool = False
     shrinks: bool = False
     """Whether its reader can decode straight to a smaller size."""
@@ -77,15 +77,15 @@ FORMATS: dict[str, Format] = {format_.name: format_ for format_ in (*_ALL, *_RAW
 """Every format that the engine knows, by name."""
 
 RAW = frozenset(format_.name for format_ in _RAW)
-"""The names of the raw formats of cameras, which are read and never written."""
+"""The names of the cameras' raw formats, which are read but never written."""
 
 _BY_MEDIA_TYPE = {format_.media_type: format_ for format_ in FORMATS.values()}
 
 
 def sniff(head: bytes) -> Format:
-    """Tell the format from the first kilobyte; names and media types that came along are never believed.
+    """Return the format, judged by the first kilobyte; names and declared media types are never trusted.
 
-    A raw file that starts like any other TIFF is told apart later, by its directories.
+    Raw files that start like any other TIFF are distinguished later, by their directories.
     Error: NOT_AN_IMAGE, or UNSUPPORTED_FORMAT for a photo of a kind that is not read.
     """
     return _BY_MEDIA_TYPE[photos.media_type(head)]

@@ -1,4 +1,4 @@
-"""An image on its way through a recipe."""
+"""The image that the operations of a recipe change."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from safelight.engine.transform.turn import reorders, upright
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
-    """Pixels, and what must still be done to them.
+    """Pixels, and the changes that must still be applied to them.
 
     `width` and `height` are those of one frame as a person sees it. Until the first resize it may hold fewer
     pixels than that (decoded straight to a smaller size) and lie on its side (`orientation`, the EXIF tag, not yet
@@ -33,7 +33,7 @@ class Image:
     streaming: bool
 
     def having(self, pixels: pyvips.Image) -> Image:
-        """Return the same image with other pixels and their size."""
+        """Return the image with other pixels and their size."""
         return replace(self, pixels=pixels, width=pixels.width, height=pixels.height // self.frames)
 
     def in_memory(self) -> Image:
@@ -93,7 +93,7 @@ def on_colors(pixels: pyvips.Image, change: Callable[[pyvips.Image], pyvips.Imag
 
 
 def blended(pixels: pyvips.Image, change: Callable[[pyvips.Image], pyvips.Image]) -> pyvips.Image:
-    """Change with colours weighted by their opacity, so that what is transparent lends no colour to its neighbours."""
+    """Apply a change with colours weighted by opacity, so that transparent pixels do not tint others."""
     if not pixels.hasalpha():
         return change(pixels)
     return rounded(change(pixels.premultiply()).unpremultiply(), pixels)
@@ -105,7 +105,7 @@ def rounded(pixels: pyvips.Image, like: Any) -> pyvips.Image:
 
 
 def as_rgb(pixels: pyvips.Image) -> pyvips.Image:
-    """Return grey as equal parts of three colours; colour stays unchanged."""
+    """Return grey images as RGB; others are unchanged."""
     if pixels.interpretation in {"b-w", "grey16"}:
         return pixels.colourspace("rgb16" if pixels.format == "ushort" else "srgb")
     return pixels

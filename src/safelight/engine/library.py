@@ -1,4 +1,4 @@
-"""libvips as this process uses it: only the readers we trust, nothing cached between photos."""
+"""Configure libvips for this process: only trusted readers, and no cache between photos."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
-# An image that is larger than this when it is held goes to a scratch file, which a decoder must not write.
+# libvips puts larger images into a scratch file, which a decoder must not write.
 os.environ.setdefault("VIPS_DISC_THRESHOLD", "1000g")
 os.environ.setdefault("VIPS_WARNING", "0")  # libvips writes no warnings to standard error
 
@@ -17,12 +17,12 @@ from safelight.engine.formats import FORMATS
 from safelight.errors import Code, Error
 from safelight.recipe import Recipe
 
-_REVISION = 10  # raise it when the same recipe starts to give different pixels or bytes
+_REVISION = 10  # increment this when the same recipe gives different pixels or bytes
 
 VERSION = f"{_REVISION}+vips{pyvips.version(0)}.{pyvips.version(1)}.{pyvips.version(2)}"
-"""Names what computes results: a result is only used again for the same version."""
+"""The version of the engine: a result is reused only for the same version."""
 
-# An allow list: everything that reads is blocked (SVG, PDF, ImageMagick, raw, …), then these are let through.
+# An allow list: all readers are blocked (SVG, PDF, ImageMagick, raw, …), and then these are allowed.
 pyvips.block_untrusted_set(True)  # noqa: FBT003 -- a C function's one argument
 pyvips.operation_block_set("VipsForeignLoad", True)  # noqa: FBT003
 for _reader in ("Jpeg", "Png", "Webp", "Nsgif", "Tiff", "Heif", "Jxl"):
@@ -30,7 +30,7 @@ for _reader in ("Jpeg", "Png", "Webp", "Nsgif", "Tiff", "Heif", "Jxl"):
 
 
 def _text(message: Any) -> str:
-    """Decode what libvips says: a damaged file may put any bytes into a warning, and pyvips expects UTF-8."""
+    """Decode a message of libvips, in which a damaged file may put any bytes, while pyvips expects UTF-8."""
     return "" if message == pyvips.ffi.NULL else bytes(pyvips.ffi.string(message)).decode(errors="replace")
 
 
@@ -47,10 +47,10 @@ def _field_bytes(name: Any) -> bytes:
 
 
 pyvips.vimage._to_string, pyvips.vimage._to_bytes = _field_name, _field_bytes  # noqa: SLF001 - fields are named by them
-# pyvips logs what libvips warns of by calling Python in threads of libvips. Where Python collects garbage there, it
-# frees images while libvips works, which ends the process. The error says anyway what stopped a photo.
+# pyvips logs libvips' warnings by calling Python in threads of libvips. If Python collects garbage there, it frees
+# images while libvips works, which crashes the process. The error contains the reason anyway.
 pyvips._remove_log_handler()  # noqa: SLF001 - there is no other way to it
-# Each photo comes once; a cache would only hold its memory.
+# Each photo is processed once, so a cache would only keep memory in use.
 pyvips.cache_set_max(0)
 
 

@@ -1,4 +1,4 @@
-"""Limits on what a photo may ask of the machine, judged from its header, before a pixel is decoded."""
+"""Limits on the resources for a photo, checked against its header before a pixel is decoded."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _Bound = Annotated[int, Meta(ge=1)]
 
 
 class Limits(Struct, frozen=True, kw_only=True):
-    """What one photo may cost. Pixels count as frames times width times height.
+    """The limits for one photo. Pixels are frames times width times height.
 
-    `max_memory` bounds the estimate of what the decode holds at once (bytes): a progressive JPEG's coefficients, and
-    the whole image where an operation or a second output needs all of it. `max_frames` and `max_pixels` count the
-    frames that the recipe uses: one, unless an output stays animated.
+    `max_memory` limits the estimated memory of the decode (bytes): a progressive JPEG's coefficients, and the whole
+    image if an operation or a second output needs all of it. `max_frames` and `max_pixels` count the frames that the
+    recipe uses: one, unless an output stays animated.
     """
 
     max_bytes: _Bound = 256 * _MIB
@@ -37,7 +37,7 @@ def judge_bytes(size: int, limits: Limits) -> None:
 
 
 def judge_decode(header: Probe, frames: int, limits: Limits, *, shrink: int = 1, whole: bool = False) -> None:
-    """Raise TOO_MANY_PIXELS for a photo too large to decode. `whole`: all of its pixels are held at once."""
+    """Raise TOO_MANY_PIXELS for a photo that is too large to decode. `whole`: all pixels are in memory at once."""
     if frames > limits.max_frames:
         detail = f"The animation has {frames} frames; at most {limits.max_frames} are allowed."
         raise Error(Code.TOO_MANY_PIXELS, detail, limit=limits.max_frames)
@@ -57,7 +57,7 @@ def judge_decode(header: Probe, frames: int, limits: Limits, *, shrink: int = 1,
 
 
 def judge_output(width: int, height: int, frames: int, limits: Limits) -> None:
-    """Raise TOO_MANY_PIXELS for a result, or a step on the way to it, that is too large."""
+    """Raise TOO_MANY_PIXELS for a result, or an intermediate image, that is too large."""
     if width * height * frames > limits.max_output_pixels:
         detail = (
             f"The recipe makes an image of {width} by {height} pixels"
@@ -72,7 +72,7 @@ def _in_memory(header: Probe, frames: int) -> int:
 
 
 def _held_by_codec(header: Probe) -> int:
-    """Return what the format's own library keeps of one frame while it decodes (bytes)."""
+    """Return how many bytes the format's library needs to decode one frame."""
     pixels = header.width * header.height
     match header.format:
         case "jpeg" if header.progressive:

@@ -1,4 +1,4 @@
-"""From one upload to all outputs of a recipe, with a single decode."""
+"""Make all outputs of a recipe from one upload, with a single decode."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ DEFAULT_LIMITS = Limits()
 
 
 class Stop:
-    """Ends a `process` call from another thread: it then fails with TIMED_OUT as soon as pixels are next computed."""
+    """Stops a `process` call from another thread: the call fails with TIMED_OUT when pixels are next computed."""
 
     def __init__(self) -> None:
         self._images: list[pyvips.Image] = []
         self._stopped = False
 
     def stop(self) -> None:
-        """End it now."""
+        """Stop the call now."""
         self._stopped = True
         for image in list(self._images):
             image.set_kill(True)
@@ -50,7 +50,7 @@ class Stop:
 
 
 def probe(source: Any, limits: Limits = DEFAULT_LIMITS) -> Probe:
-    """Return what the header of a photo says; no pixel is decoded. `source`: bytes (or any buffer), or a Path.
+    """Read the header of a photo without decoding pixels. `source`: bytes (or any buffer), or a Path.
 
     Errors: NOT_AN_IMAGE, UNSUPPORTED_FORMAT, DAMAGED_IMAGE, TOO_LARGE, TOO_MANY_PIXELS (all frames counted).
     """
@@ -103,7 +103,7 @@ def _processed(original: Original, recipe: Recipe, limits: Limits, stop: Stop | 
             and isinstance(error.__cause__, pyvips.Error)
             and error.code in {Code.OPERATION_FAILED, Code.DAMAGED_IMAGE}
         ):
-            original.verify()  # says where; some readers fail without a word, and the encoder gets the blame
+            original.verify()  # locates the damage; some readers fail silently
         raise
     original.finish()
     return Result(original=header, outputs=[structs.replace(output, notes=original.facts.notes) for output in outputs])
@@ -154,7 +154,7 @@ def _output(
 
 
 def _common_shrink(recipe: Recipe, original: Original) -> int:
-    """Return how much smaller the reader may decode, so that every output still scales down by half or more itself."""
+    """Return the factor by which the reader may shrink, so that every output still scales down by half or more."""
     header = original.probe
     if not original.format.shrinks:
         return 1
@@ -166,7 +166,7 @@ def _common_shrink(recipe: Recipe, original: Original) -> int:
 
 
 def _reduction(output: OutputSpec, width: int, height: int) -> float:
-    """Return by how much an output scales down before it does anything else."""
+    """Return the factor by which an output scales down before other operations."""
     first = output.operations[0] if output.operations else None
     if not isinstance(first, Resize | SmartCrop):
         return 1.0
@@ -175,7 +175,7 @@ def _reduction(output: OutputSpec, width: int, height: int) -> float:
 
 
 def _needs_all(recipe: Recipe, header: Probe, frames: int) -> bool:
-    """Return whether the only output reads pixels in another order than the file has them before it scales down."""
+    """Return whether the only output reads pixels in a different order than the file has before it scales down."""
     (output,) = recipe.outputs.values()
     if frames > 1:
         return True

@@ -1,4 +1,4 @@
-"""What the engine tells about a photo, and what it makes of one."""
+"""The engine's records: the description of a photo, and the results."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from msgspec import Struct
 
 
 class Probe(Struct, frozen=True, kw_only=True):
-    """What a photo's header says. Width and height are pixels of one frame as stored, before `orientation`.
+    """The header of a photo. Width and height are pixels of one frame as stored, before `orientation`.
 
     `mode` is libvips' name of the colour space (srgb, b-w, cmyk, rgb16, grey16, …), `bits` those of one sample,
     `orientation` the EXIF tag (1 to 8). `progressive` covers interlaced PNG and GIF too.
@@ -28,7 +28,7 @@ class Probe(Struct, frozen=True, kw_only=True):
 class Output(Struct, frozen=True, kw_only=True):
     """One finished file. Width and height are pixels of one frame; `extension` comes without a dot.
 
-    `notes` are sentences about the upload for whoever sent it: it was read, though something was wrong with it.
+    `notes` are sentences for the user about what was wrong with the upload although it could be read.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Output(Struct, frozen=True, kw_only=True):
 
 
 class Result(Struct, frozen=True, kw_only=True):
-    """What a recipe made of an upload: the outputs in its order, and what the upload was."""
+    """The result of a recipe: the outputs in its order, and a description of the upload."""
 
     original: Probe
     outputs: list[Output]

@@ -1,11 +1,11 @@
-"""libjpeg-turbo, called directly where the system has it: a small JPEG takes it two thirds of libvips' processor time.
+"""Call libjpeg-turbo directly if the system has it: for small JPEGs it needs two thirds of libvips' processor time.
 
 libvips starts threads for every photo and reads in small steps; it gains on that again where decoding and encoding
 overlap, in large photos. Sources: turbojpeg.h, and `benchmarks/pictures/jpeg.py` for the sizes from which libvips is as
 fast.
 
-The results are the same bytes either way: `available` compares the two first. What this decoder complains of is for
-libvips to judge, so a damaged photo fails with the same error, whatever its size.
+The results are the same bytes either way, which `available` checks first. libvips judges all complaints of this
+decoder, so a damaged photo fails with the same error, whatever its size.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Self
 import pyvips
 
 MAX_DECODED = 2 << 20
-"""Pixels up to which decoding is cheaper than by libvips."""
+"""Pixels up to which decoding is cheaper than with libvips."""
 MAX_ENCODED = 600_000
 """Likewise for encoding."""
 
@@ -34,7 +34,7 @@ _SAMPLE = (141, 139)  # sides that are no multiple of a block
 
 @cache
 def available() -> bool:
-    """Return whether the system has the library, and it gives what libvips gives: this tries it with small images."""
+    """Return whether the system has the library and it gives the same results as libvips for small test images."""
     if _library() is None:
         return False
     try:
@@ -49,9 +49,9 @@ def decodes(width: int, height: int, bands: int) -> bool:
 
 
 def decoded(data: Any, like: pyvips.Image, width: int, height: int, shrink: int = 1) -> tuple[pyvips.Image, str]:
-    """Decode a JPEG of grey or colour whole, and return what the library complained of; "" if the file is sound.
+    """Decode a whole JPEG of grey or colour, and return the library's complaint, or "" if the file is undamaged.
 
-    After a complaint the pixels are right only as far as the decoder came. `data`: anything with the buffer protocol.
+    After a complaint, only the pixels before it are right. `data`: anything with the buffer protocol.
     `like`: the same as libvips opens it. `width`, `height`: those of the file. `shrink`: as in `facts.Reader.load`.
     """
     columns, rows, bands = -(-width // shrink), -(-height // shrink), like.bands

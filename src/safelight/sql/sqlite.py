@@ -43,7 +43,7 @@ class Place:
         self._file, self._log = _found(self._path), _found(self._log_path)
 
     def check(self) -> None:
-        """Raise UNAVAILABLE where the file is not the one that was opened."""
+        """Raise UNAVAILABLE if the file is not the one that was opened."""
         if _found(self._path) != self._file:
             detail = (
                 f"{self._path} is not the file that was opened: mount its disk again, or move it back. "
@@ -147,7 +147,7 @@ def copy(connection: sqlite3.Connection, target: Path, between: Callable[[], Non
 
 
 def _found(path: str) -> tuple[int, int] | None:
-    """Return which file a path leads to; None where there is none."""
+    """Return which file a path leads to; None if there is none."""
     try:
         status = os.stat(path)  # noqa: PTH116 - it is called at each commit, and takes half the time of a Path's
     except (FileNotFoundError, NotADirectoryError):

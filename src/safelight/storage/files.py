@@ -169,7 +169,7 @@ def lock(path: Path) -> int:
 
 
 def check_place(path: Path, opened: int) -> None:
-    """Raise UNAVAILABLE where a path does not lead to what was opened there any more: its disk may be unmounted."""
+    """Raise UNAVAILABLE if a path does not lead to what was opened there any more: its disk may be unmounted."""
     try:
         same = os.path.samestat(path.stat(), os.fstat(opened))
     except (FileNotFoundError, NotADirectoryError):

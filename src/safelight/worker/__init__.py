@@ -1,1 +1,1 @@
-"""The worker: takes leases from the master, processes photos and stores the results."""
+"""The worker takes leases from the master, processes photos and stores the results."""

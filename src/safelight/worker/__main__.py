@@ -107,7 +107,7 @@ def _limits(config: Config) -> Limits:
 async def build(config: Config, service: serve.Service) -> AsyncIterator[web.Application]:
     """Start the decoders and the worker; leaving drains them."""
     master, storage = service.needs("master"), service.needs("storage")
-    # The loops that use these retry in their own way.
+    # The loops that use these clients have their own retries.
     master.retry_for = storage.retry_for = 0.0
     host = socket.gethostname()
     worker_id = f"{config.name or host[:40]}-{secrets.token_hex(8)}"
@@ -132,7 +132,7 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
             leases = Leases(Client(master), info, config.lease_duration, metrics)
             outage = Outage(StorageClient(storage))
             attempts = _attempts(config, pool, StorageClient(storage), workdir, prefetch, metrics, outage)
-            assert service.discovery is not None, "without it, `needs` has ended the program"
+            assert service.discovery is not None, "without one, `needs` has ended the program"
             worker = Worker(leases, attempts, prefetch, service.discovery, workdir, outage, drain=config.drain)
             service.on_stop(worker.stop)
             async with worker.running():
@@ -152,7 +152,7 @@ def _pool_settings(config: Config, directory: Path) -> decoder.Settings:
 
 
 def _on_this_machine_alone(config: Config) -> bool:
-    """Return whether neither this worker nor the key-value stores that it asks can be reached from elsewhere."""
+    """Return whether this worker and its key-value stores are all on loopback addresses."""
     stores = [address.strip().rpartition(":")[0] for address in (config.keyvaluestore or "").split(",")]
     return all(is_loopback(host) for host in (config.host, *stores))
 

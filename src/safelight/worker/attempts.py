@@ -39,7 +39,7 @@ _recipe: Callable[[bytes], Recipe] = lru_cache(maxsize=256)(parse)
 
 
 class Attempts:
-    """Makes attempts, as many at a time as there are slots; inputs are fetched and outputs stored meanwhile."""
+    """Makes as many attempts at a time as there are slots, and fetches inputs and stores outputs meanwhile."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Attempts:
         self._metrics = metrics
 
     async def make(self, held: Held) -> Outcome:
-        """Make the attempt of a lease and return its outcome, whatever it is. Cancelling stops the work at once."""
+        """Make the attempt of a lease and return its outcome. Cancelling stops the work at once."""
         lease = held.lease
         start = time.monotonic()
         outcome: Outcome
@@ -78,7 +78,7 @@ class Attempts:
         except OutageError as error:
             self._outage.begin(error)
             outcome = Returned(lease=lease.id)
-        except OSError as error:  # of this worker's own disk, memory or descriptors
+        except OSError as error:  # an error of this worker's own disk, memory or descriptors
             outcome = self._given_back(lease, error.strerror or str(error))
         except Error as error:
             outcome = _outcome_of(lease, error, time.monotonic() - start)
@@ -97,7 +97,7 @@ class Attempts:
         return outcome
 
     def _given_back(self, lease: Lease, why: str) -> Returned:
-        """Give a task back whose trouble is this worker's machine, and take no more for a while."""
+        """Give back a task that failed because of this worker's machine, and take no more for a while."""
         self._outage.begin(OutageError(Error(Code.UNAVAILABLE, f"This worker's machine failed: {why}.")))
         return Returned(lease=lease.id)
 

@@ -20,9 +20,9 @@ from safelight.worker.workdir import Workdir
 
 _CHUNK = 1 << 20
 _IN_MEMORY = 16 << 20
-"""Bytes of the largest input that is held in memory."""
+"""The largest input to hold in memory, in bytes."""
 _HASHED_INLINE = 1 << 18
-"""Bytes of the largest input that is hashed on the event loop, because a thread would take longer to start."""
+"""The largest input to hash on the event loop, in bytes, because a thread would take longer to start."""
 _RETRY_FOR = 10.0
 
 
@@ -36,10 +36,10 @@ class Inputs:
 
     @asynccontextmanager
     async def opened(self, lease: Lease) -> AsyncIterator[bytes | Path]:
-        """Fetch an input into memory or into a file that exists for as long as the context.
+        """Fetch an input into memory, or into a file that exists until the context ends.
 
-        Raises NOT_FOUND and DAMAGED_BLOB, which are permanent; OutageError where storage as a whole does not work; and
-        transient errors, after some retries, where only this blob cannot be read.
+        Raises NOT_FOUND and DAMAGED_BLOB, which are permanent; OutageError if storage as a whole does not work; and
+        transient errors, after some retries, if only this blob cannot be read.
         """
         path: Path | None = None
 
@@ -61,7 +61,7 @@ class Inputs:
                 await asyncio.to_thread(path.unlink, missing_ok=True)
 
     async def _fetched(self, fetch: Callable[[], Awaitable[bytes | Path]]) -> bytes | Path:
-        """Fetch, and where that fails find out whose fault it is: that of this blob, or that of storage as a whole."""
+        """Fetch, and after a failure find out whether only this blob or storage as a whole is to blame."""
         for last in (False, True):
             try:
                 return await retrying(fetch, retry_for=0.0 if last else _RETRY_FOR)  # type: ignore[no-any-return]
@@ -90,7 +90,7 @@ class Inputs:
         return data
 
     async def _copied(self, blob: Blob, path: Path) -> bool:
-        """Copy a blob's file; False where it is not there, or is not whole."""
+        """Copy a blob's file; return False if it is missing or incomplete."""
         if (at := await self._shared.path(blob.digest)) is None:
             return False
         async with opened(lambda: path.open("wb", buffering=0)) as file:
@@ -110,7 +110,7 @@ class Inputs:
 
 
 def _verified(path: Path, blob: Blob) -> bytes | None:
-    """Read a blob's file; None if it is not there, or is not whole."""
+    """Read a blob's file, or return None if it is missing or damaged."""
     try:
         with path.open("rb", buffering=0) as file:
             data = file.read(blob.size + 1)
@@ -120,7 +120,7 @@ def _verified(path: Path, blob: Blob) -> bytes | None:
 
 
 def _copied(path: Path, target: FileIO, blob: Blob) -> bool:
-    """Copy a blob's file; False where it cannot be read, or is not whole."""
+    """Copy a blob's file; return False if it cannot be read or is damaged."""
     digest, buffer = hashlib.sha256(), memoryview(bytearray(_CHUNK))
     try:
         source = path.open("rb", buffering=0)
@@ -130,7 +130,7 @@ def _copied(path: Path, target: FileIO, blob: Blob) -> bool:
         while True:
             try:
                 rest = buffer[: source.readinto(buffer)]
-            except OSError:  # of storage's disk, while one of `target` is this worker's own
+            except OSError:  # an error of storage's disk; one of `target` would be this worker's own
                 return False
             if not rest:
                 return digest.hexdigest() == blob.digest
@@ -140,7 +140,7 @@ def _copied(path: Path, target: FileIO, blob: Blob) -> bool:
 
 
 async def _gathered(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytearray]:
-    """Gather chunks of a network into larger ones, since each takes a thread."""
+    """Gather network chunks into larger ones, since writing each takes a thread."""
     block = bytearray()
     async for chunk in chunks:
         block += chunk
@@ -169,5 +169,5 @@ def _explained(error: Error) -> Error:
 
 
 def transient(error: Error) -> Error:
-    """Return an error of storage as a transient one: the photo is not to blame for it."""
+    """Return an error of storage as a transient one, since the photo is not to blame."""
     return error if error.transient else Error(Code.UNAVAILABLE, f"Storage refused the worker: {error.detail}")

@@ -1,4 +1,4 @@
-"""The leases that a worker holds. They are requested, extended and settled, many in one request.
+"""Request, extend and settle the leases that a worker holds, many in one request.
 
 A lease is held from the answer that grants it until the answer that settles its outcome. Until then the worker must
 name it in its requests, because db returns at once every lease that its holder does not name.
@@ -22,17 +22,17 @@ from safelight.worker.metrics import Metrics
 log = logging.getLogger(__name__)
 
 _BATCH = 200
-"""Outcomes in one request at most."""
+"""The most outcomes in one request."""
 _GATHER = 0.02
-"""Seconds for which outcomes are gathered into one request while other attempts are in progress."""
+"""Seconds for which to gather outcomes into one request while other attempts are in progress."""
 _ABANDON = 0.25
-"""Seconds for which a stopping worker still waits for the answer to its request for leases."""
+"""Seconds for which a stopping worker waits for the answer to its request for leases."""
 _RECONCILE = 2.0
 _LONGEST_WAIT = 20.0
 
 
 class Held:
-    """A lease that this worker holds; `outcome` is to be settled."""
+    """A lease that this worker holds; `outcome` is the one to settle."""
 
     def __init__(self, lease: Lease) -> None:
         self.lease = lease
@@ -83,10 +83,10 @@ class Leases:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def take(self, n: int) -> list[Held]:
-        """Wait for up to `n` leases and hold them. Raises the master's errors; `abandon` ends the wait without any.
+        """Wait for up to `n` leases and hold them. Raises the master's errors; `abandon` ends the wait without leases.
 
-        The wait is shorter than what any lease has left after its last heartbeat. The request of a worker that hangs
-        is therefore over before its leases expire, and cannot be answered with the same tasks.
+        The wait is shorter than the time that any lease has left after its last heartbeat. So the request of a hanging
+        worker ends before its leases expire, and cannot be answered with the same tasks.
         """
         self._poll = asyncio.create_task(self._request(n, min(_LONGEST_WAIT, self._seconds / 2)))
         try:
@@ -125,8 +125,8 @@ class Leases:
     async def return_leases_of(self, worker: str, decoding: list[str], unreported: list[str] | None) -> None:
         """Return the leases of a worker that died, except for those it was decoding. Raises the master's errors.
 
-        With `unreported`, it stopped while no master answered. Then the deaths of these leases are taken back, and of
-        those that never arrived there.
+        With `unreported`, the worker stopped while no master answered. Then the deaths of these leases are taken back,
+        and those of leases that never reached it.
         """
         if unreported is not None:
             await self._client.heartbeat(Heartbeat(worker=WorkerInfo(id=worker), holding=unreported))
@@ -173,7 +173,7 @@ class Leases:
         log.warning("Lost the lease on task %s: %s; its result is discarded", task, reason, extra={"task": task})
 
     async def _beat(self) -> None:
-        """Extend every lease, three times as often as necessary; stop the attempts of leases that are lost."""
+        """Extend every lease, three times as often as necessary, and stop the attempts of lost leases."""
         interval = self._seconds / 3
         sent = time.monotonic()
         names = list(self.held)
@@ -191,7 +191,7 @@ class Leases:
             held = self.held.get(name)
             if held is None:
                 continue
-            if name in lost and held.outcome is None:  # the outcome, which is being sent, is answered separately
+            if name in lost and held.outcome is None:  # its outcome is being sent, and is answered separately
                 self._lose(held, "it expired, or the task was cancelled")
         await asyncio.sleep(max(0.0, sent + interval - time.monotonic()))
 
@@ -199,7 +199,7 @@ class Leases:
         """Send the waiting outcomes until the master has answered each."""
         await self._outcomes.wait()
         if not self.leaving and any(held.outcome is None for held in self.held.values()):
-            await asyncio.sleep(_GATHER)  # more may follow soon; a single or last outcome never waits
+            await asyncio.sleep(_GATHER)  # more may follow soon; a single or last outcome does not wait
         self._outcomes.clear()
         pause, size = 0.05, _BATCH
         while waiting := [held for held in self.held.values() if held.outcome is not None][:size]:
@@ -211,7 +211,7 @@ class Leases:
                 if isinstance(error, Error) and refused and len(waiting) == 1:
                     self._refuse(waiting[0], error)
                     continue
-                # Only db knows whether a lease has expired: not while it or the master is away.
+                # Only db knows whether a lease has expired, so keep trying while it or the master is away.
                 log.warning("Outcomes could not be reported yet: %s", error)
                 # After a refusal outcomes are sent one by one, so that one of them cannot hold up the others.
                 size = 1 if refused else _BATCH
@@ -249,7 +249,7 @@ def _being_cancelled() -> bool:
 
 
 async def _forever(step: Callable[[], Coroutine[Any, Any, None]]) -> NoReturn:
-    """Repeat a step. After an unexpected error, which is logged, it is repeated after a second."""
+    """Repeat a step forever. After an unexpected error, log it and wait a second."""
     while True:
         try:
             await step()

@@ -33,7 +33,7 @@ class Metrics:
         self.lost = Counter("safelight_worker_leases_lost", "Leases that expired or were taken away", registry=registry)
         self.busy = Gauge("safelight_worker_slots_busy", "Slots that process a photo now", registry=registry)
         self.held = Gauge("safelight_worker_leases_held", "Leases held now", registry=registry)
-        Gauge("safelight_worker_slots", "Photos processed at the same time at most", registry=registry).set(slots)
+        Gauge("safelight_worker_slots", "The most photos processed at the same time", registry=registry).set(slots)
 
 
 class DecoderRestarts(Collector):

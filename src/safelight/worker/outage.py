@@ -1,6 +1,6 @@
-"""What keeps a worker from working although no photo is to blame: storage is away or full, or its own disk is.
+"""Handle outages, in which a worker cannot work although no photo is to blame, as when storage fails or is full.
 
-The worker hands its leases back, takes no more, and goes on when that is over.
+The worker hands its leases back, takes no more, and continues when the outage is over.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ _PROBE = 32
 """Bytes of a probe. They are others each time: what is stored already would be neither written nor flushed."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 5.0
 _ROOM = 1 << 20
-"""Bytes that must be free, beyond the size of what did not fit."""
+"""Bytes that must be free, in addition to the size that did not fit."""
 
 
 class OutageError(Error):
     """An attempt could not be made, and its photo is not to blame."""
 
     def __init__(self, error: Error, *, size: int = 0) -> None:
-        """Take the error that shows it, and the size of what could not be stored."""
+        """Take the error that revealed the outage, and the size of the bytes that could not be stored."""
         super().__init__(error.code, error.detail)
         self.size = size
 
@@ -43,7 +43,7 @@ async def works(storage: StorageClient) -> bool:
 
 
 class Outage:
-    """Whether there is an outage. `hand_back` is called at the beginning of each."""
+    """Tracks outages. `hand_back` is called at the beginning of each."""
 
     def __init__(self, storage: StorageClient) -> None:
         self._storage = storage
@@ -57,7 +57,7 @@ class Outage:
         return self._error is not None
 
     def begin(self, error: OutageError) -> None:
-        """Note that an attempt could not be made."""
+        """Record that an attempt could not be made."""
         if self._error is None:
             log.warning("No photo can be processed: %s Its leases are handed back until that is over.", error.detail)
             self._error = error
@@ -65,11 +65,11 @@ class Outage:
         self._error = error
 
     def succeeded(self) -> None:
-        """Note that an attempt was made to its end."""
+        """Record that an attempt was completed."""
         self._pause = _FIRST_PAUSE
 
     async def over(self) -> None:
-        """Return once there is no outage. After each the first look comes later, until an attempt has succeeded."""
+        """Return once there is no outage. The first check comes later after each outage, until an attempt succeeds."""
         if self._error is None:
             return
         while True:

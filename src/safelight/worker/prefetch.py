@@ -1,4 +1,4 @@
-"""How much a worker takes on: slots that process photos, and a few inputs fetched ahead for them."""
+"""Limit how much a worker takes on: slots that process photos, and a few inputs that are fetched ahead for them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 _AHEAD_SECONDS = 0.25
-"""Inputs ahead last about this long: enough to hide a round trip, and few enough to leave other workers their share."""
+"""Seconds of work to fetch ahead: enough to hide a round trip, and little enough to leave other workers their share."""
 _AHEAD_MOST = 32
 _WEIGHT = 0.1
 
@@ -16,8 +16,8 @@ _WEIGHT = 0.1
 class Prefetch:
     """Counts the slots in use and the inputs ahead of them.
 
-    Inputs ahead are limited in number, by the time that photos take on this worker, and in bytes. A single input that
-    is larger than `ahead_bytes` is admitted when no other is ahead.
+    Inputs ahead are limited in number, by the time that photos take on this worker, and in bytes. An input that is
+    larger than `ahead_bytes` is admitted if no other is ahead.
     """
 
     def __init__(self, slots: int, ahead_bytes: int) -> None:
@@ -32,7 +32,7 @@ class Prefetch:
 
     @property
     def ahead(self) -> int:
-        """How many inputs to fetch ahead of those in the slots."""
+        """The number of inputs to fetch ahead of those in the slots."""
         if self._seconds is None:
             return self.slots
         return max(1, min(_AHEAD_MOST, math.ceil(self.slots * _AHEAD_SECONDS / max(self._seconds, 0.001))))
@@ -43,13 +43,13 @@ class Prefetch:
         return room if room >= max(1, self.ahead // 2) else 0
 
     def learn(self, seconds: float) -> None:
-        """Take into account how many seconds a photo has taken."""
+        """Record how many seconds a photo has taken."""
         self._seconds = seconds if self._seconds is None else self._seconds + _WEIGHT * (seconds - self._seconds)
 
     @asynccontextmanager
     async def room(self, size: int) -> AsyncIterator[None]:
         """Reserve room for an input of `size` bytes, waiting for it, until the context ends."""
-        async with self._turn:  # in order, so that small inputs cannot hold up a large one forever
+        async with self._turn:  # in order, so that small inputs cannot delay a large one forever
             while self._bytes and self._bytes + size > self._most:
                 self._shrunk.clear()
                 await self._shrunk.wait()

@@ -1,7 +1,7 @@
-"""Blobs as files, where this worker shares a file system with storage: no byte of them goes over HTTP.
+"""Exchange blobs as files, without HTTP, if this worker shares a file system with storage.
 
-A directory is used only while it has the token of the storage that runs now. What is read is checked against its digest
-by whoever reads it. Whenever a file is not there, or cannot be written, the blob goes over HTTP instead.
+A directory is used only while it has the token of the running storage. The reader checks the digest of what it reads.
+If a file is missing or cannot be written, the blob goes over HTTP instead.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from safelight.wire import Blob, SharedDirectory
 log = logging.getLogger(__name__)
 
 _LOOK_AGAIN = 30.0
-"""Seconds after which storage is asked again for a directory that could not be used."""
+"""Seconds before storage is asked again for a directory that could not be used."""
 
 
 class SharedBlobs:
-    """Reads blobs of storage as files, and hands files over to it."""
+    """Reads blobs of storage as files, and hands files over to storage."""
 
     def __init__(self, storage: StorageClient) -> None:
         self._storage = storage
@@ -33,12 +33,12 @@ class SharedBlobs:
         self._looking = asyncio.Lock()
 
     async def path(self, digest: str) -> Path | None:
-        """Return where a blob lies; None if it has to be fetched."""
+        """Return the path of a blob, or None if it must be fetched."""
         shared = await self._directory()
         return None if shared is None else Path(shared.path, "blobs", digest[:2], digest)
 
     async def put(self, data: bytes) -> Blob | None:
-        """Write bytes as a file and hand it over; None if they have to be sent. What is returned is durable."""
+        """Write bytes as a file and hand it over; return the durable blob, or None if the bytes must be sent."""
         shared = await self._directory()
         if shared is None:
             return None
@@ -51,7 +51,7 @@ class SharedBlobs:
             handed = True
         except (OSError, Error) as error:
             if isinstance(error, OSError) or error.code is Code.NOT_FOUND:
-                self._shared = None  # another storage runs now, or this directory is gone
+                self._shared = None  # another storage is running now, or this directory is gone
             log.debug("A file could not be handed over: %s", error)
             return None
         finally:
@@ -76,7 +76,7 @@ class SharedBlobs:
 
 
 def _is_ours(shared: SharedDirectory) -> bool:
-    """Return whether this worker can write where the storage that runs now reads."""
+    """Return whether this worker can write into the directory of the running storage."""
     directory = Path(shared.path, "handover")
     try:
         return (directory / shared.token).is_file() and os.access(directory, os.W_OK | os.X_OK)

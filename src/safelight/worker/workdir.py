@@ -1,10 +1,10 @@
-"""A worker's own directory: its scratch files, and what other workers need to know if it dies.
+"""A worker's own directory: its scratch files, and the information that other workers need if it dies.
 
-It is locked for as long as the worker lives. A worker that starts later on the same data directory sees by the lock
-which workers have died, returns their leases at once, and removes their directories. Only the leases of photos that
-were being decoded are left to expire, which counts as a death, because each of those photos may have killed its worker.
-A worker that stops while no master answers leaves the leases whose end it could not report, none perhaps, and its
-directory stays.
+It is locked while the worker lives. The locks tell a worker that starts later on the same data directory which workers
+have died. It returns their leases at once, and removes their directories. Only the leases of photos that were being
+decoded are left to expire, which counts as a death, because each of those photos may have killed its worker. A worker
+that stops while no master answers writes down the leases, possibly none, whose end it could not report, and leaves its
+directory in place.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import Self
 
 _LEASE = 96
-"""Bytes that one lease takes at most in the list of those being decoded."""
+"""The most bytes that one lease takes in the list of those being decoded."""
 
 
 class Predecessor:
-    """A worker that died: its id, and the leases whose photos it was decoding, None if that is not known.
+    """A worker that died: its id, and the leases whose photos it was decoding, or None if unknown.
 
-    `unreported` has the leases that it ended before it stopped while no master answered; None if it did not stop so.
+    `unreported` lists the leases whose end it could not report because no master answered when it stopped; None if it
+    did not stop like this.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -60,12 +61,12 @@ class Workdir:
     @contextmanager
     def open(cls, data: Path, worker: str, slots: int) -> Iterator[Self]:
         """Make the directory and lock it; it is removed when the context ends."""
-        # Names with a dot are ignored, so that others see the directory only once it is locked.
+        # Names with a dot are ignored, so that other workers see the directory only once it is locked.
         made, directory = data / f".{worker}", data / worker
         made.mkdir(parents=True)
         with ExitStack() as stack:
             lock = stack.enter_context((made / "lock").open("w"))
-            with suppress(OSError):  # without locks nobody can see that this worker died, and its leases expire
+            with suppress(OSError):  # without locks no worker can see that this one died, and its leases expire
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             made.rename(directory)
             workdir = cls(directory, slots, stack)
@@ -73,7 +74,7 @@ class Workdir:
             yield workdir
 
     def leave(self, unreported: list[str]) -> None:
-        """Leave leases to whoever starts next on this data directory: they ended, and no master was told of it."""
+        """Leave leases that have ended without a report to the next worker on this data directory."""
         with suppress(OSError):
             (self._directory / "unreported").write_text(json.dumps(unreported))
             self._stays = True
@@ -88,7 +89,7 @@ class Workdir:
 
     @contextmanager
     def decoding(self, lease: str) -> Iterator[None]:
-        """Note that the photo of a lease is being decoded (a write of some microseconds, not flushed)."""
+        """Record that the photo of a lease is being decoded (a write of a few microseconds, not flushed)."""
         self._decoding.add(lease)
         self._note()
         try:
@@ -103,7 +104,7 @@ class Workdir:
         for directory in self._directory.parent.iterdir():
             if directory == self._directory or directory.name.startswith(".") or not directory.is_dir():
                 continue
-            with ExitStack() as held, suppress(OSError):  # it is locked: the worker lives, or another one deals with it
+            with ExitStack() as held, suppress(OSError):  # it is locked: the worker lives, or another one handles it
                 lock = held.enter_context((directory / "lock").open("r+"))
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 self._stack.push(held.pop_all())
@@ -111,5 +112,6 @@ class Workdir:
         return found
 
     def _note(self) -> None:
-        # A single write of a fixed length: readers see the list before or after it, even if this worker dies meanwhile.
+        # A single write of a fixed length, so that readers see the list before or after it, even if this worker dies
+        # meanwhile.
         os.pwrite(self._file, json.dumps(sorted(self._decoding)).ljust(self._size).encode(), 0)

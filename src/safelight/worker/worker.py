@@ -23,9 +23,9 @@ log = logging.getLogger(__name__)
 
 _IDLE_AFTER = 0.25
 _RETURN = 120.0
-"""Seconds for which returning the leases of a dead worker is tried; after that they have expired."""
+"""Seconds for which to try returning the leases of a dead worker; after that they have expired."""
 _FLUSH = 5.0
-"""Seconds that the last outcomes may take to reach the master."""
+"""Seconds for the last outcomes to reach the master."""
 
 
 class Worker:
@@ -74,7 +74,7 @@ class Worker:
         returning = asyncio.create_task(self._return_leases_of_dead(), name="dead workers")
         await self._stopping.wait()
         self._leases.leaving = True
-        self._hand_back()  # first of all: other workers wait for these
+        self._hand_back()  # first, since other workers wait for these
         await self._leases.abandon()
         leasing.cancel()
         returning.cancel()
@@ -82,7 +82,7 @@ class Worker:
         await self._leave()
 
     async def _return_leases_of_dead(self) -> None:
-        """Return the leases of workers that died on this data directory, so that nobody waits for them to expire."""
+        """Return the leases of workers that died on this data directory, instead of waiting for their expiry."""
         try:
             for dead in await asyncio.to_thread(self._workdir.predecessors):
                 if dead.decoding is not None:
@@ -168,7 +168,7 @@ class Worker:
         if works:
             await asyncio.wait(works, timeout=_FLUSH)
         for held in self._leases.held.values():
-            if held.outcome is None:  # it was stopped before it began
+            if held.outcome is None:  # stopped before it began
                 self._leases.settle(held, Returned(lease=held.lease.id))
         if await self._leases.settled(_FLUSH) and await self._leases.reconcile():
             return

@@ -1,1 +1,1 @@
-"""Connections of clients: where they come in, how many there may be, and which must give way."""
+"""Accept connections of clients, limit their number, and close some at the limit."""

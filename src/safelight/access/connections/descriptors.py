@@ -1,7 +1,7 @@
-"""Refuse connections while this process has hardly any descriptors left, so that it can serve those that it has.
+"""Refuse connections while this process is short of file descriptors, so that it can serve the ones that it has.
 
-Without this, connections take the last descriptors, nothing can be opened for their requests, and the others wait
-unseen until somebody leaves.
+Otherwise connections would take the last descriptors, no file could be opened for their requests, and further clients
+would wait unnoticed until one disconnects.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ log = logging.getLogger(__name__)
 
 _RESERVE = 64
 _PART = 4
-"""Descriptors that are kept for files and for calls to other services: 64, and a quarter at most."""
+"""Descriptors to reserve for files and calls to other services: 64, but at most a quarter."""
 _FEW = 4
-"""With fewer than these left, refused clients are hung up on as soon as they have sent something."""
+"""With fewer than these left, disconnect refused clients as soon as they have sent something."""
 _RETRY_AFTER = 2
 _LINGER = 1.0
 _READ_FOR = 0.2
-"""Seconds for which a refused client may send, so that it reads why; and after its first bytes."""
+"""Seconds for which a refused client may send, so that it reads the reason; and after its first bytes."""
 
 _AT_ONCE = 256
-"""Connections that are refused in a row."""
+"""The most connections to refuse in a row."""
 
 Handler = Callable[[asyncio.AbstractEventLoop, dict[str, Any]], object]
 
 
 def limit() -> int | None:
-    """Return how many descriptors this process may have now; None if there is no limit."""
+    """Return how many descriptors this process may have, or None if there is no limit."""
     try:
         import resource  # noqa: PLC0415 - not on every platform
 
@@ -51,16 +51,16 @@ class Door(asyncio.Protocol):
     """The protocol of a connection until it is known whether there is room for it."""
 
     def __init__(self, serve: Callable[[], asyncio.BaseProtocol]) -> None:
-        """`serve` makes the protocol of a connection that is served."""
+        """`serve` makes the protocol of an accepted connection."""
         self._serve = serve
         self._transport: asyncio.Transport | None = None
         self._read_for = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Hand the connection on, or refuse it."""
+        """Pass the connection on, or refuse it."""
         assert isinstance(transport, asyncio.Transport)
         most, place = limit(), transport.get_extra_info("socket")
-        # The lowest free number is given out, so a high one says that nearly all are taken.
+        # The system assigns the lowest free number, so a high one means that nearly all are taken.
         if most is None or place is None or place.fileno() < most - min(_RESERVE, most // _PART):
             protocol = self._serve()
             transport.set_protocol(protocol)
@@ -73,14 +73,14 @@ class Door(asyncio.Protocol):
         asyncio.get_running_loop().call_later(_READ_FOR if few else _LINGER, transport.abort)
 
     def data_received(self, _data: bytes) -> None:
-        """Read what the client sends: what is not read would take the answer from it."""
+        """Read what the client sends; unread bytes would make the kernel discard the response."""
         if self._transport is not None:
             asyncio.get_running_loop().call_later(self._read_for, self._transport.close)
             self._transport = None
 
 
 class Spare:
-    """A descriptor that is given up for a moment to take the connections that wait, where there is no other."""
+    """A spare descriptor, which is closed for a moment to accept waiting connections when there is no other."""
 
     def __init__(self, listening: socket.socket, *, plain: bool) -> None:
         """Refuse connections to `listening`; without TLS (`plain`), say why."""
@@ -91,7 +91,7 @@ class Spare:
 
     @contextmanager
     def ready(self) -> Iterator[None]:
-        """Stand ready until the context ends: asyncio reports as an exception what it could not accept."""
+        """Handle connections that asyncio could not accept, which it reports as exceptions, until the context ends."""
         loop = asyncio.get_running_loop()
         self._before = loop.get_exception_handler()
         loop.set_exception_handler(self._handle)
@@ -105,7 +105,7 @@ class Spare:
         error, place = context.get("exception"), context.get("socket")
         scarce = isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)
         if scarce and place is not None and place.fileno() == self._listening.fileno():
-            log.warning("There are no descriptors left; connections are refused. Raise the limit of open files.")
+            log.warning("There are no file descriptors left; connections are refused. Raise the limit of open files.")
             self._refuse()
         elif self._before is not None:
             self._before(loop, context)
@@ -114,7 +114,7 @@ class Spare:
 
     def _refuse(self) -> None:
         self._release()
-        with suppress(OSError):  # until none waits
+        with suppress(OSError):  # until none is waiting
             for _ in range(_AT_ONCE):
                 connection, _ = self._listening.accept()
                 with connection, suppress(OSError):

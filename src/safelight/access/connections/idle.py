@@ -1,8 +1,8 @@
-"""Connections that hold a place and do nothing with it.
+"""Close connections that hold a place without using it.
 
-A new connection must send the head of a request in time, and take what it is answered; and one address may hold so
-many, those that have not finished a TLS handshake included. Connections of this system's services, of this machine
-where it needs no key, and of named proxies are not counted: many clients share them.
+A new connection must send the head of a request in time, and read the response. One address may hold a limited number
+of connections, including unfinished TLS handshakes. Connections of this system's services, of this machine if it needs
+no key, and of trusted proxies do not count, since many clients share them.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from safelight.access.networks import Networks
 log = logging.getLogger(__name__)
 
 _EVERY = 1.0
-"""Seconds between two looks."""
+"""Seconds between two checks."""
 _MOST_LOOKS = 60
-"""Looks in a row at which a client may have taken nothing of the answer that waits for it."""
+"""The number of checks in a row at which a client may have read nothing of a waiting response."""
 _COUNTED_ON = frozenset({"cluster", "loopback"})
 
 
 class Connections:
-    """Closes what stays silent too long, and what is one too many."""
+    """Closes connections that are silent for too long, and those beyond the limit."""
 
     def __init__(
         self, registry: CollectorRegistry, proxies: Networks, *, header_timeout: float, per_address: int
@@ -44,20 +44,20 @@ class Connections:
         self._per_address = per_address
         self._since: dict[RequestHandler, float] = {}
         self._trusted: dict[RequestHandler, bool] = {}
-        """Connections that have sent a request, and whether it showed who sent it."""
+        """Connections that have sent a request, and whether the request was authenticated."""
         self._untaken: dict[RequestHandler, tuple[int, int]] = {}
-        """The bytes that wait for a client to take them, and at how many looks it had taken none."""
+        """The bytes that wait for a client to read them, and at how many checks it had read none."""
         self._closed = Counter(
             "safelight_connections_closed", "Connections closed for what they did not do", ["reason"], registry=registry
         )
 
     def note(self, request: web.Request, caller: Caller) -> None:
-        """Take note of a request whose caller is known."""
+        """Record a request whose caller is known."""
         self._trusted[request.protocol] = caller.via in _COUNTED_ON
 
     @asynccontextmanager
     async def watching(self, server: web.Server, listeners: Sequence[Listener]) -> AsyncIterator[None]:
-        """Look at a server's connections, and at what its listeners accepted, until the context ends."""
+        """Check a server's connections, and those that its listeners accepted, until the context ends."""
         async with background.running(lambda: self._watch(server, listeners), "connections"):
             yield
 
@@ -68,7 +68,7 @@ class Connections:
             self._look_at_handshakes(server.connections, [each for of in listeners for each in of.accepted()])
 
     def _look(self, connections: list[RequestHandler], now: float) -> None:
-        # What has gone since the last look is forgotten here.
+        # Forget connections that were closed since the last check.
         self._since = {each: self._since.get(each, now) for each in connections}
         self._trusted = {each: self._trusted[each] for each in connections if each in self._trusted}
         held: dict[str, list[RequestHandler]] = {}
@@ -90,12 +90,12 @@ class Connections:
         return size, looks + 1 if size >= before else 0
 
     def _look_at_handshakes(self, connections: list[RequestHandler], accepted: list[socket.socket]) -> None:
-        """Close handshakes of an address that holds too many; each of them has a deadline as well."""
+        """Close TLS handshakes of an address that holds too many. Each handshake also has a deadline."""
         shown = {_number(each) for each in connections}
         held: dict[str, list[socket.socket]] = {}
         for each in accepted:
             if each.fileno() not in shown:
-                with suppress(OSError):  # gone meanwhile
+                with suppress(OSError):  # closed meanwhile
                     held.setdefault(str(each.getpeername()[0]), []).append(each)
         for peer, theirs in held.items():
             if len(theirs) > self._per_address and peer not in self._proxies:
@@ -107,7 +107,7 @@ class Connections:
                         each.shutdown(socket.SHUT_RDWR)  # its transport then closes it
 
     def _close_some(self, peer: str, theirs: list[RequestHandler]) -> None:
-        """Close those first that have sent no request, the oldest of them first; then the newest."""
+        """Close first the connections without a request, oldest first, and then the newest ones."""
         silent = [each for each in theirs if each not in self._trusted]
         rest = [each for each in reversed(theirs) if each in self._trusted]
         excess = [*silent, *rest][: len(theirs) - self._per_address]
@@ -119,7 +119,7 @@ class Connections:
         self._closed.labels(reason).inc()
         unsent = _unsent(connection)
         connection.force_close()
-        if unsent:  # a transport that is closed waits for the client to take what was written
+        if unsent:  # a closed transport waits for the client to read what was written
             _carrier(connection).abort()
 
 
@@ -130,7 +130,7 @@ def _carrier(connection: RequestHandler) -> asyncio.Transport:
 
 
 def _unsent(connection: RequestHandler) -> int:
-    """Return how many bytes of answers wait for the client to take more."""
+    """Return how many bytes of responses wait for the client to read them."""
     return _carrier(connection).get_write_buffer_size()
 
 

@@ -1,4 +1,4 @@
-"""The sockets on which a service accepts connections, and those that have not finished a TLS handshake."""
+"""The sockets on which a service accepts connections, and the connections that have not finished a TLS handshake."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _BACKLOG = 1024
 class Listener(socket.socket):
     """A listening socket that remembers what it accepted.
 
-    asyncio shows a connection to the server only after its TLS handshake, so one that stalls is seen nowhere else.
+    asyncio passes a connection to the server only after its TLS handshake, so stalled ones are visible only here.
     """
 
     def __init__(self, family: int) -> None:
@@ -58,9 +58,10 @@ async def listen(host: str, port: int) -> list[Listener]:
 
 
 class Site(web.SockSite):
-    """A socket on which a TLS handshake has a deadline; asyncio's own is a minute, and aiohttp offers no other.
+    """A socket on which TLS handshakes have a deadline; asyncio's default is a minute, and aiohttp has no setting for
+    it.
 
-    Connections for which there are no descriptors are refused.
+    Connections are refused when there are no descriptors for them.
     """
 
     def __init__(
@@ -82,7 +83,8 @@ class Site(web.SockSite):
             lambda: Door(handler),
             sock=self._sock,
             ssl=self._ssl_context,
-            # One at a time: where asyncio has no descriptor, it tries all of a row in vain, and again for each of them.
+            # A backlog of one, because without a descriptor asyncio tries to accept the whole backlog in vain, again
+            # and again.
             backlog=1,
             ssl_handshake_timeout=self._handshake if self._ssl_context else None,
         )

@@ -1,9 +1,8 @@
-"""The places for uploads: so many at once, shared among clients, and none for one that sends next to nothing.
+"""Limit the number of concurrent uploads, share the places among clients, and take them from very slow ones.
 
-When all places are taken, a newcomer gets that of the upload which sends most slowly, if that is slower than any
-photo's sender needs to be; or one of the client that holds the most, if that holds more than it would be left with.
-Otherwise the newcomer is told to try again. Only time counts in which we wait for the client: a slow storage is not its
-fault.
+When all places are taken, a new upload gets the place of the slowest upload, if that is unreasonably slow, or else a
+place of the client with the most uploads, if the new upload's client has fewer. Otherwise it is refused. Only time in
+which we wait for the client counts, since a slow storage is not its fault.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ from contextlib import contextmanager
 from safelight.errors import Code, Error
 
 _GRACE = 2.0
-"""Seconds of waiting for an upload's bytes before its pace is looked at."""
+"""Seconds of waiting for an upload's bytes before its pace is checked."""
 _SLOW = 16 * 1024
-"""Bytes a second; whoever sends less may lose the place to somebody who waits for one."""
+"""Bytes per second below which an upload may lose its place to another one."""
 _WINDOW = 5.0
-"""Seconds of waiting over which a pace is measured, at least; at most twice as many."""
+"""The least number of seconds of waiting over which a pace is measured; at most twice as many."""
 
 
 class Place:
@@ -64,7 +63,7 @@ class Place:
             yield chunk
 
     def pace(self, now: float) -> float | None:
-        """Return the bytes a second that the client sends; None if we do not wait for it, or not long enough."""
+        """Return the bytes per second that the client sends, or None if we have not waited for it long enough."""
         if self._waiting_since is None:
             return None
         waited = self._waited + now - self._waiting_since
@@ -74,13 +73,13 @@ class Place:
         return (self._bytes - size) / (waited - since)
 
     def lose(self) -> None:
-        """Give the place to somebody else."""
+        """Give the place to another upload."""
         self.lost = True
         if self._task is not None:
             self._task.cancel()
 
     def given_up(self) -> Error:
-        """Return what the client is told, in place of the cancellation by `lose`."""
+        """Return the error for the client, instead of the cancellation by `lose`."""
         if self._task is not None:
             self._task.uncancel()
         sentence = "The upload came too slowly while others waited, and gave up its place. Send it again later."
@@ -88,14 +87,14 @@ class Place:
 
 
 class Places:
-    """At most so many uploads at once."""
+    """The places for uploads."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._taken: set[Place] = set()
 
     def __len__(self) -> int:
-        """Return how many are taken."""
+        """Return how many places are taken."""
         return len(self._taken)
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""TLS on a service's own port: a certificate that is read again when it is renewed."""
+"""TLS on a service's port, with a certificate that is read again when it is renewed."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from safelight.access.settings import AccessSettings
 log = logging.getLogger(__name__)
 
 _LOOK_AGAIN = 5.0
-"""Seconds between two looks at whether the files have changed."""
+"""Seconds between two checks whether the files have changed."""
 
 State = tuple[tuple[int, int, int], ...]
 
 
 class Certificate:
-    """A service's certificate and key. Connections that are open keep the certificate that they began with."""
+    """A service's certificate and key. Open connections keep the certificate with which they began."""
 
     def __init__(self, certificate: str, key: str) -> None:
         """Read the files. Raises PolicyError."""
@@ -47,7 +47,7 @@ class Certificate:
         if state == self._state:
             return
         try:
-            _load(_context(), self._files)  # tried apart: the one in use must never hold a key of another certificate
+            _load(_context(), self._files)  # a new context, so that the one in use stays valid
             _load(self.context, self._files)
         except PolicyError as error:
             log.warning("The certificate stays as it was: %s", error)
@@ -68,7 +68,7 @@ class Certificate:
 
 
 def certificate(settings: AccessSettings) -> Certificate | None:
-    """Return the certificate of a service that speaks TLS, None for plain HTTP. Raises PolicyError."""
+    """Return the certificate of a service that uses TLS, or None for plain HTTP. Raises PolicyError."""
     if settings.tls_certificate is None and settings.tls_key is None:
         return None
     if settings.tls_certificate is None or settings.tls_key is None:

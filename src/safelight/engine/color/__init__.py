@@ -1,1 +1,1 @@
-"""What sample values mean: ICC profiles, CICP code points, and the conversion to sRGB."""
+"""Colour spaces: ICC profiles, CICP code points, and the conversion to sRGB."""

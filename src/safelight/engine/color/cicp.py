@@ -1,4 +1,4 @@
-"""Colours as code points (ITU-T H.273), which PNG's cICP chunk and the nclx box of HEIF and AVIF hold."""
+"""Colour spaces as code points (ITU-T H.273), which PNG's cICP chunk and the nclx box of HEIF and AVIF contain."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PRIMARIES = {
     22: Primaries((0.630, 0.340), (0.295, 0.605), (0.155, 0.077), D65),
 }
 _UNSPECIFIED = frozenset({0, 2, 3})
-# The curves of video cameras are meant for displays like sRGB's; programs show all of them alike.
+# The curves of video cameras are meant for displays like those of sRGB; programs show all of them alike.
 _LIKE_SRGB = frozenset({1, 6, 7, 11, 12, 13, 14, 15})
 _GAMMA = {4: 2.2, 5: 2.8, 8: 1.0}
 _HDR = {16: "PQ", 18: "HLG"}

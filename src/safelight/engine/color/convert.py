@@ -1,4 +1,4 @@
-"""From the colours of a file to sRGB."""
+"""Convert the colours of a file to sRGB."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def to_srgb(image: pyvips.Image, profile: bytes | None, bit_depth: int, *, keep:
     """Convert grey, RGB or CMYK of 8 or 16 bits to sRGB or grey, of 8 or 16 bits a sample, with or without alpha.
 
     `profile` is the ICC profile of the samples, None for sRGB. `keep` leaves RGB and grey in their own profile. A
-    profile that is broken or does not fit is ignored; CMYK without one is taken to be what offset printing uses.
+    profile that is broken or does not fit is ignored; CMYK without one is assumed to be for offset printing.
     """
     image = _usual_bands(image)
     deep = bit_depth == 16 and image.format == "ushort"
@@ -27,7 +27,7 @@ def to_srgb(image: pyvips.Image, profile: bytes | None, bit_depth: int, *, keep:
 
 
 def matched(image: pyvips.Image, profile: bytes | None) -> tuple[pyvips.Image, bytes | None]:
-    """Return an image and a profile that fit each other, after operations may have added or removed colours."""
+    """Return the image and a profile that fits it, since operations may have added or removed colours."""
     space = color_space(profile) if profile else ""
     if space == "RGB":
         return (_three(image) if image.bands < 3 else image), profile
@@ -43,7 +43,7 @@ def matched(image: pyvips.Image, profile: bytes | None) -> tuple[pyvips.Image, b
 
 
 def _usual_bands(image: pyvips.Image) -> pyvips.Image:
-    """Show the first bands of a measurement, which may have any number of them and no known colours."""
+    """Return the first bands of an image with any number of bands and unknown colours."""
     if image.interpretation not in {"multiband", "histogram", "matrix", "fourier"}:
         return image
     grey = image.bands < 3

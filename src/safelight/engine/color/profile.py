@@ -1,4 +1,4 @@
-"""ICC profiles (ICC.1:2022): judging one by what it does, and making one from primaries and a curve."""
+"""Judge ICC profiles (ICC.1:2022) by their effect, and make one from primaries and a curve."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def is_srgb(profile: bytes) -> bool:
 
 
 def tags(profile: bytes) -> dict[bytes, bytes]:
-    """Return the contents of a profile's tags, by signature; what lies past its end is cut off."""
+    """Return the contents of a profile's tags, by signature, cut off at the end of the profile."""
     found = {}
     for index in range(min(int.from_bytes(profile[128:132], "big"), _MOST_TAGS)):
         entry = profile[132 + 12 * index : 144 + 12 * index]

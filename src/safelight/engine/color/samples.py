@@ -1,4 +1,4 @@
-"""Samples of unusual kinds as 16 bits of sRGB or grey, computed in floating point and rounded once."""
+"""Convert samples of unusual kinds to 16 bits of sRGB or grey, in floating point and rounded once."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _TOP = 65535.0
 
 
 def from_float(image: pyvips.Image, colors: int, *, light: bool) -> pyvips.Image:
-    """Convert floats from 0 (black) to 1 (white), transparency after the colours; what is brighter is clipped.
+    """Convert floats from 0 (black) to 1 (white), with transparency after the colours; clip brighter values.
 
-    `light`: the colours are linear light (scRGB). Else they are encoded already.
+    `light` says that the colours are linear light (scRGB); otherwise they are already encoded.
     """
     colored = image.extract_band(0, n=colors)
     encoded = _encoded(colored) if light else colored

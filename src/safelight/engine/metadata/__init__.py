@@ -1,1 +1,1 @@
-"""EXIF, IPTC and XMP: what a photo says about itself, and how much of it may leave."""
+"""EXIF, IPTC and XMP: read metadata, and copy the part that results may keep."""

@@ -1,4 +1,4 @@
-"""EXIF (CIPA DC-008): the orientation, and a copy that holds only what may leave."""
+"""EXIF (CIPA DC-008): read the orientation, and copy the fields that results may keep."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import struct
 from safelight.engine.metadata.directory import Directory, Structure, StructureError, reordered
 
 _ORIENTATION, _EXIF_DIRECTORY, _GPS_DIRECTORY = 0x0112, 0x8769, 0x8825
-_LONGEST = 4096  # bytes; what describes a photo is shorter, what hides one is longer
+_LONGEST = 4096  # bytes; descriptions of a photo are shorter, hidden images are longer
 _PICTURE_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"ftyp")
-# An allow list: what describes the photo and its camera. Maker notes, previews, further images, embedded XMP and
-# IPTC, and everything that no standard names stay behind.
+# An allow list of fields that describe the photo and its camera. It excludes maker notes, previews, further images,
+# embedded XMP and IPTC, and all non-standard fields.
 _PHOTO = frozenset(
     {0x010E, 0x010F, 0x0110, 0x011A, 0x011B, 0x0128, 0x0131, 0x0132, 0x013B, 0x013C, 0x4746, 0x4749, 0x8298}
 )
@@ -32,7 +32,7 @@ def body(block: bytes | memoryview) -> bytes:
 
 
 def orientation(block: bytes | None) -> int | None:
-    """Return the orientation tag (1 to 8), 1 for one that makes no sense, or None if there is none."""
+    """Return the orientation tag (1 to 8), 1 for an invalid one, or None if there is none."""
     try:
         first = next(Structure(body(block or b"")).chain())
         value = first.value(_ORIENTATION, 1) if _ORIENTATION in first else None
@@ -42,9 +42,9 @@ def orientation(block: bytes | None) -> int | None:
 
 
 def carried(block: bytes | memoryview, *, position: bool) -> bytes | None:
-    """Copy what may leave of an EXIF block, or of a whole TIFF file, without its orientation; None for nothing.
+    """Copy the allowed fields of an EXIF block, or of a whole TIFF file, without the orientation; None for none.
 
-    `position`: with where the photo was taken.
+    `position`: include where the photo was taken.
     """
     data = memoryview(block)
     if bytes(data[:6]) in {b"Exif\0\0", b"Exif\0\xff"}:
@@ -63,7 +63,7 @@ def carried(block: bytes | memoryview, *, position: bool) -> bytes | None:
 
 
 def with_orientation(tag: int) -> bytes:
-    """Make an EXIF block that holds nothing but an orientation."""
+    """Make an EXIF block with only an orientation."""
     return _block("<", {_ORIENTATION: (3, 1, struct.pack("<H", tag))}, {}, {})
 
 

@@ -1,4 +1,4 @@
-"""IPTC-IIM 4.2, and the image resources of Photoshop that hold it in a JPEG."""
+"""IPTC-IIM 4.2, and Photoshop's image resources that contain it in a JPEG."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import struct
 _PHOTOSHOP = b"Photoshop 3.0\0"
 _IIM_RESOURCE = 0x0404
 _LONGEST = 4096
-# An allow list of record 2: what a photo is called, who made it and what it shows. Places, previews, contacts'
-# programs and the orientation stay behind.
+# An allow list of record 2: titles, authors and contents of a photo. It excludes places, previews, contacts, programs
+# and the orientation.
 _ALLOWED = frozenset(
     {0, 3, 4, 5, 7, 8, 10, 12, 15, 20, 22, 25, 30, 35, 37, 38, 40, 42, 55, 60, 62, 63, 65, 70, 75, 80, 85}
     | {105, 110, 115, 116, 118, 120, 121, 122, 135}
@@ -17,9 +17,9 @@ _PLACES = frozenset({26, 27, 90, 92, 95, 100, 101})
 
 
 def carried(block: bytes, *, position: bool) -> bytes | None:
-    """Copy what may leave: the bare IIM of a block that is bare or inside image resources; None for nothing.
+    """Copy the allowed fields as bare IIM, from a block that is bare or inside image resources; None for none.
 
-    `position`: with the places.
+    `position`: include the places.
     """
     allowed = _ALLOWED | _PLACES if position else _ALLOWED
     found = b""

@@ -1,4 +1,4 @@
-"""XMP packets. They may repeat anything, so they leave only where the position may leave too."""
+"""XMP packets. They may repeat any metadata, so they are kept only if the position may be kept too."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _ORIENTATION = re.compile(rb'(:Orientation\s*(?:=\s*["\']|>)\s*)[2-8]')
 _DECLARED = re.compile(rb'tiff:Orientation\s*(?:=\s*["\']|>)\s*([1-8])\s*["\'<]')
 _THUMBNAILS = re.compile(rb"<xmp:Thumbnails\b.*?</xmp:Thumbnails\s*>", re.DOTALL)
 _PREVIEWS = re.compile(rb"xmpGImg:image|GImage|photoshop:History|\xff\xd8\xff|JPEG_?DATA", re.IGNORECASE)
-# Namespaces that describe what the file holds beside its image: a video, depths, a gain map, a longer packet.
+# Namespaces that describe other data in the file: a video, depths, a gain map, an extended packet.
 _OF_FURTHER_DATA = re.compile(
     rb"""\s+xmlns:([\w.-]+)\s*=\s*["'](?:http://ns\.google\.com/photos/(?!1\.0/panorama/)"""
     rb"""|http://ns\.adobe\.com/(?:hdr-gain-map|xmp/note)/|http://ns\.apple\.com/)[^"']*["']"""
@@ -16,18 +16,18 @@ _OF_FURTHER_DATA = re.compile(
 
 
 def orientation(packet: bytes | None) -> int | None:
-    """Return the orientation (as in EXIF, 1 to 8) that a packet declares, None for none."""
+    """Return the orientation (as in EXIF, 1 to 8) that a packet declares, or None."""
     found = _DECLARED.search(packet or b"")
     return int(found[1]) if found else None
 
 
 def carried(packet: bytes, *, upright: bool) -> bytes | None:
-    """Copy a packet without its previews, and without what it says of data that stays behind; None for nothing.
+    """Copy a packet without previews, and without descriptions of data that is not kept; None for none.
 
     `upright`: its orientation has been applied and becomes 1.
     """
     if b"\0" in packet:
-        return None  # UTF-16, in which nothing would be found
+        return None  # UTF-16, which the search below cannot read
     packet = _THUMBNAILS.sub(b"", packet)
     if _PREVIEWS.search(packet):
         return None
@@ -41,12 +41,12 @@ def carried(packet: bytes, *, upright: bool) -> bytes | None:
 
 
 def _without(packet: bytes, prefix: bytes) -> bytes | None:
-    """Drop the elements and attributes of a prefix; None if that cannot be told."""
+    """Drop the elements and attributes of a prefix; return None if that is not possible."""
     name = re.escape(prefix) + rb":[\w.-]+"
     parts, at = [], 0
     for opening in re.finditer(rb"<(" + name + rb")\b[^<>]*>", packet):
         if opening.start() < at:
-            continue  # within one that is dropped
+            continue  # inside a dropped element
         parts.append(packet[at : opening.start()])
         at = opening.end()
         if not opening[0].endswith(b"/>"):

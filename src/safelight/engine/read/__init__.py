@@ -1,1 +1,1 @@
-"""From a file's bytes to its header, its metadata and its pixels: one module for each format that needs care."""
+"""Read the header, the metadata and the pixels of a file."""

@@ -1,4 +1,4 @@
-"""The colours that an AV1 bitstream declares itself (AV1 specification, 5.5), where its file does not."""
+"""Read the colours that an AV1 bitstream declares (AV1 specification, 5.5), in case its file does not."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LONGEST = 256  # bytes; a sequence header has a few dozen
 
 
 def colors(data: memoryview) -> CodePoints | None:
-    """Return the code points of the first sequence header, or None where none can be read."""
+    """Return the code points of the first sequence header, or None if none can be read."""
     try:
         header = _sequence_header(data)
         return _code_points(Bits(header)) if header else None

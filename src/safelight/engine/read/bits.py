@@ -1,10 +1,10 @@
-"""Reading bits from the most significant one of each byte on, as video codecs write them."""
+"""Read bits from the most significant one of each byte on, as video codecs write them."""
 
 from __future__ import annotations
 
 
 class Bits:
-    """A cursor over bytes. IndexError where they end."""
+    """A cursor over bytes. Raises IndexError at the end."""
 
     def __init__(self, data: bytes) -> None:
         self._value = int.from_bytes(data, "big")

@@ -1,4 +1,6 @@
-"""The boxes of HEIF and AVIF files (ISO/IEC 14496-12, 23008-12): what their main image is, before it is decoded."""
+"""Read the boxes of HEIF and AVIF files (ISO/IEC 14496-12, 23008-12), which describe the main image before it is
+decoded.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +24,9 @@ Box = tuple[str, memoryview]
 
 @dataclass(frozen=True, slots=True)
 class MainImage:
-    """The main image. `codec` is the type of its item, or of a tile's where it is a grid of tiles.
+    """The main image. `codec` is the type of its item, or of its tiles if it is a grid.
 
-    Width and height are those before it is turned by its own boxes; `turned` tells whether that exchanges them.
+    Width and height are those before its own boxes turn it; `turned` says whether that swaps them.
     """
 
     codec: str = ""
@@ -37,7 +39,7 @@ class MainImage:
     turned: bool = False
     grey: bool = False
     premultiplied: bool = False
-    """Whether its colours are multiplied by their opacity already."""
+    """Whether its colours are premultiplied by their opacity."""
 
     @property
     def stretches(self) -> bool:
@@ -61,7 +63,7 @@ class MainImage:
 
 
 def main_image(data: memoryview) -> MainImage:
-    """Describe the main image. Fields stay empty where the file does not say. ValueError for broken boxes."""
+    """Describe the main image. Fields that the file does not give stay empty. Raises ValueError for broken boxes."""
     try:
         top = dict(boxes(data))
         brands = _brands(top["ftyp"]) if "ftyp" in top else frozenset()
@@ -129,7 +131,7 @@ def sequence_plays(data: memoryview) -> int:
             forever = whole == (1 << 8 * wide) - 1 or not once
             return 0 if forever else max(1, -(-whole // once))
     except (IndexError, KeyError):
-        pass  # the frames can be shown all the same
+        pass  # the frames can still be shown
     return 0
 
 
@@ -148,7 +150,7 @@ def _coded_colors(codec: str, properties: list[Box], pixels: Callable[[], memory
 
 
 def _completed(declared: CodePoints | None, coded: CodePoints | None) -> CodePoints | None:
-    """Return what the file declares, and what it leaves open as the coded image says."""
+    """Return what the file declares, with gaps filled from the coded image."""
     if declared is None or coded is None:
         return declared or coded
     return replace(coded, matrix=declared.matrix, full_range=declared.full_range)
@@ -162,7 +164,7 @@ def _is_grey(codec: str, settings: dict[str, memoryview]) -> bool:
 
 
 def _item_data(data: memoryview, meta: dict[str, memoryview], item: int) -> memoryview:
-    """Return the first piece of an item's bytes (`iloc`), empty where that is not known."""
+    """Return the first extent of an item's bytes (`iloc`), empty if unknown."""
     content = meta.get("iloc", memoryview(b""))
     if len(content) < 8:
         return content[:0]
@@ -184,7 +186,7 @@ def _item_data(data: memoryview, meta: dict[str, memoryview], item: int) -> memo
 
 
 def _held(data: memoryview, meta: dict[str, memoryview], method: int) -> memoryview:
-    """Return what an item's offset counts in: the file, or the box of data beside the items."""
+    """Return the data that an item's offset refers to: the file, or the data box beside the items."""
     return {0: data, 1: meta.get("idat", data[:0])}.get(method, data[:0])
 
 

@@ -1,8 +1,8 @@
-"""Bytes in memory that tell how many of them libvips has read, without a call of Python while it reads.
+"""Count how many bytes in memory libvips has read, without calling Python while it reads.
 
-libvips gives a decoder all of a file that is in memory at once, and never says what the decoder left of it. Here the
-signal by which it asks a custom source for bytes is answered by its own function that reads another source. A callback
-in Python would run in libvips' threads, where Python must not collect garbage (see `engine.library`).
+libvips gives a decoder all of a file that is in memory at once, and does not tell how much the decoder left. Here,
+libvips' own function for reading another source answers the signal by which it asks a custom source for bytes. A Python
+callback would run in libvips' threads, where Python must not collect garbage (see `engine.library`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _CURRENT = 1  # SEEK_CUR
 
 
 class Counted:
-    """These bytes as a `source`. Keep this for as long as an image reads it."""
+    """Bytes as a `source`. Keep this object while an image reads it."""
 
     def __init__(self, data: bytes) -> None:
         self.source: pyvips.Source = pyvips.SourceCustom()
@@ -32,7 +32,7 @@ class Counted:
 
     @property
     def position(self) -> int:
-        """How many bytes have been read."""
+        """The number of bytes read."""
         return int(_library().vips_source_seek(_address(self._bytes), 0, _CURRENT))
 
 

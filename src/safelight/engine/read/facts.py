@@ -1,4 +1,4 @@
-"""What a reader finds out about a file, and what every reader offers."""
+"""The interface of every reader, and the facts that it finds out about a file."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ BITS = {"uchar": 8, "char": 8, "ushort": 16, "short": 16, "uint": 32, "int": 32,
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What a file says beside its pixels.
+    """The facts about a file besides its pixels.
 
-    `profile` is the ICC profile that tells what samples mean, or None if they are sRGB or nothing is said.
-    `orientation` is what must still be applied, as a tag of EXIF. `exif` is an EXIF block (or a whole TIFF file),
-    `iptc` and `xmp` their blocks as the file holds them. `notes` are sentences for whoever uploaded the file.
+    `profile` is the ICC profile of the samples, or None if they are sRGB or the file does not say.
+    `orientation` is the EXIF tag that must still be applied. `exif` is an EXIF block (or a whole TIFF file), `iptc` and
+    `xmp` are their blocks as in the file. `notes` are sentences for the user who uploaded the file.
     """
 
     profile: bytes | None = None
@@ -48,7 +48,7 @@ class Reader(Protocol):
         ...
 
     def finish(self) -> None:
-        """Judge what the decoder left of the file, once the pixels of the last `load` have been used.
+        """Check what the decoder left of the file, once the pixels of the last `load` have been used.
 
         Adds to the notes in `facts`. Error(DAMAGED_IMAGE) for that where the recipe is strict.
         """
@@ -64,7 +64,7 @@ _SEQUENTIAL = frozenset({"vips-sequential"})
 
 
 def bare(image: pyvips.Image) -> pyvips.Image:
-    """Drop whatever libvips would write into a file again; only what the engine adds on purpose may leave."""
+    """Drop all metadata that libvips would write into a file; the engine adds the allowed metadata explicitly."""
     image = image.copy()
     for field in image.get_fields():
         if field not in _ANIMATION | _GEOMETRY | _SEQUENTIAL:
@@ -73,7 +73,7 @@ def bare(image: pyvips.Image) -> pyvips.Image:
 
 
 def animated(image: pyvips.Image, height: int, delays: list[int], plays: int) -> pyvips.Image:
-    """Say of an image that it holds frames of that height, one below the other; delays in milliseconds."""
+    """Mark an image as frames of a height, one below the other; delays are in milliseconds."""
     image = image.copy()
     image.set_type(pyvips.GValue.gint_type, "page-height", height)
     image.set_type(pyvips.GValue.gint_type, "n-pages", len(delays))
@@ -83,7 +83,7 @@ def animated(image: pyvips.Image, height: int, delays: list[int], plays: int) ->
 
 
 def orientation(block: bytes | None, packet: bytes | None) -> int:
-    """Return what EXIF says, or where it says nothing XMP (1 to 8)."""
+    """Return the orientation (1 to 8) in EXIF or, if it has none, in XMP."""
     return exif.orientation(block) or xmp.orientation(packet) or 1
 
 

@@ -1,4 +1,4 @@
-"""The photo as it came: its bytes, what they say, and its pixels as often as they are opened."""
+"""The original photo: its bytes, its facts, and its pixels as often as they are opened."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from safelight.untrusted.photos import LOOKED_AT
 class Original:
     """An upload: recognised by its bytes, never by its name. Errors: those of `sniff`, TOO_LARGE, DAMAGED_IMAGE.
 
-    `source`: anything with the buffer protocol (bytes, memoryview, mmap), or a Path. `strict`: what is only read with
-    a note is refused. `lenient`: what the decoder complained of, of what sound files have too; it then goes on.
+    `source`: anything with the buffer protocol (bytes, memoryview, mmap), or a Path. `strict`: refuse files that are
+    otherwise read with a note. `lenient`: the decoder's complaint about something harmless, after which it continues.
     """
 
     def __init__(self, source: Any, limits: Limits, *, strict: bool = False, lenient: str = "") -> None:
@@ -59,7 +59,7 @@ class Original:
         self._reader.finish()
 
     def verify(self) -> None:
-        """Decode all of it for nothing: Error(DAMAGED_IMAGE), which says where, if that fails."""
+        """Decode all pixels without using them. Raises Error(DAMAGED_IMAGE), with the place, if that fails."""
         with reading(self.format):
             image = self.load()
             region, top = pyvips.Region.new(image), 0

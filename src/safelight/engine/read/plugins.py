@@ -1,4 +1,4 @@
-"""The readers and writers that come with the extra `formats`: they are found without being loaded."""
+"""Find the readers and writers of the extra `formats` without loading them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def present(module: str) -> bool:
 
 @cache
 def pillow() -> Any:
-    """Load Pillow with its limits: it never guesses at what is cut off, and sizes are judged before it decodes."""
+    """Load Pillow and set its limits: it must not fill in missing data, and sizes are checked before it decodes."""
     image: Any = import_module("PIL.Image")
     image.MAX_IMAGE_PIXELS = None  # the engine's limits are judged from the header
     return image
@@ -57,7 +57,7 @@ def _said(error: Exception) -> str:
 
 @contextmanager
 def guarded(format_: Format) -> Iterator[None]:
-    """Treat whatever a library other than libvips raises within the context as the file's fault, in our words."""
+    """Treat errors of a library other than libvips within the context as the file's fault, in our words."""
     try:
         yield
     except (Error, MemoryError):

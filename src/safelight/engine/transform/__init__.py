@@ -1,1 +1,1 @@
-"""What the operations of a recipe do to pixels."""
+"""Apply the operations of a recipe to pixels."""

@@ -1,4 +1,4 @@
-"""What each operation of a recipe does to the pixels."""
+"""Apply each operation of a recipe to the pixels."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _(operation: op.SmartCrop, image: Image) -> Image:
     image = scaled_to(image, *wanted.scaled).ready().in_memory()
     if wanted.scaled == wanted.final:
         return image
-    # one window for the whole animation, or it would jump
+    # one window for the whole animation, so that it does not jump
     found = image.first_frame().pixels.smartcrop(*wanted.final, interesting=operation.interest)
     return cropped(image, -found.xoffset, -found.yoffset, *wanted.final)
 
@@ -195,7 +195,7 @@ def _samples(color: str) -> list[float]:
 
 
 def _mixed(pixels: pyvips.Image, matrix: tuple[tuple[float, ...], ...], strength: float) -> pyvips.Image:
-    """Put colours through a matrix, and mix the result with what they were."""
+    """Apply a matrix to the colours, and mix the result with the original colours."""
     if strength == 0:
         return pixels
     weights = [

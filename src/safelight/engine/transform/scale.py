@@ -1,4 +1,4 @@
-"""Sizes and places: how large an image becomes, which part of it stays."""
+"""Compute sizes and positions: how large an image becomes, and which part of it stays."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Target:
 
 
 def target(operation: Resize | SmartCrop, width: int, height: int) -> Target:
-    """Return what a resize makes of an image of that size."""
+    """Return the target of a resize for an image of that size."""
     if isinstance(operation, SmartCrop):
         return _covering(operation.width, operation.height, width, height, enlarge=operation.enlarge)
     if operation.mode == "fit":

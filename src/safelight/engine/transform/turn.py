@@ -1,4 +1,4 @@
-"""Turning: as an orientation tag (EXIF 0x0112) asks, or by any angle."""
+"""Turn images by an orientation tag (EXIF 0x0112) or by any angle."""
 
 from __future__ import annotations
 

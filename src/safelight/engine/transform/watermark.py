@@ -1,4 +1,4 @@
-"""Watermarks: making the mark, and laying it over the image."""
+"""Make watermarks, and lay them over the image."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def _image(operation: Watermark, width: int, height: int) -> pyvips.Image:
 
 
 def _within(mark: pyvips.Image, room: tuple[int, int]) -> pyvips.Image:
-    """Scale a turned mark down that stands over the edges."""
+    """Scale down a turned mark that exceeds the edges."""
     factor = min(room[0] / mark.width, room[1] / mark.height)
     return mark if factor >= 1 else blended(mark, lambda pixels: pixels.resize(factor))
 

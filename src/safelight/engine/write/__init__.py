@@ -1,1 +1,1 @@
-"""From pixels to a finished file."""
+"""Encode pixels into a finished file."""

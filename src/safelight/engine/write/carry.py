@@ -1,4 +1,4 @@
-"""What of a photo's metadata leaves with a result."""
+"""Choose which metadata of a photo a result keeps."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from safelight.recipe import OutputSpec
 
 _KEEP_EXIF, _KEEP_XMP, _KEEP_IPTC, _KEEP_PROFILE = 1, 2, 4, 8
 TAGGED = frozenset({"jpeg", "png", "webp", "tiff"})
-"""Formats whose viewers obey an orientation tag. In the others the pixels are turned, whatever the recipe says."""
+"""Formats whose viewers respect an orientation tag. In other formats the pixels are always turned."""
 
 
 @dataclass(frozen=True, slots=True)
 class Carried:
-    """The blocks that leave, each None for nothing. `orientation` is the tag to write, 1 for none."""
+    """The metadata blocks to write, each None for nothing. `orientation` is the tag to write, 1 for none."""
 
     exif: bytes | None = None
     iptc: bytes | None = None
@@ -28,10 +28,10 @@ class Carried:
 
 
 def carried(facts: Facts, output: OutputSpec, format_name: str, orientation: int) -> Carried:
-    """Choose what leaves with an output; `orientation` is what its pixels still need.
+    """Choose the metadata of an output; `orientation` is the turn that its pixels still need.
 
-    Without `metadata = "keep"` that is the orientation alone. Without `keep_gps` no block leaves that could hold a
-    position or an earlier image.
+    Without `metadata = "keep"` this is only the orientation. Without `keep_gps`, blocks that could contain a position
+    or an earlier image are dropped.
     """
     turn = orientation if format_name in TAGGED else 1
     if output.metadata != "keep":
@@ -79,7 +79,7 @@ def _iptc_for(format_name: str, iim: bytes | None) -> bytes | None:
 
 
 def _exif_fields(block: bytes) -> list[tuple[str, Any, int]]:
-    """Return an EXIF block as libvips takes it apart. It writes only what it has as fields too."""
+    """Return an EXIF block as libvips' fields, because libvips writes only EXIF values that it also has as fields."""
     smallest: bytes = pyvips.Image.black(1, 1).jpegsave_buffer(keep=0)
     carrier = smallest[:2] + exif_segment(block) + smallest[2:]
     loaded = pyvips.Image.jpegload_buffer(carrier)

@@ -1,4 +1,4 @@
-"""Writing an image in the format an output asks for."""
+"""Write an image in the format that an output asks for."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def _small_jpeg(pixels: pyvips.Image, options: dict[str, Any]) -> bytes | None:
 
 
 def _options(output: OutputSpec, format_: Format) -> dict[str, Any]:
-    """Return our settings as libvips' own; `effort` 1 to 10 is spread over what each encoder has."""
+    """Return our settings as options of libvips; `effort` 1 to 10 is mapped to the range of each encoder."""
     quality = output.quality or DEFAULT_QUALITY.get(format_.name)
     lossless = {"lossless": True} if output.lossless else {"Q": quality}
     effort = output.effort

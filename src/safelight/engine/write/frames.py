@@ -1,4 +1,4 @@
-"""Animations in formats of which libvips writes only the first frame: PNG by its chunks, AVIF through Pillow."""
+"""Write animations in formats of which libvips writes only the first frame: PNG by its chunks, AVIF through Pillow."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def avif(image: pyvips.Image, count: int, output: OutputSpec, leaving: Carried, 
 
 
 def _playing(data: bytes, plays: int) -> bytes:
-    """Say how often a sequence of libavif's is shown, which Pillow does not: each of its tracks then has an end."""
+    """Set how often an AVIF sequence is shown, which Pillow does not, by giving an end to each of its tracks."""
     played = bytearray(data)
     end = b"\xff" * 8  # of what is shown for ever
     once = int.from_bytes(data[data.index(b"elst") + 12 :][:8], "big")
@@ -85,9 +85,10 @@ def _playing(data: bytes, plays: int) -> bytes:
 
 
 def in_hundredths(image: pyvips.Image, count: int) -> pyvips.Image:
-    """Give the frames times that GIF can hold, whose sum stays: what one loses by rounding, a later one gets.
+    """Give the frames times that GIF can hold without changing their sum: a later frame gets what one loses by
+    rounding.
 
-    No frame gets a time that browsers take for 100 milliseconds because it is too short, unless it had one.
+    No frame gets a time that is so short that browsers replace it by 100 milliseconds, unless it had one before.
     """
     delays, _ = _timing(image, count)
     rounded, due, given = [], 0, 0

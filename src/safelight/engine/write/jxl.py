@@ -1,4 +1,4 @@
-"""JPEG XL through pillow-jxl-plugin, where libvips has no writer for it. Its colours are sRGB."""
+"""Write JPEG XL through pillow-jxl-plugin, if libvips has no writer for it. Its colours are sRGB."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""EXIF in a TIFF that libvips has written: it has no way to, though a TIFF's directories are the same as EXIF's."""
+"""Add EXIF to a TIFF that libvips has written. libvips cannot do this, although EXIF has the same structure as TIFF."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from safelight.engine.metadata.directory import Structure
 
 
 def with_exif(file: bytes, block: bytes) -> bytes:
-    """Add an EXIF block to a TIFF of one page; what the page says about its pixels stays as it is.
+    """Add an EXIF block to a TIFF of one page; the description of its pixels stays as it is.
 
-    The page's directory is written again, behind everything else, and the header leads to it. Where the two are not of
-    the same kind (BigTIFF, which holds more than 4 GiB), the file is returned as it is.
+    This writes the page's directory again at the end of the file, and lets the header point to it. If the two are not
+    of the same kind (BigTIFF, for more than 4 GiB), the file is returned unchanged.
     """
     structure, told = Structure(file), Structure(block)
     if structure.big or told.big:

@@ -208,7 +208,7 @@ class DirectoryStore:
     # The following methods run in threads.
 
     def check_place(self) -> None:
-        """Raise UNAVAILABLE where the directory is not the one that was opened. It blocks: call it in a thread."""
+        """Raise UNAVAILABLE if the directory is not the one that was opened. It blocks: call it in a thread."""
         check_place(self._lock, self._locked)
 
     def _take(self, incoming: Incoming, block: Block) -> None:

@@ -1,7 +1,7 @@
-"""Decoders: images are decoded apart from the worker, in confined processes or in threads.
+"""Decoders, which process photos apart from the worker, in sandboxed processes or in threads.
 
-`contract` says what a pool of decoders is; `pool` and `threads` are the two kinds. `program` is what runs in a decoder
-process, `child` the worker's side of one, `frames` what the two send each other, `sandbox` what confines the program.
+`contract` defines a pool of decoders; `pool` and `threads` are the two kinds. `program` runs in a decoder process,
+`child` is the worker's side of it, `frames` are the messages between them, and `sandbox` confines the program.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What a decoder says is data: it may have been taken over, so each answer is checked before it is believed.
+"""Check the answers of decoders, which may have been taken over, before they are used.
 
-Text is bounded and printable and names no path of this machine; an error's code is one that a photo can cause; an
-output has the name and the format that the recipe asked for, and its bytes begin as that format's do.
+Text is bounded, printable and without paths of this machine. The code of an error is one that a photo can cause. An
+output has the name and the format that the recipe asks for, and its bytes begin as that format does.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LONGEST = 500
 _MOST_EXTRA = 8
 _MOST_NOTES = 4
 _EXTRA_NAME = re.compile(r"(?!(?:self|code|detail|type|title|status)\Z)[a-z_]{1,32}\Z")
-"""What a decoder may name beside the members that every problem document has."""
+"""The members that a decoder may add to those of every problem document."""
 _PATH = re.compile(r"(?<![\w.])(?:file:)?/+(?:[\w.@+~-]+/+)*[\w.@+~-]+")
 _LARGEST_NUMBER = 1 << 40
 _LONGEST_SIDE = 1 << 24
@@ -43,12 +43,12 @@ def failure(answer: Failed) -> Error:
 
 
 def text(said: str) -> str:
-    """Return what a decoder says, fit to be shown: at most 500 characters, printable, without paths."""
+    """Return a text of a decoder, made safe to show: at most 500 printable characters, without paths."""
     return printable(_PATH.sub("[path]", said[: _LONGEST * 4]), _LONGEST)
 
 
 def outputs(done: Done, recipe: Recipe, data: list[bytes]) -> list[Output]:
-    """Return the outputs with their bytes. Raises DECODER_CRASHED if they are not what the recipe asks for."""
+    """Return the outputs with their bytes. Raises DECODER_CRASHED if they do not match the recipe."""
     if [made.name for made in done.outputs] != list(recipe.outputs) or len(data) != len(done.outputs):
         raise _unbelievable()
     return [_output(made, content) for made, content in zip(done.outputs, data, strict=True)]

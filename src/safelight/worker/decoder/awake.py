@@ -1,4 +1,4 @@
-"""A time limit that counts only the time in which this process ran: a suspended machine makes no photo slow."""
+"""A time limit that counts only the time in which this process ran, so that a suspended machine makes no photo slow."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from contextlib import asynccontextmanager
 
 _TICK = 0.5
 _MOST = 2.0
-"""Seconds that one tick counts at most, however late it comes."""
+"""The most seconds that one tick counts, however late it comes."""
 
 
 @asynccontextmanager
 async def timeout(limit: float) -> AsyncIterator[None]:
-    """Raise TimeoutError, as asyncio's `timeout` does, once the process has run for `limit` seconds."""
+    """Raise TimeoutError, like asyncio's `timeout`, once the process has run for `limit` seconds."""
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(None) as scope:
         left, last = limit, loop.time()

@@ -1,4 +1,4 @@
-"""`safelight worker --check-sandbox`: say what confines a decoder here, and what it tried in order to get out."""
+"""`safelight worker --check-sandbox`: print what confines a decoder here, and its attempts to escape."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from safelight.worker.decoder.sandbox import escapes
 
 
 def check_sandbox(memory_limit: int) -> int:
-    """Start one decoder as a worker does and print how it is confined. Returns 0 where nothing is missing, else 1."""
+    """Start one decoder as a worker does, and print how it is confined. Return 0 if nothing is missing, else 1."""
     try:
         pool = asyncio.run(_started(Settings(count=1, memory_limit=memory_limit)))
     except Error as error:

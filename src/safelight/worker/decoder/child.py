@@ -50,11 +50,11 @@ _ALLOCATORS = (
 _NO_MEMORY = ("failed to allocate", "bad_alloc", "MemoryError", "out of memory", "Cannot allocate memory")
 
 _READS = 16
-_HANG_UP_GRACE = 2.0  # seconds within which a decoder that has closed its socket must end
+_HANG_UP_GRACE = 2.0  # seconds for a decoder that has closed its socket to end
 
 
 class Child:
-    """A decoder process that was started."""
+    """A running decoder process."""
 
     def __init__(self, process: subprocess.Popen[bytes], channel: socket.socket, output: int, messages: int) -> None:
         self._process = process
@@ -70,7 +70,7 @@ class Child:
         self._usage = Usage(process.pid, output)
         self._excess: Error | None = None
         self.end_reason = "recycled"
-        """The reason for which it would be replaced now."""
+        """The reason why it would be replaced now."""
 
     @classmethod
     async def start(cls, settings: Settings, directory: Path) -> tuple[Child, Ready]:
@@ -90,7 +90,7 @@ class Child:
         raise Error(Code.DECODER_CRASHED, "The decoder sent an unexpected message.")
 
     async def run(self, job: Job) -> Result:
-        """Do a job. Raises the engine's errors, and those of a decoder that has ended."""
+        """Run a job. Raises the engine's errors, and those of a decoder that has ended."""
         self._jobs += 1
         self._busy, self.end_reason = True, "cancelled"
         try:
@@ -115,14 +115,14 @@ class Child:
         )
 
     def _speaks(self) -> bool:
-        """Return whether an unasked answer is there, which would be taken as the answer for the next photo."""
+        """Return whether there is an unsolicited answer, which would be taken for the answer to the next photo."""
         try:
             return bool(self._channel.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
         except OSError:
             return False
 
     def watch(self, settings: Settings) -> None:
-        """End the process where it takes more than it may; to be called now and then."""
+        """End the process if it exceeds its limits; to be called regularly."""
         if self._output < 0 or self._process.poll() is not None:
             return
         self._excess = self._usage.excess(settings.memory_limit, busy=self._busy)
@@ -131,9 +131,9 @@ class Child:
             self._process.kill()
 
     async def end(self) -> None:
-        """End the decoder, whatever it is doing. It may be called more than once."""
+        """End the decoder, whatever it is doing. Calling it again changes nothing."""
         await self._kill()
-        async with self._line:  # who waits for an answer must learn of the end first
+        async with self._line:  # a caller that waits for an answer must learn of the end first
             self._channel.close()
             for file in (self._output, self._messages):
                 if file >= 0:
@@ -156,7 +156,7 @@ class Child:
         return answer
 
     async def _exchange(self, frame: bytes, source: int | None, limit: float) -> FromDecoder:
-        """Send one frame and receive one. If that is interrupted, the decoder cannot be used any more."""
+        """Send one frame and receive one. If this is interrupted, the decoder can no longer be used."""
         async with self._line:
             try:
                 async with awake.timeout(limit):
@@ -189,7 +189,7 @@ class Child:
         return bytes(data)
 
     def _result(self, done: Done, recipe: Recipe) -> Result:
-        """Fetch the outputs. The sizes that the decoder reports are checked against what it has written."""
+        """Read the outputs. Check the sizes that the decoder reports against the bytes that it has written."""
         written = os.fstat(self._output).st_size
         if len(done.sizes) != len(done.outputs) or min(done.sizes, default=0) < 0 or sum(done.sizes) > written:
             raise Error(Code.DECODER_CRASHED, "The decoder reported outputs that it has not written.")
@@ -209,7 +209,7 @@ class Child:
         await asyncio.to_thread(self._process.wait)
 
     async def _cause(self) -> Error:
-        """Return why a decoder has closed its socket, as far as that can be found out."""
+        """Return why a decoder has closed its socket, as far as that is known."""
         try:
             status = await asyncio.to_thread(self._process.wait, _HANG_UP_GRACE)
         except subprocess.TimeoutExpired:
@@ -235,7 +235,7 @@ class Child:
     def _read_messages(self) -> None:
         """Read its standard error, where libraries report problems, and remember the end of it."""
         try:
-            for _ in range(_READS):  # whoever never stops talking is not waited for
+            for _ in range(_READS):  # do not wait for a decoder that never stops writing
                 if self._messages < 0 or not (said := os.read(self._messages, 65536)):
                     return
                 self._last_output = (self._last_output + said)[-4096:]
@@ -256,7 +256,7 @@ def _require_sandbox(ready: Ready) -> None:
 def _spawn(directory: Path) -> tuple[subprocess.Popen[bytes], socket.socket, int, int]:
     """Start the program; return it, the worker's end of its socket, the file of its outputs, and its standard error.
 
-    asyncio's subprocesses are not used, because some versions wait forever when they are cancelled during the start.
+    This does not use asyncio's subprocesses, because some versions wait forever if they are cancelled during the start.
     """
     with ExitStack() as on_failure, ExitStack() as afterwards:
         ours, theirs = socket.socketpair()
@@ -301,13 +301,13 @@ def _environment() -> dict[str, str]:
 
 @cache
 def _allocator() -> str | None:
-    """Return the system's jemalloc: with glibc's allocator, a process that uses libvips for long grows without end."""
+    """Return the system's jemalloc, because with glibc's allocator a long-lived process with libvips keeps growing."""
     found = (str(path) for pattern in _ALLOCATORS for path in Path("/").glob(pattern.removeprefix("/")))
     return next(found, None)
 
 
 def _opened(source: bytes | Path) -> int:
-    """Return the input as the descriptor of an open file."""
+    """Return a file descriptor of the input."""
     if isinstance(source, Path):
         return os.open(source, os.O_RDONLY | os.O_CLOEXEC)
     file = memory_file("safelight input")

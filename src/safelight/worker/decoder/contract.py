@@ -1,7 +1,7 @@
 """The contract of a pool of decoders, which process photos apart from the worker itself.
 
-With `process` isolation, each photo is processed by a separate, confined program, and whatever a hostile file does to
-it affects only that photo. `thread` isolation is for systems without processes, such as a unikernel: the limits of the
+With `process` isolation, a separate, sandboxed program processes each photo, and whatever a hostile file does to it
+affects only that photo. `thread` isolation is for systems without processes, such as a unikernel: the limits of the
 engine apply there too, but a crash ends the worker.
 """
 
@@ -24,7 +24,7 @@ _MIB = 1024 * 1024
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """How many decoders there are, and what each may use.
+    """The number of decoders, and the limits of each.
 
     `concurrency` is the number of threads for one photo. `memory_limit` is what a decoder may allocate, in bytes; a
     photo that needs more fails with OUT_OF_MEMORY. A decoder is replaced after `recycle_after` photos, or when it holds
@@ -46,7 +46,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
 
 class Job(Struct, frozen=True, kw_only=True):
-    """One photo to process. `time_limit` is in seconds of wall-clock time, without the wait for a free decoder."""
+    """One photo to process. `time_limit` is in seconds of wall-clock time, without waiting for a free decoder."""
 
     source: bytes | Path
     recipe: Recipe

@@ -21,7 +21,7 @@ from safelight.recipe import Recipe
 
 MAX_REQUEST = 64 * 1024 * 1024
 MAX_ANSWER = 1024 * 1024
-"""What one frame to, and from, a decoder may have (bytes)."""
+"""The largest frame to, and from, a decoder, in bytes."""
 
 
 _Bytes = Annotated[int, Meta(ge=0, le=1 << 50)]
@@ -42,9 +42,9 @@ class Ready(Struct, frozen=True, kw_only=True, tag=True):
     version: Annotated[str, Meta(max_length=200)]
     protections: tuple[str, ...]
     missing: tuple[str, ...] = ()
-    """Parts of the sandbox that the kernel did not provide."""
+    """Parts of the sandbox that the kernel does not provide."""
     escapes: tuple[str, ...] = ()
-    """What the self-test tried and was not refused."""
+    """Attempts of the self-test that were not refused."""
 
 
 class Request(Struct, frozen=True, kw_only=True, tag=True):
@@ -118,6 +118,6 @@ def memory_file(name: str) -> int:
 
 
 def seal(file: int) -> None:
-    """Have a memory file stay as it is, whoever holds it; on disk there is no such thing."""
+    """Make a memory file immutable for everybody; for a file on disk this does nothing."""
     with suppress(OSError, AttributeError):
         fcntl.fcntl(file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)

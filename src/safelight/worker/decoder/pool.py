@@ -1,4 +1,4 @@
-"""A pool of decoder processes: starts them, gives them jobs, and replaces those that end."""
+"""A pool of decoder processes, which starts them, gives them jobs, and replaces those that end."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _BACKOFF = (0.0, 0.2, 1.0, 5.0, 15.0)
-"""Seconds before a start, by the number of starts that have failed in a row."""
+"""Seconds before a start, by the number of failed starts in a row."""
 
 _WATCH = 0.25
-"""Seconds between two looks at what decoders take."""
+"""Seconds between two checks of the decoders' usage."""
 
 
 class _Slot:
@@ -117,7 +117,7 @@ class ProcessPool:
         await self._fill(slot)
 
     async def _fill(self, slot: _Slot) -> None:
-        """Start a decoder in a slot. If no decoder works at all, empty slots are handed out with the reason."""
+        """Start a decoder in a slot. If no decoder works at all, release the empty slot with the reason."""
         try:
             slot.child, ready = await Child.start(self._settings, self._directory)
         except (Error, OSError) as error:

@@ -1,4 +1,4 @@
-"""The decoder program: processes photos for the worker that started it, and is confined to that.
+"""The decoder program, which processes photos for the worker that started it, inside a sandbox.
 
 `child` starts it as `python -m safelight.worker.decoder.program SOCKET OUTPUT` with two inherited file descriptors. It
 ends when the worker closes the socket or dies.
@@ -57,7 +57,7 @@ class Memory:
             pass  # there is no /proc
 
     def forget_peak(self) -> None:
-        """Measure the peak from now on."""
+        """Reset the peak."""
         if self._reset >= 0:
             os.pwrite(self._reset, b"5", 0)
 
@@ -87,7 +87,7 @@ def main() -> None:
     confined = sandbox.confine(setup.parent, setup.memory_limit)
     gaps = escapes.succeeded(setup.parent, setup.memory_limit)
     engine.set_concurrency(setup.concurrency)
-    # After confining, because the threads that this starts must be confined as well.
+    # Warm up after confining, because the threads that this starts must be confined as well.
     _warm_up()
     ready = Ready(
         version=engine.VERSION, protections=confined.protections, missing=confined.missing, escapes=tuple(gaps)
@@ -174,7 +174,7 @@ def _write(outputs: list[engine.Output], file: int) -> list[int]:
 
 
 def _warm_up() -> None:
-    """Let libvips load and start what the first photo would otherwise wait for."""
+    """Let libvips load modules and start threads that the first photo would otherwise wait for."""
     engine.process(_PIXEL, BUILTIN["invert"])
     photo = engine.process(_PIXEL, _TYPICAL).outputs[0].data
     engine.process(photo, BUILTIN["web"])

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class ThreadPool:
-    """See `contract.DecoderPool`. A job that exceeds its time is told to stop, and keeps its thread until it does."""
+    """See `contract.DecoderPool`. A job that exceeds its time is asked to stop, and keeps its thread until it does."""
 
     def __init__(self, settings: Settings) -> None:
         self.count = settings.count
@@ -59,7 +59,7 @@ class ThreadPool:
     def _finished(self, work: asyncio.Future[Result]) -> None:
         self._free.release()
         if not work.cancelled():
-            work.exception()  # retrieve it, since its caller may have left
+            work.exception()  # retrieve the error, since the caller may have left
 
 
 def _compute(job: Job, stop: engine.Stop) -> Result:

@@ -1,4 +1,4 @@
-"""What a decoder process takes, as the kernel tells anybody: for what no limit of its own counts.
+"""Check the usage of a decoder process from outside, for resources that no kernel limit covers.
 
 Sources: proc(5), `/proc/PID/status` and `/proc/PID/stat`.
 """
@@ -14,26 +14,26 @@ from safelight.errors import Code, Error
 _MEMORY = re.compile(rb"^(?:RssAnon|RssShmem|VmSwap):\s+(\d+) kB", re.MULTILINE)
 _MOST_THREADS = 512
 _IDLE_SECONDS = 2.0
-"""Processor time that a decoder may take between two photos: threads that end, memory that is given back."""
+"""Seconds of processor time that a decoder may use between two photos, to end threads and free memory."""
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Usage:
-    """The use of one process; `output` is the memory file that it writes to."""
+    """The usage of one process; `output` is the memory file that it writes to."""
 
     def __init__(self, pid: int, output: int) -> None:
         self._process = Path(f"/proc/{pid}")
         self._output = output
         self._idle_from: float | None = None
-        """Its processor time when it became idle."""
+        """The processor time of the process when it became idle."""
 
     def excess(self, memory_limit: int, *, busy: bool) -> Error | None:
-        """Return what is to be said of it where it takes too much."""
+        """Return an error if the process exceeds a limit."""
         try:
             status = (self._process / "status").read_bytes()
             fields = (self._process / "stat").read_bytes().rpartition(b")")[2].split()
         except OSError:
-            return None  # it has gone, or there is no /proc
+            return None  # the process has ended, or there is no /proc
         memory = sum(int(size) for size in _MEMORY.findall(status)) * 1024 + os.fstat(self._output).st_blocks * 512
         if memory > memory_limit:
             detail = "The photo needs more memory than a decoder may use. Upload a smaller one."

@@ -1,4 +1,4 @@
-"""Animated PNG: its frames, put together as the specification says (PNG third edition, 11.3.6)."""
+"""Animated PNG: compose its frames according to the specification (PNG third edition, 11.3.6)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MOST_FRAMES = 2**31 - 1
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One frame: its area, its time (milliseconds), how it is laid down and left, and where its data lies."""
+    """One frame: its area, its time (milliseconds), its blend and dispose operations, and the place of its data."""
 
     width: int
     height: int
@@ -36,9 +36,9 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Animation:
-    """All frames, and how often they are shown (0: for ever).
+    """All frames, and how often they are shown (0: forever).
 
-    `hides_still`: the image that programs without animations show is not one of the frames.
+    `hides_still` says that the still image, for programs without animations, is not one of the frames.
     """
 
     frames: tuple[Frame, ...]
@@ -46,11 +46,11 @@ class Animation:
     hides_still: bool
 
     def first(self, data: Any, chunks: Sequence[Chunk], format_: Format) -> pyvips.Image:
-        """Return the first frame as it is seen, with transparency."""
+        """Return the first frame as viewers show it, with transparency."""
         return bare(self._seen(data, chunks, format_, self.frames[:1])[0])
 
     def composed(self, data: Any, chunks: Sequence[Chunk], format_: Format) -> pyvips.Image:
-        """Return every frame as it is seen, one below the other, with transparency."""
+        """Return every frame as viewers show it, one below the other, with transparency."""
         seen = self._seen(data, chunks, format_, self.frames)
         return _stacked(seen, [frame.delay for frame in self.frames], self.plays)
 
@@ -74,16 +74,17 @@ class Animation:
                 canvas = image.new_from_image([0, 0, 0, 0]).crop(0, 0, 1, 1).replicate(width, height)
                 canvas = canvas.copy(interpretation=image.interpretation).cast(image.format).copy_memory()
             shown = _laid_down(canvas, image, frame).copy_memory()
-            first = not seen  # which has nothing before it: the specification then means the background
+            first = not seen  # there is no previous frame, so the specification means the background
             seen.append(shown)
             canvas = _left(shown, canvas, frame, first=first)
         return seen
 
 
 def animation(data: memoryview, chunks: Sequence[Chunk], format_: Format) -> Animation | None:
-    """Read the animation's chunks, or None if there is none. Error(DAMAGED_IMAGE) where they contradict each other.
+    """Read the animation's chunks; None if there is none. Raises Error(DAMAGED_IMAGE) if they are inconsistent.
 
-    The chunks hold a picture. Without exactly one valid control chunk before it there is no animation (11.3.6.1).
+    The chunks must contain an image. Without exactly one valid control chunk before it there is no animation
+    (11.3.6.1).
     """
     names = [chunk.name for chunk in chunks]
     picture = names.index(b"IDAT")

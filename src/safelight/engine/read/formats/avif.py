@@ -1,4 +1,4 @@
-"""AVIF: declared colours, and sequences (through Pillow and libavif, where they are installed)."""
+"""AVIF: declared colours, and sequences (through Pillow and libavif, if installed)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from safelight.engine.read.plugins import from_pillow, guarded, pillow, present
 
 
 class AvifReader(VipsReader):
-    """The file's own boxes say how the image is turned, and libheif obeys them. EXIF orientation is ignored."""
+    """libheif turns the image as the file's boxes say. The EXIF orientation is ignored."""
 
     def check(self) -> None:
         """See `VipsReader`."""
@@ -66,7 +66,7 @@ class AvifReader(VipsReader):
             if self.main.premultiplied and image.hasalpha():
                 image = unpremultiplied(image)
             return from_narrow(image) if self.main.stretches else image
-        count = self._sequence.n_frames if frames else 1  # the still image may be none of the frames
+        count = self._sequence.n_frames if frames else 1  # the still image may not be one of the frames
         images, delays = zip(*map(self._frame, range(count)), strict=True)
         if not frames:
             return images[0]
@@ -85,7 +85,7 @@ class AvifReader(VipsReader):
 
 
 def described(data: memoryview, reader: VipsReader) -> MainImage:
-    """Describe the main image. Error(DAMAGED_IMAGE) where the boxes are broken."""
+    """Describe the main image. Raises Error(DAMAGED_IMAGE) if the boxes are broken."""
     try:
         return main_image(memoryview(data))
     except ValueError as error:
@@ -93,7 +93,7 @@ def described(data: memoryview, reader: VipsReader) -> MainImage:
 
 
 def track_colors(data: memoryview, reader: VipsReader) -> CodePoints | None:
-    """Return what the frames of a sequence declare. Error(DAMAGED_IMAGE) where the boxes are broken."""
+    """Return the colours that a sequence declares. Raises Error(DAMAGED_IMAGE) if the boxes are broken."""
     try:
         return sequence_colors(memoryview(data))
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""GIF (GIF89a specification): libvips shows its pixels; its structure, and where nothing is drawn, are judged here."""
+"""GIF (GIF89a specification): libvips decodes the pixels; this checks structure and transparency."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class _Frame:
 
 
 class GifReader(VipsReader):
-    """A file that ends or makes no more sense after a complete block is read, with a note, unless `strict`."""
+    """A file that ends or becomes invalid after a complete block is read, with a note, unless `strict`."""
 
     _profile: bytes | None = None
 
     def check(self) -> None:
-        """Walk the blocks (appendix B): Error(DAMAGED_IMAGE) if one is cut off."""
+        """Walk the blocks (appendix B). Raises Error(DAMAGED_IMAGE) if one is cut off."""
         try:
             frames = list(self._frames())
         except IndexError:
@@ -94,10 +94,10 @@ def _frame(data: memoryview, at: int, control: int) -> _Frame:
 
 
 def _uncovered(frames: list[_Frame]) -> list[_Frame]:
-    """Return the frames to be declared transparent, so that nothing is where nothing was drawn, as in every browser.
+    """Return the frames to declare transparent, so that areas that are not drawn are transparent, as in every browser.
 
-    libvips shows black where no frame has a transparent colour, and the background colour where a frame without one has
-    been removed.
+    libvips shows black if no frame has a transparent colour, and the background colour where a frame without one was
+    removed.
     """
     removed = [frame for frame in frames[:-1] if frame.disposal == _TO_BACKGROUND and not frame.transparent]
     if not removed and not any(frame.transparent for frame in frames):

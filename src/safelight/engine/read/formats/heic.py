@@ -1,4 +1,4 @@
-"""HEIC, through pillow-heif: libheif with a decoder for HEVC, which libvips' own lacks."""
+"""HEIC, through pillow-heif: its libheif has a decoder for HEVC, which that of libvips lacks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _BANDS = {"I": 1, "L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "RGBa": 4}
 
 
 class HeicReader(Reader):
-    """See `facts.Reader`. The file's own boxes say how the image is turned, and libheif obeys them."""
+    """See `facts.Reader`. libheif turns the image as the file's boxes say."""
 
     def __init__(self, data: memoryview, format_: Format) -> None:
         self._format = format_

@@ -1,4 +1,4 @@
-"""JPEG (ITU-T T.81): its structure before it is decoded."""
+"""JPEG (ITU-T T.81): check the structure before decoding."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LEFT_OVER = re.compile(r"(\d+) extraneous bytes before marker 0x([0-9a-f]{2})")
 _PADDING = 16  # bytes that some programs put before the end
 _MOST_SHRUNK = 8
 _SEQUENTIAL, _ARITHMETIC = frozenset({0xC0, 0xC1, 0xC9}), 0xC9
-_NO_CODES = b"\xff\x00" * 8  # bits that no Huffman table has a code for, as many as the decoder fetches ahead
+_NO_CODES = b"\xff\x00" * 8  # bits without a code in any Huffman table, as many as the decoder fetches ahead
 _ENDS = _END * (len(_NO_CODES) // len(_END))
 _PROCESSES = {0xC3: "lossless", 0xC5: "hierarchical", 0xC6: "hierarchical", 0xC7: "hierarchical lossless"}
 _PROCESSES |= {0xC9: "arithmetic", 0xCA: "arithmetic", 0xCB: "arithmetic lossless"}
@@ -33,10 +33,10 @@ _PROCESSES |= dict.fromkeys((0xCD, 0xCE, 0xCF), "hierarchical arithmetic")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Structure:
-    """Whether the file has its end marker, and whether other bytes stand between the markers of its header.
+    """Whether the file has its end marker, and whether there are other bytes between the markers of its header.
 
-    `scan_end`: where the coded pixels end, if they are in one sequential scan of all colours; else 0.
-    `huffman`: whether they are Huffman codes there.
+    `scan_end` is where the coded pixels end if they are in one sequential scan of all colours, else 0. `huffman` is
+    whether they are Huffman codes.
     """
 
     ends: bool
@@ -48,12 +48,12 @@ class _Structure:
 class JpegReader(VipsReader):
     """A file without its end marker is read, with a note, unless `strict`; damage to its pixels is an Error.
 
-    `lenient`: what the decoder complained of. Bytes between the markers of the header are harmless. Those that are left
-    over of the image are a sign of damage: a certain one before a restart marker, a possible one elsewhere.
+    `lenient` is the decoder's complaint. Bytes between the markers of the header are harmless. Left-over bytes of the
+    image are a sign of damage: a certain one before a restart marker, a possible one elsewhere.
 
-    libvips does not hear what the decoder complains of in the last rows and behind them. Where there is a single scan,
-    the decoder is therefore shown no end marker: it fails where codes are missing. Codes are left over if it has not
-    asked for the last bytes of the scan when all pixels have been decoded.
+    libvips does not notice the decoder's complaints in the last rows and after them. If there is a single scan, the end
+    marker is therefore hidden from the decoder, so that it fails if codes are missing. Codes are left over if it has
+    not read the last bytes of the scan when all pixels have been decoded.
     """
 
     fail_on: FailOn = "warning"
@@ -109,7 +109,7 @@ class JpegReader(VipsReader):
         return super().load(shrink=shrink)
 
     def _load_small(self, shrink: int) -> pyvips.Image | None:
-        """Decode a small undamaged image by `turbo`, which reports bytes that are left over. Return None for others."""
+        """Decode a small undamaged image with `turbo`, which reports left-over bytes. Return None for others."""
         width, height = self.probe.width, self.probe.height
         if not turbo.decodes(width // shrink, height // shrink, self.probe.bands):
             return None
@@ -119,7 +119,7 @@ class JpegReader(VipsReader):
     def finish(self) -> None:
         """See `facts.Reader`."""
         if self._left_over():
-            # A recipe may leave out the last rows, and libvips does at a reduced size, unless it divides the height.
+            # A recipe may skip the last rows, and so does libvips at a reduced size unless that divides the height.
             shrink = _MOST_SHRUNK if self.probe.height % _MOST_SHRUNK == 0 and self.probe.width >= _MOST_SHRUNK else 1
             with reading(self.format):
                 self._load_counted(shrink).avg()
@@ -128,17 +128,17 @@ class JpegReader(VipsReader):
             self.facts = replace(self.facts, notes=tuple(self.notes))
 
     def _left_over(self) -> int:
-        """Return how many bytes of the only scan the decoder has not asked for, at least."""
+        """Return at least how many bytes of the only scan the decoder has not read."""
         left = len(self.data) - self._counted.position if self._counted else 0
         return left - len(_NO_CODES) if left else 0
 
     def samples(self, image: pyvips.Image) -> pyvips.Image:
-        """See `VipsReader`. Adobe's inverted CMYK is libvips' business."""
+        """See `VipsReader`. libvips handles Adobe's inverted CMYK."""
         return image
 
 
 def _walked(data: Any) -> _Structure:
-    """Walk from marker to marker. Error(UNSUPPORTED_FORMAT) for a kind of JPEG that is not read."""
+    """Walk from marker to marker. Raises Error(UNSUPPORTED_FORMAT) for a kind of JPEG that is not read."""
     at, padded, in_header, ends = 2, False, True, False
     frames: list[tuple[int, int]] = []  # the kind, and how many colours it has
     scans: list[tuple[int, int]] = []  # where it starts, and how many colours it has
@@ -151,7 +151,7 @@ def _walked(data: Any) -> _Structure:
             break
         if kind in {_TEMPORARY, _START}:
             continue
-        if kind in _FRAMES and in_header:  # behind the header it is damage that looks like this marker
+        if kind in _FRAMES and in_header:  # after the header, this marker is damage
             _refuse_unreadable(kind, data[at + 2] if at + 2 < len(data) else 8)
             if bytes(data[at + 3 : at + 5]) == b"\0\0" and _HEIGHT_BEHIND in bytes(data[at:]):
                 raise unsupported("jpeg", "a JPEG that tells its height behind its pixels")
@@ -168,9 +168,9 @@ def _walked(data: Any) -> _Structure:
 
 
 def _without_fill(data: Any, start: int, end: int) -> int:
-    """Return where the codes of a scan end before meaningless bytes, which padding may follow; 0 without such bytes."""
+    """Return where the codes of a scan end before fill bytes, which padding may follow; 0 without fill bytes."""
     tail = bytes(data[max(start, end - _PADDING) : end])
-    if (at := tail.find(bytes([_FILL, _FILL]))) >= 0:  # which stand in no codes
+    if (at := tail.find(bytes([_FILL, _FILL]))) >= 0:  # which codes cannot contain
         end -= len(tail) - at
     while end > start and data[end - 1] == _FILL:
         end -= 1
@@ -178,9 +178,9 @@ def _without_fill(data: Any, start: int, end: int) -> int:
 
 
 def _with_last_block(data: Any, ending: bytes) -> bytes:
-    """Join them so that the last of the blocks in which libvips reads begins `_PADDING` bytes before the ending.
+    """Join data and ending so that the last of the blocks that libvips reads begins `_PADDING` bytes before the ending.
 
-    Bytes of no meaning may stand before any marker (B.1.1.2).
+    Fill bytes are allowed before any marker (B.1.1.2).
     """
     fill = -(len(data) - _PADDING) % BLOCK
     return b"".join((data[: len(_END)], bytes([_FILL]) * fill, data[len(_END) :], ending))

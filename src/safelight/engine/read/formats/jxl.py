@@ -1,4 +1,4 @@
-"""JPEG XL (ISO/IEC 18181), through pillow-jxl-plugin: libjxl, which obeys the orientation of the codestream."""
+"""JPEG XL (ISO/IEC 18181), through pillow-jxl-plugin: libjxl applies the orientation of the codestream."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class JxlReader(Reader):
         )
 
     def load(self, *, frames: bool = False, shrink: int = 1) -> pyvips.Image:  # noqa: ARG002 -- the contract's
-        """See `facts.Reader`. What the file says beside its pixels is known only now: the library decodes at once."""
+        """See `facts.Reader`. The facts are known only after this, because the library decodes everything at once."""
         if self._inner:
             return self._from_inner(self._inner)
         is_jpeg, info, data, profile, found = self._decoded()
@@ -74,7 +74,7 @@ class JxlReader(Reader):
         except Error as error:
             if error.code is not Code.DAMAGED_IMAGE:
                 raise
-            # what the library says besides is how to build it for finding faults
+            # the rest of the library's message is about debugging
             raise damaged(self._format, "its codestream ends early or cannot be decoded") from error
 
     def _unpacked(self, data: Any) -> pyvips.Image:
@@ -82,7 +82,7 @@ class JxlReader(Reader):
         return self._from_inner(self._inner)
 
     def _from_inner(self, inner: JpegReader) -> pyvips.Image:
-        """Return the unpacked JPEG, turned as its tag asks, because the codestream's header says its size like that."""
+        """Return the unpacked JPEG, turned by its tag, because the codestream's header has the size after turning."""
         self.facts = replace(inner.facts, orientation=1)
         image, turn = inner.load(), inner.facts.orientation
         return upright(image.copy_memory(), turn) if turn > 1 else image

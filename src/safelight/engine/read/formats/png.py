@@ -1,4 +1,4 @@
-"""PNG (third edition, W3C 2025): what its chunks say, and its animations."""
+"""PNG (third edition, W3C 2025): its chunks, and its animations."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from safelight.engine.read.formats.vips import VipsReader
 _END = b"\0\0\0\0IEND\xaeB`\x82"
 _CRITICAL = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
 _LONGEST_TEXT = 8 * 1024 * 1024
-_SRGB_GAMMA = 45455  # what writers of sRGB put into gAMA
+_SRGB_GAMMA = 45455  # the gAMA value for sRGB
 _SRGB_CHROMATICITIES = (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
 _RAW_PROFILE = re.compile(rb"\n?[^\n]*\n\s*(\d+)\n")
 
@@ -56,13 +56,13 @@ class PngReader(VipsReader):
         self.animation = animation(memoryview(self.data), self.chunks, self.format)
 
     def _refuse_unknown(self) -> None:
-        """Raise UNSUPPORTED_FORMAT for a chunk without which the pixels mean something else (5.4)."""
+        """Raise UNSUPPORTED_FORMAT for an unknown critical chunk (5.4)."""
         for chunk in self.chunks:
             if chunk.name.isalpha() and not chunk.name[0] & 0x20 and chunk.name not in _CRITICAL:
                 raise unsupported("png", f"a PNG with the critical chunk {chunk.name.decode()}")
 
     def _check_sums(self) -> None:
-        """Check that critical chunks are whole, and ignore ancillary ones that are not."""
+        """Check the checksums of critical chunks, and ignore damaged ancillary ones."""
         for chunk in list(self.chunks):
             start = chunk.start - 4
             content = memoryview(self.data)[start : chunk.start + chunk.size]
@@ -118,7 +118,7 @@ class PngReader(VipsReader):
         return _declared(self._content(b"gAMA"), self._content(b"cHRM")) or _raw_profile(texts, b"icc")
 
     def _embedded(self) -> bytes | None:
-        """Return the iCCP chunk; libpng drops one whose kind of colours is not the image's."""
+        """Return the profile of the iCCP chunk; libpng drops one whose colours do not match the image."""
         _, _, rest = (self._content(b"iCCP") or b"").partition(b"\0")
         return _inflated(rest[1:]) or None
 
@@ -149,7 +149,7 @@ def _inflated(data: bytes) -> bytes:
 
 
 def _raw_profile(texts: dict[bytes, bytes], *kinds: bytes) -> bytes | None:
-    """Read what ImageMagick and exiftool write as hexadecimal text, of the first of these kinds that is there."""
+    """Read a block that ImageMagick or exiftool wrote as hexadecimal text: the first of these kinds that exists."""
     for kind in kinds:
         text = texts.get(b"Raw profile type " + kind, b"")
         if head := _RAW_PROFILE.match(text):
@@ -162,7 +162,7 @@ def _raw_profile(texts: dict[bytes, bytes], *kinds: bytes) -> bytes | None:
 
 
 def _declared(gamma: bytes | None, chromaticities: bytes | None) -> bytes | None:
-    """Return the profile that gAMA and cHRM amount to, None for sRGB or nonsense."""
+    """Return the profile for gAMA and cHRM, or None for sRGB or invalid values."""
     power = int.from_bytes(gamma, "big") if gamma and len(gamma) == 4 else 0
     exponent = 100_000 / power if power and abs(power - _SRGB_GAMMA) > 500 else None
     values = struct.unpack(">8I", chromaticities) if chromaticities and len(chromaticities) == 32 else ()

@@ -1,4 +1,4 @@
-"""The raw files of cameras: told apart from other TIFFs, and developed by LibRaw (through rawpy)."""
+"""Raw files of cameras: distinguish them from other TIFFs, and develop them with LibRaw (through rawpy)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from safelight.errors import Code, Error
 _COMPRESSION, _PHOTOMETRIC, _MAKE, _SUB_DIRECTORIES = 259, 262, 271, 330
 _COLOR_FILTER_ARRAY, _LINEAR_RAW = 32803, 34892
 _PATTERN, _DNG_VERSION = 33422, 50706
-_COMPRESSIONS = frozenset({32767, 32769, 32770, 32772, 34713, 65000, 65535})  # which only cameras write
+_COMPRESSIONS = frozenset({32767, 32769, 32770, 32772, 34713, 65000, 65535})  # tags that only cameras write
 _MAKES = {
     "NIKON": "nef", "SONY": "arw", "PENTAX": "pef", "RICOH": "pef", "SAMSUNG": "srw", "OLYMPUS": "orf",
     "OM DIGITAL": "orf", "PANASONIC": "rw2", "CANON": "cr2", "FUJIFILM": "raf",
@@ -30,11 +30,11 @@ _MAKES = {
 _MOST_DIRECTORIES = 32
 _WIDTH, _HEIGHT, _TILE_WIDTH, _TILE_HEIGHT = 256, 257, 322, 323
 _STRIPS, _TILES, _PANASONIC = (273, 279), (324, 325), (280, 279)  # offsets and lengths
-_FUJIFILM_PIXELS = 100  # where the header says where the sensor's pixels are, and their length
+_FUJIFILM_PIXELS = 100  # the places in the header with the offset and the length of the sensor's pixels
 
 
 def kind(data: memoryview) -> str | None:
-    """Tell which raw format a TIFF is, None for an ordinary TIFF or one too broken to say."""
+    """Return the raw format of a TIFF, or None for an ordinary or broken TIFF."""
     try:
         return _kind(_directories(Structure(data)))
     except StructureError:
@@ -51,7 +51,7 @@ def _kind(directories: list[Directory]) -> str | None:
 
 
 def _directories(structure: Structure) -> list[Directory]:
-    """Return the pages, and what lies below them."""
+    """Return the pages and their subdirectories."""
     found: list[Directory] = []
     for page in structure.chain():
         found.append(page)
@@ -77,12 +77,12 @@ def _text(directory: Directory) -> str:
 
 
 def _check_complete(data: memoryview, format_: Format) -> None:
-    """Raise DAMAGED_IMAGE if pixels lie past the end, or nowhere; LibRaw shows black instead, without a word."""
+    """Raise DAMAGED_IMAGE if pixels are missing or past the end; LibRaw would silently show black."""
     size = len(data)
     if format_.name == "raf":
         pieces = [_fujifilm_piece(data)]
     elif (structure := _structure(data)) is None:
-        return  # LibRaw alone knows how these are built
+        return  # only LibRaw knows the structure of these formats
     else:
         directories = _directories(structure)
         pictures = [found for found in directories if _is_raw(found)] or directories[:1]
@@ -102,7 +102,7 @@ def _structure(data: memoryview) -> Structure | None:
 
 
 def _pieces(directory: Directory) -> Iterator[tuple[int, int]]:
-    """Return where the pieces of a picture start, and their lengths; (0, 0) for a tile that is not named."""
+    """Return the offsets and lengths of the strips or tiles of an image; (0, 0) for a missing tile."""
     for offsets, lengths in (_PANASONIC,) if _PANASONIC[0] in directory else (_STRIPS, _TILES):
         yield from zip(directory.values(offsets), directory.values(lengths), strict=False)
     across, down = directory.value(_TILE_WIDTH), directory.value(_TILE_HEIGHT)
@@ -160,9 +160,9 @@ class RawReader(Reader):
 
     @contextmanager
     def _libraw(self) -> Iterator[None]:
-        """Explain what LibRaw raises within the context.
+        """Translate LibRaw's errors within the context.
 
-        Where it does not know what to make of a file, neither soundness nor damage is claimed.
+        For a file that LibRaw does not recognise, the error claims neither that it is damaged nor that it is not.
         """
         try:
             with guarded(self._format):

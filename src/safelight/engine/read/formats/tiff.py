@@ -1,4 +1,4 @@
-"""TIFF (6.0, BigTIFF): which page is the image, what its samples mean, and whether they are all there."""
+"""TIFF (6.0, BigTIFF): find the page with the image, interpret its samples, and check that all are present."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _COLORS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1, _SEPARATE
 _ALPHA = {1: "associated", 2: "unassociated"}
 _BRIGHTEST = 1000.0
 _COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 7, 8, 32773, 32946})
-_WARNING, _JPEG = frozenset({2, 3, 4, 32773}), 7  # whose decoders only warn of damage
+_WARNING, _JPEG = frozenset({2, 3, 4, 32773}), 7  # compressions whose decoders only warn of damage
 _FILL_ORDER, _ROWS, _FAX_OPTIONS, _PREDICTOR, _COLOR_MAP, _TILE_SIDES = 266, 278, (292, 293), 317, 320, (322, 323)
 _JPEG_TABLES, _YCBCR_VALUES, _XMP, _IPTC, _PHOTOSHOP, _PROFILE = 347, (529, 530, 531, 532), 700, 33723, 34377, 34675
 _NEEDED = frozenset(
@@ -35,7 +35,7 @@ _NEEDED = frozenset(
     | {*_LENGTHS, _FILL_ORDER, _ROWS, *_FAX_OPTIONS, _PREDICTOR, _COLOR_MAP, *_TILE_SIDES, _INK_SET, _JPEG_TABLES}
     | {*_YCBCR_VALUES, _XMP, _IPTC, _PHOTOSHOP, _PROFILE}
 )
-"""What the pixels and the blocks beside them are read by."""
+"""The tags that are needed to read the pixels and metadata blocks."""
 _COMPRESSION_NAMES = {
     6: "old-style JPEG", 9: "JBIG", 10: "JBIG", 32766: "NeXT", 32771: "CCITT RLE with words", 32809: "ThunderScan",
     32908: "PixarLog", 34661: "JBIG", 34676: "SGI Log", 34677: "SGI Log 24", 34712: "JPEG 2000", 33003: "JPEG 2000",
@@ -50,7 +50,7 @@ _PHOTOMETRIC_NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """The directory that holds the image: a page of the file (`number`), or a directory below the first page."""
+    """The directory with the image: a page of the file (`number`), or a subdirectory of the first page."""
 
     directory: Directory
     number: int
@@ -60,8 +60,8 @@ class Page:
 class TiffReader(VipsReader):
     """Reads the first page that is not a reduced copy of another one.
 
-    Where `lenient`, or where its warnings count, libtiff is shown nothing but that page and what its pixels need, so
-    that it cannot complain of anything else.
+    If `lenient`, or if warnings count, libtiff gets only that page and the tags for its pixels, so that it cannot
+    complain about anything else.
     """
 
     def __init__(self, data: memoryview, format_: Format, *, strict: bool = False, lenient: bool = False) -> None:
@@ -92,7 +92,9 @@ class TiffReader(VipsReader):
             self.page = Page(directory, 0)
 
     def _declare_rgb(self, directory: Directory) -> None:
-        """Have libvips read L*a*b* as bare numbers: of 8 bits it refuses it, and its own is under another white."""
+        """Let libvips read L*a*b* as plain numbers, because it refuses 8 bits, and its own L*a*b* has another white
+        point.
+        """
         data = bytearray(self.data)
         at = directory.entries[_PHOTOMETRIC].start
         data[at : at + 2] = bytes(_RGB.to_bytes(2, "little" if data[0] == ord("I") else "big"))
@@ -114,7 +116,7 @@ class TiffReader(VipsReader):
             turn = 1
         block = blob(image, "iptc-data") or blob(image, "photoshop-data")
         return Facts(
-            profile=None if self._kind == _LAB else blob(image, "icc-profile-data"),  # L*a*b* needs none
+            profile=None if self._kind == _LAB else blob(image, "icc-profile-data"),  # L*a*b* needs no profile
             orientation=turn if 1 <= turn <= 8 else 1,
             exif=memoryview(self._whole),
             iptc=block if block and iptc.carried(block, position=True) else None,
@@ -139,7 +141,9 @@ class TiffReader(VipsReader):
         return image.copy(interpretation=names[image.bands >= 3])
 
     def _from_float(self, image: pyvips.Image, colors: int) -> pyvips.Image:
-        """Raise UNSUPPORTED_FORMAT if most of the image is brighter than white: it then means something else."""
+        """Raise UNSUPPORTED_FORMAT if most of the image is brighter than white, since its values then have another
+        meaning.
+        """
         image = image.copy_memory()  # the pixels are read twice
         colored = image.extract_band(0, n=colors)
         if colored.relational(colored, "noteq").max() > 0:
@@ -149,7 +153,7 @@ class TiffReader(VipsReader):
         return from_float(image, colors, light=colors == 3 and self.facts.profile is None)
 
     def _with_known_bands(self, image: pyvips.Image, colors: int) -> pyvips.Image:
-        """Return the colours, and transparency where the file says that an extra sample is that."""
+        """Return the colours, and the transparency if the file declares an extra sample as such."""
         if image.bands <= colors:
             return image
         alpha = next((index for index, kind in enumerate(self._extra) if kind in _ALPHA), None)
@@ -160,7 +164,9 @@ class TiffReader(VipsReader):
 
 
 def _full_page(structure: Structure) -> Page:
-    """Return the first page that is neither reduced nor a mask, else the largest below the first, else the first."""
+    """Return the first page that is neither reduced nor a mask, else the largest subdirectory of the first, else the
+    first.
+    """
     pages = [Page(directory, number) for number, directory in enumerate(structure.chain())]
     if not pages:
         raise StructureError("it has no directory")
@@ -181,7 +187,7 @@ def _subfile(directory: Directory) -> int:
 
 
 def _refuse_unreadable(directory: Directory) -> None:
-    """Raise UNSUPPORTED_FORMAT for what is sound, and not read here or open to guesses."""
+    """Raise UNSUPPORTED_FORMAT for valid files that are ambiguous or not supported."""
     compression = directory.value(_COMPRESSION, 1)
     if compression not in _COMPRESSIONS:
         raise unsupported(
@@ -198,9 +204,9 @@ def _refuse_unreadable(directory: Directory) -> None:
     if directory.value(_PLANES, 1) == _SEPARATE and directory.value(_SAMPLES, 1) > 1:
         if _OFFSETS[1] in directory:
             raise unsupported("tiff", "TIFF in tiles with its colours in separate planes")
-        if kind == _YCBCR:  # libvips takes the planes for red, green and blue
+        if kind == _YCBCR:  # libvips would read the planes as red, green and blue
             raise unsupported("tiff", "TIFF with YCbCr colours in separate planes")
-        if kind in {_WHITE_IS_ZERO, _BLACK_IS_ZERO, _PALETTE}:  # libvips reads one sample after the other
+        if kind in {_WHITE_IS_ZERO, _BLACK_IS_ZERO, _PALETTE}:  # libvips would read the samples as interleaved
             raise unsupported("tiff", "TIFF with grey or a palette and its extra channels in separate planes")
     if kind == _SEPARATED and _has_other_inks(directory):
         raise unsupported("tiff", "TIFF with inks other than cyan, magenta, yellow and black")
@@ -231,7 +237,7 @@ def _unreadable_samples(kind: int, bits: int, sample_format: int) -> str:
 
 
 def _check_complete(directory: Directory, size: int, format_: Format) -> None:
-    """Raise DAMAGED_IMAGE if pixels lie past the end, or nowhere; libtiff shows white or black instead."""
+    """Raise DAMAGED_IMAGE if pixels are missing or past the end; libtiff would show white or black."""
     for offsets_tag, lengths_tag in zip(_OFFSETS, _LENGTHS, strict=True):
         offsets, lengths = directory.values(offsets_tag), directory.values(lengths_tag)
         for index, (offset, length) in enumerate(zip(offsets, lengths, strict=False)):

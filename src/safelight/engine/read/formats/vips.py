@@ -1,4 +1,4 @@
-"""Files that libvips opens by itself; formats that need more care build on this."""
+"""Read files that libvips opens; the readers of formats that need more care build on this."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class VipsReader(Reader):
         self.probe = self.header(header)
 
     def check(self) -> None:
-        """Look at the file before libvips does. Raises Error for what cannot or must not be read."""
+        """Check the file before libvips opens it. Raises Error for files that cannot or must not be read."""
 
     def describe(self, image: pyvips.Image) -> Facts:
-        """Collect what the file says."""
+        """Collect the facts about the file."""
         block, packet = blob(image, "exif-data"), blob(image, "xmp-data")
         return Facts(
             profile=blob(image, "icc-profile-data"),
@@ -72,7 +72,7 @@ class VipsReader(Reader):
         return chosen
 
     def open(self, *, frames: bool = False, shrink: int = 1) -> pyvips.Image:
-        """Have libvips open the file; nothing is decoded until pixels are asked for."""
+        """Open the file with libvips, which decodes nothing until pixels are requested."""
         with reading(self.format):
             source = self.source()
             options = self.options(frames=frames, shrink=shrink)
@@ -81,11 +81,11 @@ class VipsReader(Reader):
             )
 
     def source(self) -> pyvips.Source:
-        """Give libvips these very bytes, which the loaders of buffers would copy first."""
+        """Give libvips the bytes without a copy, which the loaders of buffers would make first."""
         return pyvips.Source.new_from_memory(self.data)
 
     def samples(self, image: pyvips.Image) -> pyvips.Image:
-        """Bring the samples into the form that `facts.Reader.load` promises."""
+        """Convert the samples to the form that `facts.Reader.load` promises."""
         return image
 
     def load(self, *, frames: bool = False, shrink: int = 1) -> pyvips.Image:

@@ -1,7 +1,8 @@
-"""What a decoder gives up before it touches a photo: memory and time without end, files, network, programs, others.
+"""The sandbox that a decoder enters before it touches a photo: limits on memory and time; no files, network or
+programs.
 
-Every step is the kernel's own and needs no privilege. `landlock` says which files can be read, `seccomp` which system
-calls can be made; `escapes` tries to get out. Sources: prctl(2), setrlimit(2), capset(2).
+Every step uses a mechanism of the kernel and needs no privilege. `landlock` limits the readable files, `seccomp` the
+system calls; `escapes` tries to get out. Sources: prctl(2), setrlimit(2), capset(2).
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
 _CAPABILITY_VERSION = 0x20080522
 
 ADDRESSES = 1 << 30
-"""Addresses beyond the memory limit (bytes): libraries, reserved ones, the input."""
+"""Address space in addition to the memory limit (bytes): libraries, reserved addresses, the input."""
 
 
 class Confinement(Struct, frozen=True, kw_only=True):
-    """What confines a decoder, and which parts of that the kernel did not provide; in words for people."""
+    """The protections of a decoder, and the parts that the kernel does not provide, in words for people."""
 
     protections: tuple[str, ...]
     missing: tuple[str, ...]
@@ -42,7 +43,7 @@ class Confinement(Struct, frozen=True, kw_only=True):
 def confine(parent: int, memory_limit: int) -> Confinement:
     """Give up everything a decoder does not need, for good.
 
-    To be called before any other thread exists: threads started later inherit all of it.
+    Call this before any other thread exists; later threads inherit it.
     """
     _die_with(parent)
     _prefer_for_oom_kill()
@@ -76,7 +77,7 @@ def _die_with(parent: int) -> None:
 
 
 def _prefer_for_oom_kill() -> None:
-    """Let the kernel end a decoder before the worker, which can report it, where memory runs out."""
+    """Let the kernel end a decoder before the worker, which can report it, when memory runs out."""
     try:
         Path("/proc/self/oom_score_adj").write_text("800")
     except OSError:
@@ -84,8 +85,9 @@ def _prefer_for_oom_kill() -> None:
 
 
 def _limit_resources(memory_limit: int) -> list[str]:
-    # DATA counts what is really allocated. AS counts libraries and reserved addresses too, but also what was written
-    # and then made read-only, which DATA forgets. What neither counts is refused (seccomp), or counted by the worker.
+    # DATA counts memory that is really allocated. AS also counts libraries and reserved addresses, and memory that was
+    # written and then made read-only, which DATA does not. Memory that neither counts is refused (seccomp), or counted
+    # by the worker.
     resource.setrlimit(resource.RLIMIT_DATA, (memory_limit, memory_limit))
     resource.setrlimit(resource.RLIMIT_AS, (memory_limit + ADDRESSES, memory_limit + ADDRESSES))
     resource.setrlimit(resource.RLIMIT_FSIZE, (memory_limit // 2, memory_limit // 2))

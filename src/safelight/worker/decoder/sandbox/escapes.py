@@ -1,6 +1,6 @@
-"""The sandbox's self-test: a confined decoder tries to get out, by ways that do no harm where they succeed.
+"""The self-test of the sandbox: a confined decoder tries to escape in ways that do no harm if they succeed.
 
-An attempt that fails for want of permission, of the call or of memory was refused; whatever else comes of it is a gap.
+An attempt was refused if it fails for lack of permission, of the system call or of memory; any other result is a gap.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def succeeded(worker: int, memory_limit: int) -> list[str]:
 
 
 def names() -> list[str]:
-    """Return what is attempted."""
+    """Return the names of all attempts."""
     return list(_attempts(0, 0))
 
 

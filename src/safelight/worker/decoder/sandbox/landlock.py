@@ -1,4 +1,4 @@
-"""Landlock: an allow list of directories to read from; nothing can be written, no TCP, no signals to others.
+"""Landlock: an allow list of readable directories; no writes, no TCP, no signals to other processes.
 
 Sources: landlock(7), landlock_create_ruleset(2).
 """
@@ -30,9 +30,9 @@ _INSTALLED = frozenset({"site-packages", "dist-packages"})
 
 
 def restrict_files() -> int:
-    """Allow reads of programs and fonts only, for this process and its threads to come.
+    """Allow only reads of programs and fonts, for this process and its future threads.
 
-    Returns Landlock's version, 0 where the kernel has none or does not let it be used.
+    Return Landlock's version, or 0 if the kernel does not have or allow it.
     """
     version = _libc.syscall(_CREATE, None, 0, 1)
     if version < 1:
@@ -53,10 +53,10 @@ def restrict_files() -> int:
 
 
 def _readable() -> Iterator[Path]:
-    """Yield where Python, libraries and fonts are found while a decoder runs.
+    """Yield the directories with Python, libraries and fonts.
 
-    Of a directory that anybody may have put on Python's path, such as the one a worker was started in, only the
-    packages and modules count, not what else lies there.
+    For an arbitrary directory on Python's path, such as the one in which a worker was started, this includes only
+    packages and modules, not other files.
     """
     yield from (Path(path) for path in (*_SYSTEM, *_FONTS))
     names = ("stdlib", "platstdlib", "purelib", "platlib")

@@ -19,7 +19,7 @@ _ALLOWED = (
     # bytes of open files
     *("read", "write", "readv", "writev", "pread64", "pwrite64", "preadv", "preadv2", "lseek", "fadvise64"),
     *("close", "close_range", "dup", "dup2", "dup3", "recvfrom", "recvmsg", "sendto"),
-    # files by name, which Landlock judges; nothing here changes one
+    # files by name, which Landlock checks; no call here changes a file
     *("open", "openat", "access", "faccessat", "faccessat2", "readlink", "readlinkat", "getdents64", "getcwd"),
     *("stat", "lstat", "fstat", "newfstatat", "statx", "statfs", "fstatfs"),
     # waiting
@@ -32,13 +32,13 @@ _ALLOWED = (
     *("sched_get_priority_max", "sched_get_priority_min", "getcpu", "get_mempolicy", "exit", "exit_group"),
     # its own signals
     *("rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "rt_sigpending", "rt_sigtimedwait", "sigaltstack"),
-    # what it may know
+    # information about itself and the system
     *("clock_gettime", "clock_getres", "gettimeofday", "time", "times", "getrusage", "sysinfo", "uname", "getrandom"),
     *("getpid", "gettid", "getppid", "getuid", "geteuid", "getgid", "getegid", "getresuid", "getresgid"),
     *("getpgrp", "getpgid", "getsid", "getgroups", "getrlimit", "setrlimit"),
 )
 
-# Arguments of the calls that are allowed in part.
+# Allowed arguments of the calls that are allowed in part.
 _FCNTL = (0, 1, 2, 3, 4, 1030, 1034)  # F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC, F_GET_SEALS
 _IOCTL = (0x5401, 0x5413, 0x541B, 0x5450, 0x5451)  # TCGETS, TIOCGWINSZ, FIONREAD, FIONCLEX, FIOCLEX
 _PRCTL = (15, 16, 0x53564D41)  # PR_SET_NAME, PR_GET_NAME, PR_SET_VMA
@@ -61,9 +61,9 @@ class _Program(ctypes.Structure):
 
 
 def filter_calls() -> bool:
-    """Refuse every call that is not on the list, for good; False where the kernel has no seccomp filters.
+    """Refuse every call that is not on the list, for good; return False if the kernel has no seccomp filters.
 
-    The process must have no new privileges already.
+    `no_new_privs` must already be set for the process.
     """
     machine = platform.machine()
     if machine not in MACHINES or sys.byteorder != "little":
@@ -72,7 +72,7 @@ def filter_calls() -> bool:
 
 
 def install(steps: list[_Step], machine: str) -> bool:
-    """Have the kernel judge each call of this process by a BPF program."""
+    """Install a BPF program with which the kernel filters the calls of this process."""
     code = b"".join(struct.pack("HBBI", *step) for step in steps)
     program = _Program(len(steps), code)
     return bool(_libc.syscall(number("seccomp", machine), _SET_FILTER, _ALL_THREADS, ctypes.byref(program)) == 0)
@@ -100,7 +100,7 @@ def _rule(name: str, machine: str, body: list[_Step]) -> list[_Step]:
 
 
 def _in_part() -> dict[str, list[_Step]]:
-    """Return what decides about each call that is allowed with some arguments only."""
+    """Return the filter steps for each call that is allowed only with some arguments."""
     return {
         "clone": [
             _argument(0),
@@ -110,7 +110,7 @@ def _in_part() -> dict[str, list[_Step]]:
             _NO,
             _YES,
         ],
-        "clone3": [(_RETURN, 0, 0, _ENOSYS)],  # its flags lie in memory, out of reach; libc then takes clone
+        "clone3": [(_RETURN, 0, 0, _ENOSYS)],  # its flags are in memory; libc falls back to clone
         "mmap": [
             _argument(3),
             (_ANY_BIT, 0, 1, _UNCOUNTED),

@@ -1,6 +1,6 @@
-"""The kernel's numbers of the system calls that the sandbox names: x86_64 and aarch64.
+"""The numbers of the system calls that the sandbox names, on x86_64 and aarch64.
 
-Source: the kernel's `asm/unistd_64.h` and `asm-generic/unistd.h`. None where the architecture has no such call.
+Source: the kernel's `asm/unistd_64.h` and `asm-generic/unistd.h`. None if the architecture has no such call.
 """
 
 from __future__ import annotations
