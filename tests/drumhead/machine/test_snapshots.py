@@ -178,8 +178,9 @@ def test_a_damaged_snapshot_costs_a_boot(drumhead, image, tmp_path):
 def test_what_cannot_be_saved_is_refused_with_the_reason(drumhead, image, tmp_path):
     files = {
         "meta/package.yaml": "name: r\ntitle: R\nauthor: a\nrequire: [python]\n",
-        "meta/run.yaml": "runtime: python\nwarm: [missing.module]\nconfig_set:\n  a:\n    main: /a.py\n",
+        "meta/run.yaml": "runtime: python\nwarm: [broken]\nconfig_set:\n  a:\n    main: /a.py\n",
         "a.py": "",
+        "broken.py": "import missing.module\n",
     }
     project = write_files(tmp_path, files)
     drumhead("package", "compose", "-C", project, "test/refused")

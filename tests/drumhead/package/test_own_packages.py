@@ -29,7 +29,7 @@ def family(drumhead, project, tmp_path, locked):  # noqa: F811
         {
             "meta/package.yaml": f"name: third\n{HEAD}require: [own/second]\n",
             "meta/run.yaml": "runtime: native\nconfig_set:\n"
-            "  top: {base: 'own/second:middle', env: {B: 3}, cwd: /part}\n",
+            "  top: {base: 'own/second:middle', env: {B: 3, PYTHONPATH: /}, cwd: /part}\n",
         },
     )
 
@@ -37,7 +37,11 @@ def family(drumhead, project, tmp_path, locked):  # noqa: F811
 def test_a_project_becomes_a_package_that_others_inherit_from(drumhead, family):
     drumhead("package", "compose", "t/family", "-C", family)
     facts = drumhead.json("info", "t/family")
-    top = {"argv": ["/usr/bin/python3", "-m", "part.one"], "env": {"A": "2", "B": "3", "DEPTH": "3"}, "cwd": "/part"}
+    top = {
+        "argv": ["/usr/bin/python3", "-m", "part.one"],
+        "env": {"A": "2", "B": "3", "DEPTH": "3", "PYTHONPATH": "/"},
+        "cwd": "/part",
+    }
     assert facts["commands"]["top"] == top
     assert facts["commands"]["middle"]["env"] == {"A": "2", "B": "2", "DEPTH": "3"}
     assert set(facts["commands"]) == {"top", "middle", "hello", "module"}
