@@ -94,9 +94,7 @@ def run(name: str, kind: type[C], build: Build[C], argv: Sequence[str] | None = 
 
 
 def prepare(*configs: StandaloneConfig) -> None:
-    """Prepare this process to serve: make its files private, allow many connections, and let Ctrl-C end it while it
-    starts.
-    """
+    """Prepare this process to serve: private files, many connections, and Ctrl-C while it starts."""
     for config in configs:
         _keep_private(Path(config.data))
     _end_at_ctrl_c()
@@ -124,9 +122,7 @@ def _keep_private(data: Path) -> None:
 
 
 def _end_at_ctrl_c() -> None:
-    """Let Ctrl-C end a service that is still starting at once, without a traceback; everything that it has written is
-    safe.
-    """
+    """Let Ctrl-C end a service that is still starting, at once and without a traceback."""
     with suppress(ValueError):  # not the main thread, which receives no signals
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -41,8 +41,7 @@ class Gate:
         self._everybody = _LOOPBACK if policy.local else _OPEN if policy.open else None
 
     def recognise(self, request: web.Request, access: Access) -> Caller | None:
-        """Admit requests with the cluster key, and all requests if `access` is open; return None if `admit` must
-        decide.
+        """Admit requests with the cluster key or to open routes; return None if `admit` must decide.
 
         Raises MISDIRECTED or FORBIDDEN for a wrong host name or origin.
         """

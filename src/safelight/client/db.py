@@ -229,9 +229,7 @@ class DbClient(ServiceClient):
     async def deliveries(
         self, *, n: int = 100, wait: float = 0.0, seconds: float = 60.0, held: Mapping[str, int] = NONE_HELD
     ) -> list[Delivery]:
-        """Take webhook calls that are due; one that is not settled within `seconds` is due again. `held` are calls in
-        progress.
-        """
+        """Take webhook calls that are due, for `seconds` each; `held` counts calls in progress by tenant."""
         params = {"n": n, "wait": wait, "seconds": seconds}
         return await self._connection.call(
             "POST", "/deliveries", list[Delivery], params=params, json=dict(held), wait=wait, retry=False

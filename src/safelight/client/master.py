@@ -282,9 +282,7 @@ class Client(ServiceClient):
         return await self._connection.call("POST", "/queue/resume", Summary)
 
     async def confirm_clock(self) -> ClockConfirmed:
-        """Confirm that the clocks are right, after one has jumped, so that old data is deleted again. For
-        administrators.
-        """
+        """Confirm that the clocks are right after a jump, so that old data is deleted again. For administrators."""
         return await self._connection.call("POST", "/clock/confirm", ClockConfirmed)
 
     async def accept_storage(self, id: str) -> KnownStore:

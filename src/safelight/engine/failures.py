@@ -126,9 +126,7 @@ def _unsupported(found: re.Match[str], format_: Format) -> Error:
 
 
 def _blames_reader(said: str) -> bool:
-    """Return whether the reader failed. The first line names the call that requested the pixels; the others name the
-    cause.
-    """
+    """Return whether the reader failed, by the lines after the first, which names only the caller."""
     return any(line.strip().lower().startswith(_READING) or "load" in line.lower() for line in said.splitlines()[1:])
 
 

@@ -1,6 +1,4 @@
-"""Read SQL files: named statements (`queries.sql`) and numbered migrations, which are beside the backend that runs
-them.
-"""
+"""Read SQL files of a backend: named statements (`queries.sql`) and numbered migrations."""
 
 from __future__ import annotations
 

@@ -66,9 +66,7 @@ class Identity:
     def __init__(
         self, marks: Marks, claim: Callable[[StoreClaim], Awaitable[StoreClaim]], restart: Callable[[], None]
     ) -> None:
-        """Take `claim`, which sends an id to db, and `restart`, which is called when the right store replaces a wrong
-        one.
-        """
+        """Take `claim`, which sends an id to db, and `restart`, for when the right store replaces a wrong one."""
         self._marks = marks
         self._claim = claim
         self._restart = restart

@@ -96,9 +96,7 @@ class Finished(Record, frozen=True, kw_only=True, tag="finished", tag_field="kin
 
 
 class Failed(Record, frozen=True, kw_only=True, tag="failed", tag_field="kind"):
-    """The attempt ended with an error. A `permanent` one fails the task at once, another is retried a limited number of
-    times.
-    """
+    """The attempt ended with an error: a `permanent` one fails the task, others are retried up to a limit."""
 
     lease: str
     failure: Failure

@@ -58,8 +58,9 @@ async def listen(host: str, port: int) -> list[Listener]:
 
 
 class Site(web.SockSite):
-    """A socket on which TLS handshakes have a deadline; asyncio's default is a minute, and aiohttp has no setting for
-    it.
+    """A socket on which TLS handshakes have a deadline.
+
+    asyncio's default is a minute, and aiohttp has no setting for it.
 
     Connections are refused when there are no descriptors for them.
     """

@@ -186,8 +186,9 @@ async def webhook_secret_command(*, rotate: bool = False, overlap: str = "1d", w
 
 
 async def audit_command(*, after: int = 0, where: Where = HERE) -> None:
-    """Print the audit log as lines of JSON: who did what to keys, tenants, recipes, links and the tasks of other
-    tenants.
+    """Print the audit log: who did what to keys, tenants, recipes, links and other tenants' tasks.
+
+    Each line is a JSON object.
 
     Parameters
     ----------

@@ -85,8 +85,9 @@ class Archive:
         return manifest
 
     def check_plain(self, manifest: Manifest) -> None:
-        """Check that the backup contains only files and directories: a link could lead out of it, and a device never
-        ends.
+        """Check that the backup contains only files and directories.
+
+        A link could lead out of it, and a device never ends.
 
         Raises NOT_FOUND, DAMAGED_BLOB.
         """
@@ -194,8 +195,9 @@ class Database:
 
 
 def lasting(entries: Iterable[Entry]) -> tuple[Entry, ...]:
-    """Return the entries that people have set. Registrations are left out, since a forged one would receive the calls
-    of a service.
+    """Return the entries that people have set.
+
+    Registrations are left out, since a forged one would receive the calls of a service.
     """
     registered = REGISTRATION_KEYS.values()
     return tuple(entry for entry in entries if entry.expires is None and entry.key not in registered)

@@ -126,9 +126,7 @@ class AccountStore(Protocol):
     async def rotate_signing_key(
         self, tenant: str, purpose: Purpose = Purpose.LINKS, *, overlap: float
     ) -> list[SigningKey]:
-        """Make a new key; the previous ones stay valid for `overlap` more seconds. Return the keys as `signing_keys`
-        does.
-        """
+        """Make a new key, and return all as `signing_keys` does; older ones stay valid for `overlap` seconds."""
         ...
 
     async def append_audit(self, entries: Sequence[AuditEntry]) -> None:

@@ -75,8 +75,9 @@ def unobserved(_calls: int, _events: Sequence[EventRow]) -> None:
 
 
 class CallStore:
-    """`store.TaskStore` without the way in which calls are run: a backend defines `_submit`, and may override `_look`
-    and `_listen`.
+    """The calls of `store.TaskStore`, for every backend.
+
+    A backend defines how calls are run: `_submit` and, if needed, `_look` and `_listen`.
     """
 
     def __init__(self, policy: Policy, observe: Observe) -> None:

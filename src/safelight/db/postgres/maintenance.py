@@ -145,9 +145,7 @@ class Maintenance:
             transaction.connection.attempt(f"ANALYZE {', '.join(grown)}", lock_timeout=0.1)
 
     def _drop(self, transaction: PostgresTransaction) -> bool:
-        """Drop the partitions with only data that is older than the policy keeps; return False if readers were in the
-        way.
-        """
+        """Drop the partitions with only old data; return False if readers were in the way."""
         policy = self._policy
         dropped: list[bool | None] = []
         if (before := self._before("tasks", policy.keep_tasks)) is not None:

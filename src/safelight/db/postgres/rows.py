@@ -55,9 +55,7 @@ class Rows:
     """The tasks that one transaction knows, and those that are not written yet."""
 
     def __init__(self, *, postpone: bool) -> None:
-        """With `postpone`, write changes together later. Otherwise write each at once, so that a failure belongs to its
-        call.
-        """
+        """With `postpone`, write changes later and together. Otherwise a failure belongs to the call that writes."""
         self._postpone = postpone
         self.known: dict[int, TaskRow | None] = {}
         """Current rows by number; None for a task that no longer exists."""

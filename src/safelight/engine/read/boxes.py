@@ -1,6 +1,4 @@
-"""Read the boxes of HEIF and AVIF files (ISO/IEC 14496-12, 23008-12), which describe the main image before it is
-decoded.
-"""
+"""Read the boxes of HEIF and AVIF files, which describe the main image (ISO/IEC 14496-12, 23008-12)."""
 
 from __future__ import annotations
 

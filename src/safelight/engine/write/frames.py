@@ -85,8 +85,7 @@ def _playing(data: bytes, plays: int) -> bytes:
 
 
 def in_hundredths(image: pyvips.Image, count: int) -> pyvips.Image:
-    """Give the frames times that GIF can hold without changing their sum: a later frame gets what one loses by
-    rounding.
+    """Round the times of frames to those that GIF can hold, without changing their sum.
 
     No frame gets a time that is so short that browsers replace it by 100 milliseconds, unless it had one before.
     """

@@ -142,8 +142,7 @@ class Downloads:
         return media_type_or_bytes(head)
 
     async def _redirect(self, request: web.Request, file: File) -> web.Response | None:
-        """Redirect a client to the bucket for a large file, by a link that is valid for a minute; None if that is not
-        possible.
+        """Redirect a client to the bucket for a large file, by a link for a minute; None if that is not possible.
 
         The web page gets the bytes from here, because its policy allows no other origin; so do conditional requests,
         because the bucket has ETags of its own.

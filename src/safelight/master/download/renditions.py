@@ -1,5 +1,4 @@
-"""Renditions for the web page, which are originals and results in a size and format that every browser shows; and
-previews.
+"""Make renditions (photos in a size and format that every browser shows) and previews for the web page.
 
 Files that browsers can show are sent as they are. For others, a worker makes a rendition as an internal task, which is
 deleted as soon as it is done. Its blob stays in storage until it is collected, and this master remembers it until then.

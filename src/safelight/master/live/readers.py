@@ -11,8 +11,9 @@ from safelight.errors import Code, Error
 
 
 class Readers:
-    """The places for streams. If all are taken, a tenant with fewer streams takes the place of the newest stream of the
-    tenant with the most.
+    """The places for streams.
+
+    If all are taken, a tenant with fewer streams takes the place of the newest stream of the tenant with the most.
     """
 
     def __init__(self, most: int) -> None:

@@ -46,9 +46,7 @@ def headers(method: str, host: str, path: str, query: str) -> dict[str, str]:
 
 
 def presigned(url: str, query: Mapping[str, str], *, seconds: int) -> str:
-    """Return a URL with which anybody may GET an object for some seconds. `query` has the response headers for S3 to
-    send.
-    """
+    """Return a URL to GET an object within some seconds; `query` sets response headers."""
     parts, moment = urlsplit(url), _now()
     asked = {
         **query,

@@ -54,9 +54,7 @@ class _Taken(NamedTuple):
 
 
 class Finished(NamedTuple):
-    """An upload whose bytes are, or are about to become, the file of a blob. In the second case `hashed` is their
-    SHA-256.
-    """
+    """An upload whose bytes are the file of a blob, or (with `hashed`, their SHA-256) are about to become one."""
 
     blob: Blob
     path: Path

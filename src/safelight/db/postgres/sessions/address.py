@@ -112,9 +112,7 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _notice_silence(connection: asyncpg.Connection[Any]) -> None:
-    """Let the kernel end a session whose server's machine is gone, which would otherwise take as long as a statement
-    may.
-    """
+    """Let the kernel end a session whose server's machine is gone, instead of waiting for the longest statement."""
     opened = connection._transport.get_extra_info("socket")  # noqa: SLF001 - the driver offers nothing for it
     if opened is None or opened.family not in (socket.AF_INET, socket.AF_INET6):
         return

@@ -92,9 +92,7 @@ class TiffReader(VipsReader):
             self.page = Page(directory, 0)
 
     def _declare_rgb(self, directory: Directory) -> None:
-        """Let libvips read L*a*b* as plain numbers, because it refuses 8 bits, and its own L*a*b* has another white
-        point.
-        """
+        """Let libvips read L*a*b* as plain numbers: it refuses 8 bits, and assumes another white point."""
         data = bytearray(self.data)
         at = directory.entries[_PHOTOMETRIC].start
         data[at : at + 2] = bytes(_RGB.to_bytes(2, "little" if data[0] == ord("I") else "big"))
@@ -141,9 +139,7 @@ class TiffReader(VipsReader):
         return image.copy(interpretation=names[image.bands >= 3])
 
     def _from_float(self, image: pyvips.Image, colors: int) -> pyvips.Image:
-        """Raise UNSUPPORTED_FORMAT if most of the image is brighter than white, since its values then have another
-        meaning.
-        """
+        """Raise UNSUPPORTED_FORMAT if most of the image is brighter than white, as its scale is then unknown."""
         image = image.copy_memory()  # the pixels are read twice
         colored = image.extract_band(0, n=colors)
         if colored.relational(colored, "noteq").max() > 0:
@@ -164,9 +160,7 @@ class TiffReader(VipsReader):
 
 
 def _full_page(structure: Structure) -> Page:
-    """Return the first page that is neither reduced nor a mask, else the largest subdirectory of the first, else the
-    first.
-    """
+    """Return the first full page, else the largest subdirectory of the first page, else the first page."""
     pages = [Page(directory, number) for number, directory in enumerate(structure.chain())]
     if not pages:
         raise StructureError("it has no directory")

@@ -1,5 +1,4 @@
-"""The sandbox that a decoder enters before it touches a photo: limits on memory and time; no files, network or
-programs.
+"""The sandbox that a decoder enters before it reads a photo: limited memory and time; no files or network.
 
 Every step uses a mechanism of the kernel and needs no privilege. `landlock` limits the readable files, `seccomp` the
 system calls; `escapes` tries to get out. Sources: prctl(2), setrlimit(2), capset(2).
