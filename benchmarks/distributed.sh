@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measure the distributed backends: the queue on PostgreSQL beside other queues, the pipeline beside the embedded
-# backends, and growth. Takes some 40 minutes; a quiet machine gives figures that mean something. With `short`, some 5.
-# Needs Debian's redis-server besides what scripts/system-packages installs; the other queues come from PyPI.
+# backends, and growth. This takes about 40 minutes, or about 5 with `short`. Run it on an otherwise idle machine.
+# It needs Debian's redis-server besides the packages of scripts/system-packages; the other queues come from PyPI.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/environment dev

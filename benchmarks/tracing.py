@@ -1,9 +1,9 @@
-"""Processor time of a span: in a program that does not trace, and in one that does, with its export.
+"""Measure the processor time of a span in a program that does not trace, and in one that traces and exports.
 
     python -m benchmarks.tracing [--spans 2000] [--runs 5]
 
-Beside both, in the same run: the same loop without the calls. A span includes the header that goes to another service.
-The collector is a process that answers and reads nothing of it. The table shows medians of alternating runs.
+The same run also measures the loop without the calls. A span includes the header that goes to another service. The
+collector is a process that answers without reading the spans. The table shows medians of alternating runs.
 """
 
 import argparse
@@ -17,11 +17,11 @@ from collections.abc import Callable
 from safelight import tracing
 
 SPANS = 14
-"""Those of a photo from its upload to its result and one webhook; tests/deploy/test_traces.py names twelve of them."""
+"""The spans of a photo from its upload to its result and one webhook; tests/deploy/test_traces.py names twelve."""
 
 
 class Collector(http.server.BaseHTTPRequestHandler):
-    """Answers everything at once."""
+    """Answer every request at once."""
 
     protocol_version = "HTTP/1.1"
 
@@ -52,7 +52,7 @@ def nothing(count: int) -> None:
 
 
 def measure(call: Callable[[int], None], count: int, *, pause: float = 0.0) -> float:
-    """Microseconds of processor time for each of `count`, in batches that the exporter's queue holds."""
+    """Return the microseconds of processor time for each of `count` spans, in batches that fit the exporter's queue."""
     began = time.process_time()
     for _ in range(0, count, 500):
         call(500)

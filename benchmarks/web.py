@@ -1,11 +1,11 @@
-"""What opening the page costs: bytes, requests, and time until a person can use it.
+"""Measure what opening the page costs: bytes, requests, and the time until a person can use it.
 
     PYTHONPATH=tests python -m benchmarks.web [--runs 7] [--tasks 200] [--many 10000]
 
-Usable means: the page is drawn, knows its recipes, follows the changes, and shows the first results. Each run has an
-empty cache; then one more is opened with a full one. At the end the system holds many tasks, and a person scrolls
-through all of the gallery and of the list: how long the page's longest tasks were, by the clock and in processor time
-(which others on the machine do not lengthen), and how much memory its scripts hold.
+The page is usable when it is drawn, has loaded its recipes, follows the changes, and shows the first results. Each run
+has an empty cache; one more run then has a full one. At the end the system holds many tasks, and the program scrolls
+through the whole gallery and the whole list. It prints the page's longest tasks, by the clock and in processor time
+(which other load on the machine does not lengthen), and the memory that the page's scripts hold.
 """
 
 import argparse
@@ -43,11 +43,11 @@ SCROLL = """async ({ most, name }) => {
   return false;
 }"""
 MOST = 240_000
-"""Milliseconds after which scrolling has failed."""
+"""Milliseconds after which scrolling counts as failed."""
 
 
 def longest(events: list[dict[str, Any]]) -> tuple[float, float]:
-    """Return the milliseconds of the longest tasks of the page's main thread: by the clock, and in processor time."""
+    """Return the longest tasks of the page's main thread, in milliseconds by the clock and of processor time."""
     threads = {
         (event["pid"], event["tid"])
         for event in events
@@ -63,7 +63,7 @@ def longest(events: list[dict[str, Any]]) -> tuple[float, float]:
 
 
 async def scroll(browser: Browser, address: str, view: str, oldest: str) -> str:
-    """Scroll through a view to its oldest task; return what that cost."""
+    """Scroll through a view to its oldest task; return a text with the cost."""
     context = await browser.new_context(viewport={"width": 1280, "height": 860})
     page = await context.new_page()
     await browser.start_tracing(page=page, categories=["toplevel"])

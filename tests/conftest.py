@@ -1,4 +1,4 @@
-"""What holds for every test."""
+"""Settings and fixtures for all tests."""
 
 import os
 import signal
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from support.servers.google import Google
     from support.servers.seaweedfs import Seaweed
 
-# A shell lets what it starts in the background ignore Ctrl-C, and every program that a test starts would inherit that.
+# A shell starts background jobs with Ctrl-C ignored, and every program that a test starts would inherit this.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# A busy machine takes longer for an example; how long it takes is not what these tests are about.
-# The same examples in every run; `--hypothesis-profile=explore` looks for new ones.
+# A busy machine takes longer for an example, but these tests do not measure time.
+# Every run uses the same examples; `--hypothesis-profile=explore` searches for new ones.
 hypothesis.settings.register_profile(
     "safelight", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], derandomize=True
 )
@@ -48,13 +48,13 @@ LONGEST = (
     "cli",
     "tutorial",
 )
-"""What takes longest, in the order in which it is begun: at the end only short files are left, and no process waits
-for another."""
+"""The longest test files, in the order in which they start. Short files come last, so that no process waits for
+another at the end."""
 
 
 @pytest.fixture(scope="session")
 def seaweed(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Seaweed]":
-    """A real S3 server, started once."""
+    """Run a real S3 server, once for all tests."""
     from support.servers.seaweedfs import seaweedfs
 
     with seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as server:
@@ -63,7 +63,7 @@ def seaweed(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Seaweed]":
 
 @pytest.fixture
 def bucket_url(seaweed: "Seaweed", monkeypatch: pytest.MonkeyPatch) -> str:
-    """The URL of an empty place in a bucket, and the environment that leads there."""
+    """Return the URL of an empty prefix in a bucket, and set the environment for its server."""
     for name, value in seaweed.environment().items():
         monkeypatch.setenv(name, value)
     return seaweed.url()
@@ -104,7 +104,7 @@ def google_url(google: "Google", monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several processes (`--dist loadfile`), begin the longest files."""
+    """With several processes (`--dist loadfile`), start the longest files first."""
     if os.environ.get("PYTEST_XDIST_WORKER"):
         items.sort(key=lambda item: _rank(item.path.relative_to(TESTS).as_posix()))
 

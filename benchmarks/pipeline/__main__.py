@@ -1,15 +1,15 @@
-"""Photos per second from the first upload to the last result, beside bare loops of the same recipe.
+"""Measure photos per second from the first upload to the last result, beside bare loops of the same recipe.
 
     python -m benchmarks.pipeline [--rounds 5] [--seconds 6] [--only JPEG,0.25] [--noise 3] [--beside TREE]
         [--distributed]
 
-All process the same files with the recipe `invert` on the same cores. The bare loops read a file, process it and write
-the result, in one process a core: `vips` by pyvips, `turbo` by libjpeg-turbo, the fastest that is known for JPEG.
-safelight gets the photos uploaded by its Python client from this process and is done when the last result can be
-downloaded. `--beside` runs another checkout of safelight in the same rounds, and `--distributed` one of each service
-and a worker on PostgreSQL, etcd and SeaweedFS (with PYTHONPATH=tests). The order of the rounds alternates; the first
-table shows medians and the ratios' spread, the second what one photo costs each program of a system that is not
-distributed.
+All systems process the same files with the recipe `invert` on the same cores. The bare loops run one process per core;
+each process reads a file, processes it and writes the result. `vips` uses pyvips. `turbo` uses libjpeg-turbo, the
+fastest known library for JPEG. For safelight, the Python client uploads the photos from this process, and the clock
+stops when the last result can be downloaded. `--beside` runs another checkout of safelight in the same rounds.
+`--distributed` also runs one of each service and a worker on PostgreSQL, etcd and SeaweedFS (with PYTHONPATH=tests).
+The order of the systems alternates between rounds. The first table shows medians and the spread of the ratios. The
+second shows what one photo costs each program of a system that is not distributed.
 """
 
 import argparse
@@ -36,7 +36,7 @@ CORES = len(os.sched_getaffinity(0))
 
 
 class Bare:
-    """A bare loop, its processes started and warm."""
+    """Run a bare loop in one process per core."""
 
     def __init__(self, library: str, directory: Path) -> None:
         self._library = library
@@ -60,7 +60,7 @@ class Bare:
             await process.wait()
 
     async def run(self, files: list[bytes]) -> float:
-        """Process the files; return the seconds taken. They lie on disk before the clock starts."""
+        """Write the files to disk, then process them; return the seconds that the processing took."""
         names = [f"{number}.photo" for number in range(len(files))]
         for name, data in zip(names, files, strict=True):
             (self._source / name).write_bytes(data)
@@ -76,7 +76,7 @@ class Bare:
 
 
 class Ours:
-    """A running system and a client of it. `spent` is what photos have cost it, by program."""
+    """Run photos through a running system. `spent` holds, for each round, what the photos cost each program."""
 
     def __init__(self, running: Running | OnServers, client: Client) -> None:
         self._running = running
@@ -84,7 +84,7 @@ class Ours:
         self.spent: list[dict[str, Cost]] = []
 
     async def run(self, files: list[bytes], batch: str, recipe: str | None = None) -> float:
-        """Upload the files, wait for all results; return the seconds taken."""
+        """Upload the files and wait for all results; return the seconds taken."""
         after = (await self._client.summary()).seq
         before, processor = self._running.costs(), time.process_time()
         start = time.perf_counter()
@@ -115,7 +115,7 @@ class Ours:
 
 
 class Case:
-    """One size and format, measured in rounds that alternate."""
+    """Measure one size and format in alternating rounds."""
 
     def __init__(self, bare: dict[str, Bare], ours: dict[str, Ours], size: float, kind: str, noise: float) -> None:
         self._bare = bare if kind == "JPEG" else {"vips": bare["vips"]}
@@ -194,7 +194,7 @@ class Case:
 
 
 def chosen(only: str) -> list[tuple[float, str]]:
-    """Return the sizes in megapixels and formats that `only` names; all where it names none."""
+    """Return the pairs of size (in megapixels) and format that `only` names; an empty `only` selects all."""
     names = set(only.split(",")) - {""}
     kinds, sizes = names & {"JPEG", "PNG"}, names - {"JPEG", "PNG"}
     return [(size, kind) for size, kind in CASES if kind in (kinds or {kind}) and str(size) in (sizes or {str(size)})]
@@ -203,12 +203,12 @@ def chosen(only: str) -> list[tuple[float, str]]:
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=6.0, help="how long a round of the bare loop takes")
+    parser.add_argument("--seconds", type=float, default=6.0, help="duration of a round of the bare loop")
     parser.add_argument("--only", default="", help="formats and sizes, separated by commas")
-    parser.add_argument("--noise", type=float, default=3.0, help="of the photos, in levels of 256; 0: smooth")
+    parser.add_argument("--noise", type=float, default=3.0, help="noise of the photos, in levels of 256 (0: smooth)")
     parser.add_argument("--beside", type=Path, help="another checkout to run in the same rounds")
-    parser.add_argument("--distributed", action="store_true", help="beside the distributed backends")
-    parser.add_argument("up", nargs="*", help="further arguments of safelight up, after --")
+    parser.add_argument("--distributed", action="store_true", help="also measure the distributed backends")
+    parser.add_argument("up", nargs="*", help="further arguments for safelight up, after --")
     options = parser.parse_args()
     load = " / ".join(f"{value:.1f}" for value in os.getloadavg())
     print(f"{CORES} cores, {options.rounds} alternating rounds, noise {options.noise:g}, load before {load}\n")

@@ -1,10 +1,11 @@
-"""The bare loop: the recipe `invert` and nothing else, in one of as many processes as there are cores.
+"""Run one process of the bare loop: the recipe `invert` and nothing else. There is one process per core.
 
     python -m benchmarks.pipeline.bare vips|turbo DIRECTORY OUTPUT
 
 Reads names of files in DIRECTORY from standard input, writes each result to OUTPUT and says `done` after each.
-`vips` is pyvips with one thread a process, as in safelight's decoders. `turbo` is the fastest loop known: JPEG by
-libjpeg-turbo into an array, inverted there, and back; it has no PNG. Both encode with the recipe's quality.
+`vips` uses pyvips with one thread per process, as safelight's decoders do. `turbo` is the fastest known loop: it
+decodes JPEG with libjpeg-turbo into an array, inverts the array and encodes it again. It does not support PNG. Both
+encode with the quality that the recipe sets.
 """
 
 import os

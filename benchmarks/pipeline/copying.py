@@ -1,12 +1,13 @@
-"""What the services alone take: photos a second and processor time, with decoders that only copy.
+"""Measure the services alone: photos per second and processor time, with decoders that only copy.
 
     python -m benchmarks.pipeline.copying [--rounds 3] [--photos 1500] [--clients 2]
 
-Photos of 0.25 megapixels, all different, are uploaded by `--clients` processes, once to services in one process and
-once to services apart. The worker is the real one, but its decoders return the photo with some bytes behind its end, so
-that nearly all the time is that of the services. A process runs on one core, more or less: a thousand divided by the
-milliseconds that a photo costs the busiest process is what these services can take on a machine with cores for all.
-That is the figure to compare; the rate is bounded by the cores of this machine, which clients and worker use too.
+`--clients` processes upload photos of 0.25 megapixels, all different, first to services in one process and then to
+services in separate processes. The worker is the real one, but its decoders return the photo with a few bytes appended,
+so the services take nearly all of the time. A process uses about one core. A thousand divided by the milliseconds that
+a photo costs the busiest process is therefore the rate that these services allow on a machine with a core for each
+process. Compare this figure. The measured rate is limited by the cores of this machine, which the clients and the
+worker use too.
 """
 
 import argparse
@@ -37,11 +38,11 @@ _PROBE = engine.Probe(
 )  # fmt: skip
 _FORMS = {"in one process": [], "apart": ["--separate"]}
 _TOGETHER = 4
-"""Photos in one request."""
+"""How many photos a client sends in one request."""
 
 
 class Copying:
-    """A `DecoderPool` that decodes nothing."""
+    """Stand in for a `DecoderPool`: return each photo with a few bytes appended, without decoding it."""
 
     count, version, protections, restarts = 2, "copies", (), Counter()
 
@@ -66,7 +67,7 @@ def run_worker(keyvaluestore: str, key: str, data: str) -> None:
 
 
 async def run_client(master: str, part: int, n: int) -> None:
-    """Make photos, say so, wait for a line, upload them over connections of its own."""
+    """Make photos, print `ready`, wait for a line on standard input, and upload the photos over four connections."""
     variants = Variants(photos(0.25, "JPEG"))
     variants.take(part * n)
     files = variants.take(n)
@@ -91,7 +92,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 
 
 class Measured:
-    """A system of one form, and what its rounds showed."""
+    """Run a system with its services in one process or in separate ones, and keep the figures of its rounds."""
 
     def __init__(self, stack: AsyncExitStack, name: str, argv: list[str], clients: int, photos: int) -> None:
         self._stack = stack
@@ -160,7 +161,7 @@ async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--photos", type=int, default=1500, help="photos in a round")
-    parser.add_argument("--clients", type=int, default=2, help="processes that upload")
+    parser.add_argument("--clients", type=int, default=2, help="how many processes upload")
     options = parser.parse_args()
     print(f"{len(os.sched_getaffinity(0))} cores, load before {os.getloadavg()[0]:.1f}\n")
     async with AsyncExitStack() as stack:
@@ -175,7 +176,7 @@ async def main() -> None:
         )
         print("| --- " * 6 + "|")
         for each in systems:
-            del each.rates[0], each.all[0], each.busiest[0]  # to warm up
+            del each.rates[0], each.all[0], each.busiest[0]  # the first round warms up
             print(each.row(), flush=True)
 
 

@@ -1,13 +1,13 @@
-"""Photos per second with 1 to 64 workers and 1 to 4 of each service, distributed, beside the embedded backends.
+"""Measure photos per second with 1 to 64 workers and 1 to 4 instances of each service, and with embedded backends.
 
     PYTHONPATH=tests python -m benchmarks.pipeline.growth [--workers 1,4,16,64] [--instances 1,2,4] [--seconds 5]
         [--work 0.25] [--photo 100000] [--runs 3]
 
-Workers sleep for `--work` seconds a photo instead of decoding it, because there are fewer cores than workers. They
-lease from any master and settle the photo itself as its result; uploads, db and events are real, but nobody reads it.
-Photos, each different, are uploaded meanwhile, so that none of the workers waits for one. The table shows what was
-finished each second, what the workers could have done at most, and the processor time that the services took for a
-photo. Where there are more instances than cores, that time says what would be gained on more machines.
+Workers sleep for `--work` seconds per photo instead of decoding it, because there are fewer cores than workers. They
+lease from any master and settle the photo itself as its result. Uploads, the db and events are real, but no worker
+reads a photo. Photos, each different, are uploaded meanwhile, so that no worker waits for one. The table shows the
+photos finished per second, the most that the workers could have finished, and the processor time that the services
+took per photo. Where there are more instances than cores, the processor time indicates what more machines would gain.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from support.system import system
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 Pids = dict[str, int]
-"""Processes by the names of programs."""
+"""Process ids by the names of programs."""
 Costs = dict[str, float]
-"""Seconds by service."""
+"""Seconds of processor time by service."""
 
 
 class Load:
-    """Sleeping workers, and uploads that keep them busy."""
+    """Run sleeping workers, and the uploads that keep them busy."""
 
     def __init__(self, clients: list[Client], *, work: float, size: int) -> None:
         self._clients = itertools.cycle(clients)
@@ -51,7 +51,7 @@ class Load:
         self.uploaded = 0
 
     async def worker(self) -> None:
-        """Lease, sleep and settle for ever."""
+        """Lease photos, sleep and settle them, until cancelled."""
         info = WorkerInfo(id=secrets.token_hex(8), engine="sleeping")
         while True:
             try:
@@ -67,7 +67,7 @@ class Load:
                 self.finished += 1
 
     async def uploads(self, ahead: int) -> None:
-        """Upload photos for ever, while fewer than `ahead` of them wait."""
+        """Upload photos until cancelled; pause while more than `ahead` of them are unfinished."""
         base = photo(1)
         while True:
             if self.uploaded - self.finished > ahead:
@@ -78,7 +78,7 @@ class Load:
 
 
 async def measure(clients: list[Client], pids: Pids, workers: int, given: argparse.Namespace) -> tuple[float, Costs]:
-    """Return the photos finished each second, and the seconds of processor time that one cost each service."""
+    """Return the photos finished per second, and the seconds of processor time that each service took per photo."""
     load = Load(clients, work=given.work, size=given.photo)
     tasks = [asyncio.create_task(load.worker()) for _ in range(workers)]
     tasks += [asyncio.create_task(load.uploads(2 * workers + 8)) for _ in range(8)]
@@ -97,7 +97,7 @@ async def measure(clients: list[Client], pids: Pids, workers: int, given: argpar
 
 
 def processor(pids: Pids) -> Costs:
-    """Return the seconds of processor time that programs have taken, by service."""
+    """Return the seconds of processor time that the programs have used, by service."""
     total: Costs = {}
     for name, pid in pids.items():
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -108,14 +108,14 @@ def processor(pids: Pids) -> Costs:
 
 @asynccontextmanager
 async def embedded(data: Path) -> AsyncIterator[tuple[list[Client], Pids]]:
-    """The services in one process, with their embedded backends."""
+    """Run the services in one process with their embedded backends; yield a client and the process ids."""
     async with system(data, together=True) as whole, Client.connect(whole.master) as client:
         yield [client], {name: program.process.pid for name, program in whole.running.items()}
 
 
 @asynccontextmanager
 async def distributed(data: Path, instances: int) -> AsyncIterator[tuple[list[Client], Pids]]:
-    """Some of each service on PostgreSQL, etcd and SeaweedFS, and a client of each master."""
+    """Run `instances` of each service on PostgreSQL, etcd and SeaweedFS; yield a client per master and process ids."""
     counts = dict.fromkeys(("keyvaluestore", "db", "storage", "master"), instances)
     whole = Cluster(data, {**counts, "worker": 0}, {})
     async with AsyncExitStack() as stack:

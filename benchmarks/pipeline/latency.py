@@ -1,9 +1,9 @@
-"""How much longer than the bare processing it takes from the end of an upload to the result, on an idle system.
+"""Measure how much time an idle system adds to the bare processing, from the end of an upload to the result.
 
     python -m benchmarks.pipeline.latency [--photos 40]
 
-One photo at a time: the clock starts when the client hands its last byte to the network, and stops when the event
-says that the result is ready. Beside it, in turn, the same recipe on the same bytes in this process.
+One photo is processed at a time. The clock starts when the client hands the last byte to the network, and stops when
+the event says that the result is ready. In turn with it, this process runs the same recipe on the same bytes.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from safelight.wire import ENDED
 
 
 async def through(client: Client, data: bytes, batch: str) -> float:
-    """Return the seconds from the last byte of the upload to the event of its end."""
+    """Return the seconds from the last byte of the upload to the event that ends its task."""
     sent = 0.0
 
     def progress(_: int) -> None:
@@ -41,7 +41,7 @@ async def through(client: Client, data: bytes, batch: str) -> float:
 
 
 def bare(data: bytes) -> float:
-    """Return the seconds of the processing alone."""
+    """Return the seconds that the processing alone takes."""
     start = time.perf_counter()
     engine.process(data, BUILTIN["invert"])
     return time.perf_counter() - start

@@ -1,11 +1,11 @@
-"""What the services spend on an upload, without any worker.
+"""Measure what the services spend on an upload, without any worker.
 
     python -m benchmarks.pipeline.uploads [--by task,tus,classic] [--megapixels 12] [--photos 40] [--beside TREE]
 
-`task` is a form to `POST /task`, `tus` one request that creates the upload with all of its bytes, `classic` the form
-in which a classic worker hands a result to storage. One photo after another over one connection, in three rounds of
-each way, which alternate with those of another checkout. Prints the processor time and the context switches of all
-services for one photo.
+`task` sends a form to `POST /task`. `tus` sends one request that creates the upload with all of its bytes. `classic`
+sends the form in which a classic worker hands a result to storage. The photos go one after another over one connection,
+in three rounds for each way, which alternate with the rounds of another checkout. The table shows the processor time
+and the context switches of all services per photo.
 """
 
 import argparse
@@ -44,7 +44,7 @@ async def send(by: str, running: Running, client: Client, session: aiohttp.Clien
 
 
 async def spent(by: str, running: Running, client: Client, files: list[bytes]) -> tuple[float, float]:
-    """Upload the photos; return the milliseconds and the context switches of the services for one."""
+    """Upload the photos; return the services' milliseconds of processor time and context switches per photo."""
     async with base.session() as session:
         await send(by, running, client, session, files[0])  # opens the connection
         before = running.costs()

@@ -1,13 +1,14 @@
 # ruff: noqa: A005 - a directory that is run, never imported; as a file it would shadow the standard queue
-"""Durable tasks per second through create, lease and finish, over HTTP, with 1 to 10^6 others waiting.
+"""Measure durable tasks per second through create, lease and finish over HTTP, with 1 to 10^6 other tasks waiting.
 
     python -m benchmarks.queue [--seconds 4] [--runs 3] [--clients 6] [--batch 100] [--depths 1,1000,100000,1000000]
 
-The service is a process of its own (`python -m safelight.db`), as are the clients. Each client creates a batch of
-tasks, leases as many, finishes them, and begins again, so the number that wait stays what it is. Beside it, in the same
-run: the same with a batch of 1, and a bare loop that makes the same rows in the same schema with sqlite3 alone, one
-commit per batch, no HTTP, no ids, no checks. Runs alternate; the table shows medians. A second table says how long the
-service takes to start with so many tasks, and to answer with a page of 1,000 of them.
+The service runs in a process of its own (`python -m safelight.db`); the clients run in this process. Each client
+creates a batch of tasks, leases as many, finishes them and begins again, so the number of waiting tasks stays constant.
+The same run also measures batches of 1, and a bare loop that writes the same rows to the same schema with sqlite3
+alone:
+one commit per batch, no HTTP, no ids, no checks. Runs alternate; the table shows medians. A second table shows how long
+the service takes to start with that many tasks, and to answer with a page of 1,000 of them.
 """
 
 import argparse
@@ -51,7 +52,7 @@ def new_task(*, key: bool = True) -> NewTask:
 
 
 async def fill(path: Path, depth: int) -> None:
-    """Make a database in which that many tasks wait."""
+    """Make a database in which `depth` tasks wait."""
     async with SqliteStore.open(path) as store:
         for start in range(0, depth, 1000):
             await store.create([new_task(key=False) for _ in range(min(1000, depth - start))])
@@ -86,7 +87,7 @@ async def service(path: Path) -> AsyncIterator[tuple[str, int]]:
 
 
 async def client(url: str, number: int, batch: int, until: float) -> int:
-    """Create, lease and finish batches until a moment; return how many tasks were finished."""
+    """Create, lease and finish batches until the time `until`; return how many tasks were finished."""
     worker = WorkerInfo(id=f"bench-{number}-{digest()[:8]}", engine="bench")
     done = 0
     async with DbClient.connect(url) as db:
@@ -103,7 +104,8 @@ async def client(url: str, number: int, batch: int, until: float) -> int:
 
 
 async def start_and_page(path: Path) -> tuple[float, float]:
-    """Return the seconds from the start of the service to its first answer, and the milliseconds of a page of tasks."""
+    """Return the seconds from the service's start to its first answer, and the median milliseconds of a page of
+    tasks."""
     start = time.perf_counter()
     async with service(path) as (url, _), DbClient.connect(url) as db:
         await db.summary()
@@ -119,13 +121,13 @@ async def start_and_page(path: Path) -> tuple[float, float]:
 
 
 def processor_time(pid: int) -> float:
-    """Return the seconds of processor time a process has had."""
+    """Return the seconds of processor time that a process has used."""
     user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[11:13]
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 async def over_http(path: Path, batch: int, clients: int, seconds: float) -> tuple[float, float, float]:
-    """Return tasks per second, and the processor time of a task in the service and in the clients, microseconds."""
+    """Return tasks per second, and the microseconds of processor time per task in the service and in the clients."""
     async with service(path) as (url, pid):
         await asyncio.gather(*(client(url, n, batch, time.perf_counter() + 0.3) for n in range(clients)))
         start, served, asked = time.perf_counter(), processor_time(pid), time.process_time()
@@ -157,7 +159,7 @@ FINISH = (
 
 
 def bare(path: Path, batch: int, seconds: float) -> tuple[float, float, float]:
-    """Return tasks per second of sqlite3 alone, and the processor time of a task."""
+    """Return tasks per second with sqlite3 alone, and the microseconds of processor time per task."""
     Connection(path).close()
     connection = sqlite_connect(path)
     connection.execute("INSERT OR IGNORE INTO spec VALUES (1, 'a', '{}', 0)")
@@ -185,7 +187,7 @@ def bare(path: Path, batch: int, seconds: float) -> tuple[float, float, float]:
     return done / taken, (time.process_time() - used) / done * 1e6, 0.0
 
 
-def sqlite_connect(path: Path):  # noqa: ANN201 - of the driver
+def sqlite_connect(path: Path):  # noqa: ANN201 - a type of the driver
     import sqlite3  # noqa: PLC0415
 
     connection = sqlite3.connect(path, isolation_level=None)
@@ -240,7 +242,7 @@ def main() -> None:
 
 
 def report(results: dict[str, list[tuple[float, float, float]]], answers: dict[int, list[tuple[float, float]]]) -> None:
-    """Print the tables: rates, and what starting and a page of tasks cost."""
+    """Print two tables: the rates, and the times of a start and of a page of tasks."""
     print("| | tasks/s, median | all runs | processor in the service, µs a task | in the clients |")
     print("| --- | --- | --- | --- | --- |")
     for name, runs in results.items():

@@ -1,7 +1,7 @@
-"""Other queues beside db's on PostgreSQL: Procrastinate on the same server, Celery on a Redis that flushes each write.
+"""Measure other queues: Procrastinate on the same PostgreSQL server, and Celery on a Redis that flushes each write.
 
-Each has a feeder and a worker, programs of their own, in an interpreter that has these packages. What was finished is
-counted by the server.
+Each queue has a feeder and a worker, which are separate programs, in an interpreter that has these packages. The
+finished jobs are counted at the server.
 """
 
 from __future__ import annotations
@@ -62,14 +62,14 @@ for thread in threads: thread.join()
 
 
 class _Program:
-    """A program whose output is a pipe; what it complains of goes into a file."""
+    """Run a program with its output in a pipe and its error output in a file."""
 
     def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
         self._process = process
         self._log = log
 
     def says(self, text: str) -> None:
-        """Wait until a line of its output contains a text; then leave the output to a thread that reads it."""
+        """Wait until a line of the output contains `text`; then let a thread read the rest of the output."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
             if text in line:
@@ -78,13 +78,13 @@ class _Program:
         raise AssertionError(self.complaints())
 
     def complaints(self) -> str:
-        """Return the end of what it has complained of."""
+        """Return the end of the program's error output."""
         return self._log.read_text()[-2000:]
 
 
 @contextlib.contextmanager
 def _running(argv: list[str], directory: Path) -> Iterator[_Program]:
-    """Run a program, which must not end by itself. What it prints before it `says` something may fill a pipe."""
+    """Run a program that must not end by itself. Its output before the text of `says` must fit into a pipe."""
     log = directory / "log"
     with log.open("ab") as complaints:
         process = subprocess.Popen(
@@ -104,7 +104,7 @@ def _running(argv: list[str], directory: Path) -> Iterator[_Program]:
 
 
 async def procrastinate(python: str, url: str, batch: int, seconds: float) -> float:
-    """Return the jobs per second that one worker with 32 jobs at once finished, while others were deferred."""
+    """Return the jobs per second that one worker with 32 concurrent jobs finished, while more jobs were deferred."""
     words = [python, "-c", _PROCRASTINATE]
     await asyncio.to_thread(subprocess.run, [*words, "schema", url, "1"], check=False, capture_output=True)
     server = await asyncpg.connect(url)
@@ -128,7 +128,7 @@ async def procrastinate(python: str, url: str, batch: int, seconds: float) -> fl
 
 
 def celery(python: str, seconds: float) -> float:
-    """Return the tasks per second that one worker with a process for each core finished, while others were sent."""
+    """Return the tasks per second that one worker with a process per core finished, while more tasks were sent."""
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -146,7 +146,7 @@ def celery(python: str, seconds: float) -> float:
 
 
 def _finished(port: int) -> int:
-    """Count the messages that were acknowledged: what the server was told by ZREM, which is one for each."""
+    """Return how many messages were acknowledged: the number of ZREM calls at the server, one per message."""
     return int(_ask(port, "INFO commandstats").partition("cmdstat_zrem:calls=")[2].partition(",")[0] or 0)
 
 

@@ -1,18 +1,19 @@
-"""Durable tasks per second through create, lease and finish with PostgreSQL, in process, with 1 to 10^6 others waiting.
+"""Measure durable tasks per second with db's PostgreSQL store, with 1 to 10^6 other tasks waiting.
 
     PYTHONPATH=tests python -m benchmarks.queue.postgres [--seconds 3] [--runs 3] [--depths 1,1000,100000,1000000]
         [--held 180] [--held-depths 1,1000000] [--peers PYTHON]
 
-The server is Debian's, in a temporary directory, with fsync. Beside db's store, in the same run: a bare loop of asyncpg
-with the same statements on the same tables (one session, one commit per batch, no ids, no checks, no counts), and, if
-an interpreter that has them is named, Procrastinate on the same server and Celery on Redis with `appendfsync always`
-(`peers.py`). Each is measured with batches of 100 from 6 clients and one at a time from 32 clients. Each depth has a
-database of its own, and rounds go through them in alternating order.
+A task is created, leased and finished; the store runs in this process. The server is Debian's, in a temporary
+directory, with fsync. The same run also measures a bare loop of asyncpg with the same statements on the same tables
+(one session, one commit per batch, no ids, no checks, no counts). If `--peers` names an interpreter that has them, it
+measures Procrastinate on the same server and Celery on Redis with `appendfsync always` too (`peers.py`). Each is
+measured with batches of 100 from 6 clients, and with single tasks from 32 clients. Each depth has a database of its
+own, and the rounds go through them in alternating order.
 
-Then the store works for `--held` seconds under a transaction that is held open and began before. After that, still
-under it, rounds alternate with a database in which none is held. The table shows medians, and the lines below it
-compare them with the aims. The blocks that the server looks at for a task say on a busy machine, too, whether the
-queue is flat in depth. With the defaults all of it takes some 15 minutes.
+Then the store works for `--held` seconds while an older transaction is held open. After that, with this transaction
+still open, rounds alternate with a database in which no transaction is held. The table shows medians, and the lines
+below it compare them with the aims. The number of blocks that the server reads per task shows even on a busy machine
+whether the cost is independent of the depth. With the defaults the program takes about 15 minutes.
 """
 
 import argparse
@@ -75,7 +76,7 @@ async def client(store: PostgresStore, number: int, batch: int, until: float) ->
 
 
 async def with_store(url: str, batch: int, clients: int, seconds: float) -> tuple[float, float]:
-    """Return the tasks per second, and the blocks that the server has looked at for each."""
+    """Return the tasks per second, and the blocks that the server has read per task."""
     before = await blocks(url)
     async with PostgresStore.open(url) as store:
         warm = sum(await asyncio.gather(*(client(store, n, batch, time.perf_counter() + 0.3) for n in range(clients))))
@@ -86,7 +87,7 @@ async def with_store(url: str, batch: int, clients: int, seconds: float) -> tupl
 
 
 async def blocks(url: str) -> int:
-    """Return how many blocks of a database were looked at, once all sessions have told theirs by ending."""
+    """Return how many blocks of a database were read, once all sessions have ended and reported theirs."""
     place, _, name = url.rpartition("/")
     admin = await asyncpg.connect(f"{place}/postgres")
     sessions = "SELECT count(*) FROM pg_stat_activity WHERE datname = $1 AND NOT (state = 'idle in transaction')"
@@ -105,7 +106,7 @@ def event(row: TaskRow, kind: str) -> list[object]:
 
 
 def one_batch(connection: Connection, first: int, batch: int) -> None:
-    """Insert, claim and finish a batch, one commit each, by the statements of the store."""
+    """Insert, claim and finish a batch with the store's statements, with one commit for each step."""
     now = int(time.time() * 1000)
     rows = [
         TaskRow(
@@ -136,7 +137,7 @@ def one_batch(connection: Connection, first: int, batch: int) -> None:
 
 
 async def bare(url: str, batch: int, seconds: float) -> float:
-    async with PostgresStore.open(url) as store:  # there are partitions for now
+    async with PostgresStore.open(url) as store:  # creates the partitions for the current time
         await store.create([new_task()])
     server = await asyncpg.connect(
         url, server_settings={"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off"}
@@ -159,7 +160,7 @@ async def bare(url: str, batch: int, seconds: float) -> float:
 
 @contextlib.asynccontextmanager
 async def held_open(url: str):  # noqa: ANN201
-    """Hold a transaction open that sees the tables as they are now."""
+    """Hold open a transaction that sees the current contents of the tables."""
     server = await asyncpg.connect(url)
     transaction = server.transaction(isolation="repeatable_read")
     await transaction.start()
@@ -169,7 +170,7 @@ async def held_open(url: str):  # noqa: ANN201
 
 
 async def fill(url: str, depth: int) -> None:
-    """Let so many tasks wait: one that is created, and copies of it that the server makes."""
+    """Make `depth` waiting tasks: create one, and let the server copy it."""
     async with PostgresStore.open(url, statement_timeout=600.0) as store:
         await store.create([new_task()])
 
@@ -194,13 +195,13 @@ async def fill(url: str, depth: int) -> None:
 
 
 class Databases:
-    """The databases of one server, one for each depth, so that rounds alternate between them."""
+    """Keep the databases of one server, one per depth, so that rounds can alternate between them."""
 
     def __init__(self, server: postgres.Server) -> None:
         self._server = server
 
     async def filled(self, name: str, depth: int) -> str:
-        """Make a database in which so many tasks wait; return its URL."""
+        """Return the URL of a new database in which `depth` tasks wait."""
         admin = await asyncpg.connect(self._server.url())
         await admin.execute(f"CREATE DATABASE {name}")
         await admin.close()
@@ -213,7 +214,7 @@ class Databases:
 
 
 class Results:
-    """What each round has found, by name: tasks per second and, for the store, blocks that were looked at for each."""
+    """Collect the results of the rounds by name: tasks per second and, for the store, blocks read per task."""
 
     def __init__(self) -> None:
         self.rates: dict[str, list[float]] = {}
@@ -231,7 +232,7 @@ class Results:
 
 
 SIZES = ((100, 6), (1, 32))
-"""Tasks in a batch, and clients."""
+"""Pairs of the tasks in a batch and the number of clients."""
 
 
 async def measure(given: argparse.Namespace, server: postgres.Server) -> Results:
@@ -259,7 +260,7 @@ async def with_peers(given: argparse.Namespace, results: Results, url: str) -> N
 
 
 async def under_a_transaction(given: argparse.Namespace, databases: Databases, results: Results, depth: int) -> None:
-    """Work for minutes under a transaction that is held open, then alternate with a database in which none is."""
+    """Work for minutes while a transaction is held open, then alternate with a database in which none is."""
     url = await databases.filled(f"held_{depth}", depth)
     free = await databases.filled(f"free_{depth}", depth)
     async with held_open(url):
@@ -277,8 +278,10 @@ def options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--depths", default="1,1000,100000,1000000")
-    parser.add_argument("--held", type=float, default=180.0, help="seconds of work under the transaction held open")
-    parser.add_argument("--held-depths", default="1,1000000", help="how many wait meanwhile; empty for no transaction")
+    parser.add_argument("--held", type=float, default=180.0, help="seconds of work while the transaction is held open")
+    parser.add_argument(
+        "--held-depths", default="1,1000000", help="how many tasks wait meanwhile; empty: hold no transaction"
+    )
     parser.add_argument("--peers", metavar="PYTHON", default="", help="an interpreter with procrastinate and celery")
     return parser.parse_args()
 
@@ -294,7 +297,7 @@ def main() -> None:
 
 
 def compared(found: dict[str, float]) -> list[str]:
-    """Return a line for each ratio that there is an aim for."""
+    """Return a line for each ratio that has an aim."""
     lines = []
     for name, rate in found.items():
         if name.startswith("safelight,"):

@@ -1,15 +1,16 @@
-"""The whole system under load for a long time, while it is disturbed at random: killed, stopped, frozen and cut.
+"""Run the whole system under load for a long time, and kill, stop, freeze and cut off its programs at random.
 
     PYTHONPATH=tests python -m benchmarks.soak [--in processes|machines] [--minutes 10] [--seed N] [--calm 20]
         [--pause 0.2] [--rest 0] [--guest linux|osv] [--kinds kill,stop,freeze,cut]
 
-In processes, each program has a network namespace of its own, which needs root. In machines, it brings up
-deploy/fleet.yaml under another name, in DRUMHEAD_HOME, from the image `safelight` (drumhead package compose safelight).
+With `--in processes`, each program has a network namespace of its own, which needs root. With `--in machines`, the soak
+brings up deploy/fleet.yaml under another name, in DRUMHEAD_HOME, from the image `safelight` (drumhead package compose
+safelight).
 
-Clients upload all the time; what they and every reader are told is judged at the end by the rules of
-tests/kills/history.py. Nothing may be lost or published twice, and no task may be charged with anything but the death
-of a worker that was killed. In the half in the middle nothing is killed or stopped, so that at its end, at a calm
-moment, memory and descriptors must be what they were at its beginning. Prints one row for each minute; exits with 1 if
+Clients upload all the time. At the end, the rules of tests/kills/history.py judge the answers that they and all readers
+got. Nothing may be lost or published twice, and a task may only be charged with the death of a worker that was killed.
+In the middle half of the run, nothing is killed or stopped. When the load pauses at the end of this half, memory and
+descriptors must be what they were at its beginning. The program prints one row per minute and exits with 1 if
 something is wrong.
 """
 
@@ -43,36 +44,36 @@ from support.photos import is_inverse, photo
 from support.until import until
 
 CLIENTS, BURST = 3, 12
-"""Uploads at once, and those that are sent so that a worker that ends has something to do."""
+"""Concurrent uploads, and the uploads that are sent so that a worker has tasks when it ends."""
 GROWTH, DESCRIPTORS = 48.0, 48
-"""MiB and descriptors that a program may have more at the end: connections of the moment, for instance."""
+"""How many more MiB and descriptors a program may have at the end, for instance for open connections."""
 HEARD = 120.0
-"""Seconds in which workers that were out of reach must have been heard again at the end."""
+"""Seconds at the end within which workers that were out of reach must be heard again."""
 PATIENCE = 300.0
-"""Seconds for whatever must come at last; a machine that is emulated takes a minute to boot on a busy host."""
+"""Seconds to wait for whatever must happen; an emulated machine takes a minute to boot on a busy host."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is wanted of a run. Times but `minutes` are in seconds."""
+    """Describe a run. All times except `minutes` are in seconds."""
 
     minutes: float
     seed: int
     calm: float
-    """For how long nothing happens before memory is measured."""
+    """How long no fault happens before memory is measured."""
     pause: float
-    """Between two uploads of a client."""
+    """The pause between two uploads of a client."""
     rest: float
-    """After each fault, once the system has recovered."""
+    """The pause after each fault, once the system has recovered."""
     kinds: Sequence[str]
-    """What may happen; by default everything."""
+    """The kinds of faults that may happen; by default all."""
 
 
 class Soak:
-    """One run."""
+    """Run the soak once."""
 
     def __init__(self, target: Target, history: History, url: str, plan: Plan) -> None:
-        """Have the calls of webhooks sent to `url`."""
+        """Prepare a run whose webhooks call `url`."""
         self._target = target
         self._plan = plan
         self._chance = random.Random(plan.seed)
@@ -86,7 +87,7 @@ class Soak:
         self._url = url
 
     async def run(self) -> list[str]:
-        """Load and disturb the system. Return what went wrong."""
+        """Load and disturb the system; return a list of what went wrong."""
         begun, seconds, target = time.monotonic(), self._plan.minutes * 60, self._target
         print(f"{'minute':>6} {'uploads':>8} {'longest gap':>12}  disturbed", flush=True)
         stop = asyncio.Event()
@@ -119,7 +120,7 @@ class Soak:
         return [*wrong, *self._grown(before, after)]
 
     async def _disturb(self, until: float, kinds: Sequence[str], begun: float) -> None:
-        """Do one thing after another until a time, each followed by new uploads."""
+        """Cause one fault after another until the time `until`, each followed by new uploads."""
         minute = int((time.monotonic() - begun) / 60)
         for kind in itertools.cycle(kinds):
             if time.monotonic() >= until:
@@ -141,14 +142,14 @@ class Soak:
         print(f"{minute:6} {done:8} {max(self.recoveries):10.1f} s  {_counted(self.counts)}", flush=True)
 
     async def _burst(self) -> None:
-        """Send some uploads at once, and wait for half of them."""
+        """Send several uploads at once, and wait for half of them."""
         for _ in range(BURST):
             upload = upload_once(self._target.client, self.history, next(self._numbers), webhook=self._url)
             self._bursts.append(asyncio.create_task(upload))
         await self._more(BURST // 2)
 
     async def _more(self, count: int) -> None:
-        """Wait for so many more acknowledged uploads."""
+        """Wait until `n` more uploads are acknowledged."""
         enough = len(self.history.acknowledged) + count
         await until(lambda: len(self.history.acknowledged) >= enough, timeout=PATIENCE)
 
@@ -164,7 +165,8 @@ class Soak:
         await until(lambda: not finished - (self.history.called or {}).keys(), timeout=PATIENCE)
 
     async def _all_are_heard(self) -> None:
-        """Wait until workers that were out of reach have taken back the deaths of their tasks, if they do."""
+        """Wait until workers that were out of reach have taken back the deaths of their tasks, or until a time
+        limit."""
 
         async def nobody_is_blamed() -> bool:
             for name, task in self.history.final.items():
@@ -176,7 +178,7 @@ class Soak:
             await until(nobody_is_blamed, timeout=HEARD)
 
     def _report_taken_up(self) -> None:
-        """Say how soon tasks were taken up whose workers ended. It is not judged: whatever else runs here delays it."""
+        """Print how soon the tasks of ended workers were leased again. This is not judged: other load can delay it."""
         found = taken_up(self.history, self._target.killed, self._target.stopped)
         print(f"\ntaken up after a kill (lease {self._target.lease:g} s): {_spread(found.killed, ' s')}")
         beside = self._target.beside
@@ -218,13 +220,13 @@ def _spread(values: list[float], unit: str) -> str:
 
 
 def _processor() -> float:
-    """Return the processor seconds that this program took, and all that it has started but what was orphaned."""
+    """Return the processor seconds of this program and its children, without orphaned processes."""
     used = [resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 async def soak(running: AbstractAsyncContextManager[Target], plan: Plan) -> bool:
-    """Run it; say whether all was well."""
+    """Run the soak and print its result; return whether all was well."""
     async with AsyncExitStack() as stack:
         target = await stack.enter_async_context(running)
         history = History(lambda number, result: is_inverse(photo(number), result))
@@ -247,8 +249,10 @@ def main() -> None:
     parser.add_argument("--calm", type=float, default=20, help="seconds without faults before memory is measured")
     parser.add_argument("--pause", type=float, default=0.2, help="seconds between two uploads of a client")
     parser.add_argument("--rest", type=float, default=0, help="seconds between two faults")
-    parser.add_argument("--guest", choices=["linux", "osv"], default="linux", help="what the machines run")
-    parser.add_argument("--kinds", default="", help="what may happen, separated by commas; by default everything")
+    parser.add_argument("--guest", choices=["linux", "osv"], default="linux", help="which guest the machines run")
+    parser.add_argument(
+        "--kinds", default="", help="the kinds of faults that may happen, separated by commas; by default all"
+    )
     options = parser.parse_args()
     directory = Path(tempfile.mkdtemp(prefix="soak-"))
     machines = options.place == "machines"

@@ -1,4 +1,5 @@
-"""The system in machines: deploy/fleet.yaml with two workers. The image must be there (drumhead package compose)."""
+"""Run the system in machines: deploy/fleet.yaml with two workers. `drumhead package compose` must have made the
+image."""
 
 from __future__ import annotations
 
@@ -32,19 +33,19 @@ NAME = "soaked"
 _LOOK = 0.002
 """Seconds between two looks at the log of a worker that stops."""
 LEASE = 10.0
-"""Longer than in processes: a machine that is emulated on a busy host stands still for seconds."""
+"""The limit is longer than for processes: an emulated machine on a busy host stands still for seconds."""
 LONGEST = 2.5 * LEASE
 UP_AGAIN = 300.0
-"""Seconds for machines to boot, after a pause that grows with each restart."""
+"""Seconds in which machines must boot, including a pause that grows with each restart."""
 SERVICES = ("keyvaluestore", "db", "storage", "master")
 WORKERS = ("worker", "worker-2")
 DRUMHEAD = [sys.executable, "-c", "import sys; from drumhead.cli import main; sys.exit(main())"]
 HOST = "10.0.2.2"
-"""What a machine calls the host's loopback."""
+"""The address of the host's loopback in a machine."""
 
 
 class Machines:
-    """A `Target`."""
+    """Disturb a system that runs in machines; implement `Target`."""
 
     lease = LEASE
     kinds = ("kill", "stop", "freeze", "cut")
@@ -60,7 +61,7 @@ class Machines:
         self.killed: dict[str, float] = {}
         self.stopped: dict[str, float] = {}
         self._kills = 0
-        # A guest touches its memory little by little, and a machine may have been started again meanwhile.
+        # A guest touches its memory only gradually, and a machine may have been restarted meanwhile.
         self.memory = dict.fromkeys((*SERVICES, *WORKERS), 320.0)
 
     @classmethod
@@ -91,7 +92,7 @@ class Machines:
         return {name: sample(pid) for name in (*SERVICES, *WORKERS) if (pid := self._pid(name))}
 
     async def _kill(self, chance: random.Random) -> None:
-        """Kill a worker that has something to do, and each second time any service."""
+        """Kill a worker that has tasks, and every second time also any service."""
         self._kills += 1
         victim = chance.choice(WORKERS if self._kills % 2 else SERVICES)
         if victim in WORKERS and (worker := await busy(self.client, f"{NAME}-{victim}", 2)) is not None:
@@ -102,7 +103,7 @@ class Machines:
         await self._restarted(victim, before)
 
     async def _stop(self, chance: random.Random) -> None:
-        """Stop a worker as its machine is stopped, by SIGTERM in the guest."""
+        """Stop a worker as stopping its machine does: by SIGTERM in the guest."""
         victim, other = chance.sample(WORKERS, 2)
         await heard(self.client, f"{NAME}-{other}")
         await ask(self.client, self.beside)
@@ -139,11 +140,11 @@ class Machines:
             os.kill(pid, signal.SIGSTOP)
         await asyncio.sleep(chance.uniform(0.5, LONGEST))
         for pid in filter(None, pids):
-            with suppress(ProcessLookupError):  # the supervisor has ended it
+            with suppress(ProcessLookupError):  # the supervisor has ended the machine
                 os.kill(pid, signal.SIGCONT)
 
     async def _cut(self, chance: random.Random) -> None:
-        """Pull the cable of the private network out of one machine or two."""
+        """Disconnect one or two machines from the private network."""
         victims = chance.sample([*SERVICES, *WORKERS], chance.choice([1, 1, 2]))
         for victim in victims:
             await self._link(victim, up=False)
@@ -174,7 +175,7 @@ class Machines:
 
 
 def _write_fleet(file: Path) -> int:
-    """Write the fleet of this program; return the port of the host that leads to its master."""
+    """Write the fleet file of this program; return the host's port that is forwarded to the master."""
     content = yaml.safe_load((ROOT / "deploy/fleet.yaml").read_text()) | {"name": NAME}
     members = content["members"]
     port = free_port()

@@ -1,4 +1,4 @@
-"""The system in processes, each in a network namespace of its own. This needs root; a cut drops packets in silence."""
+"""Run the system in processes, each in its own network namespace. This needs root; a cut drops packets silently."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from support.system import SERVICES, System, system
 
 LEASE = 3.0
 LONGEST = 2.5 * LEASE
-"""Seconds for which something is frozen or cut off at most."""
+"""The longest time, in seconds, for which a program is frozen or cut off."""
 WORKERS = ("worker-0", "worker-1")
 PAIRS = [
     *((worker, service) for worker in WORKERS for service in ("master", "storage", "keyvaluestore")),
@@ -34,7 +34,7 @@ SETTINGS = {
 
 
 class Processes:
-    """A `Target`."""
+    """Disturb a system that runs in processes; implement `Target`."""
 
     lease = LEASE
     kinds = ("kill", "stop", "freeze", "cut")
@@ -56,7 +56,7 @@ class Processes:
     @classmethod
     @asynccontextmanager
     async def running(cls, directory: Path) -> AsyncIterator[Self]:
-        """Run it with its data in a directory."""
+        """Run the system with its data in `directory`."""
         names = {worker: [*SETTINGS["worker"], "--name", worker] for worker in WORKERS}
         async with AsyncExitStack() as stack:
             places = stack.enter_context(namespaces())
@@ -77,7 +77,7 @@ class Processes:
             self.killed.setdefault(worker, time.monotonic())
         await self._whole.kill(victim)
         if worker is not None:
-            # Nothing else happens until its tasks must have been taken up. Its successor would return some at once.
+            # Nothing else happens until its tasks must have been leased again. Its successor would return some at once.
             await asyncio.sleep(LEASE + 2)
         await self._whole.start(victim)
 
@@ -91,7 +91,7 @@ class Processes:
         await self._whole.start(victim)
 
     async def _freeze(self, chance: random.Random) -> None:
-        """Suspend one program or several, all of them now and then."""
+        """Suspend one or several programs, and sometimes all of them."""
         everything = [*SERVICES, *WORKERS]
         victims = chance.sample(everything, chance.choice([1, 1, 1, 2, len(everything)]))
         for victim in victims:

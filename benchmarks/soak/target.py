@@ -1,4 +1,4 @@
-"""What the soak needs of a system that it disturbs."""
+"""Define the system that a soak disturbs."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from typing import Protocol
 from safelight.client.master import Client
 
 _HEARD = 120.0
-"""Seconds in which a worker that runs is heard, on a busy host too."""
+"""Seconds within which a running worker is heard, even on a busy host."""
 _BUSY_SOON = 3.0
-"""Seconds for which a worker that is to end is waited for until it has something to do."""
+"""Seconds to wait until a worker that will be ended has tasks."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What a program takes: MiB, and descriptors."""
+    """The memory (MiB) and the descriptors that a program uses."""
 
     memory: float
     descriptors: int
@@ -57,33 +57,33 @@ async def ask(client: Client, beside: Beside) -> None:
 
 
 class Target(Protocol):
-    """A system that runs and can be disturbed."""
+    """A running system that can be disturbed."""
 
     client: Client
     url: str
     """The master's URL."""
     headers: Mapping[str, str]
-    """What shows the master who asks."""
+    """The credentials for the master."""
     listen: str
-    """The address of this machine at which calls of webhooks are taken."""
+    """The address of this machine at which the webhooks' calls arrive."""
     webhook_host: str
-    """The address that leads to `listen` from where the master runs."""
+    """The address by which the master reaches `listen`."""
     lease: float
     beside: Beside
     kinds: Sequence[str]
-    """What may happen to it: methods of the same names."""
+    """The faults that may happen, which are names of methods."""
     lasting: Sequence[str]
-    """Those after which the same programs still run, so that their memory can be compared."""
+    """The faults after which the same programs still run, so that their memory can be compared."""
     memory: Mapping[str, float]
     descriptors: Mapping[str, int]
-    """What a program may have more at the end than after the first third, where that is much: MiB, descriptors."""
+    """How many more MiB and descriptors a program may have at the end, for the programs that grow much."""
     killed: dict[str, float]
-    """The workers that were killed, and when, by the monotonic clock."""
+    """The workers that were killed, and the times by the monotonic clock."""
     stopped: dict[str, float]
-    """The workers that were stopped while the other one and all services were within reach, and when."""
+    """The workers that were stopped while the other worker and all services were reachable, and the times."""
 
     async def disturb(self, kind: str, chance: random.Random) -> None:
-        """Let one thing happen, wait until it is over, and start again what has ended."""
+        """Cause one fault, wait until it is over, and restart the programs that have ended."""
         ...
 
     def samples(self) -> dict[str, Sample]:
@@ -92,7 +92,7 @@ class Target(Protocol):
 
 
 async def heard(client: Client, name: str) -> None:
-    """Wait until a worker is heard anew."""
+    """Wait until a worker is heard again."""
     before = None
     async with asyncio.timeout(_HEARD):
         while True:
@@ -105,12 +105,12 @@ async def heard(client: Client, name: str) -> None:
 
 
 def named(id: str) -> str:
-    """Return the name of a worker, which all its lives have in common."""
+    """Return the name of a worker, which stays the same over its restarts."""
     return id.rpartition("-")[0]
 
 
 async def busy(client: Client, name: str, least: int) -> str | None:
-    """Wait until a worker holds so many leases, if it soon does; return its id. Each life of a worker has its own."""
+    """Wait, for a limited time, until a worker holds that many leases; return its id, which changes with each start."""
     latest = None
     with suppress(TimeoutError):
         async with asyncio.timeout(_BUSY_SOON):

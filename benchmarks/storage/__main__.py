@@ -1,10 +1,10 @@
-"""Storage beside the least that could do the same work.
+"""Measure storage beside the smallest programs that could do the same work.
 
     python -m benchmarks.storage
 
-Prints, in one table each: the server's CPU time for a request that stores or sends 5 MB, beside a bare aiohttp handler
-that only writes or sends a file; and 100 kB blobs stored per second, beside a loop that writes, flushes and renames
-files in this process. Rounds alternate; medians are printed.
+The first table shows the server's CPU time for a request that stores or sends 5 MB, beside a bare aiohttp handler that
+only writes or sends a file. The second shows how many blobs of 100 kB are stored per second, beside a loop that writes,
+flushes and renames files in this process. Rounds alternate; the tables show medians.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SECONDS = 1.5
 
 
 def bare(root: Path) -> web.Application:
-    """Write a body to a file and send a file, and nothing else."""
+    """Return an application that writes a request's body to a file, sends a file, and does nothing else."""
 
     async def put(request: web.Request) -> web.Response:
         path = root / secrets.token_hex(8)
@@ -67,13 +67,13 @@ async def server(*argv: str) -> AsyncIterator[tuple[str, int]]:
 
 
 def cpu(pid: int) -> float:
-    """CPU seconds of a process so far."""
+    """Return the CPU seconds that a process has used so far."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 async def cpu_per_request(pid: int, request: Callable[[], Awaitable[object]]) -> float:
-    """Milliseconds of the server's CPU for one request, over many."""
+    """Return the server's CPU milliseconds per request, averaged over many requests."""
     before = cpu(pid)
     for _ in range(REQUESTS):
         await request()
@@ -81,7 +81,7 @@ async def cpu_per_request(pid: int, request: Callable[[], Awaitable[object]]) ->
 
 
 async def large(ours: tuple[str, int], plain: tuple[str, int]) -> None:
-    """5 MB in and out, beside the bare handler."""
+    """Store and send blobs of 5 MB, beside the bare handler."""
     async with session() as http, StorageClient.connect(ours[0]) as storage:
         data = bytearray(os.urandom(LARGE))
         blob = await storage.put(bytes(data))
@@ -116,13 +116,13 @@ async def large(ours: tuple[str, int], plain: tuple[str, int]) -> None:
 
 
 async def asyncio_body(data: bytes) -> AsyncIterator[bytes]:
-    """Send as a stream, as the master does."""
+    """Yield the data as a stream, as the master does."""
     for start in range(0, len(data), 1 << 18):
         yield data[start : start + (1 << 18)]
 
 
 def write_loop(root: Path, seconds: float) -> int:
-    """Write, flush and rename files; return how many."""
+    """Write, flush and rename files; return their number."""
     count, end = 0, time.perf_counter() + seconds
     folder = os.open(root, os.O_RDONLY)
     while time.perf_counter() < end:
@@ -140,7 +140,7 @@ def write_loop(root: Path, seconds: float) -> int:
 
 
 async def small(url: str, root: Path) -> None:
-    """100 kB blobs stored per second, beside the bare loop, with 1 and 8 at once."""
+    """Store blobs of 100 kB, 1 and 8 at once, beside the bare loop; print the rates."""
     async with StorageClient.connect(url) as storage:
 
         async def client(end: float) -> int:
@@ -164,7 +164,7 @@ async def small(url: str, root: Path) -> None:
 
 
 async def main() -> None:
-    """Run both."""
+    """Run both measurements."""
     with tempfile.TemporaryDirectory(dir=sys.argv[1] if len(sys.argv) > 1 else None) as name:
         root = Path(name)
         (root / "bare").mkdir()
@@ -176,7 +176,7 @@ async def main() -> None:
 
 
 async def serve_bare(root: Path) -> None:
-    """Be the bare server."""
+    """Run the bare server."""
     runner = web.AppRunner(bare(root), access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

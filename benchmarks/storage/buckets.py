@@ -1,9 +1,9 @@
-"""Storage in a bucket beside the directory and beside a bare loop of obstore.
+"""Measure storage in a bucket beside storage in a directory and a bare loop of obstore.
 
     PYTHONPATH=tests python -m benchmarks.storage.buckets
 
-SeaweedFS is the server, on this machine. Everything runs in this process, without HTTP of ours: what is measured is
-what the store adds to the requests that anybody would have to send. Rounds alternate; medians are printed.
+The server is SeaweedFS on this machine. Everything else runs in this process, without our HTTP services, so the figures
+show what the store adds to the requests that any program would have to send. Rounds alternate; the table shows medians.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ async def chunks(data: bytes) -> AsyncIterator[bytes]:
 
 
 async def rate(case: Case, clients: int) -> float:
-    """Calls per second."""
+    """Return the calls per second."""
     end, done = time.monotonic() + SECONDS, itertools.count()
 
     async def client() -> None:
@@ -77,14 +77,14 @@ async def read(store: BlobStore, digest: str) -> None:
 
 
 class Bare:
-    """What the stores are compared with: obstore's own requests."""
+    """Send obstore's own requests, which the stores are compared with."""
 
     def __init__(self, store: S3Store) -> None:
         self._store = store
         self._body = bytearray(random.Random(1).randbytes(LARGE))
 
     def fresh(self, size: int) -> bytes:
-        """Return bytes that were not stored before."""
+        """Return bytes that have not been stored before."""
         self._body[:16] = secrets.token_bytes(16)
         return bytes(self._body[:size])
 
@@ -105,7 +105,7 @@ class Bare:
 
 
 async def compare_all(bare: Bare, bucket: BlobStore, directory: BlobStore) -> None:
-    """Compare new blobs, known ones, reading, and large ones."""
+    """Compare storing new blobs, known blobs and large blobs, and reading."""
 
     def storing(make: Callable[[], bytes]) -> dict[str, Case]:
         return {

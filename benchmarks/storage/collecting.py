@@ -1,10 +1,10 @@
-"""Collect 10^5 blobs that nothing refers to, while others are stored.
+"""Measure the collection of 10^5 unreferenced blobs while other blobs are stored.
 
     python -m benchmarks.storage.collecting [--blobs 100000]
 
-The blobs are files of a few bytes, made without a flush before the clock starts. Beside the collection, in the same
-process, one blob of 100 kB is stored every 20 ms; so is it before, with no collection. Prints the seconds that the
-collection takes, and the median and 99th percentile of the puts of both.
+The blobs are files of a few bytes, made without a flush before the clock starts. During the collection, the same
+process stores one blob of 100 kB every 20 ms. It also does so before, without a collection. The program prints the
+seconds that the collection takes, and the median and the 99th percentile of the puts in both cases.
 """
 
 import argparse
@@ -26,7 +26,7 @@ _ALONE = 3.0
 
 
 def fill(root: Path, count: int) -> None:
-    """Make blobs that were stored long ago."""
+    """Make blobs that appear to have been stored long ago."""
     for number in range(count):
         data = b"blob %d" % number
         digest = hashlib.sha256(data).hexdigest()
@@ -36,7 +36,7 @@ def fill(root: Path, count: int) -> None:
 
 
 async def none() -> AsyncIterator[Reference]:
-    """Yield the references of a db that has no tasks."""
+    """Yield the references of a db without tasks: none."""
     yield Reference(digests=[], names=[])
 
 
@@ -45,7 +45,7 @@ async def chunks() -> AsyncIterator[bytes]:
 
 
 async def puts(store: DirectoryStore, stop: asyncio.Event) -> list[float]:
-    """Store blobs until told to stop; return the milliseconds that each took."""
+    """Store blobs until asked to stop; return the milliseconds that each put took."""
     taken = []
     while not stop.is_set():
         start = time.perf_counter()
@@ -84,7 +84,7 @@ async def main() -> None:
 
 
 class _Now:
-    """Ages that need no second look a day later: the blobs of this program are as old as they say."""
+    """Judge the age of blobs without a second check a day later: the blobs of this program are as old as they claim."""
 
     def before(self, _name: str, keep: float) -> float:
         return time.time() - keep

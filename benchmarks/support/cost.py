@@ -1,4 +1,4 @@
-"""What a running system costs: processor time, memory, flushes and context switches, for each of its programs."""
+"""Measure the cost of each program of a system: processor time, memory, flushes and context switches."""
 
 import os
 import struct
@@ -14,7 +14,7 @@ _SOURCE = Path(__file__).with_name("flushes.c")
 
 @dataclass
 class Cost:
-    """Sums over the processes of a program. `cpu` in seconds, `memory` in bytes (resident, without what is shared)."""
+    """Sums over the processes of a program: `cpu` in seconds, `memory` in bytes (resident and not shared)."""
 
     cpu: float = 0.0
     memory: int = 0
@@ -26,7 +26,7 @@ class Cost:
 
 
 def counting() -> dict[str, str]:
-    """Return the environment that makes a process count its flushes; empty where there is no C compiler."""
+    """Return the environment that makes a process count its flushes; it is empty if there is no C compiler."""
     directory = Path(tempfile.mkdtemp(prefix="safelight-flushes-"))
     library = directory / "flushes.so"
     try:
@@ -37,7 +37,7 @@ def counting() -> dict[str, str]:
 
 
 def costs(root: int, environment: dict[str, str]) -> dict[str, Cost]:
-    """Return the costs so far of a process and all below it, by program."""
+    """Return the costs so far of a process and all its descendants, by program."""
     found: dict[str, Cost] = defaultdict(Cost)
     for pid in _family(root):
         try:
@@ -49,7 +49,7 @@ def costs(root: int, environment: dict[str, str]) -> dict[str, Cost]:
                 status = (thread / "status").read_text()
                 cost.switches += sum(int(line.split()[1]) for line in status.splitlines() if "ctxt_switches" in line)
         except OSError:
-            continue  # it ended meanwhile
+            continue  # the process has ended meanwhile
         if directory := environment.get("COUNT_FLUSHES"):
             counts = Path(directory, str(pid))
             cost.flushes += struct.unpack("QQ", counts.read_bytes())[0] if counts.exists() else 0

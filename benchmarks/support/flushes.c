@@ -1,4 +1,4 @@
-/* Counts the flushes of a process and the time they take; loaded before its libraries. See cost.py. */
+/* Count the flushes of a process and the time that they take. Loaded before the process's libraries. See cost.py. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>

@@ -1,4 +1,4 @@
-"""Photographs of a wanted size, made from real ones, and any number of variants whose pixels all differ."""
+"""Make photos of a given size from real ones, and any number of variants whose pixels all differ."""
 
 import io
 import itertools
@@ -15,9 +15,9 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def photos(megapixels: float, kind: str, *, noise: float = 3.0) -> list[bytes]:
-    """Encode four different photos, 4:3, with a camera's noise, so that they weigh what photos weigh.
+    """Encode four different photos, 4:3, with a camera's noise, so that their files are as large as real photos.
 
-    `noise` is in levels of 256; 0 makes them as smooth as they are after scaling.
+    `noise` is in levels of 256; 0 leaves them as smooth as they are after scaling.
     """
     width = round((megapixels * 1e6 * 4 / 3) ** 0.5)
     size = (width, round(width * 3 / 4))
@@ -34,10 +34,10 @@ def photos(megapixels: float, kind: str, *, noise: float = 3.0) -> list[bytes]:
 
 
 class Variants:
-    """Photos made from a few originals, each with pixels of its own, so that every result is a new blob.
+    """Make photos from a few originals, each with different pixels, so that every result is a new blob.
 
-    A JPEG gets other quantisation tables, a PNG another first row: both take microseconds to make and the same work to
-    process. Copies with other bytes behind the end would not do: their results are the same, and are stored once.
+    A JPEG gets other quantisation tables, a PNG another first row. Both take microseconds to make and the same work to
+    process. Copies with other bytes after the end would not do: their results are equal and would be stored once.
     """
 
     def __init__(self, originals: list[bytes]) -> None:
@@ -45,13 +45,13 @@ class Variants:
         self._numbers = itertools.count(1)
 
     def take(self, n: int) -> list[bytes]:
-        """Return n photos that were not made before."""
+        """Return n photos that have not been made before."""
         numbers = itertools.islice(self._numbers, n)
         return [self._make[number % len(self._make)].variant(number // len(self._make) + 1) for number in numbers]
 
 
 class _Jpeg:
-    """Changes some of the first quantisers by a step or two, those that every photo uses."""
+    """Vary a JPEG: change some of the first quantisers, which every photo uses, by a step or two."""
 
     _BASE = 3
     _PLACES = range(1, 11)
@@ -72,14 +72,14 @@ class _Jpeg:
 
 
 class _Png:
-    """Writes the number into the first row. The rows after it are compressed once."""
+    """Vary a PNG: write the number into the first row. The rows after it are compressed only once."""
 
     def __init__(self, data: bytes) -> None:
         with Image.open(io.BytesIO(data)) as image:
             pixels = np.asarray(image.convert("RGB"))
         height, width, _ = pixels.shape
         rows = pixels.astype(np.int16)
-        rows[:, 1:] -= pixels[:, :-1]  # the filter Sub, which makes no row depend on the one above it
+        rows[:, 1:] -= pixels[:, :-1]  # the filter Sub, with which no row depends on the row above it
         filtered = np.full((height, width * 3 + 1), 1, np.uint8)
         filtered[:, 1:] = rows.astype(np.uint8).reshape(height, -1)
         filtered[0, 0] = 0

@@ -1,4 +1,4 @@
-"""The whole system as `safelight up` runs it, on free ports, with data that goes at the end."""
+"""Run the whole system with `safelight up`, on free ports and with temporary data."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ from benchmarks.support.cost import Cost, costs, counting
 
 
 class Running:
-    """A system that runs: the `host:port` of everything, its data directory, and what it costs."""
+    """A running system: the `host:port` of each service, the data directory, and the costs."""
 
     def __init__(self, where: dict[str, str], data: str, pid: int, environment: dict[str, str]) -> None:
         self.where = where
@@ -31,7 +31,7 @@ class Running:
 
 @asynccontextmanager
 async def running(*argv: str) -> AsyncIterator[str]:
-    """Run it with further arguments of `safelight up`; give the master's `host:port` when all is ready."""
+    """Run the system with further arguments for `safelight up`; yield the master's `host:port` when all is ready."""
     async with system(*argv) as found:
         yield found.master
 
@@ -42,7 +42,7 @@ def _environment(tree: Path | None) -> dict[str, str]:
 
 @asynccontextmanager
 async def system(*argv: str, tree: Path | None = None) -> AsyncIterator[Running]:
-    """Run it from this checkout, or from another one of the same libraries (`tree`), with its flushes counted."""
+    """Run the system from this checkout, or from `tree`, which needs the same libraries, and count its flushes."""
     environment = _environment(tree)
     with tempfile.TemporaryDirectory(prefix="safelight-benchmark-") as data:
         command = (sys.executable, "-m", "safelight.cli", "up", "--port", "0", "--json", "--data", data, *argv)
@@ -61,20 +61,20 @@ async def system(*argv: str, tree: Path | None = None) -> AsyncIterator[Running]
 
 
 class OnServers:
-    """A system on the servers of distributed backends: the `host:port` of its master. What it costs is not counted."""
+    """A system on the servers of distributed backends: the `host:port` of its master. Its costs are not counted."""
 
     def __init__(self, master: str) -> None:
         self.master = master
 
     def costs(self) -> dict[str, Cost]:
-        """Return nothing."""
+        """Return an empty mapping."""
         return {}
 
 
 @asynccontextmanager
 async def on_servers(data: Path) -> AsyncIterator[OnServers]:
     """Run one of each service and a worker on PostgreSQL, etcd and SeaweedFS; PYTHONPATH must name `tests`."""
-    from support.servers.cluster import KINDS, Cluster  # noqa: PLC0415 - only where it is asked for
+    from support.servers.cluster import KINDS, Cluster  # noqa: PLC0415 - imported only when it is needed
 
     whole = Cluster(data, dict.fromkeys(KINDS, 1), {})
     async with AsyncExitStack() as stack:

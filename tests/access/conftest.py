@@ -1,4 +1,4 @@
-"""Services that ask everybody for a key, as they do beyond this machine; here they listen on it nevertheless."""
+"""Provide services that require a key from every client, as on a public address, but that listen on loopback."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ KINDS: dict[str, tuple[type[serve.StandaloneConfig], Any]] = {
 }
 WORKER: tuple[type[serve.StandaloneConfig], Any] = (WorkerConfig, build_worker)
 ELSEWHERE = "192.0.2.1"
-"""A proxy that calls nobody; where one is named, this machine's programs need a key as all others do."""
+"""A proxy that makes no requests. If a proxy is named, programs on this machine also need a key."""
 
 
 class Plane:
-    """The four services in this process, and the key that they share."""
+    """Run the four services in this process with a shared key."""
 
     def __init__(self, stack: AsyncExitStack, data: Path) -> None:
         self._stack = stack
@@ -64,7 +64,7 @@ class Plane:
         return self.services[name]
 
     async def start_all(self, *, master: dict[str, Any] | None = None, **settings: Any) -> None:
-        """Start everything, the master with settings of its own besides, and wait until it knows the others."""
+        """Start all services, the master also with its own settings, and wait until the master knows the others."""
         for name in KINDS:
             await self.start(name, **settings, **((master or {}) if name == "master" else {}))
         discovery = self.services["master"].discovery
@@ -75,14 +75,14 @@ class Plane:
 
 @pytest.fixture
 async def plane(tmp_path) -> AsyncIterator[Plane]:
-    """The services, not started yet."""
+    """Yield the services before their start."""
     async with AsyncExitStack() as stack:
         yield Plane(stack, tmp_path)
 
 
 @pytest.fixture
 async def keyed(plane) -> Plane:
-    """The services, each asking for a key."""
+    """Return started services that all require a key."""
     await plane.start_all(trusted_proxies=ELSEWHERE)
     return plane
 

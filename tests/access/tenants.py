@@ -1,4 +1,4 @@
-"""Tenants with keys, for tests of the master."""
+"""Make tenants with keys for tests of the master."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ ALL = ["upload", "read", "operate", "administer"]
 
 
 class Api:
-    """Raw requests to the master under one credential."""
+    """Send requests to the master with one credential."""
 
     def __init__(self, http: aiohttp.ClientSession, url: str, token: str) -> None:
         self.http, self.url, self.token = http, url, token
         self.headers = {"Authorization": f"Bearer {token}"}
 
     async def call(self, method: str, path: str, json=None, *, status: int = 200, headers=None):
-        """Ask, check the status, and return the JSON (or the text)."""
+        """Send a request, check the status, and return the JSON (or the text)."""
         sent = {**self.headers, **(headers or {})}
         async with self.http.request(method, self.url + path, json=json, headers=sent) as answer:
             body = await answer.read()
@@ -36,12 +36,12 @@ class Api:
             )
 
     def client(self):
-        """A client under this credential."""
+        """Return a client with this credential."""
         return Client.connect(self.url, credentials=bearer(self.token))
 
 
 async def keyed_tenant(root: Api, name: str, scopes=ALL, **limits) -> Api:
-    """Create a tenant with a key; return the API under that key."""
+    """Create a tenant with a key; return the API with that key."""
     await root.call("POST", "/tenants", {"id": name, "limits": limits})
     made = await root.call("POST", "/keys", {"name": f"key of {name}", "scopes": scopes}, headers=acting(name))
     return Api(root.http, root.url, made["token"])
@@ -52,7 +52,7 @@ def acting(name: str) -> dict[str, str]:
 
 
 async def finish_one(plane, result: bytes) -> str:
-    """Be a worker: take one task and finish it; return its id."""
+    """Take one task as a worker and finish it; return its id."""
     key = bearer(plane.key)
     async with AsyncExitStack() as stack:
         db = await stack.enter_async_context(DbClient.connect(plane.url("db"), credentials=key))

@@ -1,4 +1,4 @@
-"""Between two tenants: what is another's looks like what does not exist, and nobody uses up what all need."""
+"""Test two tenants: objects of the other look as if they did not exist, and no tenant uses up shared resources."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def root(keyed, http) -> Api:
 
 
 def unknown(name: str) -> str:
-    """A name of the same form that nothing has."""
+    """Return a name of the same form that no object has."""
     number, dash, _ = name.partition("-")
     return f"{number}-{'b' * 10}" if dash and number.isdigit() else name[:-1] + ("1" if name[-1] == "0" else "0")
 
@@ -50,7 +50,7 @@ NAMING_A_TASK = (
     ("GET", "/tasks?before=NAME&search=a", None), ("GET", "/tasks/counts?search=NAME", None),
     ("GET", "/events?after=0&task=NAME", None), ("GET", "/webhooks/calls?before=NAME", None),
 )  # fmt: skip
-"""What takes the name of a task elsewhere than in its path: method, path, and the body with the name."""
+"""Requests that name a task outside of the path: method, path, and the body with the name."""
 
 
 async def opened(api: Api) -> str:
@@ -62,7 +62,7 @@ async def opened(api: Api) -> str:
 
 @pytest.mark.slow
 async def test_what_is_anothers_is_answered_like_what_does_not_exist(keyed, root):
-    """Every route with a name in its path, and every field and parameter that takes one: status, headers and body."""
+    """Compare status, headers and body for every route with a name in its path, and every field that takes a name."""
     first, second = await keyed_tenant(root, "first"), await keyed_tenant(root, "second")
     await first.call("PUT", "/recipes/own-recipe", PNG)
     key = (await first.call("POST", "/keys", {}))["key"]["id"]
@@ -124,7 +124,7 @@ async def test_one_tenant_cannot_hold_every_event_stream(plane, http):
 
 @pytest.mark.slow
 async def test_a_paused_tenant_holds_up_no_others_renditions(keyed, root):
-    """A rendition of a tenant whose queue is paused is never made; those of others are made beside it."""
+    """A rendition of a tenant with a paused queue is not made; those of other tenants are made."""
     paused, other = await keyed_tenant(root, "paused"), await keyed_tenant(root, "other")
     await paused.call("POST", "/queue/pause")
     async with paused.client() as client:

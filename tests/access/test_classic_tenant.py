@@ -1,4 +1,4 @@
-"""The classic protocol beyond this machine is one tenant: what it asks of db and storage reaches no other's tasks."""
+"""Test that the classic protocol on a network acts as one tenant: it reaches no task of other tenants."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .tenants import Api, acting, keyed_tenant
 
 @pytest.fixture
 async def root(plane, http) -> Api:
-    """Whoever has the cluster key; programs of this network speak the classic protocol as the tenant `seed`."""
+    """Return the API with the cluster key; programs of this network use the classic protocol as the tenant `seed`."""
     await plane.start_all(trusted_proxies=ELSEWHERE, classic_networks="127.0.0.0/8", classic_tenant="seed")
     made = Api(http, plane.url("master"), plane.key)
     await made.call("POST", "/tenants", {"id": "seed"})

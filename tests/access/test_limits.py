@@ -1,4 +1,4 @@
-"""Clients that hold what others need: connections without a request, uploads that trickle, bodies that never end."""
+"""Test clients that hold shared resources: idle connections, slow uploads, and endless bodies."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ async def test_one_address_holds_so_many_connections_and_keeps_those_that_ask(pl
 
 
 async def unread(service, stack, ending):
-    """Ask for more than the kernel holds, and read nothing of it."""
+    """Request more data than the kernel buffers, and read none of it."""
     writer = (await stack.enter_async_context(connection(service)))[1]
     writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     writer.transport.pause_reading()
@@ -144,7 +144,7 @@ async def test_an_answer_that_nobody_takes_costs_its_connection(plane, http, mon
 
 @pytest.mark.slow
 async def test_answers_that_nobody_takes_do_not_hide_a_connection_from_the_limit(plane, http, monkeypatch):
-    """A transport that is closed waits for the client to take what was written, for ever: it must be cut off."""
+    """A closed transport waits without limit for the client to read the written data, so it must be aborted."""
     await plane.start_all(trusted_proxies="192.0.2.1")
     service = plane.services["master"]
     async with AsyncExitStack() as stack, asyncio.timeout(60):

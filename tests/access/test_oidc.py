@@ -1,4 +1,4 @@
-"""Sign-in by an OpenID Connect provider: a real one (oidc-provider-mock), and one whose answers are wrong in turn."""
+"""Test sign-in with an OpenID Connect provider: a real one (oidc-provider-mock), and one that gives wrong answers."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ tenant = "default"
 scopes = ["upload", "read"]
 """
 FROM_ELSEWHERE = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
-"""What a browser says that comes back from the provider."""
+"""The headers of a browser that returns from the provider."""
 
 
 class Site:
-    """The master, and the requests of a browser to it and to the provider."""
+    """Run the master, and send a browser's requests to it and to the provider."""
 
     def __init__(self, http: aiohttp.ClientSession, url: str, name: str) -> None:
         self.http, self.url, self.name = http, url, name
 
     async def get(self, url: str | URL, cookies: dict[str, str] | None = None, **headers: str):
-        """Ask for a page; return the status, the headers, the text and the cookies."""
+        """Request a page; return the status, the headers, the text and the cookies."""
         shown = "; ".join(f"{name}={value}" for name, value in (cookies or {}).items())
         sent = {**headers, **({"Cookie": shown} if shown else {})}
         async with self.http.get(URL(url, encoded=True), headers=sent, allow_redirects=False) as answer:
@@ -56,7 +56,7 @@ class Site:
             return answer.status, answer.headers, await answer.text(), given
 
     async def begin(self) -> tuple[URL, dict[str, str]]:
-        """Press the button; return where the browser is sent, and its cookies."""
+        """Press the button; return the address to which the browser is sent, and its cookies."""
         status, headers, text, cookies = await self.get(f"{self.url}/sign-in/{self.name.replace(':', '%3A')}")
         assert status == 303, text
         assert "SameSite=Lax" in headers["Set-Cookie"] and "HttpOnly" in headers["Set-Cookie"]
@@ -73,7 +73,7 @@ class Site:
 
 @pytest.fixture
 async def site(plane, http, tmp_path):
-    """Return what starts a master for a provider."""
+    """Return a function that starts a master for a provider."""
     users, secret = tmp_path / "users.toml", tmp_path / "secret"
     users.write_text(RULES)
     secret.write_text("s&cret\n")
@@ -118,7 +118,7 @@ async def provider_mock(*users: dict) -> AsyncIterator[str]:
 
 
 async def at_the_provider(http: aiohttp.ClientSession, address: URL, **form: str) -> str:
-    """Fill in the provider's form; return where it sends the browser."""
+    """Fill in the provider's form; return the address to which it sends the browser."""
     async with http.post(address, data=form, allow_redirects=False) as answer:
         assert answer.status == 302, await answer.text()
         return answer.headers["Location"]
@@ -179,7 +179,7 @@ async def test_the_button_on_the_page_leads_there_and_back(site):
 
 
 class Crooked:
-    """A provider that signs in everybody at once, in the way that `change` makes wrong; it checks what it is sent."""
+    """Run a provider that signs in every user, with the error that `change` makes; it checks the requests it gets."""
 
     def __init__(self) -> None:
         self.key = ECKey.generate_key("P-256", {"kid": "1"})
@@ -244,7 +244,7 @@ async def crooked() -> AsyncIterator[Crooked]:
 
 @pytest.fixture
 async def sign_in(site, crooked):
-    """Sign in by the crooked provider; returns the status and the text of our answer."""
+    """Sign in with the wrong provider; return the status and the text of our answer."""
     ours = await site(crooked.issuer)
 
     async def once() -> tuple[int, str]:

@@ -1,4 +1,4 @@
-"""Every route of every service asks for the credential that its table names."""
+"""Test that every route of every service requires the credential that its table names."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PUBLIC = {
     ("OPTIONS", "/uploads"),
     ("OPTIONS", "/uploads/{id}"),
 }
-"""What answers whoever asks: nothing of anybody's is in it. Files of the page are below /web/."""
+"""Routes that need no key, because they contain no private data. The page's files are below /web/."""
 
 
 def requests(plane):

@@ -1,4 +1,4 @@
-"""The API held against its description by schemathesis, where everybody needs a key: with all scopes, and without."""
+"""Test the API against its description with schemathesis, on services that require a key: with one, and without."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MAY_END_KEYS = "^/(keys|tenants)/"
 
 @pytest.fixture
 async def keyed_system(tmp_path):
-    """Services as processes; each asks everybody for a key."""
+    """Run services as processes, each of which requires a key."""
     key = tmp_path / "cluster.key"
     cluster_key.ensure(key)
     flags = ["--cluster-key-file", str(key), "--trusted-proxies", ELSEWHERE]
@@ -52,7 +52,7 @@ async def test_the_api_is_as_described(keyed_system: System):
 
 
 async def ask(url: str, token: str, *which: str) -> None:
-    """Let schemathesis ask what the description allows, and some of what it does not, showing a token."""
+    """Let schemathesis send valid and invalid requests with a token."""
     command = (
         str(Path(sys.executable).with_name("schemathesis")), "run", f"{url}/openapi.json", "--url", url,
         "-H", f"Authorization: Bearer {token}", *which,
@@ -65,7 +65,7 @@ async def ask(url: str, token: str, *which: str) -> None:
 
 
 async def test_without_a_key_every_operation_is_refused_before_it_is_read(keyed_system: System):
-    """Whatever the description allows is sent; only what is meant for everybody answers."""
+    """Send all requests that the description allows; only public operations may answer."""
     described, answered = await asyncio.to_thread(ask_everything, f"http://{keyed_system.master}")
     assert answered.keys() == described
     assert len(described) > 50
@@ -75,7 +75,7 @@ async def test_without_a_key_every_operation_is_refused_before_it_is_read(keyed_
 
 
 def ask_everything(url: str) -> tuple[set[tuple[str, str]], dict[tuple[str, str], set[int]]]:
-    """Send some cases of each operation without a key; return what is described, and the statuses of the answers."""
+    """Send some cases of each operation without a key; return the described operations, and the answers' statuses."""
     with urllib.request.urlopen(f"{url}/openapi.json", timeout=20) as answer:
         document = json.load(answer)
     answered: dict[tuple[str, str], set[int]] = {}

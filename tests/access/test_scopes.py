@@ -1,4 +1,4 @@
-"""What a key may do, scope by scope, at every route of every service, by a table of its own."""
+"""Test the rights of each scope at every route of every service, by a table in this file."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ ADMINISTER = """
 GET /audit, GET /keys, POST /keys, GET /tenants, GET /webhooks/secret, POST /webhooks/secret/rotate, POST /links/rotate
 """
 EACH = "POST /keys/{id}/rotate, DELETE /keys/{id}"
-"""Of its own key."""
+"""Routes that act on the caller's own key."""
 SYSTEM = """
 GET /storage, POST /storage/accept, GET /services, POST /clock/confirm, POST /tenants, PUT /tenants/{id},
 DELETE /tenants/{id}, POST /workers/{id}/drain, POST /workers/{id}/resume
 """
-"""For people of the tenant `default` alone: what they see and change is everybody's."""
+"""Routes only for the tenant `default`: what they show and change belongs to all tenants."""
 SERVICES = """
 POST /lease, POST /heartbeat, POST /outcomes, POST /sign-in-links, GET /task/next, POST /task/{id}/finish, GET /metrics,
 POST /shutdown
@@ -51,7 +51,7 @@ def routes(text: str) -> set[str]:
 
 
 def allowed(scope: str) -> set[str]:
-    """What a key of a tenant may do that is not `default`; an administrator holds all scopes."""
+    """Return the rights of a scope for a key of a tenant other than `default`; an administrator has all scopes."""
     held = routes(EACH)
     for name, texts in {"read": (READ, BOTH), "upload": (UPLOAD, BOTH), "operate": (OPERATE,)}.items():
         if scope in (name, "administer"):
@@ -60,7 +60,7 @@ def allowed(scope: str) -> set[str]:
 
 
 async def ask(api: Api, method: str, url: str) -> int:
-    """Return the status; 0 where the request was let in and waits for something to happen."""
+    """Return the status of the answer, or 0 if the request was accepted and waits for an event."""
     headers = {**api.headers, "Tus-Resumable": "1.0.0"}
     try:
         async with asyncio.timeout(5), api.http.request(method, url, headers=headers) as answer:

@@ -1,4 +1,4 @@
-"""Tenants at the master: nobody finds what is another's."""
+"""Test tenants at the master: no tenant finds objects of another."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from support.photos import photo
 
 @pytest.fixture
 async def root(keyed, http) -> Api:
-    """Whoever has the cluster key administers the system."""
+    """Return the API with the cluster key, which administers the system."""
     return Api(http, keyed.url("master"), keyed.key)
 
 
 NAMES = ("own-recipe", "holiday-batch", "beach-photo")
 NAMED = ("batch=holiday-batch", "recipe=own-recipe", "tenant=first")
-"""What an address may say of another tenant."""
+"""Queries that name another tenant."""
 
 
 async def test_a_second_tenant_finds_nothing_by_any_reading_endpoint(keyed, root):
-    """Everything that answers GET is asked with the names and ids of the first tenant's things, and as it is."""
+    """Request every GET route as it is, and with the names and ids of the first tenant's objects."""
     first, second = await keyed_tenant(root, "first"), await keyed_tenant(root, "second")
     recipe = {"outputs": {"image": {"format": "png"}}}
     await first.call("PUT", "/recipes/own-recipe", recipe)

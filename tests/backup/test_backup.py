@@ -1,4 +1,4 @@
-"""`safelight backup` of a system that works, and `safelight restore` into one that goes on from there."""
+"""Test `safelight backup` of a running system, and `safelight restore` to a system that continues from there."""
 
 import asyncio
 import itertools
@@ -22,7 +22,7 @@ LIMIT = 120.0
 
 
 async def run(*words, status=0):
-    """Run the command; return what it printed to stdout, or its complaint if it shall fail."""
+    """Run the command; return its standard output, or its standard error if it must fail."""
     process = await asyncio.create_subprocess_exec(
         COMMAND,
         *map(str, words),
@@ -88,7 +88,7 @@ async def test_what_was_acknowledged_before_a_hot_backup_is_there_after_it(tmp_p
 
 
 FAULTS = {"blob damaged": 6, "blob lost": 6, "database damaged": 6, "database lost": 3, "manifest cut": 6}
-"""What is done to a backup, and the exit status of the command that finds it."""
+"""Kinds of damage to a backup, and the exit statuses of the commands that find them."""
 
 
 async def test_a_damaged_backup_is_refused_and_leaves_no_database(tmp_path):

@@ -1,4 +1,4 @@
-"""Backups, stores and databases that somebody else made: what is read of them leads nowhere, and acts for nobody."""
+"""Test untrusted backups, stores and databases: reading them follows no links and runs no triggers."""
 
 import asyncio
 import hashlib
@@ -36,7 +36,7 @@ INSERT INTO task (
 
 
 def database(path, script="", version=None):
-    """Write a database as db does, and let a script change it."""
+    """Write a database as db does, and change it with a script."""
     Connection(path).close()
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(f"PRAGMA journal_mode = DELETE; {script}")
@@ -46,7 +46,7 @@ def database(path, script="", version=None):
 
 
 async def backup(root, script="", *, version=None, kept=()):
-    """Write a backup that is whole, and whose database a script has changed."""
+    """Write a complete backup with a database that a script has changed."""
     root.mkdir()
     database(root / "new", script, version)
     digest = hashlib.sha256((root / "new").read_bytes()).hexdigest()
@@ -67,7 +67,7 @@ async def restored(root, new):
 
 
 async def refused(root, new, *codes):
-    """See that a backup is neither believed nor restored, in a sentence."""
+    """Assert that a backup is refused, both by a check and by a restore, with a message."""
     for attempt in (restoring.check(root), restored(root, new)):
         async with asyncio.timeout(30):
             with pytest.raises(Error) as caught:
@@ -107,7 +107,7 @@ async def test_a_database_that_db_did_not_write_is_refused(tmp_path, script):
 
 @pytest.mark.parametrize("version", [0, 1, 3, 5, -1, 9999])
 async def test_a_version_is_not_believed(tmp_path, version):
-    """Of an earlier version, triggers would act while the database is migrated."""
+    """In a database of an earlier version, triggers could run while the database is migrated."""
     script = "CREATE TRIGGER act AFTER UPDATE ON delivery BEGIN DELETE FROM api_key; END"
     root = await backup(tmp_path / "backup", script, version=version)
     await refused(root, tmp_path / "new", Code.DAMAGED_BLOB, Code.UNAVAILABLE)
@@ -146,7 +146,7 @@ async def test_a_database_that_db_did_not_write_is_not_migrated(tmp_path):
 
 
 def replace(path, kind, victim):
-    """Put something else in the place of a file or a directory."""
+    """Replace a file or a directory by something else."""
     if path.is_dir():
         path.rename(path.with_name(f"{path.name}-before"))
     path.unlink(missing_ok=True)
@@ -175,7 +175,7 @@ async def test_what_is_no_file_is_not_read(tmp_path, kind, place):
 
 @pytest.mark.parametrize("place", ["storage", "storage/incoming", "storage/blobs", f"storage/blobs/{DIGEST[:2]}"])
 async def test_a_directory_elsewhere_stays_as_it_is(tmp_path, place):
-    """Storage empties `incoming` when it starts, and makes what it lacks."""
+    """Storage empties `incoming` when it starts, and creates missing directories."""
     root = await backup(tmp_path / "backup", TASK % DIGEST)
     victim = tmp_path / "victim"
     (victim / "incoming").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""`safelight migrate` copies blobs between a directory and a bucket of a real S3 server, under uploads."""
+"""Test `safelight migrate`: it copies blobs between a directory and a bucket of a real S3 server, during uploads."""
 
 import asyncio
 import itertools

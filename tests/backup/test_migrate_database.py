@@ -1,4 +1,4 @@
-"""`safelight migrate --to postgresql://…`: everything of a SQLite database, into a real PostgreSQL server."""
+"""Test `safelight migrate --to postgresql://…`: it copies a SQLite database to a real PostgreSQL server."""
 
 import json
 
@@ -28,7 +28,7 @@ def server():
 
 
 async def everything(db):
-    """What the contract shows of a database, but for its identity and leases that end with a change of the clock."""
+    """Return the contents of a database by its public calls, without its identity and without leases."""
     tasks, page = [], await db.find(TaskQuery(limit=1000))
     tasks = [await db.get(task.id) for task in page.tasks]
     events = (await db.events(0, limit=10_000)).events
@@ -58,7 +58,7 @@ async def another_database(url):
 
 
 async def use(client):
-    """Leave photos, one of them broken, and a recipe."""
+    """Upload photos, one of them broken, and save a recipe."""
     for number in range(4):
         task = await client.upload(photo(number), filename=f"{number}.png", batch="first")
         assert (await client.wait(task.id, timeout=LIMIT)).state is State.FINISHED
@@ -68,7 +68,7 @@ async def use(client):
 
 
 async def use_again(client, waiting):
-    """What waited is done, and what was computed before is found."""
+    """Assert that waiting tasks are done, and that earlier results are reused."""
     assert (await client.wait(waiting, timeout=LIMIT)).state is State.FINISHED
     task = await client.upload(photo(9), filename="after.png")
     assert (await client.wait(task.id, timeout=LIMIT)).state is State.FINISHED

@@ -1,4 +1,4 @@
-"""`safelight migrate --to etcd://…`: what people have set in the key-value store, into a real etcd and back."""
+"""Test `safelight migrate --to etcd://…`: it copies the users' entries to a real etcd and back."""
 
 import json
 

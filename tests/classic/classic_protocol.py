@@ -1,4 +1,4 @@
-"""A client and a worker written from the page about the classic protocol alone: http.client, nothing of ours."""
+"""A client and a worker written only from the page about the classic protocol: with http.client, without our code."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def ask(address: str, method: str, path: str, body: bytes | None = None, kind: s
 
 
 def multipart(data: bytes, filename: str | None) -> tuple[bytes, str]:
-    """One part named image, with or without a file name."""
+    """Return a form with one part named image, with or without a file name."""
     boundary = uuid.uuid4().hex
     named = f'; filename="{filename}"' if filename is not None else ""
     head = f'--{boundary}\r\nContent-Disposition: form-data; name="image"{named}\r\n\r\n'
@@ -34,14 +34,14 @@ def upload(master: str, data: bytes, filename: str | None = None) -> tuple[int, 
 
 
 class Worker:
-    """Finds the services in the key-value store and works one task at a time."""
+    """Find the services in the key-value store, and process one task at a time."""
 
     def __init__(self, keyvaluestore: str) -> None:
         self.master = ask(keyvaluestore, "GET", "/masterendpoint")[1].decode().strip()
         self.storage = ask(keyvaluestore, "GET", "/storageendpoint/")[1].decode().strip()
 
     def next(self) -> Any:
-        """The task to work on, or None."""
+        """Return the next task, or None."""
         status, body = ask(self.master, "GET", "/task/next")
         task = json.loads(body)
         if status == 404:
@@ -52,7 +52,7 @@ class Worker:
         return task["id"]
 
     def process(self, task: Any) -> None:
-        """Fetch, invert, store the result."""
+        """Fetch the photo, invert it, and store the result."""
         status, picture = ask(self.master, "GET", f"/task/{task}/download")
         assert status == 200
         status, _ = ask(self.storage, "POST", f"/upload/{task}", *multipart(inverted(picture), None))
@@ -62,7 +62,7 @@ class Worker:
         return ask(self.master, "POST", f"/task/{task}/finish")[0]
 
     def work(self) -> bool:
-        """Do the next task; say whether there was one."""
+        """Process the next task; return whether there was one."""
         task = self.next()
         if task is None:
             return False

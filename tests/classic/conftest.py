@@ -9,6 +9,6 @@ from support.system import System, system
 
 @pytest.fixture
 async def running(tmp_path) -> AsyncIterator[System]:
-    """The services as processes; a classic worker may hold a task for one second."""
+    """Run the services as processes, with leases of one second for classic workers."""
     async with system(tmp_path, settings={"db": ["--classic-lease-duration", "1s"]}) as whole:
         yield whole

@@ -1,4 +1,4 @@
-"""A key-value store and a master written from the page about the classic protocol alone."""
+"""A key-value store and a master written only from the page about the classic protocol."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from aiohttp import web
 
 
 class ClassicStore:
-    """Knows `GET` and `POST` of a key and nothing else, and forgets everything at a restart."""
+    """A store that supports only `GET` and `POST` of a key, and forgets everything at a restart."""
 
     def __init__(self) -> None:
         self.values: dict[str, str] = {}
@@ -42,7 +42,7 @@ class ClassicStore:
 
 
 class ClassicMaster:
-    """Forwards every request to db or storage with the id that it was given; `tasks` are the ids that db gave."""
+    """A master that forwards every request to db or storage with its id; `tasks` are the ids that db returned."""
 
     def __init__(self, store: ClassicStore, http: aiohttp.ClientSession) -> None:
         self._store, self._http = store, http
@@ -90,7 +90,7 @@ class ClassicMaster:
 
 @asynccontextmanager
 async def serving(app: web.Application, port: int = 0) -> AsyncIterator[str]:
-    """Serve an application on loopback; its `host:port`."""
+    """Serve an application on loopback; yield its `host:port`."""
     runner = web.AppRunner(app)
     await runner.setup()
     try:

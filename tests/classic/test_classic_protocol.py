@@ -1,4 +1,4 @@
-"""What was written for the classic protocol goes on working, unmodified."""
+"""Test that programs for the classic protocol work without changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Our services beside classic ones: their master and worker on our db and storage, ours at their key-value store."""
+"""Test mixed systems: a classic master and worker with our db and storage, and ours with a classic key-value store."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SAID = "speaks only the classic protocol"
 
 
 class Mixed:
-    """Some services of ours at a classic key-value store."""
+    """Run some of our services with a classic key-value store."""
 
     def __init__(self, tmp_path, store, address) -> None:
         self.store = store
@@ -101,7 +101,7 @@ async def test_all_of_ours_at_a_classic_key_value_store(mixed):
 
 
 async def test_with_a_cluster_key_nothing_is_looked_up_there(caplog):
-    """Whoever is in the network may register there, and would be shown the key."""
+    """Any program in the network can register there, and would receive the key."""
     store = ClassicStore()
     store.values["dbendpoint"] = "127.0.0.1:9"
     said = asyncio.Event()
@@ -125,7 +125,7 @@ async def test_with_a_cluster_key_nothing_is_looked_up_there(caplog):
 
 
 class Tasks:
-    """A db with one finished task, which belongs to another tenant than the classic programs."""
+    """Stand in for a db with one finished task, which belongs to another tenant than the classic programs."""
 
     def __init__(self, digest: str) -> None:
         self.digest = digest

@@ -12,7 +12,7 @@ Run = Callable[..., "CompletedProcess[str]"]
 
 @pytest.fixture(scope="package")
 def addresses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """One system for all these tests."""
+    """Run one system for all these tests; yield its addresses."""
     data = tmp_path_factory.mktemp("system") / "data"
     with everything(data, "--slots", 2) as found:
         yield {**found, "data": str(data)}
@@ -20,7 +20,7 @@ def addresses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, st
 
 @pytest.fixture
 def run(addresses: dict[str, str], tmp_path: Path) -> Run:
-    """Run the command against that system, in a directory of the test."""
+    """Return a function that runs the command against that system, in the test's directory."""
 
     def command(*argv: object, before: Sequence[str] = (), **env: str) -> "CompletedProcess[str]":
         found = {"SAFELIGHT_KEYVALUESTORE": addresses["keyvaluestore"], **env}
@@ -31,7 +31,7 @@ def run(addresses: dict[str, str], tmp_path: Path) -> Run:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """A directory with three photos, one of them in a directory below, and files that are not photos."""
+    """Return a directory with three photos, one of them in a subdirectory, and files that are not photos."""
     folder = tmp_path / "photos"
     (folder / "below" / ".hidden").mkdir(parents=True)
     (folder / "one.png").write_bytes(photo(1))

@@ -1,4 +1,4 @@
-"""A thousand files, and a server that goes away in the middle."""
+"""Test the upload of a thousand files to a server that stops in the middle."""
 
 import asyncio
 import re

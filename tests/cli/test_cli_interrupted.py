@@ -1,4 +1,4 @@
-"""Ctrl-C at each stage of a command in a terminal: it ends soon, with 130, in words, and leaves nothing half done."""
+"""Test Ctrl-C at each stage of a command: it ends soon with status 130 and a message, and leaves nothing half done."""
 
 import asyncio
 import socket
@@ -16,12 +16,12 @@ from support.photos import photo
 
 pytestmark = pytest.mark.slow
 SOON = 15.0
-"""Seconds, on a machine that is busy with other things."""
+"""The time limit in seconds, long enough for a busy machine."""
 
 
 @pytest.fixture(scope="module")
 def idle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """A system without a worker: what is uploaded waits."""
+    """Run a system without a worker, so that uploads wait."""
     with everything(tmp_path_factory.mktemp("idle") / "data", "--workers", 0) as found:
         yield found
 

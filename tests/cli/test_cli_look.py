@@ -1,4 +1,4 @@
-"""Commands that look at tasks, recipes, the queue and the key-value store, and that change tasks."""
+"""Test the commands that show tasks, recipes, the queue and the key-value store, and that change tasks."""
 
 import json
 import re
@@ -168,7 +168,7 @@ def test_confirming_the_clocks_is_in_the_audit_log(run: Run) -> None:
 
 
 def test_a_recipe_is_paused_and_a_worker_drained_by_name(run: Run, addresses: dict[str, str], tmp_path: Path) -> None:
-    """A second worker with a name: the first goes on while that one is drained."""
+    """Start a second worker with a name; the first one continues while the second is drained."""
     assert "The recipe grayscale is paused: 0 tasks wait." in run("pause", "--recipe", "grayscale").stdout
     assert "safelight resume --recipe grayscale" in run("status").stdout
     unknown = run("pause", "--recipe", "no-such")

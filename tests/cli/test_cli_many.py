@@ -1,4 +1,4 @@
-"""The command acts on many tasks: what it shows before, what it asks, what it does, how it ends."""
+"""Test commands that act on many tasks: the preview, the question, the action and the exit status."""
 
 import json
 import re
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def addresses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """A system with three finished photos and two damaged ones in the batch `trip`, and two of another batch."""
+    """Run a system with three finished and two damaged photos in the batch `trip`, and two photos of another batch."""
     directory = tmp_path_factory.mktemp("many")
     for batch, names in (("trip", ("a", "b", "c", "bad-1", "bad-2")), ("home", ("d", "bad-3"))):
         (directory / batch).mkdir()

@@ -1,4 +1,4 @@
-"""The command in a terminal that people resize, and where they press keys."""
+"""Test the command in a terminal that is resized and in which keys are pressed."""
 
 import subprocess
 import time
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 
 class Tmux:
-    """A terminal of tmux's, which wraps its lines anew when it is resized."""
+    """Run a terminal in tmux, which wraps lines again when it is resized."""
 
     def __init__(self, socket: Path) -> None:
         self._base = ["tmux", "-f", "/dev/null", "-S", str(socket)]
@@ -44,7 +44,7 @@ def tmux(tmp_path: Path) -> Iterator[Tmux]:
 
 @pytest.fixture(scope="module")
 def idle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """A system without a worker: what is uploaded waits."""
+    """Run a system without a worker, so that uploads wait."""
     with everything(tmp_path_factory.mktemp("idle") / "data", "--workers", 0) as found:
         yield found
 

@@ -1,4 +1,4 @@
-"""`safelight upload` and `safelight download`, as people use them."""
+"""Test `safelight upload` and `safelight download`."""
 
 import http.client
 import json
@@ -196,7 +196,7 @@ def test_one_photo_that_cannot_be_saved_loses_no_other(run: Run, tmp_path: Path)
 
 
 def mixed(folder: Path) -> None:
-    """Make a directory with a photo of 1.8 MB among small ones."""
+    """Make a directory with several small photos and one of 1.8 MB."""
     folder.mkdir()
     for index, name in enumerate(["a.png", "big.png", "b.png", "c.png"]):
         (folder / name).write_bytes(photo(90 + index, width=900 if name == "big.png" else 60))
@@ -204,7 +204,7 @@ def mixed(folder: Path) -> None:
 
 @contextmanager
 def little_room(tmp_path: Path, kind: str) -> Iterator[tuple[Path, list[str]]]:
-    """A directory that takes small files and no large one, and what to put before the command for that."""
+    """Return a directory in which only small files fit, and the command prefix that causes this limit."""
     if kind == "limit of the process":
         (tmp_path / "small").mkdir()
         yield tmp_path / "small", ["prlimit", "--fsize=100000"]

@@ -1,4 +1,4 @@
-"""Help that helps: every command and every flag of both programs and of every service says what it is for."""
+"""Test that the help describes every command and every flag of both programs and of every service."""
 
 import importlib
 import json

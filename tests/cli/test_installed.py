@@ -1,4 +1,4 @@
-"""What `pip install safelight` installs: the built wheel, in an environment with nothing else, runs every command."""
+"""Test the built wheel in an environment without other packages: all modules import, and all commands run."""
 
 import json
 import os
@@ -45,7 +45,7 @@ def run(*argv: object, cwd: Path, status: int = 0) -> str:
 
 @pytest.fixture(scope="module")
 def bin_(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bin directory of a fresh environment that holds the wheel and what it depends on."""
+    """Return the bin directory of a new environment with the wheel and its dependencies."""
     wheels, place = tmp_path_factory.mktemp("wheels"), tmp_path_factory.mktemp("fresh")
     run(sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", wheels, cwd=ROOT)
     (wheel,) = wheels.glob("*.whl")

@@ -1,4 +1,4 @@
-"""bin/upload_batch.sh, as in the seed's tutorial."""
+"""Test bin/upload_batch.sh as the seed's tutorial uses it."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""A store can take the place of its client: the calls between services of one process rest on that."""
+"""Test that a store has the interface of its client, which direct calls within one process rely on."""
 
 import inspect
 
@@ -23,7 +23,7 @@ PAIRS = [
     (PartialClient, DirectPartials),
 ]
 ELSEWHERE = {"backup", "collect", "shared", "adopt"}
-"""Methods of a client that only commands and workers call."""
+"""Methods of a client that only commands and workers use."""
 
 
 def methods(kind: type) -> dict[str, list[tuple[str, object, object]]]:

@@ -1,4 +1,4 @@
-"""Services find one another: registered with a time to live, followed by a watch, in any order of start."""
+"""Test how services find one another: by entries with a time to live and a watch, in any order of start."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from support.processes import service
 
 
 async def until(store: KeyValueStoreClient, key: str, values: list[str]) -> None:
-    """Wait until exactly these values stand under a key."""
+    """Wait until a key has exactly these values."""
     async with asyncio.timeout(30):
         page = await store.entries(key)
         while sorted(entry.value for entry in page.entries) != sorted(values):
@@ -112,7 +112,7 @@ async def test_what_was_learnt_stays_known_while_the_store_is_away(tmp_path):
 
 
 class _Watched(SqliteStore):
-    """Counts how often it is watched, and ends a watcher that would never let go of the event loop."""
+    """Count the calls of `watch`, and stop a watcher that would block the event loop."""
 
     watches = 0
     again = asyncio.Event()

@@ -1,4 +1,4 @@
-"""Names keep every letter that a file system can hold, and forms are read as browsers and curl mean them."""
+"""Test file names: they keep all letters that a file system can hold, and names in forms of browsers and curl."""
 
 import unicodedata
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Several instances of a service: used in turn, left alone while they are down, and replaced where that is safe."""
+"""Test several instances of a service: they take turns, are avoided while down, and replace one another if safe."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_where_all_are_down_all_are_tried(clock):
 
 
 class Server:
-    """A service on a port of its own that answers, or breaks off as it is told."""
+    """Run a service on its own port that answers, or breaks off as the test demands."""
 
     def __init__(self):
         self.requests = []
@@ -98,7 +98,7 @@ class Server:
 
 @pytest.fixture
 async def servers():
-    """Three servers with their addresses."""
+    """Run three servers; yield them by address."""
     async with AsyncExitStack() as stack:
         found = {}
         for _ in range(3):
@@ -155,7 +155,7 @@ async def test_a_download_goes_on_at_another_instance(servers, breaking):
 
 
 class Turns:
-    """An address that goes on to the next with each request."""
+    """An address that changes to the next one with each request."""
 
     def __init__(self, addresses):
         self._addresses = addresses
@@ -289,7 +289,7 @@ async def _count(reader):
 @pytest.mark.slow
 @pytest.mark.parametrize("killed", ["first", "second"])
 async def test_a_long_photo_arrives_although_a_storage_is_killed(tmp_path, killed):
-    """Two storages as processes; whichever of them dies when most of the photo is there, the other one has it whole."""
+    """Run two storages as processes; if either dies when most of the photo has arrived, the other gets all of it."""
     data = photo(1) + bytes(40 << 20)
     both, dead = asyncio.Event(), asyncio.Event()
 

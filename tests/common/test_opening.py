@@ -1,4 +1,4 @@
-"""A file that a thread opens is closed, also where nobody waits for it any more."""
+"""Test that a file opened by a thread is closed, even if its caller has left."""
 
 import asyncio
 import threading
@@ -10,7 +10,7 @@ from safelight.opening import opened
 
 @pytest.fixture
 def slow(tmp_path):
-    """Return the path of a file, what opens it once it may, and the list of what was opened."""
+    """Return the path of a file, a function that opens it when allowed, and the list of opened files."""
     path, may, files = tmp_path / "file", threading.Event(), []
     path.write_bytes(b"bytes")
 

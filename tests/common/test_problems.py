@@ -1,4 +1,4 @@
-"""Errors: one closed set of codes, problem documents there and back, and what clients make of answers."""
+"""Test errors: the fixed set of codes, problem documents in both directions, and how clients read answers."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ async def test_every_failure_of_a_request_is_a_problem_document():
             ("GET", "/bug", 500, "internal", "Its log says more"),
             ("GET", "/nothing", 404, "not_found", "There is nothing at /nothing."),
             ("DELETE", "/known", 405, "method_not_allowed", "/known allows GET, HEAD, not DELETE."),
-            ("POST", "/shutdown", 403, "forbidden", "it takes shutdown"),
+            ("POST", "/shutdown", 403, "forbidden", "it needs shutdown"),
         ]
         for method, path, status, code, sentence in cases:
             async with client.request(method, service.url + path) as answer:

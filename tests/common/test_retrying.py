@@ -1,4 +1,4 @@
-"""How long a client goes on trying."""
+"""Test how long a client retries."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from safelight.errors import Code, Error
 
 
 class Clock:
-    """Time that passes only where the test says so."""
+    """A clock that only the test advances."""
 
     def __init__(self):
         self.now = 1000.0
@@ -30,7 +30,7 @@ def clock(monkeypatch):
 
 
 def failing(clock, *, takes, times):
-    """An attempt that takes so many seconds and fails so many times before it succeeds."""
+    """Return an attempt that takes `takes` seconds, and fails `times` times before it succeeds."""
     left = [times]
 
     async def attempt():

@@ -1,4 +1,4 @@
-"""A service as a program: its address, its end, its sentences."""
+"""Test a service as a program: its address, its shutdown, and its messages."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_the_key_value_store_offers_no_address_of_a_key_value_store(capsys):
 
 
 def mapped(process, library: str) -> Callable[[], bool]:
-    """Whether a process has loaded a library."""
+    """Return a function that tells whether a process has loaded a library."""
     return lambda: library in Path(f"/proc/{process.process.pid}/maps").read_text()
 
 

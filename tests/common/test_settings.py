@@ -1,4 +1,4 @@
-"""Settings: what wins, what they mean, what a mistake says."""
+"""Test settings: precedence, values, and messages for mistakes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from safelight import settings
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """A program."""
+    """A program for tests."""
 
     place: Annotated[str | None, Meta(description="where", extra={"positional": "PLACE"})] = None
     port: Annotated[int, Meta(ge=0, le=65535, description="100 % of ports")] = 8001
@@ -133,7 +133,7 @@ def test_every_service_reads_its_settings_and_prints_help(service, capsys):
 
 @pytest.mark.parametrize("service", ["keyvaluestore", "db", "storage", "master", "worker"])
 def test_settings_are_not_compiled_when_they_are_read(service):
-    """An annotation that is postponed is compiled, which took most of the time in which settings are read."""
+    """Postponed annotations are compiled, which took most of the time of reading settings."""
     config = __import__(f"safelight.{service}.__main__", fromlist=["Config"]).Config
     texts = [
         name

@@ -1,4 +1,4 @@
-"""Answers that take their time: those to uploads may, others may not."""
+"""Test slow answers: uploads wait for them, other requests do not."""
 
 import asyncio
 
@@ -16,7 +16,7 @@ BLOB = {"digest": "0" * 64, "size": 3}
 
 @pytest.fixture
 async def slow():
-    """A server that answers a second after it has everything, and a connection that waits for less."""
+    """Run a server that answers one second after a request; yield a client that waits for less time."""
 
     async def answer(request):
         await request.read()

@@ -19,19 +19,19 @@ BACKENDS = ["sqlite", "postgres"]
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[postgres.Server]:
-    """One server for all tests of a process."""
+    """Run one server for all tests of a process."""
     with postgres.server() as running:
         yield running
 
 
 @pytest.fixture
 async def database(postgres_server) -> str:
-    """The URL of an empty database of PostgreSQL."""
+    """Return the URL of an empty PostgreSQL database."""
     return await postgres_server.empty()
 
 
 class Backend:
-    """Opens the store of one backend for one test, and its configuration; again and again the same data."""
+    """Open the store of one backend for one test, repeatedly with the same data."""
 
     def __init__(self, tmp_path, database: str | None) -> None:
         self._path = tmp_path
@@ -53,9 +53,9 @@ def backend(request, tmp_path) -> Backend:
 
 @pytest.fixture(params=["direct", "served"])
 async def opened(request, backend) -> AsyncIterator[Opened]:
-    """Open every backend, and the client of a served one, with a policy; all keep the contract.
+    """Return a function that opens a backend, or the client of a served one, with a policy. All keep the contract.
 
-    Opening again closes what was open first: a restart.
+    Another call first closes the open store, like a restart.
     """
     async with AsyncExitStack() as stack:
 
@@ -76,6 +76,6 @@ async def store(opened) -> TaskStore:
 
 @pytest.fixture
 async def service(backend) -> AsyncIterator[serve.Service]:
-    """A served store, in this process."""
+    """Serve a store in this process."""
     async with serve.running("db", backend.config(), build) as running:
         yield running

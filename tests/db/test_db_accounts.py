@@ -1,4 +1,4 @@
-"""The contract of db's store for access control."""
+"""Test the contract of db's store for access control."""
 
 from __future__ import annotations
 

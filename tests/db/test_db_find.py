@@ -1,4 +1,4 @@
-"""Finding, counting and changing many tasks, and events, in every store of db."""
+"""Test finding, counting and changing many tasks, and events, in all stores of db."""
 
 from __future__ import annotations
 

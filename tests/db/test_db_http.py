@@ -1,4 +1,4 @@
-"""db over plain HTTP: the classic protocol, wrong requests, metrics."""
+"""Test db over plain HTTP: the classic protocol, wrong requests, metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a worker that was taken over says of its attempts costs nobody else anything."""
+"""Test that false reports of a compromised worker about its attempts harm no other task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A commit fails, and the rollback after it fails too: nothing that only existed in memory stays, and nothing spins."""
+"""Test a failed commit with a failed rollback: no state remains that exists only in memory, and nothing spins."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from support.tasks import finished, new_task, request
 
 
 class Broken:
-    """The next commit fails, and so does the rollback after it."""
+    """Make the next commit fail, and the rollback after it."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.commits = self.rollbacks = 0
         self.begun = itertools.count()
-        """Transactions that write."""
+        """How many writing transactions have begun."""
         real = {name: getattr(SqliteConnection, name) for name in ("begin", "commit", "rollback")}
         script = PostgresConnection.script
 

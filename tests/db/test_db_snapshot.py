@@ -1,4 +1,4 @@
-"""A copy of the SQLite file is made while calls go on, and has the state of one moment."""
+"""Test the copy of the SQLite file: calls continue meanwhile, and the copy has the state of one moment."""
 
 import asyncio
 import sqlite3
@@ -11,7 +11,7 @@ from support.tasks import new_task
 
 MANY = 8_000
 LONG = "n" * 3000
-"""Makes a file of about 50 MB, which takes some fifty steps to copy."""
+"""How many tasks make a file of about 50 MB, which is copied in about fifty steps."""
 
 
 async def fill(store):

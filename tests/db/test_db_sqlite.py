@@ -1,4 +1,4 @@
-"""What is particular to the SQLite backend."""
+"""Test features that only the SQLite backend has."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ async def test_leases_in_force_get_their_time_anew_at_a_start(tmp_path):
 
 
 async def in_queue(store, number: int) -> None:
-    """Wait until the calls begun so far stand in the line for leases: what db is asked later is answered later."""
+    """Wait until `number` calls are in the queue for leases; db answers later requests later."""
     await asyncio.sleep(0)
     await store.summary()
     assert len(store._queue) == number

@@ -1,4 +1,4 @@
-"""What db keeps of the last week: counted once, bounded, the same after a restart."""
+"""Test db's statistics of the last week: events count once, the size is bounded, and restarts change nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DAY = 86400
 
 
 async def total(store, **where) -> Counter[str]:
-    """Return what is counted of a day, added up by the test itself."""
+    """Return the counts of a day, summed by the test."""
     slots = await store.statistics(span=DAY, step=300, **where)
     names = ("created", "finished", "failed", "quarantined", "deaths", "change")
     return Counter({name: sum(getattr(slot.counts, name) for slot in slots) for name in names})
@@ -62,7 +62,7 @@ async def test_spans_that_are_no_multiples_are_refused(service):
 
 
 async def test_old_slots_are_deleted(backend):
-    """Slots of a tenant stay as many as the time that they are kept has: the store removes what is before it."""
+    """The number of a tenant's slots is bounded: the store removes slots that are older than the retention time."""
     async with backend.open() as store:
         await store.create([new_task()])
         assert (await total(store))["created"] == 1

@@ -1,4 +1,4 @@
-"""The contract of a task store."""
+"""Test the contract of a task store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tenants in the task store: nobody sees, reuses or waits for what is another's."""
+"""Test tenants in the task store: no tenant sees, reuses or waits for tasks of another."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from support.tasks import failed, finished, new_task, request
 
 @pytest.fixture
 async def store(service):
-    """The client of a served store with the tenants a and b."""
+    """Return the client of a served store with the tenants a and b."""
     async with AccountClient.connect(service.url) as accounts:
         for name in ("a", "b"):
             await accounts.create_tenant(Tenant(id=name))
@@ -32,7 +32,7 @@ async def store(service):
 
 @pytest.fixture
 async def opened_accounts(backend):
-    """Serve the same data again and again: clients of the store and of its accounts."""
+    """Return a function that serves the same data again; it returns clients of the store and of its accounts."""
     from safelight.client.db import DbClient
 
     async with AsyncExitStack() as stack:
@@ -132,7 +132,7 @@ async def test_limits_refuse_with_the_time_to_wait_and_spare_the_others(store, a
 
 @pytest.mark.slow
 async def test_one_photo_is_served_within_a_round_beside_a_flood(store):
-    """One tenant has 100,000 tasks waiting when another sends a photo; a round is one lease for each tenant."""
+    """One tenant has 100,000 waiting tasks when another uploads a photo; a round is one lease for each tenant."""
     for _ in range(100):
         await store.create([new_task(tenant="a", interactive=False) for _ in range(1000)])
     first = await store.lease(request(n=8))
@@ -178,7 +178,7 @@ async def test_a_paused_queue_leases_nothing_and_wakes_its_waiters_when_it_is_re
 
 
 async def test_a_paused_recipe_leases_nothing_and_stands_in_nobodys_way(store, accounts):
-    """Its tasks wait in front of the others, are retried and created meanwhile, and keep their order afterwards."""
+    """The paused tasks wait in front of others, are retried and created meanwhile, and keep their order afterwards."""
     first = await store.create([new_task(recipe="web", tenant="a") for _ in range(30)])
     (failing,) = [lease.id for lease in await store.lease(request(n=1))]
     await store.create([new_task(recipe="thumb", tenant="a"), new_task(recipe="web", tenant="b")])
@@ -203,7 +203,7 @@ async def test_a_paused_recipe_leases_nothing_and_stands_in_nobodys_way(store, a
 
 
 async def test_a_pause_of_a_recipe_outlasts_a_restart_and_ends_for_all_its_tasks(opened_accounts):
-    """More tasks than one transaction moves, paused anew before the first pause has ended for all of them."""
+    """Pause more tasks than one transaction moves, and pause again before the first pause has ended for all of them."""
     store, accounts = await opened_accounts()
     for _ in range(3):
         await store.create([new_task(recipe="web") for _ in range(600)])
@@ -226,7 +226,7 @@ async def test_a_pause_of_a_recipe_outlasts_a_restart_and_ends_for_all_its_tasks
 
 
 async def test_tenants_take_turns_with_webhook_calls(store):
-    """A tenant has half of the places that the others leave, however many of its calls fell due before."""
+    """A tenant gets half of the free places, however many of its calls were due earlier."""
     hook = "http://127.0.0.1:1/hook"
     many = await store.create([new_task(tenant="a", webhook=hook) for _ in range(40)])
     await asyncio.gather(*(store.cancel(task.id) for task in many))

@@ -24,7 +24,7 @@ if "safelight.worker.decoder.program" in sys.orig_argv:
 
 @pytest.fixture
 def hostile(tmp_path, monkeypatch):
-    """Open a pool whose decoders run the code in a photo that begins with "attack", as one that found a hole would."""
+    """Open a pool whose decoders run the code in a photo that begins with "attack", like an exploited vulnerability."""
     taken_over = tmp_path / "taken-over"
     taken_over.mkdir()
     (taken_over / "sitecustomize.py").write_text(TAKEN_OVER)

@@ -1,4 +1,4 @@
-"""Every format is read and written inside the sandbox, which forbids scratch files."""
+"""Test that all formats are read and written inside the sandbox, which forbids temporary files."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""Decoder pools: results, failures charged to one picture alone, replacement, and nothing left behind."""
+"""Test decoder pools: results, failures that affect only one picture, replaced decoders, and clean-up."""
 
 import asyncio
 import contextlib
@@ -50,7 +50,7 @@ def open_files():
 
 
 async def started(work):
-    """Give a job time to reach its decoder: its frame is sent before the pool first waits."""
+    """Let a job reach its decoder; the pool sends the job's frame before it first waits."""
     task = asyncio.create_task(work)
     for _ in range(5):
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""What a confined process can no longer do, tried by one."""
+"""Test the sandbox from inside: a confined process tries the forbidden operations."""
 
 import json
 import os
@@ -196,7 +196,7 @@ def test_the_self_test_agrees(tried):
 
 
 def test_the_self_test_finds_what_is_open():
-    """Without a sandbox each attempt succeeds, or the machine itself refuses it."""
+    """Without a sandbox, each attempt succeeds or is refused by the machine itself."""
     script = """
 import json, os
 from safelight.worker.decoder.sandbox import escapes

@@ -1,4 +1,4 @@
-"""A decoder that a photo has taken over: what it says is data, what it takes is counted, nothing comes out of it."""
+"""Test a decoder that a photo has taken over: its answers are checked, its resources limited, and it leaks nothing."""
 
 import io
 import os
@@ -38,7 +38,7 @@ def photo():
 
 
 async def test_it_reads_nothing_of_the_workers_directory(hostile, attack, tmp_path, monkeypatch):
-    """As a worker that is started with -m, whose working directory is on Python's path."""
+    """The worker is started with -m, so its working directory is on Python's path."""
     for name in ("tasks.sqlite", "settings.toml", "other-photo.jpg"):
         (tmp_path / name).write_text("the secret")
     monkeypatch.chdir(tmp_path)
@@ -84,7 +84,7 @@ say("\x1b]0;owned\x07 \u202e \n in /var/lib/secret/file.txt and file:///etc/x: "
 
 @pytest.mark.parametrize("code", [Code.UNAVAILABLE, Code.STORAGE_FULL, Code.INTERNAL, Code.FORBIDDEN])
 async def test_it_cannot_blame_others(hostile, attack, code):
-    """An error that may pass would have its task tried for ever."""
+    """With a temporary error, the task would be retried without end."""
     async with hostile() as pool:
         error = await failure(pool, attack(f"{REPORT}\nsay('storage is away', Code({code.value!r}))"))
     assert error.code is Code.DECODER_CRASHED
@@ -117,7 +117,7 @@ result = msgspec.structs.replace(made, outputs=[msgspec.structs.replace(made.out
 
 
 def forging(frame):
-    """From the next photo on the decoder sends `frame`, made of the honest answer (`message`), instead of that."""
+    """Return an attack that makes the decoder send `frame`, computed from the true answer `message`, from then on."""
     return f"""
 import __main__, base64, msgspec
 from safelight.recipe import BUILTIN

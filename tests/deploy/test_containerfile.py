@@ -1,4 +1,4 @@
-"""deploy/Containerfile, built by buildah from a base that mmdebstrap makes, and deploy/compose.yaml."""
+"""Test deploy/Containerfile, built with buildah from a base of mmdebstrap, and deploy/compose.yaml."""
 
 import importlib
 import json
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "deploy/compose.yaml"
 BUILD_LIMIT = 600.0
 BUILD_TOOLS = ("setuptools>=61", "wheel", "cffi", "pkgconfig")
-"""What pip builds pyvips with."""
+"""The packages that pip needs to build pyvips."""
 
 
 def services():
@@ -76,7 +76,7 @@ def test_buildah_builds_an_image_that_serves(tmp_path):
 
 
 def run(*words):
-    """Run a program to its end; its output is the message of a test that fails."""
+    """Run a program to its end; fail with its output if it fails."""
     done = subprocess.run(
         [*map(str, words)],
         stdout=subprocess.PIPE,

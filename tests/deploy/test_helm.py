@@ -1,4 +1,4 @@
-"""The Helm chart, by helm itself and by Kubernetes' own schemas: valid, hardened, and its parts fit together."""
+"""Test the Helm chart with helm and Kubernetes' schemas: it is valid, hardened and consistent."""
 
 import importlib
 import subprocess
@@ -51,7 +51,7 @@ def helm(*words, status=0):
 
 @pytest.fixture(scope="module", params=CASES)
 def documents(request, tmp_path_factory):
-    """What the chart makes of some values, as documents by kind and name."""
+    """Return the documents that the chart makes of some values, by kind and name."""
     file = tmp_path_factory.mktemp("values") / "values.yaml"
     file.write_text(yaml.safe_dump(CASES[request.param]))
     helm("lint", "--strict", CHART, "--values", file)
@@ -91,7 +91,7 @@ def pods(documents):
 
 
 def chosen(selector, documents):
-    """The components whose pods have the labels of a selector."""
+    """Return the components whose pods have the labels of a selector."""
     return {name for name, pod in pods(documents).items() if selector.items() <= pod["metadata"]["labels"].items()}
 
 

@@ -1,4 +1,4 @@
-"""The manifests for KubeVirt, by the schemas of KubeVirt and Kubernetes: valid, and their parts fit together."""
+"""Test the manifests for KubeVirt with the schemas of KubeVirt and Kubernetes: they are valid and consistent."""
 
 import importlib
 import json
@@ -22,7 +22,7 @@ PORTS = {"keyvaluestore": 8000, "db": 8001, "storage": 8002, "master": 8003, "wo
 
 
 def strict(definition):
-    """A schema that refuses members it does not name, as KubeVirt's own webhook does."""
+    """Return a schema that refuses unknown members, as KubeVirt's own webhook does."""
     if isinstance(definition, list):
         return [strict(one) for one in definition]
     if not isinstance(definition, dict):

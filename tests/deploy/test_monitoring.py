@@ -1,4 +1,4 @@
-"""deploy/prometheus and deploy/grafana, by Debian's Prometheus: it tests the rules, and scrapes a real system."""
+"""Test deploy/prometheus and deploy/grafana with Debian's Prometheus, which checks the rules and scrapes a system."""
 
 import asyncio
 import json
@@ -26,7 +26,7 @@ def rules():
 
 
 def queries():
-    """Every query of the dashboard, by its panel."""
+    """Return all queries of the dashboard, by panel."""
     for panel in json.loads((DEPLOY / "grafana/safelight.json").read_text())["panels"]:
         for target in panel.get("targets", ()):
             yield f"{panel['title']}: {target['legendFormat']}", target["expr"].replace("$__rate_interval", "8s")
@@ -55,7 +55,7 @@ class Prometheus:
         self._url = f"http://127.0.0.1:{port}/api/v1/query"
 
     async def ask(self, query):
-        """The number of series that a query gives; an error fails the test."""
+        """Return the number of series that a query gives; an error fails the test."""
         async with self._http.get(self._url, params={"query": query}) as answer:
             told = await answer.json()
         assert told["status"] == "success", f"{query}: {told}"
@@ -63,7 +63,7 @@ class Prometheus:
 
 
 async def until_all(prometheus, wanted):
-    """Wait until each query gives something; scrapes and rates take their time."""
+    """Wait until every query gives a result, since scrapes and rates take some time."""
     async with asyncio.timeout(LIMIT):
         while missing := [name for name, query in wanted if not await prometheus.ask(query)]:
             yield missing

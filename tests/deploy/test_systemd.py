@@ -1,4 +1,4 @@
-"""deploy/systemd: the units are valid, hardened, and start the services with settings that they have."""
+"""Test deploy/systemd: the units are valid and hardened, and use only settings that the services have."""
 
 import configparser
 import importlib
@@ -17,7 +17,7 @@ MOST_EXPOSED = 2.0
 
 
 def started(unit):
-    """The name of the service that a unit starts, and its flags."""
+    """Return the name of the service that a unit starts, and its flags."""
     parser = configparser.ConfigParser(strict=False, interpolation=None, delimiters=("=",), comment_prefixes=("#",))
     parser.optionxform = str
     parser.read_string(unit.read_text())
@@ -50,7 +50,7 @@ def test_a_unit_exposes_little(unit):
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
 def test_systemd_finds_nothing_wrong_with_a_unit(unit, tmp_path):
-    """Verified with the command of this installation, since verify asks whether the program exists."""
+    """The unit is verified with this installation's command, because `verify` checks that the program exists."""
     here = tmp_path / unit.name
     here.write_text(unit.read_text().replace("/opt/safelight/bin/safelight", COMMAND))
     name = tmp_path / unit.name.replace("@.", "@1.")

@@ -1,7 +1,7 @@
-"""A photo's trace, from the client's span over two masters, db, storage and two workers to its result and its webhook.
+"""Test a photo's trace: from the client's span over two masters, db, storage and two workers to result and webhook.
 
-No collector of OpenTelemetry comes as a package of Debian, PyPI or npm, so the receiver here decodes OTLP with the
-records that OpenTelemetry itself publishes.
+There is no collector of OpenTelemetry in Debian, PyPI or npm, so the receiver here decodes OTLP with OpenTelemetry's
+own record definitions.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ SERVICES = {
 
 
 class Collector:
-    """Receives spans by OTLP over HTTP, and calls of webhooks."""
+    """Receive spans by OTLP over HTTP, and webhook calls."""
 
     def __init__(self) -> None:
         self.spans: list = []
@@ -101,7 +101,7 @@ class Collector:
 
 @asynccontextmanager
 async def traced(path: Path, backend: str) -> AsyncIterator[tuple[Collector, aiohttp.ClientSession, list[str]]]:
-    """A collector, a session, and the URLs of two masters of a system with two workers that trace."""
+    """Run a tracing system with two masters and two workers; yield a collector, a session and the masters' URLs."""
     async with AsyncExitStack() as stack:
         collector = await stack.enter_async_context(Collector.open())
         environment = {
@@ -150,7 +150,7 @@ async def test_one_trace_from_the_upload_to_the_result(tmp_path: Path, backend: 
 
 
 async def resumable(collector: Collector, http: aiohttp.ClientSession, masters: list[str]) -> None:
-    """Upload by tus, the two halves to two masters: one trace, in which the second half has created the task."""
+    """Upload two halves by tus to two masters; in the single trace, the second half creates the task."""
     trace, data = TRACE[:-1] + "2", photo(5)
     half = len(data) // 2
     sent = {"traceparent": f"00-{trace}-{CLIENT}-01", "Tus-Resumable": "1.0.0"}
@@ -177,7 +177,7 @@ async def resumable(collector: Collector, http: aiohttp.ClientSession, masters: 
 
 
 def judge(trace: list) -> None:
-    """Check whose child each span is, and which service made it."""
+    """Check the parent of each span, and the service that made it."""
     names = {span.span_id.hex(): span.name for _, span in trace} | {CLIENT: "the client"}
     for of, span in trace:
         parent = names[span.parent_span_id.hex()]

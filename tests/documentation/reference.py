@@ -1,6 +1,6 @@
 """Write the generated parts of docs/reference from the code: PYTHONPATH=tests python tests/documentation/reference.py
 
-A part stands between `<!-- generated: NAME -->` and `<!-- end -->`. A test makes each part again and compares.
+A part stands between `<!-- generated: NAME -->` and `<!-- end -->`. A test generates all parts again and compares.
 """
 
 import asyncio
@@ -123,11 +123,11 @@ WITHOUT_A_SYSTEM: dict[str, Callable[[], str]] = {
     "commands of drumhead": functools.partial(program_commands, "drumhead"),
     "packages": packages,
 }
-"""What writes each part that the code alone tells."""
+"""The functions that write the parts that depend only on the code."""
 
 
 async def of_a_running_system(addresses: dict[str, str]) -> dict[str, str]:
-    """Every part that is read from the services of a system."""
+    """Return the parts that are read from the services of a running system."""
     parts = {}
     async with aiohttp.ClientSession() as http:
         for name in SERVICES:
@@ -140,7 +140,7 @@ async def of_a_running_system(addresses: dict[str, str]) -> dict[str, str]:
 
 
 def written() -> dict[str, str]:
-    """Every part as the pages have it."""
+    """Return all parts as they are in the pages."""
     return {part[1]: part[2] for page in REFERENCE.glob("*.md") for part in PART.findall(page.read_text())}
 
 

@@ -1,4 +1,4 @@
-"""Every link of every document leads somewhere, and so does every document, file and directory that is mentioned."""
+"""Test that the targets of all links in the documents exist, and all documents, files and directories they mention."""
 
 import re
 import subprocess
@@ -64,7 +64,7 @@ def test_every_document_can_be_found_from_the_readme() -> None:
 
 @pytest.mark.parametrize("name", ["docs/internals/architecture.md", "docs/internals/drumhead.md"])
 def test_layouts_name_files_that_exist(name: str) -> None:
-    """Below "Layout" or "Modules": a root, directories two blanks in, and files of the directory last named."""
+    """Check the lists below "Layout" or "Modules": a root, indented directories, and the files of each directory."""
     blocks = re.findall(
         r"^## (?:Layout|Modules)\n.*?^```\n(.*?)^```", (ROOT / name).read_text(), re.MULTILINE | re.DOTALL
     )

@@ -1,4 +1,4 @@
-"""docs/reference/manifests.md and package-recipes.md name every key, and their examples are read."""
+"""Test docs/reference/manifests.md and package-recipes.md: they name every key, and their examples are valid."""
 
 import re
 from itertools import chain

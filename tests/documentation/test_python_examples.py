@@ -1,4 +1,4 @@
-"""The Python examples of README and docs are run, against a system that runs and a real photo."""
+"""Run the Python examples of README and docs with a running system and a real photo."""
 
 import ast
 import asyncio
@@ -33,7 +33,7 @@ def master(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def run(code: str) -> dict[str, Any]:
-    """Run an example; `await` may stand outside of a function."""
+    """Run an example, which may use `await` outside of a function."""
     names: dict[str, Any] = {}
     made = eval(compile(code, "example", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
     if made is not None:
@@ -53,7 +53,7 @@ def test_example(name: str, master: str, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def check_verification(read: Any) -> None:
-    """The example accepts a call that is signed, and refuses one that was changed."""
+    """Check that the example accepts a signed call and refuses a changed one."""
     secret = "whsec_" + base64.b64encode(secrets.token_bytes(24)).decode()
     now, body = datetime.now(UTC), '{"event": "task.finished"}'
     signature = Webhook(secret).sign("msg_1", now, body)

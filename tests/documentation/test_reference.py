@@ -1,4 +1,4 @@
-"""docs/reference says what the code says."""
+"""Test that the generated parts of docs/reference are up to date."""
 
 from pathlib import Path
 

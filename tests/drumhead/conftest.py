@@ -1,4 +1,4 @@
-"""Shared by drumhead's tests: the command, a store of real packages that is built once, projects, and servers."""
+"""Provide fixtures for drumhead's tests: the command, a store of real packages, projects, and servers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """What needs packages is slow: they are built from Debian's, which takes a minute before the first test."""
+    """Mark tests that need packages as slow: building these from Debian's takes a minute before the first test."""
     for item in items:
         if "drumhead" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.slow)
@@ -30,20 +30,22 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def drumhead(tmp_path_factory):
-    """The command over a store with the kernel, the shell and Python, built from Debian's packages once per run.
+    """Return the command with a store of the kernel, the shell and Python, built from Debian's packages once per run.
 
     DRUMHEAD_TEST_HOME names a directory that is kept and used again, which saves a minute while developing.
     """
     kept = os.environ.get("DRUMHEAD_TEST_HOME")
     home = Home(root=Path(kept) if kept else tmp_path_factory.mktemp("drumhead-home"))
     if "PYTEST_XDIST_WORKER" in os.environ and not kept:
-        # The first process builds the packages, and the others copy them.
+        # The first process builds the packages; the others copy them.
         built = Home(root=tmp_path_factory.getbasetemp().parent / "drumhead-packages")
         with built.root.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             command = _build(Drumhead(built))
             command.package("node")
-            command("package", "compose", "-C", ROOT, "--guest", "linux", "safelight")  # what several files start
+            command(
+                "package", "compose", "-C", ROOT, "--guest", "linux", "safelight"
+            )  # several test files start this image
         shutil.copytree(built.root, home.root, dirs_exist_ok=True, symlinks=True)
     return _build(Drumhead(home))
 
@@ -56,13 +58,13 @@ def _build(command):
 
 @pytest.fixture
 def empty(tmp_path):
-    """The command over an empty store."""
+    """Return the command with an empty store."""
     return Drumhead(Home(root=tmp_path / "empty-home"))
 
 
 @pytest.fixture
 def project(tmp_path):
-    """A small project in Python with two config sets."""
+    """Return the directory of a small Python project with two config sets."""
     return write_files(
         tmp_path / "project",
         {
@@ -83,7 +85,7 @@ def project(tmp_path):
 
 @pytest.fixture
 async def serve():
-    """Serve a directory over HTTP on a free port; returns its URL."""
+    """Return a function that serves a directory over HTTP on a free port and returns its URL."""
     runners = []
 
     async def start(folder, *, change=None):
@@ -110,7 +112,7 @@ async def serve():
 
 @pytest.fixture
 async def registry(tmp_path):
-    """Debian's docker-registry on a free port; gives its address."""
+    """Run Debian's docker-registry on a free port; yield its address."""
     address = f"127.0.0.1:{free_port()}"
     config = (
         f"version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: {tmp_path}/registry}}}}\n"
@@ -133,7 +135,7 @@ async def registry(tmp_path):
 
 @pytest.fixture(scope="module")
 def locked(tmp_path_factory):
-    """A requirements file with one requirement and its hashes."""
+    """Return a requirements file with one requirement and its hashes."""
     folder = write_files(tmp_path_factory.mktemp("lock"), {"in.txt": "idna==3.10\n"})
     command = [
         find_uv(),

@@ -1,4 +1,4 @@
-"""A record of the store that is damaged, as by a disk that failed, is told with what to do; a cache is made again."""
+"""Test a damaged store: an error names the damaged record and a remedy, and a damaged cache is made again."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What this host has: told at once, and what to install."""
+"""Test `drumhead doctor`: it reports what this host has, and all packages to install."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""What this host refuses is told in one sentence, whatever the command was doing."""
+"""Test that failures of the host give a message of one sentence in every command."""
 
 import asyncio
 import os
@@ -14,7 +14,7 @@ from support.guests.composing import Drumhead
 
 @pytest.fixture
 def readable(tmp_path):
-    """The command over a store that nobody may write to: a directory is a file."""
+    """Return the command with a store that cannot be written: one of its directories is a file."""
     (tmp_path / "file").write_text("")
     return Drumhead(Home(root=tmp_path / "file" / "home"))
 
@@ -34,7 +34,7 @@ def test_a_store_that_cannot_be_written(readable, project, words):
 
 
 def limited(drumhead, size, *words):
-    """Run a command whose files may have `size` bytes, which stands for a disk that is full in the midst of it."""
+    """Run a command whose files may have at most `size` bytes, which simulates a disk that becomes full."""
     env = {**os.environ, "DRUMHEAD_HOME": str(drumhead.home.root)}
     whole = ["prlimit", f"--fsize={size}", *drumhead.words, *map(str, words)]
     done = subprocess.run(whole, env=env, capture_output=True, text=True, timeout=60, check=False)
@@ -84,7 +84,9 @@ def test_ctrl_c_ends_a_command_whose_thread_waits_for_a_program(tmp_path):
     os.mkfifo(fifo)
     with subprocess.Popen([sys.executable, "-c", BUSY, fifo], process_group=0) as process:
         try:
-            with fifo.open("rb") as started:  # opens when the program runs, and ends when it has ended
+            with fifo.open(
+                "rb"
+            ) as started:  # opening blocks until the program runs; reading ends when the program ends
                 os.killpg(process.pid, signal.SIGINT)
                 assert process.wait(timeout=60) == 130
                 assert started.read() == b""

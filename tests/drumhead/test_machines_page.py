@@ -1,4 +1,4 @@
-"""docs/guide/machines.md, done command by command: real machines, under software emulation where there is no KVM."""
+"""Run all commands of docs/guide/machines.md with real machines, which are emulated if there is no KVM."""
 
 import os
 import shutil
@@ -15,13 +15,13 @@ from support.walkthrough import Walk, steps
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 PORTS = (8000, 8003)
-"""The ports of the host on the page; the test takes free ones, in the project's files too."""
+"""The host's ports on the page. The test replaces them with free ones, also in the project's files."""
 LONGEST = 300.0
 
 
 @pytest.fixture
 def walk(drumhead, tmp_path):
-    """A walk in a copy of the project, which the page edits."""
+    """Return a walk in a copy of the project, because the page edits the project."""
     for folder in ("meta", "locks", "bin", "deploy"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     ignore = shutil.ignore_patterns("__pycache__")

@@ -1,4 +1,4 @@
-"""A wheel holds what drumhead needs beside its modules: recipes, the init program's sources, OSv's start."""
+"""Test that the wheel contains drumhead's data files: recipes, the sources of init, and OSv's start program."""
 
 import subprocess
 import sys
@@ -36,12 +36,12 @@ def wheel(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def installed(wheel, tmp_path_factory):
-    """The bin directory of a fresh environment with the wheel; libraries come from this one, our sources do not."""
+    """Return the bin directory of a new environment with the wheel; it shares this one's libraries, not our sources."""
     place = tmp_path_factory.mktemp("installed")
     run(find_uv(), "venv", "--quiet", "--python", sys.executable, place)
     run(find_uv(), "pip", "install", "--quiet", "--no-deps", "--no-index", "--python", place / "bin/python", wheel)
     (site,) = place.glob("lib/python*/site-packages")
-    # A path in a .pth file is not searched for .pth files of its own, as the one that leads to our sources.
+    # Python does not read .pth files in a directory that another .pth file adds, such as the one that adds our sources.
     (site / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")
     where = run(place / "bin/python", "-I", "-c", "import drumhead; print(drumhead.__file__)")
     assert Path(where.strip()).is_relative_to(site)

@@ -1,4 +1,4 @@
-"""Pictures for tests, made and read by Pillow, numpy and the programs of Debian: never by the code under test."""
+"""Make and read pictures for tests with Pillow, numpy and Debian's programs, never with the code under test."""
 
 import functools
 import importlib.util
@@ -27,7 +27,7 @@ def photo(name="chelsea.png", mode="RGB"):
 
 @functools.cache
 def _photo(name, mode):
-    """A photo as several files want it, read once."""
+    """Return a photo in a mode; it is read only once."""
     with Image.open(PHOTOS / name) as image:
         return image.convert(mode)
 
@@ -53,13 +53,13 @@ def outputs(data, document, limits=DEFAULT_LIMITS):
 
 
 def made(data, *operations, format="png", auto_orient=True, limits=DEFAULT_LIMITS, **options):
-    """The one output of these operations."""
+    """Return the only output of these operations."""
     output = {"operations": [dict(operation) for operation in operations], "format": format, **options}
     return outputs(data, {"auto_orient": auto_orient, "outputs": {"image": output}}, limits)["image"]
 
 
 def refused(data, code=Code.DAMAGED_IMAGE, **options):
-    """What the one output fails with: in plain words, and for that reason."""
+    """Return the error message of the only output, and assert its code and that it is plain text."""
     with pytest.raises(Error) as caught:
         made(data, **options)
     assert caught.value.code is code, caught.value.detail
@@ -69,18 +69,19 @@ def refused(data, code=Code.DAMAGED_IMAGE, **options):
 
 
 def difference(one, other):
-    """Mean and largest difference of samples."""
+    """Return the mean and the largest difference of samples."""
     delta = np.abs(np.asarray(one, dtype=float) - np.asarray(other, dtype=float))
     return delta.mean(), delta.max()
 
 
 def chunk(name, body):
-    """One chunk of a PNG."""
+    """Return one chunk of a PNG."""
     return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
 
 def png16(samples):
-    """A PNG of 16 bits by hand (PNG specification, 3rd edition), for grey or RGB samples, with or without alpha."""
+    """Return a 16-bit PNG of grey or RGB samples, with or without alpha, made by hand (PNG specification, 3rd
+    edition)."""
     height, width = samples.shape[:2]
     kind = {1: 0, 2: 4, 3: 2, 4: 6}[1 if samples.ndim == 2 else samples.shape[2]]
     rows = b"".join(b"\x00" + row.astype(">u2").tobytes() for row in samples)
@@ -94,12 +95,12 @@ def run(*command, stdin=b""):
 
 
 def vips(tmp_path, operation, data, *arguments, suffix="png"):
-    """What Debian's own vips makes of a picture."""
+    """Return the result of Debian's vips for a picture."""
     (tmp_path / f"in.{suffix}").write_bytes(data)
     run("vips", operation, str(tmp_path / f"in.{suffix}"), str(tmp_path / "out.png"), *arguments)
     return np.asarray(Image.open(tmp_path / "out.png"))
 
 
 def magick(data, *arguments):
-    """What ImageMagick makes of a PNG."""
+    """Return the result of ImageMagick for a PNG."""
     return array(run("convert", "png:-", *arguments, "png:-", stdin=data))

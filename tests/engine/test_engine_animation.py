@@ -1,4 +1,4 @@
-"""An animation stays one, frame for frame, where the format can hold it."""
+"""Test that animations keep all their frames in formats that support animation."""
 
 import io
 import itertools
@@ -17,7 +17,7 @@ DURATIONS = [50, 100, 150, 200]
 
 
 def animation(format, size=(60, 40), colors=COLORS):
-    """Each frame has its own colour in its left half, and white in its right."""
+    """Return an animation whose frames have different colours in the left half, and white in the right half."""
     frames = []
     for color in colors:
         frame = Image.new("RGB", size, "white")
@@ -43,7 +43,7 @@ def durations(data):
 
 
 def plays(data):
-    """A GIF's number counts the repetitions, a WebP's how often it is shown."""
+    """Return how often an animation plays: a GIF counts the repetitions, a WebP the plays."""
     return opened(data).info["loop"] + data.startswith(b"GIF")
 
 
@@ -122,7 +122,7 @@ PALETTE = bytes((255, 0, 0, 0, 255, 0, 0, 0, 255, 255, 255, 255))
 
 
 def gif(size, background, *parts):
-    """A GIF by hand (GIF89a specification): the area, the only colour, the disposal and the transparency of frames."""
+    """Return a GIF by hand (GIF89a specification); each frame has an area, one colour, a disposal and transparency."""
     data = b"GIF89a" + struct.pack("<2H3B", size, size, 0x91, background, 0) + PALETTE
     for (left, top, side), color, disposal, transparent in parts:
         flags = disposal << 2 | (transparent is not None)
@@ -135,7 +135,7 @@ def gif(size, background, *parts):
 
 
 def drawn(size, parts):
-    """Each frame as a browser's canvas shows it: transparent where nothing was drawn, or was removed again."""
+    """Return each frame as a browser's canvas shows it: transparent where nothing was drawn or all was removed."""
     colors = np.array([[*PALETTE[at : at + 3], 255] for at in range(0, 12, 3)], np.uint8)
     canvas = np.zeros((size, size, 4), np.uint8)
     for (left, top, side), color, disposal, _ in parts:

@@ -1,4 +1,4 @@
-"""Samples mean what the file says: right values from littleCMS (through Pillow), numpy and ImageMagick."""
+"""Test the meaning of samples in a file against littleCMS (through Pillow), numpy and ImageMagick."""
 
 import io
 import struct
@@ -34,7 +34,7 @@ def curve(gamma=None, table=None):
 
 
 def profile(tags, space=b"RGB ", name="whatever"):
-    """An ICC profile of version 2 by hand (ICC.1:2001-04)."""
+    """Return an ICC profile of version 2 made by hand (ICC.1:2001-04)."""
     text = name.encode() + b"\0"
     described = b"desc" + bytes(4) + struct.pack(">I", len(text)) + text + bytes(78)
     white = b"XYZ " + bytes(4) + fixed(0.9642, 1.0, 0.8249)
@@ -332,7 +332,7 @@ def test_samples_without_an_agreed_meaning_are_refused_by_name(name):
 
 
 def twelve_bits(data):
-    """The same file with its depth changed to 12 bits: sound, and of a kind that is rare."""
+    """Return the file with its depth changed to 12 bits, which is valid but rare."""
     at = data.index(struct.pack("<HHI", 258, 3, 1))
     return data[: at + 8] + struct.pack("<H", 12) + data[at + 10 :]
 
@@ -342,7 +342,7 @@ def test_twelve_bits_are_refused_by_name():
 
 
 def test_lab_is_read_under_the_white_of_print():
-    """By the formulas of CIE 15 under D50: littleCMS interpolates 8 bits of L*a*b* too coarsely to compare with."""
+    """Compare with the formulas of CIE 15 under D50, because littleCMS interpolates 8 bits of L*a*b* too coarsely."""
     lab = ImageCms.profileToProfile(
         RGB, ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
     )

@@ -1,4 +1,4 @@
-"""Every operation, compared with Pillow, numpy, scikit-image, ImageMagick or Debian's vips on real photographs."""
+"""Test every operation on real photos against Pillow, numpy, scikit-image, ImageMagick or Debian's vips."""
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ def test_resize_gives_the_size_asked_for(asked, size):
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
 @pytest.mark.parametrize("width", [40, 90, 226, 700])
 def test_resize_looks_as_pillows_does(kind, width):
-    """JPEG and WebP take the way of decoding to a smaller size."""
+    """JPEG and WebP are decoded to a smaller size."""
     data = encoded(photo("hubble_deep_field.jpg"), kind, quality=95)  # 1000 by 872
     source = opened(data).convert("RGB")
     result = opened(made(data, {"op": "resize", "width": width}).data)

@@ -1,4 +1,4 @@
-"""A photo is turned exactly once: by us, or by whoever shows the result, in every format alike."""
+"""Test that a photo is rotated exactly once in every format: by us, or by the program that shows the result."""
 
 import io
 import json
@@ -18,7 +18,7 @@ CORNERS = {"red": (2, 2), "lime": (57, 2), "blue": (2, 37), "white": (57, 37)}
 UPRIGHT = Image.new("RGB", (60, 40))
 for color, (x, y) in CORNERS.items():
     UPRIGHT.paste(color, (x // 30 * 30, y // 20 * 20, x // 30 * 30 + 30, y // 20 * 20 + 20))
-# What undoes each tag: the stored picture is the upright one turned the other way.
+# The inverse of each tag: the stored picture is the upright one rotated the other way.
 UNDO = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -47,7 +47,7 @@ def exif(tag, byte_order=b"II"):
 
 
 def png_with_text(tag, name, kind):
-    """What ImageMagick and exiftool wrote before PNG had a chunk of its own."""
+    """Return a PNG with EXIF as ImageMagick and exiftool wrote it before PNG had a chunk for it."""
     plain, block = encoded(stored(tag)), exif(tag).tobytes()
     text = b"\n%s\n%8d\n" % (kind, len(block)) + block.hex().encode() + b"\n"
     key = b"Raw profile type " + kind + b"\0"
@@ -83,7 +83,7 @@ def looks_upright(image):
 
 
 def tags(folder):
-    """Every orientation that exiftool finds in any of the files, by name."""
+    """Return the orientations that exiftool finds in the files, by name."""
     told = json.loads(run("exiftool", "-j", "-n", "-G1", "-a", "-Orientation", "-Rotation", "-Mirroring", str(folder)))
     return {(file["SourceFile"], key): value for file in told for key, value in file.items() if key != "SourceFile"}
 
@@ -125,7 +125,7 @@ def test_an_orientation_in_xmp_goes_when_it_is_obeyed():
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 def test_an_orientation_in_xmp_alone_counts(kind, tmp_path):
-    """As Pillow reads it. An orientation in EXIF comes first, whatever it says."""
+    """Pillow reads it too. An orientation in EXIF always takes precedence."""
     path = tmp_path / f"a.{kind.lower()}"
     for tag in (6, 3):
         stored(tag).save(path, kind, **({"quality": 95} if kind == "JPEG" else {}))

@@ -1,4 +1,4 @@
-"""What goes out: formats, quality, and what a file tells about where it was taken."""
+"""Test the output files: formats, quality, and the position where a photo was taken."""
 
 import io
 import json
@@ -145,7 +145,7 @@ def test_a_tiff_with_exif_is_what_it_is_without(order, tmp_path):
 
 
 def test_the_preview_inside_a_photo_goes():
-    """It shows what the recipe has changed or cut away."""
+    """The preview would show parts that the recipe has changed or cut away."""
     source = taken_somewhere("JPEG")
     preview = encoded(CAT.resize((64, 48)), "JPEG")
     tiff = b"II*\x00" + struct.pack("<IHI", 8, 0, 14) + struct.pack("<H", 3)

@@ -1,4 +1,4 @@
-"""What a photo tells beside its pixels stays behind, wherever exiftool can put it."""
+"""Test that results contain no metadata of a photo, wherever exiftool can write it."""
 
 import base64
 import functools
@@ -57,7 +57,7 @@ CONTAINERS = {
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory):
-    """One file of each container, with a mark in every tag that exiftool can write to it."""
+    """Return one file of each container, with a mark in every tag that exiftool can write to it."""
     folder = tmp_path_factory.mktemp("told")
     (folder / "preview.jpg.bin").write_bytes(PREVIEW)
     arguments = ["-m", "-q", "-q", "-overwrite_original"]
@@ -83,14 +83,14 @@ def told(tmp_path_factory):
 
 
 def hidden(data, mark):
-    """Whether a mark is there as text, in UTF-16, or as hexadecimal digits."""
+    """Return whether the data contain a mark as text, in UTF-16, or as hexadecimal digits."""
     spelt = mark.decode()
     ways = (mark, spelt.encode("utf-16-le"), spelt.encode("utf-16-be"), mark.hex().encode())
     return any(way in data for way in ways)
 
 
 def shows_preview(data):
-    """Whether the preview's pixels are there, as bytes or in base64."""
+    """Return whether the data contain the preview's pixels, as bytes or in base64."""
     return PIXELS in data or base64.b64encode(PREVIEW)[900:960] in re.sub(rb"\s", b"", data)
 
 
@@ -145,7 +145,7 @@ def test_what_describes_the_photo_is_kept(told):
 
 
 def multi_picture(trailer):
-    """A photo with something behind its end: a further picture, or a film."""
+    """Return a photo with a trailer after its end: another picture, or a film."""
     return encoded(PLAIN, "JPEG") + trailer
 
 
@@ -171,7 +171,7 @@ SECRETS = (PLACE, PREVIEW, PLACE.decode().encode("utf-16-le"), base64.b64encode(
 
 
 def in_jpeg(secret):
-    """In each application segment, with names that programs know, in a comment, and behind the end."""
+    """Return a JPEG with the secret in each application segment, under known names, in a comment, and after the end."""
     names = [
         b"JFXX\0\x10",
         b"Exif\0\0",
@@ -190,7 +190,7 @@ def in_jpeg(secret):
 
 
 def in_png(secret):
-    """In chunks before and behind the picture, compressed or not, known or private; and behind the end."""
+    """Return a PNG with the secret after the end, and in known and private chunks around the picture."""
     plain = encoded(PLAIN, "PNG")
     kept = b"".join(
         chunk(name, body + secret)

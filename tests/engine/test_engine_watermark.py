@@ -1,4 +1,4 @@
-"""Watermarks: where they lie, how strong they are, and that a text stays a text."""
+"""Test watermarks: their position, their opacity, and that texts are not read as markup."""
 
 import base64
 import os
@@ -23,7 +23,7 @@ def mark(**fields):
 
 
 def changed(result):
-    """The box (left, top, right, bottom) of what differs from the photograph."""
+    """Return the box (left, top, right, bottom) of the pixels that differ from the photo."""
     return Image.fromarray(np.abs(np.asarray(result, int) - np.asarray(CAT, int)).max(axis=2) > 3).getbbox()
 
 

@@ -1,4 +1,4 @@
-"""A disk whose power can be cut: a file system in an image, recovered from a copy of the image as it stands."""
+"""Simulate a power cut of a disk: a file system in an image is recovered from a copy of the image."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def mounted(image: Path, at: Path) -> Iterator[Path]:
 
 
 def _unmount(at: Path) -> None:
-    """Unmount; children of a program that was killed may still be ending."""
+    """Unmount; retry, because children of a killed program may still be ending."""
     for attempt in range(100):
         if attempt:
             time.sleep(0.1)
@@ -48,7 +48,7 @@ def _unmount(at: Path) -> None:
 
 
 class Disk:
-    """A mounted ext4. What was written and not flushed is only in memory, so a copy of the image lacks it."""
+    """Mount an ext4 file system. Unflushed data is only in memory, so a copy of the image lacks it."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -60,12 +60,12 @@ class Disk:
 
     @contextmanager
     def running(self) -> Iterator[Path]:
-        """Mount it."""
+        """Mount the disk."""
         with mounted(self._image, self._directory / "disk") as path:
             yield path
 
     def cut(self) -> Path:
-        """Copy the image as the device has it now: what a power cut at this moment would leave."""
+        """Copy the image as the device has it now, which is the state after a power cut at this moment."""
         copy = self._directory / f"cut-{next(self._cuts)}.img"
         _run("cp", "--sparse=always", self._image, copy)
         return copy

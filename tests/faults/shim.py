@@ -1,4 +1,4 @@
-"""Faults of the machine for one program: `shim.c` preloaded, and told what to do while the program runs."""
+"""Simulate faults of the machine for one program with the preloaded `shim.c`, which is controlled while it runs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _library() -> Path:
 
 
 class Faults:
-    """What one program suffers. Set the fields and call `apply`; the program sees it at its next call."""
+    """The faults of one program. Set the fields and call `apply`; they take effect at the program's next call."""
 
     def __init__(self, directory: Path, name: str) -> None:
         self.clock_offset = 0.0
@@ -44,7 +44,7 @@ class Faults:
 
     @property
     def dropped(self) -> int:
-        """How many flushes did nothing."""
+        """Return how many flushes did nothing."""
         return int(_LAYOUT.unpack(self._map[:])[5])
 
     def apply(self, **changes: float | str) -> None:

@@ -1,4 +1,4 @@
-"""Whatever is away or full for longer than a lease: the photo is processed afterwards, and nobody is blamed."""
+"""Test outages and full disks longer than a lease: photos are processed afterwards, and no task is charged."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
 LEASE = 1.5
 RETRIED = 10.0
-"""Seconds for which a worker tries to read a photo before it asks whether storage works at all."""
+"""Seconds for which a worker tries to read a photo before it checks whether storage works at all."""
 SETTINGS = {
     "worker": ["--lease-duration", str(LEASE), "--slots", "1"],
     "db": ["--max-errors", "1", "--max-deaths", "1"],
     "keyvaluestore": [],
 }
-"""With these, a single error or death ends a task."""
+"""Settings with which a single error or death ends a task."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -100,7 +100,7 @@ async def end(whole: System, faults: dict[str, Faults]) -> None:
 
 
 async def settled(client: Client, id: str) -> Task:
-    """Wait for the end of a task. A suspended worker takes its death back only once it runs again."""
+    """Wait for the end of a task. A suspended worker takes back the death only when it runs again."""
     async with asyncio.timeout(60):
         while (task := await client.wait(id)).state is State.QUARANTINED:
             await client.changes(task.seq, wait=5.0, task=id)

@@ -1,4 +1,4 @@
-"""What may happen to the files of databases: a full disk, a disk that is unmounted, files that are deleted."""
+"""Test faults of the databases' files: a full disk, an unmounted disk, deleted files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PACKAGE = "safelight.db.sqlite"
 
 
 async def test_a_full_disk_during_a_migration_leaves_the_database_as_it_was(tmp_path):
-    """db refuses to start with a sentence, and goes on where there is room."""
+    """db refuses to start with a message, and continues when there is space."""
     path, steps = tmp_path / "db" / "tasks.sqlite", scripts.migrations(PACKAGE)
     path.parent.mkdir()
     with closing(sqlite3.connect(path, isolation_level=None)) as old:
@@ -58,7 +58,7 @@ async def test_a_full_disk_during_a_migration_leaves_the_database_as_it_was(tmp_
 
 
 def test_a_migration_that_a_full_disk_interrupts_anywhere_goes_on_where_it_was(tmp_path):
-    """Files may have more and more bytes: each attempt ends at another statement, and leaves whole steps."""
+    """The allowed file size grows, so each attempt ends at another statement, and leaves only complete steps."""
     path, refused = tmp_path / "tasks.sqlite", 0
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     for size in range(4096, 4 << 20, 4096):
@@ -84,7 +84,8 @@ def test_a_migration_that_a_full_disk_interrupts_anywhere_goes_on_where_it_was(t
 
 @pytest.mark.parametrize("killed", [False, True])
 async def test_a_write_ahead_log_that_is_deleted_costs_at_most_what_it_held(tmp_path, killed):
-    """A stop writes everything into the database; after a kill the rest is whole, and readers are told."""
+    """A stop writes all data to the database; after a kill the remaining data is consistent, and readers are
+    informed."""
     data = tmp_path / "db"
     async with SqliteStore.open(data / "tasks.sqlite") as store:
         await store.create([new_task() for _ in range(5)])

@@ -1,4 +1,4 @@
-"""What happens to db's machine is nobody's death, and a wrong clock deletes nothing."""
+"""Test faults of db's machine: they count as no worker's death, and a wrong clock deletes nothing."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def db(data: Path, faults: Faults) -> AsyncIterator[tuple[Program, DbClien
 
 
 async def beating(client: DbClient, lease: Lease, worker: WorkerInfo) -> None:
-    """Extend a lease as often as a worker does, for ever."""
+    """Extend a lease as often as a worker does, until cancelled."""
     while True:
         try:
             async with asyncio.timeout(LEASE / 3):
@@ -48,7 +48,7 @@ async def kinds(client: DbClient) -> list[str]:
 
 
 async def test_a_clock_that_is_weeks_ahead_for_a_minute_deletes_nothing(tmp_path):
-    """Also over a restart, where only what was written down tells that it leapt."""
+    """This also holds over a restart, when only stored times show that the clock has leapt."""
     faults = Faults(tmp_path, "db")
     async with db(tmp_path / "data", faults) as (_, client):
         made = await client.create([new_task() for _ in range(10)])

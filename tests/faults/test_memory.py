@@ -1,4 +1,4 @@
-"""Where a program has no memory left, it refuses with a sentence or ends; nothing is lost and nobody is blamed."""
+"""Test programs without memory: they refuse with a message or end; no data is lost and no task is charged."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ pytestmark = pytest.mark.slow
 WORKER = "worker-0"
 UPLOADS = 6
 WITHOUT = 4.0
-"""Seconds for which a program has no memory, unless all uploads are answered before."""
+"""Seconds for which a program has no memory, unless all uploads are answered earlier."""
 SETTINGS = {"worker": ["--slots", "1"], "db": ["--max-errors", "1", "--max-deaths", "1"]}
-"""With these, a single error or death ends a task."""
+"""Settings with which a single error or death ends a task."""
 
 
 def taken(pid: int) -> int:
-    """Return how many bytes of addresses a process has."""
+    """Return the size of a process's address space in bytes."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize()
 
 

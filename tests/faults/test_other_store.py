@@ -1,4 +1,4 @@
-"""Storage on a directory that is not the one whose blobs db refers to: a disk is not mounted, or is another one."""
+"""Test storage on a wrong directory, without the blobs that db refers to: a disk is not mounted, or is another."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from support.until import until
 pytestmark = pytest.mark.slow
 
 SETTINGS = {"worker": ["--slots", "1"], "db": ["--max-errors", "1", "--max-deaths", "1"]}
-"""With these, a single error or death ends a task."""
+"""Settings with which a single error or death ends a task."""
 
 
 async def waiting(whole: System) -> tuple[str, str]:
-    """Upload a photo that is processed, and one that waits."""
+    """Upload one photo that is processed and one that waits; return their tasks."""
     async with Client.connect(whole.master) as client:
         done = await client.upload(photo(1), filename="1.png")
         assert (await client.wait(done.id)).state is State.FINISHED
@@ -38,7 +38,7 @@ async def waiting(whole: System) -> tuple[str, str]:
 
 
 async def replace_store(whole: System, name: str) -> None:
-    """Have storage start on an empty directory, as it lies below a disk that is not mounted."""
+    """Let storage start with an empty directory, like the mount point of a disk that is not mounted."""
     await whole.kill(name)
     (whole.data / "storage").rename(whole.data / "disk")
     await whole.start(name)
@@ -49,7 +49,7 @@ NOT_THE_DATABASE = "The database is not the one that knows this store of photos"
 
 
 async def refusal(whole: System, said: str = NOT_THE_STORE) -> str:
-    """Wait until storage says what is wrong, and return the sentence."""
+    """Wait until storage reports the problem; return its message."""
     found = [""]
 
     async def refused() -> bool:
@@ -65,7 +65,7 @@ async def refusal(whole: System, said: str = NOT_THE_STORE) -> str:
 
 @pytest.mark.parametrize("together", [False, True])
 async def test_a_disk_that_is_not_mounted_costs_no_photo(tmp_path, together):
-    """Nothing is blamed, stored or collected meanwhile; once the disk is mounted, storage starts again by itself."""
+    """Meanwhile, no task is charged and no blob stored or collected; once the disk is mounted, storage restarts."""
     name = "allinone" if together else "storage"
     async with system(tmp_path, workers=1, settings=SETTINGS, together=together) as whole:
         finished, waits = await waiting(whole)
@@ -94,7 +94,7 @@ async def test_a_disk_that_is_not_mounted_costs_no_photo(tmp_path, together):
 
 
 async def test_a_store_that_is_gone_for_good_is_replaced_by_a_person(tmp_path):
-    """The other store is accepted while storage runs; what was only in the old one fails, and the rest goes on."""
+    """The other store is accepted while storage runs; tasks that need the old one fail, and the others continue."""
     async with system(tmp_path, workers=1, settings=SETTINGS) as whole:
         _, waits = await waiting(whole)
         await replace_store(whole, "storage")

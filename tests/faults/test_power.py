@@ -1,4 +1,4 @@
-"""What was acknowledged survives a power cut, and would not if any one of the flushes behind it were missing."""
+"""Test that acknowledged data survives a power cut, and that it would be lost without any one of the flushes."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ async def entry_kept(data: Path, key: str) -> bool:
 
 @dataclass
 class Case:
-    """What is acknowledged by which service, how one looks for it, and the flushes of one kind that it needs."""
+    """A case: what a service acknowledges, how to find it afterwards, and the flushes of one kind that it needs."""
 
     service: str
     act: Callable[[str, int], Awaitable[str]]
@@ -159,7 +159,7 @@ async def test_a_power_cut_takes_nothing_back_and_each_flush_is_needed(tmp_path:
 
 
 async def test_a_power_cut_of_the_whole_system_takes_nothing_back(tmp_path: Path) -> None:
-    """All programs stop between two instructions; what is left is what their disk had by then."""
+    """All programs stop between two instructions; only the data that their disk had by then remains."""
     disk, history, stop = (
         Disk(tmp_path),
         History(lambda number, result: is_inverse(photo(number), result)),
@@ -188,7 +188,7 @@ async def test_a_power_cut_of_the_whole_system_takes_nothing_back(tmp_path: Path
 
 
 async def test_a_power_cut_takes_a_lease_back_and_nothing_else(tmp_path: Path) -> None:
-    """Leases are not flushed: what was leased is done again, the old lease counts for nothing, readers begin anew."""
+    """Leases are not flushed: leased tasks are done again, the old lease is void, and readers start again."""
     faults, disk = Faults(tmp_path, "power"), Disk(tmp_path)
     with disk.running() as path:
         async with service("db", "--data", str(path / "data"), env=faults.environment) as program:

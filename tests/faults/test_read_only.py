@@ -1,4 +1,4 @@
-"""A disk that becomes read-only: what is there is read, writes are refused with a sentence, and nothing is lost."""
+"""Test a disk that becomes read-only: reads work, writes are refused with a message, and no data is lost."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def refused(store: KeyValueStoreClient) -> None:
 
 
 async def test_a_disk_that_the_kernel_makes_read_only_serves_what_it_has(tmp_path: Path) -> None:
-    """As ext4 does after an error of the device, under every service; then the machine is started again."""
+    """ext4 does this after a device error; here it happens to every service, and then the machine restarts."""
     disk = Disk(tmp_path)
     with disk.running() as path:
         async with AsyncExitStack() as stack:

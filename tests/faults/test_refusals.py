@@ -1,4 +1,4 @@
-"""Where a service cannot do what is asked, it says so in bounded time, and works as soon as it can."""
+"""Test services that cannot fulfil a request: they answer so in bounded time, and recover as soon as possible."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from support.until import until
 pytestmark = pytest.mark.slow
 
 BOUND = 25.0
-"""Seconds in which an upload must be refused whatever is suspended: 11, and more on a machine that is busy."""
+"""Seconds within which an upload must be refused if any program is suspended: 11, and more on a busy machine."""
 AT_ONCE = 5.0
 
 
 async def test_a_suspended_service_is_refused_for_in_bounded_time_and_then_at_once(tmp_path: Path) -> None:
-    """Registrations end meanwhile: of db while an upload waits for it, of storage before anybody has asked for it."""
+    """Registrations expire meanwhile: db's while an upload waits for it, storage's before any request needs it."""
     settings = {name: ["--registration-ttl", "3s"] for name in ("db", "storage")}
     async with AsyncExitStack() as stack:
         whole = await stack.enter_async_context(system(tmp_path, workers=1, settings=settings))

@@ -1,4 +1,4 @@
-"""An older copy of the database is put in place under a running master: its readers are told, and read again."""
+"""Test an older copy of the database under a running master: its readers are informed, and read again."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def streamed(http, url: str, seen: list[str], began: asyncio.Event) -> Non
 
 
 async def id_of_the_next(http, url: str, after: int) -> str:
-    """Return what a browser keeps of a stream that breaks after its first change."""
+    """Return the last id that a browser keeps when a stream breaks after its first change."""
     async with http.get(f"{url}/events?after={after}", headers={"Accept": "text/event-stream"}) as answer:
         kept = ""
         async for line in answer.content:
@@ -47,7 +47,7 @@ async def id_of_the_next(http, url: str, after: int) -> str:
 
 
 async def first_of_all(http, url: str, headers: dict[str, str], query: str = "") -> str:
-    """Return the first line about a change, of a stream that is resumed."""
+    """Return the first line about a change in a resumed stream."""
     async with http.get(f"{url}/events{query}", headers={"Accept": "text/event-stream", **headers}) as answer:
         async for line in answer.content:
             if line.startswith((b"event", b"data")):
@@ -56,7 +56,7 @@ async def first_of_all(http, url: str, headers: dict[str, str], query: str = "")
 
 
 async def told_of_missed(reading: asyncio.Task[None], seen: list[str]) -> None:
-    """Wait until a stream that goes on has shown that changes were missed."""
+    """Wait until an open stream has reported that changes were missed."""
     async with asyncio.timeout(60):
         while "event: missed" not in seen:
             await asyncio.wait([reading], timeout=0.1)
@@ -65,7 +65,7 @@ async def told_of_missed(reading: asyncio.Task[None], seen: list[str]) -> None:
 
 @pytest.mark.parametrize("grown", [False, True])
 async def test_readers_are_told_of_a_restored_database(tmp_path: Path, grown: bool) -> None:
-    """Also where the copy has meanwhile more events than the readers know (`grown`): numbers alone do not tell."""
+    """With `grown`, the copy has more events than the readers know, so that event numbers alone do not show it."""
     async with system(tmp_path) as whole, Client.connect(whole.master) as client, session() as http:
         kept = await client.upload(photo(1))
         await stop_db(whole)

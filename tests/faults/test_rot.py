@@ -1,4 +1,4 @@
-"""A result that rots or vanishes in storage is neither given out nor taken over, and is made again."""
+"""Test a result that is damaged or lost in storage: it is neither sent nor reused, and it is made again."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def result(client: Client, id: str) -> bytes:
 
 
 async def restarted(whole: System) -> None:
-    """Start storage again: what it has verified lately is forgotten."""
+    """Restart storage, so that it forgets which blobs it has verified."""
     await whole.kill("storage")
     await (await whole.start("storage")).address()
     await whole.ready()
@@ -74,7 +74,7 @@ async def test_a_lost_result_is_not_taken_over(tmp_path: Path, loss: str) -> Non
 
 
 async def test_a_large_rotten_result_is_not_taken_over(tmp_path: Path) -> None:
-    """Of a blob that is too large to be verified before each first read."""
+    """The blob is too large to be verified before the first read."""
     async with AsyncExitStack() as stack:
         whole = await stack.enter_async_context(system(tmp_path))
         client = await stack.enter_async_context(Client.connect(whole.master))

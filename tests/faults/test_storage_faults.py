@@ -1,4 +1,4 @@
-"""Storage on a machine whose clock, disk or clients fail."""
+"""Test storage on a machine whose clock, disk or clients fail."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ async def test_an_upload_that_cannot_become_a_blob_keeps_its_bytes(tmp_path):
 
 
 async def test_an_upload_never_expires_while_it_is_continued(tmp_path, monkeypatch):
-    """The append begins after the search for expired uploads has found this one."""
+    """The append starts after the search for expired uploads has found this upload."""
     async with DirectoryStore.at(tmp_path / "blobs") as blobs:
         limits = PartialLimits(keep=3600.0)
         async with PartialDirectory.at(tmp_path / "partials", blobs, limits) as store:
@@ -167,7 +167,7 @@ async def test_an_upload_never_expires_while_it_is_continued(tmp_path, monkeypat
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", ["listed", "looked at once more"])
 async def test_an_upload_in_a_bucket_never_expires_while_it_is_continued(bucket_url, monkeypatch, moment):
-    """Another instance continues it after the search has listed it, or right before it is deleted."""
+    """Another instance continues the upload after the search has listed it, or right before the deletion."""
     async with (
         BucketStore.at(bucket_url) as blobs,
         PartialBucket.at(blobs.bucket, blobs, PartialLimits(keep=3600.0)) as store,

@@ -1,4 +1,4 @@
-"""One upload, without any repetition, and how it was answered."""
+"""Send one upload without retries, and return its answer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from support.photos import photo
 
 @dataclass(frozen=True)
 class Answer:
-    """The status, the document, the header Retry-After, and the seconds that it took."""
+    """An answer: the status, the document, the header Retry-After, and the seconds that it took."""
 
     status: int
     document: dict[str, Any]
@@ -24,7 +24,7 @@ class Answer:
 
     @property
     def is_refusal(self) -> bool:
-        """Whether the client is told to come again later."""
+        """Return whether the answer asks the client to retry later."""
         return self.status == 503 and self.retry_after is not None and bool(self.document["detail"])
 
 

@@ -1,10 +1,10 @@
-"""Send whole folders of files, and our own bombs, through a running system: none may do more than fail itself.
+"""Send folders of files, and our own bombs, through a running system: no file may do more than fail itself.
 
     PYTHONPATH=tests python tests/hostile/corpora.py FOLDER…
 
-Every file is uploaded once for each recipe, to real services with two workers. It is a fault when an answer is a 5xx,
-when a program ends or logs a traceback, when a task has not ended in time or is blamed on the system, or when a sound
-photo at the end does not come out as it should. Ends with status 1 where there was one.
+Every file is uploaded once for each recipe, to real services with two workers. A fault is an answer with a status of
+5xx, a program that ends or logs a traceback, a task that does not end in time or fails with an error of the system, or
+a wrong result for a sound photo at the end. The exit status is 1 if there was a fault.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from support.system import System, system
 RECIPES = ("invert", "web", "thumbnail")
 AT_ONCE = 8
 LONGEST = 120.0
-"""Seconds that a task may take from its upload to its end; twice the time limit of an attempt, for two attempts."""
+"""Seconds that a task may take from upload to end: twice the time limit of an attempt, for two attempts."""
 ATTEMPT = 15
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one file with one recipe. `fault` says why it is one, and is empty otherwise."""
+    """The outcome of one file with one recipe. `fault` describes the fault, and is empty if there is none."""
 
     name: str
     recipe: str
@@ -54,7 +54,7 @@ def files_of(folders: Iterable[Path]) -> Iterator[tuple[str, bytes]]:
 
 
 async def run(files: Iterable[tuple[str, bytes]], recipes: Iterable[str] = RECIPES) -> list[Outcome]:
-    """Send the files through a system of its own; return what became of each, and of the system."""
+    """Send the files through a new system; return the outcomes of all files and of the system."""
     with tempfile.TemporaryDirectory() as data:
         settings = {"worker": ["--slots", "1", "--time-limit", str(ATTEMPT), "--memory-limit", "1GiB"]}
         async with system(Path(data), workers=2, settings=settings) as whole:
@@ -121,7 +121,7 @@ def _judged(task: Task) -> tuple[str, str]:
 
 
 async def _still_well(whole: System) -> list[Outcome]:
-    """Look whether every program still runs, and a sound photo still goes through."""
+    """Check whether all programs still run and a sound photo is still processed."""
     faults = [f"{name} has ended" for name, program in whole.running.items() if not program.running]
     photo = io.BytesIO()
     Image.new("RGB", (64, 48), (250, 100, 50)).save(photo, "PNG")
@@ -140,7 +140,7 @@ async def _still_well(whole: System) -> list[Outcome]:
 
 
 def report(outcomes: list[Outcome]) -> str:
-    """Write what came of it as a table, with every fault."""
+    """Return a table of the outcomes, and all faults."""
     codes = Counter(outcome.code for outcome in outcomes)
     lines = [f"{count:7}  {code}" for code, count in codes.most_common()]
     slowest = sorted(outcomes, key=lambda outcome: -outcome.seconds)[:5]

@@ -1,4 +1,4 @@
-"""Our own bombs through the whole system, by the program that takes folders of such files (corpora.py)."""
+"""Send our own bombs through the whole system with corpora.py."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Requests made by somebody who means harm, to every route of every service: each is refused, and none costs others."""
+"""Test malicious requests to every route of every service: each is refused, and none affects other clients."""
 
 import asyncio
 import gzip
@@ -129,7 +129,7 @@ def captured(build, apps):
 
 @pytest.fixture
 async def services(tmp_path):
-    """Every service, in this process, with its routes."""
+    """Run every service in this process; yield them with their routes."""
     apps, running = {}, {}
     async with AsyncExitStack() as stack:
 
@@ -152,7 +152,7 @@ async def services(tmp_path):
 
 
 async def status_of(service, method, target, headers, body):
-    """Send a request byte for byte and return the status of its answer; 0 where the connection was closed without."""
+    """Send a request byte for byte; return the status of the answer, or 0 if the connection was closed without one."""
     head = f"{method} {target} HTTP/1.1\r\nHost: 127.0.0.1:{service.port}\r\nConnection: close\r\n"
     head += f"Content-Length: {len(body)}\r\n"
     head += "".join(f"{name}: {value}\r\n" for name, value in headers.items())
@@ -178,7 +178,7 @@ def targets(path, value="x"):
 
 
 async def refused(services, requests):
-    """Send all requests to all routes; return those that were answered by a 5xx or not at all."""
+    """Send all requests to all routes; return those that got a 5xx or no answer."""
     wrong = []
     for name, (service, routes) in services.items():
         for route in routes:
@@ -245,7 +245,7 @@ LONG = {
 @pytest.mark.slow
 @pytest.mark.parametrize("what", LONG)
 async def test_a_long_recipe_holds_up_nobody(services, what):
-    """The answer comes in seconds; meanwhile the master answers others."""
+    """The answer arrives within seconds; meanwhile the master answers other requests."""
     kind, make = LONG[what]
     body = make()
     master, _ = services["master"]

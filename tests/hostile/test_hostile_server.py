@@ -1,4 +1,4 @@
-"""The commands talk to a server that means harm: nothing leaves the folder, nothing is obeyed by the terminal."""
+"""Test the commands with a malicious server: no file is written outside the folder, no escape code is printed."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ from safelight.wire import Task
 
 pytestmark = pytest.mark.slow
 ESCAPES = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egpj.exe\r\n\x1b[1A\x08\x7f"
-"""A title, a cleared screen, C1, a name written backwards, a line of its own, cursor movements."""
+"""Escape codes: a title, clearing the screen, C1, right-to-left text, a new line, cursor movements."""
 DIGEST = "0" * 64
 
 
@@ -75,7 +75,7 @@ OTHERS = {
 
 
 class Server:
-    """A master whose every answer is what a test wants."""
+    """Run a master whose answers the test chooses."""
 
     def __init__(self) -> None:
         self.task = task()
@@ -152,7 +152,7 @@ async def terminal():
 
 
 async def run(server, folder, *words, program="safelight.cli"):
-    """Run a command on a terminal; return its exit status and what the terminal was sent."""
+    """Run a command on a terminal; return its exit status and its output."""
     where = "keyvaluestore" if words[0] == "store" else "master"
     async with terminal() as (end, shown):
         try:
@@ -180,7 +180,7 @@ OURS = re.compile(r"\x1b\[[0-9;]*m|\x1b\[\?25[hl]|\x1b\[\?1049[hl]|\x1b\[H")
 
 
 def assert_harmless(shown):
-    """Colours and the cursor's appearance are the command's own; all else must be text."""
+    """Assert that the output is text, except the command's own colours and cursor codes."""
     rest = OURS.sub("", shown).replace("\r\n", "\n")
     assert not re.findall(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", rest), repr(rest)
 
@@ -317,7 +317,7 @@ def test_a_log_is_lines_of_text():
 
 
 def test_drumheads_tables_and_logs_are_text(tmp_path):
-    """A package whose record another host made, and a machine that prints what it likes."""
+    """Show a package whose record another host made, and the log of a machine that prints escape codes."""
     script = f"""
 import sys
 from drumhead.cli import output
@@ -347,7 +347,7 @@ with output.printable_streams():
 
 
 async def test_a_question_for_health_leads_nowhere_else_and_ends(monkeypatch):
-    """A service that is asked whether it is alive, since it answers nothing else, may be anybody."""
+    """A service that only answers the question for its health may be any program."""
     monkeypatch.setattr("safelight.client.liveness._PATIENCE", 0.1)
     monkeypatch.setattr("safelight.client.liveness._EVERY", 0.05)
     asked: list[str] = []
@@ -395,7 +395,7 @@ async def test_a_question_for_health_leads_nowhere_else_and_ends(monkeypatch):
     ],
 )
 async def test_an_answer_that_never_ends_is_given_up(monkeypatch, first, again):
-    """A byte now and then keeps no call waiting for ever."""
+    """A server that sends a byte from time to time cannot keep a call waiting without limit."""
     monkeypatch.setattr("safelight.client.base._ANSWER_TIME", 0.5)
 
     serving = set()

@@ -1,4 +1,4 @@
-"""What a service writes is its user's alone."""
+"""Test that only its own user can read the files that a service writes."""
 
 import asyncio
 

@@ -16,14 +16,14 @@ from support.servers.etcd import Cluster, cluster
 
 @pytest.fixture
 async def service(tmp_path) -> AsyncIterator[serve.Service]:
-    """A served store, in this process."""
+    """Serve a store in this process."""
     async with serve.running("keyvaluestore", Config(port=0, data=str(tmp_path / "served")), build) as running:
         yield running
 
 
 @pytest.fixture(params=["sqlite", "served", "etcd", "etcd served"])
 async def store(request, tmp_path) -> AsyncIterator[KeyValueStore]:
-    """Every backend, and the client of a served one: all keep the contract."""
+    """Yield every backend, and the client of a served one; all keep the contract."""
     async with AsyncExitStack() as stack:
         match request.param:
             case "sqlite":
@@ -45,6 +45,6 @@ async def store(request, tmp_path) -> AsyncIterator[KeyValueStore]:
 
 @pytest.fixture(scope="session")
 def etcd(tmp_path_factory) -> Iterator[Cluster]:
-    """An etcd cluster of one member."""
+    """Run an etcd cluster of one member."""
     with cluster(tmp_path_factory.mktemp("etcd"), members=1) as running:
         yield running

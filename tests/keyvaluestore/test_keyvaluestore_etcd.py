@@ -1,4 +1,4 @@
-"""What only etcd has: members that die, several stores at once, histories that are compacted, TLS, users."""
+"""Test the etcd backend only: members that die, several stores at once, compacted histories, TLS, users."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TIMEOUT = 60
 
 @pytest.fixture
 async def stores(etcd):
-    """Two instances of one store."""
+    """Yield two instances of one store."""
     async with AsyncExitStack() as stack:
         prefix = stack.enter_context(etcd.prefix())
         gateway = await stack.enter_async_context(Gateway.open(etcd.url, Access()))
@@ -77,7 +77,7 @@ async def test_a_compacted_history_is_survived(stores, etcd):
 
 
 async def test_the_leader_is_killed_and_nobody_notices(tmp_path):
-    """Two stores on three members, of which one after another is killed and started again: no call fails."""
+    """Kill and restart three members one after another under two stores: no call fails."""
     with cluster(tmp_path, members=3) as etcd:
         async with AsyncExitStack() as stack:
             stores = []
@@ -111,7 +111,7 @@ async def test_the_leader_is_killed_and_nobody_notices(tmp_path):
 
 
 async def _write(stores: list[KeyValueStoreClient], written: list[str], stop: asyncio.Event) -> None:
-    """Write numbers by one store and read them by the other."""
+    """Write numbers with one store and read them with the other."""
     for value in itertools.count():
         await stores[0].set("k", str(value), instance="a", ttl=60)
         assert await stores[1].get("k") in (str(value), str(value + 1))
@@ -155,7 +155,7 @@ async def test_what_is_known_is_read_while_etcd_is_away(tmp_path):
 
 
 async def test_tls_and_a_user(tmp_path):
-    """Members that show a certificate and ask for one, and for a user and a password."""
+    """The members have a certificate and require one, and a user and a password."""
     _certificate(tmp_path, "authority")
     for name in ("server", "client"):
         _certificate(tmp_path, name, signer="authority")

@@ -1,4 +1,4 @@
-"""The routes of the key-value store, the classic protocol's among them."""
+"""Test the routes of the key-value store, including those of the classic protocol."""
 
 from __future__ import annotations
 

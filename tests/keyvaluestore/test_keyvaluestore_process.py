@@ -1,4 +1,4 @@
-"""The key-value store as a process: killed, restarted, stopped."""
+"""Test the key-value store as a process that is killed, restarted and stopped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What only the SQLite backend can show: restarts, limits, one process at a time."""
+"""Test the SQLite backend only: restarts, limits, one process at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract of a key-value store, kept by every backend."""
+"""Test the contract of a key-value store with every backend."""
 
 from __future__ import annotations
 

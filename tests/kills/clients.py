@@ -1,4 +1,4 @@
-"""Clients that upload and look on while things are killed, and record what they were told."""
+"""Clients that upload and watch while programs are killed, and record the answers that they get."""
 
 import asyncio
 import itertools
@@ -24,7 +24,7 @@ async def upload_until(
     webhook: str | None = None,
     pause: float = 0.0,
 ) -> None:
-    """Upload one photo after another; a call that fails is sent again under the same key, as a client would.
+    """Upload one photo after another; repeat a failed call with the same key, as a client would.
 
     `pause` is the number of seconds between two of them.
     """
@@ -36,7 +36,7 @@ async def upload_until(
 async def upload_repeatedly(
     stop: asyncio.Event, client: Client, history: History, numbers: "itertools.count[int]", *, webhook: str
 ) -> None:
-    """Upload one photo after another, every second one twice at the same time under one key."""
+    """Upload one photo after another, every second one twice at the same time with one key."""
     while not stop.is_set():
         number = next(numbers)
         keys = [secrets.token_hex(16)] * (1 + number % 2)
@@ -46,7 +46,7 @@ async def upload_repeatedly(
 async def upload_once(
     client: Client, history: History, number: int, *, webhook: str | None = None, key: str | None = None
 ) -> None:
-    """Upload a photo and note what came of it."""
+    """Upload a photo and record the answer."""
     call = Call(photo=number, key=key or secrets.token_hex(16))
     history.calls.append(call)
     try:
@@ -59,7 +59,7 @@ async def upload_once(
 
 
 async def watch(client: Client, history: History) -> None:
-    """Follow every event for as long as the test lasts, over all restarts; look at what each is about."""
+    """Follow all events as long as the test lasts, over all restarts; get the task of each event."""
     after, known = 0, ""
     while True:
         try:
@@ -78,7 +78,7 @@ async def watch(client: Client, history: History) -> None:
 
 
 async def seen_all(watcher: asyncio.Task[None], history: History, *, time_limit: float = 60.0) -> None:
-    """Wait until the watcher has read every event of the tasks that have settled, then end it."""
+    """Wait until the watcher has read all events of the settled tasks, then end it."""
     last = max(task.seq for task in history.final.values())
     async with asyncio.timeout(time_limit):
         while not history.events or history.events[-1].seq < last:
@@ -89,7 +89,7 @@ async def seen_all(watcher: asyncio.Task[None], history: History, *, time_limit:
 
 
 async def settled(client: Client, history: History, *, time_limit: float = 90.0) -> None:
-    """Wait until every acknowledged task has ended; release what the kills had quarantined, as a person would.
+    """Wait until every acknowledged task has ended; release tasks that the kills have quarantined, as a person would.
 
     `time_limit` is in seconds, for each task.
     """
@@ -115,7 +115,7 @@ async def settled(client: Client, history: History, *, time_limit: float = 90.0)
 
 
 class Uploads:
-    """Uploads that go on while things are killed, and a reader of all events."""
+    """Run uploads while programs are killed, and a reader of all events."""
 
     def __init__(self, client: Client, history: History, *, clients: int, first: int) -> None:
         self._client = client
@@ -128,7 +128,7 @@ class Uploads:
     @classmethod
     @asynccontextmanager
     async def running(cls, client: Client, history: History, *, clients: int, first: int = 0) -> AsyncIterator[Self]:
-        """Let so many clients upload photos, numbered from `first`, for as long as the context lasts."""
+        """Let `clients` clients upload photos, numbered from `first`, as long as the context lasts."""
         uploads = cls(client, history, clients=clients, first=first)
         try:
             yield uploads
@@ -138,7 +138,7 @@ class Uploads:
             await asyncio.gather(*uploads._tasks, uploads._watcher, return_exceptions=True)
 
     async def more(self, count: int, *, since: float = 0.0, time_limit: float = 90.0) -> None:
-        """Wait until so many more of the uploads that were sent after a time are acknowledged."""
+        """Wait until `count` more uploads that were sent after the time `since` are acknowledged."""
         enough = self._acknowledged(since) + count
         async with asyncio.timeout(time_limit):
             while self._acknowledged(since) < enough:
@@ -149,12 +149,12 @@ class Uploads:
         return sum(call.sent >= since for call in self._history.acknowledged)
 
     async def end(self) -> None:
-        """Let the uploads that are under way end, and send no more."""
+        """Send no more uploads, and wait for the current ones."""
         self._stop.set()
         await asyncio.gather(*self._tasks)
 
     async def judge(self, *, time_limit: float = 90.0) -> None:
-        """Wait until every task has ended and every event was seen; then nothing may be wrong."""
+        """Wait until all tasks have ended and all events were seen; then assert that the history breaks no rule."""
         await settled(self._client, self._history, time_limit=time_limit)
         await seen_all(self._watcher, self._history, time_limit=time_limit)
         wrong = self._history.violations()

@@ -1,4 +1,4 @@
-"""What a history tells of workers that ended: whom their tasks were charged to, and how soon others took them up."""
+"""Analyse the ends of workers in a history: the charged deaths, and how soon other workers leased the tasks."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from safelight.wire import Event
 
 _CHARGED = ("expired", "died")
 _NEAR = 20
-"""Uploads from which db's clock is told."""
+"""How many uploads are used to determine db's clock."""
 
 
 def wrongly_blamed(history: History, killed: Mapping[str, float]) -> list[str]:
-    """Return a sentence for each error, and for each death that stays though its worker was not among the killed."""
+    """Return a message for each error, and for each remaining death of a worker that was not killed."""
     wrong = []
     for task in history.final.values():
         charged = [event for event in history.events if event.task == task.id and event.kind in _CHARGED]
@@ -33,11 +33,11 @@ def wrongly_blamed(history: History, killed: Mapping[str, float]) -> list[str]:
 
 @dataclass
 class TakenUp:
-    """Seconds after which others had the tasks of workers that were killed or stopped, and those that were given back.
+    """Seconds until other workers leased the tasks of killed or stopped workers, and returned tasks.
 
-    They count from the kill, from the request to stop, and else from the hand-back. Afterwards they count only while
-    another worker has nothing to do: one that is busy takes tasks up when it is done with its own. `returned` are the
-    tasks of workers that went on: they could not reach storage, or had been out of reach.
+        The seconds count from the kill, from the request to stop, or else from the return, and only while another worker
+    is idle, because a busy worker first finishes its own tasks. `returned` are tasks of workers that continued to run:
+    they could not reach storage, or were out of reach for a time.
     """
 
     killed: list[float] = field(default_factory=list)
@@ -48,7 +48,7 @@ class TakenUp:
 
 
 def taken_up(history: History, killed: Mapping[str, float], stopped: Mapping[str, float]) -> TakenUp:
-    """Measure it from the times of events. `killed` and `stopped` have the ends of workers, by the monotonic clock."""
+    """Return the seconds by the times of events. `killed` and `stopped` map workers to their ends (monotonic clock)."""
     found, idle = TakenUp(), _Idle(history.events)
     clock = _Clock(history.acknowledged)
     told = {worker: clock.of_db(at) for worker, at in stopped.items()}
@@ -77,11 +77,11 @@ def taken_up(history: History, killed: Mapping[str, float], stopped: Mapping[str
 
 
 class _Idle:
-    """When workers had nothing to do, as events tell it."""
+    """The times in which workers were idle, by the events."""
 
     def __init__(self, events: list[Event]) -> None:
         self._changes: list[tuple[float, str, int]] = []
-        """When, which worker, and how many leases it held from then on."""
+        """The time, the worker, and how many leases it held from then on."""
         holder, held = dict[str, str](), dict[str, int]()
         for event in events:
             if event.kind == "excused":
@@ -96,9 +96,9 @@ class _Idle:
                 self._changes.append((event.at, event.worker, held[event.worker]))
 
     def waited(self, since: float, until: float, ended: str) -> float:
-        """Return the longest while between two times in which some worker that lived was idle, but the one `ended`.
+        """Return the longest time between `since` and `until` in which a living worker other than `ended` was idle.
 
-        Only those count that are seen before and after; without any, all the time counts.
+        Only workers that are seen before and after count; if there are none, all of the time counts.
         """
         before = {worker: count for at, worker, count in self._changes if at <= since}
         after = {worker for at, worker, _ in self._changes if at >= until}
@@ -119,7 +119,7 @@ class _Idle:
 
 
 class _Clock:
-    """db's clock, from what uploads near a moment say of it: each is created after it was sent, before its answer."""
+    """Estimate db's clock from the uploads near a moment: each task is created after the request, before the answer."""
 
     def __init__(self, calls: list[Call]) -> None:
         self._known = [
@@ -129,7 +129,7 @@ class _Clock:
         ]
 
     def of_db(self, moment: float) -> float:
-        """Return what db's clock showed at a time of the monotonic clock, in the middle of what is possible."""
+        """Return the time of db's clock at a time of the monotonic clock, in the middle of the possible range."""
         if not self._known:
             return moment + time.time() - time.monotonic()
         near = sorted(self._known, key=lambda one: abs(one[0] - moment))[:_NEAR]

@@ -1,4 +1,4 @@
-"""What clients asked and were told, recorded as it happened, and the rules that every such history must obey."""
+"""Record the requests and answers of clients, and check the rules that every such history must obey."""
 
 import hashlib
 import time
@@ -10,10 +10,9 @@ from safelight.wire import Event, State, Task
 
 @dataclass
 class Call:
-    """One upload: when it was sent, and when and with what it was answered (never, if it was not acknowledged).
+    """One upload: when it was sent, and when and how it was answered (None if it was not acknowledged).
 
-    `created` is when the task was created, by the clock of db. `failed` says that it was answered with an error, or not
-    at all.
+    `created` is the time of the task's creation by db's clock. `failed` means that the answer was an error or missing.
     """
 
     photo: int
@@ -27,7 +26,7 @@ class Call:
 
 @dataclass
 class Sight:
-    """One look at a task: when it was asked for, and when the answer was read."""
+    """One observation of a task: when it was requested, and when the answer was read."""
 
     asked: float
     at: float
@@ -37,15 +36,15 @@ class Sight:
 
 
 class History:
-    """Everything that was seen from outside."""
+    """Everything that clients have observed."""
 
     def __init__(self, shows: Callable[[int, bytes], bool] | None = None) -> None:
-        """`shows` says whether bytes are the right result of a photo."""
+        """Start an empty history. `shows` tells whether bytes are the right result of a photo."""
         self._shows = shows
         self.readers: dict[str, list[Event]] = {}
-        """What other readers than the one of `events` have seen, in order."""
+        """The events that readers other than that of `events` have seen, in order."""
         self.called: dict[str, list[str]] | None = None
-        """The calls of webhooks by task, where every upload has one."""
+        """The webhook calls by task, if every upload has a webhook."""
         self.calls: list[Call] = []
         self.sights: list[Sight] = []
         self.events: list[Event] = []
@@ -53,7 +52,7 @@ class History:
         self.final: dict[str, Task] = {}
 
     def saw(self, task: Task, asked: float | None = None) -> None:
-        """Note what was seen; `asked` is the time of the question, as an answer may come late."""
+        """Record an observation; `asked` is the time of the request, because an answer may be late."""
         now = time.monotonic()
         digests = tuple(output.digest for output in task.outputs)
         self.sights.append(Sight(now if asked is None else asked, now, task.id, task.state, digests))
@@ -67,7 +66,7 @@ class History:
         return [call for call in self.calls if call.failed]
 
     def violations(self) -> list[str]:
-        """Return a sentence for every rule that this history breaks."""
+        """Return a message for every rule that this history breaks."""
         return [
             *self._acknowledged_are_finished(),
             *self._one_key_one_task(),
@@ -124,7 +123,7 @@ class History:
         return [f"event {number} is missing" for number in gaps]
 
     def _each_is_created_and_ends_once(self) -> list[str]:
-        """A reader of all events has seen each acknowledged task begin once and end once."""
+        """Check that a reader of all events saw each acknowledged task begin once and end once."""
         broken = []
         for call in self.acknowledged:
             of_task = [event for event in self.events if event.task == call.task]
@@ -138,7 +137,7 @@ class History:
         return broken
 
     def _answered_once_durable(self) -> list[str]:
-        """No two tasks have one number: one that was told of before it was durable would lose its own in a kill."""
+        """Check that task numbers are unique: a task acknowledged before its commit would lose its number in a kill."""
         seen, broken = dict[int, str](), []
         for event in self.events:
             n = int(event.task.partition("-")[0])
@@ -147,7 +146,7 @@ class History:
         return broken
 
     def _every_reader_sees_all(self) -> list[str]:
-        """Each reader has seen the same events in the same order; one may be a little behind at the end."""
+        """Check that all readers saw the same events in the same order; some may be slightly behind at the end."""
         broken, expected = [], [(event.seq, event.task, event.kind) for event in self.events]
         ends = max((task.seq for task in self.final.values()), default=0)
         for name, events in self.readers.items():
@@ -159,7 +158,7 @@ class History:
         return broken
 
     def _webhooks_are_called(self) -> list[str]:
-        """The webhook of each acknowledged task was called with its end, and with nothing else."""
+        """Check that the webhook of each acknowledged task was called with the task's end, and with nothing else."""
         if self.called is None:
             return []
         wrong = {call.task: self.called.get(call.task or "", []) for call in self.acknowledged}
@@ -170,7 +169,8 @@ class History:
         ]
 
     def _attempts_follow_one_another(self) -> list[str]:
-        """No two attempts at a task overlap, and it is published once, by the attempt that holds the lease."""
+        """Check that attempts at a task do not overlap, and that only the one with the lease publishes a result,
+        once."""
         broken, holding, finished = [], dict[str, int](), dict[str, int]()
         for event in self.events:
             held = holding.get(event.task)

@@ -1,7 +1,7 @@
-"""Ways in which a served system might be broken, and what the checker of histories says of each.
+"""Ways to break a served system, and the messages of the history checker for each.
 
-`python -m kills.mutated NAME MODULE ARGUMENTS` breaks the product in one of these ways in a process of its own, and
-then runs a program in it.
+`python -m kills.mutated NAME MODULE ARGUMENTS` breaks the product in one of these ways and runs a program of it, in a
+new process.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from simulation.mutations import keys_ignored, no_fence, returned_is_death
 
 
 def answer_before_commit() -> None:
-    """Answer calls at once, and commit many of them together."""
+    """Answer calls at once, and commit many of them together later."""
     commit, begin, calls = Connection.commit, Connection.begin, itertools.count(1)
 
     def begin_later(self: Any, **options: Any) -> None:
@@ -38,7 +38,7 @@ def answer_before_commit() -> None:
 
 
 def events_apart() -> None:
-    """Commit events a moment after the changes that they are about."""
+    """Commit events shortly after the changes that they describe."""
     events_after()
     commit = database.Database._commit
 
@@ -61,7 +61,7 @@ def events_apart() -> None:
 
 
 def settled_twice() -> None:
-    """Take the repetition of an outcome for another one."""
+    """Treat a repeated outcome as a new one."""
     held = TaskRow.held_under
 
     def held_or_settled(self: Any, reference: Any) -> bool:
@@ -84,7 +84,7 @@ def leased_twice() -> None:
 
 
 def results_mixed() -> None:
-    """Publish for every third task what another one has come to."""
+    """Publish the result of another task for every third task."""
     settle, calls, last = leasing.settle, itertools.count(1), list[Any]()
 
     def mixed(transaction: Any, outcomes: Any, policy: Any) -> Any:
@@ -102,7 +102,7 @@ def results_mixed() -> None:
 
 
 def event_skipped() -> None:
-    """Leave every fifth event out, for every reader."""
+    """Omit every fifth event for all readers."""
     read = Feed.read
 
     async def some(self: Any, *after: Any, **options: Any) -> Any:
@@ -116,7 +116,7 @@ def event_skipped() -> None:
 
 
 def stream_skips() -> None:
-    """Leave every fifth event out of the stream alone."""
+    """Omit every fifth event only in the stream."""
     read = Feed.read
 
     async def some(self: Any, *after: Any, **options: Any) -> Any:
@@ -127,7 +127,7 @@ def stream_skips() -> None:
 
 
 def webhook_lost() -> None:
-    """Count every third call of a webhook as made without making it."""
+    """Count every third webhook call as made without making it."""
     call, calls = Webhooks._call, itertools.count(1)
 
     async def some(self: Any, http: Any, delivery: Any) -> Any:
@@ -153,4 +153,4 @@ MUTATIONS: dict[str, tuple[Callable[[], None], str, int]] = {
     "keys_ignored": (keys_ignored, "became several tasks", 0),
     "returned_is_death": (returned_is_death, "is charged with [0-9]+ deaths", 0),
 }
-"""How it breaks the product, what the checker says of it, and how often the services must be killed for that."""
+"""The mutation, the checker's message, and how many kills of the services it needs."""

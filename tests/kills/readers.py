@@ -1,4 +1,4 @@
-"""Readers of what happens, each of which must see all of it: server-sent events, and calls of webhooks."""
+"""Readers that must see all events: a stream of server-sent events, and webhook calls."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from safelight.wire import Event
 async def follow_stream(
     http: aiohttp.ClientSession, url: str, history: History, shown: Mapping[str, str] | None = None
 ) -> None:
-    """Follow the stream of a master for ever, and resume it by its numbers wherever it breaks, as a browser does.
+    """Follow the stream of a master until cancelled, and resume it by its ids when it breaks, as a browser does.
 
-    `shown` are headers that say who asks.
+    `shown` are the headers with the credentials.
     """
     seen, last = history.readers.setdefault("stream", []), 0
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=3, sock_read=25)
@@ -38,7 +38,7 @@ async def follow_stream(
 
 @asynccontextmanager
 async def webhooks(history: History, host: str = "127.0.0.1") -> AsyncIterator[str]:
-    """Take the calls of webhooks; yield the URL that they are to be sent to."""
+    """Receive webhook calls; yield the URL for them."""
     history.called = {}
 
     async def called(request: web.Request) -> web.Response:

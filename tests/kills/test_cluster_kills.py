@@ -1,4 +1,4 @@
-"""Everything of a distributed system is killed in turn under uploads: nothing is lost, and no client sees an error."""
+"""Test kills of all programs of a distributed system during uploads: no data is lost, and no client sees an error."""
 
 import asyncio
 import shutil
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 COUNTS = {"keyvaluestore": 2, "db": 2, "storage": 2, "master": 2, "worker": 2}
 OPTIONS = {"worker": ["--lease-duration", "3", "--slots", "1"]}
-# One instance of each of which there are two, a member of etcd (its leader), and then what there is one of.
+# One instance of each pair, the leader of etcd, and then the programs that have only one instance.
 VICTIMS = [
     "keyvaluestore-1",
     "storage-1",
@@ -32,7 +32,7 @@ VICTIMS = [
     "postgresql, by fail-over",
 ]
 ALONE = {"seaweedfs", "postgresql", "postgresql, by fail-over"}
-"""What there is one of: while it is away, uploads fail, and succeed when they are repeated."""
+"""Programs with one instance: while one is away, uploads fail, and succeed when they are repeated."""
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ async def test_everything_is_killed_in_turn(cluster: Cluster) -> None:
 
 
 async def killed(cluster: Cluster, victim: str) -> str:
-    """Kill what is named, and start again what there is one of. Return what must be started for there to be two."""
+    """Kill a program, and restart it if it has only one instance; otherwise return the name to start again later."""
     if "fail-over" in victim:
         await cluster.fail_over()
         return victim

@@ -1,4 +1,4 @@
-"""The checker finds what it is there to find: a history that is broken in one way breaks one rule."""
+"""Test that the checker finds every kind of error: a history that is wrong in one way breaks one rule."""
 
 import hashlib
 
@@ -89,7 +89,7 @@ def test_a_task_that_is_created_twice_is_found() -> None:
 
 
 def test_an_answer_before_the_commit_is_found() -> None:
-    """The task was lost by a kill, and its number went to another one."""
+    """A kill lost the task, and another task got its number."""
     history = good()
     history.events.append(history.events[0].evolve(seq=4, task="1-b"))
     assert "which was taken back" in " ".join(history.violations())

@@ -1,4 +1,4 @@
-"""Every service and worker is killed at random under a stream of uploads; nothing acknowledged is lost."""
+"""Test random kills of all services and workers during uploads: no acknowledged data is lost."""
 
 import random
 from pathlib import Path
@@ -13,15 +13,15 @@ from support.system import System, system
 pytestmark = pytest.mark.slow
 
 KILLS = {"one process": 6, "separate": 12}
-"""Kills by form: each program twice, the services as a whole or one by one."""
+"""Kills by form of the system: each program twice, the services together or one by one."""
 CLIENTS = 3
 WORKERS = 2
-# Leases short enough that a killed worker's tasks come round within the test.
+# Leases are short, so that a killed worker's tasks are leased again within the test.
 SETTINGS = {"worker": ["--lease-duration", "3", "--slots", "1"]}
 
 
 async def kill_and_restart(whole: System, victim: str) -> None:
-    """Kill a program, see it gone, and start it again at once."""
+    """Kill a program, wait for its end, and restart it at once."""
     await whole.kill(victim)
     started = await whole.start(victim)
     if not victim.startswith("worker"):

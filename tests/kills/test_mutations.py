@@ -1,6 +1,6 @@
-"""The checker has power over a served system too: one that is broken in one way is found, one that is whole is not.
+"""Test the checker with a served system: it finds every broken product, and reports no error for a sound one.
 
-The services run in one process, and are killed and started again; clients, readers and workers speak HTTP to them.
+The services run in one process, which is killed and restarted; clients, readers and workers use HTTP.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SETTINGS = {"master": ["--webhook-allow-private", "--webhook-retry", "1s"]}
 
 
 async def judged(directory: Path, mutation: str | None, kills: int, *, time_limit: float) -> list[str]:
-    """Run a system under load, kill it some times, and return what the checker says."""
+    """Run a system under load, kill it `kills` times, and return the checker's messages."""
     history = History(lambda number, result: is_inverse(photo(number), result))
     programs = {} if mutation is None else {"allinone": ("kills.mutated", mutation, "safelight.allinone")}
     stop, numbers = asyncio.Event(), itertools.count()
@@ -70,7 +70,7 @@ async def judged(directory: Path, mutation: str | None, kills: int, *, time_limi
 
 @asynccontextmanager
 async def beside(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Do work for as long as the context lasts."""
+    """Run coroutines as long as the context lasts."""
     tasks = [asyncio.create_task(each) for each in work]
     try:
         yield
@@ -86,7 +86,7 @@ async def restarted(whole: System) -> None:
 
 
 async def ended(client: Client, history: History, watcher: asyncio.Task[None], time_limit: float) -> list[str]:
-    """Wait until all is done that clients were promised; return what was not within the limit, in seconds."""
+    """Wait until all promises to clients are kept; return the missing ones after the time limit (seconds)."""
 
     def streamed() -> bool:
         return history.readers["stream"][-1].seq >= max(task.seq for task in history.final.values())
@@ -115,7 +115,7 @@ async def test_a_whole_product_is_not_blamed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", MUTATIONS)
 async def test_a_product_that_is_broken_in_one_way_is_found(tmp_path: Path, name: str) -> None:
-    """In one run of three at the latest: where it takes a kill, that may come at a moment that costs nothing."""
+    """One of three runs must find the error, because a kill may come at a moment without effect."""
     _, expected, kills = MUTATIONS[name]
     found = list[list[str]]()
     for run in range(3):

@@ -1,7 +1,7 @@
-"""The network of a distributed system is cut for longer than a lease: packets vanish, and nothing is reset.
+"""Test network cuts of a distributed system that last longer than a lease: packets vanish without a reset.
 
-Every program has a network namespace of its own. Nothing acknowledged is lost or published twice, and whoever was cut
-off goes on once packets arrive again.
+Every program has its own network namespace. No acknowledged data is lost or published twice, and programs that were cut
+off continue when packets arrive again.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ CLIENTS = 3
 COUNTS = {"keyvaluestore": 2, "db": 2, "storage": 2, "master": 2, "worker": 2}
 OPTIONS = {"worker": ["--lease-duration", f"{LEASE:g}", "--slots", "1"]}
 LEADER = "the leader of etcd"
-# Each pair of kinds that talk to each other, cut in three rounds.
+# All pairs of kinds of programs that communicate, cut in three rounds.
 ROUNDS = {
     "workers": [
         *(("worker-1", "master-1"), ("worker-1", "master-2"), ("worker-1", "storage-1"), ("worker-2", "storage-2")),
@@ -49,7 +49,7 @@ ROUNDS = {
 
 BUCKET = {"the bucket": [("storage-1", "seaweedfs"), ("storage-2", "seaweedfs")]}
 BUCKET_CUT = 35.0
-"""Longer than any time limit of a storage with a request to its bucket, but that of the request as a whole."""
+"""Longer than any time limit of storage for a request to its bucket, except the limit for the whole request."""
 
 
 @pytest.mark.parametrize(

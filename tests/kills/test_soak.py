@@ -1,4 +1,4 @@
-"""The soak at a load that leaves the processors to the other tests: its program is the one that runs for hours."""
+"""Run the soak with a small load for ten minutes, so that other tests have the processors; it can run for hours."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 MINUTES, PAUSE, REST = 10, 2.0, 5.0
-"""Ten minutes take about 80 s of processor: seconds between two uploads of each client, and between two faults."""
+"""Seconds between two uploads of a client, and between two faults: ten minutes take about 80 s of processor time."""
 TIME_LIMIT = 1500.0
 
 pytestmark = [

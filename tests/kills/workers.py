@@ -1,4 +1,4 @@
-"""Workers that speak HTTP and make results with Pillow. Some of their outcomes come late, twice or not at all."""
+"""Workers that use HTTP and Pillow, and send some outcomes late, twice or not at all."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from safelight.wire import Finished, Lease, LeaseRequest, Output, Returned, Work
 ENGINE = "Pillow"
 _KINDS = ("good", "late", "twice", "good", "returned")
 LATE = 0.3
-"""Seconds by which an outcome is late; by then another worker has the task."""
+"""Seconds by which an outcome is late, after which another worker has the task."""
 
 
 def inverted(photo: bytes) -> bytes:
@@ -29,7 +29,7 @@ def inverted(photo: bytes) -> bytes:
 
 
 class OddWorker:
-    """A worker whose every few outcomes are odd, as those of one that is slow, stops or repeats itself."""
+    """A worker with some odd outcomes, like a worker that is slow, stops or repeats itself."""
 
     def __init__(self, client: Client, storage: StorageClient, number: int) -> None:
         self._client = client
@@ -40,7 +40,7 @@ class OddWorker:
         self._late: set[asyncio.Task[None]] = set()
 
     async def work(self) -> None:
-        """Take and end leases for ever."""
+        """Take and end leases until cancelled."""
         try:
             while True:
                 try:

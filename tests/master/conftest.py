@@ -24,7 +24,7 @@ from safelight.storage.__main__ import build as build_storage
 
 
 class System:
-    """A master with the real services behind it, all in this process."""
+    """Run a master with the real services, all in this process."""
 
     def __init__(self, stack: AsyncExitStack, data: Path, *, together: bool) -> None:
         self.neighbours = serve.Neighbours() if together else None
@@ -39,7 +39,7 @@ class System:
         return running
 
     async def master(self, **settings: Any) -> serve.Service:
-        """Start a master (or another) and wait until it knows the services."""
+        """Start a master, or another one, and wait until it knows the services."""
         config = MasterConfig(keyvaluestore=self.keyvaluestore, port=0, data=str(self._data / "master"), **settings)
         running = await self.start("master", build_master, config)
         assert running.discovery is not None
@@ -53,7 +53,7 @@ class System:
 
 @pytest.fixture(params=["one process", "separate"])
 async def system(tmp_path, request) -> AsyncIterator[System]:
-    """The services behind a master, called directly or over HTTP; tests start the master that they need."""
+    """Run the services behind a master, called directly or over HTTP; tests start the master that they need."""
     async with AsyncExitStack() as stack:
         whole = System(stack, tmp_path, together=request.param == "one process")
         first = await whole.start(
@@ -68,7 +68,7 @@ async def system(tmp_path, request) -> AsyncIterator[System]:
 
 @pytest.fixture
 async def master(system) -> serve.Service:
-    """A master with small limits, so that they can be met."""
+    """Run a master with small limits, so that tests can reach them."""
     return await system.master(max_photo=4 << 20, uploads=4, upload_idle_timeout=1.0, webhook_allow_private=True)
 
 

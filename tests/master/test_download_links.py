@@ -1,4 +1,4 @@
-"""Large downloads are redirected to the bucket, for those who may have them, and come with the same headers."""
+"""Test that large downloads are redirected to the bucket for authorised clients, with the same headers."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ async def test_a_client_fetches_a_large_file_from_the_bucket_itself(seaweed, buc
 
 
 async def assert_signed(http, url):
-    """The bucket refuses a link of which anything was changed."""
+    """Assert that the bucket refuses a link with any change."""
     tampered = url.replace("X-Amz-Expires=60", "X-Amz-Expires=600")
     unsigned = url.partition("?")[0]
     for each in (tampered, unsigned, url.replace("attachment", "inline")):
@@ -72,7 +72,7 @@ async def assert_signed(http, url):
 
 
 def test_a_link_is_signed_as_the_manual_of_s3_says(monkeypatch):
-    """The example of "Authenticating requests: using query parameters" in the API reference of Amazon S3."""
+    """Check the example of "Authenticating requests: using query parameters" in the API reference of Amazon S3."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
     monkeypatch.setenv("AWS_REGION", "us-east-1")

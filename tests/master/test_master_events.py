@@ -1,4 +1,4 @@
-"""Live events: streams that resume, long polls, slow readers."""
+"""Test live events: resumed streams, long polls, slow readers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STREAM = {"Accept": "text/event-stream"}
 
 
 async def read_events(answer, count: int) -> list[Event]:
-    """Read so many events from an open stream."""
+    """Read `count` events from an open stream."""
     events: list[Event] = []
     async with asyncio.timeout(60):
         while len(events) < count:
@@ -78,7 +78,7 @@ async def test_one_tasks_events(master, http, client):
 
 
 async def test_ids_move_on_without_events(master, http, client):
-    """A reader of one task that is cut off does not read everybody else's changes again."""
+    """A reader of one task that reconnects does not read the changes of all other tasks again."""
     task = await client.upload(photo(1))
     async with http.get(f"{master.url}/task/{task.id}/events") as answer:
         line = [await answer.content.readline() for _ in range(3)][2].decode().strip()
@@ -170,7 +170,7 @@ def like(task: Task, key: str) -> NewTask:
 
 
 async def test_a_reader_far_behind_is_served_by_db(master, http, client, db):
-    """What the follower of this master never saw is there all the same."""
+    """A reader also gets events that this master's follower has not seen."""
     with pytest.raises(Error) as caught:
         await client.changes(-1)
     assert caught.value.code is Code.INVALID_REQUEST

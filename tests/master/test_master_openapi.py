@@ -1,4 +1,4 @@
-"""The API's description and its page."""
+"""Test the API's description and its page."""
 
 from __future__ import annotations
 

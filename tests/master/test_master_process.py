@@ -1,4 +1,4 @@
-"""The master as a process: constant memory, and nothing acknowledged lost when it is killed."""
+"""Test the master as a process: it uses constant memory, and a kill loses no acknowledged data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MIB = 1 << 20
 
 
 def resident(pid: int) -> int:
-    """Bytes that a process had resident at most."""
+    """Return the peak resident memory of a process in bytes."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
@@ -49,7 +49,7 @@ async def test_a_huge_upload_in_constant_memory(tmp_path):
 
 
 async def test_killed_in_the_middle_of_uploads(tmp_path):
-    """Every upload that was answered is a task with the right bytes; an upload that was not may be sent again."""
+    """Every answered upload is a task with the right bytes; an unanswered upload can be repeated."""
     async with system(tmp_path) as running, Client.connect(running.master) as client:
         acknowledged: dict[int, str] = {}
         numbers = iter(range(10_000))

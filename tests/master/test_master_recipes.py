@@ -1,4 +1,4 @@
-"""Recipes over HTTP."""
+"""Test recipes over HTTP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tasks, results and originals."""
+"""Test tasks, results and originals at the master."""
 
 from __future__ import annotations
 

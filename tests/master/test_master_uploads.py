@@ -1,4 +1,4 @@
-"""Uploads: forms in any shape, refusals, idempotency, limits, broken connections."""
+"""Test uploads: forms of all shapes, refusals, idempotency, limits, broken connections."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Webhooks against a real server: signed, retried, never into the network."""
+"""Test webhooks with a real server: calls are signed and retried, and never go to internal addresses."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SECRET = "whsec_" + base64.b64encode(KEY).decode()
 
 
 class Receiver:
-    """A server that keeps what it is sent and answers as it is told."""
+    """Run a server that keeps the requests and gives the answers that a test sets."""
 
     def __init__(self) -> None:
         self.calls: asyncio.Queue[tuple[web.Request, bytes]] = asyncio.Queue()
@@ -109,7 +109,7 @@ async def test_a_failure_is_told(client, receiver):
 
 @pytest.mark.slow
 async def test_a_receiver_that_never_answers_does_not_delay_the_calls_of_other_tenants(client, system, db, receiver):
-    """A call has 15 s, so a hundred of them would take all places for half a minute."""
+    """A call may take 15 s, so a hundred calls would occupy all places for half a minute."""
     async with AccountClient.connect(system.address("db")) as accounts:
         for name in ("silent", "other"):
             await accounts.create_tenant(Tenant(id=name))
@@ -125,7 +125,7 @@ async def test_a_receiver_that_never_answers_does_not_delay_the_calls_of_other_t
 
 @asynccontextmanager
 async def silent() -> AsyncIterator[tuple[asyncio.Event, str]]:
-    """Take connections and never answer; the event is set once there are as many as one tenant has calls."""
+    """Accept connections and never answer; the event is set when there are as many as one tenant may have calls."""
     called, kept = asyncio.Event(), []
 
     def take(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -191,7 +191,7 @@ async def test_a_secret_that_is_too_weak_is_refused_with_a_sentence(system, secr
 
 @pytest.fixture
 def certificate(tmp_path):
-    """A certificate of 127.0.0.1 that vouches for itself, with its key, in one PEM file."""
+    """Return a PEM file with a self-signed certificate for 127.0.0.1 and its key."""
     file = tmp_path / "receiver.pem"
     made_by = ["openssl", "req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
     names = ["-subj", "/CN=receiver", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
@@ -235,7 +235,7 @@ async def test_gone_means_gone(system, client, storage, receiver, http):
 
 
 async def test_a_name_that_leads_inside_is_refused_when_called(system, storage, receiver, http):
-    """This machine's own name is one like any other, and resolves to an address inside."""
+    """This machine's own name is an ordinary name, but resolves to an internal address."""
     master = await system.master()
     url = receiver.url.replace("127.0.0.1", socket.gethostname())
     async with Client.connect(master.url) as client:

@@ -1,4 +1,4 @@
-"""Equal work has an equal digest, whatever it is called."""
+"""Test that recipes with the same meaning have the same digest, whatever their names are."""
 
 import pytest
 

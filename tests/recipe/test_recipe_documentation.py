@@ -1,4 +1,4 @@
-"""The examples of docs/guide/recipes.md are recipes, and docs/reference/recipe-format.md names what there is."""
+"""Test that the examples in docs/guide/recipes.md are valid and that docs/reference/recipe-format.md is complete."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Recipes are read from JSON and TOML, and a wrong one is refused with its place and the reason."""
+"""Test that recipes are read from JSON and TOML, and that errors name the place and the reason."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""Run seeds: `PYTHONPATH=tests python -m simulation --seeds 10000`, or one again: `--seed 17 --history`."""
+"""Run seeds: `PYTHONPATH=tests python -m simulation --seeds 10000`, or repeat one: `--seed 17 --history`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MEMORY = Path("/dev/shm")  # noqa: S108 - a directory of our own is made in it
 
 
 def main() -> None:
-    """Run the seeds that the arguments name, and say what they have shown."""
+    """Run the seeds that the arguments name, and print the results."""
     parser = argparse.ArgumentParser(prog="python -m simulation", description=__doc__)
     parser.add_argument("--seeds", type=int, default=100, help="how many seeds to run")
     parser.add_argument("--first", type=int, default=0, help="the first of them")
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def apart(seed: int, mutation: str | None = None) -> Outcome:
-    """Run a seed in a process of its own."""
+    """Run a seed in a new process."""
     root = Path(tempfile.mkdtemp(prefix="safelight-simulation-", dir=_MEMORY if _MEMORY.is_dir() else None))
     reading, writing = os.pipe()
     child = os.fork()

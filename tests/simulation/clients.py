@@ -1,4 +1,4 @@
-"""Clients of the simulated system: they upload, read events, and write down what they are told."""
+"""Clients of the simulated system, which upload, read events, and record the answers."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ _AWAY = (Error, aiohttp.ClientError, TimeoutError)
 
 
 class Record:
-    """What all clients were told."""
+    """The answers that all clients got."""
 
     def __init__(self) -> None:
         self.history = History()
         self.photos: dict[int, bytes] = {}
         """The bytes of each photo by its number."""
         self.others: dict[str, str] = {}
-        """Acknowledged tasks whose photo is not good, and its kind."""
+        """The kinds of photos that are not good, by acknowledged task."""
         self.keys: dict[str, str] = {}
         self.told: dict[str, tuple[float, float]] = {}
-        """When each acknowledged task was asked for first, and when a client was told of it."""
+        """For each acknowledged task, the times of the first request and of the answer."""
         self.readers: list[list[Event]] = []
         self.broken: list[str] = []
-        """Sentences about promises that were broken there and then."""
+        """Messages about promises that were seen to be broken."""
 
 
 class Clients:
-    """All clients of one run."""
+    """Run all clients of one run."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -50,13 +50,13 @@ class Clients:
         self.stop = False
         self._numbers = 0
         self._repeat = world.more.random() < 0.3
-        """Whether clients now and then send a photo again that was acknowledged long ago, under its old key."""
+        """Whether clients sometimes repeat an upload that was acknowledged long ago, with its old key."""
         self._tasks: list[asyncio.Task[None]] = []
         self._readers: list[asyncio.Task[None]] = []
         self._waiting: list[asyncio.Task[None]] = []
 
     def begin(self) -> None:
-        """Let them begin."""
+        """Start the clients."""
         for number, act in enumerate((self._upload, self._upload, self._upload_in_parts), 1):
             self._tasks.append(self.spawn(f"client-{number}", act))
         for number in (1, 2):
@@ -66,17 +66,17 @@ class Clients:
         self.record.history.events = self.record.readers[0]
 
     def spawn(self, name: str, act: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
-        """Run a client on a machine of its own."""
+        """Run a client on its own machine."""
         process = Process(name, 1, self.world.root)
         return process.context.run(asyncio.ensure_future, act())
 
     async def finish(self) -> None:
-        """Let the clients end what they do."""
+        """Wait until the clients have finished their current requests."""
         self.stop = True
         await asyncio.gather(*self._tasks)
 
     async def waited(self) -> None:
-        """Wait until those who wait for the end of a task have been told of it, or that it is gone."""
+        """Wait until all clients that wait for a task know its end or its loss."""
         await asyncio.gather(*self._waiting)
 
     async def read_until(self, last: int) -> None:
@@ -132,7 +132,7 @@ class Clients:
             self._told(call, GOOD, task.id)
 
     def lost(self, task: str | None) -> bool:
-        """Whether a task that was acknowledged may be gone, since an older copy of the database was restored."""
+        """Return whether an acknowledged task may be lost, because an older copy of the database was restored."""
         sent, told = self.record.told.get(task or "", (0.0, 0.0))
         return any(taken < told and sent < back for taken, back in self.world.restored)
 
@@ -151,7 +151,7 @@ class Clients:
                 await asyncio.sleep(rng.uniform(0.0, 3.0))
 
     async def _send_parts(self, tus: Tus, path: str, call: Call, kind: str, data: bytes) -> None:
-        """Send the rest again and again, to any master, from where that says that it ends."""
+        """Send the rest of an upload to any master, from the offset that this master reports, until it is complete."""
         rng, confirmed = self.world.rng, 0
         for _ in range(40):
             tus.url = self.world.some_master()
@@ -201,7 +201,7 @@ class Clients:
             self.record.others[task] = kind
 
     async def _wait(self, task: str) -> None:
-        """Wait for the end of a task all the time, also while the database is restored."""
+        """Wait for the end of a task, also while the database is restored."""
         async with Client.connect(self.world.masters) as client:
             while True:
                 try:

@@ -1,4 +1,4 @@
-"""A make-believe decoder: it takes some time and does what is written in the photo."""
+"""A simulated decoder, which takes some time and acts as the photo says."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PROBE = Probe(
 
 
 class Decoder:
-    """A `DecoderPool`."""
+    """A simulated `DecoderPool`."""
 
     version = "engine 1"
     protections = ()

@@ -1,12 +1,13 @@
-"""Simulated disks: what of a machine's files is durable, and what is left of them after a crash.
+"""Simulated disks: which parts of a machine's files are durable, and what remains of them after a crash.
 
-The files themselves are real ones, in memory: they are the volatile picture, which running programs see. The durable
-picture is taken when something is flushed: the content of a file by `fsync` of the file, the names in a directory by
-`fsync` of the directory. After a power cut, whatever differs between the two may have reached the disk or not, each
-name and each write by itself; the seed decides. Only a rename is one step, in two directories too, as it is in the
-journal of ext4, XFS, Btrfs and ZFS. After a kill, the volatile picture stays as it is.
+The files are real files in memory. They are the volatile state, which running programs see. Flushes update the durable
+state: `fsync` of a file stores its content, and `fsync` of a directory stores the names in it. After a power cut, each
+name and each write that differs between the two states may or may not have reached the disk; the seed decides. Only a
+rename is atomic, even between two directories, as it is in the journal of ext4, XFS, Btrfs and ZFS. After a kill, the
+volatile state remains unchanged.
 
-Each run of a program begins on a copy in a directory of its own, so that nothing the dead one still holds matters.
+Each run of a program starts on a copy in a new directory, so that files that the dead program still holds open do not
+matter.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _SECTOR = 512
 
 
 class _Write(NamedTuple):
-    """A write of SQLite that is not flushed; without data, the file was cut off at `offset`."""
+    """An unflushed write of SQLite; without data, the file was truncated at `offset`."""
 
     offset: int
     data: bytes | None
@@ -42,15 +43,15 @@ class Disk:
         self.flushes = 0
         self._rng = rng
         self._names: dict[int, dict[str, _Node]] = {}
-        """Of each flushed directory: the names in it."""
+        """The names in each flushed directory."""
         self._content: dict[int, tuple[bytes, int]] = {}
-        """Of each flushed file: its bytes, and when it was changed (ns)."""
+        """The bytes and the modification time (ns) of each flushed file."""
         self._pending: dict[int, list[_Write]] = {}
         self._databases: dict[int, bytearray] = {}
-        """The same of the files of SQLite, of which only writes are noted."""
+        """The same for the files of SQLite, for which only writes are recorded."""
         self._held: list[int] = []
         self._renamed: dict[int, bool | None] = {}
-        """While a copy is made: the files whose rename was not flushed, and whether it took effect."""
+        """During a copy: the files with an unflushed rename, and whether the rename took effect."""
         self._keep(os.fspath(root), root.stat().st_ino)
 
     def flush(self, descriptor: int) -> None:
@@ -67,7 +68,7 @@ class Disk:
             self._pending.pop(status.st_ino, None)
 
     def flush_names(self, directory: Path) -> None:
-        """Flush the names in a directory, as SQLite does by itself for its journals."""
+        """Flush the names in a directory, as SQLite does for its journals."""
         self._names[directory.stat().st_ino] = _names(directory)
 
     def flush_database(self, path: Path) -> None:
@@ -83,11 +84,11 @@ class Disk:
             _apply(data, write.offset, write.data)
 
     def wrote(self, path: Path, offset: int, data: bytes | None) -> None:
-        """Note a write of SQLite."""
+        """Record a write of SQLite."""
         self._pending.setdefault(path.stat().st_ino, []).append(_Write(offset, data))
 
     def copy(self, target: Path, *, power_cut: bool) -> None:
-        """Write what is left after a crash into a new directory."""
+        """Write the state after a crash to a new directory."""
         target.mkdir(mode=0o700)
         self._renamed = dict.fromkeys(self._renames(), None) if power_cut else {}
         self._copy(os.fspath(self.root), self.root.stat().st_ino, os.fspath(target), power_cut=power_cut)
@@ -109,7 +110,7 @@ class Disk:
                 self._copy_file(file, found.inode, Path(target, name), power_cut=power_cut)
 
     def _reached(self, now: _Node | None, then: _Node | None) -> _Node | None:
-        """Return what a name is after a power cut. A rename takes effect in both directories or in none."""
+        """Return the node of a name after a power cut. A rename takes effect in both directories or in none."""
         renamed = next((node.inode for node in (now, then) if node is not None and node.inode in self._renamed), None)
         if renamed is None:
             return self._rng.choice((now, then))
@@ -118,7 +119,7 @@ class Disk:
         return now if self._renamed[renamed] else then
 
     def _renames(self) -> set[int]:
-        """Return the files that have left one name for another, neither of which is flushed."""
+        """Return the renamed files whose old and new names are not flushed."""
         volatile = {}
         for directory, _, _ in os.walk(self.root):
             inode = os.stat(directory).st_ino  # noqa: PTH116 - a disk has hundreds of directories
@@ -147,7 +148,7 @@ class Disk:
         os.utime(target, ns=(changed, changed))
 
     def _torn(self, now: tuple[bytes, int], then: tuple[bytes, int] | None) -> tuple[bytes, int]:
-        """Return what is left of a file that was changed and not flushed."""
+        """Return the remaining content of a file that was changed and not flushed."""
         old, new = then[0] if then else b"", now[0]
         if old == new:
             return old, self._rng.choice((now[1], then[1] if then else now[1]))
@@ -156,7 +157,7 @@ class Disk:
         return self._rng.choice((old, new, new[:half], new[:half] + zeros, new[:half] + old[half:])), now[1]
 
     def _with_some(self, data: bytes, writes: list[_Write]) -> bytes:
-        """Apply some of the writes that were not flushed, or some sectors of them."""
+        """Apply some of the unflushed writes, or some of their sectors."""
         made = bytearray(data)
         for write in writes:
             kept = self._rng.random()
@@ -169,7 +170,8 @@ class Disk:
         return bytes(made)
 
     def _keep(self, directory: str, inode: int) -> None:
-        """Take everything below a directory for durable. Paths are texts: a disk has hundreds of directories."""
+        """Mark everything below a directory as durable. Paths are strings for speed: a disk has hundreds of
+        directories."""
         names = self._names[inode] = _names(directory)
         for name, node in names.items():
             path = f"{directory}/{name}"
@@ -185,7 +187,7 @@ def _names(directory: str | int | Path) -> dict[str, _Node]:
 
 
 def _apply(made: bytearray, offset: int, data: bytes | None) -> None:
-    """Do a write, or without data cut the file off."""
+    """Apply a write, or truncate the file if there is no data."""
     if data is None:
         del made[offset:]
         return

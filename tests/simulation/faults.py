@@ -1,4 +1,4 @@
-"""The faults of a run. Each seed has only some of the kinds, so that they do not hide one another."""
+"""The faults of a run. Each seed has only some of the kinds, so that faults do not hide one another."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from simulation.world import Machine, World
 
 _DAY = 86400.0
 _FLUSHING = ("allinone", "db", "db", "db", "storage", "storage", "keyvaluestore")
-"""Where the power may be cut at a flush, those machines more often that flush more."""
+"""The machines whose power may be cut at a flush; machines that flush more are listed more often."""
 
 
 class Faults:
-    """Lets faults happen to a world."""
+    """Cause faults in a world."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -27,11 +27,11 @@ class Faults:
             self._kinds += [self._restore_database] * 2
         self._pause = world.rng.choice((0.3, 1.0, 2.0))
         self.spared_workers = True
-        """Whether nothing has happened to a worker, or between it and db."""
+        """Whether no fault has affected a worker or its connection to db."""
         self._timers: list[asyncio.TimerHandle] = []
 
     async def happen(self, seconds: float) -> None:
-        """Let them happen for some seconds."""
+        """Cause faults for some seconds."""
         rng, loop = self._world.rng, self._world.loop
         end = loop.time() + seconds
         while True:
@@ -50,7 +50,7 @@ class Faults:
             kind(machine)
 
     def end(self) -> None:
-        """End all faults; what is down comes up again."""
+        """End all faults, and restart what is down."""
         world = self._world
         world.note("peace")
         for timer in self._timers:

@@ -1,8 +1,8 @@
-"""An event loop whose time is simulated, and the processes that run on it.
+"""An event loop with simulated time, and the processes that run on it.
 
-When nothing is ready, the clock jumps to the next timer. Everything runs on one thread: what the product gives to a
-thread runs on the loop, after a delay that the seed chooses. Each callback belongs to the process in whose context it
-was scheduled. Nothing of a process that is dead runs any more, not even its clean-up; what is frozen runs later.
+When nothing is ready, the clock jumps to the next timer. Everything runs on one thread: functions that the product
+gives to a thread run on the loop, after a delay that the seed chooses. Each callback belongs to the process in whose
+context it was scheduled. No code of a dead process runs, not even its clean-up; code of a frozen process runs later.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from simulation.network import Network
 
 PROCESS: contextvars.ContextVar[Process | None] = contextvars.ContextVar("process", default=None)
-"""The process that runs at the moment; None for the simulation itself."""
+"""The current process; None for the simulation itself."""
 
 _EPSILON = 1e-7
 
 
 class Process:
-    """One run of a program on a machine of its own."""
+    """One run of a program on its own machine."""
 
     def __init__(self, name: str, number: int, data: Path) -> None:
         self.name = name
@@ -42,28 +42,28 @@ class Process:
         self.context.run(PROCESS.set, self)
         self._frozen: list[asyncio.Handle] | None = None
         self._kept: list[object] = []
-        """What would be destroyed, and thereby run clean-up, if nothing referred to it."""
+        """Objects whose destruction would run clean-up code, kept alive by these references."""
 
     def __repr__(self) -> str:
         return f"{self.name}#{self.number}"
 
     def freeze(self) -> None:
-        """Suspend it, as SIGSTOP does."""
+        """Suspend the process, as SIGSTOP does."""
         if self._frozen is None:
             self._frozen = []
 
     def thaw(self, loop: SimulatedLoop) -> None:
-        """Let it go on."""
+        """Resume the process."""
         if self._frozen is not None:
             loop.resume(self._frozen)
             self._frozen = None
 
     def keep(self, item: object) -> None:
-        """Keep something from being destroyed."""
+        """Keep an object from being destroyed."""
         self._kept.append(item)
 
     def admits(self, handle: asyncio.Handle) -> bool:
-        """Whether a callback may run now."""
+        """Return whether a callback may run now."""
         if not self.alive:
             self._kept.append(handle)
             return False
@@ -88,7 +88,7 @@ class _TimerHandle(asyncio.TimerHandle):
 
 
 class _Jump:
-    """What stands in the place of the loop's selector: waiting takes no time."""
+    """Replace the loop's selector: waiting takes no time."""
 
     def __init__(self, loop: SimulatedLoop) -> None:
         self._loop = loop
@@ -101,7 +101,7 @@ class _Jump:
 
 
 class SimulatedLoop(asyncio.BaseEventLoop):
-    """See the module."""
+    """Run callbacks in simulated time, as the module describes."""
 
     network: Network
 
@@ -114,18 +114,18 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self._last_answer = 0.0
         self._busy: dict[int, float] = {}
         self.slow_disk = 0.0
-        """Seconds that threads may take longer at the moment."""
+        """Seconds by which threads may currently be slower."""
         self.in_thread = False
-        """Whether what runs at the moment is what a thread does."""
+        """Whether the current code is that of a thread."""
         self.spent = 0.0
-        """Seconds that it has taken so far: for it alone the clock is ahead."""
+        """Seconds that the thread has taken so far; only for the thread, the clock is ahead by them."""
         self.set_task_factory(_keep_task)
 
     def time(self) -> float:
         return self._now + self.spent
 
     def act(self, function: Callable[[], Any]) -> float:
-        """Do what a thread does, as a whole; return the seconds that it takes there."""
+        """Run a thread's function without interruption; return the seconds that it takes in the thread."""
         self.in_thread = True
         try:
             function()
@@ -137,7 +137,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self._now += max(0.0, seconds)
 
     def resume(self, handles: list[asyncio.Handle]) -> None:
-        """Run callbacks that waited for their process."""
+        """Run callbacks that waited for their frozen process."""
         self._ready.extend(handle for handle in handles if not handle.cancelled())
 
     async def create_server(self, factory: Any, host: Any = None, port: Any = None, **options: Any) -> Any:
@@ -177,12 +177,12 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         return timer
 
     def call_soon_threadsafe(self, callback: Any, *args: Any, context: Any = None) -> asyncio.Handle:
-        """Run a callback that another thread would have sent: a little later, in order."""
+        """Run a callback of another thread: slightly later, and in order."""
         self._last_answer = max(self._last_answer, self.time() + self._rng.uniform(0, 0.0005)) + _EPSILON
         return self.call_at(self._last_answer, callback, *args, context=context)
 
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
-        """Run a function at once and as a whole, after a delay; its result arrives after another one."""
+        """Run a function without interruption after a delay; its result arrives after another delay."""
         future = self.create_future()
         when = self._now + self.disk_delay()
         if isinstance(executor, ThreadPoolExecutor) and executor._max_workers == 1:
@@ -191,7 +191,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         return future
 
     def disk_delay(self) -> float:
-        """Return how long a thread takes to come to what it was given."""
+        """Return the seconds until a thread starts its work."""
         slow = self._rng.uniform(0, self.slow_disk) if self.slow_disk else 0.0
         return self._rng.uniform(0.00005, 0.002) + slow
 
@@ -229,7 +229,7 @@ def _keep_task(loop: Any, coroutine: Any, context: Any = None) -> asyncio.Task[A
 
 
 class OneThread:
-    """What stands in the place of `threading.Thread`: it does not run by itself, only when it is joined."""
+    """Replace `threading.Thread`: the thread runs only when it is joined."""
 
     def __init__(self, *, target: Callable[[], None], name: str = "", daemon: bool = False) -> None:
         self._target = target
@@ -239,12 +239,12 @@ class OneThread:
         """Do nothing."""
 
     def join(self) -> None:
-        """Run to the end."""
+        """Run the thread to its end."""
         self._target()
 
 
 class Pump:
-    """Runs one step again and again while there is something to do, each after a delay."""
+    """Repeat one step while there is work, each time after a delay."""
 
     def __init__(self, loop: SimulatedLoop, step: Callable[[], None], more: Callable[[], bool]) -> None:
         self._loop, self._step, self._more = loop, step, more
@@ -252,7 +252,7 @@ class Pump:
         self._free_at = 0.0
 
     def wake(self) -> None:
-        """There is something to do."""
+        """Schedule a step, because there is work."""
         if not self._due:
             self._due = True
             self._loop.call_at(max(self._loop.time(), self._free_at) + self._loop.disk_delay(), self._run)

@@ -1,6 +1,6 @@
-"""Ways in which the product might be broken. The simulation has to find each of them.
+"""Ways to break the product, each of which the simulation must find.
 
-Each function breaks one promise, in a process that is used for one run.
+Each function breaks one promise, in a process that runs only once.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def _finish_without_events(self: Any) -> None:
 
 
 def no_flush_of_sqlite() -> None:
-    """Let SQLite flush nothing."""
+    """Make SQLite's flushes do nothing."""
     sqlite._PRAGMAS = sqlite._PRAGMAS.replace("FULL", "OFF")
     Connection.begin = lambda self, **_: self._sqlite.execute("BEGIN IMMEDIATE")
 
@@ -112,12 +112,12 @@ def _close_unflushed(append: Any, *, whole: bool) -> None:
 
 
 def no_fence() -> None:
-    """Accept an outcome from any lease that the task ever had."""
+    """Accept an outcome from any earlier lease of the task."""
     TaskRow.held_under = lambda self, reference: self.key == reference.key
 
 
 def keys_ignored() -> None:
-    """Make a new task of each call, whatever its idempotency key is."""
+    """Create a new task for each call, and ignore the idempotency key."""
     create = creating.create
 
     def without_keys(transaction: Any, tasks: Any, policy: Any) -> Any:
@@ -127,7 +127,7 @@ def keys_ignored() -> None:
 
 
 def stalls_charged() -> None:
-    """Let leases expire while db itself cannot keep up, and those that it finds when it starts."""
+    """Let leases expire while db itself stalls, and leases that db finds at its start."""
     Stalls.hold = lambda _self, _duration: 0.0
     run = Connection.run
     Connection.run = lambda self, name, *values: 0 if name == "extend_all" else run(self, name, *values)
@@ -199,7 +199,7 @@ def heartbeats_extend_all() -> None:
 
 
 def blobs_flushed_later() -> None:
-    """Say that a blob is stored a little before its directory is flushed."""
+    """Acknowledge a blob shortly before its directory is flushed."""
     flush = Shard.flush
 
     def later(self: Any, *arguments: Any, **options: Any) -> None:
@@ -209,13 +209,13 @@ def blobs_flushed_later() -> None:
 
 
 def grace_forgotten() -> None:
-    """Let a collection remove what nobody refers to, however new it is."""
+    """Let a collection remove unreferenced blobs, however new they are."""
     before = Ages.before
     Ages.before = lambda self, name, keep: time.time() if name == "blobs" else before(self, name, keep)
 
 
 def restored_untold() -> None:
-    """Tell no reader that an older copy of the database was restored."""
+    """Do not inform readers that an older copy of the database was restored."""
     Memory.restored = lambda _self, _after, _known: False
 
 

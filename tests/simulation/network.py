@@ -1,8 +1,8 @@
-"""A simulated network: what `create_server` and `create_connection` make is a pair of transports in memory.
+"""A simulated network: `create_server` and `create_connection` make pairs of transports in memory.
 
-The HTTP of the product runs over it unchanged. Bytes of one direction of a connection stay in order, as TCP keeps them;
-connections overtake one another. Between two machines that are cut off from one another nothing arrives until the cut
-is healed. The connections of a process that is killed are reset, those of a machine that loses power fall silent.
+The product's HTTP runs over it unchanged. Bytes in one direction of a connection stay in order, as with TCP, but
+connections may overtake one another. Between two machines that are cut off, nothing arrives until the cut is healed.
+The connections of a killed process are reset; those of a machine that loses power become silent.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from simulation.loop import PROCESS, Process, SimulatedLoop
 
 _CHUNK = 1 << 14
 _LATE = (1.0, 8.0)
-"""Seconds that an answer is late which is: shorter and longer than a lease."""
+"""Seconds by which late answers are delayed: shorter and longer than a lease."""
 
 
 class _Socket:
-    """What aiohttp passes around in the place of a socket."""
+    """Stand in for a socket in aiohttp."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -39,23 +39,23 @@ class _Socket:
 
 
 class Listener:
-    """What `safelight.access.connections.listener.listen` returns: a port that is not listened on yet."""
+    """Stand in for a result of `safelight.access.connections.listener.listen`: a port without a listener so far."""
 
     def __init__(self, port: int) -> None:
         self.port = port
 
     def accepted(self) -> list[Any]:
-        """Return the connections that have not finished a handshake of TLS: there is no TLS."""
+        """Return the connections with an unfinished TLS handshake: none, because there is no TLS."""
         return []
 
 
 async def listen(_host: str, port: int) -> list[Listener]:
-    """Do what `safelight.access.connections.listener.listen` does."""
+    """Replace `safelight.access.connections.listener.listen`."""
     return [Listener(port)]
 
 
 class Site(web.BaseSite):
-    """What listens in the place of `access.connections.listener.Site`, which is about the system's descriptors."""
+    """Replace `access.connections.listener.Site`, which needs real descriptors."""
 
     def __init__(self, runner: web.AppRunner, listener: Listener, **_: Any) -> None:
         super().__init__(runner)
@@ -73,7 +73,7 @@ class Site(web.BaseSite):
 
 
 class _Server:
-    """What `create_server` returns."""
+    """Stand in for the result of `create_server`."""
 
     def __init__(self, network: Network, port: int, factory: Callable[[], Any]) -> None:
         self._network = network
@@ -107,7 +107,7 @@ class Transport(asyncio.Transport):
         self.arrived: deque[bytes | None] = deque()
         self.last = 0.0
         self.answers = False
-        """Whether this is the end of a server."""
+        """Whether this end belongs to a server."""
         self._paused = self._closing = self.lost = False
 
     def set_protocol(self, protocol: Any) -> None:
@@ -163,7 +163,7 @@ class Transport(asyncio.Transport):
         return self.process is None or self.process.alive
 
     def lose(self, error: Exception | None) -> None:
-        """Tell the protocol that the connection is gone."""
+        """Report a lost connection to the protocol."""
         self._closing = True
         if not self.lost:
             self.lost = True
@@ -171,7 +171,7 @@ class Transport(asyncio.Transport):
             self.protocol.connection_lost(error)
 
     def pump(self) -> None:
-        """Give what has arrived to the protocol."""
+        """Pass the received bytes to the protocol."""
         while self.arrived and not self._paused and not self._closing:
             data = self.arrived.popleft()
             if data is not None:
@@ -181,7 +181,7 @@ class Transport(asyncio.Transport):
 
 
 class Network:
-    """All listeners and connections, and what is wrong with them at the moment."""
+    """All listeners and connections, and their current faults."""
 
     def __init__(self, loop: SimulatedLoop, rng: random.Random) -> None:
         self.loop = loop
@@ -189,15 +189,15 @@ class Network:
         self.listeners: dict[int, _Server] = {}
         self._connections: dict[Transport, None] = {}
         self.slow = 0.0
-        """Seconds that each chunk may take longer at the moment."""
+        """Seconds by which each chunk may currently be slower."""
         self.lossy = self.stale = 0.0
-        """How likely it is at the moment that an answer is lost with its connection, or is late."""
+        """The current probability that an answer is lost with its connection, or is late."""
         self._cut: dict[frozenset[str], None] = {}
         self._free = 9000
         self._held: list[tuple[Transport, bytes | None]] = []
         loop.network = self
 
-    # What the event loop offers.
+    # The interface of the event loop.
 
     async def create_server(self, factory: Callable[[], Any], host: str, port: int, **_: Any) -> _Server:
         if port == 0:
@@ -210,7 +210,7 @@ class Network:
         return made
 
     async def start_connection(self, addr_infos: list[Any], **_: Any) -> _Socket:
-        """Do what `aiohappyeyeballs.start_connection` does. Raises ConnectionRefusedError."""
+        """Replace `aiohappyeyeballs.start_connection`. Raises ConnectionRefusedError."""
         port = addr_infos[0][4][1]
         process = PROCESS.get()
         await asyncio.sleep(self.delay())
@@ -244,15 +244,15 @@ class Network:
             raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
         return server
 
-    # What happens to bytes.
+    # The transport of bytes.
 
     def delay(self) -> float:
-        """Return how long a chunk travels."""
+        """Return the seconds that a chunk takes to arrive."""
         slow = self._rng.uniform(0, self.slow) if self.slow else 0.0
         return self._rng.uniform(0.0001, 0.002) + slow
 
     def send(self, transport: Transport, data: bytes | None) -> None:
-        """Let bytes, or the end of them (None), arrive at the other end."""
+        """Deliver bytes, or their end (None), to the other end."""
         peer = transport.peer
         assert peer is not None
         late = (
@@ -262,7 +262,7 @@ class Network:
         self.loop.call_at(peer.last, self._arrive, peer, data, context=contextvars.Context())
 
     def reset(self, transport: Transport) -> None:
-        """Let the other end see that this one is gone."""
+        """Reset the connection for the other end."""
         peer = transport.peer
         if peer is not None and not peer.lost:
             peer.last = max(peer.last + 1e-7, self.loop.time() + self.delay())
@@ -291,19 +291,19 @@ class Network:
         self.loop.call_soon(peer.pump, context=peer.context)
 
     def _silent(self, peer: Transport) -> None:
-        """Answer what is sent to a process that is gone, once its machine runs again."""
+        """Reset the connection of an ended process once its machine runs again."""
         sender = peer.peer
         if sender is not None and sender.process_runs() and peer.lost is False:
             self._lose(sender, ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"))
 
     def forget(self, transport: Transport) -> None:
-        """Keep a connection in mind no longer."""
+        """Forget a connection."""
         self._connections.pop(transport, None)
 
     # Faults.
 
     def gone(self, process: Process, *, silently: bool) -> None:
-        """End the connections of a process that has died; silently, if its machine has lost power."""
+        """End the connections of a dead process, silently if its machine has lost power."""
         for transport in list(self._connections):
             if transport.process is process:
                 self.forget(transport)
@@ -319,11 +319,11 @@ class Network:
             self._lose(one, ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"))
 
     def cut(self, one: str, other: str) -> None:
-        """Let nothing through between two machines."""
+        """Block everything between two machines."""
         self._cut[frozenset((one, other))] = None
 
     def heal(self) -> None:
-        """Let everything through again; what was on its way arrives."""
+        """End all cuts; delayed bytes arrive."""
         self._cut.clear()
         held, self._held = self._held, []
         for peer, data in held:

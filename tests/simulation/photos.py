@@ -1,4 +1,4 @@
-"""Make-believe photos: what they are is written in them."""
+"""Simulated photos, which contain their own kind as text."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 GOOD, KILLER, BROKEN = "good", "killer", "broken"
-"""A photo that becomes a result; one that kills each decoder; one that is not a photo."""
+"""The kinds: a photo with a result, one that kills every decoder, and data that is not a photo."""
 
 
 def photo(number: int, kind: str = GOOD, size: int = 300) -> bytes:
@@ -16,10 +16,10 @@ def photo(number: int, kind: str = GOOD, size: int = 300) -> bytes:
 
 
 def kind_of(data: bytes) -> str:
-    """Return the kind of a photo, once it was read."""
+    """Return the kind of a photo from its bytes."""
     return data.removeprefix(_PNG).partition(b" ")[0].decode()
 
 
 def result_of(data: bytes) -> bytes:
-    """Return what the right result of a photo is."""
+    """Return the right result of a photo."""
     return _PNG + b"made of " + hashlib.sha256(data).hexdigest().encode()

@@ -1,4 +1,4 @@
-"""One run of the simulated system: faults for some time, then peace, then the judgement."""
+"""Run the simulated system once: faults for some time, then a time without faults, then the checks."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from simulation.world import PORTS, SECOND_MASTER, World
 
 _SETTLED_WITHIN = 600.0
 _CPU_LIMIT = 15.0
-"""Seconds of processor time that a run may take: a program that spins uses up any number."""
+"""Seconds of processor time that a run may take, which stops a spinning program."""
 
 
 class Outcome(NamedTuple):
-    """What came of a run."""
+    """The outcome of a run."""
 
     seed: int
     violations: list[str]
@@ -36,12 +36,12 @@ class Outcome(NamedTuple):
 
     @property
     def digest(self) -> str:
-        """The digest of the whole history."""
+        """Return the digest of the whole history."""
         return hashlib.sha256("\n".join(self.lines).encode()).hexdigest()
 
 
 def run(seed: int, root: Path, mutation: str | None = None) -> Outcome:
-    """Run one seed in this process, which is good for nothing else afterwards. Files go below `root`."""
+    """Run one seed in this process, which cannot be used for anything else afterwards. Files are below `root`."""
     gc.disable()  # when it collects is chance
     signal.signal(signal.SIGPROF, _spins)
     signal.setitimer(signal.ITIMER_PROF, _CPU_LIMIT)
@@ -60,7 +60,7 @@ def run(seed: int, root: Path, mutation: str | None = None) -> Outcome:
 
 
 class _SpinsError(KeyboardInterrupt):
-    """The processor time of a run is used up. It passes through what catches errors."""
+    """The processor time of a run is used up. This exception passes through handlers of ordinary errors."""
 
 
 def _spins(_number: int, frame: FrameType | None) -> None:
@@ -99,7 +99,7 @@ class _Run:
         return self._judged()
 
     async def _settle(self) -> None:
-        """Wait until every acknowledged task has ended; release photos that real deaths had quarantined."""
+        """Wait until every acknowledged task has ended; release photos that real deaths have quarantined."""
         history, last = self._record.history, 0
         async with Client.connect(self.world.masters) as client:
             for call in history.acknowledged:
@@ -133,7 +133,7 @@ class _Run:
         await self.clients.read_until(last)
 
     async def _released(self, client: Client, task: Task | None) -> Task | None:
-        """Release a task for as long as real deaths have quarantined it; return it as it has ended then."""
+        """Release a task as long as real deaths quarantine it; return it after its end."""
         while task is not None and task.state is State.QUARANTINED:
             self._blamed(task)
             await _again(partial(client.release, task.id))
@@ -169,7 +169,7 @@ class _Run:
             self._record.broken.append(f"task {task.id} has a wrong original")
 
     def _blamed(self, task: Task) -> None:
-        """Check that a good photo was quarantined for what really happened to its workers."""
+        """Check that a good photo was quarantined only for real faults of its workers."""
         events = [event for event in self._record.readers[0] if event.task == task.id and event.kind == "leased"]
         crashes = sum(len(m.crashes) for name, m in self.world.machines.items() if name.startswith("worker"))
         if crashes < 2 or len(events) < 2:
@@ -184,7 +184,7 @@ class _Run:
         return [*self._record.broken, *self._record.history.violations(), *self._wrongly_blamed(first)]
 
     def _wrongly_blamed(self, events: list[Event]) -> list[str]:
-        """Find what a good photo was charged with, though nothing had happened to its worker or on the way there."""
+        """Return the charges against good photos without a fault of the worker or its connection."""
         good = {call.task for call in self._record.history.acknowledged}
         wrong = {"died", "failed", "delayed"} | ({"expired"} if self._faults.spared_workers else set())
         return [
@@ -195,7 +195,7 @@ class _Run:
 
 
 async def _again(call: object) -> object:
-    """Call until it succeeds, as somebody does who knows that all is well again."""
+    """Repeat a call until it succeeds, as a client does when all faults are over."""
     for _ in range(20):
         try:
             return await call()

@@ -1,7 +1,7 @@
-"""SQLite on a simulated disk: a VFS that does what the usual one does, and tells the disk of each write and flush.
+"""SQLite on a simulated disk: a VFS that acts like the default one, and reports each write and flush to the disk.
 
-The standard library's `sqlite3` uses a shared library of SQLite, in which this registers the VFS as the default one. A
-file's methods are a copy of those that SQLite made, with three of them replaced.
+The standard library's `sqlite3` uses a shared library of SQLite, in which this VFS is registered as the default. The
+methods of a file are a copy of SQLite's own, three of which are replaced.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _Sync = CFUNCTYPE(c_int, POINTER(_File), c_int)
 
 
 class SimulatedVfs:
-    """The VFS. It stays registered until the process ends."""
+    """The simulated VFS, which stays registered until the process ends."""
 
     def __init__(self) -> None:
         library = ctypes.CDLL(ctypes.util.find_library("sqlite3") or "libsqlite3.so.0")

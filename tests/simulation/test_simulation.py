@@ -1,4 +1,4 @@
-"""The whole system with simulated time, network and disks: many seeds, the same history for each, and its power."""
+"""Test the whole system with simulated time, network and disks: many seeds, reproducible histories, and mutations."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TESTS = Path(__file__).parent.parent
 FOUND = {
     100085: "who waited for a task that a restored database did not have waited for ever",
 }
-"""Seeds that find faults which the product once had. A change of what programs do changes what a seed does, too."""
+"""Seeds that found former faults of the product. A change of the programs' behaviour also changes a seed's effect."""
 
 
 def _simulate(*arguments: object, hash_seed: str = "random") -> subprocess.CompletedProcess[str]:
@@ -50,7 +50,7 @@ def test_a_seed_has_the_same_history_byte_for_byte(seed: int) -> None:
 
 
 RARE = {"grace_forgotten": 115, "stalls_charged": 147}
-"""The seed with which to begin, for what only a few seeds show."""
+"""The first seed for mutations that only a few seeds find."""
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
-"""The simulated world: machines that run the real programs, and what the programs take from the system.
+"""The simulated world: machines that run the real programs, and the parts of the system that the programs use.
 
-Time, randomness, flushes, threads and sockets come from the seed. All of it is put in place for the whole process,
-which ends with the run: each seed has a process of its own.
+Time, randomness, flushes, threads and sockets depend on the seed. They are replaced for the whole process, which ends
+with the run; each seed has its own process.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ EPOCH = 1_800_000_000.0
 PORTS = {"keyvaluestore": 8000, "db": 8001, "storage": 8002, "master": 8003}
 SECOND_MASTER, SECOND_PORT = "master-2", 8013
 _MAY_FAIL = ("The database cannot",)
-"""What a program may log as an error when its disk fails."""
+"""Errors that a program may log when its disk fails."""
 _SETTINGS = {
     "db": ("--retry-first", "0.5s", "--retry-longest", "5s"),
     "storage": ("--scrub-rate", "0"),
@@ -48,23 +48,23 @@ _SETTINGS = {
 }
 
 _COLLECTS: dict[str, Any] = {"grace": 120.0, "collect_every": 3.0}
-"""Garbage is kept for longer than any request or outcome is repeated in a run, so only leaps of clocks make it old."""
+"""Garbage is kept longer than requests are repeated in a run, so that only leaps of clocks make it old."""
 
 
 class World:
-    """Machines, their network, and a history of what happened."""
+    """Machines, their network, and a history of the events."""
 
     def __init__(self, seed: int, root: Path) -> None:
         self.rng = random.Random(f"safelight {seed}")
         self.more = random.Random(f"more, 4 {seed}")
-        """What was added later comes from here, so that the seeds of `FOUND`, which have none of it, stay the same."""
+        """The randomness of later additions, so that the older seeds of `FOUND` stay the same."""
         self.restoring = random.Random(f"copies {seed}")
-        """Likewise, where copies of the database are restored."""
+        """The randomness of restored copies of the database."""
         self.restores = self.restoring.random() < 0.25
         self.restored: list[tuple[float, float]] = []
-        """When the copies were taken that have been put in place, and when the database was back."""
+        """For each restored copy, the times when it was taken and when the database was back."""
         self._masters = random.Random(f"masters {seed}")
-        """Likewise, where there are two masters."""
+        """The randomness of systems with two masters."""
         self.master_ports = [PORTS["master"], *([SECOND_PORT] if self._masters.random() < 0.3 else [])]
         self.collects = self.more.random() < 0.3
         """Whether storage collects garbage every few seconds."""
@@ -76,7 +76,7 @@ class World:
         self.attempts: list[str] = []
         self.vfs: SimulatedVfs | None = None
         self.unexpected: list[str] = []
-        """What the programs logged that none of them should ever log."""
+        """Log lines that no program should ever write."""
         _take_over(self, seed)
 
     def note(self, text: str) -> None:
@@ -85,7 +85,7 @@ class World:
 
     @property
     def masters(self) -> str:
-        """The addresses of all masters, as clients take them."""
+        """Return the addresses of all masters in the form that clients accept."""
         return ",".join(f"127.0.0.1:{port}" for port in self.master_ports)
 
     def some_master(self) -> str:
@@ -93,13 +93,13 @@ class World:
         return f"http://127.0.0.1:{self._masters.choice(self.master_ports)}"
 
     def add(self, name: str) -> Machine:
-        """Add a machine; the name says what runs there: a service, `allinone`, or `worker-1`, ...."""
+        """Add a machine whose name says what it runs: a service, `allinone`, or `worker-1`, …"""
         self.machines[name] = made = Machine(self, name)
         return made
 
 
 class Machine:
-    """One program, its disk, and whoever starts it again."""
+    """One program with its disk, which is restarted when it ends."""
 
     def __init__(self, world: World, name: str) -> None:
         self.world = world
@@ -112,12 +112,12 @@ class Machine:
         self.slow_until = 0.0
         """The time until which flushes in threads are slow."""
         self.die_at_flush: int | None = None
-        """How many more flushes the process survives."""
+        """How many more flushes the process makes before the power is cut."""
         self.crashes: list[float] = []
         self._services: list[serve.Service] = []
         self._power = False
         self._copies: list[tuple[float, Path]] = []
-        """Copies of the database, and when they were taken."""
+        """Copies of the database, and the times when they were taken."""
         self._restoring: tuple[float, Path] | None = None
 
     @property
@@ -125,7 +125,7 @@ class Machine:
         return self.process is not None and self.process.alive
 
     def start(self) -> None:
-        """Start the program on what is left of its disk."""
+        """Start the program with the remaining state of its disk."""
         before, self.starts = self.process, self.starts + 1
         data = self.world.root / f"{self.name}-{self.starts}"
         if before is None:
@@ -142,7 +142,7 @@ class Machine:
         process.context.run(self._begin, process)
 
     def copy_database(self) -> None:
-        """Take a copy of the database, as it is after a kill."""
+        """Copy the database in its state after a kill."""
         if self.runs:
             assert self.process is not None
             self.world.note(f"copy the database of {self.process}")
@@ -151,7 +151,7 @@ class Machine:
             self._copies.append((self.world.loop.time(), target))
 
     def restore_database(self, away: float) -> None:
-        """Kill the program and start it again on one of the copies, which may be newer than what is there now."""
+        """Kill the program and restart it with one of the copies, which may be newer than the current database."""
         if not self._copies:
             self.copy_database()
         elif self.runs:
@@ -211,7 +211,7 @@ class Machine:
         return msgspec.structs.replace(_settings(name), data=str(data), **collects, **port)
 
     def stop(self) -> None:
-        """Ask the program to stop, as `POST /shutdown` to one of its services does; it is started again."""
+        """Ask the program to stop, as `POST /shutdown` to one of its services does, and restart it."""
         if self.runs and self._services:
             assert self.process is not None
             service = self.world.rng.choice(self._services)
@@ -219,7 +219,7 @@ class Machine:
             self.process.context.copy().run(service.stop)
 
     def crash(self, *, power_cut: bool, away: float) -> None:
-        """Kill the program, or cut its machine's power; it is started again after `away` seconds."""
+        """Kill the program, or cut its machine's power, and restart it after `away` seconds."""
         process = self.process
         if process is None or not process.alive:
             return
@@ -240,7 +240,7 @@ class Machine:
             self.world.loop.call_later(seconds, process.thaw, self.world.loop, context=_nobody())
 
     def set_clock(self, offset: float) -> None:
-        """Set the machine's wall clock wrong by some seconds."""
+        """Set the machine's wall clock wrong by `offset` seconds."""
         self.world.note(f"clock of {self.name} is {offset:.0f} s off")
         self.wall_offset = offset
         if self.process is not None:
@@ -291,7 +291,7 @@ def _settings(name: str) -> serve.StandaloneConfig:
 
 
 def prepare() -> None:
-    """Do what takes time and is the same for every run, once before all of them."""
+    """Do slow preparations that are the same for every run, once before all runs."""
     for name in (*PORTS, "worker"):
         _settings(name)
     kinds = [msgspec.Struct]
@@ -304,12 +304,12 @@ def prepare() -> None:
 
 
 def _nobody() -> contextvars.Context:
-    """Return the context of nobody: what runs in it belongs to the simulation."""
+    """Return a context without a process: code in it belongs to the simulation."""
     return contextvars.Context()
 
 
 class _Database(database.Database):
-    """db's thread, as steps of the event loop."""
+    """Run the work of db's thread as steps of the event loop."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -322,7 +322,7 @@ class _Database(database.Database):
 
 
 class _Log(logging.Handler):
-    """Adds what programs warn of to the history."""
+    """Add the programs' warnings to the history."""
 
     def __init__(self, world: World) -> None:
         super().__init__(logging.WARNING)
@@ -342,7 +342,7 @@ class _Log(logging.Handler):
 
 
 def _take_over(world: World, seed: int) -> None:
-    """Put simulated time, randomness, flushes, threads and sockets in the place of the system's."""
+    """Replace the system's time, randomness, flushes, threads and sockets by simulated ones."""
     loop = world.loop
 
     def wall() -> float:

@@ -16,7 +16,7 @@ from support.servers import BUCKETS
 
 @pytest.fixture(params=["directory", *BUCKETS])
 async def store(request, tmp_path) -> AsyncIterator[BlobStore]:
-    """Every backend, and every provider of buckets: all keep the contract."""
+    """Yield every backend, with every provider of buckets; all keep the contract."""
     if request.param == "directory":
         async with DirectoryStore.at(tmp_path / "store") as opened:
             yield opened
@@ -27,7 +27,7 @@ async def store(request, tmp_path) -> AsyncIterator[BlobStore]:
 
 @pytest.fixture(params=["directory", "bucket"])
 async def service(request, tmp_path) -> AsyncIterator[serve.Service]:
-    """Storage on every backend, served in this process; small limits, so that they can be met."""
+    """Serve storage with every backend in this process, with small limits, so that tests can reach them."""
     url = request.getfixturevalue("bucket_url") if request.param == "bucket" else None
     config = Config(port=0, data=str(tmp_path / "served"), store=url, max_blob=8 << 20, idle_timeout=0.5)
     async with serve.running("storage", config, build) as running:

@@ -1,4 +1,4 @@
-"""Bytes to store, and where they end up."""
+"""Provide bytes to store, and the paths of stored blobs."""
 
 from __future__ import annotations
 

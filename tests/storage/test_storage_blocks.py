@@ -1,4 +1,4 @@
-"""How bytes are gathered for the disk: without copying large chunks, and without keeping many small ones."""
+"""Test how bytes are collected for the disk: large chunks are not copied, and small chunks are joined."""
 
 from safelight.storage.files import BLOCK, blocks
 

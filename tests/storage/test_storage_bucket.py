@@ -1,4 +1,4 @@
-"""What only a bucket has: several instances at once, multipart uploads, credentials."""
+"""Test the bucket backend only: several instances at once, multipart uploads, credentials."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MIB = 1 << 20
 
 @pytest.fixture(params=BUCKETS)
 async def stores(request):
-    """Two instances of one store."""
+    """Yield two instances of one store."""
     url = request.getfixturevalue(BUCKETS[request.param])
     async with AsyncExitStack() as stack:
         yield [await stack.enter_async_context(BucketStore.at(url)) for _ in range(2)]
@@ -43,7 +43,7 @@ async def stores(request):
 
 @pytest.fixture
 async def partials(stores):
-    """Two instances of one store of partial uploads."""
+    """Yield two instances of one store of partial uploads."""
     async with AsyncExitStack() as stack:
         opened = [PartialBucket.at(store.bucket, store, PartialLimits()) for store in stores]
         yield [await stack.enter_async_context(one) for one in opened]
@@ -59,7 +59,7 @@ async def keys(bucket: Bucket, prefix: str) -> list[str]:
 
 
 async def unfinished(bucket: Bucket) -> int:
-    """How many multipart uploads are unfinished; counting them ends them. Only S3 is asked."""
+    """Return how many multipart uploads are unfinished, and abort them. This works only for S3."""
     return await abort_unfinished(bucket.url, time.time() + 60)
 
 
@@ -131,7 +131,7 @@ async def test_what_a_crash_left_is_removed_later(stores):
 
 
 async def test_two_instances_store_and_remove_the_same_blobs(stores):
-    """Whatever is acknowledged while another instance removes what is old stays."""
+    """Acknowledged blobs stay while another instance removes old ones."""
     one, other = stores
     blobs = [made(200, seed) for seed in range(40)]
     for data in blobs:
@@ -197,7 +197,7 @@ async def test_of_two_instances_that_append_at_once_one_succeeds(partials):
 
 
 async def test_an_upload_is_taken_over_from_an_instance_that_hangs(partials, monkeypatch):
-    """What the first one still sends is not mixed in; it is told that it has lost the upload."""
+    """Later bytes of the first instance are not mixed in; the instance gets an error that the upload was taken over."""
     one, other = partials
     monkeypatch.setattr(partial_bucket, "_HOLD", 0.2)
     opened = await one.create(NewPartial(size=8))

@@ -1,4 +1,4 @@
-"""Collections: what is referenced or fresh stays, whatever happens meanwhile."""
+"""Test collections: referenced and new blobs stay, whatever happens meanwhile."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ async def put_all(store, count: int) -> list[str]:
 
 
 async def past(store) -> None:
-    """Return once everything in a store counts as stored before now.
+    """Wait until everything in a store counts as stored in the past.
 
-    A bucket keeps whole seconds. An object whose request took longer counts as stored at the end of its second.
+    A bucket stores whole seconds. An object whose request took longer counts as stored at the end of its second.
     """
     if isinstance(store, BucketStore):
         found = [await store.bucket.find(key) for prefix in PREFIXES async for key, _ in store.bucket.listing(prefix)]

@@ -1,4 +1,4 @@
-"""What only a directory can show: files, damage, full disks, left-overs, one process at a time."""
+"""Test the directory backend only: files, damage, full disks, left-overs, one process at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that workers leave for storage: adopted by name, by nobody else's token, and never kept when nobody asks."""
+"""Test files that workers leave for storage: they are adopted by name and token, and removed if not requested."""
 
 import os
 import secrets

@@ -1,4 +1,4 @@
-"""Storage's routes: uploads, ranges, conditions, the classic protocol's upload and download."""
+"""Test storage's routes: uploads, ranges, conditions, and upload and download of the classic protocol."""
 
 from __future__ import annotations
 

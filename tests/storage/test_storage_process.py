@@ -1,4 +1,4 @@
-"""Storage as a process: killed under uploads, stopped with one under way."""
+"""Test storage as a process: it is killed during uploads, and stopped during an upload."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract of a blob store, kept by every backend."""
+"""Test the contract of a blob store with every backend."""
 
 from __future__ import annotations
 
@@ -191,5 +191,5 @@ async def test_info_counts(store):
 
 
 async def _until(moment: float) -> None:
-    """Let a moment pass, a file's coarse clock included."""
+    """Wait until a time has passed, also by the coarse clock of files."""
     await asyncio.sleep(max(0.0, moment - time.time()) + 0.02)

@@ -1,4 +1,4 @@
-"""Files that look like photos and are made to do harm. Each is small, and most declare more than they hold."""
+"""Make malicious files that look like photos. Each is small, and most declare more than they contain."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MIB = 1 << 20
 
 
 def bombs() -> Iterator[tuple[str, bytes]]:
-    """Yield every bomb under a name; the same ones each time."""
+    """Yield all bombs with their names; every call yields the same ones."""
     yield from _png()
     yield from _jpeg()
     yield from _gif()
@@ -162,7 +162,7 @@ def _containers() -> Iterator[tuple[str, bytes]]:
 
 
 def _broken() -> Iterator[tuple[str, bytes]]:
-    """Yield sound photos with bytes changed, cut off, put together or repeated."""
+    """Yield sound photos with changed, truncated, combined or repeated bytes."""
     chance = random.Random(SEED)
     image = Image.effect_noise((96, 80), 90).convert("RGB")
     for format_, extension in (

@@ -1,4 +1,4 @@
-"""A network between a client and a service that breaks when a test says so."""
+"""Simulate a network between a client and a service that breaks when a test demands it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from contextlib import asynccontextmanager, suppress
 
 
 class Network:
-    """A TCP relay. `cuts` holds, for each of the next connections that carry so much, after how many bytes from the
-    client it is reset. Once clients have sent `hold_after` bytes, nothing more goes to the service until `flow`; an
-    answer of more than `hold_answers_after` bytes stops there. `held` is set when something is held."""
+    """Relay TCP connections, which can be reset or held.
+
+    `cuts` holds the numbers of bytes from the client after which the next connections that carry that much are reset.
+    When clients have sent `hold_after` bytes, no more goes to the service until `flow`; answers stop after
+    `hold_answers_after` bytes. `held` is set when bytes are held.
+    """
 
     def __init__(self, target: str) -> None:
         self.lead_to(target)
@@ -19,7 +22,7 @@ class Network:
         self._writers: set[asyncio.StreamWriter] = set()
         self.cuts: list[int] = []
         self.cut = 0
-        """How many connections were reset."""
+        """The number of connections that were reset."""
         self.hold_after: int | None = None
         self.hold_answers_after: int | None = None
         self.held = asyncio.Event()
@@ -29,22 +32,22 @@ class Network:
         self._sent = 0
 
     def hold(self, after: int) -> None:
-        """Carry so many bytes more from clients, then hold the rest."""
+        """Carry `after` more bytes from clients, then hold the rest."""
         self._sent, self.hold_after = 0, after
 
     def lead_to(self, target: str) -> None:
-        """Connect whoever comes from now on to `http://host:port`."""
+        """Connect new connections to `http://host:port`."""
         host, _, port = target.removeprefix("http://").rpartition(":")
         self._target = (host, int(port))
 
     def flow(self) -> None:
-        """Carry everything again."""
+        """Carry all bytes again."""
         self.hold_after = self.hold_answers_after = None
         self.held.clear()
         self._flowing.set()
 
     def reset(self) -> None:
-        """Break every connection now."""
+        """Reset all connections now."""
         for writer in self._writers:
             writer.transport.abort()
 

@@ -1,4 +1,4 @@
-"""The `safelight` command, run as people run it."""
+"""Run the `safelight` command as users do."""
 
 import fcntl
 import json
@@ -21,7 +21,7 @@ TIMEOUT = 60.0
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Return this process's environment without what would point the command elsewhere."""
+    """Return this process's environment without variables that would lead the command to another system."""
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith(("SAFELIGHT_", "COLUMNS", "LINES"))
     }
@@ -31,7 +31,7 @@ def environment(**more: str) -> dict[str, str]:
 def safelight(
     *argv: object, cwd: Path | None = None, before: Sequence[str] = (), **env: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end; `before` is a program that starts it."""
+    """Run the command to its end; `before` is a command prefix."""
     return subprocess.run(
         [*before, COMMAND, *map(str, argv)],
         cwd=cwd,
@@ -43,7 +43,7 @@ def safelight(
 
 
 class Terminal:
-    """A command that runs in a terminal; `shown` is everything that it wrote, escape codes included."""
+    """A command in a terminal; `shown` is its output including escape codes."""
 
     def __init__(self, process: subprocess.Popen[bytes], descriptor: int) -> None:
         self.process = process
@@ -51,13 +51,13 @@ class Terminal:
         self._descriptor = descriptor
 
     def until(self, satisfied: Callable[[str], bool]) -> str:
-        """Read until what was shown satisfies a condition; that the command ends before is a failure."""
+        """Read until the output satisfies a condition; fail if the command ends earlier."""
         self._read(satisfied)
         assert satisfied(self.shown), f"it ended before: {self.shown}"
         return self.shown
 
     def _read(self, satisfied: Callable[[str], bool]) -> None:
-        """Read until a condition is satisfied, or the command has ended."""
+        """Read until the output satisfies a condition or the command has ended."""
         deadline = time.monotonic() + TIMEOUT
         while not satisfied(self.shown):
             assert time.monotonic() < deadline, self.shown
@@ -76,14 +76,14 @@ class Terminal:
         os.write(self._descriptor, key)
 
     def ended(self) -> int:
-        """Read all that is left; return the exit status."""
+        """Read the rest of the output; return the exit status."""
         self._read(lambda _: False)
         return self.process.wait(TIMEOUT)
 
 
 @contextmanager
 def terminal(*argv: object, columns: int = 120, lines: int = 30, **env: str) -> Iterator[Terminal]:
-    """Run the command in a terminal of its own."""
+    """Run the command in a new terminal."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
 
@@ -106,7 +106,7 @@ def terminal(*argv: object, columns: int = 120, lines: int = 30, **env: str) -> 
 
 @contextmanager
 def everything(data: Path, *argv: object, command: Path | str = COMMAND) -> Iterator[dict[str, Any]]:
-    """Run `safelight up` on free ports; yield the addresses that it printed. On leaving it stops cleanly."""
+    """Run `safelight up` on free ports; yield the addresses that it prints, and stop it cleanly at the end."""
     with (data.parent / f"{data.name}.log").open("w+") as log:
         process = subprocess.Popen(
             [command, "up", "--port", "0", "--json", "--data", str(data), *map(str, argv)],

@@ -1,4 +1,4 @@
-"""What a worker does at the master, without the pictures."""
+"""Act as a worker at the master, without processing pictures."""
 
 import hashlib
 
@@ -25,7 +25,7 @@ async def finish(client: Client, storage: StorageClient, lease: Lease, results: 
 
 
 async def fail(client: Client, lease: Lease, failure: Failure) -> None:
-    """End the attempt for good."""
+    """End the attempt with a permanent failure."""
     (settled,) = await client.settle([Failed(lease=lease.id, failure=failure, permanent=True)])
     assert settled.problem is None, settled.problem
 

@@ -1,4 +1,4 @@
-"""Many tasks in a running system at once, without a worker."""
+"""Make many tasks in a running system without a worker."""
 
 from __future__ import annotations
 

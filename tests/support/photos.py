@@ -1,4 +1,4 @@
-"""Real photographs for tests: those inside scikit-image's wheel, and copies of them made to differ."""
+"""Real photos for tests: those in scikit-image's wheel, and modified copies of them."""
 
 import io
 from functools import cache
@@ -19,7 +19,7 @@ def _photo(name: str, width: int) -> Image.Image:
 
 
 def photo(number: int, *, width: int = 160, kind: str = "PNG") -> bytes:
-    """Return the number-th of some ten thousand different photos, encoded."""
+    """Return the photo with this number, encoded; there are about ten thousand different ones."""
     names = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
     copy, name = divmod(number, len(names))
     made = ImageChops.offset(_photo(names[name], width), copy, number + copy // width)
@@ -29,7 +29,7 @@ def photo(number: int, *, width: int = 160, kind: str = "PNG") -> bytes:
 
 
 def is_inverse(before: bytes, after: bytes) -> bool:
-    """Whether a result shows the exact inverse of a photo (for lossless formats)."""
+    """Return whether a result is the exact inverse of a photo (for lossless formats)."""
     with Image.open(io.BytesIO(before)) as one, Image.open(io.BytesIO(after)) as other:
         expected = ImageChops.invert(one.convert("RGB"))
         return other.size == one.size and ImageChops.difference(expected, other.convert("RGB")).getbbox() is None

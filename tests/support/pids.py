@@ -1,4 +1,4 @@
-"""Processes known by their number alone."""
+"""Find and await processes by their process ids."""
 
 import asyncio
 import os
@@ -12,7 +12,7 @@ def children(pid: int) -> list[int]:
 
 
 async def gone(pid: int) -> None:
-    """Wait until a process has ended, ours or not."""
+    """Wait until a process has ended, whether it is our child or not."""
     try:
         file = os.pidfd_open(pid)
     except ProcessLookupError:

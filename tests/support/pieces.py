@@ -1,4 +1,4 @@
-"""Bodies that come in pieces, and some that break off."""
+"""Make bodies that arrive in pieces, and bodies that break off."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ports that are free until the program that a test starts listens on them."""
+"""Find ports that stay free until a test's program listens on them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import random
 import socket
 
 _RANGE = range(10_000, 32_768)
-"""Below the ports that the system hands out by itself, so that no connection takes one between choice and use."""
+"""The first port, below the system's ephemeral ports, so that no connection takes a port between choice and use."""
 _given: set[int] = set()
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on and that was not returned before."""
+    """Return a port without a listener that was not returned before."""
     for port in random.SystemRandom().sample(_RANGE, 1000):
         if port not in _given:
             try:

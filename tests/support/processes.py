@@ -1,4 +1,4 @@
-"""Run our programs as real processes and wait for what they log."""
+"""Run our programs as real processes, and wait for their log lines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TESTS = Path(__file__).parents[1]
 
 
 class Program:
-    """A process whose JSON log lines are kept and can be waited for."""
+    """A process whose JSON log lines are kept and can be awaited."""
 
     def __init__(self, name: str, process: asyncio.subprocess.Process) -> None:
         self.name = name
@@ -91,7 +91,7 @@ class Program:
 
 @asynccontextmanager
 async def program(*argv: str, env: dict[str, str] | None = None, name: str | None = None) -> AsyncIterator[Program]:
-    """Run a command; on leaving, a process that still runs is killed."""
+    """Run a command; kill the process at the end if it still runs."""
     process = await asyncio.create_subprocess_exec(
         *argv,
         stdin=asyncio.subprocess.DEVNULL,
@@ -117,7 +117,8 @@ def service(
 ) -> Any:
     """Run `python -m safelight.NAME` with JSON logs, on a free port unless told otherwise.
 
-    `prefix` is a command that runs it elsewhere. `module` is a module of the tests that runs it, with first arguments.
+    `prefix` is a command that runs it elsewhere. `module` is a module of the tests that runs it, with its first
+    arguments.
     """
     port = () if name == "worker" or "--port" in argv else ("--port", "0")
     last = ("--log-format", "json")  # of the last service, where there are several

@@ -1,4 +1,4 @@
-"""The cluster key: its file, its rotation, and what is not started without it."""
+"""Test the cluster key: its file, its rotation, and services that do not start without it."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ async def test_beyond_this_machine_a_service_needs_a_key_or_to_be_open(tmp_path)
 
 
 async def test_what_the_classic_protocol_registered_is_not_shown_the_key(plane, http):
-    """A program in a classic network may say that db is at its own address; our services do not believe it."""
+    """A program in a classic network may register as db, but our services do not send it the key."""
     policy = {"trusted_proxies": ELSEWHERE, "classic_networks": "127.0.0.1"}
     store = await plane.start("keyvaluestore", **policy)
     async with http.post(f"{store.url}/dbendpoint", json={"value": "evil.example:1"}) as answer:

@@ -1,4 +1,4 @@
-"""`safelight login`, `keys`, `tenants`, `share` and `audit`, as people run them."""
+"""Test the commands `safelight login`, `keys`, `tenants`, `share` and `audit`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def command(keyed, tmp_path):
-    """Run the command against the master; everything of a user is in a home of the test's own."""
+    """Return a function that runs the command against the master, with a home directory of the test."""
     master = keyed.url("master").removeprefix("http://")
 
     async def run(*argv: object, status: int = 0, **env: str) -> str:

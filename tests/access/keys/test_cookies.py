@@ -1,4 +1,4 @@
-"""The cookies of sign-in beside others that want to use them: neighbouring names, and named origins."""
+"""Test the cookies of sign-in against misuse: by neighbouring host names, and by named origins."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ async def status(api: Api, method: str, path: str, **headers: str) -> int:
 
 
 async def test_a_page_of_a_named_origin_has_nothing_of_what_a_browser_adds(plane, http):
-    """It may call the API, with a key. Where it is of the same site, its requests bear the visitor's cookies."""
+    """The page may call the API with a key. If it belongs to the same site, its requests carry the visitor's
+    cookies."""
     proxy = {"user_header": "X-User", "user_scopes": "read,operate", "cors_origins": NAMED}
     await plane.start_all(trusted_proxies="127.0.0.1", master=proxy)
     api = await keyed_tenant(Api(http, plane.url("master"), plane.key), "first")
@@ -38,7 +39,7 @@ async def test_a_page_of_a_named_origin_has_nothing_of_what_a_browser_adds(plane
 
 
 async def test_of_two_sessions_none_counts_and_both_end(plane, http):
-    """A page of a neighbouring name can add a session of its own, so that a visitor uploads into another's tenant."""
+    """A page on a neighbouring host name could add its own session, so that a visitor uploads to another tenant."""
     await plane.start_all(trusted_proxies=ELSEWHERE)
     root = Api(http, plane.url("master"), plane.key)
     mine, theirs = await keyed_tenant(root, "mine"), await keyed_tenant(root, "theirs")

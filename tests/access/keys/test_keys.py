@@ -1,4 +1,4 @@
-"""API keys, sessions, signed links and the audit log at the master."""
+"""Test API keys, sessions, signed links and the audit log at the master."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ async def root(keyed, http) -> Api:
 
 
 async def until_refused(api: Api) -> float:
-    """Wait until a key is refused; return how many seconds that took."""
+    """Wait until a key is refused; return the seconds that this took."""
     start = time.monotonic()
     while True:
         async with api.http.get(f"{api.url}/summary", headers=api.headers) as answer:
@@ -97,7 +97,7 @@ async def test_sessions_start_with_a_key_and_end(root):
     for headers, status in ((signed_in, 200), ({}, 401), ({"Cookie": "safelight_session=x"}, 401)):
         async with http.get(f"{url}/summary", headers=headers) as answer:
             assert answer.status == status
-    # A cookie changes nothing for a page of elsewhere, nor for what says not which page it is of.
+    # A cookie has no effect for a page of another site, or for a request that does not name its page.
     for headers, status in (({}, 403), ({"Origin": "https://evil.example"}, 403), (page, 404)):
         async with http.post(f"{url}/task/1-aaaaaaaaaa/cancel", headers={**signed_in, **headers}) as answer:
             assert answer.status == status, headers
@@ -184,7 +184,7 @@ async def test_the_audit_log_says_who_did_what(root):
     await first.call("PUT", "/recipes/own", {"outputs": {"image": {"format": "png"}}})
     async with first.client() as client:
         task = await client.upload(photo(1))
-    await first.call("POST", f"/task/{task.id}/cancel")  # one's own tasks are nobody else's business
+    await first.call("POST", f"/task/{task.id}/cancel")  # changes to a tenant's own tasks are not in the audit log
     await root.call("POST", f"/task/{task.id}/retry", headers=acting("first"))
     await root.call("POST", "/tenants", {"id": "first"}, status=409)
     lines = [json.loads(line) for line in (await root.call("GET", "/audit")).splitlines()]
@@ -206,7 +206,7 @@ async def test_the_audit_log_says_who_did_what(root):
 
 
 async def test_workers_are_drained_by_operators_alone_and_every_try_is_in_the_audit_log(root):
-    """A worker serves every tenant, so it is nobody's own; and so are storage's figures."""
+    """A worker serves every tenant, so it belongs to none; the same holds for storage's figures."""
     first = await keyed_tenant(root, "first")
     await first.call("POST", "/workers/w/drain", status=403)
     await first.call("GET", "/storage", status=403)
@@ -282,7 +282,7 @@ async def test_a_named_proxy_says_who_its_user_is_and_nobody_else_does(plane, ht
 
 
 async def test_a_secret_that_was_replaced_changes_its_key_no_more(root):
-    """Whoever has found it could otherwise take the key over while both secrets are valid."""
+    """Otherwise, anyone who has found the old secret could take over the key while both secrets are valid."""
     first = await keyed_tenant(root, "first")
     (key,) = await first.call("GET", "/keys")
     path = f"/keys/{key['id']}"
@@ -321,7 +321,7 @@ async def test_a_session_ends_with_the_secret_that_it_was_given_for(root):
 
 
 async def test_what_happens_at_the_same_moment_happens_once(root):
-    """A sign-in link used by many; a key rotated by many, and revoked meanwhile."""
+    """Many clients use one sign-in link; many rotate one key, which is also revoked meanwhile."""
     ticket = (await root.call("POST", "/sign-in-links"))["url"].partition("#/sign-in/")[2]
 
     async def sign_in() -> int:

@@ -1,4 +1,4 @@
-"""Each tenant's webhook calls are signed with a secret of its own."""
+"""Test that each tenant's webhook calls are signed with the tenant's own secret."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def receiver() -> AsyncIterator[tuple[str, asyncio.Queue]]:
 
 
 def genuine(secret: str, call: tuple[dict, bytes]) -> bool:
-    """Say whether a receiver with this secret believes a call."""
+    """Return whether a receiver with this secret accepts a call."""
     headers, body = call
     try:
         return Webhook(secret).verify(body, headers) == json.loads(body)

@@ -1,4 +1,4 @@
-"""Every route that answers GET answers HEAD with the same status and headers, and with no body."""
+"""Test that every route with GET answers HEAD with the same status and headers, and without a body."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from safelight.client.storage import StorageClient
 
 SMALL = encoded(photo().resize((12, 8)))
 FRAMING = {"Date", "Transfer-Encoding"}
-"""What belongs to one message, not to what it tells (RFC 9110, 9.3.2; RFC 9112, 6.1)."""
+"""Headers that describe the message and not its content (RFC 9110, 9.3.2; RFC 9112, 6.1)."""
 CHANGING = {"/metrics", "/last-hour", "/services", "/summary", "/info", "/storage", "/audit"}
-"""What differs from one GET to the next, and may be longer or shorter."""
+"""Headers that can differ between two GET requests."""
 
 
 async def asked(service, method, path, key):
@@ -45,7 +45,7 @@ async def upload(plane, http, recipe="invert"):
 
 
 async def filled(plane, http):
-    """Put something of everything into the services; return it by the names that paths have for it."""
+    """Create one object of every kind; return their ids by the names of the path parameters."""
     async with AsyncExitStack() as stack:
         storage = await stack.enter_async_context(
             StorageClient.connect(plane.url("storage"), credentials=bearer(plane.key))
@@ -82,7 +82,7 @@ async def test_every_route_answers_head_like_get_and_without_a_body(keyed, http)
 
 
 async def test_head_of_the_next_task_takes_none(keyed, http):
-    """What a classic worker cannot do does not count, nor what waits while the queue is paused."""
+    """Tasks that a classic worker cannot do, and tasks in a paused queue, do not count."""
     await upload(keyed, http, "web")
     await none_is_next(keyed)
     await upload(keyed, http)

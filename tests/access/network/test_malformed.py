@@ -1,4 +1,4 @@
-"""What is not a request of HTTP is answered like every other mistake, and nothing of it is repeated."""
+"""Test that malformed HTTP requests get a problem document that repeats nothing of the request."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ ROUTES = {
         "POST /recipes/check": "application/toml",
     },
 }
-"""Of each service, routes that read a body in one way or another."""
+"""For each service, routes that read a body in different ways."""
 
 
 async def answer(url, *sent):
-    """Send bytes, each part once the service has had time for the one before; return the answer and see the end."""
+    """Send parts of a request with pauses between them; return the answer, and assert that the connection ends."""
     host, _, port = url.removeprefix("http://").rpartition(":")
     async with asyncio.timeout(30):
         reader, writer = await asyncio.open_connection(host, int(port))
@@ -64,7 +64,7 @@ async def answer(url, *sent):
 
 
 async def taken(url):
-    """Wait until a service has read what was sent to it before: it takes connections in turn, ready ones first."""
+    """Wait until a service has read what was sent to it earlier; it serves ready connections in order."""
     for _ in range(3):
         async with aiohttp.request("GET", f"{url}/healthz") as health:
             assert health.status == 200
@@ -111,7 +111,7 @@ async def test_malformed_chunks_of_a_request_that_was_refused_end_the_connection
 
 
 class NoMemory:
-    """aiohttp's parser where it has no memory for the bytes of a body."""
+    """Stand in for aiohttp's parser when there is no memory for the bytes of a body."""
 
     def feed_data(self, data):
         raise http_exceptions.BadHttpMessage("")
@@ -126,7 +126,7 @@ class NoMemory:
 )
 @pytest.mark.parametrize("turns", range(4))
 async def test_a_body_that_breaks_off_is_never_taken_for_whole(plane, monkeypatch, turns, length, parser, status, says):
-    """However far the service is with the request: `turns` of the event loop after its head."""
+    """The body breaks off `turns` iterations of the event loop after the head, at different stages of the request."""
     made: asyncio.Future[malformed.Handler] = asyncio.get_running_loop().create_future()
     begin = malformed.Handler.connection_made
 

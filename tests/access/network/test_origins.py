@@ -1,4 +1,4 @@
-"""Which names a service answers to, and which pages: on this machine, beyond it, and behind a proxy."""
+"""Test which host names and which pages a service accepts: on this machine, on a network, and behind a proxy."""
 
 from __future__ import annotations
 

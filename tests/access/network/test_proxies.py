@@ -1,4 +1,4 @@
-"""The proxies of docs/guide/proxies.md, each run as it stands there, with TLS and under a prefix."""
+"""Test the proxy configurations of docs/guide/proxies.md as they are, with TLS and under a path prefix."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CLASSIC = "203.0.113.9"
 
 
 def certificate(directory: Path) -> ssl.SSLContext:
-    """Make a certificate for localhost; return what trusts it."""
+    """Make a certificate for localhost; return an SSL context that trusts it."""
     pem, key = directory / "example.pem", directory / "example.key"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
@@ -135,7 +135,7 @@ async def answers(http: aiohttp.ClientSession, site: str) -> None:
 
 
 async def forwarded(master, site: str, trust: ssl.SSLContext) -> None:
-    """A client cannot say where it is; the proxy can."""
+    """A client cannot forge its address; the proxy sets it."""
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trust)) as http:
         spoofed = {"X-Forwarded-For": CLASSIC}
         for headers in ({}, spoofed, {"X-Forwarded-For": f"{CLASSIC}, {CLASSIC}"}):
@@ -165,11 +165,11 @@ AMBIGUOUS = (
     "Content-Length: +5",
     "Content-Length: 5, {whole}",
 )
-"""What says in two ways where a body ends, but for the first; what follows is in the body or a request of its own."""
+"""Requests that state the end of the body twice (except the first), so that the rest may pass as a second request."""
 
 
 async def smuggled(monkeypatch: pytest.MonkeyPatch, master, port: int, trust: ssl.SSLContext) -> None:
-    """Whatever says twice where it ends: each request that reaches the master is one that the proxy has seen."""
+    """Every request that reaches the master must be one that the proxy has seen, even if its end is stated twice."""
     seen: list[web.BaseRequest] = []
     answer = http._answer
 

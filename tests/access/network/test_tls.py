@@ -1,4 +1,4 @@
-"""TLS on a service, with a certificate that openssl made."""
+"""Test TLS on a service, with a certificate made by openssl."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from safelight.errors import Error
 
 
 async def openssl(*arguments: str) -> None:
-    """Run openssl, and say what it said when it fails."""
+    """Run openssl; fail with its output if it fails."""
     process = await asyncio.create_subprocess_exec(
         "openssl", *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
@@ -28,7 +28,7 @@ async def openssl(*arguments: str) -> None:
 
 @pytest.fixture
 async def certificate(tmp_path):
-    """A certificate for localhost and 127.0.0.1, which is its own authority, and its key."""
+    """Return a self-signed certificate for localhost and 127.0.0.1, and its key."""
     return await made(tmp_path)
 
 
@@ -128,7 +128,7 @@ def copy(source: str, target: str) -> None:
 
 
 async def ended(reader) -> bytes:
-    """What comes until the other side closes or resets the connection."""
+    """Return the bytes that arrive until the other side closes or resets the connection."""
     try:
         return await reader.read()
     except ConnectionResetError:

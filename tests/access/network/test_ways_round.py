@@ -1,4 +1,4 @@
-"""Ways round the table of routes and the named networks: other spellings of a path, and of what a proxy says."""
+"""Test attempts to bypass the table of routes and the named networks: other spellings of paths and headers."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ USERS = (
 
 
 async def status(url: str, target: str, *headers: tuple[str, str]) -> int:
-    """Ask for a path exactly as it is written; return the status of the answer."""
+    """Request a path exactly as it is written; return the status of the answer."""
     host, _, port = url.removeprefix("http://").rpartition(":")
     lines = [f"GET {target} HTTP/1.1", "Host: localhost", *(f"{name}: {value}" for name, value in headers)]
     async with asyncio.timeout(30):
@@ -57,7 +57,7 @@ async def status(url: str, target: str, *headers: tuple[str, str]) -> int:
 
 @pytest.fixture
 async def master(plane) -> str:
-    """A master under a path behind a proxy, which is this machine."""
+    """Run a master under a path prefix behind a proxy on this machine."""
     settings = {"public_url": "http://localhost/photos", "user_header": "Remote-User", "user_scopes": "administer"}
     await plane.start_all(
         master=settings, trusted_proxies="127.0.0.1", classic_networks="203.0.113.0/24", classic_tenant="default"

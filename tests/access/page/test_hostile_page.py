@@ -1,7 +1,7 @@
-"""A page from elsewhere in a real browser on the machine where safelight runs: it reads nothing, it changes nothing.
+"""Test a hostile page in a real browser on the machine where safelight runs: it can neither read nor change anything.
 
-It tries what pages can: fetch, forms, images, scripts, frames, WebSockets, event streams, beacons, and names that were
-rebound to this machine (the browser maps `evil.example` to 127.0.0.1, as a hostile name server would).
+It tries everything that pages can do: fetch, forms, images, scripts, frames, WebSockets, event streams, beacons, and
+DNS rebinding (the browser maps `evil.example` to 127.0.0.1, as a hostile name server would).
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ async ({store, storage, db, master, task}) => {
 
 @asynccontextmanager
 async def hostile_site() -> AsyncIterator[int]:
-    """A site of somebody else; return its port."""
+    """Run a hostile site; yield its port."""
 
     async def page(_request: web.Request) -> web.Response:
         return web.Response(text="<!doctype html><title>Free photos</title><body>", content_type="text/html")
@@ -110,7 +110,7 @@ async def hostile_site() -> AsyncIterator[int]:
 
 
 async def upload(http, master: str) -> str:
-    """Upload a photo that nobody works on; return its task."""
+    """Upload a photo that no worker takes; return its task."""
     form = {"image": io.BytesIO(photo(1))}
     async with http.post(f"{master}/task", data=form) as answer:
         assert answer.status == 200
@@ -118,7 +118,7 @@ async def upload(http, master: str) -> str:
 
 
 async def state(plane, http) -> dict[str, object]:
-    """Return everything that an attack could have changed."""
+    """Return all state that an attack could have changed."""
     found = {}
     for name, path in [
         ("keyvaluestore", "/dbendpoint"), ("keyvaluestore", "/storageendpoint"), ("keyvaluestore", "/masterendpoint"),

@@ -1,4 +1,4 @@
-"""The page below a path of a public address: everything that it asks for lies there, too."""
+"""Test the page below a path of a public address: all of its requests stay below that path."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signing in on the page, one's keys, tenants and sharing, in a browser."""
+"""Test sign-in, keys, tenants and sharing on the page, in a browser."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ async def root(keyed, http) -> Api:
 
 
 async def limit_of(root: Api, tenant: str) -> int | None:
-    """How many tasks of a tenant may wait."""
+    """Return how many tasks of a tenant may wait."""
     (found,) = [each["tenant"] for each in await root.call("GET", "/tenants") if each["tenant"]["id"] == tenant]
     return found["limits"]["waiting"]
 
@@ -135,7 +135,7 @@ HELD = """async () => {
   }
   return held.length;
 }"""
-"""How much the browser holds of whoever was signed in."""
+"""An expression for the number of entries that the browser keeps of a signed-in user."""
 
 
 async def test_nothing_private_is_left_in_the_browser_after_signing_out(keyed, root, tmp_path):

@@ -1,4 +1,4 @@
-"""An administrator of the system looks at another tenant on the page, and acts for it."""
+"""Test that a system administrator can view another tenant on the page, and act for it."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""What strangers have called their photos, batches, recipes and tenants is text on the page, and no script runs."""
+"""Test that names of photos, batches, recipes and tenants are shown as text, and that no script in them runs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ VIEWS = "/ /photos/{task} /tasks /tasks/{task} /tasks?batch={batch} /batches /re
 
 
 def with_text(data: bytes) -> bytes:
-    """Put the script into a PNG, as a text and as the camera of its EXIF data."""
+    """Return a PNG with the script in a text chunk and in the camera of its EXIF data."""
     camera = LONG.encode() + b"\0"
     exif = b"II*\0\x08\0\0\0" + struct.pack("<HHHII", 1, 0x110, 2, len(camera), 26) + b"\0\0\0\0" + camera
     found = data
@@ -39,7 +39,7 @@ def with_text(data: bytes) -> bytes:
 
 
 async def fill(root: Api, keyed, key: str) -> dict[str, str]:
-    """Give everything that has a name the script as its name; return what the addresses of views need."""
+    """Use the script as the name of everything that has one; return the ids for the addresses of the views."""
     await root.call("POST", "/tenants", {"id": "acme", "name": SCRIPT})
     await root.call("POST", "/keys", {"name": LONG}, headers=acting("acme"))
     recipe = {"description": LONG, "outputs": {"image": {"format": "png"}}}
@@ -55,7 +55,7 @@ async def fill(root: Api, keyed, key: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("bypass_csp", [False, True])
 async def test_names_are_text(keyed, http, tmp_path, bypass_csp):
-    """With the page's policy, and without it: names are text before the policy has to stop anything."""
+    """Test with the page's content security policy and without it: names are text even if no policy stops scripts."""
     root = Api(http, keyed.url("master"), keyed.key)
     key = (await root.call("POST", "/keys", {"name": LONG, "scopes": ["administer"]}))["token"]
     names = await fill(root, keyed, key)
@@ -94,7 +94,7 @@ PICTURES = {
 
 
 async def test_a_photo_that_is_also_a_page_is_a_photo(keyed, http):
-    """Opened by its link, and as the source of a script or a frame of the same origin."""
+    """Open the photo by its link, and as the source of a script or a frame of the same origin."""
     root = Api(http, keyed.url("master"), keyed.key)
     key = (await root.call("POST", "/keys", {"scopes": ["upload", "read"]}))["token"]
     api, links = Api(http, root.url, key), {}

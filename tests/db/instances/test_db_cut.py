@@ -1,4 +1,4 @@
-"""The machine of the primary vanishes from the network: packets are dropped, and nothing is reset or refused."""
+"""Test a primary that vanishes from the network: packets are dropped, and no connection is reset or refused."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = [
 ]
 
 NOTICED = 20.0
-"""Seconds in which everything goes on: half of what the longest statement would be waited for."""
+"""Seconds within which everything must continue: half of the time limit of the longest statement."""
 
 
 T = TypeVar("T")

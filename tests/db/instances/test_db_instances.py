@@ -1,4 +1,4 @@
-"""Several db instances over one database of PostgreSQL are as one."""
+"""Test that several db instances with one PostgreSQL database act as one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 async def instances(database):
-    """Open an instance, any number of times."""
+    """Return a function that opens another instance."""
     async with AsyncExitStack() as stack:
 
         async def open_one(**options) -> PostgresStore:
@@ -98,7 +98,7 @@ async def test_a_commit_notifies_once_and_only_while_somebody_waits(instances, d
 
 @pytest.mark.parametrize("asks", ["lease", "heartbeat"])
 async def test_the_death_of_a_lease_that_never_arrived_is_taken_back_at_any_instance(instances, asks):
-    """Its worker is heard by another instance than the one that ended it, or by one that has started since."""
+    """The worker is heard by another instance than the one that ended the lease, or by one that started later."""
     one, other = await instances(), await instances()
     made = await one.create([new_task() for _ in range(2)])
     await one.lease(request("cut off", n=2, seconds=0.05))
@@ -235,7 +235,7 @@ async def test_only_an_instance_that_is_alone_extends_leases(database):
 
 @asynccontextmanager
 async def old_snapshot(database):
-    """Hold a transaction that sees the tasks of now."""
+    """Hold open a transaction that sees the current tasks."""
     old = await asyncpg.connect(database)
     try:
         async with old.transaction(isolation="repeatable_read"):
@@ -259,7 +259,7 @@ async def _check_claims(store):
     await store.create([new_task()])
 
     def blocks(name: str, *values: object) -> int:
-        """How many blocks a statement reads."""
+        """Return how many blocks a statement reads."""
 
         def explain(transaction) -> int:
             text = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statements()[name]}"
@@ -286,7 +286,7 @@ async def _check_claims(store):
 
 
 async def test_no_other_index_serves_a_look_up_by_number_or_key(instances, database):
-    """The planner takes any index for a single page while few tasks are alive, and would read it as a whole."""
+    """While few tasks are alive, the planner treats any index as a single page, and would read all of it."""
     await instances()
     server = await asyncpg.connect(
         database, server_settings={"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off"}
@@ -309,7 +309,7 @@ async def test_no_other_index_serves_a_look_up_by_number_or_key(instances, datab
 
 
 async def test_no_other_index_serves_a_look_up_among_tasks_that_have_ended(instances, database):
-    """A new partition has no statistics: the planner would take any index, and read it as a whole."""
+    """A new partition has no statistics, so the planner would use any index and read all of it."""
     store = await instances()
     await store.create([new_task()])  # there is a partition
     server = await asyncpg.connect(
@@ -345,7 +345,7 @@ async def test_a_task_that_comes_back_behind_the_position_is_leased_at_every_ins
 
 
 async def test_the_planner_knows_tables_that_have_just_grown(instances, database):
-    """Without statistics it reads all that a tenant has for each task that is created."""
+    """Without statistics, the planner reads all rows of a tenant for each created task."""
     store = await instances()
     connection = await asyncpg.connect(database)
     try:

@@ -1,4 +1,4 @@
-"""PostgreSQL is killed, stopped, slow or replaced by its standby: nothing acknowledged is lost, nobody is charged."""
+"""Test outages of PostgreSQL (killed, stopped, slow, replaced): no acknowledged data is lost, no task is charged."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from support.tasks import finished, new_task, request
 
 
 class Load:
-    """Clients of some instances that create, lease and finish tasks, and what was acknowledged to them."""
+    """Run clients that create, lease and finish tasks at several instances, and record the acknowledgements."""
 
     def __init__(self, stores) -> None:
         self.stores = stores
@@ -45,7 +45,7 @@ class Load:
             self._changed.set()
 
     async def more(self, count: int) -> None:
-        """Wait for so many more acknowledged tasks."""
+        """Wait until `count` more tasks are acknowledged."""
         wanted = len(self.created) + count
         async with asyncio.timeout(60):
             while len(self.created) < wanted:
@@ -53,7 +53,7 @@ class Load:
                 await self._changed.wait()
 
     async def check(self, store) -> None:
-        """Nothing is lost, nothing was done twice, nobody died."""
+        """Assert that no task is lost, done twice or charged with a death."""
         tasks, before = {}, None
         while True:
             page = await store.find(TaskQuery(before=before, limit=1000))
@@ -102,7 +102,7 @@ async def test_a_server_that_is_killed_loses_nothing_and_no_call_fails():
 
 
 def test_a_driver_that_has_lost_track_gives_the_session_up():
-    """asyncpg raises this where a session ends between two statements; it is no InterfaceError."""
+    """asyncpg raises this error if a session ends between two statements; it is not an InterfaceError."""
     error = asyncpg.InternalClientError("cannot switch to state 15; another operation (2) is in progress")
     assert concerns(error) is Concerns.SESSION
 

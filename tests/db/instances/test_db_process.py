@@ -1,4 +1,4 @@
-"""db as a process that is killed."""
+"""Test db as a process that is killed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from support.tasks import finished, new_task, request
 
 
 class Acknowledged:
-    """What db has acknowledged: tasks with their idempotency keys, and which of them are finished."""
+    """Record what db has acknowledged: tasks with their idempotency keys, and the finished ones."""
 
     def __init__(self) -> None:
         self.created: dict[str, str] = {}
@@ -24,7 +24,7 @@ class Acknowledged:
         self._last = 0
 
     async def add(self, url: str, name: str, enough: asyncio.Event) -> None:
-        """Create, lease and settle tasks until db is gone."""
+        """Create, lease and settle tasks until db has stopped."""
         async with DbClient.connect(url) as db:
             db._connection.retry_for = 0.0
             for number in itertools.count():
@@ -39,7 +39,7 @@ class Acknowledged:
                     enough.set()
 
     async def check(self, db: DbClient) -> None:
-        """All of it is there still, and events are numbered without a repetition."""
+        """Assert that all recorded tasks still exist, and that no event number is repeated."""
         for name, key in list(self.created.items())[-40:]:
             task = await db.get(name)
             assert task.state is State.FINISHED or name not in self.done

@@ -1,4 +1,4 @@
-"""Calls that come together share a commit of PostgreSQL and its statements, and are answered as if each came alone."""
+"""Test that concurrent calls share a commit of PostgreSQL and its statements, with the same answers as single calls."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def store(database: str) -> AsyncIterator[PostgresStore]:
 
 
 async def test_calls_that_come_together_share_their_statements(store):
-    """One at a time, a task takes three statements to create, three to lease and two to finish."""
+    """Alone, a task takes three statements to create, three to lease and two to finish."""
     statements: list[str] = []
     session = store._database._writer.connection.server
     session.add_query_logger(lambda record: statements.append(record.query))
@@ -74,7 +74,7 @@ async def test_claims_that_come_together_take_turns_with_the_oldest_task(databas
 
 
 async def test_only_tasks_of_several_priorities_are_also_looked_for_by_age(database):
-    """Where all have one, the next task is the oldest; so it is with tasks that came back."""
+    """If all tasks have the same priority, the next one is the oldest, also among returned tasks."""
     async with PostgresStore.open(database, readers=1, policy=Policy(oldest_every=2)) as store:
         statements: list[str] = []
         made = await store.create([new_task() for _ in range(9)])

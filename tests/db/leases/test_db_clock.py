@@ -1,4 +1,4 @@
-"""A clock that has leapt deletes nothing until a person or a day confirms it."""
+"""Test that a clock that has leapt deletes nothing until a person or a day confirms it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DAY = 86400.0
 
 
 class LeapingClock(Clock):
-    """The clock of this machine, set ahead or back; `passed` is time that has passed besides."""
+    """This machine's clock, set ahead or back; `passed` is additional elapsed time."""
 
     offset = passed = 0.0
 

@@ -1,8 +1,8 @@
-"""db over HTTP against a model, with several clients at once: what they are told has some order that explains it.
+"""Test db over HTTP against a model, with several concurrent clients: some order of the calls explains all answers.
 
-Each step lets different clients send a call each, all at the same time. The calls must be linearizable: there is an
-order in which the model, one call after another, gives exactly the answers that came (Wing and Gong's search, over all
-states that the earlier steps may have led to). So each lease is given to one worker, and settled once.
+In each step, different clients send one call each at the same time. The calls must be linearizable: in some order, the
+model, called one after another, gives exactly the same answers (Wing and Gong's search, over all states that the
+earlier steps may have led to). Therefore each lease is given to one worker, and settled once.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _TO_RETRY = {State.FAILED, State.CANCELLED, State.QUARANTINED}
 
 
 class Known(NamedTuple):
-    """What the model knows of a task. The number is the age."""
+    """The model's record of a task. The number is the age."""
 
     number: int
     id: str
@@ -49,7 +49,7 @@ Tasks = tuple[Known, ...]
 
 
 class Said(NamedTuple):
-    """A call and its answer; what `of` is depends on the kind of call."""
+    """A call and its answer; the meaning of `of` depends on the kind of call."""
 
     kind: str
     of: str

@@ -1,4 +1,5 @@
-"""How soon a task is taken up whose worker has stopped or died: the best of some, since other programs run too."""
+"""Test how soon the task of a stopped or dead worker is leased again: the best of several, as other programs run
+too."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ LEASE = 1.0
 
 
 async def taken_up(store: TaskStore) -> float:
-    """Wait until another worker has the task that somebody else holds; return when, and let it end."""
+    """Wait until another worker has leased the task; return the time, and finish the task."""
     async with asyncio.timeout(60):
         (lease,) = await store.lease(request("other", wait=30.0))
     at = time.monotonic()

@@ -1,4 +1,4 @@
-"""Leases and outcomes in every store of db: errors, deaths, heartbeats, returns."""
+"""Test leases and outcomes in all stores of db: errors, deaths, heartbeats, returns."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ async def test_an_expired_lease_is_a_death_and_fenced(store):
 
 
 async def test_a_worker_that_comes_back_takes_its_death_back(store):
-    """It was suspended, or the master was away: nobody died. Its lease stays lost."""
+    """The worker was suspended or the master was away, so there was no death. The lease stays lost."""
     (made,) = await store.create([new_task()])
     (first,) = await store.lease(request("a", seconds=0.05))
     (second,) = await store.lease(request("b", wait=10, seconds=0.05))
@@ -129,7 +129,7 @@ async def test_a_worker_that_comes_back_takes_its_death_back(store):
 
 
 async def test_a_successor_takes_no_death_back(store):
-    """It names what a worker was decoding when it died, which says that the worker is gone."""
+    """The successor names the task that the dead worker was decoding, which shows that this worker has ended."""
     (made,) = await store.create([new_task()])
     (lease,) = await store.lease(request("a", seconds=0.05))
     page = await store.events(0, task=made.id)
@@ -165,7 +165,7 @@ async def test_a_lease_whose_answer_was_lost_goes_back_at_once(store):
 
 
 async def test_a_lease_whose_answer_was_lost_and_that_has_expired_is_nobodys_death(store):
-    """The network was cut for longer than the lease, so its worker never knew of it."""
+    """The network was cut for longer than the lease, so the worker never received the lease."""
     (made,) = await store.create([new_task()])
     await store.lease(request("cut off", seconds=0.05))
     (again,) = await store.lease(request("other", wait=10))
@@ -178,7 +178,7 @@ async def test_a_lease_whose_answer_was_lost_and_that_has_expired_is_nobodys_dea
 
 @pytest.mark.parametrize("restarted", [False, True])
 async def test_a_sign_of_life_takes_back_the_deaths_of_leases_that_never_arrived(opened, restarted):
-    """A worker whose request for leases still hangs is heard by its heartbeat; db may have been restarted meanwhile."""
+    """A worker with a hanging request for leases sends a heartbeat; db may have restarted meanwhile."""
     store = await opened()
     (made,) = await store.create([new_task()])
     await store.lease(request("cut off", seconds=0.05))
@@ -253,7 +253,7 @@ async def test_a_worker_that_waits_is_drained_at_once(store):
 
 @pytest.mark.slow
 async def test_a_worker_that_comes_back_late_takes_its_death_back_too(store):
-    """Meanwhile another worker has died with the task, or has finished it."""
+    """Meanwhile, another worker has died with the task or has finished it."""
     for ends in ("expired", "finished"):
         (made,) = await store.create([new_task()])
         (first,) = await store.lease(request("a", seconds=0.05))

@@ -1,4 +1,4 @@
-"""The life of tasks against a small model of it, by random histories with a clock of their own."""
+"""Test the life of tasks against a small model, with random histories and a simulated clock."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LASTS = 30.0
 
 
 class Expected:
-    """What the model knows of a task."""
+    """The model's record of a task."""
 
     def __init__(self, place: int, priority: int, state: State) -> None:
         self.place = place
@@ -50,7 +50,7 @@ class Expected:
         self.leave(State.QUARANTINED if self.deaths >= POLICY.max_deaths else State.WAITING)
 
     def excuse(self, lease: str) -> None:
-        """The worker of an expired lease was there after all."""
+        """Take back the death of an expired lease, because its worker is still alive."""
         if self.deaths and self.state in {State.WAITING, State.WORKING, State.QUARANTINED, State.FINISHED}:
             self.deaths -= 1
             self.missing.remove(lease)
@@ -75,7 +75,7 @@ class Machine(RuleBasedStateMachine):
 
     @staticmethod
     def new_data():
-        """Yield how to open new data, again and again."""
+        """Yield functions that open new, empty data."""
         raise NotImplementedError
 
     def do(self, call):

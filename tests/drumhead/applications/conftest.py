@@ -7,7 +7,7 @@ from support.guests.applications import Application
 
 @pytest.fixture
 def application(drumhead, tmp_path, request):
-    """A project that is called like the test."""
+    """Return an application with the name of the test."""
     made = Application(drumhead, tmp_path / request.node.name.removeprefix("test_").replace("_", "-"))
     yield made
     drumhead.run("delete", "--force", *(f"{made.name}-{config_set}" for config_set in made.ran))

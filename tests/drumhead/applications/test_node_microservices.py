@@ -1,7 +1,7 @@
-"""Several services in JavaScript, with the words that Capstan's users type: five machines, photos in and out.
+"""Run several JavaScript services with the commands of Capstan's users: five machines turn photos into negatives.
 
-`node-micro` is a project of our own in the form of the classic protocol; its services announce the first address that
-they find.
+`node-micro` is our own project, which uses the classic protocol. Its services announce the first address that they
+find.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ NETWORK = ("--private-network", "node-micro")
 
 @pytest.fixture
 def started(drumhead):
-    """Start a service as its README says; its address as it is printed."""
+    """Return a function that starts a service as its README says, and returns the address that the service prints."""
     names = []
 
     def start(service, number, *arguments):

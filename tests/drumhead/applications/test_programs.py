@@ -1,4 +1,4 @@
-"""Programs that are not written for any runtime: from drumhead's packages, from a recipe of one's own, and static."""
+"""Test programs without a runtime: from drumhead's packages, from a user's recipe, and a static binary."""
 
 import socket
 import subprocess
@@ -13,7 +13,7 @@ NATIVE = "runtime: native\nconfig_set:\n  main: {{{}}}\n"
 
 
 def ask(port, request, *, until):
-    """What a server answers, up to and with `until`."""
+    """Send a request; return the server's answer up to and including `until`."""
     with socket.create_connection(("127.0.0.1", port), timeout=LIMIT) as connection:
         connection.sendall(request)
         answer = b""

@@ -1,4 +1,4 @@
-"""Web applications in Python, with the plain requirements.txt that people have: the first answer is the right one."""
+"""Test web applications in Python with an ordinary requirements.txt: the first answer must be right."""
 
 import json
 import sqlite3

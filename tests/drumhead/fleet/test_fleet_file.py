@@ -1,4 +1,4 @@
-"""Fleet files: what they say, which machines that means, what is refused."""
+"""Test fleet files: how they are read, the machines that they describe, and the files that are refused."""
 
 import pytest
 

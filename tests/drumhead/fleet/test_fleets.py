@@ -1,4 +1,4 @@
-"""A fleet of real machines: order, names, scaling, restarts, and a supervisor that is killed."""
+"""Test a fleet of real machines: order, names, scaling, restarts, and a killed supervisor."""
 
 import os
 import signal
@@ -35,7 +35,7 @@ members:
 
 @pytest.fixture(scope="module")
 def up(drumhead, tmp_path_factory):
-    """The fleet, up in the background; the directory of its file."""
+    """Run the fleet in the background; yield the directory of its fleet file."""
     root = tmp_path_factory.mktemp("pair")
     (root / "meta").mkdir()
     (root / "meta/package.yaml").write_text("name: pair\ntitle: Pair\nauthor: a\nrequire: [python, cli]\n")
@@ -81,7 +81,7 @@ async def test_scaling_adds_and_removes_and_touches_nothing_else(drumhead, up):
 async def test_a_machine_that_is_destroyed_comes_back_at_its_address(drumhead, up):
     before = find(drumhead, "pair-server")
     restarts = restarts_of(drumhead.home, "pair", "pair-server")
-    assert before["pid"], "the server does not run"  # 0 would be this very process and its siblings
+    assert before["pid"], "the server does not run"  # os.kill(0) would hit this process and its siblings
     os.kill(before["pid"], signal.SIGKILL)
     await wait_healthy_again(drumhead.home, "pair", "pair-server", restarts=restarts)
     after = find(drumhead, "pair-server")
@@ -89,7 +89,7 @@ async def test_a_machine_that_is_destroyed_comes_back_at_its_address(drumhead, u
 
 
 async def test_a_service_that_answers_no_more_is_started_again(drumhead, up):
-    # On a slow host the supervisor may have started it again just now, and a machine that boots starts no programs.
+    # On a slow host the supervisor may just have restarted the machine, and a booting machine starts no programs.
     await wait_healthy_again(drumhead.home, "pair", "pair-server", restarts=-1)
     restarts = restarts_of(drumhead.home, "pair", "pair-server")
     hung = find(drumhead, "pair-server")["pid"]

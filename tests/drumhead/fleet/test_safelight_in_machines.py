@@ -1,6 +1,6 @@
-"""safelight as a fleet of machines (`safelight up --vm`): what it serves, who gets in, and what outlives a kill.
+"""Test safelight as a fleet of machines (`safelight up --vm`): its services, access control, and killed machines.
 
-OSv's half needs a kernel of OSv (``support.guests.osv``); without it every case of it is reported as not run.
+The cases for OSv need a kernel of OSv (``support.guests.osv``); without one, each is reported as skipped.
 """
 
 import asyncio
@@ -39,15 +39,15 @@ MEMORY = {
     "linux": {"worker": "200M"},
     "osv": {"keyvaluestore": "64M", "db": "64M", "storage": "64M", "master": "64M"},
 }
-"""Where a guest has to do with less than the fleet file gives."""
+"""The settings for a guest that must do with less than the fleet file gives."""
 TWELVE_MEGAPIXELS = (4000, 3000)
 LONGEST = 300.0
-"""Seconds for whatever is started again: a boot, and pauses before it that grow with every restart."""
+"""Seconds in which a restarted machine must be back: a boot, and the pauses before it, which grow with each restart."""
 
 
 @pytest.fixture(scope="module", params=["linux", "osv"])
 def up(request, drumhead, tmp_path_factory):
-    """`safelight up --vm` with free ports of the host; what it printed is `told`."""
+    """Run `safelight up --vm` with free ports of the host; its output is `told`."""
     if request.param == "osv":
         drumhead("kernel", "add", *osv.real_files())
     content = copy.deepcopy(FLEET) | {"name": "proof"}
@@ -78,7 +78,7 @@ def up(request, drumhead, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def fleet(drumhead, up):
-    """safelight's own image and fleet file, as machines."""
+    """Return the fleet of machines of safelight's own image and fleet file."""
     return FleetStore(drumhead.home, "proof")
 
 
@@ -145,7 +145,7 @@ def test_a_program_runs_beside_a_service_or_is_refused_with_the_reason(drumhead,
 
 
 def large_photo(number):
-    """A photo of twelve megapixels as JPEG."""
+    """Return a photo of twelve megapixels as JPEG."""
     buffer = io.BytesIO()
     with Image.open(io.BytesIO(photo(number))) as small:
         small.resize(TWELVE_MEGAPIXELS).save(buffer, "JPEG")
@@ -153,14 +153,14 @@ def large_photo(number):
 
 
 def machine_of(worker):
-    """The machine of a worker, whose id is its host's name and something random."""
+    """Return the machine of a worker. A worker's id consists of its host's name and a random part."""
     return worker.rpartition("-")[0]
 
 
 async def destroy(drumhead, *machines):
-    """Kill the QEMU of machines at one moment, as if their plug were pulled."""
+    """Kill the QEMU processes of several machines at once, like a power failure."""
     pids = [find(drumhead, machine)["pid"] for machine in machines]
-    assert all(pids), f"not all of {machines} run"  # 0 would be this very process and its siblings
+    assert all(pids), f"not all of {machines} run"  # os.kill(0) would hit this process and its siblings
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
     for pid in pids:
@@ -168,7 +168,7 @@ async def destroy(drumhead, *machines):
 
 
 async def until_event(client, after, ready):
-    """The first event after number `after` of which `ready` is true."""
+    """Return the first event after number `after` for which `ready` is true."""
     async with asyncio.timeout(LONGEST):
         while True:
             page = await client.changes(after, wait=5.0)

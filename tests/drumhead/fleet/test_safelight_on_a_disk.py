@@ -1,4 +1,4 @@
-"""safelight's image as a disk, configured by deploy/kubevirt as KubeVirt does it: the real service answers."""
+"""Test safelight's image as a disk that is configured with deploy/kubevirt as by KubeVirt: the service must answer."""
 
 import subprocess
 import urllib.request

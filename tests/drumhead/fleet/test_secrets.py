@@ -1,4 +1,4 @@
-"""A fleet's secrets: made once, read by nobody else, and in no command line and no record."""
+"""Test a fleet's secrets: they are made once, readable only by their owner, and in no command line or record."""
 
 import json
 import stat
@@ -105,7 +105,7 @@ def test_no_record_holds_its_text(home):
 
 
 def boot_of(guest: str, directory: Path, command: Command = COMMAND) -> BootPlan:
-    """The plan of a machine on a guest that receives TEXT."""
+    """Return the boot plan of a machine with this guest that receives the secret TEXT."""
     tree = Tree()
     tree.add("app", regular(b"x"))
     write_rofs(tree, directory / "layer")

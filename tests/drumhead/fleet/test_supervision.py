@@ -1,6 +1,4 @@
-"""What a supervisor decides, without machines: which service is silent, in which order machines stop, how long it
-waits.
-"""
+"""Test a supervisor's decisions without machines: silent services, the order of stopping, and pauses."""
 
 import asyncio
 import os
@@ -24,7 +22,7 @@ from drumhead.machine.records import PortForward
 
 @pytest.fixture
 async def service():
-    """A service whose answers are what the test puts into `answers`: a status, or None for silence."""
+    """Run a service that answers with the statuses that a test puts into `answers`; None means no answer."""
     answers, asked = [], asyncio.Event()
 
     async def answer(_request):

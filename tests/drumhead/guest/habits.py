@@ -1,4 +1,4 @@
-"""Runs in a machine: does to its volume what programs do to files; a line each, `ok NAME` or `NAME: what was wrong`."""
+"""Use a volume in a machine as programs use files; print `ok NAME` or `NAME: ERROR` for each test."""
 
 import errno
 import hashlib

@@ -1,4 +1,4 @@
-"""Init's DHCP client beside real servers, and beside one that misbehaves, in network namespaces of their own."""
+"""Test init's DHCP client with real servers and with a misbehaving one, each in its own network namespace."""
 
 import contextlib
 import ctypes
@@ -42,7 +42,7 @@ RUN_NETWORKD = (
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory):
-    """The client as a program."""
+    """Return the client, compiled as a program."""
     program = tmp_path_factory.mktemp("client") / "client"
     sources = [INIT.sources / name for name in ("network/dhcp.c", "parse/dhcp_message.c", "base/files.c")]
     build = ["cc", "-std=gnu11", "-D_GNU_SOURCE", "-g", "-fsanitize=address,undefined", f"-I{INIT.sources}"]
@@ -52,7 +52,7 @@ def client(tmp_path_factory):
 
 
 class Wire:
-    """A cable between two namespaces: c0 for the client, s0 (10.99.0.1) for servers."""
+    """Connect two network namespaces: c0 is the client's end, s0 (10.99.0.1) the servers'."""
 
     def __init__(self, server, client):
         self.server, self.client = server, client
@@ -70,7 +70,7 @@ class Wire:
                 process.terminate()
 
     def socket(self):
-        """A socket of this process on the servers' side, where it hears what clients send."""
+        """Return a socket on the servers' side, which receives what clients send."""
         made = []
 
         def make():
@@ -83,7 +83,7 @@ class Wire:
             link.bind(("", 67))
             made.append(link)
 
-        thread = threading.Thread(target=make)  # a thread has a namespace of its own
+        thread = threading.Thread(target=make)  # a thread can have its own namespace
         thread.start()
         thread.join()
         return made[0]
@@ -110,7 +110,7 @@ def wire():
 
 
 def said(process, text):
-    """Read what a program prints until it has said `text`; all of it."""
+    """Read a program's output until it contains `text`; return the output."""
     lines = []
     limit = threading.Timer(LIMIT, process.kill)
     limit.start()
@@ -144,7 +144,7 @@ def networkd(directory):
 
 @pytest.mark.parametrize("server", [dnsmasq, udhcpd, networkd], ids=lambda one: one.__name__)
 def test_a_lease_of_a_real_server(server, client, wire, tmp_path):
-    """Each as it comes: dnsmasq and udhcpd look first, for up to 3 s, whether the address is in use."""
+    """Get a lease from dnsmasq and udhcpd, which first check for up to 3 s whether the address is in use."""
     words, started = server(tmp_path)
     if shutil.which(str(words[0])) is None:
         pytest.skip(f"{words[0]} is not on this host")
@@ -155,14 +155,14 @@ def test_a_lease_of_a_real_server(server, client, wire, tmp_path):
 
 
 class Server:
-    """A server that does what a test says, and remembers what it was sent: (seconds, kind, id, ciaddr)."""
+    """Run a server that a test controls. It records the messages that it got as (seconds, kind, id, ciaddr)."""
 
     def __init__(self, link):
         self.link, self.heard = link, []
         self.began = time.monotonic()
 
     def receive(self, seconds):
-        """The next message, or None when none comes in time."""
+        """Return the next message, or None if none arrives in time."""
         self.link.settimeout(max(seconds, 0.001))
         try:
             message, (source, _) = self.link.recvfrom(2048)
@@ -201,7 +201,7 @@ def test_a_late_second_offer_does_not_put_it_out_of_step(client, wire, server):
         server.send(discover, OFFER)
         request = server.expect(REQUEST)
         server.send(request, OFFER, yours="10.99.0.88", server="10.99.0.2")
-        server.send(request, ACK, yours="10.99.0.88", server="10.99.0.2")  # for somebody else's offer
+        server.send(request, ACK, yours="10.99.0.88", server="10.99.0.2")  # for the offer of another server
         server.send(request, NAK, number=b"1234")  # an answer to another exchange
         server.send(request, ACK)
         assert said(asking, "has ") == f"has {LEASED} from {SERVER}\n"

@@ -1,4 +1,4 @@
-"""Init's readers of foreign bytes, on the host: DHCP replies and JSON under sanitizers, and fuzzing of both."""
+"""Test init's parsers of untrusted bytes on the host: DHCP replies and JSON, with sanitizers and a fuzzer."""
 
 import ctypes
 import shutil
@@ -38,7 +38,7 @@ def dhcp(tmp_path_factory):
 
 
 def packet(kind, *options, yours="10.0.2.15", hardware=HARDWARE, number=ID, operation=2):
-    """A message as RFC 2131 draws it, put together without the code under test."""
+    """Return a message in the format of RFC 2131, made without the code under test."""
     fixed = struct.pack("=BBBBIHHIIII", operation, 1, 6, 0, number, 0, 0, 0, address(yours), 0, 0)
     tail = b"".join(bytes([code, len(value)]) + value for code, value in ((53, bytes([kind])), *options))
     return fixed + hardware + bytes(10 + 64 + 128) + b"\x63\x82\x53\x63" + tail + b"\xff"
@@ -117,7 +117,7 @@ SELECT, RENEW, REBIND = 0, 1, 2
 
 
 def written(dhcp, kind, purpose, elapsed=0, name=b"one"):
-    """A message that the client sends: its fixed fields, and its options by code."""
+    """Return a message that the client sends, as its fixed fields and its options by code."""
     message = ctypes.create_string_buffer(548)
     lease = Lease(address=address("10.0.2.15"), server=address("10.0.2.2"))
     words = (ctypes.c_uint32(ID), HARDWARE, ctypes.byref(lease), purpose, ctypes.c_uint16(elapsed), name)
@@ -169,7 +169,7 @@ def test_times_of_a_lease_are_the_server_s_or_half_and_seven_eighths(dhcp):
 
 @pytest.fixture(scope="module", params=["json", "dhcp"])
 def fuzzer(request, tmp_path_factory):
-    """The program that libFuzzer drives, and its corpus."""
+    """Return the program that libFuzzer drives, and its corpus."""
     program = tmp_path_factory.mktemp("fuzz") / request.param
     parser = PARSE / {"json": "json.c", "dhcp": "dhcp_message.c"}[request.param]
     build = ["clang", "-std=gnu11", "-D_GNU_SOURCE", "-g", "-O1", SANITIZERS, "-fno-sanitize-recover=all", f"-I{PARSE}"]

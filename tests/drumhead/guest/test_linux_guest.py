@@ -1,4 +1,4 @@
-"""What the Linux guest turns records into; nothing boots here."""
+"""Test the files and boot plans that the Linux guest makes from records, without booting."""
 
 import json
 import subprocess
@@ -47,7 +47,7 @@ int main(void) {
 
 
 def unpack_cpio(archive):
-    """Names, modes and contents, by an independent reading of the format."""
+    """Return names, modes and contents of a cpio archive, with an independent reader of the format."""
     at, found = 0, []
     while True:
         assert archive[at : at + 6] == b"070701"
@@ -56,7 +56,7 @@ def unpack_cpio(archive):
         start = (at + 110 + fields[11] + 3) & ~3
         if name == "TRAILER!!!":
             return found
-        assert fields[2] == fields[3] == fields[5] == 0  # root's, without a time
+        assert fields[2] == fields[3] == fields[5] == 0  # owned by root, and without a time
         found.append((name, fields[1], archive[start : start + fields[6]], (fields[9], fields[10])))
         at = (start + fields[6] + 3) & ~3
 
@@ -162,7 +162,7 @@ def test_unknown_guest_is_refused():
 
 @pytest.fixture(scope="module")
 def read_json(tmp_path_factory):
-    """Init's JSON reader over lines: what it made of each, in a form that tells kinds apart."""
+    """Return a function that reads lines with init's JSON reader, and returns each value with its kind."""
     directory = tmp_path_factory.mktemp("json")
     (directory / "main.c").write_text(JSON_PROGRAM)
     words = ["musl-gcc", "-D_GNU_SOURCE", "-static", "-fsanitize=undefined", "-fsanitize-undefined-trap-on-error"]

@@ -1,4 +1,4 @@
-"""The library that makes calls for files one after the other, under an ordinary Python on this host."""
+"""Test the library that serialises calls for files, with an ordinary Python on this host."""
 
 import ctypes
 import os
@@ -115,7 +115,7 @@ CALLS_OF_LIBC = {
     *("fstatat", "statx", "__xstat", "__lxstat", "__fxstat", "__fxstatat", "access", "faccessat", "readlink"),
     *("readlinkat", "chdir", "opendir", "fdopendir", "readdir", "closedir", "rewinddir", "scandir"),
 }
-"""Names by which programs reach files."""
+"""The functions of libc by which programs use files."""
 TWINS = {
     *("pread", "preadv", "pwrite", "pwritev", "sendfile", "ftruncate", "truncate", "fallocate", "open", "openat"),
     *(
@@ -132,7 +132,7 @@ TWINS = {
         "scandir",
     ),
 }
-"""Those that Debian's libc has under a second name, with 64 behind it."""
+"""The functions that Debian's libc also has under a name that ends in 64."""
 
 
 @pytest.fixture

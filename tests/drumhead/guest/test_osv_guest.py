@@ -1,4 +1,4 @@
-"""What the OSv guest turns records into, and its start program as a process of this host; nothing boots here."""
+"""Test the boot plans of the OSv guest, and its start program as a process of this host, without booting."""
 
 import io
 import json
@@ -61,7 +61,7 @@ def plan(files, command=PYTHON, data=(), **more):
 
 
 def settings_of(boot):
-    """The files of the configuration's disk."""
+    """Return the files on the configuration disk."""
     disk = read_rofs(io.BytesIO(boot.files[STATE / "config.rofs"]))
     return {path.decode(): disk.read(path) for path in disk.places}
 
@@ -170,7 +170,7 @@ def test_words_of_python_are_split_into_its_options_and_the_program(words, optio
 
 
 def parse_options(line):
-    """OSv's reading of its options: blanks end a word, a backslash keeps what follows it."""
+    """Parse OSv's options as OSv does: a blank ends a word, and a backslash protects the next character."""
     words, word, at = [], "", 0
     while at < len(line):
         if line[at] == "\\":
@@ -183,7 +183,7 @@ def parse_options(line):
 
 
 def parse_program(line, variables):
-    """OSv's reading of the program: quoted words with escapes, and words that name a variable."""
+    """Parse the program's command line as OSv does: quoted words with escapes, and words that name a variable."""
     words = []
     for quoted in shlex.split(line, posix=False):
         if quoted.startswith('"'):

@@ -1,4 +1,4 @@
-"""The start program of an OSv guest, run on the host: it runs the command, and reports to the host."""
+"""Test the start program of an OSv guest on the host: it runs the command and reports to the host."""
 
 import json
 import socket
@@ -26,7 +26,7 @@ machine.Machine().run()
 
 
 class Host:
-    """The host's ends of the channels, and a start program that uses them."""
+    """Hold the host's ends of the channels, and run a start program that uses them."""
 
     def __init__(self, tmp_path, words, **settings):
         self.received = dict.fromkeys(("log", "status", "control"), b"")
@@ -57,7 +57,7 @@ class Host:
         return json.loads(self.connections["control"].makefile().readline())
 
     def end(self):
-        """Its exit status, what it wrote, and what it reported."""
+        """Wait for the start program; return its exit status, its output and its reports."""
         status = self.process.wait(60)
         events = [json.loads(line) for line in self.received["status"].splitlines()]
         return status, self.received["log"].decode(), events

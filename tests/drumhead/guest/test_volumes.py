@@ -1,4 +1,4 @@
-"""What volumes do for programs, on every guest; and that what was flushed is there after the machine was killed."""
+"""Test volumes on every guest: programs can use files as usual, and flushed data survives a killed machine."""
 
 import asyncio
 import os
@@ -20,16 +20,16 @@ from support.guests.machines import LIMIT, find, wait_gone, wait_until
 pytestmark = pytest.mark.slow
 PROGRAMS = Path(__file__).parent
 ENOUGH = 25
-"""Reports of something flushed after which a machine is killed."""
+"""How many reports of flushed data a machine makes before it is killed."""
 KILLS = 3
 HABITS = 11
 LACKING = {"linux": set(), "osv": {"a_removed_file_can_still_be_read_by_who_has_it_open"}}
-"""What of ``habits.py`` a guest does otherwise, and docs/internals/osv.md says."""
+"""The tests of ``habits.py`` that fail on a guest, as docs/internals/osv.md documents."""
 
 
 @pytest.fixture(scope="module", params=["linux", "osv"])
 def guest(request, drumhead, tmp_path_factory):
-    """A guest, with an image `programs` for it: one that tries what a volume can do, one that writes without an end."""
+    """Return a guest with an image `programs`, whose programs test a volume or write to it without end."""
     if request.param == "osv":
         files = osv.real_files()
         if not any(file.suffix == ".so" for file in files):
@@ -48,7 +48,7 @@ def guest(request, drumhead, tmp_path_factory):
 
 @pytest.fixture
 def machine(drumhead, guest):
-    """A machine's name, and how it is started on its volume; both are gone afterwards."""
+    """Yield a machine's name and a function that starts it with its volume; delete both at the end."""
     name = f"volume-{guest}"
     words = ("--guest", guest, "--volume", f"{name}:/data:128M", "-m", "192M", "-i", "programs")
     yield name, lambda *more: drumhead("run", *words, *more, name)
@@ -63,7 +63,7 @@ def test_volumes_do_what_programs_expect(drumhead, guest, machine):
     assert len(lines) == HABITS
     assert set(wrong) == LACKING[guest], wrong
     volume = drumhead.home.volumes / f"{name}.raw"
-    # What it mends without asking: OSv counts the directories in a directory wrongly when they move.
+    # e2fsck mends this without asking: OSv miscounts the directories in a directory when one moves.
     checked = subprocess.run(["e2fsck", "-fp", volume], capture_output=True, text=True, check=False)
     assert checked.returncode in REPAIRED, checked.stdout
 
@@ -75,7 +75,7 @@ WRITE_INTO_A_HOLE = (
 
 
 async def test_what_is_written_into_a_hole_goes_where_it_belongs(drumhead, guest, machine, tmp_path):
-    """A disk as a cut may leave it: OSv by itself would write this over the superblock."""
+    """Write into a hole, as a power failure may leave it: OSv by itself would overwrite the superblock."""
     name, run = machine
     volume = drumhead.home.volumes / f"{name}.raw"
     volume.parent.mkdir(exist_ok=True)
@@ -112,7 +112,7 @@ async def test_what_was_flushed_outlives_a_kill(drumhead, machine):
 
 
 def read_lines(home, name):
-    """The whole lines that the program wrote since its start, as words."""
+    """Return the complete lines that the program has written since its start, split into words."""
     log = Instances(home).directory(name) / "log"
     text = log.read_text(errors="replace") if log.exists() else ""
     return [words for line in text.split("\n")[:-1] if len(words := line.split()) == 2]
@@ -132,7 +132,7 @@ def reports(lines):
 
 
 def state(lines):
-    """What the program found at its start; it must have found it whole."""
+    """Return what the program found on the volume at its start; assert that it found no damage."""
     assert ["CHECKED", "0"] in lines
     assert ["INTEGRITY", "ok"] in lines or not any(word == "ROW" for word, _ in lines)
     return {what for word, what in lines if word == "HAVE"}, {int(what) for word, what in lines if word == "ROW"}

@@ -1,6 +1,6 @@
-"""Runs in a machine: says what its volume holds, then writes files and rows in several threads; says what it flushed.
+"""Write files and rows to a volume in a machine, in several threads; print first what it holds, then what was flushed.
 
-One line each: HAVE DIGEST, ROW NUMBER, INTEGRITY ok, CHECKED NUMBER (of damaged files); then FILE DIGEST, COMMIT
+The lines are HAVE DIGEST, ROW NUMBER, INTEGRITY ok and CHECKED NUMBER (of damaged files), then FILE DIGEST and COMMIT
 NUMBER.
 """
 
@@ -22,7 +22,7 @@ def say(*words):
 
 
 def connect():
-    """As safelight opens its databases: the only user, a log that is written ahead, flushed at each commit."""
+    """Open the database as safelight does: with a single user, a write-ahead log, and a flush at each commit."""
     rows = sqlite3.connect(DATABASE, check_same_thread=False)
     for setting in ("locking_mode=exclusive", "journal_mode=wal", "synchronous=full"):
         rows.execute(f"pragma {setting}")
@@ -56,7 +56,7 @@ def write_files(thread):
     number = 0
     while True:
         number += 1
-        # Never twice the same: to replace a file by its like is not one step on OSv, and not what is tried here.
+        # The contents always differ: OSv does not replace a file atomically, and this is not tested here.
         contents = chance.randbytes(chance.choice(SIZES)) + START + struct.pack("<2I", thread, number)
         digest = hashlib.sha256(contents).hexdigest()
         folder, new = FILES / digest[:2], NEW / f"{thread}-{number}"

@@ -1,4 +1,4 @@
-"""What is found before a machine is composed: files for other machines, and what OSv cannot do."""
+"""Test the checks of composing: files for other machines, and features that OSv lacks."""
 
 from pathlib import Path
 
@@ -160,11 +160,11 @@ def test_what_was_read_of_a_source_is_remembered(tmp_path, monkeypatch):
     first = read(one, two)
     assert [use.name for uses in first for use in uses.uses] == ["os.fork", "subprocess.run"]
     monkeypatch.setattr("drumhead.python.syntax_scan._read", None)
-    assert read() == []  # a guest for which nothing is read forgets nothing
+    assert read() == []  # a guest that needs no reading keeps what was remembered
     assert read(one, two) == first
     assert read(one) == first[:1]
     with pytest.raises(TypeError):
-        read(two)  # what was not asked for the last time is forgotten
+        read(two)  # files that the last check did not use are forgotten
     file.write_bytes(file.read_bytes().replace(b'["', b'["other rules', 1))
     with pytest.raises(TypeError):
         read(one)
@@ -229,7 +229,7 @@ def test_files_paths_and_other_programs():
 
 @pytest.mark.slow
 def test_safelight_runs_on_osv(tmp_path):
-    """Its worker chooses late between processes and threads: told, not refused. `up` is not a config set."""
+    """Check safelight: its worker chooses late between processes and threads, which gives a notice, not an error."""
     project = read_project(ROOT)
     tree = Scan(project, tmp_path, trust=False).tree()
     told = {}
@@ -271,7 +271,7 @@ def test_prebuilt_files_for_other_machines_are_told_and_starting_one_is_refused(
         },
     )
     (project / "tool").chmod(0o755)
-    for _ in range(2):  # found when the layer is made, and told again when it is there
+    for _ in range(2):  # the notice appears when the layer is made, and again when it exists
         done = drumhead.run("package", "compose", "t/foreign", "-C", project)
         assert done.returncode == 0, done.stderr
         assert (

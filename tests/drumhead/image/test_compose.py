@@ -1,4 +1,4 @@
-"""Composing: what is in an image, what an update does and says, and that the same inputs give the same bytes."""
+"""Test composing: the contents of an image, updates, and that the same inputs give the same bytes."""
 
 import os
 import re
@@ -17,7 +17,7 @@ from support.guests.composing import Drumhead, listing, write_files
 
 
 def unpacked(command, image, path, tmp_path):
-    """The bytes of one file of an image's application layer, read by unsquashfs."""
+    """Return the bytes of one file of an image's application layer, read with unsquashfs."""
     files = ImageStore(command.home).files(ImageStore(command.home).find(image))
     os.system(f"unsquashfs -q -n -f -d {tmp_path}/out {files.layers[-1]} {path} > /dev/null")
     return (tmp_path / "out" / path).read_bytes()
@@ -128,7 +128,7 @@ def test_time_zones_are_there_where_they_are_used(drumhead, project, files, flag
     write_files(project, files)
     done = drumhead.run("package", "compose", "t/zones", "-C", project, *flags)
     assert done.returncode == 0, done.stderr
-    assert ("tzdata is added" in done.stderr) is added
+    assert ("tzdata was added" in done.stderr) is added
     layers = [layer.name.partition(" ")[0] for layer in ImageStore(drumhead.home).find("t/zones").layers]
     assert ("tzdata" in layers) is added
 
@@ -147,7 +147,7 @@ def test_an_edit_that_keeps_size_and_time_is_found_without_update(drumhead, proj
 @pytest.mark.slow
 @pytest.mark.parametrize("fs", ["squashfs", "erofs"])
 def test_the_same_inputs_give_the_same_bytes(drumhead, project, tmp_path, fs):
-    """Another directory, another store, other times, another umask: the same image, kernel and initrd included."""
+    """Compose in another directory, another store, at another time and umask: all bytes of the image must be equal."""
     other = Drumhead(Home(root=tmp_path / "other-home"))
     shutil.copytree(drumhead.home.packages, other.home.packages)
     other.home.blobs.mkdir(parents=True)
@@ -159,7 +159,7 @@ def test_the_same_inputs_give_the_same_bytes(drumhead, project, tmp_path, fs):
     for path in elsewhere.rglob("*"):
         os.utime(path, (1, 1))
         path.chmod(path.stat().st_mode | 0o020)
-    if fs == "erofs":  # without Python, which the other case has: this one is about the writer
+    if fs == "erofs":  # without Python: this case only tests the writer, and the other case has Python
         for root in (project, elsewhere):
             (root / "meta/run.yaml").unlink()
             manifest = (root / "meta/package.yaml").read_text()
@@ -178,7 +178,7 @@ def test_the_same_inputs_give_the_same_bytes(drumhead, project, tmp_path, fs):
 
 @pytest.mark.slow
 def test_composing_is_quick(drumhead, project):
-    """From a warm store and after one edit: processor time beside a command that does nothing, the best of five."""
+    """Compose from a warm store and after one edit; compare the best of five processor times with an idle command."""
     write_files(project, {f"many/{number}.py": f"x = {number}\n" for number in range(300)})
     compose = ("package", "compose", "t/quick", "-C", project)
     drumhead(*compose)
@@ -194,7 +194,8 @@ def test_composing_is_quick(drumhead, project):
 
 
 def cpu_seconds(call):
-    """Processor time of the commands that `call` runs; unlike elapsed time, it is not other programs' affair."""
+    """Return the processor time of the commands that `call` runs, which other programs affect less than elapsed
+    time."""
     before = os.times()
     call()
     after = os.times()
@@ -214,7 +215,7 @@ def test_what_cannot_run_is_refused(drumhead, project, monkeypatch):
     assert "did you mean python?" in drumhead.refused(*compose, "--require", "pyton", status=3)
     assert "does not read rofs" in drumhead.refused(*compose, "--fs", "rofs", status=2)
     assert "is not a valid size" in drumhead.refused(*compose, "--size", "big", status=2)
-    monkeypatch.chdir(project)  # the path of a socket is short
+    monkeypatch.chdir(project)  # the path of a socket must be short
     with socket.socket(socket.AF_UNIX) as unix:
         unix.bind("sock")
         assert "sock is not a file, directory or symbolic link" in drumhead.refused(*compose, status=5)
@@ -271,7 +272,7 @@ def test_init_and_the_runtimes(empty, tmp_path):
 
 @pytest.mark.slow
 def test_the_seeds_node_project_composes_unchanged(drumhead, tmp_path):
-    """Its package.yaml as it was, node_modules beside the scripts, no run.yaml; then it runs as in the tutorial."""
+    """Compose the seed's node project with its own package.yaml and no run.yaml; run it as in the tutorial."""
     project = write_files(
         tmp_path / "node-micro",
         {

@@ -1,6 +1,6 @@
-"""Images for OSv: what is in them, beside Linux's of the same name; updates; disks that boot by BIOS.
+"""Test images for OSv: their contents, a Linux image of the same name, updates, and disks that boot by BIOS.
 
-The kernel here only looks like one (`support.guests.osv`); where DRUMHEAD_OSV_KERNEL names one, a disk is booted.
+The kernel is a stand-in (`support.guests.osv`). If DRUMHEAD_OSV_KERNEL names a real one, a disk is booted too.
 """
 
 import hashlib
@@ -42,10 +42,10 @@ VERSION = "0.99.0-7-gabcdef01"
 
 
 def new_home(drumhead, folder):
-    """A home with the same packages, so that no other test meets these kernels."""
+    """Return a home with the same packages, so that no other test uses these kernels."""
     for part in ("packages", "blobs"):
         shutil.copytree(drumhead.home.root / part, folder / part, copy_function=os.link)
-    # Tests that boot OSv share their kernel with one another, and are not to share it with these.
+    # Tests that boot OSv share a kernel, which these tests must not use.
     shutil.rmtree(folder / "packages/osv", ignore_errors=True)
     return Drumhead(Home(root=folder))
 
@@ -66,7 +66,7 @@ def osv_project(project):
 
 @pytest.fixture(scope="module")
 def image(composer, tmp_path_factory):
-    """An image whose default command is a program of Python."""
+    """Return the name of an image whose default command is a Python program."""
     root = write_files(
         tmp_path_factory.mktemp("disk"),
         {
@@ -87,7 +87,7 @@ def image(composer, tmp_path_factory):
 
 
 def disk_of(command, name, folder):
-    """The root file system of an image, read from the disk that QEMU would give to a machine."""
+    """Return the root file system of an image, read from the disk that QEMU would give to a machine."""
     store = ImageStore(command.home)
     descriptor = folder / "root.vmdk"
     descriptor.write_bytes(root_disk(store.files(store.find(name, "osv")).layers))
@@ -113,7 +113,7 @@ def test_one_name_for_both_guests(composer, project):
     assert "for linux and for osv; choose one with --guest" in composer.refused("rmi", "t/both", status=5)
     composer("rmi", "t/both", "--guest", "linux")
     assert composer.json("info", "t/both")["guest"] == "osv"
-    ImageStore(composer.home).files(ImageStore(composer.home).find("t/both"))  # what it needs is still there
+    ImageStore(composer.home).files(ImageStore(composer.home).find("t/both"))  # all of its files must still exist
     composer("rmi", "t/both")
     assert "there is no image t/both for osv" in composer.refused("info", "t/both", "--guest", "osv", status=3)
 
@@ -212,7 +212,7 @@ def test_without_a_kernel_it_says_where_there_are_some(empty, project):
 
 
 def partition(disk, number):
-    """First sector and sectors of a partition, counted from 0."""
+    """Return the first sector and the number of sectors of a partition; partitions are counted from 0."""
     kind, first, count = struct.unpack_from("<4xB3xII", disk, 0x1BE + 16 * number)
     assert (kind, disk[0x1BE + 16 * number + 2] & 0x3F > 0) == (0x83, True)
     return first, count

@@ -1,4 +1,4 @@
-"""Container images from composed images, run by podman and by runc: no kernel, the same layers, a real service."""
+"""Test container images made from composed images: no kernel, shared layers, and services under podman and runc."""
 
 import json
 import subprocess
@@ -23,7 +23,7 @@ NOBODY = 65534
 
 @pytest.fixture(scope="module")
 def layout(drumhead, tmp_path_factory):
-    """safelight's image, exported with its fleet file."""
+    """Return the OCI layout of safelight's image, exported with its fleet file."""
     drumhead("package", "compose", "-C", ROOT, "safelight")
     out = tmp_path_factory.mktemp("containers") / "layout"
     drumhead("export", "safelight", out, "--format", "container", "--fleet", ROOT / "deploy/fleet.yaml")
@@ -35,7 +35,7 @@ def blob(layout, digest):
 
 
 def manifests(layout):
-    """The manifest and the configuration of each image in a layout, by its reference."""
+    """Return the manifest and the configuration of each image in a layout, by reference."""
     found = {}
     for one in json.loads((layout / "index.json").read_text())["manifests"]:
         manifest = json.loads(blob(layout, one["digest"]).read_text())
@@ -71,7 +71,7 @@ def test_five_containers_turn_a_photo_into_its_inverse(layout, tmp_path):
     subprocess.run(["chown", f"{NOBODY}:{NOBODY}", key], check=True)
     hosts.write_text("127.0.0.1 localhost keyvaluestore master.localhost\n")
     (tmp_path / "photo.png").write_bytes(photo(3))
-    # An anonymous volume has the owner that the image gives its directory; everything else is read-only.
+    # An anonymous volume gets the owner of its directory in the image; everything else is read-only.
     mounts = (
         "--read-only",
         "--volume",
@@ -106,7 +106,7 @@ def test_five_containers_turn_a_photo_into_its_inverse(layout, tmp_path):
 
 @pytest.fixture(scope="module")
 def small(drumhead, tmp_path_factory):
-    """A small server in Python, composed."""
+    """Compose and export a small Python server; return the directory."""
     root = tmp_path_factory.mktemp("small")
     for name, text in {
         "meta/package.yaml": "name: answer\ntitle: Answer\nauthor: a\nversion: 3\nrequire: [python]\n",
@@ -125,14 +125,14 @@ def small(drumhead, tmp_path_factory):
 
 
 def test_runc_runs_it_for_somebody_without_rights(drumhead, small, tmp_path_factory):
-    """Rootless: a user namespace, nobody on the outside."""
+    """Run a rootless container: in a user namespace, as nobody on the host."""
     out = small / "layout"
     drumhead("export", "t/answer", out, "--format", "container", "--fleet", small / "fleet.yaml")
     again = small / "again"
     drumhead("export", "t/answer", again, "--format", "container", "--fleet", small / "fleet.yaml")
     assert (again / "index.json").read_bytes() == (out / "index.json").read_bytes()
     ((manifest, config),) = manifests(out).values()
-    with tempfile.TemporaryDirectory(dir="/var/tmp") as scratch:  # nobody may not look into pytest's directories
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as scratch:  # the user nobody cannot read pytest's directories
         bundle = Path(scratch)
         for layer in manifest["layers"]:
             with tarfile.open(blob(out, layer["digest"])) as archive:
@@ -162,7 +162,7 @@ def test_runc_runs_it_for_somebody_without_rights(drumhead, small, tmp_path_fact
 
 
 def nobody(*words, owned=None, check=True, stdout=subprocess.PIPE):
-    """Run a program as nobody, with no rights at all, after giving them the directory `owned`."""
+    """Run a program as the user nobody without any capabilities, which first becomes the owner of `owned`."""
     if owned:
         subprocess.run(["chown", "-R", f"{NOBODY}:{NOBODY}", owned], check=True)
     drop = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--"]

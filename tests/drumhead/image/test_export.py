@@ -1,4 +1,4 @@
-"""Exports: disks that boot by themselves, OCI layouts, and machines of KubeVirt."""
+"""Test exports: bootable disks, OCI layouts, and machines of KubeVirt."""
 
 import hashlib
 import json
@@ -80,7 +80,7 @@ while :; do sleep 1; done
 
 @pytest.mark.slow
 def test_a_disk_for_kubevirt_is_configured_by_other_disks_and_stops_by_the_power_button(drumhead, image, tmp_path):
-    """The disks are made as KubeVirt makes them of a ConfigMap, a Secret and a volume."""
+    """Configure a disk with disks that are made as KubeVirt makes them from a ConfigMap, a Secret and a volume."""
     drumhead("export", image, tmp_path / "layout", "--format", "containerdisk")
     words = ["skopeo", "copy", f"oci:{tmp_path}/layout:2", f"dir:{tmp_path}/pulled"]
     subprocess.run(words, check=True, capture_output=True)

@@ -1,4 +1,4 @@
-"""Manifests are read as Capstan reads them, and wrong ones refused by file, line and reason."""
+"""Test manifests: they are read as by Capstan, and errors name the file, the line and the reason."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""What machines mount: layers without compression, read back by erofs' own tool, and kept as long as their layers."""
+"""Test the uncompressed layers that machines mount: erofs' own tool reads them, and they live as long as the layers."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ SIZES = (0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 5 * BLOCK)
 
 
 def odd_tree():
-    """Every size around a block, directories of one and of many blocks, names that are no UTF-8, owners and modes."""
+    """Return a tree with all sizes around a block, small and large directories, non-UTF-8 names, owners and modes."""
     tree = Tree()
     for size in SIZES:
         tree.add(f"sizes/{size}", regular(os.urandom(size), 0o640))
@@ -39,7 +39,7 @@ def extracted(layer, place, *flags):
 def test_erofs_own_tool_reads_the_same_tree(tmp_path):
     tree, layer = odd_tree(), tmp_path / "layer"
     write_plain_erofs(tree, layer)
-    out = extracted(layer, tmp_path / "modes", "--no-preserve-owner")  # a new owner would end setuid
+    out = extracted(layer, tmp_path / "modes", "--no-preserve-owner")  # a new owner would clear setuid
     owned = extracted(layer, tmp_path / "owners", "--preserve-owner")
     for path, entry in tree:
         place = out / path

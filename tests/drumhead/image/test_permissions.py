@@ -1,4 +1,4 @@
-"""Owners and modes that a manifest says: in layers, in containers, in packages and in a machine that runs."""
+"""Test the owners and modes that a manifest sets: in layers, containers, packages and running machines."""
 
 import json
 import re
@@ -64,7 +64,7 @@ def owned(tmp_path):
 
 
 def listed(layer):
-    """Owner and mode of each path of a squashfs, by unsquashfs."""
+    """Return the owner and the mode of each path in a squashfs, read with unsquashfs."""
     lines = subprocess.run(
         ["unsquashfs", "-lln", "-dest", "/", layer], check=True, capture_output=True, text=True
     ).stdout
@@ -165,7 +165,7 @@ def test_what_fits_no_file_is_refused(tmp_path, text, reason):
 
 
 def applied(tmp_path, text, accounts):
-    """The tree of a small project with these permissions; `accounts` are its own."""
+    """Return the tree of a small project with these permissions and the project's own `accounts`."""
     package = f"name: a\ntitle: a\nauthor: a\npermissions:\n  {text}\n"
     permissions = read_project(write_files(tmp_path, {"meta/package.yaml": package})).package.permissions
     files, base = Tree(), Tree()

@@ -1,4 +1,4 @@
-"""ROFS: what is written, read back by a reader that was written from the format's description."""
+"""Test the ROFS writer with a reader that was written from the format's description."""
 
 import hashlib
 import io
@@ -29,7 +29,7 @@ entries = st.one_of(
 
 
 def build(contents):
-    """A tree of as many of the (path, entry) pairs as fit together."""
+    """Return a tree of those (path, entry) pairs that do not conflict."""
     tree = Tree()
     for path, entry in contents:
         try:
@@ -127,7 +127,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path, change):
 
 
 def lay(folder, trees):
-    """Layers and their root as files, as an image has them; the root last."""
+    """Write the layers and their root to files, as an image has them; the root is the last one."""
     files = [folder / f"layer {number}" for number in range(len(trees))]
     for tree, file in zip(trees, files, strict=True):
         write_rofs(tree, file)
@@ -144,7 +144,7 @@ def united(trees):
 
 
 def check_partition(disk):
-    """The disk's file system lies where its second partition says."""
+    """Assert that the disk's file system lies in its second partition."""
     assert disk[510:512] == b"\x55\xaa"
     assert not any(disk[:0x1CE])
     assert not any(disk[0x1DE:510])
@@ -163,7 +163,7 @@ def test_united_layers_hold_what_copying_them_over_one_another_gives(tmp_path_fa
     try:
         whole = united(trees)
     except DrumheadError:
-        return  # a loop of links, or a file where a later layer has a directory
+        return  # the trees have a loop of links, or a file where a later layer has a directory
     layers = lay(folder, trees)
     out = io.BytesIO(layers[-1].read_bytes()[:512])
     out.seek(512)
@@ -219,7 +219,7 @@ def test_qemu_reads_the_layers_as_one_disk(tmp_path):
         assert contents_of(disk) == expected(united(layered()))
     assert disk.links[b"opt/tool"] == b"/usr"
     assert b"usr/lib/through-a-link" in disk.places
-    assert disk.gaps == 2  # what covered files held stays in their layer: etc/passwd and opt/tool/bin
+    assert disk.gaps == 2  # the data of covered files stays in their layer: etc/passwd and opt/tool/bin
 
 
 def test_a_descriptor_names_no_path_that_qemu_would_read_otherwise(tmp_path):

@@ -1,4 +1,4 @@
-"""Whole images to a real registry (Debian's docker-registry) and back."""
+"""Test pushing whole images to a real registry (Debian's docker-registry) and pulling them."""
 
 import asyncio
 
@@ -17,7 +17,7 @@ RUN = "runtime: native\nconfig_set:\n  main:\n    bootcmd: /usr/bin/cat /text\n"
 
 @pytest.fixture
 def composed(drumhead, tmp_path):
-    """A project and its image t/moved, which says ``first``."""
+    """Return a project whose composed image t/moved prints ``first``."""
     files = {"meta/package.yaml": SHELL, "meta/run.yaml": RUN, "text": "first\n"}
     project = write_files(tmp_path / "project", files)
     drumhead("package", "compose", "t/moved", "-C", project)
@@ -26,7 +26,7 @@ def composed(drumhead, tmp_path):
 
 @pytest.fixture
 async def remotes(drumhead, empty, registry):
-    """Sender and receiver know the registry."""
+    """Add the registry as a remote for the sender and the receiver."""
     for command in (drumhead, empty):
         await asyncio.to_thread(command, "remote", "add", "images", f"oci+http://{registry}/team")
     yield registry
@@ -34,7 +34,7 @@ async def remotes(drumhead, empty, registry):
 
 
 def stored(tmp_path):
-    """The registry's files by digest, with the time when each was written."""
+    """Return the registry's files by digest, with the times when they were written."""
     files = (tmp_path / "registry").rglob("blobs/sha256/*/*/data")
     return {file.parent.name: (file, file.stat().st_mtime_ns) for file in files}
 

@@ -1,4 +1,4 @@
-"""Trees, their canonical form, ELF files and the closure of libraries."""
+"""Test trees and their canonical form, ELF files, and the closure of libraries."""
 
 import io
 import subprocess

@@ -1,4 +1,4 @@
-"""Machines that several tests look at: booted once, as booting takes seconds."""
+"""Provide machines that several tests share; each boots once, because booting takes seconds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from support.guests.server import SERVER
 
 @pytest.fixture(scope="session")
 def machine_image(drumhead, tmp_path_factory):
-    """The name of an image with Python, a shell and a small server; what its machines write stays on a disk."""
+    """Return the name of an image with Python, a shell and a small server, whose machines keep their data on a disk."""
     root = tmp_path_factory.mktemp("machine-project")
     (root / "meta").mkdir()
     (root / "meta/package.yaml").write_text("name: m\ntitle: M\nauthor: a\nrequire: [python, cli]\n")
@@ -36,7 +36,7 @@ def instances(drumhead):
 
 @pytest.fixture(scope="session")
 def server(drumhead, machine_image):
-    """A detached machine with the server on the private network `shared`, as ``instances --json`` prints it."""
+    """Run the server in a detached machine on the private network `shared`; return its ``instances --json``."""
     drumhead(
         *["run", "-d", "-i", machine_image, "server", "-m", "160M", "-c", "2", "--private-network", "shared"],
         *["--mac", "A2:13:15:00:80:01", "-f", "0:8000", "-f", "0:9000/udp", "--volume", "first:/data:32M"],

@@ -1,4 +1,4 @@
-"""A machine that has nothing to do costs almost nothing, whatever ran in it before and however that ended."""
+"""Test that an idle machine costs almost nothing, whatever ran in it before and however that ended."""
 
 import asyncio
 import os
@@ -16,9 +16,9 @@ from support.guests.machines import LIMIT, command, find, wait_log
 pytestmark = pytest.mark.slow
 
 WINDOW = 0.5
-"""Seconds for which an idle machine is measured: 50 of the ticks in which the kernel counts processor time."""
+"""Seconds for which an idle machine is measured: 50 of the kernel's ticks of processor time."""
 ALLOWED = 0.4
-"""Of one processor. An idle machine takes 0.04 under emulation, and one whose init spins 1."""
+"""The largest allowed share of one processor. An emulated idle machine uses 0.04; with a spinning init, it uses 1."""
 PROMPT = b"# "
 
 
@@ -28,7 +28,7 @@ def processor_seconds(pid):
 
 
 async def share(pid):
-    """How much of a processor QEMU takes while nobody asks anything of its machine; the least of five windows."""
+    """Return the share of a processor that QEMU uses for an idle machine: the least of five windows."""
     shares = []
     for _ in range(5):
         before = processor_seconds(pid)
@@ -41,7 +41,7 @@ async def share(pid):
 
 @pytest.fixture(scope="module")
 def idle(drumhead, machine_image):
-    """A machine with a server that nobody asks anything."""
+    """Run a machine with a server that gets no requests."""
     drumhead("run", "-d", "-i", machine_image, "idle", "-m", "128M")
     asyncio.run(wait_log(drumhead.home, "idle", "serving"))
     yield find(drumhead, "idle")
@@ -59,7 +59,7 @@ async def said(reader, text):
 
 @asynccontextmanager
 async def console(directory):
-    """The console with a shell that waits for a command."""
+    """Open the console with a shell that waits for a command."""
     async with connect(directory, "console.sock") as (reader, writer):
         writer.write(b"\n")
         await said(reader, PROMPT)
@@ -93,7 +93,7 @@ async def console_shell_leaves_a_program_behind(directory):
 async def console_is_left_in_the_middle(directory):
     async with console(directory):
         pass
-    async with connect(directory, "console.sock") as (reader, writer):  # the shell is still there; end it
+    async with connect(directory, "console.sock") as (reader, writer):  # the shell still runs; end it
         writer.write(b"\nexit\n")
         await said(reader, b"exit\r\n")
 

@@ -1,4 +1,4 @@
-"""What depends on the host: acceleration that is tried out, networks that it may lack, disks."""
+"""Test features that depend on the host: the trial of accelerators, networks that may be missing, and disks."""
 
 import asyncio
 import subprocess
@@ -21,7 +21,7 @@ from drumhead.machine.volume.volumes import open_volumes, volume_path
 
 @pytest.fixture(scope="module")
 def probe(drumhead, machine_image):
-    """What is booted to try an accelerator."""
+    """Return the boot plan with which accelerators are tried."""
     images = ImageStore(drumhead.home)
     return find_guest("linux").probe(images.files(images.find(machine_image)))
 
@@ -59,7 +59,7 @@ async def test_a_host_without_the_device_emulates_and_says_so(probe, tmp_path, m
 
 @pytest.fixture
 def host(tmp_path, monkeypatch):
-    """A host that has everything; tests take parts of it away."""
+    """Set up a host that has everything; the tests remove parts of it."""
     for name, place in {"TUN": "tun", "VHOST": "vhost-net"}.items():
         (tmp_path / place).touch()
         monkeypatch.setattr(host_network, name, tmp_path / place)

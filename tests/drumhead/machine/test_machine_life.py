@@ -1,4 +1,4 @@
-"""Beginnings and ends of machines: statuses, signals, killed commands, disks that stay."""
+"""Test how machines start and end: exit statuses, signals, killed commands, and disks that are kept."""
 
 import signal
 
@@ -89,7 +89,7 @@ async def test_a_killed_run_leaves_no_machine_behind(drumhead, machine_image):
         process.send_signal(signal.SIGKILL)
         await wait_gone(pid)
     assert find(drumhead, "doomed")["state"] == "failed"
-    # Nor a lock: the name can be used and deleted at once.
+    # It leaves no lock either: the name can be used and deleted at once.
     drumhead("delete", "doomed")
 
 
@@ -115,10 +115,10 @@ async def test_what_was_synced_survives_a_pulled_plug_on_volume_and_own_disk(dru
     assert after["launch"]["address"] == before["launch"]["address"]
     with command(drumhead.home, "exec", "stays", "--", "cat", "/vol/f", "/own") as process:
         assert process.communicate(timeout=120)[0] == b"1\n2\n"
-    # It ignores SIGTERM, so that it is killed after the grace.
+    # The program ignores SIGTERM, so it is killed after the grace period.
     drumhead("stop", "--grace", "0.2", "stays")
     assert drumhead.run("wait", "stays").returncode == 137
-    # A volume outlives its machine, a machine's own disk does not.
+    # A volume outlives its machine; a machine's own disk does not.
     drumhead("delete", "stays")
     read = sh("cat /vol/f; cat /own; touch /vol/new")
     mounts = ["--volume", "kept:/vol:ro"]

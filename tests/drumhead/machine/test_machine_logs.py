@@ -1,4 +1,4 @@
-"""What a machine writes is bounded on the disk, and nothing that is kept is damaged by that."""
+"""Test that a machine's logs have a limited size, and that trimming does not damage the kept part."""
 
 import asyncio
 import os
@@ -71,7 +71,7 @@ async def test_a_running_machine_writes_on_while_its_log_is_trimmed(drumhead, ma
             await wait_until(directory, lambda size=size: file_size(directory / "log") > size + (1 << 19))
             trim(directory / "log", 1 << 17)
             assert (directory / "log").stat().st_blocks * 512 < file_size(directory / "log")
-        printed = drumhead("logs", "talker").splitlines()[:-1]  # the last may be half written
+        printed = drumhead("logs", "talker").splitlines()[:-1]  # the last line may be incomplete
         numbers = [int(line.removeprefix("line ")) for line in printed]
         assert numbers[0] > 1
         assert all(after == before + 1 for before, after in pairwise(numbers))

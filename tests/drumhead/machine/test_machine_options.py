@@ -1,4 +1,4 @@
-"""What people write for sizes, ports, volumes, addresses."""
+"""Test the parsers of options: sizes, ports, volumes and addresses."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""One machine that runs, looked at from all sides; it is booted once."""
+"""Test one running machine with all commands; it boots only once."""
 
 import asyncio
 import hashlib
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 
 def execute(drumhead, *words, data=b"", status=0):
-    """What a program in the machine wrote to stdout and stderr."""
+    """Run a program in the machine; return its standard output and standard error."""
     with command(drumhead.home, "exec", "server", "--", *words) as process:
         out, err = process.communicate(data, timeout=120)
     assert process.returncode == status, err.decode()
@@ -31,7 +31,7 @@ def execute(drumhead, *words, data=b"", status=0):
 
 @pytest.fixture(scope="module")
 def facts(server):
-    """What the program in the machine sees of itself."""
+    """Return what the program in the machine reports about its environment."""
     with urllib.request.urlopen(f"http://127.0.0.1:{forwarded(server, 8000)}/", timeout=60) as answer:
         return json.load(answer)
 
@@ -148,7 +148,7 @@ async def test_four_programs_at_once_and_the_fifth_is_refused(server, instances,
 
 
 def test_a_killed_exec_takes_its_program_along_and_frees_its_port(server, drumhead):
-    for _ in range(5):  # more often than there are ports
+    for _ in range(5):  # more times than there are ports
         with command(drumhead.home, "exec", "server", "--", "sh", "-c", "echo on; exec sleep 987") as process:
             assert process.stdout.readline() == b"on\n"
             process.send_signal(signal.SIGKILL)

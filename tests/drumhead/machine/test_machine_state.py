@@ -1,4 +1,4 @@
-"""What is known of a machine from the files that it leaves."""
+"""Test the state of a machine, which is read from the files in its directory."""
 
 import asyncio
 import subprocess
@@ -39,7 +39,7 @@ def instances(tmp_path):
 
 @pytest.fixture
 def alive(instances):
-    """A process that holds the pid file, as QEMU does."""
+    """Run a process that holds the pid file, as QEMU does."""
     path = instances.directory("one") / "pid"
     words = [sys.executable, "-c", HOLD, path]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:

@@ -1,4 +1,4 @@
-"""Volumes on the host: told whether they were unmounted, mended when not, refused where a guest cannot have them."""
+"""Test volumes on the host: those not unmounted are detected and repaired, and unsuitable ones are refused."""
 
 import shutil
 import struct
@@ -37,7 +37,7 @@ async def disk(request, tmp_path):
 
 @pytest.fixture
 async def plain_disk(tmp_path):
-    """One whose superblock has no checksum, so that a test can change it."""
+    """Return a disk whose superblock has no checksum, so that a test can change it."""
     path = tmp_path / "plain.raw"
     await make_disk(path, 64 << 20, find_guest("osv").volume_options)
     return path
@@ -99,7 +99,7 @@ SHAPES = [
     (3000, (0, 2999)),
     (5000, ()),
 ]
-"""Files by their size in blocks and the blocks that they have: across the ends of the direct and indirect pointers."""
+"""Files as their size in blocks and the allocated blocks, which cross the limits of direct and indirect pointers."""
 
 
 @pytest.mark.parametrize(("blocks", "there"), SHAPES)
@@ -185,14 +185,14 @@ def qcow2(path, *options):
 
 
 async def test_what_a_guest_writes_never_decides_the_format_of_its_disk(tmp_path):
-    """Else the header of a raw disk would have QEMU open any file of the host, for reading and for writing."""
+    """Keep a raw disk raw: otherwise its header could make QEMU read and write any file of the host."""
     secret = tmp_path / "secret"
     secret.write_bytes(b"of the host" * 1000)
     home, linux = Home(root=tmp_path / "home"), find_guest("linux")
     volume = VolumeMount(source="data", path="/data")
     ((drive,), _) = await open_volumes(home, (volume,), linux)
     header = qcow2(tmp_path / "evil", "-F", "raw", "-b", str(secret)).read_bytes()
-    with drive.path.open("r+b") as disk:  # as the machine does: its disk is the file from the first byte on
+    with drive.path.open("r+b") as disk:  # as the machine would: its disk starts at the first byte of the file
         disk.write(header[:1024])
     with pytest.raises(DrumheadError, match="a guest may have written") as error:
         await open_volumes(home, (volume,), linux)

@@ -1,4 +1,4 @@
-"""The words that QEMU is started with."""
+"""Test QEMU's command line."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Machines that are started again when they have ended (``--restart``)."""
+"""Test machines that are restarted when they end (``--restart``)."""
 
 import signal
 import subprocess

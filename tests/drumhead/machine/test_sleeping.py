@@ -1,4 +1,4 @@
-"""Machines that sleep while nobody is connected (``--sleep-after``)."""
+"""Test machines that sleep while no client is connected (``--sleep-after``)."""
 
 import asyncio
 import socket
@@ -49,7 +49,7 @@ def image(drumhead, tmp_path_factory):
 
 
 def run(drumhead, image, name, *flags):
-    """Run a machine that sleeps after a second; the host's port."""
+    """Run a machine that sleeps after a second; return the host's port."""
     drumhead("run", "-d", "--sleep-after", "1", "-m", "96M", "-f", "0:8000", *flags, "-i", image, name)
     return find(drumhead, name)["launch"]["forwards"][0]["host_port"]
 

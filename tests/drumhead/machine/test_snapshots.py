@@ -1,4 +1,4 @@
-"""Machines that are resumed from a snapshot instead of booted."""
+"""Test machines that resume from a snapshot instead of booting."""
 
 import hashlib
 import json
@@ -60,7 +60,7 @@ if disk and not os.path.exists("/data/kept"):
 
 @pytest.fixture(scope="module")
 def image(drumhead, tmp_path_factory):
-    """An image with a snapshot for 96 MiB."""
+    """Return the name of an image with a snapshot for 96 MiB."""
     manifest = "name: snap\ntitle: Snap\nauthor: a\nrequire: [python]\n"
     files = {"meta/package.yaml": manifest, "meta/run.yaml": RUN, "warmed.py": WARMED, "facts.py": FACTS}
     project = write_files(tmp_path_factory.mktemp("snap"), files)
@@ -68,13 +68,13 @@ def image(drumhead, tmp_path_factory):
     drumhead("snapshot", "create", "test/snap", "-m", "96M")
     yield "test/snap"
     drumhead("delete", "--force", *[name for name in Instances(drumhead.home).names() if name.startswith("snap-")])
-    for volume in ("snapdata", "snapmore"):  # made by a test that may not have run
+    for volume in ("snapdata", "snapmore"):  # the test that makes it may not have run
         drumhead.run("volume", "delete", volume)
     drumhead("rmi", "test/snap")
 
 
 def run(drumhead, image, name, *flags):
-    """What a machine's program says of it, when the machine was resumed, and when that was."""
+    """Run a machine; return its program's report, and whether it was resumed from a snapshot."""
     before = time.time()
     done = drumhead.run("run", "-i", image, name, "-m", "96M", *flags)
     assert done.returncode == 0, done.stderr
@@ -84,7 +84,7 @@ def run(drumhead, image, name, *flags):
 
 
 def saved_memory(drumhead, image):
-    """The digest of the memory of the one snapshot of an image."""
+    """Return the digest of the memory of an image's only snapshot."""
     (record,) = [one for one in drumhead.home.snapshots.glob("*/snapshot.json") if image in one.read_text()]
     return hashlib.sha256((record.parent / "memory").read_bytes()).hexdigest()
 

@@ -1,4 +1,4 @@
-"""Debian's archive: what is not signed, not current or not what was promised is refused."""
+"""Test Debian's archive: files that are unsigned, expired or differ from their digest are refused."""
 
 import asyncio
 import hashlib
@@ -21,7 +21,7 @@ from support.guests.composing import write_files
 
 @pytest.fixture(scope="module")
 def key(tmp_path_factory):
-    """A signing key of our own and its keyring: (environment, keyring)."""
+    """Make a signing key; return the environment and its keyring."""
     folder = tmp_path_factory.mktemp("gnupg")
     folder.chmod(0o700)
     env = {**os.environ, "GNUPGHOME": str(folder)}
@@ -43,7 +43,7 @@ def make_deb(folder, name, version, files):
 
 
 def make_archive(folder, key, *, name="bookworm", valid=timedelta(days=7)):
-    """A signed archive with the packages a (which depends on b) and b."""
+    """Make a signed archive with the packages a (which depends on b) and b."""
     env, _ = key
     entries = []
     for package, depends in (("a", "Depends: missing | b (>= 1), c:any\n"), ("b", "Provides: c\n")):

@@ -1,4 +1,4 @@
-"""Python projects' dependencies: from locks with hashes, from pyproject, and refused otherwise."""
+"""Test dependencies of Python projects: from locks with hashes and from pyproject.toml; others are refused."""
 
 import json
 import subprocess

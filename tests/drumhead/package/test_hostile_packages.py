@@ -1,4 +1,4 @@
-"""Packages, projects and remotes made by somebody who means harm."""
+"""Test malicious packages, projects and remotes."""
 
 import asyncio
 import hashlib
@@ -39,7 +39,7 @@ MIB = 1 << 20
 
 
 def tar_of(*members):
-    """A tar of (name, type, text) members."""
+    """Return a tar of (name, type, text) members."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for name, kind, text in members:
@@ -55,7 +55,7 @@ def tar_of(*members):
 
 
 def zeros_packed(size):
-    """A tar with one file of so many zeros, compressed to almost nothing, without holding it."""
+    """Return a compressed tar with one file of `size` zeros, made without holding it in memory."""
     packed = io.BytesIO()
     with zstandard.ZstdCompressor(level=3).stream_writer(packed, closefd=False) as out:
         info = tarfile.TarInfo("zeros")
@@ -69,7 +69,7 @@ def zeros_packed(size):
 
 
 def stored(home, archive, **changes):
-    """A package whose archive is in the store of `home`."""
+    """Return a package whose archive is in the store of `home`."""
     store = PackageStore(home)
     blob = store.blobs.put(archive)
     package = Package(
@@ -86,7 +86,7 @@ def home(tmp_path):
 
 @pytest.mark.parametrize("claims", [0, 6 << 30, 1 << 39])
 def test_a_small_package_does_not_unpack_to_gigabytes(home, claims):
-    """Half a gigabyte more than what the process has: no more is ever held."""
+    """Unpack with a limit of half a gigabyte above the process's memory, which must not be exceeded."""
     archive = zeros_packed(1 << 30)
     assert len(archive) < 200_000
     store, package = stored(home, archive, unpacked_size=claims)
@@ -107,7 +107,7 @@ def test_a_small_package_does_not_unpack_to_gigabytes(home, claims):
 
 
 def sparse(size):
-    """A tar with one file that is nothing but a hole."""
+    """Return a tar with one file that consists of a hole."""
     info = tarfile.TarInfo("hole")
     info.pax_headers = {"GNU.sparse.major": "0", "GNU.sparse.minor": "1", "GNU.sparse.map": f"{size},0",
                         "GNU.sparse.size": str(size)}  # fmt: skip
@@ -115,7 +115,7 @@ def sparse(size):
 
 
 def linked(size, copies):
-    """A tar with one file and many hard links to it, each of which is a copy in a layer."""
+    """Return a tar with one file and many hard links to it, each of which becomes a copy in a layer."""
     links = [(f"copy-{number}", tarfile.LNKTYPE, "file") for number in range(copies)]
     return tar_of(("file", tarfile.REGTYPE, bytes(size)), *links)
 
@@ -227,7 +227,7 @@ def test_a_committed_link_brings_no_file_of_the_host(empty, tmp_path, source):
     (project / "src" / "inner").mkdir(parents=True)
     (project / "src" / "etcdir").symlink_to("/etc")
     (project / "src" / "inner" / "up").symlink_to("../../..")
-    if source.rstrip("/") == "src/etcdir":  # goes into the image as the link that it is, and leads nowhere there
+    if source.rstrip("/") == "src/etcdir":  # the image contains it as a link, whose target does not exist there
         tree = Scan(read_project(project), tmp_path, trust=False).tree()
         assert [(path, entry.kind) for path, entry in tree] == [("srv", "directory"), ("srv/got", "symlink")]
         return
@@ -265,7 +265,7 @@ def test_a_layer_is_not_written_through_the_links_of_another(tmp_path):
 
 @pytest.fixture
 def sender(tmp_path):
-    """A home with a signing key and one package, called tool."""
+    """Return a home with a signing key and one package named tool."""
     command = Drumhead(Home(root=tmp_path / "sender"))
     tree = Tree()
     tree.add("usr/bin/tool", regular(b"a tool", 0o755))
@@ -348,7 +348,7 @@ async def test_a_signed_package_travels_by_a_registry(sender, empty, registry):
 
 
 def test_a_signature_outlives_fields_that_are_added(home):
-    """The record as a later version may define it, with one more field that is not used."""
+    """Verify a record as a later version may define it, with one more field that is not used."""
     signing.create_key(home)
     later = msgspec.defstruct("Package", [("more", tuple[str, ...], ())], bases=(Package,), frozen=True, kw_only=True)
     fields = {

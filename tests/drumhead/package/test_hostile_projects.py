@@ -1,4 +1,4 @@
-"""Projects from anywhere: their files cost bounded time and memory, and bring nothing of this host into a lock."""
+"""Test untrusted projects: their files take bounded time and memory, and cannot read files of this host."""
 
 import json
 import os
@@ -21,7 +21,7 @@ HASH = f"--hash=sha256:{'0' * 64}"
 
 
 def poetry(name="x", version="1.0", **source):
-    """A poetry.lock with one package, and the pyproject.toml that asks for it."""
+    """Return a poetry.lock with one package, and the pyproject.toml that requires it."""
     lines = [
         "[[package]]", f"name = {json.dumps(name)}", f"version = {json.dumps(version)}",
         f'files = [{{file = "x", hash = "sha256:{"0" * 64}"}}]',
@@ -32,7 +32,7 @@ def poetry(name="x", version="1.0", **source):
 
 
 def pipfile(version="==1.0", **more):
-    """A Pipfile.lock with one package."""
+    """Return a Pipfile.lock with one package."""
     package = {"version": version, "hashes": [f"sha256:{'0' * 64}"], **more}
     return {"Pipfile.lock": json.dumps({"default": {"x": package}})}
 
@@ -73,7 +73,7 @@ def test_a_lock_of_a_project_reads_that_project_alone(project, tmp_path, files, 
 NAMES = sorted(
     {PACKAGE_FILE, RUN_FILE, *ignore.FILES, *python_lock.FILES, *node_lock.FILES, PACKAGE_JSON, ".npmrc"} - {"Pipfile"}
 )
-"""Every file that is read from a project by its name. Of a Pipfile only the name counts."""
+"""All files that are read from a project by name. For a Pipfile, only its existence counts."""
 BESIDE = {
     "poetry.lock": {"pyproject.toml": ""},
     "uv.lock": {"pyproject.toml": ""},
@@ -82,7 +82,7 @@ BESIDE = {
         "package-lock.json": json.dumps({"packages": {"node_modules/x": {"version": "1", "integrity": "sha512-x"}}}),
     },
 }
-"""What a file is read beside."""
+"""The other files that must exist for a file to be read."""
 
 
 def out_of_the_project(place, secret):
@@ -102,7 +102,7 @@ def endless(place, _):
 
 
 def read_all(project, cache):
-    """Read everything of a project that is read by name."""
+    """Read all files of a project that are read by name."""
     read = read_project(project)
     ignore.read_ignore(project)
     resolve_packages(read, ("node", "python"))
@@ -130,7 +130,7 @@ def test_a_link_within_a_project_is_read(project):
 
 @pytest.mark.parametrize("resolved", ["git+ssh://git@127.0.0.1/x.git#0", "git+file:///etc", "../up.tgz", "/etc/x.tgz"])
 def test_a_lock_of_npm_names_packages_of_registries_alone(project, resolved):
-    """npm would run git for one, with the options that the project's .npmrc gives it."""
+    """Refuse other sources: for git, npm would run git with options from the project's .npmrc."""
     entry = {"version": "1.0.0", "resolved": resolved, "integrity": "sha512-x"}
     lock = {"name": "w", "lockfileVersion": 3, "packages": {"": {}, "node_modules/x": entry}}
     write_files(project, {"package.json": "{}", "package-lock.json": json.dumps(lock)})

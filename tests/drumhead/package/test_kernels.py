@@ -1,4 +1,4 @@
-"""Kernels that the user brings: told by what they are, checked, kept."""
+"""Test kernels that the user provides: they are recognised by content, checked, and stored."""
 
 import asyncio
 import gzip

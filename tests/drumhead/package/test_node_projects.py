@@ -1,4 +1,4 @@
-"""Projects in JavaScript: which Node.js they get, what their lock must say, and native modules for another version."""
+"""Test JavaScript projects: the version of Node.js, the checks of the lock, and native modules of other versions."""
 
 import json
 import subprocess
@@ -160,7 +160,7 @@ def test_what_development_needs_does_not_matter(tmp_path):
 
 @pytest.mark.slow
 def test_npm_installs_what_the_lock_says_and_refuses_another_digest(tmp_path):
-    """The package `ms` from the registry; the lock is npm's own."""
+    """Install the package `ms` from the registry with a lock that npm wrote."""
     root = tmp_path / "project"
     node_project(root, package={"name": "web", "version": "1.0.0", "dependencies": {"ms": "2.1.3"}})
     subprocess.run(["npm", "install", "--package-lock-only", "--no-audit"], cwd=root, check=True, capture_output=True)
@@ -190,7 +190,7 @@ NATIVE = {
 
 
 def native(directory, kind, abi):
-    """A native module of one of the three kinds, as a compiler makes it."""
+    """Compile a native module of one of the three kinds."""
     source = write_files(directory, {"m.c": NATIVE[kind].format(abi=abi)}) / "m.c"
     subprocess.run(["clang", "-shared", "-fPIC", "-O1", "-o", directory / "m.node", source], check=True)
     return (directory / "m.node").read_bytes()

@@ -1,4 +1,4 @@
-"""Marking OSv's modules so that they are loaded whole, with their symbols, at once."""
+"""Test the flags of OSv's modules that make the kernel load them completely and resolve all symbols at once."""
 
 import subprocess
 
@@ -45,7 +45,7 @@ def test_a_module_is_read_when_it_is_loaded(module, tmp_path):
     before, after = read(module, "-SW").stdout, read(changed, "-SW").stdout
     assert ".note.osv-mlock" in after
     assert read(changed, "-aW").stderr == ""
-    # Every other section is what it was, and so is everything that is loaded.
+    # All other sections are unchanged, and so is everything that is loaded.
     assert set(section_lines(before)) - set(section_lines(after)) <= {
         line for line in section_lines(before) if "shstrtab" in line
     }

@@ -1,4 +1,4 @@
-"""Packages of one's own projects: their files, what they require, and config sets inherited through several levels."""
+"""Test packages of the user's projects: files, requirements, and config sets inherited over several levels."""
 
 import shutil
 import socket
@@ -12,7 +12,7 @@ HEAD = "title: T\nauthor: somebody\nversion: 1.0\n"
 
 @pytest.fixture
 def family(drumhead, project, tmp_path, locked):  # noqa: F811
-    """A package, a package over it, and a project over that."""
+    """Make a package, a package that requires it, and a project that requires both."""
     write_files(project, {"requirements.txt": locked})
     drumhead("package", "build", cwd=project)
     second = write_files(
@@ -97,7 +97,7 @@ def test_a_dead_remote_does_not_stop_what_can_be_built_here(drumhead, empty, tmp
     for shared in ("blobs", "packages", "cache"):
         shutil.copytree(getattr(drumhead.home, shared), getattr(empty.home, shared))
     shutil.rmtree(empty.home.packages / "ca-certificates")
-    with socket.socket() as bound:  # a port that nobody listens on
+    with socket.socket() as bound:  # a port without a listener
         bound.bind(("127.0.0.1", 0))
         empty("remote", "add", "dead", f"http://127.0.0.1:{bound.getsockname()[1]}/packages")
         write_files(tmp_path / "p", {"meta/package.yaml": f"name: p\n{HEAD}require: [ca-certificates]\n"})

@@ -1,4 +1,4 @@
-"""Packages from recipes, and remotes: HTTP directories and a real registry (Debian's docker-registry)."""
+"""Test packages from recipes, and remotes: HTTP directories and a real registry (Debian's docker-registry)."""
 
 import asyncio
 import re
@@ -157,7 +157,7 @@ async def test_a_registry_is_a_remote(drumhead, empty, registry, tmp_path):
 
 
 def copy_package(command, name, home, **changes):
-    """One package of a store in another home, its record changed."""
+    """Copy one package to another home with changes to its record."""
     package = PackageStore(command.home).find(parse_ref(name))
     home.blobs.mkdir(parents=True, exist_ok=True)
     for digest in package.blobs:
@@ -168,7 +168,7 @@ def copy_package(command, name, home, **changes):
 
 
 def test_a_package_is_packed_once_and_its_layer_goes_with_it(drumhead, tmp_path):
-    """Built, pushed, pulled: whoever composes packs nothing; what an older store or remote left out is packed once."""
+    """Build, push and pull a package: composing packs nothing, except once for an older store or remote."""
     whole = PackageStore(drumhead.home).find(parse_ref("cli"))
     layer = whole.layer("squashfs")
     assert layer.source == PackageStore(drumhead.home).tree(whole).digest()
@@ -213,7 +213,7 @@ def test_a_remote_that_does_not_answer_is_said(empty):
 
 @pytest.mark.parametrize("scheme", ["oci", "https"])
 async def test_a_remote_without_tls_is_explained(empty, scheme):
-    """A server of plain HTTP answers a greeting of TLS with a complaint in HTTP."""
+    """Connect with TLS to a server of plain HTTP, which answers with an error in HTTP."""
 
     async def answer(reader, writer):
         await reader.read(1)

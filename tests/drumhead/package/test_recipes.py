@@ -1,4 +1,4 @@
-"""Recipes of one's own: what they may say, what is wrong with them, and the recipe to start from."""
+"""Test the user's recipes: their keys, their errors, and the template for new ones."""
 
 import asyncio
 import re
@@ -117,7 +117,7 @@ def test_a_new_recipe_can_be_built_tested_and_required(drumhead, tmp_path):
 
 
 async def test_wheels_are_sources_too_and_must_have_their_hash(drumhead, tmp_path):
-    """typing-extensions 4.15.0, with the digest that PyPI states."""
+    """Use typing-extensions 4.15.0 with the digest that PyPI states."""
     digest = "f0fa19c6845758ab08074a0cfa8b7aecb71c999ca73d62883bc25cc018c4e548"
     text = (
         "name: typing\nkind: tool\ndescription: One module\nversion: 4.15.0\n"

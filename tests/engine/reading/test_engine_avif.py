@@ -1,4 +1,4 @@
-"""AVIF beside libavif's own tools: chroma, sequences and their still pictures, what tracks declare."""
+"""Test AVIF against libavif's own tools: chroma, sequences and their still pictures, and declarations of tracks."""
 
 import struct
 import subprocess
@@ -19,7 +19,8 @@ def sequence():
 
 
 def extent(data):
-    """Where the offset and length of the first item stand (ISO/IEC 14496-12, 8.11.3: version 0, four bytes each)."""
+    """Return the position of the first item's offset and length (ISO/IEC 14496-12, 8.11.3: version 0, four bytes
+    each)."""
     at = data.index(b"iloc") + 4
     assert data[at : at + 2] == b"\0\0"
     assert data[at + 4] == 0x44
@@ -27,7 +28,7 @@ def extent(data):
 
 
 def hiding(still):
-    """A sequence whose still picture, for programs without animations, is none of its frames."""
+    """Return a sequence whose still picture, for programs without animations, is not one of its frames."""
     moving, other = sequence(), encoded(still, "AVIF", quality=100, subsampling="4:4:4")
     offset, length = struct.unpack_from(">II", other, extent(other))
     body = other[offset : offset + length]
@@ -81,7 +82,7 @@ def test_what_a_track_declares_counts(transfer, name, with_still):
 
 
 def test_halved_chroma_is_doubled_and_not_smoothed(tmp_path):
-    """libavif smooths it unless told otherwise; no standard asks for either. All else is the same."""
+    """By default, libavif smooths chroma; no standard requires either way. Everything else must be equal."""
     data = encoded(photo().resize((160, 120)), "AVIF", quality=90, subsampling="4:2:0")
     ours = array(made(data).data)[..., :3]
     assert difference(ours, shown_by_avifdec(data, tmp_path, "-u", "nearest")[..., :3])[1] <= 2
@@ -89,7 +90,7 @@ def test_halved_chroma_is_doubled_and_not_smoothed(tmp_path):
 
 
 def times(data):
-    """How long a sequence lasts, and one showing of it (ISO/IEC 14496-12, 8.3.2 and 8.6.6: both of version 1)."""
+    """Return the durations of a sequence and of one repetition (ISO/IEC 14496-12, 8.3.2 and 8.6.6, both version 1)."""
     track, edit = data.index(b"tkhd"), data.index(b"elst")
     assert (data[track + 4], data[edit + 4]) == (1, 1)
     return track + 32, *struct.unpack_from(">Q", data, track + 32), *struct.unpack_from(">Q", data, edit + 12)

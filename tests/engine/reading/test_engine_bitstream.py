@@ -1,4 +1,4 @@
-"""Colours that only the coded picture inside an AVIF or a HEIC declares, beside what its encoder was told."""
+"""Test colours that only the bitstream of an AVIF or a HEIC declares, against the settings of its encoder."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ X265 = {
 
 
 def undeclared(data):
-    """The file without its colour boxes: what they say stands in the bitstream too."""
+    """Return the file without its colour boxes, whose values are also in the bitstream."""
     assert b"colrnclx" in data
     return data.replace(b"colrnclx", b"freenclx")
 
@@ -30,7 +30,7 @@ def avif(tmp_path, *options, image=PICTURE):
 
 
 def heic(tmp_path, points, *options, full_range=True):
-    """A HEIC by x265, which is told the code points; Debian's libheif writes no colour box."""
+    """Return a HEIC encoded by x265 with these code points; Debian's libheif writes no colour box."""
     (tmp_path / "a.png").write_bytes(encoded(PICTURE))
     told = [f"x265:{name}={names[number]}" for (name, names), number in zip(X265.items(), points, strict=True)]
     told.append(f"x265:range={'full' if full_range else 'limited'}")
@@ -79,7 +79,7 @@ def test_hdr_that_only_the_bitstream_declares_is_refused(tmp_path):
 
 
 def resequenced(data, transfer):
-    """The same file, whose sequence headers have that transfer: the three code points lie at any bit."""
+    """Return the file with this transfer in its sequence headers, where the code points can start at any bit."""
     bits = "".join(f"{byte:08b}" for byte in data)
     old, new = (f"{1:08b}{value:08b}{6:08b}" for value in (13, transfer))
     assert old in bits
@@ -97,7 +97,7 @@ def test_light_and_primaries_of_the_bitstream_count(tmp_path):
 
 @pytest.mark.parametrize("depth", ["8", "10"])
 def test_grey_of_a_narrow_range_is_stretched(depth, tmp_path):
-    """libheif and libavif 0.11 leave 8 bits as they are; the picture that was encoded is the judge."""
+    """libheif and libavif 0.11 do not stretch 8 bits, so the result is compared with the original picture."""
     ramp = Image.fromarray(np.tile(np.arange(0, 256, 4, dtype=np.uint8), (64, 1)))
     lossless = ("--min", "0", "--max", "0", "-y", "400", "-d", depth)
     for span in ("full", "limited"):

@@ -1,4 +1,4 @@
-"""Damage to JPEGs, beside what djpeg says of it."""
+"""Test damaged JPEGs against the messages of djpeg."""
 
 import random
 import re
@@ -57,7 +57,7 @@ def test_bytes_of_the_picture_that_are_left_over_tell_of_damage():
 
 
 def damaged_at_random(seed, count):
-    """JPEGs of a single scan with one damage each, and of what djpeg complains."""
+    """Return single-scan JPEGs with one damage each, and djpeg's messages for them."""
     chance = random.Random(seed)
     small = CAT.resize((104, 72))
     whole = [
@@ -77,7 +77,7 @@ def damaged_at_random(seed, count):
 
 
 def is_noticed(data, *, strict=False, operations=()):
-    """Whether the file is refused, or read with a note."""
+    """Return whether the file is refused or read with a note."""
     try:
         output = outputs(data, {"strict": strict, "outputs": {"image": {"operations": list(operations)}}})["image"]
     except Error as error:
@@ -89,7 +89,7 @@ def is_noticed(data, *, strict=False, operations=()):
 
 @pytest.mark.slow
 def test_damage_that_djpeg_complains_of_is_noticed():
-    """All but the loss of a last block or two, whose codes the decoder may take from what it fetched ahead."""
+    """All damage except the loss of the last blocks, whose codes the decoder may have fetched in advance."""
     behind = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0xd9")
     seen = Counter()
     for broken, said in damaged_at_random(seed=7, count=200):
@@ -115,7 +115,7 @@ def test_sound_jpegs_of_several_sizes_have_nothing_left_over():
                 assert not is_noticed(sound) and not is_noticed(sound, strict=True)
 
 
-# Four colours, or more than two million pixels: read by libvips wherever the test runs
+# Four colours, or more than two million pixels: libvips reads these on every machine
 READ_IN_BLOCKS = [
     *(encoded(CAT.convert("CMYK").resize((177, height)), "JPEG", quality=80) for height in (129, 136)),
     encoded(CAT.resize((1840, 1100)), "JPEG", quality=80),
@@ -126,7 +126,7 @@ READ_IN_BLOCKS = [
 @pytest.mark.slow
 @pytest.mark.parametrize("data", READ_IN_BLOCKS, ids=range(len(READ_IN_BLOCKS)))
 def test_bytes_left_over_are_noticed_whatever_a_recipe_uses_of_the_picture(data):
-    """Neither rows that a recipe leaves out nor those that libvips does at a reduced size are taken for damage."""
+    """Rows that a recipe skips, or that libvips decodes at a reduced size, do not count as damage."""
     broken = data[:-2] + bytes(range(1, 41)) + data[-2:]
     for operations in (
         [],
@@ -181,7 +181,7 @@ def test_sound_kinds_of_jpeg_and_png_that_are_not_read_are_named():
 
 
 def test_a_gif_with_something_between_its_frames_is_read_with_a_note():
-    """giftext and Chromium stop there; giftext says why."""
+    """giftext and Chromium stop at this place; giftext prints the reason."""
     turned = [CAT.resize((90, 60)).rotate(90 * turn).quantize(32) for turn in range(3)]
     data = encoded(turned[0], "GIF", save_all=True, append_images=turned[1:])
     assert not is_noticed(data)

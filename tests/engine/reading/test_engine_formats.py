@@ -1,4 +1,4 @@
-"""The formats that people have, beside independent readers: libheif's, libjxl's, LibRaw's and Pillow's."""
+"""Test common formats against independent readers: libheif's, libjxl's, LibRaw's and Pillow's."""
 
 import io
 import struct
@@ -149,7 +149,7 @@ def test_an_animated_avif_stays_one():
 
 
 def hiding(still, frames):
-    """An animated PNG whose still picture, for programs without animations, is none of its frames."""
+    """Return an animated PNG whose still picture, for programs without animations, is not one of its frames."""
     return encoded(still, "PNG", save_all=True, append_images=frames, default_image=True, duration=100)
 
 
@@ -163,7 +163,7 @@ def test_a_still_output_shows_the_first_frame_and_not_what_other_programs_get(se
 
 
 def with_control(data, *bodies, behind=False):
-    """An animated PNG with these control chunks in place of its own."""
+    """Return an animated PNG with these control chunks instead of its own."""
     own = data.index(b"acTL") - 4
     data = data[:own] + data[own + 20 :]
     at = data.rindex(b"IEND") - 4 if behind else own
@@ -217,7 +217,7 @@ def test_a_long_animation_stays_within_the_limits():
 
 
 def raw(make, *, dng=False, magic=None, behind=b"", **options):
-    """A TIFF as cameras write it: a preview first, and the sensor's pattern below it."""
+    """Return a TIFF as cameras write it: first a preview, then a sub-directory with the sensor's pattern."""
     pattern = [(33421, 3, 2, (2, 2), True), (33422, 1, 4, (0, 1, 1, 2), True)]
     matrix = [(50721, 10, 9, (10000, 10000, 0, 1, 0, 1, 0, 1, 10000, 10000, 0, 1, 0, 1, 0, 1, 10000, 10000), True)]
     about = [(271, 2, 0, make, True), (272, 2, 0, "Model One", True)]

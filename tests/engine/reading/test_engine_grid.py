@@ -1,4 +1,4 @@
-"""HEICs made of tiles, as phones write them, beside libheif's own tool. Boxes: ISO/IEC 14496-12 and 23008-12."""
+"""Test HEICs made of tiles, as phones write them, against libheif's tool. Boxes: ISO/IEC 14496-12 and 23008-12."""
 
 import io
 import itertools
@@ -17,13 +17,13 @@ TURNED_LEFT, MIRRORED = ("irot", b"\1"), ("imir", b"\1")
 
 
 def box(name, content, *, version=None, flags=0):
-    """A box, and where a version is given a full one."""
+    """Return a box, or a full box if a version is given."""
     head = b"" if version is None else struct.pack(">I", version << 24 | flags)
     return struct.pack(">I", 8 + len(head) + len(content)) + name.encode() + head + content
 
 
 def tile(image):
-    """The decoder configuration and the coded bytes of one tile."""
+    """Return the decoder configuration and the coded bytes of one tile."""
     file = io.BytesIO()
     pillow_heif.from_pillow(image).save(file, quality=90)
     data = file.getvalue()
@@ -33,7 +33,7 @@ def tile(image):
 
 
 def properties_of(configuration, size, turns, numbers):
-    """The box of properties: those of the grid, and those of the tiles with these numbers."""
+    """Return the box of properties: those of the grid, and those of the tiles with these numbers."""
     properties = [
         box("hvcC", configuration),
         box("ispe", struct.pack(">II", TILE, TILE), version=0),
@@ -48,7 +48,7 @@ def properties_of(configuration, size, turns, numbers):
 
 
 def grid(image, *turns):
-    """A HEIC of that picture in tiles, the last of which reach beyond it; `turns`: boxes that turn it."""
+    """Return a HEIC of a picture in tiles, the last of which extend beyond it; the boxes `turns` rotate it."""
     columns, rows = -(-image.width // TILE), -(-image.height // TILE)
     corners = itertools.product(range(rows), range(columns))
     edges = ((c * TILE, r * TILE, c * TILE + TILE, r * TILE + TILE) for r, c in corners)

@@ -1,4 +1,4 @@
-"""Files that are not pictures, broken ones, and ones made to do harm: each refused with its code, at once."""
+"""Test files that are not pictures, and broken and malicious files: each is refused at once with its code."""
 
 import io
 import random
@@ -112,7 +112,7 @@ def test_an_animation_cut_off_is_damaged():
 
 
 def jpeg_declaring(width, height, *, progressive=False):
-    """A small real JPEG whose header declares another size."""
+    """Return a small valid JPEG whose header declares another size."""
     data = bytearray(encoded(Image.new("RGB", (16, 16)), "JPEG", progressive=progressive))
     at = data.index(b"\xff\xc2" if progressive else b"\xff\xc0")
     data[at + 5 : at + 9] = struct.pack(">HH", height, width)

@@ -1,4 +1,4 @@
-"""What comes in: orientation tags, colour spaces, depths, animations."""
+"""Test the properties of input files: orientation tags, colour spaces, depths, animations."""
 
 import io
 
@@ -83,7 +83,7 @@ def test_a_wide_profile_is_converted_or_kept():
 
 
 def wide_profile():
-    """An sRGB profile with its red and green exchanged: a colour space that no one can mistake for sRGB."""
+    """Return an sRGB profile with red and green exchanged, which clearly differs from sRGB."""
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     for index in range(int.from_bytes(profile[128:132], "big")):
         at = 132 + 12 * index

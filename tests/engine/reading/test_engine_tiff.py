@@ -1,4 +1,4 @@
-"""TIFF: what its directory may hold beside the picture, as Pillow reads it."""
+"""Test other entries in a TIFF's directory besides the picture, against Pillow."""
 
 import struct
 
@@ -14,7 +14,7 @@ _BYTE, _SHORT, _UNKNOWN = 1, 3, 99
 
 
 def with_entry(data, tag, kind, count=1, value=1):
-    """A little-endian TIFF of one page with one more entry (TIFF 6.0, section 2)."""
+    """Return a little-endian TIFF of one page with one more entry (TIFF 6.0, section 2)."""
     (start,) = struct.unpack_from("<I", data, 4)
     (entries,) = struct.unpack_from("<H", data, start)
     rows = [data[at : at + 12] for at in range(start + 2, start + 2 + 12 * entries, 12)]

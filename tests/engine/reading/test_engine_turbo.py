@@ -1,4 +1,4 @@
-"""Small JPEGs by libjpeg-turbo: the same bytes as by libvips alone."""
+"""Test that small JPEGs give the same bytes with libjpeg-turbo as with libvips alone."""
 
 import pytest
 

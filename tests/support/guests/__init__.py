@@ -1,1 +1,1 @@
-"""Images, machines and containers in tests of drumhead."""
+"""Helpers for images, machines and containers in drumhead's tests."""

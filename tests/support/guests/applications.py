@@ -1,4 +1,4 @@
-"""Applications as people have them: a project in a directory, its image, and its machine."""
+"""Compose and run an application: a project in a directory, its image, and its machine."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Application:
         self.drumhead, self.root = drumhead, root
         self.name = root.name
         self.ran = []
-        """The config sets that were run to their end."""
+        """The config sets that have run to their end."""
 
     def write(self, files, *, require="", run):
-        """Write the project: its manifests and `files`, texts by name."""
+        """Write the project: its manifests and the texts `files` by name."""
         manifest = PACKAGE.format(name=self.name, require=require)
         for name, text in {"meta/package.yaml": manifest, "meta/run.yaml": run, **files}.items():
             file = self.root / name
@@ -28,25 +28,26 @@ class Application:
             file.write_text(text)
 
     def compose(self):
-        """Compose the project; what drumhead says of it."""
+        """Compose the project; return drumhead's output."""
         done = self.drumhead.run("package", "compose", "-C", self.root, f"apps/{self.name}")
         assert done.returncode == 0, done.stderr
         return done.stderr
 
     def run(self, config_set, *flags):
-        """Run a config set to its end; what it printed."""
+        """Run a config set to its end; return its output."""
         self.ran.append(config_set)
         return self.drumhead("run", "--run", config_set, "-i", f"apps/{self.name}", f"{self.name}-{config_set}", *flags)
 
     @asynccontextmanager
     async def running(self, port, says, *flags, memory="256M"):
-        """A machine with the default command, from when it has written `says`; the host's port that leads to `port`."""
+        """Run a machine with the default command, wait until it has printed `says`, and yield the host's port for
+        `port`."""
         self.drumhead("run", "-d", "-i", f"apps/{self.name}", self.name, "-m", memory, "-f", f"0:{port}", *flags)
         try:
             await self._wait(says)
             yield forwarded(find(self.drumhead, self.name), port)
         finally:
-            # Not switched off: SQLite may forget a commit then, whose journal's end is not on the disk yet.
+            # Do not switch it off: SQLite may lose a commit if the end of the journal is not on the disk yet.
             self.drumhead.run("stop", self.name)
             self.drumhead("delete", "--force", self.name)
 

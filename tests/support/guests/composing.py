@@ -1,4 +1,4 @@
-"""The drumhead command in a test, projects to compose, and what is in the layers of an image."""
+"""Run the drumhead command in tests, write projects, and list the layers of images."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ COMMAND = [sys.executable, "-c", "import sys; from drumhead.cli import main; sys
 
 @dataclass
 class Drumhead:
-    """The drumhead command with one DRUMHEAD_HOME."""
+    """Run the drumhead command with one DRUMHEAD_HOME."""
 
     home: Home
     words: ClassVar = COMMAND
 
     def __call__(self, *arguments, status=0, cwd=None):
-        """What the command printed to stdout; its exit status must be `status`."""
+        """Run the command, assert its exit status, and return its standard output."""
         done = self.run(*arguments, cwd=cwd)
         assert done.returncode == status, f"{arguments} ended with {done.returncode}: {done.stdout}{done.stderr}"
         return done.stdout
@@ -39,7 +39,7 @@ class Drumhead:
         return subprocess.run(words, env=env, cwd=cwd, capture_output=True, text=True, timeout=600, check=False)
 
     def refused(self, *arguments, status, cwd=None):
-        """The one sentence with which the command refuses, ending with `status`."""
+        """Run the command, assert its exit status, and return its error message, which must be one sentence."""
         done = self.run(*arguments, cwd=cwd)
         assert done.returncode == status, f"{arguments} ended with {done.returncode}: {done.stdout}{done.stderr}"
         assert "Traceback" not in done.stderr
@@ -49,7 +49,7 @@ class Drumhead:
         return json.loads(self(*arguments, "--json", cwd=cwd))
 
     def package(self, name):
-        """A package of the store, built from its recipe when it is not there yet."""
+        """Return a package of the store; build it from its recipe if it is missing."""
         store = PackageStore(self.home)
         try:
             return store.find(parse_ref(name))
@@ -59,7 +59,7 @@ class Drumhead:
 
 
 def write_files(root, files):
-    """Write a tree of files, text or bytes by path; return its root."""
+    """Write files (text or bytes by path) below a directory; return the directory."""
     for name, text in files.items():
         file = root / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -71,7 +71,7 @@ def write_files(root, files):
 
 
 def listing(command, image, kind="application"):
-    """The paths of an image's layer, with their nodes."""
+    """Return the paths of an image's layer with their nodes."""
     (layer,) = [layer for layer in ImageStore(command.home).find(image).layers if layer.kind == kind]
     return msgspec.json.decode(
         (command.home.cache / "layers" / f"{layer.source}.json").read_bytes(), type=LayerRecord

@@ -1,4 +1,4 @@
-"""Containers by Debian's podman and runc, with all that podman writes in a temporary directory."""
+"""Run containers with Debian's podman and runc; podman keeps all of its files in a temporary directory."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import tempfile
 from pathlib import Path
 
 LIMIT = 300.0
-"""Seconds for one command of podman's, on a busy machine."""
+"""The time limit of one podman command in seconds, on a busy machine."""
 
 
 class Podman:
-    """podman with a store of its own. Use it as a context manager: it removes its containers and its store."""
+    """Run podman with its own store. Use it as a context manager, which removes the containers and the store."""
 
     def __init__(self) -> None:
         self._root = Path(tempfile.mkdtemp(prefix="podman-"))  # podman refuses paths of more than 50 bytes
@@ -33,35 +33,35 @@ class Podman:
         shutil.rmtree(self._root, ignore_errors=True)
 
     def run(self, *arguments, check=True):
-        """Run a command of podman's and return what it printed to stdout."""
+        """Run a podman command; return its standard output."""
         words = [*self._words, *map(str, arguments)]
         done = subprocess.run(words, capture_output=True, text=True, timeout=LIMIT, check=False)
         assert done.returncode == 0 or not check, f"{arguments}: {done.stdout}{done.stderr}"
         return done.stdout.strip()
 
     def succeeds(self, *arguments):
-        """Tell whether a command of podman's ends with 0."""
+        """Return whether a podman command ends with status 0."""
         words = [*self._words, *map(str, arguments)]
         return subprocess.run(words, capture_output=True, timeout=LIMIT, check=False).returncode == 0
 
     def load(self, layout: Path, reference: str, name: str) -> None:
-        """Copy an image out of an OCI layout, as Docker's format, which keeps its health check."""
+        """Load an image from an OCI layout in Docker's format, which keeps the health check."""
         there = f"containers-storage:[vfs@{self.store}+{self.state}]{name}"
         words = ["skopeo", "copy", "--quiet", "--format", "v2s2", f"oci:{layout}:{reference}", there]
         subprocess.run(words, capture_output=True, timeout=LIMIT, check=True)
 
     @property
     def shell(self) -> str:
-        """The command with its store, for a shell."""
+        """Return the podman command with the options of its store, for a shell."""
         return shlex.join(self._words)
 
     def start(self, name: str, image: str, *options, then=()) -> None:
-        """Start a container in the background, with limits that need no right to raise them."""
+        """Start a container in the background, with resource limits that need no privileges."""
         limits = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096")
         self.run("run", "--detach", "--name", name, "--log-driver", "k8s-file", *limits, *options, image, *then)
 
     def logs(self, name: str) -> str:
-        """Return what a container has printed, for the message of a test that fails."""
+        """Return a container's output, for the message of a failed test."""
         words = [*self._words, "logs", name]
         done = subprocess.run(
             words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=LIMIT, check=False

@@ -1,4 +1,4 @@
-"""ext4 disks, looked into and filled from the host; small ones that are soon full."""
+"""Read and change ext4 disks on the host, and mount small ones that are soon full."""
 
 import subprocess
 from collections.abc import Iterator
@@ -11,13 +11,13 @@ def is_whole(disk):
 
 
 def debugfs(disk, *orders):
-    """Do these things to a disk."""
+    """Run debugfs commands on a disk."""
     words = ["debugfs", "-w", "-f", "/dev/stdin", disk]
     subprocess.run(words, input="\n".join(orders), capture_output=True, text=True, check=True)
 
 
 def sparse(path, blocks, at, size=4096):
-    """A file with something in the blocks `at`, and holes elsewhere."""
+    """Make a file with data in the blocks `at`, and holes elsewhere."""
     with path.open("wb") as file:
         for block in at:
             file.seek(block * size)
@@ -28,7 +28,7 @@ def sparse(path, blocks, at, size=4096):
 
 @contextmanager
 def small_disk(path: Path, size: str) -> Iterator[Path]:
-    """Mount a file system of that size, for example 8m, at a new directory."""
+    """Mount a file system of a size, for example 8m, at a new directory."""
     path.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(path)], check=True)
     try:
@@ -38,7 +38,7 @@ def small_disk(path: Path, size: str) -> Iterator[Path]:
 
 
 def may_mount(directory: Path) -> bool:
-    """Tell whether small disks can be mounted here."""
+    """Return whether small disks can be mounted here."""
     try:
         with small_disk(directory / "probe", "1m"):
             return True

@@ -1,4 +1,4 @@
-"""Exported disks in QEMU, with the disks that KubeVirt makes of ConfigMaps and Secrets."""
+"""Boot exported disks in QEMU, with disks as KubeVirt makes them from ConfigMaps and Secrets."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LIMIT = 300.0
-"""Seconds for a whole machine."""
+"""The time limit in seconds for a machine, from its start to its end."""
 
 
 def config_disk(folder: Path, files: Mapping[str, str]) -> Path:
-    """Write a disk as KubeVirt does (pkg/config/config.go): of a directory as Kubernetes mounts it, by xorrisofs."""
+    """Write a disk as KubeVirt does (pkg/config/config.go): with xorrisofs, from a directory as Kubernetes mounts
+    it."""
     real = folder / "..2026_11_27"
     real.mkdir(parents=True)
     (folder / "..data").symlink_to(real.name)
@@ -34,7 +35,7 @@ def config_disk(folder: Path, files: Mapping[str, str]) -> Path:
 
 @contextmanager
 def boot(disk: Path, disks: Mapping[str, Path], folder: Path, *more: object) -> Iterator[subprocess.Popen[bytes]]:
-    """Boot a disk with others by their serial numbers; what the machine prints is the process's output."""
+    """Boot a disk with other disks by serial number; the process's output is that of the machine."""
     words = ["qemu-system-x86_64", "-M", "q35", "-accel", "tcg", "-cpu", "max", "-m", "256", "-display", "none"]
     words += ["-serial", "stdio", "-qmp", f"unix:{folder}/qmp,server=on,wait=off", "-snapshot", *map(str, more)]
     words += ["-drive", f"file={disk},if=none,id=image", "-device", "virtio-blk-pci,drive=image,bootindex=1"]
@@ -63,7 +64,7 @@ def says(process: subprocess.Popen[bytes], wanted: bytes) -> None:
 
 
 def press_power_button(folder: Path) -> None:
-    """Ask the machine to end, as KubeVirt does through libvirt."""
+    """Ask the machine to stop, as KubeVirt does through libvirt."""
     with socket.socket(socket.AF_UNIX) as talk, talk.makefile("rw") as lines:
         talk.connect(str(folder / "qmp"))
         lines.readline()

@@ -1,4 +1,4 @@
-"""A kernel that lacks a system call, for one program: a seccomp filter answers ENOSYS in its place."""
+"""Simulate a kernel without a system call for one program: a seccomp filter answers ENOSYS."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LANDLOCK_CREATE_RULESET, SECCOMP = 444, 317
 
 
 def run_without(call: int, *command: str) -> None:
-    """Become a program whose kernel has no such call (x86_64)."""
+    """Replace this process by a program for which the system call does not exist (x86-64)."""
     libc = ctypes.CDLL(None, use_errno=True)
     steps = [(0x20, 0, 0, 0), (0x15, 0, 1, call), (0x06, 0, 0, 0x00050026), (0x06, 0, 0, 0x7FFF0000)]
     code = b"".join(struct.pack("HBBI", *step) for step in steps)

@@ -1,4 +1,4 @@
-"""drumhead's machines, as tests look at them and signal the commands that run them."""
+"""Observe drumhead's machines in tests, and signal the commands that run them."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 COMMAND = [sys.executable, "-c", "import sys; from drumhead.cli import main; sys.exit(main())"]
 LIMIT = 400.0
-"""Seconds for anything that a test waits for: a boot takes two alone, and twenty beside other work."""
+"""The time limit of all waits in seconds. A boot takes 2 s alone, and 20 s beside other work."""
 
 
 @contextmanager
 def command(home: Home, *arguments: object, **more: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """The drumhead command as a process that the test can signal; killed when the block ends."""
+    """Run the drumhead command as a process that the test can signal; kill it at the end of the block."""
     env = {**os.environ, "DRUMHEAD_HOME": str(home.root)}
     words = [*COMMAND, *map(str, arguments)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.PIPE}
@@ -39,17 +39,17 @@ def command(home: Home, *arguments: object, **more: Any) -> Iterator[subprocess.
 
 
 def find(drumhead: Any, name: str) -> dict[str, Any]:
-    """What ``instances --json`` says about an instance."""
+    """Return the record of an instance from ``instances --json``."""
     return next(one for one in drumhead.json("instances") if one["launch"]["spec"]["name"] == name)
 
 
 def forwarded(record: dict[str, Any], guest_port: int) -> int:
-    """The host's port that leads to a port of a machine."""
+    """Return the host's port that is forwarded to a port of a machine."""
     return next(one["host_port"] for one in record["launch"]["forwards"] if one["guest_port"] == guest_port)
 
 
 async def wait_until(directory: Path, ready: Callable[[], Any]) -> Any:
-    """What `ready` says as soon as it is true; it is asked whenever something in `directory` changes."""
+    """Wait until `ready` returns a true value, and return it; `ready` is called at each change in `directory`."""
     with watching(directory) as changed:
         async with asyncio.timeout(LIMIT):
             while not (answer := ready()):
@@ -59,21 +59,21 @@ async def wait_until(directory: Path, ready: Callable[[], Any]) -> Any:
 
 
 async def wait_running(home: Home, name: str) -> int:
-    """Wait until a machine's QEMU runs; its process id."""
+    """Wait until a machine's QEMU runs; return its process id."""
     directory = Instances(home).directory(name)
     directory.mkdir(parents=True, exist_ok=True)
     return await wait_until(directory, lambda: lock_holder(directory / "pid"))
 
 
 async def wait_log(home: Home, name: str, text: str) -> None:
-    """Wait until a machine's command has written `text`."""
+    """Wait until a machine's command has printed `text`."""
     log = Instances(home).directory(name) / "log"
     log.parent.mkdir(parents=True, exist_ok=True)
     await wait_until(log.parent, lambda: log.exists() and text.encode() in log.read_bytes())
 
 
 async def wait_healthy_again(home: Home, fleet: str, machine: str, *, restarts: int) -> None:
-    """Wait until a fleet's supervisor says that a machine is well, after more than so many restarts."""
+    """Wait until a fleet's supervisor reports a machine as healthy after more than `restarts` restarts."""
     store = FleetStore(home, fleet)
 
     def well() -> bool:
@@ -84,7 +84,7 @@ async def wait_healthy_again(home: Home, fleet: str, machine: str, *, restarts: 
 
 
 def restarts_of(home: Home, fleet: str, machine: str) -> int:
-    """How often a fleet's supervisor has restarted a machine; on a slow host it may have done so before any test."""
+    """Return how often a fleet's supervisor has restarted a machine, which may have happened before the test."""
     return FleetStore(home, fleet).read_state().machines[machine].restarts
 
 

@@ -1,4 +1,4 @@
-"""Files that look like OSv's from outside, made here, of which none runs; and the real ones, where there are some."""
+"""Make stand-ins for OSv's files, which do not run, and find the real files if there are any."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def note(kind, value):
 
 
 def kernel(version="v0.99.0-7-gabcdef01", *, system=b"osv\0", pvh=True, machine=62, kind=2, filling=b""):
-    """A kernel: one segment with everything, one with Xen's notes, and the version as text."""
+    """Return a stand-in for a kernel: one segment with all data, one with Xen's notes, and the version as text."""
     notes = note(6, system) + (note(*PVH) if pvh else b"")
     text = f"OSv {version}\n\0".encode() + filling
     start = 64 + 2 * 56
@@ -30,7 +30,7 @@ def kernel(version="v0.99.0-7-gabcdef01", *, system=b"osv\0", pvh=True, machine=
 
 
 def boot_image(blocks=2):
-    """A boot sector, room for the command line, and `blocks` blocks of 32 KiB that begin as a program."""
+    """Return a boot sector, space for the command line, and `blocks` blocks of 32 KiB that begin like a program."""
     sector = bytearray(512)
     struct.pack_into("<H", sector, 0x10, blocks)
     sector[0x1B8:0x1BB] = b"VSO"
@@ -39,7 +39,7 @@ def boot_image(blocks=2):
 
 
 def shared_object(path, source, *needs, name="", binding="now"):
-    """A library compiled from a line of C. `binding` says when its symbols are looked up: now or lazy."""
+    """Compile a library from a line of C. `binding` says when its symbols are resolved: now or lazy."""
     code = path.with_suffix(".c")
     code.write_text(source)
     link = [f"-Wl,-z,{binding}", "-Wl,--no-as-needed", *([f"-Wl,-soname,{name}"] if name else [])]
@@ -48,14 +48,14 @@ def shared_object(path, source, *needs, name="", binding="now"):
 
 
 def modules(folder, binding="now"):
-    """A module for ext and the library that it needs."""
+    """Make a module for ext and the library that it needs."""
     library = shared_object(folder / "liblwext4.so", "int ext4_mount(void) { return 0; }", name="liblwext4.so")
     source = "extern void *ext_vfsops[]; void begin(void *mount) { ext_vfsops[0] = mount; }"
     return shared_object(folder / "libext.so", source, library, binding=binding), library
 
 
 def files(folder, **options):
-    """A complete set of files in `folder`, under names that say nothing."""
+    """Make a complete set of files in `folder`, under meaningless names."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "one").write_bytes(kernel(**options))
     (folder / "two").write_bytes(boot_image())
@@ -63,7 +63,8 @@ def files(folder, **options):
 
 
 def real_files():
-    """OSv's own files, which DRUMHEAD_OSV_KERNEL names: a directory that has them, or the kernel. Else not run."""
+    """Return OSv's real files, from the directory or kernel that DRUMHEAD_OSV_KERNEL names; skip the test without
+    it."""
     named = os.environ.get("DRUMHEAD_OSV_KERNEL")
     if not named:
         pytest.skip("not run: needs a kernel of OSv, which DRUMHEAD_OSV_KERNEL would name")

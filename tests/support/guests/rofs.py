@@ -1,7 +1,7 @@
-"""A reader of ROFS, version 1, written from the description of the format; it shares nothing with what writes it.
+"""A reader of ROFS, version 1, written from the description of the format. It shares no code with the writer.
 
-Every rule of the format that can be checked is: numbers in bounds, nothing overlapping, nothing named twice or never,
-padding of zeros. A violation is an AssertionError.
+It checks all rules of the format: numbers are in bounds, files do not overlap, every inode has exactly one name, and
+padding is zero. A violation raises AssertionError.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Rofs:
-    """What a disk holds. Names and targets are bytes, paths have no leading slash."""
+    """The contents of a disk. Names and targets are bytes; paths have no leading slash."""
 
     directories: set[bytes] = field(default_factory=set)
     links: dict[bytes, bytes] = field(default_factory=dict)
     places: dict[bytes, tuple[int, int]] = field(default_factory=dict)
-    """First block and size of every file."""
+    """The first block and the size of every file."""
     gaps: int = 0
-    """Blocks between superblock and metadata that no file uses."""
+    """The number of blocks between superblock and metadata that no file uses."""
     source: io.BufferedIOBase | None = None
     start: int = 0
 
     def read(self, path: bytes) -> bytes:
-        """A file's bytes. The rest of its last block must be zeros."""
+        """Return a file's bytes; assert that the rest of its last block is zero."""
         first, size = self.places[path]
         self.source.seek(self.start + first * 512)
         contents = self.source.read(size)
@@ -37,7 +37,7 @@ class Rofs:
 
 
 def read_rofs(source, start: int = 0, length: int | None = None) -> Rofs:
-    """The file system of `length` bytes at `start` of a binary file (of all that follows, when not given)."""
+    """Read the file system of `length` bytes at `start` of a binary file; without `length`, it extends to the end."""
     size = source.seek(0, 2)
     length = size - start if length is None else length
     assert start + length <= size
@@ -106,7 +106,7 @@ def _walk(disk, entries, targets, inodes):
 
 
 def _check_extents(disk, end):
-    """Files lie between superblock and metadata; two overlap only when they are one and the same extent."""
+    """Check that files lie between superblock and metadata; two overlap only if they have the same extent."""
     extents = sorted({(place, -(-size // 512)) for place, size in disk.places.values() if size})
     at, gaps = 1, 0
     for place, count in extents:
@@ -118,7 +118,7 @@ def _check_extents(disk, end):
 
 
 def contents_of(disk: Rofs) -> dict[bytes, tuple[str, bytes]]:
-    """Everything of a disk: path → kind, and the bytes of a file or the target of a link."""
+    """Return the contents of a disk: for each path the kind, and a file's bytes or a link's target."""
     return {
         **dict.fromkeys(disk.directories, ("directory", b"")),
         **{path: ("symlink", target) for path, target in disk.links.items()},

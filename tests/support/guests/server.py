@@ -1,4 +1,4 @@
-"""A program for machines: it tells about its machine by HTTP, and echoes by HTTP and UDP."""
+"""A program for machines, which describes its machine by HTTP, and echoes by HTTP and UDP."""
 
 SERVER = """
 import http.server, json, os, signal, socket, socketserver, sys, threading, time

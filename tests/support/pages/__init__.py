@@ -1,1 +1,1 @@
-"""Real browsers and what they show."""
+"""Helpers for tests in real browsers."""

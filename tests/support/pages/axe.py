@@ -1,4 +1,4 @@
-"""What axe-core finds on a page."""
+"""Check a page with axe-core."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ AXE = Path(__file__).parents[3] / "web/node_modules/axe-core/axe.min.js"
 
 
 async def findings(page: Page) -> list[str]:
-    """Return what is at least moderately wrong on a page that was opened with `bypass_csp`.
+    """Return the findings of at least moderate impact on a page that was opened with `bypass_csp`.
 
-    axe runs outside the page's own policy, as a person's browser extension would.
+    axe runs outside the page's own content security policy, as a browser extension does.
     """
     if not await page.evaluate("'axe' in window"):
         await page.add_script_tag(path=AXE)

@@ -1,4 +1,4 @@
-"""Debian's chromium, and the page in it."""
+"""Run Debian's chromium, and open the page in it."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ FLAGS = [
     "--disable-sync",
 ]
 TIME_LIMIT = 90_000
-"""Milliseconds that the page may take for what it is waited for: the machine may be busy with other things."""
+"""The time limit of waits for the page in milliseconds, long enough for a busy machine."""
 expect.set_options(timeout=TIME_LIMIT)
 TOLERATED = ("net::ERR_", "status of 4", "status of 5")
-"""What a browser logs of a broken network and of refusals; anything else on its console fails a test."""
+"""Console messages about a broken network and refusals; any other message on the console fails a test."""
 
 
 @contextlib.asynccontextmanager
@@ -37,7 +37,7 @@ async def chromium(*flags: str) -> AsyncIterator[Browser]:
 
 @contextlib.asynccontextmanager
 async def opened(browser: Browser, address: str, **options) -> AsyncIterator[Page]:
-    """Open the page in a fresh profile; whatever it complains of on its console is an error."""
+    """Open the page in a new profile; unexpected messages on its console are errors."""
     context = await browser.new_context(**{"viewport": {"width": 1280, "height": 860}, **options})
     context.set_default_timeout(TIME_LIMIT)
     page = await context.new_page()

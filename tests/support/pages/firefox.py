@@ -1,4 +1,4 @@
-"""Debian's Firefox, driven by WebDriver BiDi, the protocol that it speaks itself.
+"""Control Debian's Firefox with WebDriver BiDi, Firefox's own protocol.
 
 Playwright drives only a Firefox that it has patched: it sends a
 command that Debian's does not know.
@@ -30,7 +30,7 @@ TIMEOUT = 60.0
 
 
 class Firefox:
-    """A tab, and what can be done in it."""
+    """Control one tab."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self._socket = socket
@@ -39,7 +39,7 @@ class Firefox:
         self.problems: list[str] = []
 
     async def send(self, method: str, **params: Any) -> dict[str, Any]:
-        """Send a command and wait for its answer; what is logged meanwhile is kept."""
+        """Send a command and wait for its answer; keep the messages that are logged meanwhile."""
         number = next(self._numbers)
         await self._socket.send_json({"id": number, "method": method, "params": params})
         async with asyncio.timeout(TIMEOUT):
@@ -52,14 +52,14 @@ class Firefox:
                     return dict(message["result"])
 
     async def open(self, url: str, *, width: int, height: int) -> None:
-        """Open an address in a window of a size."""
+        """Open an address in a window of a given size."""
         await self.send(
             "browsingContext.setViewport", context=self.context, viewport={"width": width, "height": height}
         )
         await self.send("browsingContext.navigate", context=self.context, url=url, wait="complete")
 
     async def evaluate(self, expression: str) -> Any:
-        """Evaluate an expression (a promise is awaited) that gives text, a number or a truth value."""
+        """Evaluate an expression (a promise is awaited); return its text, number or boolean."""
         answer = await self.send(
             "script.evaluate", expression=expression, target={"context": self.context}, awaitPromise=True
         )

@@ -1,6 +1,6 @@
-"""Cards on networks of the host: a real bridge and a real tap with a DHCP server, in a network namespace of their own.
+"""Test cards on networks of the host: a real bridge and a real tap with a DHCP server, in a network namespace.
 
-Needs root; where that or a program is missing it is skipped, and says so.
+The tests need root and several programs; without these they are skipped with a reason.
 """
 
 import asyncio
@@ -26,8 +26,8 @@ LACKING = [
     *[program for program in ("ip", "dnsmasq", "unshare", "nsenter", "curl") if shutil.which(program) is None],
     *([] if Path("/dev/net/tun").exists() else ["/dev/net/tun"]),
 ]
-# A bridge with a tap in it, and one whose DHCP server looks for 3 s whether an address is in use before it offers it.
-# The bridge's helper reads /etc/qemu/bridge.conf: an /etc of its own takes it.
+# A bridge with a tap, and one whose DHCP server checks for 3 s whether an address is in use before it offers it.
+# QEMU's bridge helper reads /etc/qemu/bridge.conf, so the namespace gets its own /etc.
 SET_UP = """
 set -e
 mount --make-rprivate / && mount -t sysfs sysfs /sys && mount -t tmpfs tmpfs "$1" && mkdir "$1/upper" "$1/work"
@@ -46,7 +46,7 @@ exec $dhcp --user=root --pid-file --interface=br0 --no-ping --dhcp-range=10.99.0
 
 
 class Namespace:
-    """A network with a DHCP server, and what that says."""
+    """Run a network with a DHCP server, and keep the server's output."""
 
     def __init__(self, process, said):
         self._process = process
@@ -78,7 +78,7 @@ def namespace(tmp_path_factory):
 
 
 class Inside:
-    """The drumhead command in the namespace."""
+    """Run the drumhead command in the namespace."""
 
     def __init__(self, home, namespace):
         self._home, self._namespace = home, namespace
@@ -87,7 +87,7 @@ class Inside:
         return self._namespace.run(*COMMAND, *words, env={**os.environ, "DRUMHEAD_HOME": str(self._home.root)})
 
     def said(self, *words):
-        """What it writes to standard error."""
+        """Run a command that must succeed; return its standard error."""
         done = self.done(*words)
         assert done.returncode == 0, done.stderr
         return done.stderr
@@ -104,7 +104,7 @@ def inside(drumhead, namespace):
 
 
 async def address_of(drumhead, inside, name):
-    """The address that a machine's first card got."""
+    """Return the address that a machine's first card got."""
     await wait_log(drumhead.home, name, "serving")
     known = next(one for one in json.loads(inside("instances", "--json")) if one["launch"]["spec"]["name"] == name)
     return known["addresses"].get("eth0")
@@ -112,7 +112,7 @@ async def address_of(drumhead, inside, name):
 
 @pytest.fixture(scope="module", params=["linux", "osv"])
 def guest(request, drumhead, tmp_path_factory):
-    """A guest, with an image `onhost` for it."""
+    """Return a guest for which an image `onhost` exists."""
     if request.param == "osv":
         drumhead("kernel", "add", *osv.real_files())
     root = tmp_path_factory.mktemp("on-host-networks")
@@ -151,9 +151,11 @@ async def test_a_machine_gets_an_address_and_is_reached(drumhead, namespace, ins
     assert links(namespace) == before, "what was made for the machine went with it"
 
 
-@pytest.mark.parametrize("guest", ["linux"], indirect=True)  # of OSv two machines are tried above, one after another
+@pytest.mark.parametrize(
+    "guest", ["linux"], indirect=True
+)  # for OSv, the test above runs two machines one after another
 async def test_five_machines_at_once_get_an_address_each(drumhead, namespace, inside, guest):
-    """From a server that first looks, for 3 s, whether an address is in use; every machine prints what it got."""
+    """Use a server that checks for 3 s whether an address is in use; every machine prints the address that it got."""
     names = [f"among-{number}" for number in range(5)]
     run = ("run", "-d", "--guest", guest, "-i", "onhost", "-m", "96M", "-n", "bridge", "-b", "br1")
     try:
@@ -184,7 +186,7 @@ def test_without_vhost_net_the_command_says_what_is_missing(namespace, inside, g
     )
 
 
-@pytest.mark.parametrize("guest", ["linux"], indirect=True)  # OSv asks once, and docs/internals/osv.md says so
+@pytest.mark.parametrize("guest", ["linux"], indirect=True)  # OSv asks only once, as docs/internals/osv.md documents
 async def test_a_lease_is_renewed_before_it_ends(drumhead, namespace, inside, guest):
     with machine(inside, guest, "renewing", "bridge"):
         address = await address_of(drumhead, inside, "renewing")

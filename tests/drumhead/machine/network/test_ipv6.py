@@ -1,4 +1,4 @@
-"""IPv6: between machines, from `drumhead shell`, and in forwards from the host."""
+"""Test IPv6: between machines, from `drumhead shell`, and in forwards from the host."""
 
 import asyncio
 import ipaddress
@@ -24,12 +24,12 @@ curl -6 -sS --max-time 60 http://six:8000/etc/hostname || {
     exit $status
 }
 """
-"""What is printed after a failure says whether the machine's card was found, and what arrived."""
+"""Commands for after a failure: their output shows whether the machine's card was found, and what arrived."""
 
 
 @pytest.fixture(scope="module")
 def six(drumhead, machine_image):
-    """A machine whose server listens on IPv6, and on IPv4 by the same socket."""
+    """Run a machine whose server listens on IPv6 and IPv4 with the same socket."""
     words = ("run", "-d", "-m", "128M", "--private-network", "six", "-f", "[::1]:0:8000", "-f", "0:8000")
     drumhead(*words, "-e", "python3 -u -m http.server 8000 --bind ::", "-i", machine_image, "six")
     asyncio.run(wait_log(drumhead.home, "six", "Serving"))

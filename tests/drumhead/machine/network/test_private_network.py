@@ -1,4 +1,4 @@
-"""Addresses and names on the private network, which follow from names alone."""
+"""Test addresses and names on the private network, which are computed from names alone."""
 
 import ipaddress
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A shell of the host on a private network: machines are reached by name and address, by somebody who is not root."""
+"""Test the host's shell on a private network: it reaches machines by name and address, also without root."""
 
 import os
 import subprocess
@@ -26,7 +26,7 @@ def test_a_machine_answers_at_its_own_address_and_by_name(server, drumhead):
 
 
 def test_much_is_carried(server, drumhead):
-    """More than a burst of frames in both directions, by a program of the host."""
+    """Carry more than a burst of frames in both directions for a program of the host."""
     program = (
         "import urllib.request\n"
         "sent = b'a burst of frames ' * 20_000\n"
@@ -51,9 +51,9 @@ def test_there_is_no_other_network(server, drumhead):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="somebody else has no privileges anyway, as the other tests show")
 def test_it_needs_no_privileges(server, drumhead):
-    """Root without capabilities may do what everybody may (and open root's files, which pytest's are).
+    """Run as root without capabilities, which has the rights of any user (and can open root's files, like pytest's).
 
-    It keeps CAP_SETFCAP, which Linux wants of root alone, for a namespace in which it is root again.
+    The process keeps CAP_SETFCAP, which Linux requires only from root to become root in a new user namespace.
     """
     words = [
         "setpriv",
