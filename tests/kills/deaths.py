@@ -35,7 +35,7 @@ def wrongly_blamed(history: History, killed: Mapping[str, float]) -> list[str]:
 class TakenUp:
     """Seconds until other workers leased the tasks of killed or stopped workers, and returned tasks.
 
-        The seconds count from the kill, from the request to stop, or else from the return, and only while another worker
+    The seconds count from the kill, from the request to stop, or else from the return, and only while another worker
     is idle, because a busy worker first finishes its own tasks. `returned` are tasks of workers that continued to run:
     they could not reach storage, or were out of reach for a time.
     """
