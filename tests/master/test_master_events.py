@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 
 import msgspec
 import pytest
@@ -12,7 +13,7 @@ from safelight.client.master import Client
 from safelight.errors import Code, Error
 from safelight.wire import Event, NewTask, Task
 from support.leases import finish, take
-from support.metrics import until
+from support.metrics import metric, until
 from support.photos import photo
 
 STREAM = {"Accept": "text/event-stream"}
@@ -177,3 +178,20 @@ async def test_a_reader_far_behind_is_served_by_db(master, http, client, db):
     task = await client.upload(photo(1))
     page = await client.changes(0)
     assert page.events[0].task == task.id
+
+
+@pytest.mark.parametrize("system", ["separate"], indirect=True)
+async def test_changes_that_nobody_reads_are_fetched_once_a_second(system, master, http, client):
+    """With several masters, each fetches every change, so pages of one change cost a lot."""
+
+    async def pages() -> float:
+        name = 'safelight_requests_total{method="GET",route="/events",status="200"}'
+        return await metric(http, system.address("db"), name)
+
+    before, began = await pages(), time.monotonic()
+    for number in range(40):
+        await client.upload(photo(number))
+    assert await pages() - before <= 1.5 * (time.monotonic() - began) + 3
+    async with asyncio.timeout(10):  # a reader who comes waits for no pause
+        page = await client.changes(0, wait=5.0)
+    assert len(page.events) == 40

@@ -20,8 +20,11 @@ _KEPT = 8192
 _WAIT = 30.0
 _PAGE = 1000
 _PAUSE_WITH_READERS = 0.002
-_PAUSE_WITHOUT_READERS = 0.1
-"""Seconds between two requests to db, with and without waiting readers; each fetches all changes since the last."""
+_PAUSE_WITHOUT_READERS = 1.0
+"""Seconds between two requests to db, with and without waiting readers; each fetches all changes since the last.
+
+A new reader ends the pause, and a full page is followed by the next one as with a waiting reader.
+"""
 _BURST = 10
 _PAGES_PER_SECOND = 40
 """Pages to read without a pause, and pages per second in the long run, which then have more events each."""
@@ -155,13 +158,13 @@ class Feed:
                 continue
             pause = 0.1
             self._take(page)
-            await self._rest()
+            await self._rest(behind=len(page.events) >= _PAGE)
 
-    async def _rest(self) -> None:
+    async def _rest(self, *, behind: bool) -> None:
         now = asyncio.get_running_loop().time()
         self._credit = min(_BURST, self._credit + (now - self._credited) * _PAGES_PER_SECOND) - 1
         self._credited = now
-        if self._waiting:
+        if self._waiting or behind:
             await asyncio.sleep(_PAUSE_WITH_READERS if self._credit > 0 else 1 / _PAGES_PER_SECOND)
             return
         self._wanted.clear()

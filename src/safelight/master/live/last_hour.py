@@ -25,8 +25,11 @@ log = logging.getLogger(__name__)
 
 MINUTES = 60
 _PAGE = 1000
-_PAUSE = 0.02
-"""Seconds between two pages, so that reading many changes delays no requests."""
+_PAUSE_BEHIND = 0.02
+"""Seconds between two full pages, so that reading many changes delays no requests."""
+_PAUSE = 1.0
+"""Seconds after a page that was not full. With a shorter pause, each master would ask db for a page after nearly every
+change."""
 _MOST = 1_000_000
 """The most changes to read at the start; if the hour had more, the statistics begin later."""
 
@@ -130,7 +133,7 @@ class LastHourCounter:
                     of_tenant.setdefault(int(event.at // 60), Counts()).add(event)
             if any(len(counted) > 2 * MINUTES for counted in self._counts.values()):
                 self._forget()
-            await asyncio.sleep(_PAUSE)
+            await asyncio.sleep(_PAUSE if len(page.events) < _PAGE else _PAUSE_BEHIND)
 
     async def _an_hour_ago(self) -> int:
         """Find the number after which the changes of the last hour begin, by bisection."""

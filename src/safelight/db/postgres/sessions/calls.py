@@ -9,11 +9,15 @@ from safelight.errors import Code, Error
 
 
 class Calls:
-    """Calls that wait for a session."""
+    """Calls that wait for a session.
+
+    Of several idle sessions, the one that was used last takes the next calls: it has less to learn of what others have
+    committed.
+    """
 
     def __init__(self) -> None:
         self._waiting: list[Call] = []
-        self._more = asyncio.Event()
+        self._idle: list[asyncio.Future[None]] = []
         self.closed = False
 
     def put(self, call: Call) -> None:
@@ -22,16 +26,19 @@ class Calls:
             call.answer()
             return
         self._waiting.append(call)
-        self._more.set()
+        if self._idle:
+            self._idle.pop().set_result(None)
 
     async def take(self, most: int) -> list[Call]:
         """Wait for calls and take up to `most`; return none once it is closed and empty."""
         while not self._waiting and not self.closed:
-            self._more.clear()
-            await self._more.wait()
+            idle: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._idle.append(idle)
+            await idle
         taken, self._waiting = self._waiting[:most], self._waiting[most:]
         return taken
 
     def close(self) -> None:
         self.closed = True
-        self._more.set()
+        while self._idle:
+            self._idle.pop().set_result(None)
