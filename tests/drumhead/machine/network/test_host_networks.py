@@ -186,6 +186,24 @@ def test_without_vhost_net_the_command_says_what_is_missing(namespace, inside, g
     )
 
 
+def test_qemu_takes_the_card_of_a_host_with_vhost_net(namespace, monkeypatch):
+    """QEMU gets a tap on the bridge from its helper and then opens the device; QEMU 7.2 ends where there is none."""
+    has_device = host.VHOST.exists()
+    monkeypatch.setattr(host, "VHOST", host.TUN)
+    monkeypatch.setattr(host, "_find_bridge", lambda _mode, device: device)
+    monkeypatch.setattr(host, "_find_helper", lambda _mode, _bridge: next(filter(Path.is_file, host.HELPERS)))
+    card = ("-netdev", f"{host.host_netdev('vhost', 'br0')},id=net0", "-device", "virtio-net-pci,netdev=net0,romfile=")
+    monitor = "ulimit -c 0; printf 'info network\nquit\n' | exec qemu-system-x86_64 \"$@\" -monitor stdio"
+    plain = ("-machine", "q35", "-nodefaults", "-display", "none", "-S")
+    done = namespace.run("sh", "-c", monitor, "sh", *plain, *card)
+    if has_device:
+        assert done.returncode == 0, done.stderr
+        assert "type=tap,helper=" in done.stdout
+    else:
+        assert "warning: tap: open vhost char device failed: No such file or directory" in done.stderr
+        assert re.search(r"-netdev tap,br=br0,helper=/\S+,vhost=on,id=net0: warning", done.stderr)
+
+
 @pytest.mark.parametrize("guest", ["linux"], indirect=True)  # OSv asks only once, as docs/internals/osv.md documents
 async def test_a_lease_is_renewed_before_it_ends(drumhead, namespace, inside, guest):
     with machine(inside, guest, "renewing", "bridge"):
