@@ -1,4 +1,4 @@
-// What a photo says of itself (EXIF), read from its first bytes: the file as it was uploaded is kept whole.
+// Read the EXIF data of a photo from the first bytes of the original file.
 
 export interface PhotoData {
   camera?: string;
@@ -34,7 +34,7 @@ function parse(bytes: Uint8Array): PhotoData | undefined {
   try {
     return read(new DataView(bytes.buffer, start));
   } catch {
-    return undefined; // cut off, or not what it says
+    return undefined; // cut off or malformed
   }
 }
 

@@ -1,4 +1,4 @@
-// Thumbnails and large views on their way: few at a time, so that lists, uploads and changes never wait for them.
+// Load thumbnails and large views, a few at a time, so that lists, uploads and changes never wait for them.
 
 import { follow } from "./api/live";
 import { onRendition } from "./api/live";

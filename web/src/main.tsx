@@ -115,7 +115,7 @@ function start() {
   offline.whenLive(() => recipes.recipes.value.length || void recipes.load().catch(() => undefined));
   offline.start();
 }
-// A task of its own: reading the script and drawing the page would otherwise hold everything up in one piece.
+// Draw in a separate task, since evaluating the script and drawing the page in one would block for too long.
 setTimeout(() =>
   render(
     <Gate start={start}>

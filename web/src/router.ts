@@ -1,4 +1,4 @@
-// Where in the page one is: `#/tasks/ID?state=failed`. Everything that a person chose stands in the address.
+// The router: `#/tasks/ID?state=failed`. The address contains everything that the user has chosen.
 
 import { computed, signal } from "@preact/signals";
 
@@ -95,7 +95,7 @@ export function go(to: View, item = "", values: Query = {}): void {
 
 /** Change the address without a new entry in the history: for steps that Back should not repeat one by one. */
 export function replace(to: View, item = "", values: Query = {}): void {
-  if (location.hash !== here) return; // a link was followed at this moment: that is where one goes
+  if (location.hash !== here) return; // the user has followed a link meanwhile
   history.replaceState(null, "", link(to, item, values));
   arrive();
 }

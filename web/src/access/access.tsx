@@ -1,4 +1,4 @@
-// Who one is, one's keys, and for operators the tenants with their limits and what they have.
+// The view of access: the user, API keys, and for operators the tenants with their limits and use.
 
 import { signal } from "@preact/signals";
 import { useLayoutEffect, useRef } from "preact/hooks";

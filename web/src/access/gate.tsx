@@ -1,4 +1,4 @@
-// What is shown before the page: the sign-in, where one is needed.
+// The sign-in, which is shown before the page if it is needed.
 
 import type { ComponentChildren } from "preact";
 import { useEffect, useState } from "preact/hooks";
@@ -21,7 +21,7 @@ export function Gate({ start, children }: { start: () => void; children: Compone
     });
   };
   useEffect(look, []);
-  // A session that has ended is noticed when the live connection is refused.
+  // The page notices that a session has ended when the live connection is refused.
   useEffect(() => connection.subscribe((state) => state === "lost" && started && void begin().catch(() => undefined)), [started]);
   const in_ = me.value?.signed_in ?? false;
   useEffect(() => {

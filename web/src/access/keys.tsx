@@ -1,4 +1,4 @@
-// The API keys of the tenant: listed, created, rotated, revoked.
+// List, create, rotate and revoke the API keys of the tenant.
 
 import { useEffect, useState } from "preact/hooks";
 import { ago } from "../format";

@@ -1,4 +1,4 @@
-// Tenants: what they have, and for operators their weights and limits.
+// Tenants with their use, and for operators their weights and limits.
 
 import { useEffect, useState } from "preact/hooks";
 import { bytes } from "../format";

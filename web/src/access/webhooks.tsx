@@ -1,4 +1,4 @@
-// The secret with which calls of the tenant's webhooks are verified: shown when asked for, and replaced.
+// Show and replace the secret with which receivers verify the tenant's webhook calls.
 
 import { useState } from "preact/hooks";
 import { attempt, say } from "../state/messages";

@@ -1,4 +1,4 @@
-// The public API of the master: what the page uses of it. The types come from its OpenAPI document.
+// The calls of the master's public API that the page uses. The types come from its OpenAPI document.
 
 import { type Filter, moment } from "./filter";
 import type {

@@ -1,4 +1,4 @@
-// Which tasks a list shows: the filters of `GET /tasks`, as they stand in the address of the page.
+// The filter of a list of tasks: the parameters of `GET /tasks`, as in the address of the page.
 
 import { type StateName, stateName, type Task, type TaskEvent } from "./records";
 import type { Query } from "../router";

@@ -1,4 +1,4 @@
-// What a recipe can hold, as the service describes it: the editor's fields come from there, so that nothing is written twice.
+// The JSON Schema of recipes from the service, from which the editor makes its fields.
 
 import { signal } from "@preact/signals";
 import { getSchema } from "./api";

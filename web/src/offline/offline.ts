@@ -1,4 +1,4 @@
-// The page as a program of the device: its service worker, and what it takes over from other programs.
+// The installed page: its service worker, and photos that other programs share.
 
 import { connection } from "../api/live";
 import { add } from "../state/uploads";

@@ -15,7 +15,7 @@ const show = () => {
 
 export function DropOverlay() {
   const [isOver, setOver] = useState(false);
-  // Before the page is painted: what is dropped before would leave the page.
+  // Runs before painting, since the browser would navigate to a file that is dropped earlier.
   useLayoutEffect(() => {
     let depth = 0;
     const leaving = new AbortController();

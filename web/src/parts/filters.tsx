@@ -52,7 +52,7 @@ export function FilterBar({ view, filter, states }: Props) {
   useCounts(filter);
   useEffect(() => void loadOthers().catch(() => undefined), []);
   const shown = view === "batches" ? detail.value : "";
-  // What the address says at that moment, which may be newer than what is drawn.
+  // The current address, which may be newer than what is drawn.
   const changed = (next: Filter) => toQuery({ ...fromQuery(query.value), ...next });
   const change = (next: Filter) => go(view, shown, changed(next));
   const [cleared, setCleared] = useState(0);
@@ -142,7 +142,7 @@ function Search({ value, change }: { value: string; change: (text: string) => vo
   }, []);
   useLayoutEffect(() => {
     if (value === sent.current) return;
-    clearTimeout(timer.current); // somebody went back, or to another address
+    clearTimeout(timer.current); // the user went back, or to another address
     sent.current = value;
     field.current!.value = value;
   }, [value]);

@@ -1,4 +1,4 @@
-// The keys of the page: what they do, and a list of them.
+// The keyboard shortcuts of the page, and the list of them.
 
 import { useLayoutEffect, useRef } from "preact/hooks";
 import { go, VIEWS } from "../router";
@@ -16,7 +16,7 @@ const isTyping = (target: EventTarget | null) =>
 
 export function Help() {
   const dialog = useRef<HTMLDialogElement>(null);
-  // Before anything can be typed: an effect after painting would miss the first keys.
+  // Runs before painting, since a later effect would miss the first keys.
   useLayoutEffect(() => {
     let g = -Infinity;
     const heard = (event: KeyboardEvent) => {

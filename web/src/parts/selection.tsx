@@ -1,4 +1,4 @@
-// What is selected, and what can be done with it.
+// The bar with the selection and its actions.
 
 import { useEffect, useState } from "preact/hooks";
 import { type Action, countChosen, countMatching, eligible, type Plan, progress, run, stop } from "../state/actions";

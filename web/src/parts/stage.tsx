@@ -70,7 +70,7 @@ export function Stage(props: Props) {
     });
   const pointers = usePointers(box, { view, setView, clamp, zoom, share, setShare, size, ...(props.swipe && { swipe: props.swipe }) });
 
-  // Each of two quick turns or keys reckons with what the one before did, so the handlers change with the view at once.
+  // Two quick wheel turns or keys must build on each other, so the handlers change with the view at once.
   useLayoutEffect(() => {
     const element = box.current!;
     const wheel = (event: WheelEvent) => {

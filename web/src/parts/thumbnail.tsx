@@ -1,4 +1,4 @@
-// An image that comes when the service has it, and says so until then.
+// An image that appears when the service has made it, with a placeholder until then.
 
 import { useEffect, useState } from "preact/hooks";
 import { load } from "../images";

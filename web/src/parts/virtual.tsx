@@ -1,4 +1,4 @@
-// Rows of which only those in sight exist: a list of any length stays light.
+// A virtual list, which renders only the visible rows.
 
 import type { ComponentChildren } from "preact";
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";

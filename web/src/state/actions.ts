@@ -1,4 +1,4 @@
-// What can be done with many tasks at once: what it will touch, and the doing, page by page.
+// Actions on many tasks: count the tasks that will change, and act page by page.
 
 import { signal } from "@preact/signals";
 import { actOnTasks, countTasks, filterRecord, type StateName, stateName, type Task, type TaskAction, type TaskActionResult } from "../api/api";
@@ -100,7 +100,7 @@ async function* steps(request: Pick<TaskAction, "action" | "recipe" | "limit">, 
     }
     return;
   }
-  // What a re-run makes is newer than where it walks, so it never meets its own tasks.
+  // The tasks that a rerun creates are newer than those that it reads, so it never meets them.
   for (let before: string | null = null, first = true; first || before; first = false) {
     const answer: TaskActionResult = await actOnTasks({ ...request, tasks: null, filter: filterRecord(selection.filter), before });
     yield answer;

@@ -1,4 +1,4 @@
-// The attempts at a task, put together from its events.
+// The attempts at a task, derived from its events.
 
 import type { Failure, TaskEvent } from "../api/api";
 

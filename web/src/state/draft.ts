@@ -1,4 +1,4 @@
-// The recipe that is being edited, and the way back through what was changed.
+// The recipe that is being edited, and its undo history.
 
 import { computed, signal } from "@preact/signals";
 import type { NamedRecipe, Operation, OutputSpec, Recipe } from "../api/api";

@@ -1,4 +1,4 @@
-// Short messages that go by themselves; parts/toast.tsx shows them.
+// Short messages that disappear by themselves; parts/toast.tsx shows them.
 
 import { signal } from "@preact/signals";
 

@@ -1,4 +1,4 @@
-// The state of the queue as the page has seen it last, and what operators change about it.
+// The last known state of the queue, and the actions of operators on it.
 
 import { signal } from "@preact/signals";
 import { drainWorker, getSummary, pauseQueue, pauseRecipe, resumeQueue, resumeRecipe, resumeWorker } from "../api/api";

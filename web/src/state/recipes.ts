@@ -1,4 +1,4 @@
-// The recipes that there are, and the one that uploads get.
+// The recipes, and the one for uploads.
 
 import { signal } from "@preact/signals";
 import type { NamedRecipe } from "../api/api";

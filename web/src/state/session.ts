@@ -1,4 +1,4 @@
-// Who looks at the page: a session, or a machine that needs none.
+// The user of the page: a session, or a machine that needs none.
 
 import { signal } from "@preact/signals";
 import { ask, Problem } from "../api/api";
@@ -33,7 +33,7 @@ export async function begin(): Promise<void> {
   try {
     await look();
   } catch (error) {
-    // Without a connection photos can still be added by whoever was signed in last; they are sent by that session.
+    // Without a connection, the user who was signed in last can still add photos, which that session sends later.
     const kept = localStorage.getItem(KEY);
     if (!kept || !(error instanceof Problem) || error.code !== "unavailable" || me.value) throw error;
     me.value = JSON.parse(kept) as SignedIn;
@@ -63,7 +63,7 @@ export async function signOut(): Promise<void> {
   localStorage.removeItem(KEY);
   await forgetUploads();
   await empty();
-  // What the page holds in memory is the one's who was signed in.
+  // The memory of the page belongs to the user who was signed in.
   location.reload();
 }
 

@@ -1,4 +1,4 @@
-// The other tenants, at which an administrator of the system may look.
+// The other tenants, for administrators of the system.
 
 import { signal } from "@preact/signals";
 import { getTenants, me } from "./session";

@@ -82,7 +82,7 @@ let started = false;
 const endpoint = new URL("uploads", location.href).href;
 uppy.use(Tus, {
   endpoint,
-  // What was added for a tenant is sent for it, also by a page that was opened for another one since.
+  // Photos that were added for a tenant are sent for it, even by a page that was since opened for another one.
   headers: (file): Record<string, string> => (file.meta.tenant ? { "Safelight-Tenant": String(file.meta.tenant) } : {}),
   limit: 3,
   retryDelays: RETRY_AFTER,
@@ -95,7 +95,7 @@ uppy.use(Tus, {
   },
 });
 
-// A small file goes with the request that announces it; there is little to resume.
+// Small files are sent with the request that creates the upload, since there is little to resume.
 uppy.on("file-added", (file) => {
   if ((file.size ?? 0) <= SMALL) uppy.setFileState(file.id, { tus: { uploadDataDuringCreation: true } });
 });
@@ -106,7 +106,7 @@ uppy.on("upload-success", (file, response) => {
   tasks.delete(response.uploadURL ?? "");
   ended.set(file.id, { ...row(file), sent: file.size ?? 0, state: "uploaded", outcome: "waiting", ...(task && { task }) });
   failures.delete(file.id);
-  // Its bytes are on the server now; the browser need not hold them.
+  // The server has the bytes now, so the browser can drop them.
   queueMicrotask(() => uppy.removeFile(file.id));
   if (task) void look([task]);
 });
@@ -159,7 +159,7 @@ function measure(): void {
   speed.value = now - first.at < 500 ? 0 : Math.max(0, ((overall.peek().sent - first.sent) / (now - first.at)) * 1000);
 }
 
-// A new connection to the service means that uploads which gave up have something to talk to again.
+// When the connection to the service is back, retry uploads that gave up.
 connection.subscribe((now) => {
   if (now !== "live") return;
   for (const file of uppy.getFiles()) if (file.error && failures.get(file.id)?.transient) void retry(file.id);
@@ -288,11 +288,11 @@ function keep(): void {
     // The limits of its store are not in its types.
     indexedDB: { maxFileSize: LARGEST_KEPT, maxTotalSize: MOST_KEPT } as object,
   });
-  // What is restored takes the place of what is there, and may hold what was added and even sent since this page was
-  // opened, because reading the browser's database takes its time. Only what is from before counts.
+  // Restored files replace the current ones, and may include files that were added and even sent since this page was
+  // opened, because reading the browser's database takes time. Only files from before count.
   let restored: string[] = [];
   uppy.on("state-update", (before, _, patch) => {
-    // Removing the last file says the same, and that new uploads are allowed.
+    // Removing the last file has the same effect, and allows new uploads.
     if (!patch?.files || !("recoveredState" in patch) || "allowNewUpload" in patch) return;
     const files = Object.entries(patch.files).filter(([id]) => !added.has(id));
     const uploads = Object.entries(patch.currentUploads ?? {}).filter(([, { fileIDs }]) => fileIDs.some((id) => !added.has(id)));

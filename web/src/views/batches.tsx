@@ -1,4 +1,4 @@
-// Batches: what was uploaded together.
+// The view of batches, which are photos that were uploaded together.
 
 import { useCallback, useEffect, useRef, useState } from "preact/hooks";
 import { archiveUrl, type Batch, getBatch, getBatches, Problem, type StateName } from "../api/api";
@@ -48,7 +48,7 @@ function All() {
     const asked = ++newest.current;
     void getBatches({ limit: PAGE * pages })
       .then((page) => {
-        if (asked !== newest.current) return; // it was overtaken
+        if (asked !== newest.current) return; // a newer request has answered
         setBatches(page.batches);
         setNext(page.next);
         setError("");

@@ -36,7 +36,7 @@ SELECT CASE WHEN $6::text IS NULL OR pg_try_advisory_xact_lock($7, $8) THEN NULL
   ELSE pg_notify('safelight', $6::text)::text END FROM entered;
 
 -- name: committed
--- $1: the version that was tried; $2: the token. Tells whether a commit whose answer was lost has happened.
+-- $1: the version that was tried; $2: the token. Returns whether a commit whose answer was lost has happened.
 SELECT version FROM ledger WHERE version >= $1 AND token = $2;
 
 -- name: notify
@@ -219,7 +219,7 @@ SELECT coalesce(json_agg(:task), '[]')::text FROM (
 ) AS task;
 
 -- name: fall_due
--- This is no event: the task was waiting before, and is waiting now.
+-- This is not an event, since the task keeps waiting.
 UPDATE task SET due = NULL WHERE n IN (SELECT value::bigint FROM json_array_elements_text($1::json));
 
 -- name: due_at
@@ -400,14 +400,14 @@ ON CONFLICT (tenant, name) DO UPDATE SET spec = excluded.spec, changed = exclude
 DELETE FROM recipe WHERE tenant = $1 AND name = $2;
 
 -- name: searched_to
--- $1: tenant; $2: number below which a search begins; $3: how many tasks it looks at. Nothing where fewer are left.
+-- $1: tenant; $2: number below which a search begins; $3: how many tasks it looks at. No row if fewer are left.
 SELECT coalesce(json_agg(json_build_array(n, key)), '[]')::text FROM (
   SELECT n, key FROM every_task WHERE tenant = $1 AND n < $2 ORDER BY n DESC LIMIT 1 OFFSET $3
 ) AS task;
 
 -- name: search
 -- $1, $2: numbers between which to look; $3: internal; $4: batch; $5: lower-case text; $6, $7: creation; $8: states as
--- a JSON array; $9: recipe; $10: code of the failure; each NULL where it does not matter; $11: how many rows; $12: tenant
+-- a JSON array; $9: recipe; $10: code of the failure; NULL for no filter; $11: how many rows; $12: tenant
 SELECT coalesce(json_agg(:task), '[]')::text FROM (
   SELECT * FROM every_task
   WHERE tenant = $12 AND n < $1 AND n >= $2 AND internal = $3 AND ($4::text IS NULL OR batch = $4::text)
@@ -419,7 +419,7 @@ SELECT coalesce(json_agg(:task), '[]')::text FROM (
 ) AS task;
 
 -- name: count_matching
--- As search, without what is counted apart; $8: tenant
+-- As search, without the filters that are counted separately; $8: tenant
 SELECT coalesce(json_agg(json_build_array(state, recipe, reason, held)), '[]')::text FROM (
   SELECT state, recipe, CASE WHEN state IN (3, 4) THEN failure->>'code' END AS reason, count(*) AS held
   FROM every_task
@@ -454,7 +454,7 @@ INSERT INTO tenant (id, body) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET bod
 DELETE FROM tenant WHERE id = $1;
 
 -- name: delete_tenant_use_of_tenant
--- The ledger says what a tenant has.
+-- The ledger has the use of a tenant.
 SELECT $1::text WHERE false;
 
 -- name: delete_api_keys_of_tenant
@@ -545,7 +545,7 @@ DELETE FROM statistic WHERE tenant = $1;
 SELECT json_build_array(created, url, task::json)::text FROM delivery WHERE n = $1 AND attempt = $2 AND token = $3;
 
 -- name: hasten_delivery
--- $1: number; $2: now. One that is under way stays as it is.
+-- $1: number; $2: now. A call in progress does not change.
 UPDATE delivery SET due = $2 WHERE n = $1 AND token IS NULL;
 
 -- name: keep_webhook_call

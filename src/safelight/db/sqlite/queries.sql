@@ -23,7 +23,7 @@ FROM (VALUES :rows) AS new
 WHERE task.n = new.column1;
 
 -- name: lease_tasks
--- What of a task changes when it is leased.
+-- The columns of a task that a lease changes.
 UPDATE task SET
   state = new.column2, seq = new.column3, changed = new.column4, attempts = new.column5, lease = new.column6,
   expires = new.column7, lease_duration = new.column8, worker = new.column9
@@ -127,7 +127,7 @@ SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
 );
 
 -- name: fall_due
--- This is no event: the task was waiting before, and is waiting now.
+-- This is not an event, since the task keeps waiting.
 UPDATE task SET due = NULL WHERE n IN (SELECT value FROM json_each(?1));
 
 -- name: due_at
@@ -320,14 +320,14 @@ ON CONFLICT (tenant, name) DO UPDATE SET spec = ?3, changed = ?4;
 DELETE FROM recipe WHERE tenant = ?1 AND name = ?2;
 
 -- name: searched_to
--- ?1: tenant; ?2: number below which a search begins; ?3: how many tasks it looks at. Nothing where fewer are left.
+-- ?1: tenant; ?2: number below which a search begins; ?3: how many tasks it looks at. No row if fewer are left.
 SELECT json_group_array(json_array(n, key)) FROM (
   SELECT n, key FROM task INDEXED BY task_tenant WHERE tenant = ?1 AND n < ?2 ORDER BY n DESC LIMIT 1 OFFSET ?3
 );
 
 -- name: search
 -- ?1, ?2: numbers between which to look; ?3: internal; ?4: batch; ?5: lower-case text; ?6, ?7: creation; ?8: states as
--- a JSON array; ?9: recipe; ?10: code of the failure; each NULL where it does not matter; ?11: how many rows; ?12: tenant
+-- a JSON array; ?9: recipe; ?10: code of the failure; NULL for no filter; ?11: how many rows; ?12: tenant
 SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
   SELECT :task AS as_json FROM task INDEXED BY task_tenant
   WHERE tenant = ?12 AND n < ?1 AND n >= ?2 AND internal = ?3 AND (?4 IS NULL OR batch = ?4)
@@ -339,7 +339,7 @@ SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
 );
 
 -- name: count_matching
--- As search, without what is counted apart; ?8: tenant
+-- As search, without the filters that are counted separately; ?8: tenant
 SELECT json_group_array(json_array(state, recipe, reason, held)) FROM (
   SELECT state, recipe, CASE WHEN state IN (3, 4) THEN failure->>'code' END AS reason, count(*) AS held
   FROM task INDEXED BY task_tenant
@@ -469,7 +469,7 @@ DELETE FROM statistic WHERE tenant = ?1;
 SELECT json_array(created, url, json(task)) FROM delivery WHERE n = ?1 AND attempt = ?2 AND token = ?3;
 
 -- name: hasten_delivery
--- ?1: number; ?2: now. One that is under way stays as it is.
+-- ?1: number; ?2: now. A call in progress does not change.
 UPDATE delivery SET due = ?2 WHERE n = ?1 AND token IS NULL;
 
 -- name: keep_webhook_call

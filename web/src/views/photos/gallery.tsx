@@ -1,4 +1,4 @@
-// Photos in rows, below headings for each batch and day; only the rows in sight exist.
+// Photos in rows, below headings for each batch and day; only visible rows are rendered.
 
 import { useCallback, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import { renditionUrl, State, stateName, type Task } from "../../api/api";

@@ -1,4 +1,4 @@
-// Upload, and the gallery of what became of the photos.
+// The view of photos: the upload area and the gallery of results.
 
 import { useEffect, useMemo } from "preact/hooks";
 import { type Filter, fromQuery, isEmpty, toQuery } from "../../api/filter";

@@ -1,4 +1,4 @@
-// What is on its way, how fast, and in the end what became of it.
+// The upload tray: photos in progress, speed, and outcomes.
 
 import { useEffect, useState } from "preact/hooks";
 import { bytes, seconds, stateLabel } from "../../format";

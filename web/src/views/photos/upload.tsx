@@ -1,4 +1,4 @@
-// Where photos go in.
+// The upload area.
 
 import { useRef } from "preact/hooks";
 import { Icon } from "../../parts/icons";

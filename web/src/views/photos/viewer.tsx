@@ -1,4 +1,4 @@
-// One photo, large: before and after, its outputs and their sizes, what it says of itself, downloads.
+// The viewer of one photo: before and after, its outputs and their sizes, EXIF data, downloads.
 
 import { ShareButton } from "../../access/share";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
@@ -69,7 +69,7 @@ export function Viewer({ id, list }: { id: string; list: TaskList }) {
     });
   };
   const name = task?.filename || id;
-  // The dialog itself takes the focus: no key then does anything that cannot be undone.
+  // The dialog itself takes the focus, so that no key does anything that cannot be undone.
   return (
     <dialog ref={dialog} class="viewer" aria-label={name} tabIndex={-1} onCancel={(event) => event.target === dialog.current && (event.preventDefault(), close())} onKeyDown={keys}>
       <div class="head">

@@ -1,4 +1,4 @@
-// A recipe by hand: outputs, their operations in order, and what they make of a photo.
+// The editor of a recipe: outputs, their operations in order, and the preview.
 
 import { signal } from "@preact/signals";
 import { useEffect } from "preact/hooks";

@@ -1,4 +1,4 @@
-// What the recipe makes of a photo, made by a worker like any other; two settings can be compared side by side.
+// The preview of a recipe, made by a worker like any other result; two settings can be compared side by side.
 
 import { signal } from "@preact/signals";
 import { useEffect } from "preact/hooks";

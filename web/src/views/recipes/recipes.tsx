@@ -1,4 +1,4 @@
-// The recipes: look at one, edit it, save it under a name.
+// The view of recipes: look at one, edit it, save it under a name.
 
 import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
 import { checkToml, deleteRecipe, type NamedRecipe, saveRecipe } from "../../api/api";
@@ -60,8 +60,8 @@ export function Recipes() {
   }, []);
   const shown = useRef({ name: "", spec: "" });
   const spec = current ? JSON.stringify(current.spec) : "";
-  // Before it is painted, so that nobody edits the one before. A list that is read again is no reason to drop what was
-  // typed since: the recipe is opened anew only where it is another one.
+  // Runs before painting, so that nobody edits the previous recipe. A list that is read again must not drop what was
+  // typed since, so a recipe is opened again only if it is another one.
   useLayoutEffect(() => {
     const known = shown.current;
     if (!current) return void (shown.current = { name: "", spec: "" });

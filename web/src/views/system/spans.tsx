@@ -1,4 +1,4 @@
-// What happened in the last hour, day or week: charts, failures by reason, the slowest photos.
+// Statistics of the last hour, day or week: charts, failures by reason, the slowest photos.
 
 import { signal } from "@preact/signals";
 import { getStatistics, type Minute, type Span, type Statistics } from "../../api/api";

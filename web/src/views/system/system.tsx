@@ -1,4 +1,4 @@
-// How the system is: services, workers, queue, what happened lately, what is in quarantine.
+// The state of the system: services, workers, queue, recent statistics, quarantined tasks.
 
 import { signal } from "@preact/signals";
 import { useEffect, useMemo } from "preact/hooks";

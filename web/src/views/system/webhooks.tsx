@@ -1,4 +1,4 @@
-// The calls of webhooks, what was answered, and a button that makes one again.
+// Webhook calls with their answers, and a button to send one again.
 
 import { signal } from "@preact/signals";
 import { may } from "../../state/session";

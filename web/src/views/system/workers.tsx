@@ -1,4 +1,4 @@
-// The workers: what each does, and which of them take no more photos.
+// The workers, with the state of each and a button to drain it.
 
 import { may } from "../../state/session";
 import type { Worker } from "../../api/api";

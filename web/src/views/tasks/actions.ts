@@ -1,4 +1,4 @@
-// What can be done with one task.
+// The actions on one task.
 
 import type { Action as Name } from "../../state/actions";
 import { cancelTask, deleteTask, releaseTask, retryTask, type StateName, type Task } from "../../api/api";

@@ -1,4 +1,4 @@
-// One task: its attempts, its events as they happen, its original, recipe and outputs, and what can be done with it.
+// The page of a task: its attempts, its events as they happen, its original, recipe and outputs, and its actions.
 
 import { useEffect, useMemo, useState } from "preact/hooks";
 import { type Attempt, attempts } from "../../state/attempts";
@@ -42,7 +42,7 @@ function useTask(id: string) {
   const [gone, setGone] = useState(false);
   useEffect(() => {
     let left = false;
-    // Answers may overtake each other.
+    // Answers may arrive out of order.
     const take = (now: Task) => setTask((known) => (known && known.seq > now.seq ? known : now));
     const read = async () => {
       try {

@@ -1,4 +1,4 @@
-// Every task and what became of it.
+// The list of all tasks and their outcomes.
 
 import { useCallback, useEffect, useMemo } from "preact/hooks";
 import { type StateName, stateName, type Task } from "../../api/api";
