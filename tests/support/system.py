@@ -1,4 +1,4 @@
-"""The whole system as real processes that can be killed and started again at the same place."""
+"""Run the whole system as real processes that can be killed and restarted with the same ports and data."""
 
 import contextlib
 import signal
@@ -17,7 +17,7 @@ SERVICES = ("keyvaluestore", "db", "storage", "master")
 
 
 class System:
-    """Services and workers under names; each keeps its port and its data over its lives."""
+    """Services and workers by name; each keeps its port and its data over restarts."""
 
     def __init__(
         self,
@@ -29,7 +29,8 @@ class System:
         places: Places | None = None,
         programs: dict[str, Sequence[str]] | None = None,
     ) -> None:
-        """With `together`, the services are one program, `allinone`. `places` says where each program runs.
+        """Describe a system. With `together`, the services are one program, `allinone`. `places` says where programs
+        run.
 
         `programs` are modules of the tests that run a kind in place of its own module, with their first arguments.
         """
@@ -53,7 +54,7 @@ class System:
         return self.address("master")
 
     def address(self, name: str) -> str:
-        """The `HOST:PORT` of a service."""
+        """Return the `HOST:PORT` of a service."""
         return f"{self.places.host(name)}:{self.ports[name]}"
 
     async def start(self, name: str) -> Program:
@@ -83,14 +84,14 @@ class System:
         return [*argv, "--data", str(self.data / name), *self._settings.get(name, self._settings.get(kind, []))]
 
     async def kill(self, name: str) -> None:
-        """Kill without warning, and wait until it is gone."""
+        """Kill a program with SIGKILL, and wait for its end."""
         victim = self.running.pop(name)
         victim.send(signal.SIGKILL)
         await victim.ended()
         self.dead.append(victim)
 
     async def ready(self) -> None:
-        """Wait until the master says that it is ready."""
+        """Wait until the master reports that it is ready."""
         await self.running[self.services[-1]].log("Master is listening on")
         async with Client.connect(self.master) as client:
             assert await client.is_ready(wait=60.0), "the master did not become ready"

@@ -1,4 +1,4 @@
-"""Tasks, workers and outcomes for tests that need some."""
+"""Make tasks, workers and outcomes for tests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def digest(of: object) -> str:
 
 
 def new_task(of: object = None, **changes: Any) -> NewTask:
-    """A task with an input of its own, unless `of` says which."""
+    """Return a new task with a unique input, or with the input that `of` names."""
     content = of if of is not None else f"input {next(_numbers)}"
     fields: dict[str, Any] = {
         "input": Blob(digest=digest(content), size=1000),
@@ -56,7 +56,7 @@ def died(lease: str) -> Died:
 
 
 async def refused(code: Code, call: Awaitable[object]) -> Error:
-    """Wait for a call that must raise an error of that code; return the error."""
+    """Await a call that must raise an error with this code; return the error."""
     with pytest.raises(Error) as caught:
         await call
     assert caught.value.code is code
@@ -64,5 +64,5 @@ async def refused(code: Code, call: Awaitable[object]) -> Error:
 
 
 async def states(store: Any, tasks: Iterable[Any]) -> list[State]:
-    """Return the states of tasks as a store knows them."""
+    """Return the states of tasks in a store."""
     return [(await store.get(task.id)).state for task in tasks]

@@ -1,4 +1,4 @@
-"""The tus protocol, request by request."""
+"""Send single requests of the tus protocol."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def sha1(data: bytes) -> str:
 
 
 class Tus:
-    """The protocol's requests, one by one."""
+    """Send the protocol's requests one by one."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
         self._session = session

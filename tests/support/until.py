@@ -1,4 +1,4 @@
-"""Ask again and again where nothing tells."""
+"""Poll conditions that have no event."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 
 async def until(holds: Callable[[], bool] | Callable[[], Awaitable[bool]], *, timeout: float = 60.0) -> None:
-    """Return once something holds. Raises TimeoutError. For what has no event to wait for."""
+    """Poll until a condition without an event is true. Raises TimeoutError."""
     async with asyncio.timeout(timeout):
         while True:
             answer = holds()

@@ -1,4 +1,4 @@
-"""Every command of both programs. Run as a program, shows the help of each, and names it."""
+"""List all commands of both programs. As a program, print the name and the help of each."""
 
 import contextlib
 import io
@@ -20,7 +20,7 @@ def main(program: str, argv: Sequence[str]) -> int:
 
 
 def commands(app: cyclopts.App, *path: str) -> Iterator[tuple[tuple[str, ...], cyclopts.App]]:
-    """Yield each command with the words that call it, flags such as --help left out."""
+    """Yield all commands with the words that call them, without flags such as --help."""
     yield path, app
     for name, command in app.resolved_commands().items():
         if not name.startswith("-"):

@@ -1,4 +1,4 @@
-"""Read a page of console blocks and do what it says.
+"""Read a page with console blocks and run its commands.
 
 A block is ```console; `$ ` begins a command, the lines after it are what it must print, in this order (other lines
 may stand between them), `…` stands for anything. A command that serves for ever is left running once it printed its
@@ -45,17 +45,18 @@ def steps(page: str) -> list[Step]:
 
 
 def pattern(expected: str) -> re.Pattern[str]:
-    """Make a pattern of an expected line: … is anything, blanks at its ends do not count."""
+    """Return a pattern for an expected line: `…` matches anything, and blanks at the ends are ignored."""
     return re.compile(".*".join(re.escape(part) for part in expected.strip().split("…")))
 
 
 class Walk:
-    """One walk through a page, in a directory, with an environment that grows by what commands set."""
+    """Run the commands of a page in a directory, with an environment that keeps the variables that commands set."""
 
     def __init__(
         self, directory: Path, environment: dict[str, str], ports: dict[int, int], *, timeout: float = TIMEOUT
     ) -> None:
-        """`timeout` is how long one command, or one line of one that serves, may take (seconds)."""
+        """Prepare a walk. `timeout` is the limit in seconds for one command, or for one line of a command that
+        serves."""
         self.directory = directory
         self.environment = environment
         self.ports = ports
@@ -76,7 +77,7 @@ class Walk:
         return text
 
     async def do(self, step: Step) -> None:
-        """Run a step and compare what it prints; an AssertionError names its line."""
+        """Run a step and compare its output; an AssertionError names its line."""
         if step.serves:
             await self._serve(step)
         else:

@@ -22,7 +22,7 @@ from support.tus import Tus
 
 @pytest.fixture(params=["one process", "separate"])
 async def master(tmp_path, request) -> AsyncIterator[serve.Service]:
-    """A master that takes small photos only, with the real services behind it, called directly or over HTTP."""
+    """Run a master that accepts only small photos, with the real services, called directly or over HTTP."""
     neighbours = serve.Neighbours() if request.param == "one process" else None
     async with AsyncExitStack() as stack:
 

@@ -1,4 +1,4 @@
-"""Uploads in pieces whose file becomes a blob of the directory: no copy, no second reading, room, and crashes."""
+"""Test uploads whose file becomes a blob of the directory: without a copy or a second reading, and with crashes."""
 
 import hashlib
 import os
@@ -83,7 +83,7 @@ async def test_the_file_of_an_upload_becomes_the_blob_and_is_read_only_after_a_r
 
 
 async def test_the_name_of_the_blob_is_flushed_before_the_bytes_are_moved(tmp_path, monkeypatch):
-    """What a power cut leaves is either the bytes of the upload or the blob and its name."""
+    """After a power cut, either the bytes of the upload exist, or the blob and its name."""
     flush, move, done = os.fsync, os.replace, []
 
     def flushed(descriptor):
@@ -124,7 +124,7 @@ async def test_a_power_cut_may_take_the_outcome_back_and_nothing_else(tmp_path):
 
 
 async def test_a_finished_upload_keeps_its_blob_until_it_is_closed(tmp_path):
-    """Also after a kill, when nothing but the name of the blob is left of the upload."""
+    """This also holds after a kill, when only the name of the blob remains of the upload."""
 
     async def collected():
         (freed,) = await blobs.remove([blob.digest], before=time.time() + 3600.0)

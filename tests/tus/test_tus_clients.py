@@ -1,4 +1,4 @@
-"""Clients that others wrote, over a network that breaks: tuspy and tus-js-client (tests/web has Uppy)."""
+"""Test third-party clients over a network that breaks: tuspy and tus-js-client (tests/web has Uppy)."""
 
 import asyncio
 import hashlib

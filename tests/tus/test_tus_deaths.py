@@ -1,4 +1,4 @@
-"""Two masters and two storages on one bucket, killed in the middle of one request of clients that others wrote."""
+"""Kill two masters and two storages on one bucket in the middle of a request of third-party clients."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ async def judged(services: Services, file: Path) -> None:
     ],
 )
 async def test_no_client_sees_the_death_of_a_storage(services, large, way):
-    """Both die, one after the other, so one of them has the upload; neither client may try a second time."""
+    """Both storages die one after the other, so that one of them has the upload; the clients may not retry."""
     send, option = way
     async with network(services.url("one")) as between:
         between.hold(SEGMENT + 3 * MIB)
@@ -133,7 +133,7 @@ async def test_no_client_sees_the_death_of_a_storage(services, large, way):
 
 
 async def test_an_upload_goes_on_at_once_after_the_death_of_its_master(services, large):
-    """A connection breaks with its master, which only its client can mend; it does with its usual pauses."""
+    """A connection breaks with its master, so the client must reconnect, with its usual pauses."""
     async with network(services.url("one")) as between:
         between.hold(SEGMENT + 3 * MIB)
         sending = asyncio.create_task(by_tus_js_client(between.address, large, [0, 1000, 3000, 5000]))

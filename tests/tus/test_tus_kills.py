@@ -1,4 +1,4 @@
-"""Services killed in the middle of uploads: no acknowledged byte is lost, and one upload is one task."""
+"""Test services that are killed during uploads: no acknowledged byte is lost, and one upload is one task."""
 
 import asyncio
 import hashlib
@@ -76,7 +76,7 @@ async def test_the_only_storage_dies_and_comes_back_while_bytes_flow(whole):
 
 @pytest.mark.slow
 async def test_clients_that_were_told_503_go_on_once_storage_is_back(whole, tmp_path, monkeypatch):
-    """The only storage is away for longer than a master waits for it, in the middle of a request of each client."""
+    """The only storage is away longer than a master waits for it, in the middle of a request of each client."""
     told, again = threading.Event(), Uploader._retry_or_cry
 
     def noted(uploader: Uploader, error: Exception) -> None:

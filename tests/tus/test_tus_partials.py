@@ -1,4 +1,4 @@
-"""Uploads in pieces, at their store: in the process itself, and through the client over HTTP."""
+"""Test the store of uploads in pieces: directly in the process, and through the client over HTTP."""
 
 import asyncio
 import hashlib
@@ -218,7 +218,7 @@ async def test_abandoned_ones_expire_and_touched_ones_stay(tmp_path):
 
 
 async def test_after_a_crash_an_unproven_piece_is_cut_off(tmp_path):
-    """The files are what a kill leaves: a piece with a checksum half written, one without wholly."""
+    """The files are in the state after a kill: a piece with a checksum is half written, one without is complete."""
     async with DirectoryStore.at(tmp_path / "blobs") as blobs:
         async with PartialDirectory.at(tmp_path / "partials", blobs, PartialLimits()) as store:
             opened = await store.create(NewPartial(size=10))

@@ -1,4 +1,4 @@
-"""The tus protocol at the master, request by request."""
+"""Test the tus protocol at the master, request by request."""
 
 import asyncio
 import hashlib

@@ -1,4 +1,4 @@
-"""What a tenant may keep, and what it uploads: in pieces, in one, with its size announced or not."""
+"""Test a tenant's limit of stored bytes for all kinds of uploads: in pieces, in one, with and without a known size."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -22,7 +22,7 @@ ACME = {"tenant": "acme"}
 
 
 async def open_within(store, room):
-    """Open uploads of one tenant until there is no room; see that those of others count for nothing."""
+    """Open uploads of one tenant until its limit is reached; check that uploads of others do not count."""
     first = await store.create(NewPartial(size=60, room=room, metadata=ACME))
     with pytest.raises(Error) as refused:
         await store.create(NewPartial(size=50, room=room, metadata=ACME))
@@ -65,7 +65,7 @@ async def test_in_a_bucket_those_that_other_instances_closed_or_deleted_count_no
 
 @pytest.mark.slow
 async def test_a_tenant_uploads_no_more_than_it_may_keep(tmp_path):
-    """Neither in pieces, nor in chunks that announce nothing: what does not fit never reaches storage."""
+    """Uploads over the limit never reach storage, neither in pieces nor in chunks without a known size."""
     picture, kept = photo(1), photo(2)
     async with AsyncExitStack() as stack:
         plane = Plane(stack, tmp_path)

@@ -1,4 +1,4 @@
-"""Two masters and two storage services on one bucket: any answers alike, and goes on with what another began."""
+"""Test two masters and two storages on one bucket: all give the same answers, and continue each other's uploads."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def clients(masters):
 
 
 async def all_changes(client: Client) -> list[Event]:
-    """Read as every reader does, from page to page, until one is empty."""
+    """Read pages of events until a page is empty, as every reader does."""
     found: list[Event] = []
     last = 0
     while (page := await client.changes(last)).events:

@@ -1,4 +1,4 @@
-"""docs/guide/tutorial.md, done command by command in separate processes."""
+"""Run the commands of docs/guide/tutorial.md one by one in separate processes."""
 
 import asyncio
 import os
@@ -53,7 +53,7 @@ async def test_every_command_of_the_tutorial_does_what_the_page_says(walk: Walk,
 
 
 async def inverted_exactly_once(walk: Walk) -> None:
-    """Every one of the 21 results is the inverse of its photo, and there is one result for each."""
+    """Check that there is exactly one result for each of the 21 photos, and that it is the photo's inverse."""
     script = "safelight tasks --json --limit 100 > tasks.json && safelight download $(seq 1 21) --output all"
     process = await asyncio.create_subprocess_exec(
         "bash", "-c", script, cwd=walk.directory, env=walk.environment, stdout=asyncio.subprocess.PIPE

@@ -1,4 +1,4 @@
-"""`safelight up`: everything on one machine, for as long as it is wanted."""
+"""Test `safelight up`, which runs everything on one machine."""
 
 import asyncio
 import contextlib
@@ -27,13 +27,13 @@ from support.processes import Program, program
 pytestmark = pytest.mark.slow
 
 FORMS = pytest.mark.parametrize("form", [(), ("--separate",)], ids=["one process", "separate"])
-"""The services in one process, or each in its own."""
+"""The forms: the services in one process, or each in its own."""
 
 SLOW = {"outputs": {"image": {"format": "avif", "effort": 10}}}
 
 
 def first_of_free_ports() -> int:
-    """Return the first of some ports in a row that are free, below those that the system hands out."""
+    """Return the first of several consecutive free ports below the system's ephemeral ports."""
     for first in random.sample(range(20000, 30000, 20), 500):
         with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
             for port in (*range(first, first + 4), first + 10, first + 11):
@@ -43,7 +43,7 @@ def first_of_free_ports() -> int:
 
 
 def up(data: Path, *argv: object, port: int = 0) -> Any:
-    """Run it as a program whose log can be waited for."""
+    """Run `safelight up` as a program whose log lines can be awaited."""
     own = {name: value for name, value in environment().items() if name not in os.environ}
     return program(
         COMMAND, "up", "--port", str(port), "--json", "--data", str(data), *map(str, argv), env=own, name="up"
@@ -51,7 +51,7 @@ def up(data: Path, *argv: object, port: int = 0) -> Any:
 
 
 async def addresses(running: Program) -> dict[str, str]:
-    """Wait until everything is ready; return where it is."""
+    """Wait until everything is ready; return the addresses."""
     async with asyncio.timeout(60):
         while not running.output:
             assert running.running, running.lines

@@ -1,4 +1,4 @@
-"""`safelight up --vm` before any machine boots: what it refuses. tests/drumhead/fleet boots them."""
+"""Test the errors of `safelight up --vm` before any machine boots; tests/drumhead/fleet boots machines."""
 
 from pathlib import Path, PurePosixPath
 

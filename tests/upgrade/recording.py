@@ -1,4 +1,4 @@
-"""Record what the present release writes, as text, for the tests of later releases; and build it again.
+"""Record the data of the current release as text for the tests of later releases, and rebuild recorded data.
 
     PYTHONPATH=tests python -m upgrade.recording
 
@@ -35,7 +35,7 @@ RECIPE = {"outputs": {"small": {"format": "png", "operations": [{"op": "invert"}
 
 
 async def _fill(data: Path) -> dict[str, Any]:
-    """Run the system on a directory. Return what a later release must find there."""
+    """Run the system with a directory; return what a later release must find there."""
     async with system(data) as whole, Client.connect(whole.master) as client:
         await whole.start("worker-0")
         done = await client.wait((await client.upload(photo(1, width=24), filename="a.png")).id, timeout=60)
@@ -79,7 +79,7 @@ def record(data: Path, target: Path, expected: dict[str, Any]) -> None:
 
 
 def build(release: Path, data: Path) -> dict[str, Any]:
-    """Make the directory of data that a release wrote. Return what must be found there."""
+    """Rebuild the data directory of a release; return what must be found there."""
     for name in _DATABASES:
         (data / name).parent.mkdir(parents=True)
         with closing(sqlite3.connect(data / name)) as connection:
@@ -92,7 +92,7 @@ def build(release: Path, data: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Record the present release."""
+    """Record the current release."""
     with tempfile.TemporaryDirectory() as directory:
         data = Path(directory)
         record(data, RELEASES / __version__, asyncio.run(_fill(data)))

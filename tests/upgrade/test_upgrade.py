@@ -1,4 +1,4 @@
-"""This release starts with what each earlier one has written, and loses nothing of it."""
+"""Test that this release starts with the data of each earlier release, and loses nothing of it."""
 
 from __future__ import annotations
 
@@ -75,5 +75,5 @@ async def test_what_a_newer_release_wrote_is_refused_with_a_sentence(
 
 
 def _names(directory: Path) -> set[str]:
-    """Return what is in a directory, but for the time that storage has run, which it writes down in any case."""
+    """Return the names in a directory, without the file of storage's running time, which is always written."""
     return {found.name for found in directory.iterdir() if found.stem != "ages"}

@@ -20,7 +20,7 @@ async def browser() -> AsyncIterator[Browser]:
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def whole(tmp_path_factory) -> AsyncIterator[System]:
-    """Every service and a worker as processes, with short leases."""
+    """Run all services and a worker as processes, with short leases."""
     settings = {"worker": ["--lease-duration", "3", "--slots", "2"], "master": ["--webhook-allow-private"]}
     async with system(tmp_path_factory.mktemp("system"), workers=1, settings=settings) as running:
         yield running
@@ -28,7 +28,7 @@ async def whole(tmp_path_factory) -> AsyncIterator[System]:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def client(whole) -> AsyncIterator[Client]:
-    """A client of a system that has forgotten the tasks of other tests."""
+    """Return a client of the system after deleting the tasks of other tests."""
     async with Client.connect(whole.master) as connected:
         while found := (await connected.tasks(limit=1000)).tasks:
             for task in found:
@@ -44,7 +44,7 @@ async def page(browser, whole, client) -> AsyncIterator[Page]:
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    """Where a test puts its photos."""
+    """Return a directory for a test's photos."""
     path = tmp_path / "photos"
     path.mkdir()
     return path

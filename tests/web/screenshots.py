@@ -1,8 +1,8 @@
-"""Make the pictures of docs/guide/page.md: PYTHONPATH=tests python tests/web/screenshots.py docs/images
+"""Make the screenshots for docs/guide/page.md: PYTHONPATH=tests python tests/web/screenshots.py docs/images
 
-With `--all DIRECTORY` it makes those of every view, in both themes and sizes, to look at.
+With `--all DIRECTORY` it makes screenshots of every view in both themes and sizes.
 
-It runs a whole system on photos from scikit-image's wheel, so that the page shows what it shows to people.
+It runs a whole system with photos from scikit-image's wheel, so that the page shows real results.
 """
 
 import asyncio

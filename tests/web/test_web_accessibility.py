@@ -1,4 +1,4 @@
-"""axe-core finds nothing serious on any view; zoomed in, without motion and by keyboard alone it works as well."""
+"""Test accessibility: axe-core finds nothing serious on any view, and the page works zoomed and by keyboard."""
 
 import pytest
 from playwright.async_api import expect
@@ -27,7 +27,7 @@ async def test_no_serious_finding(browser, whole, client, folder, scheme, size):
 
 
 async def upload_some(client):
-    """Two photos and a broken one."""
+    """Upload two photos and a broken one."""
     for number in range(2):
         # nobody answers there: the call stays in the list, to be repeated
         hook = "http://127.0.0.1:1/hook" if number else None
@@ -119,7 +119,7 @@ async def look_at_uploads(page, problems, folder):
 
 @pytest.mark.parametrize("width", [640, 390])
 async def test_at_200_percent_and_on_a_phone_nothing_is_cut_off(browser, whole, client, folder, width):
-    """Zoomed to 200 %, a desktop of 1280 pixels is 640 wide. No word of the page itself is broken."""
+    """A desktop of 1280 pixels zoomed to 200 % is 640 pixels wide. No word of the page itself is broken."""
     task = await client.upload(photo(0, width=300), recipe="web", filename=f"{'long-name-' * 12}.png", batch="b" * 64)
     await client.wait(task.id, timeout=90)
     (folder / f"{'another-name-' * 12}.png").write_bytes(photo(1, width=200))
@@ -158,7 +158,7 @@ FOCUSED = "document.activeElement.getAttribute('aria-label') || document.activeE
 
 
 async def tab_to(page, name):
-    """Press Tab until what begins with a name has the focus."""
+    """Press Tab until an element whose text begins with `name` has the focus."""
     for _ in range(60):
         await page.keyboard.press("Tab")
         if (await page.evaluate(FOCUSED)).startswith(name):
@@ -167,7 +167,7 @@ async def tab_to(page, name):
 
 
 async def test_by_keyboard_alone(browser, whole, client):
-    """Find a failed photo, read its page, send it back; open a photo, zoom and close it; answer a question."""
+    """Find a failed photo, read its page and retry it; open, zoom and close a photo; answer a dialog."""
     good = await client.upload(photo(0, width=300), recipe="web", filename="good.png")
     bad = await client.upload(photo(1)[:5000], recipe="web", filename="bad.png")
     for task in (good, bad):

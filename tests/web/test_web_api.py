@@ -1,4 +1,4 @@
-"""What the master does for the page alone: archives, views, previews, the last hour, services."""
+"""Test the parts of the master that only the page uses: archives, views, previews, the last hour, services."""
 
 import asyncio
 import hashlib

@@ -1,4 +1,4 @@
-"""What breaks while the page looks: connections, the page itself, workers; and a thousand tasks."""
+"""Test breaks while the page is open: connections, the page itself and workers; and a thousand tasks."""
 
 import asyncio
 import hashlib
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
 @pytest.fixture
 def large(folder):
-    """More than the buffers on the way hold."""
+    """Return a photo that is larger than all buffers on the way."""
     path = folder / "large.tif"
     path.write_bytes(photo(0, width=2400, kind="TIFF"))
     return path
@@ -29,7 +29,7 @@ def large(folder):
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def between(whole):
-    """The network between the page and the master."""
+    """Run a network between the page and the master that can break."""
     async with network(whole.master) as relay:
         yield relay
 
@@ -41,7 +41,7 @@ async def page(browser, client, between):
 
 
 async def start_upload(page, between, path):
-    """Begin an upload, and hold the network when a part of it has come."""
+    """Start an upload, and hold the network when a part of it has arrived."""
     between.hold(2_000_000)
     await page.get_by_label("Choose photos").set_input_files(path)
     await expect(page.locator(".tray li")).to_contain_text(re.compile("[1-9][0-9]* %"))
@@ -95,7 +95,7 @@ STORED = """() => new Promise((resolve) => {
     counting.onsuccess = () => { opening.result.close(); resolve(counting.result > 0); };
   };
 })"""
-"""Whether the browser's own database has the file."""
+"""An expression that tells whether the browser's own database has the file."""
 
 
 async def test_a_worker_killed_while_the_page_watches(page, whole, client):

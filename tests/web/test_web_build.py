@@ -1,4 +1,4 @@
-"""The committed files are what the sources make."""
+"""Test that the committed files are those that the sources produce."""
 
 import gzip
 import os

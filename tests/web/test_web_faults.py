@@ -1,4 +1,4 @@
-"""What went wrong for people once: each stays right."""
+"""Test for regressions of former faults of the page."""
 
 import asyncio
 import re
@@ -17,12 +17,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 
 DRAWN = "Boolean(document.querySelector('.chart .bar')?.getAttribute('d'))"
-"""Whether the charts have data."""
+"""An expression that tells whether the charts have data."""
 
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def no_worker(whole):
-    """A system whose worker is away during the test."""
+    """Stop the system's worker during the test."""
     await whole.kill("worker-0")
     yield whole
     await whole.start("worker-0")
@@ -227,7 +227,7 @@ COUNTED = """(() => {
     return real(...given).finally(() => (at_once -= 1));
   };
 })()"""
-"""`window.most` says how many pictures were asked for at once."""
+"""A script that counts in `window.most` how many pictures were requested at once."""
 
 
 async def test_pictures_come_few_at_a_time_and_by_themselves_after_a_failure(browser, no_worker, client):

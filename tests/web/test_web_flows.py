@@ -1,4 +1,4 @@
-"""What people do on the page, in a real browser against the running system."""
+"""Test the users' tasks on the page, in a real browser with the running system."""
 
 import base64
 import io
@@ -260,7 +260,7 @@ async def test_nothing_foreign_and_nothing_inline(page, whole):
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WebP"])
 async def test_what_a_photo_says_of_itself(page, whole, client, folder, kind):
-    """The values are those that Pillow was told to write."""
+    """The page must show the values that Pillow wrote to the photo."""
     exif = Image.Exif()
     exif[ExifTags.Base.Make], exif[ExifTags.Base.Model] = "Nordlicht", "N-1 Pro"
     inner = exif.get_ifd(ExifTags.IFD.Exif)

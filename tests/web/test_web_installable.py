@@ -1,4 +1,4 @@
-"""The page as a program of the device: installed, without a connection, and as what photos are shared to."""
+"""Test the page as an installed app: without a connection, and as a target for shared photos."""
 
 import io
 
@@ -17,7 +17,7 @@ KEPT = """async () => {
   for (const name of await caches.keys()) requests.push(...await (await caches.open(name)).keys());
   return requests.map((one) => one.url);
 }"""
-"""The addresses of everything that the browser's caches hold."""
+"""An expression for the addresses of all entries in the browser's caches."""
 
 
 async def test_the_manifest_names_what_is_there(page, whole):

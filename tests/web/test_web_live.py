@@ -1,4 +1,4 @@
-"""What is seen while it happens: a task at work, an upload on its way, photos under a finger."""
+"""Test live views: a running task, an upload in progress, and touch gestures on photos."""
 
 import re
 

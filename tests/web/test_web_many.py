@@ -1,4 +1,4 @@
-"""Find tasks, act on many at once, look at one task and at a batch, review uploads, compare recipes' settings."""
+"""Test finding tasks, actions on many, the pages of a task and a batch, reviewing uploads, and comparing recipes."""
 
 import io
 import json
@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def many(whole, client):
-    """Photos of two batches, some failed and some waiting, and no worker."""
+    """Make photos of two batches, some failed and some waiting, without a worker."""
     await whole.kill("worker-0")
     await make_many(whole, finished=120, failed=30, batch="summer")
     await make_many(whole, finished=3, waiting=20, batch="winter")
@@ -54,7 +54,7 @@ async def test_find_and_act_on_many(browser, many, client):
 
 
 async def retry_and_cancel(page, states):
-    """An action on all that match says what it will touch, and does that."""
+    """Check that an action on all matching tasks shows which tasks it affects, and affects only these."""
     await page.get_by_role("button", name="Select all that match").click()
     await page.get_by_role("button", name="Retry", exact=True).click()
     dialog = page.get_by_role("dialog")
@@ -70,7 +70,7 @@ async def retry_and_cancel(page, states):
 
 
 async def rerun_by_hand(page):
-    """What cannot be changed is left alone; and photos are run again with another recipe."""
+    """Check that tasks that cannot be changed stay as they are, and run photos again with another recipe."""
     dialog = page.get_by_role("dialog")
     await page.get_by_role("checkbox", name="Select photo-22.png").check()
     await page.get_by_role("checkbox", name="Select photo-0.png").check()
@@ -84,7 +84,7 @@ async def rerun_by_hand(page):
 
 
 async def download_and_delete_a_batch(page, address):
-    """From a batch: its failures, its ZIP, and delete all that match."""
+    """Open a batch's failures, download its ZIP, and delete all matching tasks."""
     dialog = page.get_by_role("dialog")
     await page.get_by_role("link", name="Batches").click()
     summer = page.get_by_role("listitem").filter(has=page.get_by_role("link", name="summer", exact=True))

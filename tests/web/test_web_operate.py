@@ -1,4 +1,4 @@
-"""What operators do on the page."""
+"""Test the operators' tasks on the page."""
 
 import asyncio
 import json
@@ -81,7 +81,7 @@ PRESS = """((within, name) => {
   found?.click();
   return found !== undefined;
 })"""
-"""Press the first button below a selector whose name begins so; says whether there was one."""
+"""A function that presses the first button below a selector whose name begins with a text, if there is one."""
 DROP = """((bytes) => {
   const transfer = new DataTransfer();
   transfer.items.add(new File([new Uint8Array(bytes)], "dropped.png", { type: "image/png" }));
@@ -91,17 +91,17 @@ DROP = """((bytes) => {
 
 
 async def press(page, name, within="main"):
-    """Press the first button whose name begins so, as soon as it is there."""
+    """Press the first button whose name begins with `name`, as soon as it exists."""
     await page.until(f"{PRESS}({json.dumps(within)}, {json.dumps(name)})")
 
 
 def holds(text, within="main"):
-    """Whether a part of the page says something, in its own language."""
+    """Return a JavaScript expression that tells whether a part of the page contains a text."""
     return f"(document.querySelector({json.dumps(within)})?.textContent ?? '').includes({json.dumps(text)})"
 
 
 async def drain_and_pause(page):
-    """Drain a worker and let it go on, pause the queue and resume it."""
+    """Drain and resume a worker, and pause and resume the queue."""
     await press(page, "Drain the worker", ".system")
     await press(page, "Drain", "dialog.confirm")
     await page.until(holds("Drained"))
@@ -135,7 +135,7 @@ async def rename_upload(page):
 
 
 async def test_firefox_operates_the_same(tmp_path, whole, client):
-    """Pause and resume the queue and a recipe, drain a worker and let it go on, resend a call, rename an upload."""
+    """Pause and resume the queue and a recipe, drain and resume a worker, resend a call, rename an upload."""
     answers = [500]
     called: asyncio.Queue[bytes] = asyncio.Queue()
 

@@ -1,4 +1,4 @@
-"""What people do is never overtaken: by a page that is just being drawn, by data that arrives, by older answers."""
+"""Test that no user action is lost while the page is drawn, when data arrives, or by older answers."""
 
 import asyncio
 import re
@@ -24,7 +24,7 @@ WHEN_DRAWN = """(([selector, act]) => {
   });
   watcher.observe(document, { childList: true, subtree: true });
 })"""
-"""Do something in the very moment in which an element exists, before anything is painted."""
+"""A script that acts as soon as an element exists, before anything is painted."""
 
 DROPPED = """() => {
   const transfer = new DataTransfer();
@@ -45,12 +45,12 @@ SLOW_DATABASE = """(() => {
     return request;
   };
 })()"""
-"""The browser's database answers when `window.held` is let go."""
+"""A script that holds the answers of the browser's database until `window.held` is released."""
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def crowd(whole):
-    """Thirty photos and no worker."""
+    """Make thirty photos without a worker."""
     await whole.kill("worker-0")
     await make_many(whole, finished=20, failed=10, batch="crowd")
     yield whole

@@ -12,7 +12,7 @@ Start = Callable[..., Awaitable[Program]]
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def whole(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
-    """The four services; a test starts the workers that it wants."""
+    """Run the four services; tests start the workers that they need."""
     async with system(tmp_path_factory.mktemp("data")) as running:
         yield running
 
@@ -25,7 +25,7 @@ async def client(whole: System) -> AsyncIterator[Client]:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def start(whole: System) -> AsyncIterator[Start]:
-    """Start a worker with one slot and these arguments; it ends with the test."""
+    """Return a function that starts a worker with one slot and the given arguments; workers end with the test."""
     names: list[str] = []
 
     async def start_worker(*argv: str) -> Program:

@@ -1,4 +1,4 @@
-"""The time limit of a photo counts the time in which the worker runs."""
+"""Test that the time limit of a photo counts only time in which the worker runs."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""Where a worker shares a file system with storage, photos and results go by file."""
+"""Test that photos and results are passed as files if a worker shares a file system with storage."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""Whose fault it is that a photo cannot be read: that of the photo's blob alone, or that of storage as a whole."""
+"""Test the distinction between a photo that alone cannot be read and an outage of storage."""
 
 import hashlib
 import time
@@ -27,14 +27,14 @@ DIGEST = hashlib.sha256(BYTES).hexdigest()
 
 @asynccontextmanager
 async def impatient(url: str) -> AsyncIterator[StorageClient]:
-    """Yield a client that tries everything once."""
+    """Yield a client that never retries."""
     async with session() as http:
         yield StorageClient(Connection(http, Several(url), retry_for=0.0))
 
 
 @pytest.fixture
 def opened(tmp_path, monkeypatch):
-    """Return a function that reads the photo through a worker's inputs, which do not try for long."""
+    """Return a function that reads a photo through a worker's inputs with a short time limit."""
     monkeypatch.setattr(inputs, "_RETRY_FOR", 0.0)
     with Workdir.open(tmp_path, "worker", 1) as workdir:
 
@@ -66,7 +66,7 @@ async def test_storage_that_is_away_is_an_outage(storage, opened):
 
 
 async def test_a_blob_that_alone_cannot_be_read_is_no_outage(storage, opened, tmp_path):
-    """Others can be: the attempt is charged, so that one bad blob does not stop the worker."""
+    """Other blobs can be read, so the attempt is charged, and one bad blob does not stop the worker."""
     path = tmp_path / "storage" / "blobs" / DIGEST[:2] / DIGEST
     path.mkdir()
     async with impatient(storage.url) as client:

@@ -1,4 +1,4 @@
-"""Workers that stop, freeze, lose what they need, and whose decoders die."""
+"""Test workers that stop or freeze, whose services are away, and whose decoders die."""
 
 import asyncio
 import os
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
 
 async def died_of(client: Client, task: Task) -> str:
-    """Wait for a death of a task; return its reason's code."""
+    """Wait for a death of a task; return the code of its reason."""
     after = 0
     while True:
         page = await client.changes(after, wait=20.0, task=task.id)
@@ -63,7 +63,7 @@ async def test_what_takes_longer_than_the_drain_is_returned(client: Client, star
 
 
 async def test_what_a_stopped_worker_has_not_begun_is_taken_up_within_100_ms(client: Client, start: Start) -> None:
-    """From the signal on, also while it waits for more; the best of some, since other programs run too."""
+    """The time counts from the signal, also while the worker waits for tasks; the best of several runs counts."""
     other = WorkerInfo(id="other")
     times: list[float] = []
     while len(times) < 10 and not (times and min(times) < 0.1):
@@ -229,12 +229,12 @@ async def test_a_worker_that_stops_while_no_master_answers_is_nobodys_death(
 
 
 def successor_id(summary: Summary) -> str:
-    """Return the worker that was heard of last."""
+    """Return the id of the worker that was heard last."""
     return max(summary.workers, key=lambda seen: seen.first_seen).worker.id
 
 
 async def _busiest(pids: list[int]) -> int:
-    """Return the process that computes: the one whose processor time grows."""
+    """Return the process whose processor time grows."""
 
     def ticks(pid: int) -> int:
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11])

@@ -1,4 +1,4 @@
-"""How much a worker takes on."""
+"""Test how many tasks a worker leases."""
 
 import asyncio
 

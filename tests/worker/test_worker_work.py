@@ -1,4 +1,4 @@
-"""What a worker makes of what it is given."""
+"""Test how a worker processes its tasks."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""Photos that take a known while, and what became of them."""
+"""Make photos that take a known time to process, and follow their tasks."""
 
 import asyncio
 from pathlib import Path
@@ -20,12 +20,12 @@ async def slow(client: Client, number: int, width: int = WHILE) -> Task:
 
 
 async def kinds(client: Client, task: Task) -> list[str]:
-    """Return what happened to a task, in order."""
+    """Return the kinds of a task's events in order."""
     return [event.kind for event in (await client.changes(0, task=task.id)).events]
 
 
 async def happened(client: Client, task: Task, kind: str) -> None:
-    """Wait until something has happened to a task."""
+    """Wait until an event of this kind has happened to a task."""
     async with asyncio.timeout(60):
         after = 0
         while kind not in await kinds(client, task):
@@ -33,7 +33,7 @@ async def happened(client: Client, task: Task, kind: str) -> None:
 
 
 async def leased(client: Client, task: Task) -> None:
-    """Wait until a worker has a lease on a task."""
+    """Wait until a worker has leased a task."""
     await happened(client, task, "leased")
 
 

@@ -33,7 +33,7 @@ AGAIN = 5.0
 
 
 class Cluster:
-    """Programs under names such as `master-2`; each keeps its port and its data over its lives."""
+    """Programs with names such as `master-2`; each keeps its port and its data over restarts."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Cluster:
         self._recall(data / "ports.json")
 
     def addresses(self, kind: str) -> str:
-        """Return the `HOST:PORT` of every program of a kind, with commas."""
+        """Return the `HOST:PORT` of all programs of a kind, separated by commas."""
         return ",".join(self.address(name) for name in self.names if name.startswith(f"{kind}-"))
 
     def address(self, name: str) -> str:
@@ -78,7 +78,7 @@ class Cluster:
         return {"host": self.places.host(name), "prefix": self.places.prefix(name)}
 
     async def start(self, name: str) -> None:
-        """Start a program; it need not be ready yet."""
+        """Start a program without waiting until it is ready."""
         kind, _, number = name.partition("-")
         if kind == "etcd":
             await asyncio.to_thread(self.etcd.start, int(number) - 1)
@@ -103,7 +103,7 @@ class Cluster:
             )  # fmt: skip
 
     def _recall(self, file: Path) -> None:
-        """Give the servers the ports that they had before: members of etcd know one another by them."""
+        """Reuse the servers' former ports, by which the members of etcd know one another."""
         if file.exists():
             kept: dict[str, Any] = json.loads(file.read_text())
             self.etcd.ports, self.etcd.peers, self.seaweed.ports = kept["etcd"], kept["peers"], kept["seaweedfs"]
@@ -127,7 +127,7 @@ class Cluster:
         return []
 
     async def kill(self, name: str) -> None:
-        """Kill a program without warning, and wait until it is gone."""
+        """Kill a program with SIGKILL, and wait for its end."""
         kind, _, number = name.partition("-")
         if kind == "etcd":
             await asyncio.to_thread(self.etcd.kill, int(number) - 1)
@@ -141,7 +141,7 @@ class Cluster:
             await process.wait()
 
     async def ready(self, name: str) -> None:
-        """Wait until a service says that it is ready."""
+        """Wait until a service reports that it is ready."""
         async with asyncio.timeout(TIMEOUT), ServiceClient.connect(self.address(name)) as client:
             while not await client.is_ready(wait=5.0):
                 assert self.running[name].returncode is None, self.log(name)
@@ -152,7 +152,7 @@ class Cluster:
         return (self.data / f"{name}.log").read_text(errors="replace")[-2000:]
 
     async def open(self) -> None:
-        """Start everything, and wait until it is ready."""
+        """Start all programs, and wait until they are ready."""
         for number in range(3):
             await self.start(f"etcd-{number + 1}")
         await self.start("seaweedfs")
@@ -169,7 +169,7 @@ class Cluster:
         await asyncio.gather(*(self.ready(name) for name in self.names))
 
     async def close(self) -> None:
-        """Stop everything: first who uses, then what is used."""
+        """Stop all programs, each before the programs that it uses."""
         for kind in reversed(KINDS):
             ending = [process for name, process in self.running.items() if name.startswith(f"{kind}-")]
             for process in ending:
@@ -184,14 +184,14 @@ class Cluster:
                 await asyncio.to_thread(server.stop, "fast" if self.standby is None else "immediate")
 
     async def fail_over(self) -> None:
-        """Stop PostgreSQL at once, for good, and promote its standby."""
+        """Stop PostgreSQL immediately and permanently, and promote its standby."""
         assert self.standby is not None
         await self.kill("postgresql")
         await asyncio.to_thread(self.standby.promote)
 
 
 def postgres_directory(data: Path) -> Path:
-    """Return a directory for PostgreSQL, which refuses to run as root and may not look into root's directories."""
+    """Return a directory for PostgreSQL, which refuses to run as root and cannot read root's directories."""
     place = data.resolve() / "postgresql"
     if os.geteuid() == 0:
         place = Path("/var/tmp") / f"safelight-cluster-{hashlib.sha256(str(place).encode()).hexdigest()[:16]}"
@@ -217,7 +217,7 @@ def _port(name: str, first: int) -> int:
 async def cluster(
     data: Path, *, counts: dict[str, int], options: dict[str, list[str]] | None = None, first_port: int = 0
 ) -> AsyncIterator[Cluster]:
-    """Run a cluster for as long as the context lasts. `counts` says how many of each kind."""
+    """Run a cluster as long as the context lasts. `counts` gives the number of programs of each kind."""
     whole = Cluster(data, counts, options or {}, first_port)
     try:
         await whole.open()

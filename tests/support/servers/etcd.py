@@ -1,4 +1,4 @@
-"""A real etcd cluster, in a temporary directory and on free ports."""
+"""Run a real etcd cluster in a temporary directory on free ports."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ TIMEOUT = 60.0
 
 
 class Cluster:
-    """The members of a cluster, which can be killed and started again."""
+    """The members of a cluster, which can be killed and restarted."""
 
     def __init__(self, root: Path, members: int, options: Sequence[str] = (), scheme: str = "http") -> None:
         self.hosts = ["127.0.0.1"] * members
         self.prefixes: list[Sequence[str]] = [()] * members
-        """By member: a command that runs another one at another place, `ip netns exec NAME`."""
+        """For each member, a command prefix that runs it elsewhere: `ip netns exec NAME`."""
         self._root = root
         self._options = options
         self._scheme = scheme
@@ -36,20 +36,20 @@ class Cluster:
 
     @property
     def url(self) -> str:
-        """The URL of a store on this cluster."""
+        """Return the URL of a store on this cluster."""
         hosts = ",".join(f"{host}:{port}" for host, port in zip(self.hosts, self.ports, strict=True))
         return f"{'etcds' if self._scheme == 'https' else 'etcd'}://{hosts}"
 
     @contextmanager
     def prefix(self) -> Iterator[str]:
-        """Name keys that nobody else uses; they are deleted in the end, so that no lease ends within another test."""
+        """Yield an unused key prefix; delete its keys at the end, so that no lease expires during another test."""
         self._prefixes += 1
         prefix = f"/test-{self._prefixes}/"
         yield prefix
         self.call("kv/deleterange", {"key": _text(prefix), "range_end": _text(prefix[:-1] + "0")})
 
     def start(self, number: int) -> None:
-        """Start a member, with the data it has."""
+        """Start a member with its existing data."""
         name = f"member-{number}"
         peers = [f"http://{host}:{port}" for host, port in zip(self.hosts, self.peers, strict=True)]
         client = f"{self._scheme}://{self.hosts[number]}:{self.ports[number]}"
@@ -61,13 +61,13 @@ class Cluster:
             self.processes[number] = subprocess.Popen(argv, stdout=log, stderr=log, start_new_session=True)
 
     def kill(self, number: int) -> None:
-        """Kill a member without warning."""
+        """Kill a member with SIGKILL."""
         process = self.processes.pop(number)
         process.send_signal(signal.SIGKILL)
         process.wait()
 
     def leader(self) -> int:
-        """Return the number of the member that leads."""
+        """Return the number of the leader."""
         for number in self.processes:
             status = self.call("maintenance/status", {}, member=number)
             if status["leader"] == status["header"]["member_id"]:
@@ -75,7 +75,7 @@ class Cluster:
         raise AssertionError("the cluster has no leader")
 
     def call(self, path: str, body: dict[str, Any], *, member: int | None = None) -> dict[str, Any]:
-        """Send a request, without our code."""
+        """Send a request without the code under test."""
         member = next(iter(self.processes)) if member is None else member
         address = f"{self.hosts[member]}:{self.ports[member]}"
         data = json.dumps(body).encode()
@@ -83,7 +83,7 @@ class Cluster:
             return dict(json.load(answer))
 
     def wait(self) -> None:
-        """Wait until every member answers and there is a leader."""
+        """Wait until all members answer and there is a leader."""
         deadline = time.monotonic() + TIMEOUT
         for number, process in self.processes.items():
             while not self._answers(number):
@@ -102,7 +102,7 @@ class Cluster:
 
 @contextmanager
 def cluster(root: Path, *, members: int, options: Sequence[str] = (), scheme: str = "http") -> Iterator[Cluster]:
-    """Run a cluster for as long as the context lasts."""
+    """Run a cluster as long as the context lasts."""
     running = Cluster(root, members, options, scheme)
     try:
         for number in range(members):

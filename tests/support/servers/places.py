@@ -1,4 +1,4 @@
-"""Where the programs of a cluster run: all on loopback, or each in a network namespace whose wires can be cut.
+"""Places for the programs of a cluster: loopback, or a network namespace for each, whose links can be cut.
 
 A cut drops packets in silence, both ways: each side is given a wrong hardware address of the other one, so the bridge
 delivers nothing. No connection is reset or refused, as when a switch fails. Needs root.
@@ -17,19 +17,19 @@ _numbers = itertools.count()
 
 
 class Loopback:
-    """Every program on this machine's loopback."""
+    """Run all programs on this machine's loopback interface."""
 
     def host(self, _name: str) -> str:
-        """The address at which a program listens."""
+        """Return the address on which a program listens."""
         return "127.0.0.1"
 
     def prefix(self, _name: str) -> Sequence[str]:
-        """The command that runs another one at the place of a program."""
+        """Return the command prefix that runs a command at the place of a program."""
         return ()
 
 
 class Namespaces:
-    """A namespace for each program, all at one bridge; the tests themselves are at `client`."""
+    """Run each program in a namespace, all connected to one bridge; the tests themselves are `client`."""
 
     CLIENT = "client"
 
@@ -40,15 +40,15 @@ class Namespaces:
         self._places: dict[str, int] = {}
 
     def host(self, name: str) -> str:
-        """The address of a program; its namespace is made when it is first asked for."""
+        """Return the address of a program; the first call makes its namespace."""
         return f"{self._net}.{self._place(name)}"
 
     def prefix(self, name: str) -> Sequence[str]:
-        """The command that runs another one in the namespace of a program."""
+        """Return the command prefix that runs a command in the namespace of a program."""
         return () if name == self.CLIENT else ("ip", "netns", "exec", self._namespace(self._place(name)))
 
     def cut(self, one: str, other: str) -> None:
-        """Drop every packet between two programs."""
+        """Drop all packets between two programs."""
         for near, far in ((one, other), (other, one)):
             self._neighbour(near, far, "replace", "lladdr", _NOBODY, "nud", "permanent")
 
@@ -88,7 +88,7 @@ class Namespaces:
         _run(*inside, "link", "set", "lo", "up")
 
     def remove(self) -> None:
-        """Remove the namespaces, and with them their wires."""
+        """Remove the namespaces with their links."""
         for name, number in self._places.items():
             if name != self.CLIENT:
                 _run("ip", "netns", "del", self._namespace(number))
@@ -100,7 +100,7 @@ Places = Loopback | Namespaces
 
 @contextmanager
 def namespaces() -> Iterator[Namespaces]:
-    """Namespaces for as long as the context lasts; end what runs there before."""
+    """Yield namespaces as long as the context lasts. The programs in them must end before."""
     places = Namespaces()
     places.host(Namespaces.CLIENT)
     try:

@@ -1,4 +1,4 @@
-"""A PostgreSQL server for tests, from Debian's package: data in a temporary directory, on a free port."""
+"""Run a PostgreSQL server from Debian's package, with data in a temporary directory, on a free port."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _OPTIONS = {
 
 
 def program(name: str) -> str:
-    """The path of one of PostgreSQL's programs, which Debian keeps off PATH."""
+    """Return the path of one of PostgreSQL's programs, which Debian does not install on PATH."""
     found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
     path = str(found[-1]) if found else shutil.which(name)
     assert path, f"{name} is missing; install Debian's package postgresql"
@@ -40,10 +40,10 @@ def program(name: str) -> str:
 
 
 class Server:
-    """One server. PostgreSQL refuses to run as root, so root runs it as the user that its package makes."""
+    """One server. PostgreSQL refuses to run as root, so root runs it as the user of its package."""
 
     def __init__(self, directory: Path, *, fsync: bool, host: str = "127.0.0.1", prefix: Sequence[str] = ()) -> None:
-        """`prefix` is a command that runs another one at another place, as root: `ip netns exec NAME`."""
+        """Describe a server. `prefix` is a command prefix that runs it elsewhere as root: `ip netns exec NAME`."""
         self.directory = directory
         self.host = host
         self._prefix = [*prefix]
@@ -109,7 +109,7 @@ class Server:
         self.run("pg_ctl", *self._here, "-w", "-t", "60", "promote")
 
     def kill(self) -> None:
-        """Kill the server and everything that it has started, as a crash of the machine does."""
+        """Kill the server and all of its processes, as a crash of the machine does."""
         pid = int((self.data / "postmaster.pid").read_text().split()[0])
         os.kill(pid, signal.SIGSTOP)  # it starts no more
         children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
@@ -132,7 +132,7 @@ class Server:
             await admin.close()
 
     async def empty(self) -> str:
-        """Leave nothing in the database but an empty schema, which is quicker than another one; return its URL."""
+        """Reset the database to an empty schema, which is faster than a new database; return its URL."""
         server = await asyncpg.connect(self.url())
         try:
             # A test that has failed may have left a transaction open, for which the next would wait.
@@ -155,20 +155,20 @@ def _runs(pid: int) -> bool:
 
 
 def _base() -> str:
-    """A directory that the server's user can look into, too."""
+    """Return a directory that the server's user can also read."""
     home = pwd.getpwnam("postgres").pw_dir if os.geteuid() == 0 else tempfile.gettempdir()
     return next(place for place in (tempfile.gettempdir(), "/var/tmp", home) if Path(place).stat().st_mode & 0o001)
 
 
 _UNSAFE = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
-"""What tests do without that are not about durability."""
+"""Settings for tests that do not need durability."""
 
 
 @contextmanager
 def server(*, fsync: bool = False, made: bool = True, **place: Any) -> Iterator[Server]:
-    """A server that runs for as long as the context lasts, or (`made` false) a directory for one.
+    """Run a server as long as the context lasts, or only yield a directory for one if `made` is false.
 
-    `place` is where it runs, as `Server` takes it.
+    `place` are the arguments of `Server` that say where it runs.
     """
     directory = Path(tempfile.mkdtemp(prefix="safelight-postgres-", dir=_base()))
     running = Server(directory, fsync=fsync, **place)

@@ -1,4 +1,4 @@
-"""SeaweedFS, a real S3 server, in a temporary directory and on free ports."""
+"""Run SeaweedFS, a real S3 server, in a temporary directory on free ports."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ TIMEOUT = 60.0
 
 
 class Seaweed:
-    """A server with one identity, who may do everything. It keeps its ports and its data over its lives."""
+    """A server with one identity that has all rights. It keeps its ports and its data over restarts."""
 
     bucket = "s3://photos"
 
     def __init__(self, root: Path, *, host: str = "127.0.0.1", prefix: Sequence[str] = ()) -> None:
-        """`prefix` is a command that runs another one at another place: `ip netns exec NAME`."""
+        """Describe a server. `prefix` is a command prefix that runs it elsewhere: `ip netns exec NAME`."""
         self.host = host
         self._prefix = [*prefix]
         names = ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc")
@@ -41,7 +41,7 @@ class Seaweed:
 
     @property
     def endpoint(self) -> str:
-        """The URL of the S3 API."""
+        """Return the URL of the S3 API."""
         return f"http://{self.host}:{self.ports['s3.port']}"
 
     def start(self) -> None:
@@ -79,14 +79,14 @@ class Seaweed:
         self.store().put("made", b"")  # makes the bucket
 
     def stop(self) -> None:
-        """Kill the server; what it acknowledged stays."""
+        """Kill the server; acknowledged data stays."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
             self._process = None
 
     def store(self) -> S3Store:
-        """Return the whole bucket, to look into it without our code."""
+        """Return the whole bucket, to read it without the code under test."""
         config: S3Config = {
             "endpoint": self.endpoint,
             "region": "us-east-1",
@@ -96,7 +96,7 @@ class Seaweed:
         return S3Store("photos", config=config, client_options={"allow_http": True})
 
     def url(self) -> str:
-        """Return the URL of a place that nobody else uses."""
+        """Return the URL of an unused prefix in the bucket."""
         self._places += 1
         return f"{self.bucket}/place-{self._places}"
 
@@ -122,7 +122,7 @@ class Seaweed:
 
 @contextmanager
 def seaweedfs(root: Path) -> Iterator[Seaweed]:
-    """Run the server for as long as the context lasts."""
+    """Run the server as long as the context lasts."""
     server = Seaweed(root)
     try:
         server.start()
