@@ -50,7 +50,7 @@ class Origins:
         if host is not None and not self._known(host):
             raise Error(
                 Code.MISDIRECTED,
-                f"This service is not addressed as {_shown(host)}. If it shall be, start it with --allowed-hosts "
+                f"This service is not addressed as {_shown(host)}. To allow this name, use --allowed-hosts "
                 "or --public-url.",
             )
         site, origin = headers.get(_SITE), headers.get(hdrs.ORIGIN)

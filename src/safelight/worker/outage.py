@@ -16,7 +16,7 @@ from safelight.errors import Code, Error
 log = logging.getLogger(__name__)
 
 _PROBE = 32
-"""Bytes of a probe. They are others each time: what is stored already would be neither written nor flushed."""
+"""Bytes of a probe. They differ each time, since existing bytes would be neither written nor flushed."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 5.0
 _ROOM = 1 << 20
 """Bytes that must be free, in addition to the size that did not fit."""

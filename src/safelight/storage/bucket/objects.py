@@ -47,7 +47,7 @@ _RETRY: RetryConfig = {"max_retries": 3, "retry_timeout": timedelta(seconds=15)}
 _NO_RETRY: RetryConfig = {"max_retries": 0, "retry_timeout": timedelta(seconds=15)}
 
 SAFE = {
-    # An uploaded file must never run as a page, whoever fetches the object.
+    # An uploaded file must never run as a page.
     "Content-Type": "application/octet-stream",
     "Content-Disposition": "attachment",
     "Cache-Control": "private, max-age=31536000, immutable",

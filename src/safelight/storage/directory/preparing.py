@@ -1,4 +1,4 @@
-"""Make the directories of a blob store, lock them, and remove what a process that was killed has left."""
+"""Make and lock the directories of a blob store, and remove files that a killed process has left."""
 
 from __future__ import annotations
 
