@@ -22,7 +22,7 @@ from safelight.client.master import Client
 from support.many import make_many
 from support.pages.browser import chromium
 from support.photos import photo
-from support.system import system
+from support.programs.system import system
 
 VIEWS = ("photos", "tasks")
 USABLE = """() => document.querySelector(".lamp.live") && document.querySelector("#recipe option")

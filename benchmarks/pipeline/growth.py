@@ -30,8 +30,8 @@ from safelight.client.master import Client
 from safelight.errors import Error
 from safelight.wire import Finished, LeaseRequest, Output, WorkerInfo
 from support.photos import photo
+from support.programs.system import system
 from support.servers.cluster import Cluster
-from support.system import system
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 Pids = dict[str, int]

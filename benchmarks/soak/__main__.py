@@ -41,7 +41,7 @@ from kills.history import History
 from kills.readers import follow_stream, webhooks
 from safelight.wire import State
 from support.photos import is_inverse, photo
-from support.until import until
+from support.programs.until import until
 
 CLIENTS, BURST = 3, 12
 """Concurrent uploads, and the uploads that are sent so that a worker has tasks when it ends."""

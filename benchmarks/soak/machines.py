@@ -25,8 +25,8 @@ from drumhead.machine.qemu.channel import control, monitor
 from drumhead.machine.stop import stop_machine
 from safelight.access.cluster_key import ClusterKey
 from safelight.client.master import Client
-from support.ports import free_port
-from support.until import until
+from support.programs.ports import free_port
+from support.programs.until import until
 
 ROOT = Path(__file__).parents[2]
 NAME = "soaked"

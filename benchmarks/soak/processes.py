@@ -14,8 +14,8 @@ from typing import Self
 from benchmarks.soak.target import Beside, Sample, ask, busy, heard, sample
 
 from safelight.client.master import Client
+from support.programs.system import SERVICES, System, system
 from support.servers.places import Namespaces, namespaces
-from support.system import SERVICES, System, system
 
 LEASE = 3.0
 LONGEST = 2.5 * LEASE

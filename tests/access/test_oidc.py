@@ -21,8 +21,8 @@ from yarl import URL
 
 from access.conftest import ELSEWHERE
 from support.pages.browser import chromium, opened
-from support.ports import free_port
-from support.until import until
+from support.programs.ports import free_port
+from support.programs.until import until
 
 CLIENT = "safelight"
 RULES = """

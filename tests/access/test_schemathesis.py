@@ -18,8 +18,8 @@ from access.tenants import ALL, Api
 from access.test_routes import PUBLIC
 from safelight.access import cluster_key
 from safelight.client.base import session
-from support.processes import program
-from support.system import SERVICES, System, system
+from support.programs.processes import program
+from support.programs.system import SERVICES, System, system
 
 pytestmark = pytest.mark.slow
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"

@@ -13,9 +13,9 @@ from safelight.client.db import DbClient
 from safelight.client.master import Client
 from safelight.storage.directory import DirectoryStore
 from safelight.wire import State
-from support.command import COMMAND, environment
 from support.photos import is_inverse, photo
-from support.system import system
+from support.programs.command import COMMAND, environment
+from support.programs.system import system
 
 pytestmark = pytest.mark.slow
 LIMIT = 120.0

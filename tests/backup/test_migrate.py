@@ -13,8 +13,8 @@ from safelight.client.master import Client
 from safelight.storage.directory import DirectoryStore
 from safelight.wire import State
 from support.photos import is_inverse, photo
+from support.programs.system import system
 from support.servers.seaweedfs import seaweedfs
-from support.system import system
 
 pytestmark = pytest.mark.slow
 

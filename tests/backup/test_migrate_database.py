@@ -14,8 +14,8 @@ from safelight.db.sqlite import SqliteStore
 from safelight.wire import State, TaskQuery
 from safelight.wire.accounts import Scope
 from support.photos import is_inverse, photo
+from support.programs.system import system
 from support.servers import postgres
-from support.system import system
 from support.tasks import new_task
 
 pytestmark = pytest.mark.slow

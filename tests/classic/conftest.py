@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from support.system import System, system
+from support.programs.system import System, system
 
 
 @pytest.fixture

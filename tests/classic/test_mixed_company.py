@@ -20,7 +20,7 @@ from safelight.storage.classic import find
 from safelight.storage.directory import DirectoryStore
 from safelight.wire import Output, State, Task
 from support.photos import is_inverse, photo
-from support.system import System
+from support.programs.system import System
 
 pytestmark = pytest.mark.slow
 SAID = "speaks only the classic protocol"

@@ -4,8 +4,8 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from support.command import everything, safelight
 from support.photos import photo
+from support.programs.command import everything, safelight
 
 Run = Callable[..., "CompletedProcess[str]"]
 

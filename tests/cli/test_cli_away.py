@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from safelight.client.master import Client
-from support.command import terminal
 from support.photos import photo
-from support.system import system
+from support.programs.command import terminal
+from support.programs.system import system
 
 pytestmark = pytest.mark.slow
 MANY, DIFFERENT = 1000, 100

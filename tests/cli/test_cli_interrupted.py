@@ -11,8 +11,8 @@ import pytest
 from safelight.client.master import Client
 from safelight.wire import State
 from support.broken_network import network
-from support.command import Terminal, everything, terminal
 from support.photos import photo
+from support.programs.command import Terminal, everything, terminal
 
 pytestmark = pytest.mark.slow
 SOON = 15.0

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from cli.conftest import Run
-from support.command import safelight, terminal
 from support.photos import photo
+from support.programs.command import safelight, terminal
 
 pytestmark = pytest.mark.slow
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from cli.conftest import Run
-from support.command import everything, safelight, terminal
 from support.photos import photo
+from support.programs.command import everything, safelight, terminal
 
 pytestmark = pytest.mark.slow
 

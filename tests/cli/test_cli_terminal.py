@@ -9,8 +9,8 @@ import pytest
 
 from safelight.cli.printing import worker_state
 from safelight.wire import WorkerInfo, WorkerSeen
-from support.command import COMMAND, environment, everything, terminal
 from support.photos import photo
+from support.programs.command import COMMAND, environment, everything, terminal
 
 pytestmark = pytest.mark.slow
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from cli.conftest import Run
-from support.command import COMMAND, environment, terminal
 from support.guests.disks import may_mount, small_disk
 from support.photos import is_inverse, photo
+from support.programs.command import COMMAND, environment, terminal
 
 pytestmark = pytest.mark.slow
 

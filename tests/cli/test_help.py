@@ -9,7 +9,7 @@ import pytest
 
 from safelight import settings
 from safelight.cli import PROGRAMS
-from support.command import safelight
+from support.programs.command import safelight
 from support.walk import applications, commands, main
 
 WALKED = {

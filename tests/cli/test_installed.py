@@ -13,8 +13,8 @@ import pytest
 import drumhead
 import safelight
 from drumhead.python.lock import find_uv
-from support.command import everything
 from support.photos import is_inverse, photo
+from support.programs.command import everything
 
 pytestmark = pytest.mark.slow
 

@@ -14,8 +14,8 @@ from safelight.client.keyvaluestore import KeyValueStoreClient
 from safelight.errors import Code, Error
 from safelight.keyvaluestore.__main__ import Config, build
 from safelight.keyvaluestore.sqlite import SqliteStore
-from support.ports import free_port
-from support.processes import service
+from support.programs.ports import free_port
+from support.programs.processes import service
 
 
 async def until(store: KeyValueStoreClient, key: str, values: list[str]) -> None:

@@ -24,9 +24,9 @@ from safelight.master.metrics import Metrics
 from safelight.master.upload.ingest import Ingest
 from safelight.master.upload.replay import Reader, Replay, ReplayBudget
 from support.photos import photo
-from support.ports import free_port
-from support.processes import service
-from support.until import until
+from support.programs.ports import free_port
+from support.programs.processes import service
+from support.programs.until import until
 
 DATA = bytes(range(256)) * 20_000
 

@@ -17,8 +17,8 @@ from yarl import URL
 from safelight import logs, serve, settings
 from safelight.client.base import session
 from safelight.keyvaluestore.__main__ import Config, build
-from support.processes import service
-from support.until import until
+from support.programs.processes import service
+from support.programs.until import until
 
 
 async def test_shutdown_by_token(tmp_path):

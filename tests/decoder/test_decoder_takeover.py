@@ -12,7 +12,7 @@ from PIL import Image
 from safelight.errors import Code, Error
 from safelight.recipe import BUILTIN
 from safelight.worker.decoder import Job
-from support.processes import program
+from support.programs.processes import program
 
 MIB = 1024 * 1024
 

@@ -12,8 +12,8 @@ import yaml
 
 from safelight.client.master import Client
 from support.photos import photo
-from support.ports import free_port
-from support.system import SERVICES, system
+from support.programs.ports import free_port
+from support.programs.system import SERVICES, system
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 RULES = DEPLOY / "prometheus/alerts.yaml"

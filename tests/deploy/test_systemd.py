@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from safelight import settings
-from support.command import COMMAND
+from support.programs.command import COMMAND
 
 UNITS = sorted((Path(__file__).parents[2] / "deploy/systemd").glob("*.service"))
 MOST_EXPOSED = 2.0

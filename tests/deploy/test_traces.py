@@ -17,9 +17,9 @@ from aiohttp import web
 from yarl import URL
 
 from support.photos import photo
-from support.processes import TIMEOUT, service
+from support.programs.processes import TIMEOUT, service
+from support.programs.system import system
 from support.servers import postgres
-from support.system import system
 
 TRACE, CLIENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 PARENTS = {

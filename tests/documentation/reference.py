@@ -21,7 +21,7 @@ from drumhead import errors as drumhead_errors
 from drumhead.package.recipe import known_recipes
 from safelight import errors, settings
 from safelight.cli import PROGRAMS, printing
-from support.command import everything
+from support.programs.command import everything
 from support.walk import applications, commands
 
 REFERENCE = Path(__file__).parents[2] / "docs/reference"

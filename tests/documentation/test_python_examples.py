@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from support.command import everything
 from support.photos import photo
+from support.programs.command import everything
 
 pytestmark = pytest.mark.slow
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from documentation.reference import WITHOUT_A_SYSTEM, of_a_running_system, written
-from support.command import everything
+from support.programs.command import everything
 
 PAGES = written()
 ADVICE = "run: PYTHONPATH=tests python tests/documentation/reference.py"

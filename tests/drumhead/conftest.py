@@ -15,7 +15,7 @@ from aiohttp import web
 from drumhead.home import Home
 from drumhead.python.lock import find_uv
 from support.guests.composing import Drumhead, write_files
-from support.ports import free_port
+from support.programs.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,7 +9,7 @@ import pytest
 import skimage
 
 from support.photos import is_inverse
-from support.ports import free_port
+from support.programs.ports import free_port
 from support.walkthrough import Walk, steps
 
 pytestmark = pytest.mark.slow

@@ -17,8 +17,8 @@ from safelight.client.storage import StorageClient
 from safelight.wire import State, Task
 from safelight.worker.outage import works
 from support.photos import photo
-from support.processes import service
-from support.system import SERVICES, System, system
+from support.programs.processes import service
+from support.programs.system import SERVICES, System, system
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 

@@ -20,7 +20,7 @@ from safelight.db.sqlite import SqliteStore
 from safelight.errors import Code, Error
 from safelight.sql import scripts, sqlite
 from safelight.wire import TaskQuery
-from support.processes import service
+from support.programs.processes import service
 from support.tasks import new_task
 
 pytestmark = pytest.mark.slow

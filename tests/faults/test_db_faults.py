@@ -15,7 +15,7 @@ from faults.shim import Faults
 from safelight.client.db import DbClient
 from safelight.errors import Error
 from safelight.wire import Heartbeat, Lease, State, TaskQuery, WorkerInfo
-from support.processes import Program, service
+from support.programs.processes import Program, service
 from support.tasks import finished, new_task, request
 
 pytestmark = pytest.mark.slow

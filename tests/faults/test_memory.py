@@ -13,8 +13,8 @@ import pytest
 from faults.uploading import upload
 from safelight.client.master import Client
 from safelight.wire import State
-from support.system import SERVICES, system
-from support.until import until
+from support.programs.system import SERVICES, system
+from support.programs.until import until
 
 pytestmark = pytest.mark.slow
 

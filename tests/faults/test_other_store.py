@@ -19,8 +19,8 @@ from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
 from safelight.wire import State
 from support.photos import photo
-from support.system import System, system
-from support.until import until
+from support.programs.system import System, system
+from support.programs.until import until
 
 pytestmark = pytest.mark.slow
 

@@ -30,10 +30,10 @@ from safelight.storage.partial.directory import PartialDirectory
 from safelight.storage.partial.store import PartialLimits
 from safelight.wire import NewPartial, State
 from support.photos import is_inverse, photo
-from support.processes import service
-from support.system import system
+from support.programs.processes import service
+from support.programs.system import system
+from support.programs.until import until
 from support.tasks import finished, new_task, request
-from support.until import until
 
 pytestmark = pytest.mark.slow
 

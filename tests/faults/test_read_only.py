@@ -19,9 +19,9 @@ from safelight.client.master import Client
 from safelight.errors import Code, Error
 from safelight.wire import State
 from support.photos import photo
-from support.processes import service
-from support.system import system
-from support.until import until
+from support.programs.processes import service
+from support.programs.system import system
+from support.programs.until import until
 
 pytestmark = pytest.mark.slow
 

@@ -23,9 +23,9 @@ from safelight.client.master import Client
 from safelight.errors import Code, Error
 from safelight.wire import State
 from support.photos import photo
-from support.processes import Program
-from support.system import system
-from support.until import until
+from support.programs.processes import Program
+from support.programs.system import system
+from support.programs.until import until
 
 pytestmark = pytest.mark.slow
 

@@ -14,7 +14,7 @@ from safelight.client.master import Client
 from safelight.wire import LeaseRequest
 from support.leases import WORKER
 from support.photos import photo
-from support.system import System, system
+from support.programs.system import System, system
 
 pytestmark = pytest.mark.slow
 

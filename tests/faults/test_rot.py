@@ -23,8 +23,8 @@ from safelight.storage.maintenance.scrubber import Scrubber
 from safelight.wire import State
 from support.leases import finish, take
 from support.photos import is_inverse, photo
-from support.processes import service
-from support.system import System, system
+from support.programs.processes import service
+from support.programs.system import System, system
 
 pytestmark = pytest.mark.slow
 

@@ -23,9 +23,9 @@ from safelight.storage.partial.bucket import PartialBucket
 from safelight.storage.partial.directory import PartialDirectory
 from safelight.storage.partial.store import PartialLimits
 from safelight.wire import NewPartial
-from support.processes import service
+from support.programs.processes import service
+from support.programs.until import until
 from support.tasks import new_task
-from support.until import until
 
 pytestmark = pytest.mark.slow
 

@@ -27,7 +27,7 @@ from safelight.client.master import Client
 from safelight.errors import Error
 from safelight.wire import State, Task
 from support.bombs import bombs
-from support.system import System, system
+from support.programs.system import System, system
 
 RECIPES = ("invert", "web", "thumbnail")
 AT_ONCE = 8

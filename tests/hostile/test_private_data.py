@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from support.processes import service
+from support.programs.processes import service
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ import pytest
 from safelight.client.keyvaluestore import KeyValueStoreClient
 from safelight.errors import Code, Error
 from safelight.keyvaluestore.etcd import Access, EtcdStore, Gateway
-from support.processes import service
+from support.programs.processes import service
 from support.servers.etcd import cluster
 
 pytestmark = pytest.mark.slow

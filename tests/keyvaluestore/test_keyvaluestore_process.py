@@ -13,7 +13,7 @@ from safelight.client.base import Connection, session
 from safelight.client.instances import Several
 from safelight.client.keyvaluestore import KeyValueStoreClient
 from safelight.errors import Error
-from support.processes import service
+from support.programs.processes import service
 
 
 async def test_it_says_the_sentence_of_the_classic_one(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from kills.clients import Uploads
 from kills.history import History
 from safelight.client.master import Client
-from support.system import System, system
+from support.programs.system import System, system
 
 pytestmark = pytest.mark.slow
 

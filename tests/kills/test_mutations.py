@@ -25,8 +25,8 @@ from kills.workers import OddWorker
 from safelight.client.master import Client
 from safelight.client.storage import StorageClient
 from support.photos import is_inverse, photo
-from support.system import System, system
-from support.until import until
+from support.programs.system import System, system
+from support.programs.until import until
 
 pytestmark = pytest.mark.slow
 

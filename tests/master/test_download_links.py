@@ -13,7 +13,7 @@ import pytest
 from safelight.client.master import Client
 from safelight.storage.bucket import signing
 from support.photos import photo
-from support.system import system
+from support.programs.system import system
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,7 @@ import pytest
 from safelight.client.master import Client
 from support.leases import digest_of
 from support.photos import photo
-from support.system import system
+from support.programs.system import system
 
 pytestmark = pytest.mark.slow
 

@@ -25,10 +25,10 @@ from safelight.storage.partial.store import PartialLimits
 from safelight.wire import NewPartial
 from storage.content import chunks, digest_of, made, read
 from support.pieces import stream
-from support.processes import service
+from support.programs.processes import service
+from support.programs.until import until
 from support.servers import BUCKETS
 from support.servers.google import SLOW
-from support.until import until
 
 MIB = 1 << 20
 

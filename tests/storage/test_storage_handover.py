@@ -13,7 +13,7 @@ from safelight.errors import Code, Error
 from safelight.storage.__main__ import Config, build
 from safelight.worker.shared import SharedBlobs
 from storage.content import digest_of
-from support.ports import free_port
+from support.programs.ports import free_port
 
 
 @pytest.fixture

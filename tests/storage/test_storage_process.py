@@ -16,7 +16,7 @@ from safelight.client.storage import StorageClient
 from safelight.errors import Error
 from safelight.wire import NewTask
 from storage.content import digest_of, files, made
-from support.processes import service
+from support.programs.processes import service
 
 
 @pytest.mark.slow

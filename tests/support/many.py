@@ -9,7 +9,7 @@ from safelight.client.db import DbClient
 from safelight.client.storage import StorageClient
 from safelight.wire import Failed, Failure, Finished, LeaseRequest, NewTask, Output, WorkerInfo
 from support.photos import photo
-from support.system import System
+from support.programs.system import System
 
 _PAGE = 500
 

@@ -10,7 +10,7 @@ from tusclient.client import TusClient
 
 from support.broken_network import network
 from support.photos import photo
-from support.processes import program
+from support.programs.processes import program
 
 WEB = Path(__file__).parents[2] / "web"
 SCRIPT = Path(__file__).with_name("upload.mjs")

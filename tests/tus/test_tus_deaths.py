@@ -18,8 +18,8 @@ from safelight.client.master import Client
 from safelight.master.upload.segments import SEGMENT
 from support.broken_network import network
 from support.photos import photo
-from support.ports import free_port
-from support.processes import Program, program, service
+from support.programs.ports import free_port
+from support.programs.processes import Program, program, service
 
 pytestmark = pytest.mark.slow
 

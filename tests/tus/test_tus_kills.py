@@ -17,8 +17,8 @@ from safelight.client.master import Client
 from safelight.wire import State
 from support.broken_network import network
 from support.photos import photo
-from support.processes import program
-from support.system import system
+from support.programs.processes import program
+from support.programs.system import system
 from support.tus import Tus
 
 WEB = Path(__file__).parents[2] / "web"

@@ -17,9 +17,9 @@ from safelight.storage.partial.directory import PartialDirectory
 from safelight.storage.partial.store import PartialLimits
 from safelight.wire import NewPartial
 from support.pieces import broken, stream
+from support.programs.until import until
 from support.servers import BUCKETS
 from support.tasks import refused
-from support.until import until
 
 DATA = bytes(range(256)) * 12_000  # three pieces for the disk
 

@@ -7,8 +7,8 @@ from email.utils import parsedate_to_datetime
 
 from safelight.errors import Code
 from support.pieces import stream
+from support.programs.until import until
 from support.tus import encoded, sha1
-from support.until import until
 
 
 async def test_says_what_it_speaks(tus):

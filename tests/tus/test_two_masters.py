@@ -26,8 +26,8 @@ from safelight.storage.__main__ import build as build_storage
 from safelight.wire import Event, TaskFilter
 from safelight.wire.accounts import Limits
 from support.photos import photo
+from support.programs.until import until
 from support.tus import Tus
-from support.until import until
 
 SPEC = {"outputs": {"small": {"format": "jpeg", "operations": [{"op": "resize", "width": 10}]}}}
 

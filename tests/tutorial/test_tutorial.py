@@ -11,7 +11,7 @@ import pytest
 import skimage
 from PIL import Image, ImageChops
 
-from support.ports import free_port
+from support.programs.ports import free_port
 from support.walkthrough import Walk, steps
 
 ROOT = Path(__file__).parents[2]

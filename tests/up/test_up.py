@@ -19,10 +19,10 @@ from safelight.access.cluster_key import ClusterKey
 from safelight.client.base import session
 from safelight.client.master import Client
 from safelight.wire import State
-from support.command import COMMAND, environment, everything, safelight, terminal
 from support.photos import is_inverse, photo
-from support.pids import children, gone
-from support.processes import Program, program
+from support.programs.command import COMMAND, environment, everything, safelight, terminal
+from support.programs.pids import children, gone
+from support.programs.processes import Program, program
 
 pytestmark = pytest.mark.slow
 

@@ -25,7 +25,7 @@ from safelight.client.partials import PartialClient
 from safelight.wire import NewPartial
 from safelight.wire.accounts import ApiKey, Scope
 from support.photos import photo
-from support.system import system
+from support.programs.system import system
 
 RELEASES = Path(__file__).with_name("releases")
 _DATABASES = ("db/tasks.sqlite", "keyvaluestore/keyvaluestore.sqlite")

@@ -14,8 +14,8 @@ from safelight.client.partials import PartialClient
 from safelight.client.storage import StorageClient
 from safelight.wire import State
 from support.photos import is_inverse, photo
-from support.processes import service
-from support.system import system
+from support.programs.processes import service
+from support.programs.system import system
 from upgrade.recording import PARTIAL, RELEASES, build
 
 pytestmark = pytest.mark.slow

@@ -9,7 +9,7 @@ from playwright.async_api import Browser, Page
 
 from safelight.client.master import Client
 from support.pages.browser import chromium, opened
-from support.system import System, system
+from support.programs.system import System, system
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")

@@ -16,7 +16,7 @@ from playwright.async_api import Page
 from safelight.client.master import Client
 from support.pages.browser import chromium, opened
 from support.photos import PHOTOS
-from support.system import system
+from support.programs.system import system
 
 ROOT = Path(__file__).parents[2]
 SHOWN = (

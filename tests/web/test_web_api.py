@@ -14,7 +14,7 @@ from PIL import Image
 from safelight.client.db import DbClient
 from safelight.wire import TaskQuery
 from support.photos import photo
-from support.until import until
+from support.programs.until import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 

@@ -14,7 +14,7 @@ from support.broken_network import network
 from support.many import make_many
 from support.pages.browser import opened
 from support.photos import photo
-from support.until import until
+from support.programs.until import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 

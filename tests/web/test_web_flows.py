@@ -13,7 +13,7 @@ from playwright.async_api import expect
 
 from safelight.wire import State
 from support.photos import photo
-from support.until import until
+from support.programs.until import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 

@@ -4,8 +4,8 @@ import pytest
 import pytest_asyncio
 
 from safelight.client.master import Client
-from support.processes import Program
-from support.system import System, system
+from support.programs.processes import Program
+from support.programs.system import System, system
 
 Start = Callable[..., Awaitable[Program]]
 

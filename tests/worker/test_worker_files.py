@@ -12,7 +12,7 @@ from safelight.client.master import Client
 from safelight.wire import Blob, State
 from safelight.worker.inputs import _copied
 from support.photos import is_inverse, photo
-from support.system import System
+from support.programs.system import System
 from worker.conftest import Start
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -12,8 +12,8 @@ from safelight.client.master import Client
 from safelight.wire import State, Summary, Task, WorkerInfo
 from support.leases import take
 from support.photos import photo
-from support.pids import children, gone
-from support.system import System
+from support.programs.pids import children, gone
+from support.programs.system import System
 from worker.conftest import Start
 from worker.work import LONG, begun, happened, kinds, leased, metrics, slow
 

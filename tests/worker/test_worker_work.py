@@ -11,9 +11,9 @@ from PIL import Image
 from safelight.client.master import Client
 from safelight.wire import State
 from support.photos import is_inverse, photo
-from support.ports import free_port
-from support.processes import service
-from support.system import System
+from support.programs.ports import free_port
+from support.programs.processes import service
+from support.programs.system import System
 from worker.conftest import Start
 from worker.work import blob, kinds, metrics
 

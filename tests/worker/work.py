@@ -8,7 +8,7 @@ import aiohttp
 from safelight.client.master import Client
 from safelight.wire import Task
 from support.photos import photo
-from support.processes import Program
+from support.programs.processes import Program
 
 # AV1 with the greatest effort: about 1 s and about 8 s on one core.
 SLOW = {"outputs": {"image": {"format": "avif", "effort": 10}}}

@@ -9,7 +9,7 @@ import pytest
 from safelight.access import cluster_key
 from safelight.access.cluster_key import ClusterKey
 from safelight.errors import Error
-from support.processes import service
+from support.programs.processes import service
 
 ELSEWHERE = "192.0.2.1"
 OLD, NEW = "o" * 43, "n" * 43

@@ -10,8 +10,8 @@ import subprocess
 import pytest
 
 from access.tenants import finish_one
-from support.command import COMMAND, environment, safelight
 from support.photos import photo
+from support.programs.command import COMMAND, environment, safelight
 
 pytestmark = pytest.mark.slow
 

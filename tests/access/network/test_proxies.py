@@ -20,8 +20,8 @@ from aiohttp import web
 from safelight import http
 from support.pages.browser import chromium
 from support.photos import photo
-from support.ports import free_port
-from support.processes import program
+from support.programs.ports import free_port
+from support.programs.processes import program
 
 pytestmark = pytest.mark.slow
 

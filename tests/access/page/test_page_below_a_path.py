@@ -8,7 +8,7 @@ from playwright.async_api import expect
 from access.tenants import Api
 from support.pages.browser import chromium, opened
 from support.photos import photo
-from support.ports import free_port
+from support.programs.ports import free_port
 
 pytestmark = pytest.mark.slow
 

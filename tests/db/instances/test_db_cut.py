@@ -12,10 +12,10 @@ from typing import TypeVar
 import pytest
 
 from safelight.db.postgres import PostgresStore
+from support.programs.until import until
 from support.servers import postgres
 from support.servers.places import Namespaces, namespaces
 from support.tasks import finished, new_task, request
-from support.until import until
 
 pytestmark = [
     pytest.mark.slow,

@@ -18,8 +18,8 @@ from safelight.db.postgres.sessions.waiting import wait
 from safelight.errors import Code, Error
 from safelight.wire import Heartbeat, NamedRecipe, State, WorkerInfo
 from safelight.wire.accounts import Limits, Tenant, Wanted
+from support.programs.until import until
 from support.tasks import finished, new_task, request
-from support.until import until
 
 pytestmark = pytest.mark.slow
 

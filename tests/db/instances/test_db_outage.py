@@ -15,8 +15,8 @@ from safelight.db.postgres.sessions.waiting import wait
 from safelight.errors import Code, Error
 from safelight.sql.scripts import migrations
 from safelight.wire import State, TaskQuery
-from support.ports import free_port
-from support.processes import service
+from support.programs.ports import free_port
+from support.programs.processes import service
 from support.servers import postgres
 from support.tasks import finished, new_task, request
 

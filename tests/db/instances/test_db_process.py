@@ -11,7 +11,7 @@ import pytest
 from safelight.client.db import DbClient
 from safelight.errors import Error
 from safelight.wire import State
-from support.processes import service
+from support.programs.processes import service
 from support.tasks import finished, new_task, request
 
 

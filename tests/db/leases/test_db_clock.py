@@ -5,8 +5,8 @@ from __future__ import annotations
 from safelight.db.store import Policy
 from safelight.steady import Clock
 from safelight.wire import State, TaskQuery
+from support.programs.until import until
 from support.tasks import finished, new_task, request
-from support.until import until
 
 DAY = 86400.0
 

@@ -27,10 +27,10 @@ from safelight.client.base import no_credentials
 from safelight.client.master import Client
 from safelight.errors import Code, Error
 from safelight.wire import State
-from support.command import COMMAND, environment
 from support.guests import osv
 from support.guests.machines import LIMIT, find, forwarded, restarts_of, wait_gone, wait_healthy_again
 from support.photos import is_inverse, photo
+from support.programs.command import COMMAND, environment
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[3]

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from support.guests.exported import boot, config_disk, press_power_button, says
-from support.ports import free_port
+from support.programs.ports import free_port
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[3]

@@ -11,9 +11,9 @@ import msgspec
 import pytest
 
 from drumhead.image.store import ImageStore
-from support.command import COMMAND, environment
 from support.guests.containers import LIMIT, Podman
 from support.photos import is_inverse, photo
+from support.programs.command import COMMAND, environment
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[3]

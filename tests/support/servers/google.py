@@ -27,7 +27,7 @@ from xml.sax.saxutils import escape
 
 from aiohttp import web
 
-from support.ports import free_port
+from support.programs.ports import free_port
 
 BUCKET = "photos"
 TIMEOUT = 60.0

@@ -17,7 +17,7 @@ import asyncpg
 
 from safelight.db.postgres import schema
 from safelight.db.postgres.sessions.address import Address
-from support.ports import free_port
+from support.programs.ports import free_port
 
 _OPTIONS = {
     "unix_socket_directories": "",

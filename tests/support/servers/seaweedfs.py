@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from obstore.store import S3Store
 
-from support.ports import free_port
+from support.programs.ports import free_port
 
 if TYPE_CHECKING:
     from obstore.store import S3Config

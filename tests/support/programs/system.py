@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from safelight.client.master import Client
-from support.ports import free_port
-from support.processes import Program, service
+from support.programs.ports import free_port
+from support.programs.processes import Program, service
 from support.servers.places import Loopback, Namespaces, Places
 
 _JSON = ("--log-format", "json")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 TIMEOUT = 60.0
-_TESTS = Path(__file__).parents[1]
+_TESTS = Path(__file__).parents[2]
 
 
 class Program:
