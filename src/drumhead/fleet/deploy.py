@@ -13,9 +13,9 @@ from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.fleet.plan import machine_spec, planned_machines
 from drumhead.fleet.supervisor import failures, is_settled
 from drumhead.image.store import ImageStore
-from drumhead.machine.given import check_given
 from drumhead.machine.instances import Instances
 from drumhead.machine.process import wait_process
+from drumhead.machine.spec_check import check_spec
 from drumhead.machine.stop import stop_machine
 from drumhead.machine.watch import watching
 
@@ -34,7 +34,7 @@ def check_images(store: FleetStore, fleet: Fleet) -> None:
     for wanted in planned_machines(fleet).values():
         image = images.find(wanted.member.image, wanted.member.guest)
         try:
-            check_given(store.home, image, machine_spec(fleet.name, wanted, image))
+            check_spec(store.home, image, machine_spec(fleet.name, wanted, image))
         except DrumheadError as error:
             raise DrumheadError(error.code, f"member {wanted.member_name}: {error.message}") from error
 

@@ -19,7 +19,6 @@ from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.guest import find_guest, require
 from drumhead.guest.contract import Drive, GuestMount, GuestNic, RunConfig
 from drumhead.image.store import ImageStore, encode
-from drumhead.machine.given import check_given
 from drumhead.machine.instances import Instances, supervisor_pid
 from drumhead.machine.logs import trim_logs
 from drumhead.machine.network import private
@@ -42,6 +41,7 @@ from drumhead.machine.secrets import read_secrets
 from drumhead.machine.snapshot.records import spare_drives, write_spares
 from drumhead.machine.snapshot.resume import find_snapshot, resume
 from drumhead.machine.snapshot.store import Snapshots
+from drumhead.machine.spec_check import check_spec
 from drumhead.machine.volume.volumes import OVERLAY_SERIAL, open_overlay, open_volumes, refuse_shared_disks
 from drumhead.machine.watch import file_size
 from drumhead.records import Image, ImageFiles, read_record
@@ -78,7 +78,7 @@ async def start_machine(
     running, or a volume or an address is taken), UNSUPPORTED, GUEST (QEMU does not start), HOST_TOOL.
     """
     image = ImageStore(home).find(spec.image, spec.guest)
-    await asyncio.to_thread(check_given, home, image, spec)
+    await asyncio.to_thread(check_spec, home, image, spec)
     instances = Instances(home)
     with instances.lock(spec.name):
         refuse_running(instances.find(spec.name))

@@ -1,4 +1,4 @@
-"""Check what a machine is given against the files of its image, before it starts."""
+"""Check the spec of a machine against the files of its image, before the machine starts."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from drumhead.records import Image
 
 
-def check_given(home: Home, image: Image, spec: InstanceSpec) -> None:
+def check_spec(home: Home, image: Image, spec: InstanceSpec) -> None:
     """Check the time zones and the mount points of a machine. Raises USAGE.
 
-    The config sets of the image were checked when it was composed. Of an image that was pulled nothing is known.
+    The config sets of the image were checked when it was composed. The files of a pulled image are unknown, so its
+    machines are not checked.
     """
     composed = {command.env.get("TZ") for command in image.commands.values()}
     zones = [command for command in (*spec.before, spec.command) if command.env.get("TZ") not in {None, *composed}]
@@ -35,7 +36,7 @@ def check_given(home: Home, image: Image, spec: InstanceSpec) -> None:
 
 
 def _file_above(index: Index, path: str) -> str:
-    """Return the path, or the part of it, that is a file; empty where it is a directory, or is made."""
+    """Return the path, or the part of it, that is a file; empty if the path is a directory or does not exist yet."""
     parts = path.strip("/").split("/")
     for count in range(1, len(parts) + 1):
         part = "/" + "/".join(parts[:count])

@@ -1,0 +1,1 @@
+"""Start programs, find ports for them, wait for what they do, and end them."""
