@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 
 import aiohttp
 
@@ -53,16 +54,18 @@ class Clients:
         """Whether clients sometimes repeat an upload that was acknowledged long ago, with its old key."""
         self._tasks: list[asyncio.Task[None]] = []
         self._readers: list[asyncio.Task[None]] = []
+        self._asked = [0.0, 0.0]
+        """When each reader asked for the last page that it got."""
         self._waiting: list[asyncio.Task[None]] = []
 
     def begin(self) -> None:
         """Start the clients."""
         for number, act in enumerate((self._upload, self._upload, self._upload_in_parts), 1):
             self._tasks.append(self.spawn(f"client-{number}", act))
-        for number in (1, 2):
+        for number in range(len(self._asked)):
             events: list[Event] = []
             self.record.readers.append(events)
-            self._readers.append(self.spawn(f"reader-{number}", lambda events=events: self._read(events)))
+            self._readers.append(self.spawn(f"reader-{number + 1}", partial(self._read, number, events)))
         self.record.history.events = self.record.readers[0]
 
     def spawn(self, name: str, act: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
@@ -80,8 +83,12 @@ class Clients:
         await asyncio.gather(*self._waiting)
 
     async def read_until(self, last: int) -> None:
-        """Wait until every reader has read up to an event."""
-        while any(not events or events[-1].seq < last for events in self.record.readers):
+        """Wait until every reader has read up to an event of the database as it was restored last."""
+        back = max((back for _, back in self.world.restored), default=0.0)
+        while any(
+            asked < back or not events or events[-1].seq < last
+            for events, asked in zip(self.record.readers, self._asked, strict=True)
+        ):
             for reader in self._readers:
                 if reader.done():
                     reader.result()
@@ -214,11 +221,12 @@ class Clients:
                         self.record.broken.append(f"who waited for task {task} was told {error.code}")
                 return
 
-    async def _read(self, events: list[Event]) -> None:
+    async def _read(self, number: int, events: list[Event]) -> None:
         after, known, looks = 0, "", 0
         async with Client.connect(self.world.masters) as client:
             while True:
                 try:
+                    asked = self.world.loop.time()
                     page = await client.changes(after, wait=5.0, known=known)
                     if page.restored:  # a power cut took back a lease whose event was read: begin anew, as it says
                         self.world.note("the database was restored")
@@ -226,12 +234,12 @@ class Clients:
                         after, known = 0, ""
                         continue
                     events += page.events
-                    after, known = page.last, page.db
+                    after, known, self._asked[number] = page.last, page.db, asked
                     for event in page.events:
                         self.world.note(f"event {event.seq} {event.task} {event.kind} {event.attempt}")
                     looks += 1
                     if page.events and looks % 3 == 0:
-                        asked = time.monotonic()
-                        self.record.history.saw(await client.task(page.events[-1].task), asked)
+                        looked = time.monotonic()
+                        self.record.history.saw(await client.task(page.events[-1].task), looked)
                 except Error:
                     await asyncio.sleep(0.2)
