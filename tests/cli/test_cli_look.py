@@ -79,7 +79,7 @@ def test_recipes_are_listed_shown_checked_saved_and_deleted(run: Run, tmp_path: 
     (tmp_path / "r.toml").write_text(
         '[mine]\ndescription = "Grey"\n[[mine.outputs.image.operations]]\nop = "grayscale"\n'
     )
-    assert "good recipe with 1 output" in run("recipes", "check", "r.toml").stdout
+    assert "valid recipe with 1 output" in run("recipes", "check", "r.toml").stdout
     assert run("recipes", "check", "r.toml", "--offline", SAFELIGHT_KEYVALUESTORE="127.0.0.1:1").returncode == 0
     assert run("recipes", "save", "r.toml").stdout == "Saved recipe mine.\n"
     assert json.loads(run("recipes", "mine").stdout)["description"] == "Grey"

@@ -168,7 +168,7 @@ async def test_back_leaves_the_viewer_at_once_and_focus_is_safe(browser, no_work
             "document.dispatchEvent(new DragEvent('drop', {bubbles: true, dataTransfer: (() => {"
             "const t = new DataTransfer(); t.items.add(new File(['x'], 'n.txt')); return t; })()}))"
         )
-        message = page.get_by_text("Not uploaded, because not a photo: n.txt.")
+        message = page.get_by_text("Not uploaded because they are not photos: n.txt.")
         await expect(message).to_be_visible()
         assert await message.evaluate("(one) => one.closest('.toasts').matches(':popover-open')")
 
@@ -202,7 +202,7 @@ async def test_the_tray_counts_names_and_ends(page, client, folder):
         }""",
         list(photo(0, width=200)),
     )
-    await expect(page.get_by_text("Not uploaded, because not a photo: notes.txt.")).to_be_visible()
+    await expect(page.get_by_text("Not uploaded because they are not photos: notes.txt.")).to_be_visible()
     tray = page.get_by_role("region", name="Uploads")
     await expect(tray.get_by_role("heading")).to_have_text("6 photos uploaded, 1 failed")
     assert {count.partition(" of ")[2] for count in await page.evaluate("window.counts") if " of " in count} <= {

@@ -107,7 +107,7 @@ async def test_delete_asks_first(page, client, folder):
 
 async def test_drop_paste_and_folder(page, client, folder):
     await given(page, "drop", dropped=("png", photo(0)), notes=("txt", b"no picture"))
-    await expect(page.get_by_text("Not uploaded, because not a photo: notes.txt.")).to_be_visible()
+    await expect(page.get_by_text("Not uploaded because they are not photos: notes.txt.")).to_be_visible()
     await given(page, "paste", pasted=("png", photo(1)))
     inside = folder / "summer"
     inside.mkdir()
@@ -123,7 +123,7 @@ async def test_a_refusal_in_words(page, folder):
     path = folder / "report.png"
     path.write_bytes(b"%PDF-1.7" + b" " * 4000)
     await choose(page, path)
-    await expect(page.locator(".tray .error")).to_have_text(re.compile("PDF files are not taken"))
+    await expect(page.locator(".tray .error")).to_have_text(re.compile("PDF files are not accepted"))
     await page.get_by_role("button", name="Clear failed").click()
     await expect(page.locator(".tray")).to_have_count(0)
 

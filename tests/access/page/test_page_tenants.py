@@ -36,7 +36,7 @@ async def test_tasks_are_found_by_tenant_and_acted_on(keyed, http, tmp_path):
             await page.get_by_label("Tenant").select_option("acme")
             await expect(rows).to_have_count(2)
             assert page.url.endswith("#/tasks?tenant=acme")
-            await expect(page.get_by_text("You see what the tenant acme has")).to_be_visible()
+            await expect(page.get_by_text("You see the data of the tenant acme")).to_be_visible()
             assert await findings(page) == []
             # what happens there is live, what is done is done there, pictures and uploads are theirs
             await theirs.upload(photo(5), filename="their-third.png")

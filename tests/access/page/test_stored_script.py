@@ -80,7 +80,7 @@ async def test_names_are_text(keyed, http, tmp_path, bypass_csp):
         assert await page.evaluate(FOUND) == [0, 0, 0]
         await page.goto(f"{root.url}/#/")
         await page.get_by_label("Choose photos").set_input_files(drawing)
-        await page.get_by_text("SVG files are not taken").first.wait_for()
+        await page.get_by_text("SVG files are not accepted").first.wait_for()
         assert await page.evaluate(FOUND) == [0, 0, 0]
 
 
