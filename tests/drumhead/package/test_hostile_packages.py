@@ -384,6 +384,6 @@ async def test_a_remote_without_end_is_given_up(empty):
         assert "longer than" in await asyncio.to_thread(empty.refused, "package", "search", "x", status=6)
         await asyncio.to_thread(empty, "remote", "remove", "web")
         await asyncio.to_thread(empty, "remote", "add", "registry", f"oci+http://{address}/")
-        assert "too many pages" in await asyncio.to_thread(empty.refused, "package", "search", "x", status=4)
+        assert "too many pages" in (await asyncio.to_thread(empty.run, "package", "search", "x")).stderr
     finally:
         await runner.cleanup()
