@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 PORTS = (8000, 8003)
 """The host's ports on the page. The test replaces them with free ones, also in the project's files."""
-LONGEST = 300.0
+LONGEST = 600.0
 
 
 @pytest.fixture

@@ -112,6 +112,10 @@ async def test_a_store_that_is_gone_for_good_is_replaced_by_a_person(tmp_path):
                     return False
 
             await until(stores, timeout=30)
+            with pytest.raises(Error) as another:
+                await client.accept_storage("0" * 32)
+            assert another.value.code is Code.CONFLICT
+            assert (await client.accept_storage(new)).id == new, "a client whose answer was lost asks again"
             await whole.start("worker-0")
             lost = await client.wait(waits)
             assert lost.failure is not None

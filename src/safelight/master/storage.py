@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from aiohttp import web
 
 from safelight import http
@@ -12,7 +14,10 @@ from safelight.errors import Code, Error
 from safelight.master.access.audit import Audit
 from safelight.master.access.tenant import check_operator, tenant_of
 from safelight.master.api.endpoint import JSON, Endpoint
-from safelight.wire import DEFAULT_TENANT, KnownStore, StorageInfo
+from safelight.wire import DEFAULT_TENANT, KnownStore, StorageInfo, StoreClaim
+
+_WITHIN = 3.0
+"""Seconds within which a working storage answers."""
 
 
 class Storage:
@@ -39,7 +44,18 @@ class Storage:
         if not store.id:
             raise Error(Code.INVALID_REQUEST, "Give the id of the store, which storage has logged.", position="$.id")
         async with self._audit.record(request, "storage.accept", store.id):
+            if (await self._db.claim_store(StoreClaim())).id != store.id and await self._works():
+                raise Error(Code.CONFLICT, "Storage works with the store that db knows. There is no other to accept.")
             return http.json_response(await self._db.accept_store(store))
+
+    async def _works(self) -> bool:
+        """Return whether storage answers: it would refuse if its store were not the known one."""
+        try:
+            async with asyncio.timeout(_WITHIN):
+                await self._storage.info()
+        except (Error, TimeoutError):
+            return False
+        return True
 
     def endpoints(self) -> list[Endpoint]:
         """Return the routes."""
@@ -59,9 +75,10 @@ class Storage:
                 description=(
                     "Storage refuses every request if it was started on another store than the one that db knows, "
                     "such as the empty directory of an unmounted disk, or if the database is new. This request says "
-                    "that the old one is gone for good: tasks whose photos were only in an old store fail. For "
-                    "administrators of the tenant `default`."
+                    "that the old one is gone for good: tasks whose photos were only in an old store fail. While "
+                    "storage works, another store is refused with 409. For administrators of the tenant `default`."
                 ),
-                body={JSON: KnownStore}, answer={JSON: KnownStore}, errors=(Code.FORBIDDEN, Code.UNAVAILABLE),
+                body={JSON: KnownStore}, answer={JSON: KnownStore},
+                errors=(Code.FORBIDDEN, Code.CONFLICT, Code.UNAVAILABLE),
             ),
         ]  # fmt: skip
