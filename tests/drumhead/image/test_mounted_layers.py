@@ -50,7 +50,7 @@ def test_erofs_own_tool_reads_the_same_tree(tmp_path):
         else:
             assert place.stat().st_mode & 0o7777 == entry.mode, path
             assert place.is_dir() if entry.kind == "directory" else place.read_bytes() == entry.read(), path
-    assert sum(1 for _ in out.rglob("*")) == len(tree)
+    assert sum(len(below) + len(files) for _, below, files in os.walk(out)) == len(tree)
     write_plain_erofs(tree, tmp_path / "again")
     assert (tmp_path / "again").read_bytes() == layer.read_bytes()
 
