@@ -64,9 +64,7 @@ def seaweed(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Seaweed]":
 @pytest.fixture
 def bucket_url(seaweed: "Seaweed", monkeypatch: pytest.MonkeyPatch) -> str:
     """Return the URL of an empty prefix in a bucket, and set the environment for its server."""
-    for name, value in seaweed.environment().items():
-        monkeypatch.setenv(name, value)
-    return seaweed.url()
+    return _place(seaweed, monkeypatch)
 
 
 @pytest.fixture(scope="session")
@@ -90,17 +88,19 @@ def google() -> "Iterator[Google]":
 @pytest.fixture
 def azure_url(azurite: "Azurite", monkeypatch: pytest.MonkeyPatch) -> str:
     """The same as `bucket_url`, on Azure."""
-    for name, value in azurite.environment().items():
-        monkeypatch.setenv(name, value)
-    return azurite.url()
+    return _place(azurite, monkeypatch)
 
 
 @pytest.fixture
 def google_url(google: "Google", monkeypatch: pytest.MonkeyPatch) -> str:
     """The same as `bucket_url`, on Google Cloud Storage."""
-    for name, value in google.environment().items():
+    return _place(google, monkeypatch)
+
+
+def _place(server: "Seaweed | Azurite | Google", monkeypatch: pytest.MonkeyPatch) -> str:
+    for name, value in server.environment().items():
         monkeypatch.setenv(name, value)
-    return google.url()
+    return server.url()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

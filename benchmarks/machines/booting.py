@@ -20,7 +20,7 @@ from drumhead.machine.process import die_with_parent, wait_process
 from drumhead.machine.qemu.acceleration import Acceleration, find_acceleration
 from drumhead.machine.qemu.command_line import PLAIN, PROGRAM, accelerator_arguments
 from drumhead.machine.records import InstanceSpec, PortForward
-from drumhead.machine.request import choose_command
+from drumhead.machine.spec.request import choose_command
 from drumhead.machine.stop import destroy_machine
 from drumhead.records import GuestName
 

@@ -78,6 +78,19 @@ async def use_again(client, waiting):
         assert is_inverse(photo(1), await response.read())
 
 
+async def go_back(url, file, there):
+    """Move a database on PostgreSQL into a file, once, and assert that the file has everything."""
+    file.parent.mkdir()
+    back = ("--from", url, "--to", f"sqlite://{file}")
+    told = json.loads(await run("migrate", *back, "--json"))
+    assert told["task"] + told["ended"] == len(there["tasks"])
+    assert "already exists" in await run("migrate", *back, status=5)
+    async with SqliteStore.open(file) as store:
+        assert await everything(store) == there
+        (task,) = await store.create([new_task()])
+        assert task.seq == there["summary"][2] + 1
+
+
 async def test_a_running_system_moves_to_postgresql(server, tmp_path):
     url = await server.empty()
     async with system(tmp_path / "data", workers=1) as whole, Client.connect(whole.master) as client:
@@ -105,16 +118,7 @@ async def test_a_running_system_moves_to_postgresql(server, tmp_path):
             await use_again(client, waiting.id)
         async with DbClient.connect(f"127.0.0.1:{whole.ports['db']}") as db:
             after = await everything(db)
-        file = tmp_path / "back/tasks.sqlite"
-        file.parent.mkdir()
-        back = ("--from", url, "--to", f"sqlite://{file}")
-        told = json.loads(await run("migrate", *back, "--json"))
-        assert told["task"] + told["ended"] == len(after["tasks"])
-        assert "already exists" in await run("migrate", *back, status=5)
-        async with SqliteStore.open(file) as store:
-            assert await everything(store) == after
-            (task,) = await store.create([new_task()])
-            assert task.seq == after["summary"][2] + 1
+        await go_back(url, tmp_path / "back/tasks.sqlite", after)
         async with AccessClient.connect(whole.master) as access:
             assert made.key.id in {key.id for key in await access.keys()}
         another = await another_database(url)

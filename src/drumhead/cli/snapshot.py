@@ -12,9 +12,9 @@ from drumhead.cli.output import notice, print_json, print_table, size_text
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.home import find_home
 from drumhead.image.store import ImageStore
-from drumhead.machine.options import read_cpus, read_memory
 from drumhead.machine.snapshot.save import take_snapshot
 from drumhead.machine.snapshot.store import Snapshots
+from drumhead.machine.spec.options import read_cpus, read_memory
 
 
 async def create_command(

@@ -12,7 +12,7 @@ from drumhead.cli.output import notice, print_json, print_table, size_text
 from drumhead.guest import find_guest
 from drumhead.home import find_home
 from drumhead.machine.instances import Instances
-from drumhead.machine.options import read_disk_size, read_volume_name
+from drumhead.machine.spec.options import read_disk_size, read_volume_name
 from drumhead.machine.volume.volumes import create_volume, delete_volume, volume_path
 
 

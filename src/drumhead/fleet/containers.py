@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.image.export.container import Health, Service
-from drumhead.machine.request import choose_command
+from drumhead.machine.spec.request import choose_command
 
 if TYPE_CHECKING:
     from drumhead.fleet.records import Fleet, Member

@@ -15,7 +15,7 @@ from drumhead.fleet.supervisor import failures, is_settled
 from drumhead.image.store import ImageStore
 from drumhead.machine.instances import Instances
 from drumhead.machine.process import wait_process
-from drumhead.machine.spec_check import check_spec
+from drumhead.machine.spec.check import check_spec
 from drumhead.machine.stop import stop_machine
 from drumhead.machine.watch import watching
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, TypeVar, get_args
 from drumhead.errors import DrumheadError
 from drumhead.fleet.plan import planned_machines, shared, shared_volume
 from drumhead.fleet.records import MAX_COUNT, Fleet, HealthCheck, Member, RestartPolicy
-from drumhead.machine import options
-from drumhead.machine.options import LOCALHOST, find_clash
+from drumhead.machine.spec import options
+from drumhead.machine.spec.options import LOCALHOST, find_clash
 from drumhead.manifest.yaml_reader import Section, read_yaml
 from drumhead.records import GuestName, variable_fault
 

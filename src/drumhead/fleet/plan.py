@@ -10,7 +10,7 @@ import msgspec
 
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.machine.records import InstanceSpec, PortForward, VolumeMount
-from drumhead.machine.request import choose_command
+from drumhead.machine.spec.request import choose_command
 
 if TYPE_CHECKING:
     from drumhead.fleet.records import Fleet, Member

@@ -41,7 +41,7 @@ from drumhead.machine.secrets import read_secrets
 from drumhead.machine.snapshot.records import spare_drives, write_spares
 from drumhead.machine.snapshot.resume import find_snapshot, resume
 from drumhead.machine.snapshot.store import Snapshots
-from drumhead.machine.spec_check import check_spec
+from drumhead.machine.spec.check import check_spec
 from drumhead.machine.volume.volumes import OVERLAY_SERIAL, open_overlay, open_volumes, refuse_shared_disks
 from drumhead.machine.watch import file_size
 from drumhead.records import Image, ImageFiles, read_record

@@ -9,7 +9,7 @@ from drumhead.image.checks.arguments import check_arguments
 from drumhead.image.checks.modules import check_warm
 from drumhead.image.checks.programs import check_directories, check_programs
 from drumhead.image.timezones import check_zones
-from drumhead.machine.request import choose_commands
+from drumhead.machine.spec.request import choose_commands
 from drumhead.records import Blob, Command, Image, Kernel
 from drumhead.tree import Tree, regular, symlink
 from support.guests.composing import write_files

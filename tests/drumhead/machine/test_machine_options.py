@@ -3,9 +3,9 @@
 import pytest
 
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.machine import options
 from drumhead.machine.records import PortForward, VolumeMount
-from drumhead.machine.request import choose_commands
+from drumhead.machine.spec import options
+from drumhead.machine.spec.request import choose_commands
 from drumhead.records import Blob, Command, Image, Kernel
 
 

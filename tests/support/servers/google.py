@@ -14,7 +14,6 @@ import json
 import os
 import re
 import secrets
-import socket
 import subprocess
 import sys
 import time
@@ -28,9 +27,9 @@ from xml.sax.saxutils import escape
 from aiohttp import web
 
 from support.programs.ports import free_port
+from support.servers.listening import wait_listening
 
 BUCKET = "photos"
-TIMEOUT = 60.0
 SLOW = "written-slowly"
 """Objects whose names end so may be written once a second, as all of Google's, so that other tests need not wait."""
 _KEPT = ("Content-Type", "Content-Disposition", "Cache-Control")
@@ -215,15 +214,7 @@ class Google:
         argv = [sys.executable, "-m", "support.servers.google", str(self._port)]
         tests = str(Path(__file__).parents[2])
         self._process = subprocess.Popen(argv, env={**os.environ, "PYTHONPATH": tests})
-        deadline = time.monotonic() + TIMEOUT
-        while time.monotonic() < deadline and self._process.poll() is None:
-            try:
-                socket.create_connection(("127.0.0.1", self._port), timeout=5).close()
-            except OSError:
-                time.sleep(0.05)
-            else:
-                return
-        raise AssertionError("the server of Google's API did not start")
+        wait_listening(self._process, self._port)
 
     def stop(self) -> None:
         """Kill the server."""

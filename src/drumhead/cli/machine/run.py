@@ -13,12 +13,12 @@ from drumhead.cli.output import notice
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.home import find_home
 from drumhead.image.store import ImageStore
-from drumhead.machine import options
 from drumhead.machine.attach import restart_attached, run_attached, run_detached
 from drumhead.machine.launch import restart_machine, start_machine
-from drumhead.machine.options import read_variables
 from drumhead.machine.records import InstanceSpec
-from drumhead.machine.request import choose_commands, default_instance_name
+from drumhead.machine.spec import options
+from drumhead.machine.spec.options import read_variables
+from drumhead.machine.spec.request import choose_commands, default_instance_name
 from drumhead.records import Command
 
 if TYPE_CHECKING:

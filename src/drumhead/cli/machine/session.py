@@ -13,8 +13,8 @@ from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.guest import find_guest, require
 from drumhead.home import find_home
 from drumhead.machine.instances import Instances
-from drumhead.machine.options import read_variables
 from drumhead.machine.session.terminal import run_console, run_session
+from drumhead.machine.spec.options import read_variables
 from drumhead.machine.stop import wait_machine
 from drumhead.machine.watch import follow as follow_file
 from drumhead.machine.watch import read_from, tail_offset

@@ -16,7 +16,7 @@ from drumhead.image.collect import collect
 from drumhead.image.compose import compose
 from drumhead.image.inputs import ComposeOptions
 from drumhead.image.store import facts
-from drumhead.machine import options
+from drumhead.machine.spec import options
 from drumhead.manifest.init import init_project
 from drumhead.manifest.project import read_project
 

@@ -12,7 +12,7 @@ from drumhead.blobs import replacing
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.guest import require
 from drumhead.guest.contract import Drive, GuestMount
-from drumhead.machine.options import MIN_DISK
+from drumhead.machine.spec.options import MIN_DISK
 from drumhead.machine.volume import ext4
 from drumhead.machine.volume.formats import disk_format
 

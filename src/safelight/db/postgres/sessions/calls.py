@@ -34,7 +34,11 @@ class Calls:
         while not self._waiting and not self.closed:
             idle: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._idle.append(idle)
-            await idle
+            try:
+                await idle
+            finally:
+                if idle in self._idle:  # cancelled
+                    self._idle.remove(idle)
         taken, self._waiting = self._waiting[:most], self._waiting[most:]
         return taken
 

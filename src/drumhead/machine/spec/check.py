@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from drumhead.closure import follow
 from drumhead.image.contents import image_index
 from drumhead.image.timezones import zone_fault
-from drumhead.machine.options import usage
+from drumhead.machine.spec.options import usage
 
 if TYPE_CHECKING:
     from drumhead.closure import Index
