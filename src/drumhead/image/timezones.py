@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import posixpath
 import re
 import stat
 from pathlib import Path
@@ -27,6 +28,8 @@ MARKS = (b"zoneinfo", b"TIME_ZONE")
 """Words in Python sources that look zones up. The second is Django's setting."""
 LARGEST_SOURCE = 1 << 20
 PLACE = "usr/share/zoneinfo"
+WITH_OWN_ZONES = ("node", "java")
+"""Programs that bring the rules of time zones themselves."""
 _ABBREVIATION = r"(?:[A-Za-z]{3,}|<[A-Za-z0-9+-]{3,}>)"
 _OFFSET = r"[+-]?[0-9]{1,3}(?::[0-9]{2}){0,2}"
 RULES = re.compile(rf"{_ABBREVIATION}{_OFFSET}(?:{_ABBREVIATION}(?:{_OFFSET})?(?:,[A-Za-z0-9./:+-]+){{0,2}})?")
@@ -77,6 +80,8 @@ def zone_fault(index: Index, command: Command) -> str:
     if found and found.kind == "file":
         return ""
     zones = {path.removeprefix(f"{PLACE}/") for path in index if path.startswith(f"{PLACE}/")}
+    if not zones and posixpath.basename(command.argv[0]) in WITH_OWN_ZONES:
+        return ""
     if not zones:
         return f"TZ is {zone}, and the image has no time zones; compose it with --require {PACKAGE}"
     by_lower = {one.lower(): one for one in zones}

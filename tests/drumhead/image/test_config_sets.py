@@ -222,6 +222,11 @@ def test_a_time_zone_that_does_not_exist_is_refused(zone, files, said):
     assert said in refused.value.message
 
 
+@pytest.mark.parametrize("program", ["node", "/usr/bin/java"])
+def test_programs_with_zones_of_their_own_need_none_in_the_image(program):
+    check_zones(index_of(Tree()), {"web": Command(argv=(program, "x"), env={"TZ": "Europe/Ljubljana"})})
+
+
 @pytest.mark.parametrize("module", ["os", "os.path", "http.server", "_ssl", "sys", "part.one", "part", "shop", "srv"])
 def test_a_module_that_a_snapshot_imports_may_be_of_any_kind(module):
     check_warm(index_of(image_tree()), [module], Command(argv=(), env={"PYTHONPATH": "/srv"}))
