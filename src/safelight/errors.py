@@ -78,6 +78,9 @@ STATUS: dict[Code, int] = {
     Code.DAMAGED_BLOB: 500,
 }
 
+_MEMORY_AGAIN = 2
+"""Value of Retry-After, in seconds, for a request that was refused for lack of memory."""
+
 # The code of an answer without a problem document, such as a proxy's page or a classic service's sentence.
 _FALLBACK: dict[int, Code] = {
     400: Code.INVALID_REQUEST,
@@ -158,6 +161,12 @@ def lacks_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and str(error).startswith("can't start new thread")
     )
+
+
+def no_memory() -> Error:
+    """Return the error with which a service without memory refuses a request."""
+    sentence = "The service has no memory left for this request. Try again soon, or give the service more memory."
+    return Error(Code.UNAVAILABLE, sentence, retry_after=_MEMORY_AGAIN)
 
 
 def validation_problem(error: Exception) -> tuple[str, str]:

@@ -122,7 +122,7 @@ async def _chunk(content: StreamReader, pace: _Pace) -> bytes:
         sentence = "Nothing arrived for too long, so the upload was dropped. Send it again."
         raise Error(Code.INVALID_REQUEST, sentence) from None
     except (web.RequestPayloadError, HttpProcessingError, ConnectionError) as error:
-        raise Error(Code.INVALID_REQUEST, malformed.sentence(error)) from None
+        raise malformed.refusal(error) from None
     pace.came(len(chunk))
     return chunk
 

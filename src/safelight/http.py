@@ -21,7 +21,7 @@ from safelight.access.caller import CALLER, Access, Caller
 from safelight.access.forwarded import client_address
 from safelight.access.malformed import HARDENED
 from safelight.access.origin import Origins
-from safelight.errors import Code, Error, lacks_memory, validation_problem
+from safelight.errors import Code, Error, lacks_memory, no_memory, validation_problem
 from safelight.request_metrics import RequestMetrics
 from safelight.service import Service
 from safelight.wire import decode, encode
@@ -30,8 +30,6 @@ log = logging.getLogger(__name__)
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, which nobody reads
 
-_MEMORY_AGAIN = 2
-"""Value of Retry-After, in seconds, for a request that was refused for lack of memory."""
 _BODY_TIME = 60.0
 """Seconds in which the body of a request must arrive; uploads have limits of their own."""
 
@@ -252,7 +250,7 @@ async def _answer(
             raise
         return _translated(request, error)
     except web.RequestPayloadError as error:
-        response = problem_response(Error(Code.INVALID_REQUEST, malformed.sentence(error)))
+        response = problem_response(malformed.refusal(error))
         response.force_close()
         return response
     except asyncio.CancelledError:
@@ -262,8 +260,7 @@ async def _answer(
         raise asyncio.CancelledError from None  # which ends the connection
     except Exception as error:
         if lacks_memory(error):
-            said = "The service has no memory left for this request. Try again soon, or give the service more memory."
-            return _refused(request, Error(Code.UNAVAILABLE, said, retry_after=_MEMORY_AGAIN))
+            return _refused(request, no_memory())
         log.exception("Unexpected error in %s %s", request.method, request.path)
         return problem_response(Error(Code.INTERNAL, "Unexpected error in the service. Its log says more."))
 

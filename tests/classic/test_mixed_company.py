@@ -54,6 +54,8 @@ async def mixed(tmp_path) -> AsyncIterator[Mixed]:
 async def test_the_classic_master_and_worker_on_our_db_and_storage(mixed):
     await mixed.start("db", "storage")
     assert SAID in (await mixed.system.running["db"].log(SAID))["message"]
+    ready = await asyncio.to_thread(ask, mixed.store.values["storageendpoint"], "GET", "/readyz?wait=20")
+    assert ready == (200, b"ready\n")
     async with aiohttp.ClientSession() as http:
         classic = ClassicMaster(mixed.store, http)
         async with serving(classic.app()) as master:

@@ -1,11 +1,9 @@
 """Test `safelight up`, which runs everything on one machine."""
 
 import asyncio
-import contextlib
 import fcntl
 import json
 import os
-import random
 import signal
 import socket
 import urllib.error
@@ -22,6 +20,7 @@ from safelight.wire import State
 from support.photos import is_inverse, photo
 from support.programs.command import COMMAND, environment, everything, safelight, terminal
 from support.programs.pids import children, gone
+from support.programs.ports import first_of_free_ports
 from support.programs.processes import Program, program
 
 pytestmark = pytest.mark.slow
@@ -30,16 +29,6 @@ FORMS = pytest.mark.parametrize("form", [(), ("--separate",)], ids=["one process
 """The forms: the services in one process, or each in its own."""
 
 SLOW = {"outputs": {"image": {"format": "avif", "effort": 10}}}
-
-
-def first_of_free_ports() -> int:
-    """Return the first of several consecutive free ports below the system's ephemeral ports."""
-    for first in random.sample(range(20000, 30000, 20), 500):
-        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
-            for port in (*range(first, first + 4), first + 10, first + 11):
-                stack.enter_context(socket.create_server(("127.0.0.1", port)))
-            return first
-    raise AssertionError("no free ports")
 
 
 def up(data: Path, *argv: object, port: int = 0) -> Any:

@@ -16,7 +16,7 @@ from aiohttp import StreamReader, http_exceptions, web
 from aiohttp.http_parser import RawRequestMessage
 from multidict import istr
 
-from safelight.errors import Code, Error
+from safelight.errors import Code, Error, lacks_memory, no_memory
 from safelight.wire import encode
 
 log = logging.getLogger(__name__)
@@ -42,16 +42,33 @@ _SENTENCES: tuple[tuple[type[BaseException], str], ...] = (
 )
 
 
-def sentence(error: BaseException | None) -> str:
-    """Describe what is wrong with a request, in our own words, since the parser's message repeats what was sent."""
+def refusal(error: BaseException | None) -> Error:
+    """Return the error for a request that could not be read, in our words: the parser's message repeats what was sent.
+
+    INVALID_REQUEST if the request is malformed; UNAVAILABLE if there was no memory for it.
+    """
     seen: set[int] = set()
+    said = "The request is not valid HTTP/1.1."
     while error is not None and id(error) not in seen:
         seen.add(id(error))
-        for kind, words in _SENTENCES:
-            if isinstance(error, kind):
-                return words
+        if lacks_memory(error) or _parser_failed(error):
+            return no_memory()
+        found = next((words for kind, words in _SENTENCES if isinstance(error, kind)), None)
+        if found is not None:
+            said = found
+            break
         error = error.__cause__
-    return "The request is not valid HTTP/1.1."
+    return Error(Code.INVALID_REQUEST, said)
+
+
+def _parser_failed(error: BaseException) -> bool:
+    """Whether aiohttp's parser could not copy bytes, which it reports like a malformed request.
+
+    Its message begins with that of llhttp, such as "Span callback error in on_body". What was sent comes after it.
+    """
+    if not isinstance(error, http_exceptions.BadHttpMessage):
+        return False
+    return "callback error" in error.message.partition(":")[0]
 
 
 def handlers(server: web.Server) -> Callable[[], Handler]:
@@ -128,8 +145,9 @@ class Handler(web.RequestHandler):
             log.error("Unexpected error in a connection of %s", request.remote, exc_info=exc)
             error = Error(Code.INTERNAL, "Unexpected error in the service. Its log says more.")
         else:
-            log.debug("Malformed request from %s: %s", request.remote, type(exc).__name__)
-            error = Error(Code.INVALID_REQUEST, sentence(exc))
+            error = refusal(exc)
+            level = logging.WARNING if error.transient else logging.DEBUG
+            log.log(level, "Unreadable request from %s: %s (%s)", request.remote, error.detail, type(exc).__name__)
         if request.writer.output_size > 0:
             raise ConnectionError("A part of the answer was already sent.")
         response = web.Response(
@@ -138,5 +156,7 @@ class Handler(web.RequestHandler):
             content_type="application/problem+json",
             headers=HARDENED,
         )
+        if error.transient:
+            response.headers["Retry-After"] = str(error.extra["retry_after"])
         response.force_close()
         return response

@@ -258,7 +258,7 @@ async def _in_time(request: web.Request, reading: Awaitable[T]) -> T:
     except TimeoutError:
         raise Error(Code.INVALID_REQUEST, f"Nothing arrived for {idle_timeout:g} s; the upload was dropped.") from None
     except web.RequestPayloadError as error:
-        raise Error(Code.INVALID_REQUEST, malformed.sentence(error)) from None
+        raise malformed.refusal(error) from None
 
 
 async def _body(request: web.Request) -> AsyncIterator[bytes]:

@@ -7,9 +7,10 @@ import json
 
 import aiohttp
 import pytest
-from aiohttp import http_exceptions
+from aiohttp import http_exceptions, web
 
 from safelight.access import malformed
+from safelight.errors import Code
 
 LONG = b"x" * 20_000
 HOSTILE = b"<script>\x01"
@@ -118,6 +119,49 @@ class NoMemory:
 
     def message_consumed(self):
         """Do nothing."""
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (http_exceptions.BadHttpMessage("Span callback error in on_body:\n\n  b'x'\n  ^"), Code.UNAVAILABLE),
+        (http_exceptions.BadHttpMessage("Invalid header token:\n\n  b'callback error'\n  ^"), Code.INVALID_REQUEST),
+        (http_exceptions.BadHttpMessage("Invalid header token: callback error"), Code.INVALID_REQUEST),
+        (MemoryError(), Code.UNAVAILABLE),
+        (RuntimeError("can't start new thread"), Code.UNAVAILABLE),
+    ],
+)
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_request_for_which_there_is_no_memory_is_not_called_malformed(error, code, wrapped):
+    if wrapped:
+        outer = web.RequestPayloadError()
+        outer.__cause__ = error
+        error = outer
+    assert malformed.refusal(error).code is code
+
+
+async def test_a_request_whose_bytes_cannot_be_copied_is_refused_for_lack_of_memory(plane, monkeypatch):
+    """The head and a part of the body arrive together, so the parser fails before the request is known."""
+    service = await plane.start("keyvaluestore")
+
+    class Failing:
+        def feed_data(self, data):
+            raise http_exceptions.BadHttpMessage(f"Span callback error in on_body:\n\n  {data!r}\n  ^")
+
+        def message_consumed(self):
+            """Do nothing."""
+
+    begin = malformed.Handler.connection_made
+
+    def begun(self, transport):
+        begin(self, transport)
+        self._parser = Failing()
+
+    monkeypatch.setattr(malformed.Handler, "connection_made", begun)
+    status, headers, body = await answer(service.url, b"PUT /key HTTP/1.1\r\nContent-Length: 9\r\n\r\nabc")
+    document = json.loads(body)
+    assert (status, document["code"], headers["retry-after"]) == (503, "unavailable", "2")
+    assert "no memory left" in document["detail"]
 
 
 @pytest.mark.parametrize(
