@@ -48,7 +48,7 @@ class Soak:
         self._variants = variants
         self._store = FleetStore(find_home(), NAME)
         self._instances = Instances(find_home())
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._in_progress: set[asyncio.Task[None]] = set()
         self.times: list[float] = []
         self.errors: list[str] = []
         self.done = 0
@@ -71,7 +71,7 @@ class Soak:
                 if load.done():
                     load.result()
             load.cancel()
-            await asyncio.gather(load, *self._under_way, return_exceptions=True)
+            await asyncio.gather(load, *self._in_progress, return_exceptions=True)
         print(f"photos {self.done}, errors {len(self.errors)}", *dict.fromkeys(self.errors), sep="\n")
 
     async def _load(self, client: Client) -> None:
@@ -81,8 +81,8 @@ class Soak:
             await asyncio.sleep(start + number * self._interval - time.monotonic())
             (photo,) = self._variants.take(1)
             task = asyncio.create_task(self._one(client, photo))
-            self._under_way.add(task)
-            task.add_done_callback(self._under_way.discard)
+            self._in_progress.add(task)
+            task.add_done_callback(self._in_progress.discard)
 
     async def _one(self, client: Client, photo: bytes) -> None:
         begun = time.monotonic()

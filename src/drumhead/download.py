@@ -1,4 +1,4 @@
-"""Fetch files over HTTP with time-outs and retries. A file appears by rename, after it was verified."""
+"""Fetch files over HTTP with timeouts and retries. A file appears by rename, after it was verified."""
 
 from __future__ import annotations
 

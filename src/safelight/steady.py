@@ -132,11 +132,11 @@ class Ages:
     def _advance(self) -> None:
         running, wall = self._clock.running(), self._clock.wall()
         passed = max(0.0, running - self._running)
-        leap = wall - self._wall - passed
+        jump = wall - self._wall - passed
         self._running, self._wall = running, wall
         self._kept.running += passed
-        if abs(leap) > _TOLERATED:
-            self._doubt(f"The clock was set {_span(leap)}.")
+        if abs(jump) > _TOLERATED:
+            self._doubt(f"The clock was set {_span(jump)}.")
 
     def _judge_start(self, gap: float) -> None:
         if gap < -_TOLERATED:

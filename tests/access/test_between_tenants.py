@@ -31,7 +31,7 @@ def unknown(name: str) -> str:
     return f"{number}-{'b' * 10}" if dash and number.isdigit() else name[:-1] + ("1" if name[-1] == "0" else "0")
 
 
-async def test_a_number_of_all_tenants_is_told_to_nobody_else(plane, http):
+async def test_only_the_system_administrator_sees_totals_of_all_tenants(plane, http):
     await plane.start_all(trusted_proxies=ELSEWHERE, master={"webhook_allow_private": True})
     root = Api(http, plane.url("master"), plane.key)
     first, second = await keyed_tenant(root, "first"), await keyed_tenant(root, "second")
@@ -61,7 +61,7 @@ async def opened(api: Api) -> str:
 
 
 @pytest.mark.slow
-async def test_what_is_anothers_is_answered_like_what_does_not_exist(keyed, root):
+async def test_objects_of_another_tenant_look_as_if_they_did_not_exist(keyed, root):
     """Compare status, headers and body for every route with a name in its path, and every field that takes a name."""
     first, second = await keyed_tenant(root, "first"), await keyed_tenant(root, "second")
     await first.call("PUT", "/recipes/own-recipe", PNG)
@@ -113,17 +113,17 @@ async def test_one_tenant_cannot_hold_every_event_stream(plane, http):
             return await stack.enter_async_context(http.get(f"{api.url}/events", headers=api.headers))
 
         held = [await follow(flood) for _ in range(3)]
-        assert (await follow(flood)).status == 429, "a tenant takes none of its own"
+        assert (await follow(flood)).status == 429, "a tenant must not end its own streams for a new one"
         mine = await follow(other)
         assert (mine.status, (await mine.content.readline())[:6]) == (200, b"retry:")
         async with asyncio.timeout(30):
             with pytest.raises(Exception, match=r"(?i)closed|reset|payload"):
                 await held[-1].content.read()
-        assert (await follow(other)).status == 429, "one each more would only be passed back and forth"
+        assert (await follow(other)).status == 429, "two tenants must not keep ending each other's streams"
 
 
 @pytest.mark.slow
-async def test_a_paused_tenant_holds_up_no_others_renditions(keyed, root):
+async def test_a_paused_tenant_does_not_delay_renditions_of_others(keyed, root):
     """A rendition of a tenant with a paused queue is not made; those of other tenants are made."""
     paused, other = await keyed_tenant(root, "paused"), await keyed_tenant(root, "other")
     await paused.call("POST", "/queue/pause")

@@ -21,7 +21,7 @@ async def root(plane, http) -> Api:
     return made
 
 
-async def test_a_classic_program_reaches_the_tasks_of_its_tenant_alone(plane, http, root):
+async def test_a_classic_program_reaches_only_tasks_of_its_tenant(plane, http, root):
     victim = await keyed_tenant(root, "victim")
     async with victim.client() as client:
         task = await client.upload(photo(1))
@@ -31,7 +31,7 @@ async def test_a_classic_program_reaches_the_tasks_of_its_tenant_alone(plane, ht
         async with http.request(method, plane.url("db") + path, json=json) as answer:
             return answer.status, await answer.text()
 
-    # Another tenant's id is answered as one that does not exist, whatever tenant the request names.
+    # Another tenant's id gets the same answer as an id that does not exist, whatever tenant the request names.
     nobody = f"9{task.id}"
     for method, path, body in (
         ("GET", "/task/{id}", None),
@@ -46,7 +46,7 @@ async def test_a_classic_program_reaches_the_tasks_of_its_tenant_alone(plane, ht
     assert (await ask("GET", "/task/next?tenant=victim"))[0] == 404
     assert (await victim.call("GET", f"/task/{task.id}"))["state"] == 0
 
-    # What it creates is its own, and it cannot name the bytes of another as the result.
+    # The program's new tasks belong to its tenant, and it cannot name another tenant's bytes as their result.
     status, mine = await ask("POST", "/task")
     assert status == 200
     assert (await root.call("GET", f"/task/{mine}", headers=acting("seed")))["tenant"] == "seed"

@@ -44,7 +44,7 @@ async def asked(request: str, reader, writer) -> None:
 
 
 @pytest.mark.slow
-async def test_a_head_that_does_not_end_costs_its_connection(plane, http):
+async def test_a_connection_whose_head_does_not_end_is_closed(plane, http):
     service = await plane.start("keyvaluestore", header_timeout=0.2)
     async with connection(service) as (half, writer), connection(service) as (silent, _):
         writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Half: ")
@@ -52,17 +52,17 @@ async def test_a_head_that_does_not_end_costs_its_connection(plane, http):
         await closed(silent)
     async with http.get(f"{service.url}/") as answer:
         assert answer.status == 200
-    async with connection(service) as (reader, writer):  # what has sent a request may be idle after it
+    async with connection(service) as (reader, writer):  # after a request, a connection may be idle
         writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert await reader.readuntil(b"ok\n")
-        async with connection(service) as (another, _):  # which comes later and is closed before it
+        async with connection(service) as (another, _):  # opened later, and closed earlier
             await closed(another)
         writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert await reader.readuntil(b"ok\n")
 
 
 @pytest.mark.slow
-async def test_two_thousand_heads_that_do_not_end_hold_up_nobody(plane, http):
+async def test_two_thousand_endless_heads_delay_nobody(plane, http):
     service = await plane.start("keyvaluestore", header_timeout=3.0, trusted_proxies="192.0.2.1")
     async with AsyncExitStack() as stack:
         ends = []
@@ -78,14 +78,14 @@ async def test_two_thousand_heads_that_do_not_end_hold_up_nobody(plane, http):
 
 
 @pytest.mark.slow
-async def test_one_address_holds_so_many_connections_and_keeps_those_that_ask(plane, http):
+async def test_connections_are_limited_by_address_and_active_ones_stay(plane, http):
     service = await plane.start("keyvaluestore", connections=5, trusted_proxies="192.0.2.1")
     async with AsyncExitStack() as stack:
         asking = [await stack.enter_async_context(connection(service)) for _ in range(3)]
         for reader, writer in asking:
             writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
             await reader.readuntil(b"ok\n")
-        # Of 20 silent ones, as many are closed as are too many: all but two.
+        # Of 20 silent connections, all but the two that are within the limit are closed.
         silent = [await stack.enter_async_context(connection(service)) for _ in range(20)]
         ends = [asyncio.create_task(closed(reader)) for reader, _ in silent]
         while sum(task.done() for task in ends) < 18:
@@ -96,7 +96,7 @@ async def test_one_address_holds_so_many_connections_and_keeps_those_that_ask(pl
         for task in ends:
             task.cancel()
         await asyncio.gather(*ends, return_exceptions=True)
-    # Services of this system are not counted: many clients share their connections.
+    # Connections of this system's services do not count, because many clients share them.
     async with AsyncExitStack() as stack:
         ours = [await stack.enter_async_context(connection(service)) for _ in range(12)]
         head = {"Host": "localhost", "Accept": "application/json", **plane.credentials}
@@ -129,7 +129,7 @@ def held(service):
 
 
 @pytest.mark.slow
-async def test_an_answer_that_nobody_takes_costs_its_connection(plane, http, monkeypatch):
+async def test_a_connection_whose_answer_is_not_read_is_closed(plane, http, monkeypatch):
     monkeypatch.setattr(idle, "_MOST_LOOKS", 2)
     await plane.start_all()
     service = plane.services["master"]
@@ -143,7 +143,7 @@ async def test_an_answer_that_nobody_takes_costs_its_connection(plane, http, mon
 
 
 @pytest.mark.slow
-async def test_answers_that_nobody_takes_do_not_hide_a_connection_from_the_limit(plane, http, monkeypatch):
+async def test_connections_with_unread_answers_count_against_the_limit(plane, http, monkeypatch):
     """A closed transport waits without limit for the client to read the written data, so it must be aborted."""
     await plane.start_all(trusted_proxies="192.0.2.1")
     service = plane.services["master"]
@@ -155,13 +155,13 @@ async def test_answers_that_nobody_takes_do_not_hide_a_connection_from_the_limit
                 assert answer.status == 200
         assert held(service) >= 12
         monkeypatch.setattr(service.connections, "_per_address", 3)
-        while held(service) > 4:  # three of them, and this test's own
+        while held(service) > 4:  # three of these, and this test's own
             async with http.get(f"{service.url}/healthz") as answer:
                 assert answer.status == 200
 
 
 @pytest.mark.slow
-async def test_uploads_that_trickle_give_way_to_those_that_send(plane, http, monkeypatch):
+async def test_slow_uploads_give_way_to_fast_ones(plane, http, monkeypatch):
     monkeypatch.setattr(places, "_GRACE", 0.5)
     await plane.start_all()
     master = await plane.start("master", uploads=64)
@@ -180,8 +180,8 @@ async def test_uploads_that_trickle_give_way_to_those_that_send(plane, http, mon
 
     async with AsyncExitStack() as stack:
         ends = [asyncio.create_task(trickle(*await stack.enter_async_context(connection(master)))) for _ in range(64)]
-        await until(http, master.url, "safelight_uploads_under_way", lambda count: count == 64)
-        await asyncio.sleep(0.6)  # past the grace, in which a slow beginning is nobody's fault
+        await until(http, master.url, "safelight_uploads_in_progress", lambda count: count == 64)
+        await asyncio.sleep(0.6)  # past the grace period for slow beginnings
         for n in range(20):
             async with http.post(f"{master.url}/task", data={"image": io.BytesIO(photo(n))}) as answer:
                 assert answer.status == 200, await answer.text()
@@ -216,7 +216,7 @@ async def test_a_client_that_holds_most_places_gives_one_to_another(monkeypatch)
     tasks += [asyncio.create_task(hold("few")) for _ in range(2)]
     for _ in range(2):
         await holding.acquire()
-    # Two and two: nobody gets more at the other's expense, and nobody who holds places already gets another.
+    # Each client now holds two places, so neither can take another one.
     for client in ("few", "many"):
         await hold(client)
     release.set()
@@ -227,7 +227,7 @@ async def test_a_client_that_holds_most_places_gives_one_to_another(monkeypatch)
     assert len(shared) == 0
 
 
-async def test_a_body_that_cannot_be_read_is_a_sentence(plane, http):
+async def test_a_body_that_cannot_be_read_is_refused_with_a_sentence(plane, http):
     await plane.start_all()
     master, store, db = plane.url("master"), plane.url("keyvaluestore"), plane.url("db")
     packed = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
@@ -252,7 +252,7 @@ async def test_a_body_that_cannot_be_read_is_a_sentence(plane, http):
                     assert answer.status < 500, (url, kind, body, await answer.text())
 
 
-def test_a_data_directory_is_its_owners_alone(tmp_path):
+def test_only_the_owner_can_read_a_data_directory(tmp_path):
     from safelight.serve import keep_private
 
     (tmp_path / "old").mkdir(mode=0o755)

@@ -143,14 +143,14 @@ async def test_a_user_of_a_real_provider_signs_in(site, http):
             "ann@example.org", "default", "session", True,
         )  # fmt: skip
         status, _, text, _ = await ours.finish(back, cookies)
-        assert status == 401 and "invalid_grant" in text, "a code is taken once"
+        assert status == 401 and "invalid_grant" in text, "a code must be accepted only once"
 
         address, cookies = await ours.begin()
         _, _, _, given = await ours.finish(await at_the_provider(http, address, sub="2"), cookies)
         told = await ours.session(given)
         assert (told["name"], told["scopes"], told["operator"]) == ("2", ["upload", "read"], False)
 
-        # An address that the provider has not verified is nobody's; whom no rule names is refused.
+        # An address that the provider has not verified does not count, and a user whom no rule names is refused.
         address, cookies = await ours.begin()
         status, _, text, given = await ours.finish(await at_the_provider(http, address, sub="3"), cookies)
         assert (status, "safelight_session" in given) == (403, False)
@@ -164,10 +164,10 @@ async def test_a_user_of_a_real_provider_signs_in(site, http):
 
 
 @pytest.mark.slow
-async def test_the_button_on_the_page_leads_there_and_back(site):
+async def test_the_button_on_the_page_leads_to_the_provider_and_back(site):
     ann = {"sub": "1", "email": "ann@example.org", "email_verified": True}
     async with provider_mock(ann) as issuer:
-        # A browser takes localhost for another site than 127.0.0.1, as it does a provider elsewhere.
+        # For a browser, localhost is another site than 127.0.0.1, like a provider on another host.
         ours = await site(issuer.replace("127.0.0.1", "localhost"))
         async with chromium() as browser, opened(browser, ours.url.removeprefix("http://")) as page:
             await page.get_by_role("link", name=f"Sign in with {ours.name}").click()
@@ -215,7 +215,7 @@ class Crooked:
         challenge = base64.urlsafe_b64encode(hashlib.sha256(form["code_verifier"].encode()).digest()).rstrip(b"=")
         assert (challenge.decode(), asked["code_challenge_method"]) == (asked["code_challenge"], "S256")
         assert form["redirect_uri"] == asked["redirect_uri"]
-        # The parts of the pair are form-encoded first (RFC 6749, 2.3.1).
+        # Both name and secret are form-encoded first (RFC 6749, 2.3.1).
         assert request.headers["Authorization"] == f"Basic {base64.b64encode(b'safelight:s%26cret').decode()}"
         now = int(time.time())
         claims = {
@@ -257,7 +257,7 @@ async def sign_in(site, crooked):
     return once
 
 
-async def test_what_a_provider_claims_is_checked(sign_in, crooked):
+async def test_a_providers_claims_are_checked(sign_in, crooked):
     assert (await sign_in())[0] == 303
     assert crooked.asked is not None and crooked.asked.query["kept"] == "1"
     past = int(time.time()) - 3600
@@ -278,7 +278,7 @@ async def test_what_a_provider_claims_is_checked(sign_in, crooked):
         assert status == 401 and reason in text, (wrong, status, text)
 
 
-async def test_the_signature_of_a_provider_is_checked(sign_in, crooked):
+async def test_a_providers_signature_is_checked(sign_in, crooked):
     honest, other = crooked.sign, ECKey.generate_key("P-256", {"kid": "1"})
     shared = OctKey.import_key(json.dumps(crooked.key.as_dict(private=False)))
     for sign in (
@@ -294,7 +294,7 @@ async def test_the_signature_of_a_provider_is_checked(sign_in, crooked):
         assert status == 401 and "not valid" in text, (status, text)
 
 
-async def test_a_new_key_of_a_provider_is_looked_for_once(sign_in, crooked):
+async def test_a_providers_new_key_is_fetched_once(sign_in, crooked):
     assert (await sign_in())[0] == 303
     before, crooked.key = crooked.fetched["keys"], ECKey.generate_key("P-256", {"kid": "2"})
     crooked.sign = lambda claims: jwt.encode({"alg": "ES256", "kid": "2"}, claims, crooked.key)
@@ -304,7 +304,7 @@ async def test_a_new_key_of_a_provider_is_looked_for_once(sign_in, crooked):
     assert crooked.fetched["keys"] == before + 1
 
 
-async def test_what_a_provider_answers_for_a_token_is_checked(sign_in, crooked):
+async def test_a_providers_answer_with_a_token_is_checked(sign_in, crooked):
     for answer, reason in (
         (
             web.json_response({"error": "invalid_client", "error_description": "<b>\x1b"}, status=401),
@@ -320,7 +320,7 @@ async def test_what_a_provider_answers_for_a_token_is_checked(sign_in, crooked):
         assert status in (401, 503) and reason in text, (status, text)
 
 
-async def test_only_the_browser_that_began_comes_in(site, crooked):
+async def test_only_the_browser_that_began_can_sign_in(site, crooked):
     ours = await site(crooked.issuer)
     crooked.asked, cookies = await ours.begin()
     _, others = await ours.begin()
@@ -342,7 +342,7 @@ async def test_only_the_browser_that_began_comes_in(site, crooked):
     assert status == 303
 
 
-async def test_under_a_path_everything_stays_there(site, crooked):
+async def test_below_a_path_sign_in_stays_below_it(site, crooked):
     ours = await site(crooked.issuer, "/photos")
     crooked.asked, cookies = await ours.begin()
     back = URL(crooked.asked.query["redirect_uri"])
@@ -365,7 +365,7 @@ async def test_under_a_path_everything_stays_there(site, crooked):
         ({"authorization_endpoint": 1}, "expected JSON"),
     ],
 )
-async def test_a_description_that_cannot_be_trusted_is_not(site, crooked, wrong, reason):
+async def test_an_untrustworthy_description_of_a_provider_is_refused(site, crooked, wrong, reason):
     crooked.metadata = wrong
     ours = await site(crooked.issuer)
     status, _, text, _ = await ours.get(f"{ours.url}/sign-in/{ours.name}")
@@ -383,7 +383,7 @@ async def test_a_description_that_cannot_be_trusted_is_not(site, crooked, wrong,
         ({"oidc_users": "{open}"}, "--oidc-users: {open}, users[0]: Object missing required field `scopes`"),
     ],
 )
-async def test_a_mistake_in_the_settings_is_told_at_the_start(plane, tmp_path, capsys, wrong, reason):
+async def test_a_mistake_in_the_settings_is_reported_at_the_start(plane, tmp_path, capsys, wrong, reason):
     paths = {"open": str(tmp_path / "open.toml"), "missing": str(tmp_path / "missing.toml")}
     (tmp_path / "open.toml").write_text('[[users]]\nclaim = "sub"\nvalue = "1"\n')
     (tmp_path / "open.toml").chmod(0o644)

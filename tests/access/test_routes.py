@@ -35,7 +35,7 @@ def requests(plane):
             yield name, mounted.method, known.path, service.url + path, known.access
 
 
-async def test_without_a_key_nothing_answers_but_what_is_meant_for_everybody(keyed, http):
+async def test_without_a_key_only_public_routes_answer(keyed, http):
     await keyed.start("worker", trusted_proxies="192.0.2.1", slots=1, isolation="thread")
     assert {"keyvaluestore", "db", "storage", "master", "worker"} == keyed.services.keys()
     walked = 0
@@ -67,10 +67,10 @@ async def test_the_cluster_key_opens_every_route(keyed, http):
             async with asyncio.timeout(2), http.request(method, url, headers=headers) as answer:
                 assert answer.status not in (401, 403, 421), (name, method, path, answer.status)
         except TimeoutError:
-            pass  # it was let in, and waits for something to happen
+            pass  # the request was accepted and waits for an event
 
 
-async def test_a_network_of_the_classic_protocol_speaks_that_and_nothing_else(plane, http):
+async def test_a_classic_network_can_use_only_the_classic_protocol(plane, http):
     await plane.start_all(trusted_proxies="192.0.2.1", classic_networks="127.0.0.0/8,10.0.0.0/8")
     spoken = set()
     for name, method, path, url, access in requests(plane):

@@ -46,7 +46,7 @@ async def test_the_api_is_as_described(keyed_system: System):
         made = await Api(http, url, cluster).call("POST", "/keys", {"name": "all", "scopes": ALL})
         await ask(url, made["token"], "--exclude-path-regex", f"{WAITING}|{MAY_END_KEYS}")
         for path in ("/keys", "/tenants", "/tasks"):
-            await Api(http, url, made["token"]).call("GET", path)  # the key was valid all the time
+            await Api(http, url, made["token"]).call("GET", path)  # the key was valid until the end
         await ask(url, cluster, "--include-path-regex", MAY_END_KEYS)
     assert keyed_system.running["master"].running
 

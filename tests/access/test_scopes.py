@@ -91,12 +91,12 @@ async def test_a_key_does_what_its_scopes_say_and_nothing_else(keyed, http):
                 if name != "master":
                     assert status == 401, (name, asked, scope, status)
                     continue
-                assert asked in known, f"say here who may {asked}"
+                assert asked in known, f"add the scopes that may {asked} to the table"
                 may = asked in allowed(scope)
                 assert (status not in (401, 403)) is may, (asked, scope, status)
 
 
-async def test_what_is_everybodys_is_changed_by_people_of_the_default_tenant(keyed, http):
+async def test_only_the_default_tenant_administers_the_system(keyed, http):
     root = Api(http, keyed.url("master"), keyed.key)
     acme = await keyed_tenant(root, "acme")
     made = await root.call("POST", "/keys", {"scopes": ["administer"]})

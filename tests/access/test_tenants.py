@@ -89,7 +89,7 @@ async def test_a_second_tenant_changes_nothing(keyed, root):
     await second.call("POST", f"/task/{task.id}/links", {}, status=404)
     await second.call("POST", "/preview", {"task": task.id, "recipe": {"outputs": {"image": {}}}}, status=404)
     assert (await first.call("GET", f"/task/{task.id}"))["state"] == 0
-    # A name in a header gives nobody what is not theirs.
+    # Naming a tenant in a header or a query gives no access to its objects.
     await second.call("GET", f"/task/{task.id}", headers=acting("first"), status=403)
     assert (await root.call("GET", f"/task/{task.id}", headers=acting("first")))["tenant"] == "first"
     for path in (f"/task/{task.id}?tenant=first", "/tasks?tenant=first", f"/task/{task.id}/recipe?tenant=first"):
@@ -100,7 +100,7 @@ async def test_a_second_tenant_changes_nothing(keyed, root):
 
 
 @pytest.mark.parametrize("kind", ["text/html", "image/svg+xml", "application/xhtml+xml"])
-async def test_a_result_that_a_browser_would_run_is_accepted_from_nobody(keyed, root, kind):
+async def test_a_result_that_a_browser_would_run_is_refused(keyed, root, kind):
     first = await keyed_tenant(root, "first")
     async with first.client() as client:
         task = await client.upload(photo(1))
@@ -121,7 +121,7 @@ async def test_a_result_that_a_browser_would_run_is_accepted_from_nobody(keyed, 
     assert (await first.call("GET", f"/task/{task.id}"))["state"] == State.FINISHED
 
 
-async def test_the_same_photo_is_not_known_from_another_tenant(keyed, root):
+async def test_a_photo_of_another_tenant_is_not_reused(keyed, root):
     first, second = await keyed_tenant(root, "first"), await keyed_tenant(root, "second")
     async with first.client() as mine, second.client() as theirs:
         await mine.upload(photo(1), idempotency_key="k")
@@ -157,7 +157,7 @@ async def test_limits_answer_429_with_the_time_to_wait(keyed, root):
         await asyncio.gather(*(client.upload(photo(number)) for number in range(5)))
 
 
-async def test_a_tenant_keeps_so_many_bytes_and_no_more(keyed, root):
+async def test_a_tenants_stored_bytes_are_limited(keyed, root):
     first, second, third = photo(1), photo(2), photo(3)
     limited = await keyed_tenant(root, "limited", bytes=len(first) + len(second) // 2)
     other = await keyed_tenant(root, "other")
@@ -178,11 +178,11 @@ async def test_a_tenant_keeps_so_many_bytes_and_no_more(keyed, root):
     await limited.call("POST", f"/task/{task}/cancel")
     await limited.call("DELETE", f"/task/{task}", status=204)
     async with asyncio.timeout(30):
-        while status != 200:  # what is counted is a moment old
+        while status != 200:  # the count is updated with a delay
             status, _ = await sent(second)
 
 
-async def test_a_rate_of_requests_is_kept(keyed, root):
+async def test_a_tenants_rate_of_requests_is_limited(keyed, root):
     limited = await keyed_tenant(root, "limited", requests=5)
     other = await keyed_tenant(root, "other")
     statuses = []
@@ -240,7 +240,7 @@ async def test_a_disabled_tenant_is_refused_within_seconds_and_its_tasks_go_on(k
     await finish_one(keyed, photo(3))
 
 
-async def test_tenants_are_managed_by_operators_alone(root):
+async def test_only_operators_manage_tenants(root):
     first = await keyed_tenant(root, "first", waiting=10)
     seen = {each["tenant"]["id"]: each for each in await root.call("GET", "/tenants")}
     assert seen["first"]["tenant"]["limits"]["waiting"] == 10

@@ -18,7 +18,7 @@ from safelight.errors import Code, Error
 from safelight.keyvaluestore.sqlite import SqliteStore
 from safelight.storage.directory import DirectoryStore
 from safelight.wire import Entry
-from support.pieces import stream
+from support.bodies import stream
 
 PHOTO = b"a photo"
 DIGEST = hashlib.sha256(PHOTO).hexdigest()
@@ -106,7 +106,7 @@ async def test_a_database_that_db_did_not_write_is_refused(tmp_path, script):
 
 
 @pytest.mark.parametrize("version", [0, 1, 3, 5, -1, 9999])
-async def test_a_version_is_not_believed(tmp_path, version):
+async def test_the_version_in_a_database_is_not_trusted(tmp_path, version):
     """In a database of an earlier version, triggers could run while the database is migrated."""
     script = "CREATE TRIGGER act AFTER UPDATE ON delivery BEGIN DELETE FROM api_key; END"
     root = await backup(tmp_path / "backup", script, version=version)
@@ -161,7 +161,7 @@ def replace(path, kind, victim):
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "link"])
 @pytest.mark.parametrize("place", ["manifest.json", "database", "blob", "storage/lock"])
-async def test_what_is_no_file_is_not_read(tmp_path, kind, place):
+async def test_only_regular_files_are_read(tmp_path, kind, place):
     root = await backup(tmp_path / "backup", TASK % DIGEST)
     victim = tmp_path / "victim"
     paths = {"database": next(root.glob("db-*")), "blob": root / "storage" / "blobs" / DIGEST[:2] / DIGEST}
@@ -174,7 +174,7 @@ async def test_what_is_no_file_is_not_read(tmp_path, kind, place):
 
 
 @pytest.mark.parametrize("place", ["storage", "storage/incoming", "storage/blobs", f"storage/blobs/{DIGEST[:2]}"])
-async def test_a_directory_elsewhere_stays_as_it_is(tmp_path, place):
+async def test_a_linked_directory_is_not_changed(tmp_path, place):
     """Storage empties `incoming` when it starts, and creates missing directories."""
     root = await backup(tmp_path / "backup", TASK % DIGEST)
     victim = tmp_path / "victim"
@@ -192,7 +192,7 @@ async def test_a_directory_elsewhere_stays_as_it_is(tmp_path, place):
     assert sorted(victim.rglob("*")) == before
 
 
-async def test_nothing_is_read_without_end(tmp_path):
+async def test_endless_files_are_not_read(tmp_path):
     root = await backup(tmp_path / "backup")
     start = time.monotonic()
     (path,) = root.glob("db-*")

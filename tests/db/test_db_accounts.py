@@ -62,7 +62,7 @@ async def test_tenants_come_and_go(store):
     assert [tenant.id for tenant in await store.tenants()] == ["default"]
 
 
-async def test_a_tenant_with_tasks_stays(backend):
+async def test_a_tenant_with_tasks_cannot_be_deleted(backend):
     async with backend.open() as tasks:
         await tasks.accounts.create_tenant(Tenant(id="acme"))
         (task,) = await tasks.create([new_task(tenant="acme")])
@@ -75,7 +75,7 @@ async def test_a_tenant_with_tasks_stays(backend):
         assert await tasks.recipes(tenant="acme") == []
 
 
-async def test_tenants_and_what_they_have_outlive_a_restart(backend):
+async def test_tenants_and_their_data_survive_a_restart(backend):
     async with backend.open() as tasks:
         await tasks.accounts.create_tenant(Tenant(id="acme", weight=4.0))
         await tasks.create([new_task(tenant="acme") for _ in range(3)])
@@ -177,12 +177,12 @@ async def test_the_audit_log_is_read_in_order_by_tenant(store):
     assert all(entry.at > 0 for entry in page.entries)
 
 
-async def test_the_audit_log_is_kept_for_so_many_days(backend):
+async def test_old_entries_of_the_audit_log_are_deleted(backend):
     now = 1_000_000.0
     policy = Policy(keep_audit=86400.0)
     async with backend.open(policy=policy, clock=ManualClock(lambda: now)) as tasks:
         await tasks.accounts.append_audit([AuditEntry(who="root", action="old")])
-        for _ in range(2):  # old at one look, and still at the next
+        for _ in range(2):  # only entries that are old at two checks are deleted
             now += 86401
             await tasks.pass_time()
         await tasks.accounts.append_audit([AuditEntry(who="root", action="new")])
@@ -192,11 +192,11 @@ async def test_the_audit_log_is_kept_for_so_many_days(backend):
 
 
 @pytest.mark.parametrize("text", ["", "sl_", "sl__x", "sl_a-b_x", "xx_a_b", "sl_a_", "sl_" + "a" * 65 + "_x", "Bearer"])
-def test_what_is_no_key_is_not_taken_for_one(text):
+def test_a_malformed_key_is_not_accepted(text):
     assert accounts.parse_token(text) is None
 
 
-def test_a_key_as_its_owner_keeps_it():
+def test_the_text_of_a_key():
     name, secret = accounts.new_id(), accounts.new_secret()
     assert accounts.parse_token(accounts.token(name, secret)) == (name, secret)
     assert len(secret) == 52
@@ -207,8 +207,8 @@ async def test_masters_share_what_a_tenant_may_send_at_once(store):
     one, other = Wanted(master="one"), Wanted(master="other")
     assert (await store.grant("few", one.evolve(uploads=2, new=2))).uploads == 2
     refused_one = await store.grant("few", other.evolve(uploads=2, new=2))
-    assert (refused_one.uploads, refused_one.under_way) == (1, 3)
-    assert (await store.grant("few", one.evolve(uploads=2))).uploads == 2, "what is under way goes on"
+    assert (refused_one.uploads, refused_one.in_progress) == (1, 3)
+    assert (await store.grant("few", one.evolve(uploads=2))).uploads == 2, "uploads in progress must continue"
     await store.grant("few", one.evolve(uploads=0))
     assert (await store.grant("few", other.evolve(uploads=3, new=2))).uploads == 3
     await refused(Code.NOT_FOUND, store.grant("nobody", one))

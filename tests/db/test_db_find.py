@@ -94,7 +94,7 @@ async def test_many_tasks_are_changed_at_once(store):
     made = await store.create([new_task(batch="b" if place < 5 else "") for place in range(7)])
     leases = await store.lease(request(n=3))
     await store.settle([finished(leases[0].id), failed(leases[1].id, permanent=True)])
-    # finished, failed, working, waiting, waiting | waiting, waiting
+    # Batch b: finished, failed, working, waiting, waiting. No batch: waiting, waiting.
     changed = await store.change(TaskChange(action="cancel", filter=TaskFilter(batch="b"), limit=2))
     assert (changed.changed, changed.skipped) == (2, 0)
     changed = await store.change(TaskChange(action="cancel", filter=TaskFilter(batch="b"), before=changed.next))
@@ -129,7 +129,7 @@ async def test_batches_are_listed_with_their_counts(store):
     assert (spec.name, bytes(spec.spec)) == (newest.recipe, bytes(new_task().spec))
 
 
-async def test_internal_tasks_stay_out_of_lists_and_say_so_in_events(store):
+async def test_internal_tasks_are_not_listed_and_their_events_are_marked(store):
     (mine,) = await store.create([new_task(batch="view")])
     (internal,) = await store.create([new_task(batch="view", internal=True)])
     for filters in ({}, {"batch": "view"}, {"state": "waiting"}, {"recipe": mine.recipe}):
@@ -164,7 +164,7 @@ async def test_every_change_is_a_numbered_event(store):
     assert (first.events, first.last) == (page.events[:1], numbers[0])
 
 
-async def test_events_of_one_task_move_on_with_the_others(store):
+async def test_a_reader_of_one_task_advances_past_other_events(store):
     one, two = await store.create([new_task(), new_task()])
     page = await store.events(0, task=one.id)
     assert [event.task for event in page.events] == [one.id]

@@ -105,7 +105,7 @@ def _with(**changes: object) -> dict[str, object]:
         ("POST", "/deliveries/x", {"delivered": False, "retry_after": -1}, "$.retry_after"),
     ],
 )
-@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)  # refused before any backend sees it
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)  # the request is refused before it reaches a backend
 async def test_a_wrong_request_is_refused_with_the_place(http, method, path, body, position):
     data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
     async with http.request(method, path, data=data) as response:
@@ -116,7 +116,7 @@ async def test_a_wrong_request_is_refused_with_the_place(http, method, path, bod
         assert problem["position"] == position
 
 
-async def test_leases_of_a_worker_that_hung_up_go_back(http, service):
+async def test_leases_of_a_worker_that_hung_up_are_returned(http, service):
     async with DbClient.connect(service.url) as db:
         host, port = service.url.removeprefix("http://").split(":")
         _reader, writer = await asyncio.open_connection(host, int(port))
@@ -136,7 +136,7 @@ async def test_leases_of_a_worker_that_hung_up_go_back(http, service):
         assert (await db.get(made.id)).deaths == 0
 
 
-async def test_the_metrics_tell_the_queue(http, service):
+async def test_the_metrics_describe_the_queue(http, service):
     async with DbClient.connect(service.url) as db:
         await db.create([new_task(webhook="http://127.0.0.1:1/"), new_task()])
         await db.cancel((await db.find(TaskQuery())).tasks[-1].id)

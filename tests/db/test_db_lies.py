@@ -42,7 +42,7 @@ LIES = {
 }
 
 
-async def test_a_lie_about_an_attempt_is_refused_and_changes_nothing(service):
+async def test_a_false_report_about_an_attempt_is_refused_and_changes_nothing(service):
     async with DbClient.connect(service.url) as store, aiohttp.ClientSession(service.url) as http:
         (task,) = await store.create([new_task()])
         (lease,) = await store.lease(request("w"))
@@ -66,7 +66,7 @@ async def test_a_lie_about_an_attempt_is_refused_and_changes_nothing(service):
         ({"code": "too_many_pixels", "extra": {"status": 200, "code": "x", "detail": "y", "limit": 3}}, None),
     ],
 )
-def test_a_failure_is_an_error_of_a_photo_whatever_it_says(failure, code):
+def test_a_reported_failure_counts_as_an_error_of_the_photo(failure, code):
     error = msgspec.convert(FAILURE | failure, Failure).error()
     assert error.code is (code or Code.TOO_MANY_PIXELS)
     assert (error.status, error.problem()["status"], error.problem()["code"]) == (422, 422, error.code.value)

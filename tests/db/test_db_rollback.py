@@ -67,10 +67,10 @@ async def test_a_failed_rollback_leaves_no_phantom_and_no_spinning_worker(backen
         broken.commits = broken.rollbacks = 1
         try:
             await store.create([new_task("phantom", idempotency_key="phantom")])
-            acknowledged = True  # by repeating it, which is as well
+            acknowledged = True  # the call may succeed by a second attempt
         except Error:
             acknowledged = False
-        assert (broken.commits, broken.rollbacks) == (0, 0), "the commit and the rollback were to fail"
+        assert (broken.commits, broken.rollbacks) == (0, 0), "the commit and the rollback must have failed"
         found = (await store.find(TaskQuery(limit=10))).tasks
         assert {task.id for task in found} == {kept.id} | {task.id for task in found if acknowledged and task != kept}
         waiting = [task for task in found if task.state is State.WAITING]
@@ -78,7 +78,7 @@ async def test_a_failed_rollback_leaves_no_phantom_and_no_spinning_worker(backen
         assert (await store.summary()).tasks.get("waiting", 0) == len(waiting)
         for _ in waiting:
             assert await store.lease(request("other"))
-        # A worker that waits is woken by nothing that is not there.
+        # A task that was rolled back does not wake a waiting worker again and again.
         before = next(broken.begun)
         assert await store.lease(request("idle", wait=1.0)) == []
         assert next(broken.begun) - before < 50

@@ -19,7 +19,7 @@ async def fill(store):
         await store.create([new_task(filename=LONG) for _ in range(500)])
 
 
-async def test_calls_go_on_during_a_copy_which_has_one_moment(tmp_path):
+async def test_calls_continue_during_a_copy_of_one_moment(tmp_path):
     async with SqliteStore.open(tmp_path / "tasks.sqlite") as store:
         await fill(store)
         copying = asyncio.create_task(store.snapshot(tmp_path / "copy.sqlite"))
@@ -29,12 +29,12 @@ async def test_calls_go_on_during_a_copy_which_has_one_moment(tmp_path):
             during += 1
         await copying
         await store.create([new_task()])
-    assert during >= 3, "calls waited for the whole copy"
+    assert during >= 3, "calls must not wait for the whole copy"
     copy = sqlite3.connect(tmp_path / "copy.sqlite")
     assert copy.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     count, last = copy.execute("SELECT count(*), max(n) FROM task").fetchone()
-    assert MANY <= count == last <= MANY + 2 * during, "no task in the middle is missing"
-    assert count % 2 == 0, "a transaction is in the copy as a whole"
+    assert MANY <= count == last <= MANY + 2 * during, "no task may be missing"
+    assert count % 2 == 0, "each transaction must be copied completely or not at all"
     assert copy.execute("SELECT count(*), max(seq) FROM event").fetchone() == (count, count)
     copy.close()
 
@@ -51,7 +51,7 @@ async def test_a_store_that_closes_ends_a_copy(tmp_path):
         await store.snapshot(tmp_path / "late.sqlite")
 
 
-async def test_a_copy_that_cannot_be_written_fails_alone(tmp_path):
+async def test_a_copy_that_cannot_be_written_affects_nothing_else(tmp_path):
     async with SqliteStore.open(tmp_path / "tasks.sqlite") as store:
         with pytest.raises(Error) as caught:
             await store.snapshot(tmp_path / "no such directory" / "copy.sqlite")

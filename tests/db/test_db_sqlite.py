@@ -105,7 +105,7 @@ def test_a_statement_uses_its_index_and_sorts_nothing(tmp_path, name):
         assert not (step.startswith(("SCAN task", "SCAN event", "SCAN delivery")) and "INDEX" not in step), plan
 
 
-async def test_a_call_that_fails_after_it_wrote_costs_the_others_nothing(store):
+async def test_a_call_that_fails_after_a_write_does_not_affect_others(store):
     def fails(transaction):
         transaction.set_meta("engine", "broken")
         raise ValueError("a mistake")
@@ -123,7 +123,7 @@ async def test_a_call_that_fails_after_it_wrote_costs_the_others_nothing(store):
     assert (await store.summary()).tasks["waiting"] == 3
 
 
-async def test_a_failed_commit_is_told_to_all_and_recovered_from(store, monkeypatch):
+async def test_a_failed_commit_fails_all_its_calls_and_is_recovered_from(store, monkeypatch):
     (before,) = await store.create([new_task()])
     full = sqlite3.OperationalError("database or disk is full")
     full.sqlite_errorcode, full.sqlite_errorname = sqlite3.SQLITE_FULL, "SQLITE_FULL"
@@ -140,7 +140,7 @@ async def test_a_failed_commit_is_told_to_all_and_recovered_from(store, monkeypa
     assert (after.seq, (await store.summary()).tasks["waiting"]) == (before.seq + 1, 2)
 
 
-async def test_leases_in_force_get_their_time_anew_at_a_start(tmp_path):
+async def test_leases_in_force_are_extended_at_a_start(tmp_path):
     now = 1000.0
     path = tmp_path / "tasks.sqlite"
     async with SqliteStore.open(path, clock=ManualClock(lambda: now)) as store:
@@ -164,7 +164,7 @@ async def in_queue(store, number: int) -> None:
     assert len(store._queue) == number
 
 
-async def test_who_waits_first_is_served_first(store):
+async def test_waiting_workers_are_served_in_order(store):
     waiting = []
     for number in range(5):
         waiting.append(asyncio.create_task(store.lease(request(f"w{number}", wait=30))))
@@ -176,7 +176,7 @@ async def test_who_waits_first_is_served_first(store):
         waiting.remove(first)
 
 
-async def test_only_as_many_are_woken_as_there_are_tasks(store, monkeypatch):
+async def test_only_as_many_waiters_are_woken_as_there_are_tasks(store, monkeypatch):
     waiting = [asyncio.create_task(store.lease(request(f"w{number}", wait=30))) for number in range(50)]
     await in_queue(store, 50)
     asked = []
@@ -189,17 +189,17 @@ async def test_only_as_many_are_woken_as_there_are_tasks(store, monkeypatch):
     assert await asyncio.gather(*waiting[3:]) == [[]] * 47
 
 
-async def test_what_a_caller_who_left_had_taken_goes_back(store):
+async def test_a_lease_of_a_cancelled_call_is_returned(store):
     await store.create([new_task()])
     call = asyncio.create_task(store.lease(request("gone")))
-    await asyncio.sleep(0)  # the database has the call now
+    await asyncio.sleep(0)  # the call has reached the database
     call.cancel()
     (lease,) = await store.lease(request("next", wait=10))
     assert call.cancelled()
     assert (await store.get(lease.task)).deaths == 0
 
 
-async def test_what_a_caller_who_left_the_line_had_taken_goes_back(store):
+async def test_a_lease_of_a_caller_that_left_the_queue_is_returned(store):
     call = asyncio.create_task(store.lease(request("gone", wait=30)))
     await in_queue(store, 1)
     await store.create([new_task()])
@@ -227,7 +227,7 @@ async def test_specs_are_stored_once_and_removed_with_their_tasks(tmp_path):
     connection.close()
 
 
-async def test_the_counts_are_those_of_the_rows(store):
+async def test_the_counts_equal_those_of_the_rows(store):
     made = await store.create([new_task() for _ in range(6)])
     leases = await store.lease(request(n=3))
     await store.settle([finished(leases[0].id)])

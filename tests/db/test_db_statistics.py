@@ -22,11 +22,11 @@ async def total(store, **where) -> Counter[str]:
     return Counter({name: sum(getattr(slot.counts, name) for slot in slots) for name in names})
 
 
-async def test_what_happens_is_counted_once_whatever_the_number_of_events(opened):
+async def test_every_event_is_counted_once(opened):
     store = await opened()
     began = time.time()
     for _ in range(3):
-        await store.create([new_task(recipe="web") for _ in range(400)])  # more events than one slice has
+        await store.create([new_task(recipe="web") for _ in range(400)])  # more events than are counted at once
     await store.create([new_task(internal=True)])
     leases = await store.lease(request(n=30))
     leases = [lease for lease in leases if lease.recipe == "web"][:8]
@@ -35,12 +35,12 @@ async def test_what_happens_is_counted_once_whatever_the_number_of_events(opened
     await store.settle([died(leases[7].id)])
     expected = {"created": 1200, "finished": 5, "failed": 2, "quarantined": 0, "deaths": 1, "change": 1193}
     assert await total(store) == expected
-    assert await total(store) == expected, "asking changes nothing"
+    assert await total(store) == expected, "reading must change nothing"
     store = await opened()
     assert await total(store) == expected
     slots = await store.statistics(span=DAY, step=DAY)
     counts = slots[-1].counts
-    for slot in slots[:-1]:  # midnight
+    for slot in slots[:-1]:  # the test may run over midnight
         counts.merge(slot.counts)
     assert counts.reasons == {"damaged_image": 2}
     assert [task for _, task in counts.slowest] == [lease.task for lease in reversed(leases[:5])]
@@ -50,10 +50,10 @@ async def test_what_happens_is_counted_once_whatever_the_number_of_events(opened
     assert all(slot.at % 300 == 0 and began - 600 <= slot.at <= time.time() + 1 for slot in fine)
     assert await store.statistics(span=DAY, step=300, tenant="other") == []
     await store.change(TaskChange(action="delete", filter=TaskFilter(state="finished"), limit=1000))
-    assert (await total(store))["finished"] == 5, "what was deleted since has happened all the same"
+    assert (await total(store))["finished"] == 5, "tasks that were deleted since must still count"
 
 
-async def test_spans_that_are_no_multiples_are_refused(service):
+async def test_spans_that_are_not_multiples_are_refused(service):
     from safelight.client.db import DbClient
 
     async with DbClient.connect(service.url) as client:

@@ -21,7 +21,7 @@ from safelight.wire import (
 from support.tasks import digest, failed, finished, new_task, output, refused, request
 
 
-async def test_a_task_comes_back_as_it_was_made(store):
+async def test_a_task_is_read_back_unchanged(store):
     new = new_task(
         filename='Ä "quoted" \x00 \u2028 名.jpg',
         media_type="image/heic",
@@ -151,7 +151,7 @@ async def test_cancel_ends_a_task_and_its_lease(store):
     assert await store.lease(request("b", n=3)) == []
 
 
-async def test_retry_sends_an_ended_task_round_again(store):
+async def test_retry_queues_an_ended_task_again(store):
     (made,) = await store.create([new_task()])
     await refused(Code.CONFLICT, store.retry(made.id))
     (first,) = await store.lease(request())
@@ -199,7 +199,7 @@ async def test_too_many_waiting_tasks_are_refused(opened):
     assert len(await store.create([new_task("a", idempotency_key="k"), new_task()])) == 2
 
 
-async def test_references_name_all_that_storage_must_keep(store):
+async def test_references_name_every_blob_that_storage_must_keep(store):
     rich, classic, plain = await store.create(
         [new_task("a"), new_task(input=None, classic=True, priority=-1), new_task("b", classic=True, priority=-2)]
     )
@@ -218,7 +218,7 @@ async def test_references_name_all_that_storage_must_keep(store):
     assert names == {classic.id, one.id, two.id}
 
 
-async def test_classic_workers_take_only_plain_tasks(store):
+async def test_classic_workers_take_only_classic_tasks(store):
     await store.create([new_task(priority=5)])
     assert await store.lease_classic() is None
     assert not await store.classic_waits()
@@ -236,7 +236,7 @@ async def test_classic_workers_take_only_plain_tasks(store):
         await refused(Code.LEASE_LOST, store.finish_classic(name))
 
 
-async def test_classic_lapses_count_apart(opened):
+async def test_expired_classic_leases_are_counted_separately(opened):
     store = await opened(classic_lease_duration=0.02, classic_max_deaths=3)
     (made,) = await store.create([new_task(classic=True)])
     seen = 0
@@ -271,7 +271,7 @@ async def test_webhooks_are_due_once_for_each_end(store):
     assert (first.url, first.attempt, first.task.state) == ("http://127.0.0.1:1/hook", 1, State.CANCELLED)
     (second,) = await store.deliveries(wait=30)
     assert second.attempt == 2
-    await store.settle_delivery(first.id, delivered=True)  # too late: taken by another meanwhile
+    await store.settle_delivery(first.id, delivered=True)  # too late: another master has taken the call
     await store.settle_delivery(second.id, delivered=False, retry_after=0.05)
     await store.retry(made.id)
     (third,) = await store.deliveries(wait=30)
@@ -285,7 +285,7 @@ async def test_webhooks_are_due_once_for_each_end(store):
     assert await store.deliveries() == []
 
 
-async def test_webhook_calls_are_remembered_with_their_answers_and_made_again(opened):
+async def test_webhook_calls_are_recorded_with_their_answers_and_can_be_repeated(opened):
     store = await opened()
     (made,) = await store.create([new_task(webhook="http://127.0.0.1:1/hook", filename="one.jpg")])
     await store.cancel(made.id)
@@ -300,8 +300,8 @@ async def test_webhook_calls_are_remembered_with_their_answers_and_made_again(op
     waiting = asyncio.create_task(store.deliveries(wait=30))
     await store.resend(failed.id)
     (second,) = await asyncio.wait_for(waiting, 30)
-    assert (second.attempt, second.task.id) == (2, made.id), "it is the same call, made before its time"
-    await store.resend(failed.id)  # under way: it is not made twice at once
+    assert (second.attempt, second.task.id) == (2, made.id), "the same call must be made again, before it is due"
+    await store.resend(failed.id)  # the call is in progress, so it is not made twice
     await store.settle_delivery(second.id, delivered=True, answer=WebhookAnswer(status=204))
     store = await opened()
     (delivered,) = (await store.webhook_calls()).calls
@@ -335,7 +335,7 @@ async def test_the_webhook_calls_of_a_tenant_are_bounded(backend):
             await asyncio.gather(*(store.settle_delivery(delivery.id, delivered=True) for delivery in due))
         page = await store.webhook_calls(limit=2000)
         assert 1000 <= len(page.calls) < 1100
-        assert int(page.calls[0].id) == 1250, "the newest are kept"
+        assert int(page.calls[0].id) == 1250, "the newest calls must be kept"
 
 
 async def test_everything_survives_a_restart(opened):
@@ -370,7 +370,7 @@ async def test_retention_removes_what_is_old(opened):
     assert page.oldest == page.last == (await store.summary()).seq
 
 
-async def test_the_first_store_of_blobs_that_claims_is_known_until_a_person_accepts_another(backend):
+async def test_the_first_store_of_blobs_is_the_known_one_until_a_person_accepts_another(backend):
     one, other = "1" * 32, "2" * 32
     async with backend.open() as store:
         db = (await store.referenced(0)).db
@@ -383,7 +383,7 @@ async def test_the_first_store_of_blobs_that_claims_is_known_until_a_person_acce
         assert (await store.claim_store(StoreClaim(id=one))).id == other
 
 
-async def test_a_store_that_another_database_knows_is_known_only_once_a_person_accepts_it(backend):
+async def test_a_store_of_another_database_must_be_accepted_by_a_person(backend):
     claim = StoreClaim(id="1" * 32, db="2" * 32)
     async with backend.open() as store:
         assert (await store.claim_store(claim)).id == ""

@@ -87,7 +87,7 @@ async def test_every_call_that_names_another_tenant_finds_nothing(store):
     await refused(Code.FORBIDDEN, store.create([new_task(tenant="nobody")]))
 
 
-async def test_idempotency_keys_and_results_are_a_tenants_own(store):
+async def test_idempotency_keys_and_results_belong_to_a_tenant(store):
     first, other = await store.create([new_task("x", tenant=name, idempotency_key="k") for name in ("a", "b")])
     assert first.id != other.id
     (lease,) = await store.lease(request(n=1))
@@ -100,7 +100,7 @@ async def test_idempotency_keys_and_results_are_a_tenants_own(store):
 
 
 @pytest.mark.slow
-async def test_a_tenant_far_behind_in_the_events_of_others_is_led_on(store):
+async def test_a_reader_skips_long_runs_of_other_tenants_events(store):
     for _ in range(11):
         await store.create([new_task(tenant="a") for _ in range(1000)])
     (own,) = await store.create([new_task(tenant="b")])
@@ -111,7 +111,7 @@ async def test_a_tenant_far_behind_in_the_events_of_others_is_led_on(store):
     assert 0 < pages < 5
 
 
-async def test_limits_refuse_with_the_time_to_wait_and_spare_the_others(store, accounts):
+async def test_limits_refuse_with_the_time_to_wait_and_do_not_affect_others(store, accounts):
     await accounts.change_tenant(Tenant(id="a", limits=Limits(waiting=2, bytes=5000)))
     tasks = await store.create([new_task(tenant="a") for _ in range(2)])
     error = await refused(Code.TOO_MANY_REQUESTS, store.create([new_task(tenant="a")]))
@@ -120,7 +120,7 @@ async def test_limits_refuse_with_the_time_to_wait_and_spare_the_others(store, a
     await store.cancel(tasks[0].id)
     (again,) = await store.create([new_task(tenant="a", idempotency_key="k")])
     (same,) = await store.create([new_task(tenant="a", idempotency_key="k", input=again.input)])
-    assert same.id == again.id, "a repetition is not a new task"
+    assert same.id == again.id, "a repeated request must not create a task"
     await accounts.change_tenant(Tenant(id="a", limits=Limits(bytes=3500)))
     error = await refused(Code.TOO_MANY_REQUESTS, store.create([new_task(tenant="a")]))
     assert error.extra["limit"] == 3500
@@ -131,7 +131,7 @@ async def test_limits_refuse_with_the_time_to_wait_and_spare_the_others(store, a
 
 
 @pytest.mark.slow
-async def test_one_photo_is_served_within_a_round_beside_a_flood(store):
+async def test_one_photo_is_leased_within_a_round_despite_a_flood(store):
     """One tenant has 100,000 waiting tasks when another uploads a photo; a round is one lease for each tenant."""
     for _ in range(100):
         await store.create([new_task(tenant="a", interactive=False) for _ in range(1000)])
@@ -142,7 +142,7 @@ async def test_one_photo_is_served_within_a_round_beside_a_flood(store):
     assert lease.task == photo.id
     own = await store.create([new_task(tenant="a"), new_task(tenant="a", priority=-1)])
     (lease,) = await store.lease(request("other"))
-    assert lease.task == own[0].id, "the photo that a tenant's sender waits for comes before the tenant's own batch"
+    assert lease.task == own[0].id, "interactive photos must come before the tenant's own batch"
 
 
 async def test_leases_are_shared_by_weight(store, accounts):
@@ -151,7 +151,7 @@ async def test_leases_are_shared_by_weight(store, accounts):
         await store.create([new_task(tenant=name) for _ in range(300)])
     order = [lease.tenant for lease in await store.lease(request(n=100))]
     assert Counter(order) == {"a": 60, "b": 20, "default": 20}
-    assert all(set(order[start : start + 6]) == {"a", "b", "default"} for start in range(0, 90, 5)), "in turns"
+    assert all(set(order[start : start + 6]) == {"a", "b", "default"} for start in range(0, 90, 5)), "not in turns"
     for name in ("a", "default"):
         await accounts.change_tenant(Tenant(id=name, weight=1.0))
     order = [lease.tenant for lease in await store.lease(request("other", n=90))]
@@ -163,12 +163,12 @@ async def test_a_paused_queue_leases_nothing_and_wakes_its_waiters_when_it_is_re
         await store.create([new_task(tenant=name, classic=True)])
     paused = await accounts.pause("a", paused=True)
     assert paused.paused > 0
-    assert await accounts.pause("a", paused=True) == paused, "it is paused since the first time"
+    assert await accounts.pause("a", paused=True) == paused, "the time of the first pause must be kept"
     assert [lease.tenant for lease in await store.lease(request(n=10))] == ["b"]
     assert await store.lease_classic(tenant="a") is None
     assert [(await store.summary(tenant=name)).paused for name in ("a", "b", None)] == [paused.paused, 0.0, 0.0]
     changed = await accounts.change_tenant(Tenant(id="a", weight=2.0))
-    assert changed.paused == paused.paused, "what an administrator changes meanwhile resumes nothing"
+    assert changed.paused == paused.paused, "changing a tenant must not resume its queue"
     waiting = asyncio.create_task(store.lease(request("later", n=10, wait=30.0)))
     await store.create([new_task(tenant="a")])
     done, _ = await asyncio.wait([waiting], timeout=0.3)
@@ -177,7 +177,7 @@ async def test_a_paused_queue_leases_nothing_and_wakes_its_waiters_when_it_is_re
     assert {lease.tenant for lease in await asyncio.wait_for(waiting, 20.0)} == {"a"}
 
 
-async def test_a_paused_recipe_leases_nothing_and_stands_in_nobodys_way(store, accounts):
+async def test_a_paused_recipe_leases_nothing_and_delays_no_other(store, accounts):
     """The paused tasks wait in front of others, are retried and created meanwhile, and keep their order afterwards."""
     first = await store.create([new_task(recipe="web", tenant="a") for _ in range(30)])
     (failing,) = [lease.id for lease in await store.lease(request(n=1))]
@@ -193,7 +193,7 @@ async def test_a_paused_recipe_leases_nothing_and_stands_in_nobodys_way(store, a
     summary = await store.summary(tenant="a")
     assert (summary.tasks["waiting"], summary.delayed, set(summary.paused_recipes)) == (31, 0, {"web"})
     changed = await accounts.change_tenant(Tenant(id="a", weight=2.0))
-    assert set(changed.paused_recipes) == {"web"}, "what an administrator changes meanwhile resumes nothing"
+    assert set(changed.paused_recipes) == {"web"}, "changing a tenant must not resume its recipes"
     waiting = asyncio.create_task(store.lease(request("later", n=100, wait=30.0)))
     done, _ = await asyncio.wait([waiting], timeout=0.3)
     assert not done
@@ -235,9 +235,9 @@ async def test_tenants_take_turns_with_webhook_calls(store):
     taken = await store.deliveries(n=16)
     held = Counter(call.task.tenant for call in taken)
     assert held == {"a": 7, "b": 1}
-    assert await store.deliveries(n=8, held=held) == [], "the tenant a has its share"
+    assert await store.deliveries(n=8, held=held) == [], "tenant a has its share already"
     (one_more,) = await store.deliveries(n=9, held={"a": 7})
-    assert one_more.task.tenant == "a", "the call of b has ended, which leaves more places"
+    assert one_more.task.tenant == "a", "tenant b's call has ended, so a may have more"
     taken.append(one_more)
     while due := await store.deliveries(n=16):
         taken += due

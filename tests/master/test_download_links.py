@@ -41,7 +41,7 @@ async def test_a_client_fetches_a_large_file_from_the_bucket_itself(seaweed, buc
             assert int(parse_qs(urlsplit(url).query)["X-Amz-Expires"][0]) <= 60
         async with http.get(path) as streamed, http.get(path, headers={"If-None-Match": '"other"'}) as direct:
             assert str(streamed.url).startswith(public)
-            assert direct.url.path == path, "a conditional request is answered by the master"
+            assert direct.url.path == path, "the master must answer a conditional request itself"
             assert await streamed.read() == await direct.read() == LARGE
             for name in ("Content-Type", "Content-Disposition", "Content-Length", "Accept-Ranges"):
                 assert streamed.headers[name] == direct.headers[name], name
@@ -71,7 +71,7 @@ async def assert_signed(http, url):
             assert answer.status == 403, each
 
 
-def test_a_link_is_signed_as_the_manual_of_s3_says(monkeypatch):
+def test_links_are_signed_as_the_manual_of_s3_says(monkeypatch):
     """Check the example of "Authenticating requests: using query parameters" in the API reference of Amazon S3."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")

@@ -31,7 +31,7 @@ async def read_events(answer, count: int) -> list[Event]:
     return events
 
 
-async def test_a_stream_tells_of_every_change(master, http, client, storage):
+async def test_a_stream_reports_every_change(master, http, client, storage):
     async with http.get(f"{master.url}/events", headers=STREAM) as answer:
         assert answer.content_type == "text/event-stream"
         assert await answer.content.readline() == b"retry: 2000\n"
@@ -78,7 +78,7 @@ async def test_one_tasks_events(master, http, client):
         assert answer.status == 404
 
 
-async def test_ids_move_on_without_events(master, http, client):
+async def test_ids_advance_without_events(master, http, client):
     """A reader of one task that reconnects does not read the changes of all other tasks again."""
     task = await client.upload(photo(1))
     async with http.get(f"{master.url}/task/{task.id}/events") as answer:
@@ -112,7 +112,7 @@ async def test_pages_of_json(client):
     assert [event.task for event in seen] == [task.id for task in tasks]
 
 
-async def test_two_masters_tell_the_same(system, master, client):
+async def test_two_masters_report_the_same_events(system, master, client):
     other = await system.master()
     async with Client.connect(other.url) as there:
         before = (await there.summary()).seq
@@ -130,12 +130,12 @@ async def test_streams_end_at_a_stop(master, http):
 
 
 @pytest.mark.parametrize("sent", ["x", "-1", "9" * 30, "1-", "1-a b", "1-" + "a" * 65, "\xb2"])
-async def test_a_wrong_last_id(master, http, sent):
+async def test_a_wrong_last_id_is_refused(master, http, sent):
     async with http.get(f"{master.url}/events", headers={"Last-Event-ID": sent}) as answer:
         assert answer.status == 400
 
 
-async def test_no_more_streams_than_allowed(system, http):
+async def test_the_number_of_streams_is_limited(system, http):
     master = await system.master(event_readers=1)
     async with http.get(f"{master.url}/events") as first:
         assert first.status == 200
@@ -143,7 +143,7 @@ async def test_no_more_streams_than_allowed(system, http):
             assert (second.status, (await second.json())["code"]) == (429, Code.TOO_MANY_REQUESTS)
 
 
-async def test_a_slow_reader_is_cut_off_and_harms_nobody(system, http, db):
+async def test_a_slow_reader_is_disconnected_without_affecting_others(system, http, db):
     master = await system.master(event_stall_timeout=0.5)
     host, port = master.url.removeprefix("http://").split(":")
     with socket.socket() as slow:
@@ -193,7 +193,7 @@ async def test_changes_that_nobody_reads_are_fetched_once_a_second(system, maste
         await client.upload(photo(number))
     assert await pages() - before <= 1.5 * (time.monotonic() - began) + 10
     events, last = [], 0
-    async with asyncio.timeout(10):  # a reader who comes waits for no pause
+    async with asyncio.timeout(10):  # a new reader must not wait for the end of the pause
         while len(events) < 40:
             page = await client.changes(last, wait=5.0)
             events, last = [*events, *page.events], page.last

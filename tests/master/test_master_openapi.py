@@ -27,13 +27,13 @@ async def test_the_page_of_the_api_runs_nothing_inline(master, http):
             assert kind in answer.content_type
 
 
-async def test_the_root_says_where_things_are(master, http):
+async def test_the_root_lists_the_addresses(master, http):
     async with http.get(f"{master.url}/") as answer:
         assert answer.status == 200
         assert answer.content_type in ("text/plain", "text/html")
 
 
-async def test_problems_everywhere(master, http):
+async def test_every_error_is_a_problem_document(master, http):
     async with http.get(f"{master.url}/there-is-nothing") as answer:
         assert (answer.status, (await answer.json())["code"]) == (404, "not_found")
     async with http.put(f"{master.url}/tasks") as answer:

@@ -19,13 +19,13 @@ format = "png"
 """
 
 
-async def test_built_in_recipes_are_there(client):
+async def test_built_in_recipes_are_listed(client):
     assert {recipe.name for recipe in await client.recipes()} == set(BUILTIN)
     found = await client.recipe("thumbnail")
     assert msgspec.json.decode(bytes(found.spec))["outputs"]["image"]["format"] == "webp"
 
 
-async def test_save_use_change_forget(client):
+async def test_a_recipe_is_saved_used_changed_and_deleted(client):
     saved = await client.save_recipe("small", SMALL)
     assert saved.name == "small"
     assert saved.changed > 0
@@ -43,7 +43,7 @@ async def test_save_use_change_forget(client):
     assert (await client.task(first.id)).recipe == "small"
 
 
-async def test_masters_agree(system, client):
+async def test_masters_have_the_same_recipes(system, client):
     other = await system.master()
     async with Client.connect(other.url) as there:
         await client.save_recipe("small", SMALL)
@@ -52,20 +52,20 @@ async def test_masters_agree(system, client):
 
 
 @pytest.mark.parametrize("name", ["invert", "web", "schema", "check", "custom"])
-async def test_names_that_are_taken(client, name):
+async def test_names_of_built_in_recipes_are_refused(client, name):
     with pytest.raises(Error) as caught:
         await client.save_recipe(name, SMALL)
     assert caught.value.code is Code.CONFLICT
 
 
 @pytest.mark.parametrize("name", ["Big", "a b", "-a", "x" * 65])
-async def test_names_that_are_none(client, name):
+async def test_invalid_names_are_refused(client, name):
     with pytest.raises(Error) as caught:
         await client.save_recipe(name, SMALL)
     assert caught.value.code is Code.INVALID_RECIPE
 
 
-async def test_checking_says_the_place(client):
+async def test_checking_a_recipe_names_the_place_of_an_error(client):
     checked = await client.check_recipe(SMALL)
     assert msgspec.json.decode(bytes(checked.spec))["outputs"]["small"]["quality"] == 80
     with pytest.raises(Error) as caught:

@@ -80,7 +80,7 @@ async def test_many_tasks_at_once(client, storage):
     assert gone.value.code is Code.NOT_FOUND
 
 
-async def test_the_recipe_of_a_task_stays_as_it_was(client, http, master):
+async def test_the_recipe_of_a_task_does_not_change(client, http, master):
     recipe = {"outputs": {"small": {"operations": [{"op": "resize", "width": 50}], "format": "png"}}}
     await client.save_recipe("mine", recipe)
     task = await client.upload(photo(1), recipe="mine")
@@ -129,7 +129,7 @@ async def test_no_result_before_the_end(client):
         await take(client)
 
 
-async def test_a_failed_task_says_why(client):
+async def test_a_failed_task_has_a_reason(client):
     task = await client.upload(photo(1))
     (lease,) = await take(client)
     await fail(client, lease, Failure(code="too_many_pixels", detail="It has 9 gigapixels.", extra={"limit": 5}))
@@ -141,7 +141,7 @@ async def test_a_failed_task_says_why(client):
     assert caught.value.extra["limit"] == 5
 
 
-async def test_a_task_that_failed_of_a_passing_error_is_not_worth_a_retry(client):
+async def test_a_task_that_failed_of_a_transient_error_is_not_retried(client):
     task = await client.upload(photo(1))
     (lease,) = await take(client)
     await fail(client, lease, Failure(code="unavailable", detail="Storage was away."))
@@ -188,7 +188,7 @@ async def test_ranges_and_conditions_pass_through(master, http, client, storage)
         assert answer.content_length == len(data)
 
 
-async def test_what_users_sent_can_never_run_as_a_page(master, http, client, storage):
+async def test_files_of_users_never_run_as_a_page(master, http, client, storage):
     task = await finished(client, storage, {"image": b"<script>alert(1)</script>"})
     for place in ("result", "original"):
         async with http.get(f"{master.url}/task/{task.id}/{place}") as answer:
@@ -257,7 +257,7 @@ async def test_waiting_workers_are_released_at_a_stop(system, master, client):
     assert await asyncio.wait_for(waiting, 5.0) == []
 
 
-async def test_outcomes_of_a_lost_lease_are_told_one_by_one(client, storage):
+async def test_outcomes_of_lost_leases_are_answered_one_by_one(client, storage):
     task = await client.upload(photo(1))
     (lease,) = await take(client)
     await client.cancel(task.id)

@@ -16,7 +16,7 @@ from support.metrics import metric, until
 from support.photos import photo
 
 BOUNDARY = "a-boundary"
-UNDER_WAY = "safelight_uploads_under_way"
+IN_PROGRESS = "safelight_uploads_in_progress"
 
 
 def part(name: str, data: bytes | str, *, filename: str | None = None, headers: str = "") -> bytes:
@@ -46,7 +46,7 @@ async def test_a_photo_becomes_a_task(client, storage):
     assert await client.task(task.id) == task
 
 
-async def test_the_answer_is_public_json_with_its_place(master, http):
+async def test_the_answer_is_a_public_task_with_its_location(master, http):
     async with http.post(f"{master.url}/task", data=form(part("image", photo(1))), headers=FORM) as answer:
         assert answer.status == 200
         assert answer.content_type == "application/json"
@@ -98,7 +98,7 @@ async def test_file_names_never_become_paths(client, name, expected):
     assert (await client.upload(photo(1), filename=name)).filename == expected
 
 
-async def test_a_raw_hostile_name(master, http):
+async def test_a_hostile_name_in_raw_bytes(master, http):
     body = form(part("image", photo(1), filename='x\\".html'))
     async with http.post(f"{master.url}/task", data=body, headers=JSON) as answer:
         assert "/" not in (await answer.json())["filename"]
@@ -121,7 +121,7 @@ async def test_a_raw_hostile_name(master, http):
         (b"just some words", Code.NOT_AN_IMAGE, "any known kind"),
     ],
 )
-async def test_what_is_no_picture_never_reaches_storage(client, storage, data, code, word):
+async def test_files_that_are_not_photos_never_reach_storage(client, storage, data, code, word):
     with pytest.raises(Error) as caught:
         await client.upload(data)
     assert caught.value.code is code
@@ -136,11 +136,11 @@ async def test_what_is_no_picture_never_reaches_storage(client, storage, data, c
     [("JPEG", "image/jpeg"), ("PNG", "image/png"), ("GIF", "image/gif"), ("WEBP", "image/webp"),
      ("TIFF", "image/tiff"), ("AVIF", "image/avif")],
 )  # fmt: skip
-async def test_kinds_that_are_taken(client, kind, media_type):
+async def test_formats_that_are_accepted(client, kind, media_type):
     assert (await client.upload(photo(1, kind=kind))).media_type == media_type
 
 
-async def test_a_classic_client_reads_sentences(master, http):
+async def test_a_classic_client_gets_errors_as_sentences(master, http):
     async with http.post(f"{master.url}/task", data=form(part("image", b"words")), headers=FORM) as answer:
         assert (answer.status, answer.content_type) == (415, "text/plain")
     async with http.post(f"{master.url}/task", data=form(part("picture", b"words")), headers=FORM) as answer:
@@ -209,7 +209,7 @@ async def test_too_large_by_length_and_by_count(master, http, client, storage):
     assert (await storage.info()).blobs == 0
 
 
-async def test_the_same_key_is_one_task(client):
+async def test_the_same_key_makes_one_task(client):
     first = await client.upload(photo(1), idempotency_key="mine")
     assert await client.upload(photo(1), idempotency_key="mine") == first
     with pytest.raises(Error) as caught:
@@ -226,7 +226,7 @@ async def test_the_same_key_at_once(system, client):
     assert len((await client.tasks()).tasks) == 1
 
 
-async def test_a_conflict_spoils_nobody_elses_task(client):
+async def test_a_conflict_does_not_affect_other_tasks(client):
     await client.upload(photo(1), idempotency_key="mine")
     results = await asyncio.gather(
         *(client.upload(photo(n), idempotency_key="mine" if n == 3 else f"key-{n}") for n in range(2, 6)),
@@ -253,7 +253,7 @@ async def test_many_in_one_request(client):
     assert [task.filename for task in page.tasks] == ["four.png", "one.png"]
 
 
-async def test_one_too_many_is_told_to_come_again(master, http, client):
+async def test_an_upload_over_the_limit_is_told_when_to_retry(master, http, client):
     gate = asyncio.Event()
 
     async def slow():
@@ -267,13 +267,13 @@ async def test_one_too_many_is_told_to_come_again(master, http, client):
 
     async with asyncio.TaskGroup() as group:
         uploads = [group.create_task(upload()) for _ in range(4)]
-        await until(http, master.url, UNDER_WAY, lambda count: count == 4)
+        await until(http, master.url, IN_PROGRESS, lambda count: count == 4)
         async with http.post(f"{master.url}/task", data=form(part("image", photo(1))), headers=FORM) as answer:
             assert answer.status == 429
             assert int(answer.headers["Retry-After"]) >= 1
         gate.set()
     assert {task.result() for task in uploads} == {200}
-    assert await metric(http, master.url, UNDER_WAY) == 0
+    assert await metric(http, master.url, IN_PROGRESS) == 0
 
 
 async def test_a_silent_client_is_given_up(master, http, client, storage):
@@ -299,14 +299,14 @@ async def test_a_client_that_vanishes_leaves_nothing(master, http, client, stora
     head += f"Content-Type: {FORM['Content-Type']}\r\n\r\n"
     writer.write(head.encode() + body[:-100])
     await writer.drain()
-    await until(http, master.url, UNDER_WAY, lambda count: count == 1)
+    await until(http, master.url, IN_PROGRESS, lambda count: count == 1)
     writer.transport.abort()
-    await until(http, master.url, UNDER_WAY, lambda count: count == 0)
+    await until(http, master.url, IN_PROGRESS, lambda count: count == 0)
     assert (await storage.info()).blobs == 0
     assert (await client.tasks()).tasks == []
 
 
-async def test_a_refusal_reaches_who_is_still_sending(master, http):
+async def test_a_refusal_reaches_a_client_that_is_still_sending(master, http):
     async def endless():
         yield part("image", b"words " * 1000)
         while True:
@@ -337,7 +337,7 @@ async def test_json_recipe_as_text(master, http):
 
 
 @pytest.mark.parametrize(("size", "recipe", "wanted"), [(1 << 40, "invert", b"413"), (None, "invert", b"100")])
-async def test_a_body_is_asked_for_only_when_it_may_come(master, size, recipe, wanted):
+async def test_a_body_is_requested_only_if_it_will_be_accepted(master, size, recipe, wanted):
     body = form(part("image", photo(5), filename="a.png"))
     reader, writer = await asyncio.open_connection("127.0.0.1", int(master.url.rpartition(":")[2]))
     try:
@@ -354,7 +354,7 @@ async def test_a_body_is_asked_for_only_when_it_may_come(master, size, recipe, w
         writer.close()
 
 
-async def test_whatever_answers_get_answers_head(master, http):
+async def test_routes_that_answer_get_answer_head(master, http):
     async with http.get(f"{master.url}/openapi.json") as answer:
         paths = [path for path, methods in (await answer.json())["paths"].items() if "get" in methods]
     for path in paths:

@@ -82,7 +82,7 @@ async def end_one(client: Client, storage, url: str) -> str:
     return task.id
 
 
-async def test_the_end_of_a_task_is_told_signed(client, storage, receiver):
+async def test_the_end_of_a_task_is_sent_with_a_signature(client, storage, receiver):
     made = await end_one(client, storage, receiver.url)
     request, body = await receiver.next()
     told = msgspec.json.decode(body)
@@ -92,13 +92,13 @@ async def test_the_end_of_a_task_is_told_signed(client, storage, receiver):
     assert "lease" not in told["task"]
     assert request.headers["Content-Type"] == "application/json"
     assert Webhook(SECRET).verify(body, dict(request.headers)) == told
-    # And as the standard says it: the HMAC of id, time and body, with the key that the secret holds.
+    # Compare with the standard's definition: the HMAC of id, time and body, with the key in the secret.
     signed = ".".join([request.headers["webhook-id"], request.headers["webhook-timestamp"], body.decode()])
     expected = base64.b64encode(hmac.new(KEY, signed.encode(), hashlib.sha256).digest()).decode()
     assert request.headers["webhook-signature"] == f"v1,{expected}"
 
 
-async def test_a_failure_is_told(client, receiver):
+async def test_a_failure_is_sent(client, receiver):
     await client.upload(photo(1), webhook=receiver.url)
     (lease,) = await take(client)
     await fail(client, lease, Failure(code="damaged_image", detail="It is broken."))
@@ -144,7 +144,7 @@ async def silent() -> AsyncIterator[tuple[asyncio.Event, str]]:
 
 
 @pytest.mark.slow
-async def test_refused_calls_are_made_again_and_redirects_are_not_followed(client, storage, receiver):
+async def test_refused_calls_are_repeated_and_redirects_are_not_followed(client, storage, receiver):
     receiver.answers = [
         web.Response(status=500),
         web.Response(status=302, headers={"Location": receiver.url + "/elsewhere"}),
@@ -171,10 +171,10 @@ async def test_calls_are_listed_with_their_answers_and_one_is_made_again(client,
     call = await listed("given_up")
     assert (call.task, call.url, call.attempt, call.again) == (made, receiver.url, 2, None)
     assert call.answer.status == 410
-    assert call.answer.detail == "x" * 500, "the beginning of the answer"
+    assert call.answer.detail == "x" * 500, "the beginning of the answer must be kept"
     await client.delete(made)
     await client.resend(call.id)
-    assert (await receiver.next())[1] == first[1], "it tells of the task as it was when it ended"
+    assert (await receiver.next())[1] == first[1], "a repeated call must describe the task as it was at its end"
     again = await listed("delivered")
     assert (again.answer.status, again.attempt, again.task) == (204, 1, made)
     with pytest.raises(Error) as caught:
@@ -201,9 +201,7 @@ def certificate(tmp_path):
 
 
 @pytest.mark.parametrize("trusted", [True, False])
-async def test_by_https_only_receivers_that_an_authority_vouches_for_are_told(
-    system, storage, http, certificate, trusted
-):
+async def test_an_https_receiver_needs_a_certificate_of_a_known_authority(system, storage, http, certificate, trusted):
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(certificate)
     settings = {"webhook_authorities": str(certificate)} if trusted else {}
@@ -227,14 +225,14 @@ def outcome(name: str) -> str:
     return f'safelight_webhooks_total{{outcome="{name}"}}'
 
 
-async def test_gone_means_gone(system, client, storage, receiver, http):
+async def test_a_receiver_that_answers_gone_is_not_called_again(system, client, storage, receiver, http):
     receiver.answers = [web.Response(status=410)]
     await end_one(client, storage, receiver.url)
     await until(http, system.address("master"), outcome("given_up"), lambda count: count == 1)
     assert receiver.calls.qsize() == 1
 
 
-async def test_a_name_that_leads_inside_is_refused_when_called(system, storage, receiver, http):
+async def test_a_name_of_an_internal_address_is_refused_at_the_call(system, storage, receiver, http):
     """This machine's own name is an ordinary name, but resolves to an internal address."""
     master = await system.master()
     url = receiver.url.replace("127.0.0.1", socket.gethostname())
@@ -282,11 +280,11 @@ def test_addresses_that_may_be_called():
         ("2001:db8::1", False), ("3fff::1", False), ("5f00::1", False), ("100::1", False), ("ff0e::1", False),
     ],
 )  # fmt: skip
-def test_which_addresses_are_out_on_the_internet(address, public):
+def test_which_addresses_are_public(address, public):
     assert is_public(address) is public
 
 
-def test_no_socket_is_opened_to_an_address_inside():
+def test_no_socket_is_opened_to_an_internal_address():
     with pytest.raises(RefusedAddressError):
         guarded_socket((2, 1, 6, "", ("127.0.0.1", 80)))
     with guarded_socket((2, 1, 6, "", ("93.184.216.34", 80))) as opened:

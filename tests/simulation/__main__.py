@@ -33,7 +33,7 @@ def main() -> None:
     seeds = range(options.first, options.first + options.seeds) if options.seed is None else [options.seed]
     failed, tasks, start = 0, 0, time.perf_counter()
     prepare()
-    gc.freeze()  # what is there already is shared with the children
+    gc.freeze()  # so that children share the existing objects
     for seed in seeds:
         outcome = apart(seed, options.mutation)
         tasks += outcome.tasks

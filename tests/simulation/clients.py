@@ -98,7 +98,7 @@ class Clients:
 
     def _photo(self) -> tuple[int, str, bytes]:
         rng = self.world.rng
-        if self._numbers > 2 and rng.random() < 0.15:  # one that was uploaded before
+        if self._numbers > 2 and rng.random() < 0.15:  # an earlier photo again
             number = rng.randint(1, self._numbers)
             data = self.record.photos[number]
             return number, data[8:].split()[0].decode(), data
@@ -114,7 +114,7 @@ class Clients:
                 number, kind, data = self._photo()
                 call = Call(photo=number, key=secrets.token_hex(8), sent=time.monotonic())
                 self.world.note(f"upload {kind} {number}")
-                for _ in range(3):  # a client that was not answered sends the same again, or gives up
+                for _ in range(3):  # a client without an answer repeats the request, or gives up
                     try:
                         task = await client.upload(data, filename=f"{number}.png", idempotency_key=call.key)
                     except Error as error:
@@ -123,7 +123,7 @@ class Clients:
                     call.answered = time.monotonic()
                     self._told(call, kind, task.id)
                     if rng.random() < 0.8:
-                        break  # otherwise its answer might have been lost
+                        break  # otherwise, repeat it as if the answer was lost
                 if self._repeat and self.record.history.calls and self.world.more.random() < 0.5:
                     await self._upload_again(client)
                 await asyncio.sleep(rng.uniform(0.0, 2.0))
@@ -198,7 +198,7 @@ class Clients:
         elif known != task:
             self.record.broken.append(f"key {call.key} became {task} and {self.record.keys[call.key]}")
         elif call.task is not None or task in self.record.others:
-            return  # the same again
+            return  # a repeated answer
         if self.world.restores and self.world.restoring.random() < 0.5:
             self._waiting.append(self.spawn("waiter", lambda: self._wait(task)))
         if kind == GOOD:
@@ -228,7 +228,7 @@ class Clients:
                 try:
                     asked = self.world.loop.time()
                     page = await client.changes(after, wait=5.0, known=known)
-                    if page.restored:  # a power cut took back a lease whose event was read: begin anew, as it says
+                    if page.restored:  # a power cut undid a lease whose event was read; start again
                         self.world.note("the database was restored")
                         events.clear()
                         after, known = 0, ""

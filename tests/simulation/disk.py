@@ -62,8 +62,8 @@ class Disk:
         if stat.S_ISDIR(status.st_mode):
             self._names[status.st_ino] = _names(descriptor)
         else:
-            self._held.append(os.dup(descriptor))  # its inode is not given to another file
-            data = Path(f"/proc/self/fd/{descriptor}").read_bytes()  # it may be open for writing alone
+            self._held.append(os.dup(descriptor))  # so that its inode is not reused
+            data = Path(f"/proc/self/fd/{descriptor}").read_bytes()  # it may be open only for writing
             self._content[status.st_ino] = data, status.st_mtime_ns
             self._pending.pop(status.st_ino, None)
 

@@ -216,7 +216,7 @@ class Network:
         await asyncio.sleep(self.delay())
         server = self.listeners.get(port)
         while server is not None and self._apart(process, server.process):
-            await asyncio.sleep(0.5)  # the caller gives up by its time-out
+            await asyncio.sleep(0.5)  # until the caller's timeout
             server = self.listeners.get(port)
         self._listening(port)
         return _Socket(port)

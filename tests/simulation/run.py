@@ -42,7 +42,7 @@ class Outcome(NamedTuple):
 
 def run(seed: int, root: Path, mutation: str | None = None) -> Outcome:
     """Run one seed in this process, which cannot be used for anything else afterwards. Files are below `root`."""
-    gc.disable()  # when it collects is chance
+    gc.disable()  # its times are not reproducible
     signal.signal(signal.SIGPROF, _spins)
     signal.setitimer(signal.ITIMER_PROF, _CPU_LIMIT)
     world = World(seed, root)

@@ -27,14 +27,14 @@ def _simulate(*arguments: object, hash_seed: str = "random") -> subprocess.Compl
 
 
 @pytest.mark.slow
-def test_no_seed_breaks_a_promise() -> None:
+def test_no_seed_violates_a_guarantee() -> None:
     done = _simulate("--seeds", 200)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", FOUND)
-def test_a_fault_that_a_seed_has_found_stays_mended(seed: int) -> None:
+def test_faults_that_seeds_have_found_stay_fixed(seed: int) -> None:
     done = _simulate("--seed", seed)
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -48,7 +48,7 @@ _SETTINGS = {
 }
 
 _COLLECTS: dict[str, Any] = {"grace": 120.0, "collect_every": 3.0}
-"""Garbage is kept longer than requests are repeated in a run, so that only leaps of clocks make it old."""
+"""Garbage is kept longer than requests are repeated in a run, so that only jumps of clocks make it old."""
 
 
 class World:
@@ -299,7 +299,7 @@ def prepare() -> None:
         kinds += kind.__subclasses__()
     for kind in kinds[1:]:
         if kind.__module__.startswith("safelight."):
-            with suppress(TypeError, NameError):  # not one that travels
+            with suppress(TypeError, NameError):  # not a record that is sent
                 msgspec.json.Decoder(kind)
 
 

@@ -24,7 +24,7 @@ from safelight.storage.partial.bucket import PartialBucket
 from safelight.storage.partial.store import PartialLimits
 from safelight.wire import NewPartial
 from storage.content import chunks, digest_of, made, read
-from support.pieces import stream
+from support.bodies import stream
 from support.programs.processes import service
 from support.programs.until import until
 from support.servers import BUCKETS
@@ -102,9 +102,9 @@ async def test_a_large_upload_that_breaks_off_leaves_no_parts(stores, cancelled)
     assert await keys(stores[0].bucket, "incoming") == []
 
 
-async def test_what_a_crash_left_is_removed_later(stores):
+async def test_left_overs_of_a_crash_are_removed_later(stores):
     bucket = stores[0].bucket
-    counted = bucket.url.startswith("s3:")  # the others remove what is unfinished by themselves or by a rule
+    counted = bucket.url.startswith("s3:")  # others remove unfinished uploads themselves or by a rule
     begun = asyncio.Event()
 
     async def endless():
@@ -116,13 +116,13 @@ async def test_what_a_crash_left_is_removed_later(stores):
     task = asyncio.create_task(bucket.upload("incoming/crashed", endless()))
     async with asyncio.timeout(30):
         await begun.wait()
-    task.cancel()  # without the spool's care, as a crash would
+    task.cancel()  # bypasses the spool's clean-up, like a crash
     await asyncio.gather(task, return_exceptions=True)
     await bucket.write("incoming/whole", b"left")
     now = [time.time() + 60]
     store = BucketStore(bucket, Ages(clock=ManualClock(lambda: now[0])))
     removed = []
-    for _ in range(4):  # both must be a day old at two looks that are a day apart
+    for _ in range(4):  # both must be a day old at two checks that are a day apart
         removed.append(await store.tidy())
         now[0] += 86400
     assert removed == [0, 0, 2 if counted else 1, 0]
@@ -145,7 +145,7 @@ async def test_two_instances_store_and_remove_the_same_blobs(stores):
         assert await read(one, digest_of(data)) == data
 
 
-async def test_a_mark_that_a_crash_left_is_believed_for_a_while(stores, monkeypatch):
+async def test_a_mark_that_a_crash_left_counts_for_a_while(stores, monkeypatch):
     one, other = stores
     data = made(100)
     digest = (await one.put(chunks(data))).digest
@@ -160,14 +160,14 @@ async def test_a_mark_that_a_crash_left_is_believed_for_a_while(stores, monkeypa
     assert await keys(one.bucket, "marks") == []
 
 
-async def test_a_damaged_blob_is_healed_by_storing_it_again(stores):
+async def test_a_damaged_blob_is_repaired_by_storing_it_again(stores):
     data = made(1000)
     digest = (await stores[0].put(chunks(data))).digest
     await stores[0].bucket.write(f"blobs/{digest[:2]}/{digest}", made(1000, seed=1))
     with pytest.raises(Error) as caught:
         await read(stores[0], digest, verify=True)
     assert caught.value.code is Code.DAMAGED_BLOB
-    with pytest.raises(Error) as caught:  # another instance sees it while it streams
+    with pytest.raises(Error) as caught:  # another instance notices while it sends
         await read(stores[1], digest)
     assert caught.value.code is Code.DAMAGED_BLOB
     await stores[0].put(chunks(data))
@@ -218,7 +218,7 @@ async def test_an_upload_is_taken_over_from_an_instance_that_hangs(partials, mon
     assert (await one.finish(opened.id)).digest == digest_of(b"01234567")
 
 
-async def test_expired_uploads_and_parts_of_none_go(stores):
+async def test_expired_uploads_and_orphaned_parts_are_removed(stores):
     bucket = stores[0].bucket
     async with PartialBucket.at(bucket, stores[0], PartialLimits(keep=0.2)) as store:
         opened = await store.create(NewPartial(size=2))
@@ -243,7 +243,7 @@ async def test_one_instance_collects_at_a_time(stores):
 
 
 @pytest.mark.slow
-async def test_an_object_that_may_be_written_once_a_second_is_written_again_later(google_url):
+async def test_a_write_that_is_limited_to_one_a_second_is_repeated_later(google_url):
     bucket = Bucket(google_url)
     tag = await bucket.create(SLOW, b"0")
     for number in (b"1", b"2"):

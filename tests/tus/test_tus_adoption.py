@@ -16,10 +16,10 @@ from safelight.storage.directory import DirectoryStore
 from safelight.storage.partial.directory import PartialDirectory
 from safelight.storage.partial.store import PartialLimits
 from safelight.wire import NewPartial
-from support.pieces import stream
+from support.bodies import stream
 from support.tasks import refused
 
-DATA = bytes(range(256)) * 12_000  # three pieces for the disk
+DATA = bytes(range(256)) * 12_000  # written to the disk in three chunks
 
 
 @asynccontextmanager
@@ -55,7 +55,7 @@ def reading_counted(monkeypatch):
     monkeypatch.undo()
 
 
-async def test_the_file_of_an_upload_becomes_the_blob_and_is_read_only_after_a_restart(tmp_path, monkeypatch):
+async def test_the_file_of_an_upload_becomes_the_blob_and_is_read_again_only_after_a_restart(tmp_path, monkeypatch):
     async with DirectoryStore.at(tmp_path / "blobs") as blobs:
         for restarted in (False, True):
             data = DATA + bytes([restarted])
@@ -108,7 +108,7 @@ async def test_the_name_of_the_blob_is_flushed_before_the_bytes_are_moved(tmp_pa
         assert done == [tmp_path / "partials" / opened.id, shard / digest, shard]
 
 
-async def test_a_power_cut_may_take_the_outcome_back_and_nothing_else(tmp_path):
+async def test_a_power_cut_can_undo_only_the_outcome(tmp_path):
     async with opened_in(tmp_path) as (blobs, store):
         opened = await store.create(NewPartial(size=3))
         await store.append(opened.id, 0, stream(b"abc"))
@@ -150,7 +150,7 @@ async def test_a_finished_upload_keeps_its_blob_until_it_is_closed(tmp_path):
         assert await collected()
 
 
-async def test_an_upload_that_was_finished_with_a_stored_blob_takes_no_room(tmp_path):
+async def test_an_upload_of_a_stored_blob_takes_no_space(tmp_path):
     async with opened_in(tmp_path) as (blobs, store):
         stored = await blobs.put(stream(b"abc"))
         opened = await store.create(NewPartial(size=3))
@@ -161,7 +161,7 @@ async def test_an_upload_that_was_finished_with_a_stored_blob_takes_no_room(tmp_
 
 
 async def test_blobs_on_another_file_system_get_a_copy(tmp_path):
-    here = tmp_path.stat().st_dev  # in memory or on a disk, as the tests were started
+    here = tmp_path.stat().st_dev  # may be in memory or on a disk
     place = next(place for place in map(Path, ("/dev/shm", "/var/tmp")) if place.stat().st_dev != here)  # noqa: S108
     with tempfile.TemporaryDirectory(dir=place, prefix="partials-") as other:
         async with (
@@ -177,7 +177,7 @@ async def test_blobs_on_another_file_system_get_a_copy(tmp_path):
             assert not list(blobs._incoming.iterdir())
 
 
-async def test_an_upload_leaves_free_what_is_to_stay_free(tmp_path):
+async def test_an_upload_keeps_the_reserved_space_free(tmp_path):
     async with DirectoryStore.at(tmp_path / "blobs") as blobs:
         free = blobs.free()
     async with (
@@ -186,7 +186,7 @@ async def test_an_upload_leaves_free_what_is_to_stay_free(tmp_path):
     ):
         await refused(Code.STORAGE_FULL, store.create(NewPartial(size=free * 3 // 4)))
         opened = await store.create(NewPartial(size=len(DATA)))
-        blobs.room._keep_free, blobs.room._looked = free * 2, 0.0  # others have taken the rest
+        blobs.room._keep_free, blobs.room._looked = free * 2, 0.0  # as if others had filled the rest
         await refused(Code.STORAGE_FULL, store.append(opened.id, 0, stream(DATA[:2_000_000], DATA[2_000_000:])))
         blobs.room._keep_free = 0
         offset = (await store.get(opened.id)).offset

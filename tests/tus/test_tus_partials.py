@@ -1,4 +1,4 @@
-"""Test the store of uploads in pieces: directly in the process, and through the client over HTTP."""
+"""Test the store of partial uploads: directly in the process, and through the client over HTTP."""
 
 import asyncio
 import hashlib
@@ -16,12 +16,12 @@ from safelight.storage.partial.bucket import PartialBucket
 from safelight.storage.partial.directory import PartialDirectory
 from safelight.storage.partial.store import PartialLimits
 from safelight.wire import NewPartial
-from support.pieces import broken, stream
+from support.bodies import broken, stream
 from support.programs.until import until
 from support.servers import BUCKETS
 from support.tasks import refused
 
-DATA = bytes(range(256)) * 12_000  # three pieces for the disk
+DATA = bytes(range(256)) * 12_000  # written to the disk in three chunks
 
 
 @pytest.fixture(params=["embedded", "http", "bucket over http", *BUCKETS])
@@ -47,7 +47,7 @@ async def store(request, tmp_path):
             yield client
 
 
-async def test_pieces_become_a_blob(store):
+async def test_chunks_become_a_blob(store):
     opened = await store.create(NewPartial(size=len(DATA), metadata={"filename": "ä.png"}))
     assert (opened.offset, opened.size, opened.metadata) == (0, len(DATA), {"filename": "ä.png"})
     await store.append(opened.id, 0, stream(DATA[:10], DATA[10:1000]))
@@ -64,7 +64,7 @@ async def test_pieces_become_a_blob(store):
     assert error.extra["offset"] == len(DATA)
 
 
-async def test_a_piece_begins_where_the_last_one_ended(store):
+async def test_a_chunk_must_begin_where_the_last_one_ended(store):
     opened = await store.create(NewPartial(size=10))
     await store.append(opened.id, 0, stream(b"0123"))
     for wrong in (0, 3, 5):
@@ -73,19 +73,19 @@ async def test_a_piece_begins_where_the_last_one_ended(store):
     assert (await store.get(opened.id)).offset == 4
 
 
-async def test_not_more_than_announced(store):
+async def test_more_than_announced_does_not_fit(store):
     opened = await store.create(NewPartial(size=4))
     await refused(Code.TOO_LARGE, store.append(opened.id, 0, stream(b"01", b"2345")))
     assert (await store.get(opened.id)).offset in (0, 2)  # the network may join chunks
     await refused(Code.CONFLICT, store.finish(opened.id))
 
 
-async def test_what_came_before_a_break_counts(store):
+async def test_bytes_before_a_break_are_kept(store):
     opened = await store.create(NewPartial(size=len(DATA)))
     with pytest.raises((Error, ConnectionError)):
         await store.append(opened.id, 0, broken(DATA[:2_000_000], DATA[2_000_000:2_000_100]))
 
-    async def has_all():  # over HTTP the service notices the break in its own time
+    async def has_all():  # over HTTP, the service notices the break later
         return (await store.get(opened.id)).offset == 2_000_100
 
     await until(has_all)
@@ -93,7 +93,7 @@ async def test_what_came_before_a_break_counts(store):
     assert (await store.finish(opened.id)).digest == hashlib.sha256(DATA).hexdigest()
 
 
-async def test_a_piece_with_a_wrong_checksum_does_not_count(store):
+async def test_a_chunk_with_a_wrong_checksum_is_discarded(store):
     opened = await store.create(NewPartial(size=len(DATA)))
     await store.append(opened.id, 0, stream(b"abc"))
     for algorithm in ("sha1", "sha256", "sha512", "md5"):
@@ -105,7 +105,7 @@ async def test_a_piece_with_a_wrong_checksum_does_not_count(store):
     await refused(Code.INVALID_REQUEST, store.append(opened.id, len(DATA), stream(b""), checksum="crc32:00"))
 
 
-async def test_one_piece_at_a_time(store):
+async def test_one_chunk_at_a_time(store):
     opened = await store.create(NewPartial(size=8))
     gate = asyncio.Event()
 
@@ -113,7 +113,7 @@ async def test_one_piece_at_a_time(store):
         while True:
             try:
                 return await store.append(opened.id, 0, stream(b"0123", b"4567", gate=gate))
-            except Error as error:  # what asks below whether this has begun was first
+            except Error as error:  # the request below was earlier
                 assert error.extra.get("busy")
                 await asyncio.sleep(0.01)
 
@@ -130,7 +130,7 @@ async def test_one_piece_at_a_time(store):
     assert (await arriving).offset == 8
 
 
-async def test_deleted_is_gone(store):
+async def test_a_deleted_upload_is_gone(store):
     opened = await store.create(NewPartial(size=8))
     await store.append(opened.id, 0, stream(b"0123"))
     await store.delete(opened.id)
@@ -138,7 +138,7 @@ async def test_deleted_is_gone(store):
         await refused(Code.NOT_FOUND, call)
 
 
-async def test_so_many_and_no_more(tmp_path):
+async def test_the_number_of_uploads_is_limited(tmp_path):
     async with (
         DirectoryStore.at(tmp_path / "blobs") as blobs,
         PartialDirectory.at(tmp_path / "partials", blobs, PartialLimits(count=2)) as store,
@@ -163,7 +163,7 @@ async def opened_by(store, tenant):
 
 
 @pytest.mark.parametrize("backend", ["directory", "bucket"])
-async def test_no_tenant_takes_the_places_of_all(tmp_path, request, backend):
+async def test_no_tenant_takes_all_places(tmp_path, request, backend):
     limits = PartialLimits(count=16)
     async with AsyncExitStack() as stack:
 
@@ -188,7 +188,7 @@ async def test_no_tenant_takes_the_places_of_all(tmp_path, request, backend):
             assert await opened_by(await start(), "third") == []
 
 
-async def test_what_is_closed_takes_no_place(tmp_path):
+async def test_closed_uploads_take_no_place(tmp_path):
     async with AsyncExitStack() as stack:
         blobs = await stack.enter_async_context(DirectoryStore.at(tmp_path / "blobs"))
         where = tmp_path / "partials"
@@ -202,7 +202,7 @@ async def test_what_is_closed_takes_no_place(tmp_path):
             await store.create(NewPartial(size=1))
 
 
-async def test_abandoned_ones_expire_and_touched_ones_stay(tmp_path):
+async def test_abandoned_uploads_expire_and_continued_ones_stay(tmp_path):
     async with DirectoryStore.at(tmp_path / "blobs") as blobs:
         async with PartialDirectory.at(tmp_path / "partials", blobs, PartialLimits()) as store:
             left = await store.create(NewPartial(size=2))
@@ -217,8 +217,8 @@ async def test_abandoned_ones_expire_and_touched_ones_stay(tmp_path):
             await refused(Code.NOT_FOUND, store.get(left.id))
 
 
-async def test_after_a_crash_an_unproven_piece_is_cut_off(tmp_path):
-    """The files are in the state after a kill: a piece with a checksum is half written, one without is complete."""
+async def test_after_a_crash_a_chunk_with_an_unverified_checksum_is_removed(tmp_path):
+    """The files are in the state after a kill: a chunk with a checksum is half written, one without is complete."""
     async with DirectoryStore.at(tmp_path / "blobs") as blobs:
         async with PartialDirectory.at(tmp_path / "partials", blobs, PartialLimits()) as store:
             opened = await store.create(NewPartial(size=10))
@@ -235,7 +235,7 @@ async def test_after_a_crash_an_unproven_piece_is_cut_off(tmp_path):
             assert (await store.finish(opened.id)).digest == hashlib.sha256(b"0123456789").hexdigest()
 
 
-async def test_cancelled_in_the_middle_it_keeps_order(tmp_path):
+async def test_a_cancelled_append_keeps_the_order_of_bytes(tmp_path):
     async with (
         DirectoryStore.at(tmp_path / "blobs") as blobs,
         PartialDirectory.at(tmp_path / "partials", blobs, PartialLimits()) as store,
@@ -246,13 +246,13 @@ async def test_cancelled_in_the_middle_it_keeps_order(tmp_path):
             arriving = asyncio.create_task(
                 store.append(opened.id, offset, stream(DATA[offset:end], b"never", gate=asyncio.Event()))
             )
-            for _ in range(end % 7):  # somewhere in the middle
+            for _ in range(end % 7):  # cancel at different points
                 await asyncio.sleep(0)
             arriving.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await arriving
 
-            async def is_free():  # the last of it is written after the call has gone
+            async def is_free():  # the last bytes are written after the cancelled call
                 try:
                     await store.append(opened.id, (await store.get(opened.id)).offset, stream())
                 except Error as error:

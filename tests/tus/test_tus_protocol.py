@@ -6,12 +6,12 @@ import json
 from email.utils import parsedate_to_datetime
 
 from safelight.errors import Code
-from support.pieces import stream
+from support.bodies import stream
 from support.programs.until import until
 from support.tus import encoded, sha1
 
 
-async def test_says_what_it_speaks(tus):
+async def test_options_describe_the_protocol(tus):
     answer = await tus.send("OPTIONS", "/uploads")
     assert answer.status == 204
     assert answer.headers["Tus-Version"] == "1.0.0"
@@ -28,7 +28,7 @@ async def test_another_version_is_refused(tus):
     assert answer.headers["Tus-Version"] == "1.0.0"
 
 
-async def test_pieces_become_one_task(tus, client, picture):
+async def test_chunks_become_one_task(tus, client, picture):
     path = await tus.opened(len(picture), filename="kätzchen.png", recipe="grayscale", batch="b1", priority="7")
     head = await tus.send("HEAD", path)
     assert (head.headers["Upload-Offset"], head.headers["Upload-Length"]) == ("0", str(len(picture)))
@@ -72,7 +72,7 @@ async def test_wrong_place_and_two_at_once(tus, picture):
 
     async def arrive():
         while (answer := await tus.patch(path, 0, stream(picture[:3000], picture[3000:], gate=gate))).status == 423:
-            pass  # what asks below whether this has begun was first
+            pass  # the request below was earlier
         return answer
 
     slow = asyncio.create_task(arrive())
@@ -97,7 +97,7 @@ async def test_checksums(tus, picture):
     assert (right.status, right.headers["Upload-Offset"]) == (204, "2000")
 
 
-async def test_what_is_no_picture_is_refused_at_its_first_bytes(tus, client):
+async def test_a_file_that_is_not_a_photo_is_refused_at_its_first_bytes(tus, client):
     for text in (b"<html>" + b"x" * 5000, b"%PDF-1.7" + b"x" * 5000, b"<svg xmlns='x'/>", b"MZ"):
         path = await tus.opened(len(text), filename="photo.jpg", filetype="image/jpeg")
         answer = await tus.patch(path, 0, text)
@@ -110,7 +110,7 @@ async def test_what_is_no_picture_is_refused_at_its_first_bytes(tus, client):
     assert (await client.tasks()).tasks == []
 
 
-async def test_what_cannot_be_taken_is_refused_before_a_byte_is_sent(tus):
+async def test_an_upload_that_cannot_be_accepted_is_refused_before_its_first_byte(tus):
     assert (await tus.create(5 << 20)).status == 413
     assert (await tus.create(0)).status == 415
     assert (await tus.create(10, recipe="no-such")).status == 404
@@ -127,7 +127,7 @@ async def test_more_than_announced_is_refused(tus, picture):
     assert (await tus.patch(path, 0, picture[:50], Content_Type="image/png")).status == 415
 
 
-async def test_terminated_is_gone(tus, picture):
+async def test_a_terminated_upload_is_gone(tus, picture):
     path = await tus.opened(len(picture))
     await tus.patch(path, 0, picture[:100])
     assert (await tus.send("POST", path, X_HTTP_Method_Override="DELETE")).status == 204
@@ -136,7 +136,7 @@ async def test_terminated_is_gone(tus, picture):
     assert (await tus.send("DELETE", path)).status == 404
 
 
-async def test_a_client_that_falls_silent_may_go_on(tus, picture):
+async def test_a_client_that_falls_silent_can_continue(tus, picture):
     path = await tus.opened(len(picture))
     answer = await tus.patch(path, 0, stream(picture[:3000], b"", gate=asyncio.Event()))
     assert answer.status == 503

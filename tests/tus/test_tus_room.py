@@ -1,4 +1,4 @@
-"""Test a tenant's limit of stored bytes for all kinds of uploads: in pieces, in one, with and without a known size."""
+"""Test the limit of stored bytes of a tenant, for resumable uploads and for whole ones, of known and unknown size."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -15,8 +15,8 @@ from safelight.storage.partial.bucket import PartialBucket
 from safelight.storage.partial.directory import PartialDirectory
 from safelight.storage.partial.store import PartialLimits
 from safelight.wire import NewPartial
+from support.bodies import stream
 from support.photos import photo
-from support.pieces import stream
 
 ACME = {"tenant": "acme"}
 
@@ -30,7 +30,7 @@ async def open_within(store, room):
     assert refused.value.extra["limit"] == room - 60
     await store.create(NewPartial(size=40, room=room, metadata=ACME))
     await store.create(NewPartial(size=100, room=room, metadata={"tenant": "other"}))
-    await store.create(NewPartial(size=1000, metadata=ACME))  # that has no limit
+    await store.create(NewPartial(size=1000, metadata=ACME))  # for a tenant without a limit
     return first
 
 
@@ -39,14 +39,14 @@ async def test_open_uploads_count_with_the_bytes_that_they_will_have(tmp_path):
         async with PartialDirectory.at(tmp_path / "partials", blobs, PartialLimits()) as store:
             first = await open_within(store, 100)
         async with PartialDirectory.at(tmp_path / "partials", blobs, PartialLimits()) as store:
-            with pytest.raises(Error):  # also after a start
+            with pytest.raises(Error):  # also after a restart
                 await store.create(NewPartial(size=1, room=1100, metadata=ACME))
             await store.delete(first.id)
             await store.create(NewPartial(size=60, room=1100, metadata=ACME))
 
 
 @pytest.mark.slow
-async def test_in_a_bucket_those_that_other_instances_closed_or_deleted_count_no_more(bucket_url):
+async def test_in_a_bucket_uploads_that_other_instances_ended_no_longer_count(bucket_url):
     async with AsyncExitStack() as stack:
         blobs = await stack.enter_async_context(BucketStore.at(bucket_url))
         one, other = [
@@ -64,8 +64,8 @@ async def test_in_a_bucket_those_that_other_instances_closed_or_deleted_count_no
 
 
 @pytest.mark.slow
-async def test_a_tenant_uploads_no_more_than_it_may_keep(tmp_path):
-    """Uploads over the limit never reach storage, neither in pieces nor in chunks without a known size."""
+async def test_a_tenant_cannot_upload_more_than_its_limit(tmp_path):
+    """Uploads over the limit never reach storage, neither resumable ones nor whole ones without a known size."""
     picture, kept = photo(1), photo(2)
     async with AsyncExitStack() as stack:
         plane = Plane(stack, tmp_path)
@@ -83,7 +83,7 @@ async def test_a_tenant_uploads_no_more_than_it_may_keep(tmp_path):
             await client.upload(kept)
         sizes = (len(picture), 200)
         async with asyncio.timeout(30):
-            while (opened := await begin(sum(sizes)))[0] != 429:  # what is counted is a moment old
+            while (opened := await begin(sum(sizes)))[0] != 429:  # the count is updated with a delay
                 await acme.call("DELETE", opened[1], headers={"Tus-Resumable": "1.0.0"}, status=204)
         stored = len(list((tmp_path / "storage").rglob("blobs/*/*")))
 

@@ -219,7 +219,7 @@ async def _resume(instances: Instances, ready: _Ready) -> tuple[Launch, int] | N
         return launch, await resume(ready.home, snapshot, launch, boot, wired, ready.config, order)
     except DrumheadError as error:
         log.warning("%s boots, because its snapshot cannot be resumed: %s", launch.spec.name, error.message)
-        if error.code is not ErrorCode.TIMEOUT:  # a time-out may be the fault of a busy host
+        if error.code is not ErrorCode.TIMEOUT:  # a timeout may be the fault of a busy host
             Snapshots(ready.home).delete(snapshot.key)
         return None
 

@@ -26,7 +26,7 @@ def reason_of(error: Exception) -> str:
         case OSError(errno=int(number)) if number > 0:
             return os.strerror(number).lower()
         case TimeoutError() if not str(cause):
-            return "time-out"
+            return "timed out"
         case OSError(strerror=str(text)):
             return text.lower()  # from the resolver
         case _:

@@ -21,7 +21,7 @@ class Metrics:
             buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60),
         )
         self.refused = Counter("safelight_uploads_refused", "Photos that were refused", ["code"], registry=registry)
-        self.uploading = Gauge("safelight_uploads_under_way", "Uploads in progress", registry=registry)
+        self.uploading = Gauge("safelight_uploads_in_progress", "Uploads in progress", registry=registry)
         self.readers = Gauge("safelight_event_readers", "Open event streams", registry=registry)
         self.slow_readers = Counter(
             "safelight_event_readers_dropped", "Event streams closed because their readers were slow", registry=registry

@@ -105,12 +105,12 @@ class Wanted(Record, frozen=True, kw_only=True):
 class Granted(Record, frozen=True, kw_only=True):
     """The answer to `Wanted`. `retry_after` says in how many seconds there is another request, if there are too few.
 
-    `under_way` counts the uploads in progress at all masters, including these.
+    `in_progress` counts the uploads in progress at all masters, including these.
     """
 
     requests: int
     uploads: int
-    under_way: int
+    in_progress: int
     retry_after: float = 0.0
 
 

@@ -60,7 +60,7 @@ async def test_a_rotation_restarts_nothing(plane, http, monkeypatch):
     written(plane.key_file, NEW, OLD)
     assert [await status(OLD), await status(NEW)] == [200, 200]
     assert NEW in store.credentials("GET", "/")["Authorization"]
-    written(plane.key_file, NEW, OLD, mode=0o644)  # unusable: the keys stay as they were
+    written(plane.key_file, NEW, OLD, mode=0o644)  # others can read the file, so the earlier keys stay
     assert [await status(OLD), await status(NEW)] == [200, 200]
     written(plane.key_file, NEW)
     assert [await status(OLD), await status(NEW)] == [401, 200]
@@ -85,7 +85,7 @@ async def test_beyond_this_machine_a_service_needs_a_key_or_to_be_open(tmp_path)
         await process.log("may do everything there (--open)")
 
 
-async def test_what_the_classic_protocol_registered_is_not_shown_the_key(plane, http):
+async def test_the_key_is_not_sent_to_services_that_the_classic_protocol_registered(plane, http):
     """A program in a classic network may register as db, but our services do not send it the key."""
     policy = {"trusted_proxies": ELSEWHERE, "classic_networks": "127.0.0.1"}
     store = await plane.start("keyvaluestore", **policy)
@@ -102,7 +102,7 @@ async def test_what_the_classic_protocol_registered_is_not_shown_the_key(plane, 
         assert await answer.text() == address
 
 
-async def test_services_find_and_use_one_another_with_the_key_alone(keyed, http):
+async def test_services_find_and_call_one_another_with_only_the_key(keyed, http):
     async with http.get(f"{keyed.url('master')}/readyz", params={"wait": "20"}) as answer:
         assert answer.status == 200
     async with http.get(f"{keyed.url('master')}/services", headers=keyed.credentials) as answer:

@@ -24,7 +24,7 @@ async def status(api: Api, method: str, path: str, **headers: str) -> int:
         return answer.status
 
 
-async def test_a_page_of_a_named_origin_has_nothing_of_what_a_browser_adds(plane, http):
+async def test_cookies_have_no_effect_for_a_page_of_a_named_origin(plane, http):
     """The page may call the API with a key. If it belongs to the same site, its requests carry the visitor's
     cookies."""
     proxy = {"user_header": "X-User", "user_scopes": "read,operate", "cors_origins": NAMED}
@@ -38,7 +38,7 @@ async def test_a_page_of_a_named_origin_has_nothing_of_what_a_browser_adds(plane
     assert await status(api, "GET", "/tasks", **api.headers, **FROM_NAMED) == 200
 
 
-async def test_of_two_sessions_none_counts_and_both_end(plane, http):
+async def test_a_request_with_two_sessions_is_refused_and_both_end(plane, http):
     """A page on a neighbouring host name could add its own session, so that a visitor uploads to another tenant."""
     await plane.start_all(trusted_proxies=ELSEWHERE)
     root = Api(http, plane.url("master"), plane.key)
@@ -58,7 +58,7 @@ async def test_of_two_sessions_none_counts_and_both_end(plane, http):
         ("https://photos.example.org/photos", "__Secure-safelight_session", "/photos/"),
     ],
 )
-async def test_over_tls_no_neighbour_can_set_the_cookie(plane, http, public, name, path):
+async def test_over_tls_a_neighbouring_host_cannot_set_the_cookie(plane, http, public, name, path):
     await plane.start_all(trusted_proxies=ELSEWHERE, master={"public_url": public})
     api = await keyed_tenant(Api(http, plane.url("master"), plane.key), "first")
     cookie, attributes = await signed_in(api)

@@ -65,7 +65,7 @@ async def test_a_key_expires(root):
     assert await until_refused(Api(root.http, root.url, made["token"])) < 10
 
 
-async def test_who_does_not_administer_may_rotate_its_own_key_alone(root):
+async def test_a_key_without_administer_can_rotate_only_itself(root):
     first = await keyed_tenant(root, "first")
     made = [await first.call("POST", "/keys", {"scopes": ["read"]}) for _ in range(2)]
     mine, other = (each["key"]["id"] for each in made)
@@ -157,7 +157,7 @@ async def test_signed_links_show_one_thing_until_they_end(keyed, root):
     async with root.http.get(result["url"] + "&download=true") as answer:
         assert await answer.read() == photo(3)
     assert await get(original["url"]) == 200
-    assert await get(result["url"], second.headers) == 404, "a key comes first"
+    assert await get(result["url"], second.headers) == 404, "a key takes precedence over a link"
     tampered = (
         result["url"].replace("output=image", "output=other"),
         result["url"].replace("/result", "/original"),
@@ -249,13 +249,13 @@ def test_failures_are_counted_by_address_and_all_together():
     assert refusals.admit("a", 60.0) == 0
     assert sum(refusals.admit(f"address {number}", 61.0) is not None for number in range(200)) == 60
     assert refusals.admit("another", 62.5) == 140
-    assert len(refusals._buckets) < 10_002  # noqa: SLF001 - memory that addresses of strangers take
+    assert len(refusals._buckets) < 10_002  # noqa: SLF001 - strangers can fill no more memory
     for number in range(20_000):
         refusals.admit(f"more {number}", 70.0)
     assert len(refusals._buckets) <= 10_000  # noqa: SLF001
 
 
-async def test_a_named_proxy_says_who_its_user_is_and_nobody_else_does(plane, http):
+async def test_only_a_trusted_proxy_can_name_its_user(plane, http):
     settings = {"user_header": "X-Forwarded-User", "user_tenant": "default", "user_scopes": "read"}
     for proxies, status in (("127.0.0.1", 200), ("192.0.2.1", 401)):
         for name in ("keyvaluestore", "db", "storage"):
@@ -281,7 +281,7 @@ async def test_a_named_proxy_says_who_its_user_is_and_nobody_else_does(plane, ht
             assert answer.status == 401
 
 
-async def test_a_secret_that_was_replaced_changes_its_key_no_more(root):
+async def test_a_replaced_secret_cannot_change_its_key(root):
     """Otherwise, anyone who has found the old secret could take over the key while both secrets are valid."""
     first = await keyed_tenant(root, "first")
     (key,) = await first.call("GET", "/keys")
@@ -320,7 +320,7 @@ async def test_a_session_ends_with_the_secret_that_it_was_given_for(root):
         assert answer.status == 200
 
 
-async def test_what_happens_at_the_same_moment_happens_once(root):
+async def test_concurrent_sign_ins_and_rotations_happen_once(root):
     """Many clients use one sign-in link; many rotate one key, which is also revoked meanwhile."""
     ticket = (await root.call("POST", "/sign-in-links"))["url"].partition("#/sign-in/")[2]
 

@@ -74,7 +74,7 @@ async def test_a_tenant_cannot_imitate_calls_to_another(plane, root, receiver):
     call = await called(Api(root.http, root.url, made["token"]), 2)
     assert [genuine(secret, call) for secret in (of_first, of_second, GIVEN)] == [False, False, True]
 
-    # During a rotation receivers may have either secret; afterwards only the new one holds.
+    # During a rotation, receivers may use either secret; afterwards only the new one is valid.
     after = await first.call("POST", "/webhooks/secret/rotate", {"overlap": 60})
     assert after["secret"] != of_first
     assert after["previous_expires"] == pytest.approx(after["created"] + 60, abs=1)
@@ -97,7 +97,7 @@ async def test_only_administrators_see_a_secret_and_it_is_audited(root):
     actions = [json.loads(line)["action"] for line in log.splitlines()]
     assert actions[-2:] == ["webhook_secrets.show", "webhook_secrets.rotate"]
     assert secret not in log
-    # What the operator gave the tenant default is changed where it was given.
+    # The secret of the tenant default comes from a setting, so it is changed there.
     assert (await root.call("GET", "/webhooks/secret"))["secret"] == GIVEN
     assert "--webhook-secret" in (await root.call("POST", "/webhooks/secret/rotate", {}, status=409))
 

@@ -84,7 +84,7 @@ async def test_every_route_answers_head_like_get_and_without_a_body(keyed, http)
 async def test_head_of_the_next_task_takes_none(keyed, http):
     """Tasks that a classic worker cannot do, and tasks in a paused queue, do not count."""
     await upload(keyed, http, "web")
-    await none_is_next(keyed)
+    await no_task_is_next(keyed)
     await upload(keyed, http)
     for name in ("db", "master"):
         status, headers, _ = await asked(keyed.services[name], "HEAD", "/task/next", keyed.key)
@@ -92,10 +92,10 @@ async def test_head_of_the_next_task_takes_none(keyed, http):
     assert await waiting(keyed, http) == 2
     async with http.post(f"{keyed.url('master')}/queue/pause", headers=keyed.credentials) as answer:
         assert answer.status < 300, await answer.text()
-    await none_is_next(keyed)
+    await no_task_is_next(keyed)
 
 
-async def none_is_next(plane):
+async def no_task_is_next(plane):
     for name in ("db", "master"):
         for method in ("HEAD", "GET"):
             assert (await asked(plane.services[name], method, "/task/next", plane.key))[0] == 404, (name, method)

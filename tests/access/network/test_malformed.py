@@ -57,7 +57,7 @@ async def answer(url, *sent):
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
             headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
             answered = await reader.readexactly(int(headers["content-length"]))
-            assert await reader.read() == b"", "there is no second answer, and the connection is closed"
+            assert await reader.read() == b"", "there must be no second answer, and the connection must be closed"
         finally:
             writer.close()
             await asyncio.gather(writer.wait_closed(), return_exceptions=True)
@@ -82,7 +82,7 @@ def check(name, got):
         assert repeated not in body.decode(), (name, got)
 
 
-async def test_every_service_answers_what_is_no_request_with_a_problem(keyed):
+async def test_every_service_answers_a_malformed_request_with_a_problem(keyed):
     await keyed.start("worker", trusted_proxies="192.0.2.1", slots=1, isolation="thread")
     for service in keyed.services.values():
         for name, sent in MALFORMED.items():
@@ -169,7 +169,7 @@ async def test_a_request_whose_bytes_cannot_be_copied_is_refused_for_lack_of_mem
     [("Transfer-Encoding: chunked", None, 400, "malformed"), ("Content-Length: 9", NoMemory(), 503, "no memory left")],
 )
 @pytest.mark.parametrize("turns", range(4))
-async def test_a_body_that_breaks_off_is_never_taken_for_whole(plane, monkeypatch, turns, length, parser, status, says):
+async def test_a_body_that_breaks_off_is_never_accepted(plane, monkeypatch, turns, length, parser, status, says):
     """The body breaks off `turns` iterations of the event loop after the head, at different stages of the request."""
     made: asyncio.Future[malformed.Handler] = asyncio.get_running_loop().create_future()
     begin = malformed.Handler.connection_made

@@ -35,7 +35,7 @@ async def test_names_on_this_machine(plane, http, host, expected):
         assert found == (404 if expected == 200 and path.startswith("/nothing") else expected), path
 
 
-async def test_names_beyond_it(plane, http):
+async def test_names_beyond_this_machine(plane, http):
     service = await plane.start("keyvaluestore", host="0.0.0.0", allowed_hosts="store.example, nas")
     url = f"http://127.0.0.1:{service.port}/healthz"
     for host in ("store.example", "NAS:8000", "10.0.0.7:8000", "[2001:db8::1]:80", "localhost"):
@@ -83,7 +83,7 @@ async def test_a_link_on_another_site_leads_to_the_page_and_no_further(plane, ht
     assert await status(http, f"{master}/", Origin=FOREIGN, **LINK) == 403
 
 
-async def test_a_named_origin_may_call_the_api_and_read_what_it_answers(plane, http):
+async def test_a_named_origin_can_call_the_api_and_read_its_answers(plane, http):
     await plane.start_all()
     named = "https://app.example"
     master = (await plane.start("master", cors_origins=f"{named}, https://other.example:8443")).url
@@ -129,14 +129,14 @@ async def test_no_answer_can_be_sniffed_framed_or_embedded(plane, http):
 @pytest.mark.parametrize(
     ("peer", "chain", "expected"),
     [
-        ("198.51.100.7", "203.0.113.9", "198.51.100.7"),  # no named proxy: the header is anybody's invention
+        ("198.51.100.7", "203.0.113.9", "198.51.100.7"),  # not a trusted proxy, so the header is ignored
         ("10.0.0.1", None, "10.0.0.1"), ("10.0.0.1", "203.0.113.9", "203.0.113.9"),
         ("10.0.0.1", "203.0.113.9, 198.51.100.7", "198.51.100.7"), ("10.0.0.1", "203.0.113.9, 10.0.0.2", "203.0.113.9"),
         ("10.0.0.1", "nonsense", "10.0.0.1"), ("10.0.0.1", "203.0.113.9, nonsense, 10.0.0.2", "10.0.0.2"),
         ("10.0.0.1", "[2001:db8::1]:443", "2001:db8::1"), ("10.0.0.1", "203.0.113.9:5000", "203.0.113.9"),
     ],
 )  # fmt: skip
-def test_only_named_proxies_say_where_a_client_is(peer, chain, expected):
+def test_only_trusted_proxies_tell_a_clients_address(peer, chain, expected):
     headers = {"X-Forwarded-For": chain} if chain else {}
     request = make_mocked_request("GET", "/", headers=headers).clone(remote=peer)
     assert client_address(request, Networks.parse("10.0.0.0/24")) == expected

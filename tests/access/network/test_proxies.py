@@ -142,7 +142,7 @@ async def forwarded(master, site: str, trust: ssl.SSLContext) -> None:
             async with http.get(f"{site}/photos/tasks", headers=headers) as answer:
                 assert answer.status in (401, 403)
         async with http.get(f"{master.url}/task/next", headers=spoofed) as answer:
-            assert answer.status == 200  # from a named proxy the header is believed
+            assert answer.status == 200  # the header of a trusted proxy is used
         async with http.get(f"{master.url}/task/next") as answer:
             assert answer.status == 401
 

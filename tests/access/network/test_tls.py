@@ -63,18 +63,18 @@ async def test_a_service_with_a_certificate_speaks_tls_alone(plane, certificate,
         with pytest.raises(Error, match=reason):
             await Connection(http, Several(url), retry_for=0.0).call("GET", "/healthz", bytes)
 
-    # The system's authorities know nothing of this certificate.
+    # None of the system's authorities has signed this certificate.
     with pytest.raises(aiohttp.ClientConnectorCertificateError):
         await http.get(f"https://localhost:{store.port}/healthz")
-    # Plain HTTP gets no answer, and certainly none with anything in it.
+    # A request without TLS gets no answer.
     with pytest.raises(aiohttp.ClientError):
         await http.get(f"http://localhost:{store.port}/healthz")
-    # Protocols with known holes are not spoken.
+    # Old versions of the protocol, with known weaknesses, are refused.
     old = ssl.create_default_context(cafile=public)
     with pytest.warns(DeprecationWarning):
         old.maximum_version = ssl.TLSVersion.TLSv1_1
         old.minimum_version = ssl.TLSVersion.TLSv1_1
-    with pytest.raises((ssl.SSLError, ConnectionResetError)):  # which of them, depends on the release of Python
+    with pytest.raises((ssl.SSLError, ConnectionResetError)):  # depending on Python's version
         await asyncio.open_connection("localhost", store.port, ssl=old)
 
 
@@ -107,7 +107,7 @@ async def test_a_renewed_certificate_is_used_without_a_restart(plane, certificat
 
     first = await shown()
     assert first == in_file(public)
-    copy(renewed, public)  # half of it: the key does not fit
+    copy(renewed, public)  # only the certificate, so the key does not match
     async with asyncio.timeout(30):
         while "stays as it was" not in caplog.text:
             assert await shown() == first
@@ -150,7 +150,7 @@ async def test_a_handshake_that_stalls_costs_its_connection(plane, certificate):
         assert await ServiceClient(Connection(trusting, Several(url))).health()
 
 
-async def test_one_address_holds_so_many_handshakes(plane, certificate):
+async def test_handshakes_are_limited_by_address(plane, certificate):
     public, private = certificate
     store = await plane.start(
         "keyvaluestore", tls_certificate=public, tls_key=private, connections=5, trusted_proxies="192.0.2.1"
@@ -162,10 +162,10 @@ async def test_one_address_holds_so_many_handshakes(plane, certificate):
             stack.callback(writer.close)
             writer.write(b"\x16\x03\x01\x02\x00\x01")
             ends.append(asyncio.create_task(ended(reader)))
-        async with session(authorities=public) as trusting:  # one whose handshake ended is another matter
+        async with session(authorities=public) as trusting:  # a completed handshake does not count
             client = ServiceClient(Connection(trusting, Several(f"https://localhost:{store.port}")))
             assert await client.health()
-            # The deadline of a handshake is later than this: what is closed now was one too many.
+            # The handshakes' own deadline is later, so connections that are closed by now were over the limit.
             async with asyncio.timeout(store.config.header_timeout / 2):
                 while sum(task.done() for task in ends) < 15:
                     await asyncio.wait([each for each in ends if not each.done()], return_when=asyncio.FIRST_COMPLETED)

@@ -65,15 +65,15 @@ async def master(plane) -> str:
     return plane.url("master")
 
 
-async def test_no_spelling_of_a_path_needs_less(master):
+async def test_no_spelling_of_a_path_bypasses_its_access_rule(master):
     for target in SPELLINGS.split():
         got = await status(master, target)
         assert got in (400, 401, 404, 421), (target, got)
 
 
-async def test_the_classic_protocol_leads_nowhere_else(master):
+async def test_a_classic_network_reaches_no_other_route(master):
     there = ("X-Forwarded-For", CLASSIC)
-    assert await status(master, "/task/next", there) == 404, "it is let in, and no task waits"
+    assert await status(master, "/task/next", there) == 404, "the request is accepted, and no task waits"
     for target in FROM_THERE.split():
         got = await status(master, target, there)
         assert got in (400, 403, 404), (target, got)

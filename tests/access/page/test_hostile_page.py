@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 FLAGS = (
     "--host-resolver-rules=MAP evil.example 127.0.0.1",
-    # Newer browsers keep pages from the local network by themselves; what we do must not depend on that.
+    # Newer browsers themselves block pages' requests to the local network; safelight must not depend on that.
     "--disable-features=LocalNetworkAccessChecks,BlockInsecurePrivateNetworkRequests,PrivateNetworkAccessSendPreflights",
 )
 
@@ -126,7 +126,7 @@ async def state(plane, http) -> dict[str, object]:
     ]:  # fmt: skip
         async with http.get(plane.url(name) + path) as answer:
             found[path] = await answer.text()
-    del found["/info"]  # the free space of the disk is anybody's
+    del found["/info"]  # the free space of the disk changes for other reasons
     return found
 
 
@@ -143,7 +143,7 @@ async def test_a_page_from_elsewhere_reads_nothing_and_changes_nothing(plane, ht
         await page.goto(f"http://{site}:{port}/")
         outcomes = await page.evaluate(ATTACK, {**where, "task": task})
     assert len(outcomes) == 23, outcomes
-    # A request without CORS is sent and its answer is opaque: what it did shows below, in what did not change.
+    # A request without CORS is sent, and its answer is opaque. That it had no effect is asserted below.
     opaque = {"opaque", "take a task", "take from db", "post", "post text", "cancel", "collect", "shutdown", "upload"}
     for name, outcome in outcomes.items():
         assert outcome in (("refused", "", "opaque") if name in opaque else ("refused",)), (name, outcome)
@@ -154,7 +154,7 @@ async def attack(route):
     await route.fulfill(body="<title>x", content_type="text/html")
 
 
-async def test_a_name_that_was_rebound_to_this_machine_is_nobody(plane, http):
+async def test_a_name_that_was_rebound_to_this_machine_has_no_access(plane, http):
     await plane.start_all()
     task = await upload(http, plane.url("master"))
     before = await state(plane, http)
@@ -162,7 +162,7 @@ async def test_a_name_that_was_rebound_to_this_machine_is_nobody(plane, http):
         page = await browser.new_page()
         for name in plane.services:
             address = plane.url(name).replace("127.0.0.1", "evil.example")
-            # As when the name still led to its owner: the page is the attacker's, what it asks for afterwards is ours.
+            # The page comes from the attacker, before the name is rebound; its later requests reach our services.
             await page.route(f"{address}/attack", attack)
             for path in ("/", "/healthz", "/docs", f"/task/{task}/original"):
                 answer = await page.goto(address + path)
@@ -182,7 +182,7 @@ async def test_a_name_that_was_rebound_to_this_machine_is_nobody(plane, http):
     assert await state(plane, http) == before
 
 
-async def test_our_own_page_works_beside_all_that(plane, http):
+async def test_our_own_page_still_works(plane, http):
     await plane.start_all()
     async with chromium() as browser:
         page = await browser.new_page()

@@ -31,14 +31,14 @@ async def test_a_link_signs_in_and_keys_and_tenants_are_managed(keyed, root):
     address = root.url.removeprefix("http://")
     async with chromium() as browser, opened(browser, address) as page:
         await page.get_by_role("heading", name="Sign in").wait_for()
-        assert await page.get_by_role("navigation").count() == 0, "nothing of the page is shown"
+        assert await page.get_by_role("navigation").count() == 0, "the page must show nothing before sign-in"
         await page.get_by_label("API key", exact=True).fill("sl_wrong_key")
         await page.get_by_role("button", name="Sign in").click()
         await page.get_by_text("not known here").wait_for()
         await page.goto("about:blank")
         await page.goto(link)
         await page.get_by_role("navigation", name="Main").wait_for()
-        assert "sign-in" not in page.url, "the ticket does not stay in the address"
+        assert "sign-in" not in page.url, "the ticket must not stay in the address"
         await page.get_by_role("button", name="Access: signed in as sign-in link").click()
         await page.get_by_label("Name", exact=True).fill("script")
         await page.get_by_role("button", name="Create key").click()
@@ -54,20 +54,20 @@ async def test_a_link_signs_in_and_keys_and_tenants_are_managed(keyed, root):
         async with asyncio.timeout(60):
             while await limit_of(root, "acme") != 9:
                 pass
-        # Signed out, the page shows nothing; the key that was made signs in again, as one who manages nothing.
+        # After signing out, the page shows nothing. The new key signs in without the right to manage keys.
         await page.get_by_role("button", name="Sign out").click()
         await page.get_by_label("API key", exact=True).fill(token)
         await page.get_by_role("button", name="Sign in").click()
         await page.get_by_role("button", name="Access: signed in as script").click()
         assert await page.get_by_role("button", name="Create key").count() == 0
-        # A session that ends is noticed.
+        # The page notices when its session ends.
         (key,) = await root.call("GET", "/keys")
         await root.call("DELETE", f"/keys/{key['id']}", status=204)
         await page.reload()
         await page.get_by_role("heading", name="Sign in").wait_for()
 
 
-async def test_sign_in_and_its_dialogs_have_names_and_contrast_and_show_what_one_may_see(keyed, root):
+async def test_sign_in_and_its_dialogs_are_accessible_and_show_only_what_a_key_permits(keyed, root):
     made = await root.call("POST", "/keys", {"name": "root", "scopes": ["read", "operate", "administer"]})
     reader = await root.call("POST", "/keys", {"name": "reader", "scopes": ["read"]})
     problems = {}
@@ -150,7 +150,7 @@ async def test_nothing_private_is_left_in_the_browser_after_signing_out(keyed, r
         await page.wait_for_function("() => navigator.serviceWorker.controller !== null")
         while await page.evaluate(HELD) < 2:  # the session, and the photo that waits
             pass
-        # without a connection, whoever is signed in still has the page
+        # a user who is signed in can open the page without a connection
         await page.context.set_offline(True)
         await page.reload()
         await page.get_by_role("heading", name="Add your photos").wait_for()

@@ -38,7 +38,7 @@ async def test_tasks_are_found_by_tenant_and_acted_on(keyed, http, tmp_path):
             assert page.url.endswith("#/tasks?tenant=acme")
             await expect(page.get_by_text("You see the data of the tenant acme")).to_be_visible()
             assert await findings(page) == []
-            # what happens there is live, what is done is done there, pictures and uploads are theirs
+            # changes of the tenant appear live; actions, pictures and uploads belong to the tenant
             await theirs.upload(photo(5), filename="their-third.png")
             await expect(rows).to_have_count(3)
             await page.get_by_role("button", name="Cancel their-second.png").click()

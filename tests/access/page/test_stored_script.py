@@ -54,7 +54,7 @@ async def fill(root: Api, keyed, key: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("bypass_csp", [False, True])
-async def test_names_are_text(keyed, http, tmp_path, bypass_csp):
+async def test_names_are_shown_as_text(keyed, http, tmp_path, bypass_csp):
     """Test with the page's content security policy and without it: names are text even if no policy stops scripts."""
     root = Api(http, keyed.url("master"), keyed.key)
     key = (await root.call("POST", "/keys", {"name": LONG, "scopes": ["administer"]}))["token"]
@@ -93,7 +93,7 @@ PICTURES = {
 }
 
 
-async def test_a_photo_that_is_also_a_page_is_a_photo(keyed, http):
+async def test_a_photo_that_is_also_a_page_is_served_as_a_photo(keyed, http):
     """Open the photo by its link, and as the source of a script or a frame of the same origin."""
     root = Api(http, keyed.url("master"), keyed.key)
     key = (await root.call("POST", "/keys", {"scopes": ["upload", "read"]}))["token"]
@@ -109,7 +109,7 @@ async def test_a_photo_that_is_also_a_page_is_a_photo(keyed, http):
       document.head.append(script);
     })"""
     async with chromium() as browser:
-        context = await browser.new_context(bypass_csp=True)  # the policy of the page would stop a script before it
+        context = await browser.new_context(bypass_csp=True)  # without the page's policy, which would stop a script
         await context.add_init_script(WATCH)
         page = await context.new_page()
         for name, link in links.items():
@@ -119,7 +119,7 @@ async def test_a_photo_that_is_also_a_page_is_a_photo(keyed, http):
             try:
                 await page.goto(link)
                 assert not await page.evaluate("window.pwned"), name
-            except PlaywrightError as error:  # a file that is downloaded is no page
+            except PlaywrightError as error:  # the file is downloaded instead of shown
                 assert "Download is starting" in str(error), (name, error)
             await page.goto(f"{root.url}/")
             assert not await page.evaluate(include, link), name

@@ -45,7 +45,7 @@ async def read_all(store, total: int) -> list[int]:
     return seen
 
 
-async def test_no_reader_misses_an_event_whoever_commits(instances):
+async def test_no_reader_misses_an_event_whichever_instance_commits(instances):
     stores = [await instances() for _ in range(3)]
     readers = [asyncio.create_task(read_all(store, 3 * 25 * 4)) for store in stores for _ in range(2)]
 
@@ -61,7 +61,7 @@ async def test_no_reader_misses_an_event_whoever_commits(instances):
     assert all(each == numbers[0] for each in numbers)
 
 
-async def test_what_one_commits_wakes_those_who_wait_at_another(instances):
+async def test_a_commit_wakes_waiters_at_other_instances(instances):
     one, other = await instances(), await instances()
     lease = asyncio.create_task(other.lease(request(wait=60)))
     page = asyncio.create_task(other.events(0, wait=60))
@@ -87,7 +87,7 @@ async def test_a_commit_notifies_once_and_only_while_somebody_waits(instances, d
         await one.create([new_task(), new_task()])
     await listener.fetchval("SELECT 1")
     assert heard == []
-    await asyncio.gather(other.events(0, wait=5), other.events(0, wait=5))  # it listens from now on
+    await asyncio.gather(other.events(0, wait=5), other.events(0, wait=5))  # from now on, the instance listens
     commits.clear()
     await asyncio.gather(*(one.create([new_task(), new_task()]) for _ in range(5)))
     await listener.fetchval("SELECT 1")
@@ -104,7 +104,7 @@ async def test_the_death_of_a_lease_that_never_arrived_is_taken_back_at_any_inst
     await one.lease(request("cut off", n=2, seconds=0.05))
     assert len(await other.lease(request("other", n=1, wait=30))) == 1
     await until(lambda: _deaths(other, made, [1, 1]))
-    for store in (other, await instances(), one):  # the second and the third find nothing left to take back
+    for store in (other, await instances(), one):  # only the first takes it back
         if asks == "lease":
             await store.lease(request("cut off", n=1))
         else:
@@ -158,7 +158,7 @@ async def test_no_task_is_leased_twice_and_a_lease_is_known_everywhere(instances
     assert len((await stores[1].summary()).workers) == 18
 
 
-async def test_what_one_saves_another_has_at_once(instances):
+async def test_a_saved_recipe_is_visible_at_other_instances_at_once(instances):
     one, other = await instances(), await instances()
     await other.summary()
     await one.accounts.create_tenant(Tenant(id="acme", weight=3.0))
@@ -178,8 +178,8 @@ async def test_masters_share_limits_whichever_instance_they_ask(instances):
     await other.summary()
     assert (await one.accounts.grant("few", Wanted(master="a", uploads=1, new=1, requests=1))).requests == 1
     granted = await other.accounts.grant("few", Wanted(master="b", uploads=2, new=2, requests=1))
-    assert (granted.uploads, granted.under_way, granted.requests) == (1, 2, 0)
-    third = await instances()  # reads the ledger from its last complete entry
+    assert (granted.uploads, granted.in_progress, granted.requests) == (1, 2, 0)
+    third = await instances()  # starts from the ledger's last complete entry
     assert (await third.accounts.grant("few", Wanted(master="c", uploads=1, new=1))).uploads == 0
 
 
@@ -194,7 +194,7 @@ async def test_one_expires_leases_and_another_takes_over_when_it_dies(instances,
     page = await second.events(2, wait=30)
     assert [event.kind for event in page.events] == ["expired"]
 
-    await first._database.close()  # its session ends, as it does when its process is killed
+    await first._database.close()  # ends its session, like a kill of its process
     await second.lease(request("gone too", seconds=0.5))
     kinds: list[str] = []
     while "expired" not in kinds:
@@ -206,7 +206,7 @@ async def test_one_expires_leases_and_another_takes_over_when_it_dies(instances,
 
 async def test_times_are_those_of_the_database(instances, database, monkeypatch):
     store = await instances()
-    monkeypatch.setattr(time, "time", lambda: 1.0)  # the clock of this instance's machine
+    monkeypatch.setattr(time, "time", lambda: 1.0)  # the clock of the instance's machine must not matter
     server = await asyncpg.connect(database)
     try:
         before = await server.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8")
@@ -245,7 +245,7 @@ async def old_snapshot(database):
         await old.close()
 
 
-async def test_claims_read_forward_of_what_an_old_snapshot_keeps(instances, database):
+async def test_claims_skip_dead_rows_that_an_old_snapshot_keeps(instances, database):
     store = await instances()
     async with old_snapshot(database):
         await _check_claims(store)
@@ -277,11 +277,11 @@ async def _check_claims(store):
     since = json.dumps([("w", memory.held_since["w"])])
     keys, alike = json.dumps([("default", "unknown")]), json.dumps([("default", "a" * 64, 1)])
     ahead = await store._submit(blocks("read_ahead", keys, alike, memory.engine, [1], since))
-    assert from_the_head > 10 * forward, "the snapshot keeps no dead rows"
-    assert held_ever > 5 * held, "the snapshot keeps no dead rows"
+    assert from_the_head > 10 * forward, "the snapshot keeps no dead rows, so this test shows nothing"
+    assert held_ever > 5 * held, "the snapshot keeps no dead rows, so this test shows nothing"
     assert forward < 10
     assert held < 20
-    assert ahead < 80, "22, or 41 once the server has analysed the tables"
+    assert ahead < 80, "expected 22, or 41 after the server has analysed the tables"
     assert len(await store.lease(request(n=5))) == 1
 
 
@@ -298,8 +298,8 @@ async def test_no_other_index_serves_a_look_up_by_number_or_key(instances, datab
     for name in ("update_tasks", "end_tasks"):
         arrays = [[]] * (1 + max(int(number) for number in re.findall(r"\$([0-9]+)", statements()[name])))
         found = await plan(name, *arrays[1:])
-        assert "Index Cond: (n = ANY (ARRAY[new.n]))" in found, "each row is looked up"
-        assert "Join Filter" not in found, "new rows are compared with all others of the commit"
+        assert "Index Cond: (n = ANY (ARRAY[new.n]))" in found, "each row must be looked up by its number"
+        assert "Join Filter" not in found, "new rows must not be compared with all others of the commit"
     assert "task_pkey" in await plan("live_by_number", [1])
     assert "task_idempotency" in await plan("tasks_by_idempotency_key", "[]")
     await server.execute("ALTER TABLE task DROP CONSTRAINT task_pkey; DROP INDEX task_idempotency")
@@ -311,7 +311,7 @@ async def test_no_other_index_serves_a_look_up_by_number_or_key(instances, datab
 async def test_no_other_index_serves_a_look_up_among_tasks_that_have_ended(instances, database):
     """A new partition has no statistics, so the planner would use any index and read all of it."""
     store = await instances()
-    await store.create([new_task()])  # there is a partition
+    await store.create([new_task()])  # creates the partition
     server = await asyncpg.connect(
         database, server_settings={"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off"}
     )
@@ -339,7 +339,7 @@ async def test_a_task_that_comes_back_behind_the_position_is_leased_at_every_ins
     assert await other.lease(request("b")) == []
     await one.cancel(made[1].id)
     await one.retry(made[1].id)
-    await other.lease(request("a", n=0, holding=[leases[0].id, leases[3].id]))  # gives the third back
+    await other.lease(request("a", n=0, holding=[leases[0].id, leases[3].id]))  # returns the third lease
     taken = [lease.task for lease in await other.lease(request("b", n=9))]
     assert taken == [made[1].id, made[2].id]
 
@@ -349,7 +349,7 @@ async def test_the_planner_knows_tables_that_have_just_grown(instances, database
     store = await instances()
     connection = await asyncpg.connect(database)
     try:
-        await connection.execute("ALTER TABLE task SET (autovacuum_enabled = false)")  # which may come first
+        await connection.execute("ALTER TABLE task SET (autovacuum_enabled = false)")  # otherwise it might come first
         await store.create([new_task() for _ in range(300)])
 
         async def analysed() -> bool:

@@ -101,7 +101,7 @@ async def test_a_server_that_is_killed_loses_nothing_and_no_call_fails():
         await under_load(url, disturb)
 
 
-def test_a_driver_that_has_lost_track_gives_the_session_up():
+def test_a_session_whose_driver_has_lost_track_is_replaced():
     """asyncpg raises this error if a session ends between two statements; it is not an InterfaceError."""
     error = asyncpg.InternalClientError("cannot switch to state 15; another operation (2) is in progress")
     assert concerns(error) is Concerns.SESSION
@@ -111,7 +111,7 @@ async def test_sessions_that_are_ended_cost_only_time(database):
     async def disturb() -> None:
         admin = await asyncpg.connect(database)
         sessions = "FROM pg_stat_activity WHERE application_name = 'safelight db'"
-        async with asyncio.timeout(60):  # sessions are opened when they are needed
+        async with asyncio.timeout(60):  # sessions are opened on demand
             while await admin.fetchval(f"SELECT count(*) {sessions}") < 4:
                 pass
         assert await admin.fetchval(f"SELECT count(pg_terminate_backend(pid)) {sessions}") >= 4
@@ -121,7 +121,7 @@ async def test_sessions_that_are_ended_cost_only_time(database):
 
 
 @pytest.mark.slow
-async def test_a_promoted_standby_goes_on():
+async def test_a_promoted_standby_continues():
     with postgres.server(fsync=True) as primary, postgres.server(fsync=True, made=False) as standby:
         await primary.empty()
         standby.follow(primary)
@@ -139,10 +139,10 @@ async def test_a_promoted_standby_goes_on():
         await under_load(url, disturb)
         async with PostgresStore.open(url, readers=1) as store:
             identities.add((await store.events(0)).db)
-        assert len(identities) == 2, "a reader has to notice: numbers may be given out again"
+        assert len(identities) == 2, "readers must notice, because event numbers may be repeated"
 
 
-async def test_a_statement_that_takes_too_long_fails_its_call_alone(database):
+async def test_a_statement_that_takes_too_long_fails_only_its_call(database):
     async with PostgresStore.open(database, statement_timeout=1.0) as store:
 
         def slow(transaction):
@@ -178,7 +178,7 @@ async def test_a_commit_whose_answer_was_lost_is_not_made_again(database, monkey
         assert (await store.get(made.id)) == made
 
 
-async def test_a_row_that_somebody_locks_is_passed_over_and_leased_later(database):
+async def test_a_locked_row_is_skipped_and_leased_later(database):
     async with PostgresStore.open(database) as store:
         made = await store.create([new_task() for _ in range(3)])
         other = await asyncpg.connect(database)
@@ -218,7 +218,7 @@ async def test_another_version_of_the_schema_is_refused_and_migrated_by_command(
         assert len(await store.create([new_task()])) == 1
 
 
-async def test_nobody_finds_a_database_half_set_up(database):
+async def test_no_instance_finds_a_half_made_database(database):
     server, newest = await asyncpg.connect(database), len(migrations("safelight.db.postgres"))
     await server.execute("SET client_min_messages = warning; DROP SCHEMA public CASCADE; CREATE SCHEMA public")
     await server.execute("CREATE TABLE schema_version (version integer NOT NULL)")

@@ -75,7 +75,7 @@ async def test_what_was_acknowledged_survives_kills(tmp_path):
 
 
 @pytest.mark.slow
-async def test_a_second_process_on_the_same_data_says_so(tmp_path):
+async def test_a_second_process_on_the_same_data_is_refused(tmp_path):
     async with service("db", "--data", str(tmp_path)) as first:
         await first.address()
         async with service("db", "--data", str(tmp_path)) as second:

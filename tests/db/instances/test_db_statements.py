@@ -22,7 +22,7 @@ async def store(database: str) -> AsyncIterator[PostgresStore]:
         yield opened
 
 
-async def test_calls_that_come_together_share_their_statements(store):
+async def test_concurrent_calls_share_their_statements(store):
     """Alone, a task takes three statements to create, three to lease and two to finish."""
     statements: list[str] = []
     session = store._database._writer.connection.server
@@ -32,10 +32,10 @@ async def test_calls_that_come_together_share_their_statements(store):
     leases = await asyncio.gather(*(store.lease(request(f"worker {n}")) for n in range(tasks)))
     await asyncio.gather(*(store.settle([finished(lease.id)]) for (lease,) in leases))
     assert (await store.summary()).tasks["finished"] == tasks + 1
-    assert len(statements) < 2 * tasks  # maintenance is among them
+    assert len(statements) < 2 * tasks  # including those of maintenance
 
 
-async def test_creations_that_come_together_know_of_each_other(store):
+async def test_concurrent_creations_know_of_each_other(store):
     same, other, (third,) = await asyncio.gather(
         store.create([new_task("a", idempotency_key="k")]),
         store.create([new_task("a", idempotency_key="k"), new_task("b")]),
@@ -50,13 +50,13 @@ async def test_creations_that_come_together_know_of_each_other(store):
     assert results[1].code is Code.CONFLICT
 
 
-async def test_claims_that_come_together_take_the_next_tasks_in_order(store):
+async def test_concurrent_claims_take_the_next_tasks_in_order(store):
     made = await store.create([new_task(priority=n // 4) for n in range(12)])
     wanted = [task.id for place in (2, 1, 0) for task in made[4 * place : 4 * place + 4]]
     (back,) = await store.lease(request("gone"))
     assert back.task == wanted[0]
     answers = await asyncio.gather(
-        store.lease(request("gone", n=0)),  # gives it back
+        store.lease(request("gone", n=0)),  # returns the lease
         store.cancel(wanted[1]),
         *(store.lease(request(f"worker {n}", n=2)) for n in range(5)),
     )
@@ -65,7 +65,7 @@ async def test_claims_that_come_together_take_the_next_tasks_in_order(store):
     assert [lease.task for lease in await store.lease(request("last", n=9))] == wanted[11:]
 
 
-async def test_claims_that_come_together_take_turns_with_the_oldest_task(database):
+async def test_concurrent_claims_take_turns_with_the_oldest_task(database):
     async with PostgresStore.open(database, readers=1, policy=Policy(oldest_every=4)) as store:
         made = await store.create([new_task(priority=n > 0) for n in range(9)])
         answers = await asyncio.gather(*(store.lease(request(f"worker {n}", n=2)) for n in range(4)))
@@ -73,21 +73,21 @@ async def test_claims_that_come_together_take_turns_with_the_oldest_task(databas
         assert taken == [task.id for task in (*made[1:4], made[0], *made[4:8])]
 
 
-async def test_only_tasks_of_several_priorities_are_also_looked_for_by_age(database):
+async def test_tasks_are_also_searched_by_age_only_with_several_priorities(database):
     """If all tasks have the same priority, the next one is the oldest, also among returned tasks."""
     async with PostgresStore.open(database, readers=1, policy=Policy(oldest_every=2)) as store:
         statements: list[str] = []
         made = await store.create([new_task() for _ in range(9)])
         store._database._writer.connection.server.add_query_logger(lambda record: statements.append(record.query))
         await store.lease(request("gone", n=4))
-        await store.lease(request("gone", n=0))  # gives them back
+        await store.lease(request("gone", n=0))  # returns the leases
         first = [lease.task for lease in await store.lease(request("first", n=2))]
         assert first == [task.id for task in made[:2]]
         by_age = "WHERE tenant = $1 AND n >= $2"
         assert not any(by_age in text for text in statements)
         await store.create([new_task(priority=1) for _ in range(5)])
         taken = [lease.task for number in range(5) for lease in await store.lease(request(f"worker {number}", n=2))]
-        assert [task.id for task in made[2:7]] == taken[1::2], "every second lease is of the oldest"
+        assert [task.id for task in made[2:7]] == taken[1::2], "every second lease must be of the oldest task"
         assert any(by_age in text for text in statements)
 
 
@@ -100,7 +100,7 @@ async def test_a_worker_settles_while_it_asks_for_more(store):
     assert settled[0].state is State.FINISHED
     assert (await store.get(one.task)).state is State.FINISHED
     assert len(more) == 2
-    third = await store.lease(request("w", n=1, holding=[more[0].id]))  # of the others it knows nothing
+    third = await store.lease(request("w", n=1, holding=[more[0].id]))  # it does not name the other lease
     assert {lease.task for lease in third} == {two.task}
     assert (await store.settle([finished(two.id)]))[0].problem["code"] == "lease_lost"
 

@@ -1,4 +1,4 @@
-"""Test that a clock that has leapt deletes nothing until a person or a day confirms it."""
+"""Test that a clock that has jumped deletes nothing until a person or a day confirms it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from support.tasks import finished, new_task, request
 DAY = 86400.0
 
 
-class LeapingClock(Clock):
+class JumpingClock(Clock):
     """This machine's clock, set ahead or back; `passed` is additional elapsed time."""
 
     offset = passed = 0.0
@@ -26,8 +26,8 @@ class LeapingClock(Clock):
         return super().running() + self.passed
 
 
-async def test_a_person_confirms_a_clock_that_has_leapt(backend):
-    clock = LeapingClock()
+async def test_a_person_confirms_a_clock_that_has_jumped(backend):
+    clock = JumpingClock()
     async with backend.open(policy=Policy(keep_tasks=30 * DAY), clock=clock) as store:
 
         async def finish() -> str:
@@ -58,11 +58,11 @@ async def test_a_person_confirms_a_clock_that_has_leapt(backend):
         assert await left() == [second]
         assert (await store.confirm_clock()).at > confirmed.at
         await store.pass_time()
-        assert await left() == [second], "it is not old by the clock that was confirmed"
+        assert await left() == [second], "the second task is not old by the confirmed clock"
 
 
-async def test_a_day_on_a_clock_that_does_not_leap_confirms_it(backend):
-    clock = LeapingClock()
+async def test_a_day_without_another_jump_confirms_the_clock(backend):
+    clock = JumpingClock()
     async with backend.open(policy=Policy(keep_tasks=30 * DAY), clock=clock) as store:
         await store.create([new_task()])
         (lease,) = await store.lease(request(n=1))

@@ -23,7 +23,7 @@ async def taken_up(store: TaskStore) -> float:
     return at
 
 
-async def test_a_dead_workers_task_is_taken_up_within_its_lease_and_two_seconds(backend):
+async def test_a_dead_workers_task_is_leased_again_two_seconds_after_its_lease(backend):
     async with backend.open() as store:
         times: list[float] = []
         while len(times) < 4 and not (times and min(times) < LEASE + 2.0):
@@ -34,14 +34,14 @@ async def test_a_dead_workers_task_is_taken_up_within_its_lease_and_two_seconds(
         assert LEASE / 2 < min(times) < LEASE + 2.0
 
 
-async def test_a_stopped_workers_task_is_taken_up_within_100_ms(backend):
+async def test_a_stopped_workers_task_is_leased_again_within_100_ms(backend):
     async with backend.open() as store:
         times: list[float] = []
         while len(times) < 10 and not (times and min(times) < 0.1):
             await store.create([new_task()])
             (lease,) = await store.lease(request("stopped"))
             waiting = asyncio.create_task(taken_up(store))
-            await asyncio.sleep(0.3)  # so that the other one waits by then
+            await asyncio.sleep(0.3)  # until the other worker waits
             returned = time.monotonic()
             await store.settle([Returned(lease=lease.id)])
             times.append(await waiting - returned)

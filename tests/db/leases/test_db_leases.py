@@ -56,7 +56,7 @@ async def test_a_permanent_error_fails_the_task_at_once(store):
     assert (task.state, task.failure.code, task.errors) == (State.FAILED, "damaged_image", 1)
 
 
-async def test_passing_errors_are_tried_again_up_to_a_number(opened):
+async def test_transient_errors_are_retried_up_to_a_limit(opened):
     store = await opened(max_errors=3, retry_first=0.02, retry_longest=0.03)
     (made,) = await store.create([new_task()])
     for attempt in (1, 2, 3):
@@ -116,7 +116,7 @@ async def test_a_worker_that_comes_back_takes_its_death_back(store):
         await store.events(page.last, wait=10, task=made.id)
         page = await store.events(0, task=made.id)
     assert (await store.get(made.id)).state is State.QUARANTINED
-    for _ in range(2):  # a death is taken back once
+    for _ in range(2):  # a death is taken back only once
         answer = await store.heartbeat(Heartbeat(worker=WorkerInfo(id="b"), holding=[second.id]))
         assert answer.lost == [second.id]
         task = await store.get(made.id)
@@ -140,7 +140,7 @@ async def test_a_successor_takes_no_death_back(store):
     assert (await store.get(made.id)).deaths == 1
 
 
-async def test_heartbeats_keep_a_lease_and_tell_what_is_lost(store):
+async def test_heartbeats_extend_leases_and_return_lost_ones(store):
     await store.create([new_task(), new_task()])
     kept, lapsing = await store.lease(request("a", n=2, seconds=0.2))
     worker = WorkerInfo(id="a")
@@ -153,7 +153,7 @@ async def test_heartbeats_keep_a_lease_and_tell_what_is_lost(store):
     assert (await store.settle([finished(kept.id)]))[0].state is State.FINISHED
 
 
-async def test_a_lease_whose_answer_was_lost_goes_back_at_once(store):
+async def test_a_lease_whose_answer_was_lost_is_returned_at_once(store):
     await store.create([new_task() for _ in range(3)])
     one, lost = await store.lease(request(n=2))
     (again,) = await store.lease(request(holding=[one.id]))
@@ -164,7 +164,7 @@ async def test_a_lease_whose_answer_was_lost_goes_back_at_once(store):
     assert len(await store.lease(request("other", n=9))) == 1
 
 
-async def test_a_lease_whose_answer_was_lost_and_that_has_expired_is_nobodys_death(store):
+async def test_an_expired_lease_whose_answer_was_lost_is_not_a_death(store):
     """The network was cut for longer than the lease, so the worker never received the lease."""
     (made,) = await store.create([new_task()])
     await store.lease(request("cut off", seconds=0.05))
@@ -187,7 +187,7 @@ async def test_a_sign_of_life_takes_back_the_deaths_of_leases_that_never_arrived
         store = await opened()
     assert (await store.get(made.id)).deaths == 1
     assert (await store.heartbeat(Heartbeat(worker=WorkerInfo(id="other"), holding=[again.id]))).lost == []
-    assert (await store.get(made.id)).deaths == 1, "another worker's sign of life says nothing"
+    assert (await store.get(made.id)).deaths == 1, "only the same worker's sign of life takes a death back"
     for _ in range(2):
         await store.heartbeat(Heartbeat(worker=WorkerInfo(id="cut off"), holding=[]))
         assert (await store.get(made.id)).deaths == 0
@@ -204,7 +204,7 @@ async def test_no_task_is_leased_twice_at_once(store):
     assert sorted(lease.task for lease in leases) == sorted(task.id for task in made)
 
 
-async def test_a_wait_ends_with_the_task(store):
+async def test_a_wait_for_a_task_ends_with_the_task(store):
     waiting = asyncio.create_task(store.lease(request(wait=30)))
     (made,) = await store.create([new_task()])
     (lease,) = await asyncio.wait_for(waiting, 10)
@@ -228,13 +228,13 @@ async def test_a_drained_worker_keeps_what_it_holds_and_takes_nothing_until_it_i
     (held,) = await store.lease(request("w"))
     assert (await store.drain("w", draining=True)).draining > 0
     waiting = asyncio.create_task(store.lease(request("w", holding=[held.id], wait=30.0)))
-    assert len(await store.lease(request("other"))) == 1, "the others go on"
+    assert len(await store.lease(request("other"))) == 1, "other workers must still get tasks"
     assert await store.lease(request("w", holding=[held.id])) == []
     (seen,) = [each for each in (await store.summary()).workers if each.worker.id == "w"]
     assert (seen.holding, seen.draining > 0) == (1, True)
     (settled,) = await store.settle([finished(held.id)])
     assert settled.state is State.FINISHED
-    assert await asyncio.wait_for(waiting, 30.0) == [], "it is told so before its wait ends, and asks again"
+    assert await asyncio.wait_for(waiting, 30.0) == [], "a drained worker's wait must end early"
     assert (await store.drain("w", draining=False)).draining == 0.0
     assert len(await store.lease(request("w"))) == 1
     await refused(Code.NOT_FOUND, store.drain("nobody", draining=True))

@@ -59,7 +59,7 @@ export interface Progress {
   done: number;
   total: number;
 }
-/** The action that is under way. */
+/** The action that is in progress. */
 export const progress = signal<Progress | undefined>(undefined);
 let stopped = false;
 export const stop = () => {

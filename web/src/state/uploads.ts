@@ -45,7 +45,7 @@ const REVIEW_KEY = "safelight.review";
 const SPEED_OVER = 5000;
 const NAMED = 3;
 
-/** Uploads under way, and after them those that ended since the tray was closed last. */
+/** Uploads in progress, and after them those that ended since the tray was closed last. */
 export const rows = signal<Row[]>([]);
 /** The name of the batch that photos are added to; without one, the time at which the first was added. */
 export const batch = signal("");
@@ -281,7 +281,7 @@ export async function forgetAll(): Promise<void> {
   await empty("uppy-blobs");
 }
 
-/** Keep what is under way in the browser's own database, and continue with it after a reload. */
+/** Keep uploads in progress in the browser's own database, and continue with them after a reload. */
 function keep(): void {
   uppy.use(GoldenRetriever, {
     expires: 23 * 3600 * 1000,

@@ -31,12 +31,12 @@ def grant(transaction: Transaction, tenant: Tenant, wanted: Wanted) -> Granted:
         if requests < wanted.requests:
             retry_after = max(0.0, 1 - left) / limits.requests
     held = {name: each for name, each in shares.uploads.items() if each[1] > now and name != wanted.master}
-    under_way = sum(count for count, _ in held.values())
+    in_progress = sum(count for count, _ in held.values())
     uploads = wanted.uploads
     if limits.uploads is not None:
         # Uploads in progress continue, even if the limit was lowered or the master seemed gone meanwhile.
-        uploads = min(uploads, max(limits.uploads - under_way, uploads - wanted.new))
+        uploads = min(uploads, max(limits.uploads - in_progress, uploads - wanted.new))
     if uploads:
         held[wanted.master] = uploads, now + HELD_FOR
     transaction.keep_shares(tenant.id, Shares(left, now, held))
-    return Granted(requests=requests, retry_after=retry_after, uploads=uploads, under_way=under_way + uploads)
+    return Granted(requests=requests, retry_after=retry_after, uploads=uploads, in_progress=in_progress + uploads)

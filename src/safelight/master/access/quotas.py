@@ -117,7 +117,7 @@ class Quotas:
             yield
             return
         await self._begin(id, limits.uploads)
-        renewing = asyncio.create_task(self._renew(id), name="uploads under way")
+        renewing = asyncio.create_task(self._renew(id), name="uploads in progress")
         try:
             yield
         finally:
@@ -136,7 +136,7 @@ class Quotas:
         async with self._counting.setdefault(tenant, asyncio.Lock()):
             granted = await self._tell(tenant, self._uploads[tenant] + 1, new=1)
             if granted.uploads <= self._uploads[tenant]:
-                _check("uploads are under way", max(limit, granted.under_way), limit, retry_after=1)
+                _check("uploads are in progress", max(limit, granted.in_progress), limit, retry_after=1)
             self._uploads[tenant] += 1
 
     async def _end(self, tenant: str) -> None:

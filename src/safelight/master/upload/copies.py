@@ -33,7 +33,7 @@ class Copies:
         self._replay = Replay(held, rest, budget, most=REPEATED, on_long=self._begin_second)
         self._used: set[str] = set()
         """The instances to which the photo is being sent."""
-        self._under_way: set[asyncio.Task[StoredBlob]] = set()
+        self._in_progress: set[asyncio.Task[StoredBlob]] = set()
         self._ended: asyncio.Queue[asyncio.Task[StoredBlob]] = asyncio.Queue()
 
     @classmethod
@@ -46,17 +46,17 @@ class Copies:
         try:
             yield copies
         finally:
-            for task in copies._under_way:
+            for task in copies._in_progress:
                 task.cancel()
-            await asyncio.gather(*copies._under_way, return_exceptions=True)
+            await asyncio.gather(*copies._in_progress, return_exceptions=True)
             await copies._replay.close()
 
     async def stored(self, retry_for: float) -> StoredBlob:
         """Return storage's answer for the first complete copy. Raises what the body or storage raised."""
         first = self._begin(self._repeat(retry_for))
-        while self._under_way:
+        while self._in_progress:
             task = await self._ended.get()
-            self._under_way.discard(task)
+            self._in_progress.discard(task)
             if task.exception() is None:
                 return task.result()
         # An error of the body ends the connections to storage; report the cause to the client.
@@ -64,7 +64,7 @@ class Copies:
 
     def _begin(self, sending: Coroutine[Any, Any, StoredBlob]) -> asyncio.Task[StoredBlob]:
         task = asyncio.create_task(sending)
-        self._under_way.add(task)
+        self._in_progress.add(task)
         task.add_done_callback(self._ended.put_nowait)
         return task
 

@@ -64,7 +64,7 @@ class Webhooks:
         self._signer = signer
         self._allow_private = allow_private
         self._first_pause = first_pause
-        self._under_way: dict[asyncio.Task[None], str] = {}
+        self._in_progress: dict[asyncio.Task[None], str] = {}
         """The calls in progress, each with its tenant."""
         self._authorities = authorities
         self._trust: asyncio.Future[ssl.SSLContext] | None = None
@@ -84,15 +84,15 @@ class Webhooks:
                 yield
             finally:
                 taking.cancel()
-                for task in self._under_way:
+                for task in self._in_progress:
                     task.cancel()
-                await asyncio.gather(taking, *self._under_way, return_exceptions=True)
+                await asyncio.gather(taking, *self._in_progress, return_exceptions=True)
 
     async def _take(self, http: aiohttp.ClientSession) -> None:
         while True:
-            held, taken = Counter(self._under_way.values()), len(self._under_way)
+            held, taken = Counter(self._in_progress.values()), len(self._in_progress)
             if taken == _AT_ONCE:
-                await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(self._in_progress, return_when=asyncio.FIRST_COMPLETED)
                 continue
             full = any(theirs >= share(_AT_ONCE, taken, theirs) for theirs in held.values())
             try:
@@ -104,11 +104,11 @@ class Webhooks:
                 continue
             for delivery in due:
                 task = asyncio.create_task(self._deliver(http, delivery))
-                self._under_way[task] = delivery.task.tenant
-                task.add_done_callback(self._under_way.pop)
-            if full and not due and self._under_way:
+                self._in_progress[task] = delivery.task.tenant
+                task.add_done_callback(self._in_progress.pop)
+            if full and not due and self._in_progress:
                 # A tenant that has its share may have more due calls, which can be made as soon as one has ended.
-                await asyncio.wait(self._under_way, timeout=_LOOK_AGAIN, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(self._in_progress, timeout=_LOOK_AGAIN, return_when=asyncio.FIRST_COMPLETED)
 
     async def _deliver(self, http: aiohttp.ClientSession, delivery: Delivery) -> None:
         began = time.monotonic()

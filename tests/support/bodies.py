@@ -1,4 +1,4 @@
-"""Make bodies that arrive in pieces, and bodies that break off."""
+"""Make bodies that arrive in chunks, and bodies that break off."""
 
 from __future__ import annotations
 
