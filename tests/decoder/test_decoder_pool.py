@@ -22,7 +22,7 @@ from safelight.worker.decoder import Job, Settings, open_pool
 
 MIB = 1024 * 1024
 PHOTO = Path(importlib.util.find_spec("skimage").submodule_search_locations[0]) / "data" / "rocket.jpg"
-# Minutes of work on any machine.
+# This takes minutes on any machine.
 ENDLESS = parse(
     {"outputs": {"a": {"operations": [{"op": "resize", "width": 9000, "enlarge": True}, {"op": "blur", "sigma": 100}]}}}
 )
@@ -41,10 +41,10 @@ def children():
 
 
 def open_files():
-    gc.collect()  # what an earlier test left open ends by itself some time, and must not end in between
+    gc.collect()  # close now what earlier tests left open, not between two counts
     found = []
     for fd in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # the one that lists
+        with contextlib.suppress(FileNotFoundError):  # the descriptor of this listing
             found.append(str(fd.readlink()).split(":")[0])
     return sorted(found)
 
@@ -84,7 +84,7 @@ async def test_a_confined_decoder_makes_what_the_engine_makes(pool):
     mark = {"op": "watermark", "text": "safelight", "font": "serif"}
     recipe = parse({"outputs": {"a": {"operations": [mark]}, "b": {"format": "avif", "effort": 1}}})
     result = await pool.process(job(recipe=recipe))
-    # An AVIF encoder divides its work by the number of its threads, and writes other bytes for another number.
+    # The bytes that an AVIF encoder writes depend on its number of threads.
     engine.set_concurrency(Settings().concurrency)
     assert result.outputs == engine.process(PHOTO, recipe).outputs
 
@@ -99,7 +99,7 @@ async def test_many_at_once_and_large_outputs(pool):
     assert results[0].outputs[0].size > MIB
 
 
-async def test_the_engines_errors_arrive_whole(pool):
+async def test_the_engines_errors_arrive_with_all_their_members(pool):
     error = await failure(pool.process(job(b"<html>")))
     assert (error.code, error.detail.startswith("The file is a web page")) == (Code.NOT_AN_IMAGE, True)
     error = await failure(pool.process(job(limits=Limits(max_pixels=10))))
@@ -110,7 +110,7 @@ async def test_the_engines_errors_arrive_whole(pool):
     assert not pool.restarts
 
 
-async def test_a_job_past_its_time_is_stopped_and_its_neighbour_is_not(pool):
+async def test_a_job_past_its_time_limit_is_stopped_without_affecting_others(pool):
     endless, neighbour = await asyncio.gather(
         failure(pool.process(job(recipe=ENDLESS, time_limit=0.5))), pool.process(job(recipe=BUILTIN["web"]))
     )
@@ -133,7 +133,7 @@ async def test_a_crash_is_charged_to_one_job(name):
     async with open_pool(Settings(count=2)) as pool:
         before = children()
         for pid in before:
-            os.kill(pid, signal.SIGSTOP)  # so that both jobs are under way for certain
+            os.kill(pid, signal.SIGSTOP)  # so that both jobs are certainly in progress
         tasks = [await started(pool.process(job())) for _ in range(2)]
         os.kill(before[0], getattr(signal, name))
         for pid in before:
@@ -156,7 +156,7 @@ async def test_a_decoder_that_dies_idle_costs_no_job():
         os.kill(pid, signal.SIGKILL)
         await readable(watch)
         results = await asyncio.gather(*(settled(pool.process(job())) for _ in range(3)))
-        # the first may meet it dying; then it is told so, and no other
+        # only the first job may be sent to the dying decoder
         assert sum(isinstance(result, Error) for result in results) <= 1
         assert (await pool.process(job())).outputs
 
@@ -180,7 +180,7 @@ async def readable(file):
 
 
 @pytest.mark.slow
-async def test_a_picture_over_the_memory_limit_fails_alone():
+async def test_a_photo_over_the_memory_limit_affects_no_other():
     large = Image.new("RGB", (11000, 9000))
     file = io.BytesIO()
     large.save(file, "PNG")
@@ -231,7 +231,7 @@ async def test_nothing_is_left_behind(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-async def test_leaving_ends_the_jobs_at_work():
+async def test_closing_a_pool_ends_its_jobs():
     async with open_pool(Settings(count=2)) as pool:
         tasks = [await started(pool.process(job(recipe=ENDLESS))) for _ in range(3)]
     errors = [await failure(task) for task in tasks[:2]]
@@ -253,7 +253,7 @@ async def test_starting_can_be_cancelled():
     assert open_files() == before
 
 
-async def test_a_pool_that_cannot_start_says_so():
+async def test_a_pool_that_cannot_start_raises_an_error():
     error = await failure(open_pool(Settings(count=1, start_limit=0.001)).__aenter__())
     assert error.code is Code.UNAVAILABLE
     assert error.transient

@@ -166,7 +166,7 @@ def test_all_protections_are_reported(tried):
         assert word in said
 
 
-def test_what_a_decoder_does_not_need_is_refused(tried):
+def test_calls_that_a_decoder_does_not_need_are_refused(tried):
     outcome = tried["outcome"]
     refused = {name: result for name, result in outcome.items() if not name.startswith("ok: ")}
     assert refused.pop("raise its limit") == "ValueError"
@@ -175,7 +175,7 @@ def test_what_a_decoder_does_not_need_is_refused(tried):
     assert {name: result for name, result in refused.items() if result != "PermissionError"} == {}
 
 
-def test_what_it_needs_still_works(tried):
+def test_calls_that_a_decoder_needs_work(tried):
     outcome = tried["outcome"]
     assert {name: result for name, result in outcome.items() if name.startswith("ok: ") and result != "done"} == {}
 
@@ -203,7 +203,7 @@ from safelight.worker.decoder.sandbox import escapes
 print(json.dumps(sorted(set(escapes.names()) - set(escapes.succeeded(os.getppid(), 1 << 20)))))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, cwd="/tmp")
-    # root may raise its limits; not every file system has attributes, and not every kernel has io_uring
+    # Root may raise its own limits. Some file systems have no attributes, and some kernels no io_uring.
     unsure = {"raise its own limit", "set an attribute", "use io_uring", "read the worker's memory"}
     assert set(json.loads(done.stdout)) <= unsure
 
@@ -215,7 +215,7 @@ HEADERS = {
 
 
 @pytest.mark.parametrize("machine", HEADERS)
-def test_the_numbers_are_the_kernels(machine):
+def test_system_call_numbers_are_those_of_the_kernel(machine):
     header, pattern = HEADERS[machine]
     if not header.exists():
         pytest.skip("needs the kernel's headers (linux-libc-dev)")

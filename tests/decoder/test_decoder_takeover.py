@@ -37,7 +37,7 @@ def photo():
     return Job(source=file.getvalue(), recipe=BUILTIN["thumbnail"])
 
 
-async def test_it_reads_nothing_of_the_workers_directory(hostile, attack, tmp_path, monkeypatch):
+async def test_a_decoder_reads_no_modules_from_the_workers_directory(hostile, attack, tmp_path, monkeypatch):
     """The worker is started with -m, so its working directory is on Python's path."""
     for name in ("tasks.sqlite", "settings.toml", "other-photo.jpg"):
         (tmp_path / name).write_text("the secret")
@@ -60,7 +60,7 @@ say(f"read {{read}}")
     assert error.detail == "read []"
 
 
-async def test_what_it_says_is_bounded_printable_and_names_no_path(hostile, attack):
+async def test_error_messages_are_bounded_and_printable_and_name_no_path(hostile, attack):
     async with hostile() as pool:
         error = await failure(
             pool,
@@ -83,7 +83,7 @@ say("\x1b]0;owned\x07 \u202e \n in /var/lib/secret/file.txt and file:///etc/x: "
 
 
 @pytest.mark.parametrize("code", [Code.UNAVAILABLE, Code.STORAGE_FULL, Code.INTERNAL, Code.FORBIDDEN])
-async def test_it_cannot_blame_others(hostile, attack, code):
+async def test_a_decoder_cannot_report_a_temporary_error(hostile, attack, code):
     """With a temporary error, the task would be retried without end."""
     async with hostile() as pool:
         error = await failure(pool, attack(f"{REPORT}\nsay('storage is away', Code({code.value!r}))"))
@@ -214,14 +214,14 @@ time.sleep(100)
 
 
 @pytest.mark.parametrize("what", TAKES)
-async def test_what_it_takes_is_counted(hostile, attack, what):
+async def test_the_memory_of_a_decoder_is_counted(hostile, attack, what):
     async with hostile(memory_limit=256 * MIB) as pool:
         error = await failure(pool, attack("import threading\nthreading.stack_size(1 << 16)\n" + TAKES[what]))
         assert error.code in {Code.OUT_OF_MEMORY, Code.DECODER_CRASHED, Code.INVALID_REQUEST}
         assert (await pool.process(photo())).outputs
 
 
-async def test_it_is_ended_when_it_computes_between_photos(hostile, attack):
+async def test_a_decoder_that_computes_between_photos_is_ended(hostile, attack):
     code = """
 import threading
 from safelight.recipe import BUILTIN
@@ -253,7 +253,7 @@ async def readable(file):
         os.close(file)
 
 
-async def test_a_decoder_that_never_stops_talking_costs_its_worker_nothing(hostile, attack):
+async def test_a_decoder_that_never_stops_sending_does_not_affect_its_worker(hostile, attack):
     code = """
 import os, threading
 from safelight.recipe import BUILTIN
@@ -272,13 +272,13 @@ result = decode(_PIXEL, BUILTIN["thumbnail"])
         assert (await pool.process(attack(code))).outputs
 
 
-async def test_an_answer_without_end_is_refused(hostile, attack):
+async def test_an_endless_answer_is_refused(hostile, attack):
     code = REPORT + "\nsay('x' * (8 << 20))"
     async with hostile() as pool:
         assert (await failure(pool, attack(code))).code is Code.DECODER_CRASHED
 
 
-async def test_the_input_stays_as_it_is(hostile, attack):
+async def test_a_decoder_cannot_change_the_input(hostile, attack):
     code = f"""{REPORT}
 import os
 changed = []
@@ -318,7 +318,7 @@ except Error as error:
         (WITHOUT_SECCOMP, ["seccomp", "could change a mode", "could share memory (System V)"]),
     ],
 )
-def test_where_the_kernel_lacks_a_part_it_is_named(call, words):
+def test_protections_that_the_kernel_lacks_are_named(call, words):
     for sandbox, said in (("require", "refused:"), ("prefer", "missing:")):
         command = [sys.executable, str(KERNEL), str(call), sys.executable, "-c", PROGRAM, sandbox]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)

@@ -81,7 +81,7 @@ SPATIAL = [
 
 @pytest.mark.parametrize(("operation", "size", "colored"), SPATIAL)
 @pytest.mark.parametrize("format", ["gif", "webp"])
-def test_each_frame_is_changed_for_itself(operation, size, colored, format):
+def test_each_frame_is_changed_separately(operation, size, colored, format):
     output = made(animation("WEBP"), operation, format=format)
     assert (output.width, output.height, output.frames) == (*size, 4)
     result = frames(output.data)
@@ -91,7 +91,7 @@ def test_each_frame_is_changed_for_itself(operation, size, colored, format):
         assert frame.shape == (size[1], size[0], 3)
         if colored:
             assert np.abs(frame[colored[1], colored[0]] - color).max() < 45, color
-            # nothing of its neighbours bleeds in at the edges
+            # neighbouring frames do not bleed in at the edges
             for row in (0, -1) if operation["op"] in {"resize", "blur"} else ():
                 assert np.abs(frame[row, colored[0]] - color).max() < 45
 
@@ -149,7 +149,7 @@ def drawn(size, parts):
 
 
 @pytest.mark.parametrize("first", [(0, 0, 4), (1, 1, 2)])
-def test_nothing_is_where_a_gif_draws_nothing_as_in_browsers(first):
+def test_undrawn_areas_of_a_gif_are_transparent_as_in_browsers(first):
     for left, then, transparent in itertools.product((1, 2, 3), (1, 2, 3), (None, 3)):
         parts = [(first, 0, left, transparent), ((1, 1, 2), 1, then, None), ((2, 2, 1), 2, 1, None)]
         data = gif(4, 2, *parts)
@@ -161,7 +161,7 @@ def test_nothing_is_where_a_gif_draws_nothing_as_in_browsers(first):
         assert still[3] == (255 if first == (0, 0, 4) else 0)
 
 
-def test_times_are_rounded_to_what_a_gif_holds_without_their_sum_changing():
+def test_frame_times_are_rounded_for_a_gif_without_changing_their_sum():
     colors = [(index * 7, 0, 0) for index in range(30)]
     pictures = [Image.new("RGB", (8, 8), color) for color in colors]
     for time, shortest in ((33, 30), (16, 20), (4, 0)):

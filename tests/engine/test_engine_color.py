@@ -84,7 +84,7 @@ def by_littlecms(image, icc, mode="RGB"):
 
 @pytest.mark.parametrize("name", PROFILES)
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP", "AVIF"])
-def test_a_profile_is_judged_by_what_it_does(name, kind):
+def test_a_profile_is_converted_by_its_effect(name, kind):
     options = {
         "JPEG": {"quality": 100, "subsampling": 0},
         "AVIF": {"quality": 100, "subsampling": "4:4:4"},
@@ -93,19 +93,19 @@ def test_a_profile_is_judged_by_what_it_does(name, kind):
     data = encoded(RGB, kind, icc_profile=PROFILES[name], **options)
     expected = by_littlecms(opened(data).convert("RGB"), PROFILES[name])
     result = opened(made(data).data)
-    # two decoders of YCbCr may differ by a level or two, which a steep curve makes more of
+    # Two decoders of YCbCr may differ by a level or two, and a steep curve amplifies the difference.
     assert difference(result, expected)[1] <= (2 if kind in {"PNG", "TIFF", "WEBP"} else 30)
     assert difference(result, expected)[0] <= 1.2
     assert "icc_profile" not in result.info
 
 
-def test_what_is_srgb_is_left_untouched():
+def test_srgb_is_not_changed():
     for name in ("sRGB, called otherwise", "littleCMS' own sRGB"):
         assert difference(opened(made(encoded(RGB, icc_profile=PROFILES[name])).data), RGB) == (0, 0)
 
 
 @pytest.mark.parametrize("tone", [curve(1.0), curve(2.2), curve(1.8), curve(table=[0, 9000, 30000, 65535])])
-def test_grey_profiles_count_and_grey_stays_grey(tone):
+def test_grey_profiles_are_used_and_grey_stays_grey(tone):
     icc = profile({b"kTRC": tone}, b"GRAY", "sRGB grey")
     for kind, tolerance in (("PNG", 2), ("TIFF", 2)):
         result = opened(made(encoded(RAMP, kind, icc_profile=icc)).data)
@@ -113,7 +113,7 @@ def test_grey_profiles_count_and_grey_stays_grey(tone):
         assert difference(result, by_littlecms(RAMP, icc).convert("L"))[1] <= tolerance
 
 
-def test_an_rgb_profile_of_a_grey_photo_counts_too():
+def test_an_rgb_profile_of_a_grey_photo_is_used():
     icc = PROFILES["linear, called sRGB"]
     result = opened(made(encoded(RAMP, icc_profile=icc)).data)
     assert difference(result, by_littlecms(RAMP.convert("RGB"), icc).convert("L"))[1] <= 2
@@ -164,13 +164,13 @@ SRGB_XY = (0.3127, 0.3290, 0.640, 0.330, 0.300, 0.600, 0.150, 0.060)
 
 @pytest.mark.parametrize("value", [100_000, 55_556, 45_455, 30_000])
 @pytest.mark.parametrize("image", [RAMP, RGB])
-def test_the_gamma_of_a_png_counts(value, image):
+def test_the_gamma_of_a_png_is_used(value, image):
     light = (np.asarray(image, float) / 255) ** (100_000 / value)
     expected = np.asarray(image) if value == 45_455 else srgb(light)
     assert difference(array(made(with_chunks(image, gamma(value))).data), expected)[1] <= 2
 
 
-def test_the_primaries_of_a_png_count():
+def test_the_primaries_of_a_png_are_used():
     expected = by_littlecms(RGB, PROFILES["wide, called sRGB"])
     assert difference(expected, RGB)[1] > 10
     for chunks in ([chromaticities(*P3)], [gamma(45_455), chromaticities(*P3)], [(b"cICP", bytes([12, 13, 0, 1]))]):
@@ -179,7 +179,7 @@ def test_the_primaries_of_a_png_count():
         assert difference(opened(made(with_chunks(RGB, *chunks)).data), RGB) == (0, 0)
 
 
-def test_code_points_come_before_a_profile():
+def test_code_points_take_precedence_over_a_profile():
     plain = encoded(RGB, icc_profile=PROFILES["linear, called sRGB"])
     data = plain[:33] + chunk(b"cICP", bytes([1, 13, 0, 1])) + plain[33:]
     assert difference(opened(made(data).data), RGB) == (0, 0)
@@ -204,7 +204,7 @@ def test_hdr_is_refused_by_name(transfer, name, tmp_path):
     assert name in refused((tmp_path / "a.jxl").read_bytes())
 
 
-def test_the_code_points_of_an_avif_count(tmp_path):
+def test_the_code_points_of_an_avif_are_used(tmp_path):
     image = Image.new("RGB", (64, 64), (200, 60, 60))
     (tmp_path / "a.png").write_bytes(encoded(image))
     expected = by_littlecms(image, PROFILES["wide, called sRGB"]).getpixel((9, 9))
@@ -216,7 +216,7 @@ def test_the_code_points_of_an_avif_count(tmp_path):
     assert difference(by_littlecms(kept, kept.info["icc_profile"]).getpixel((9, 9)), expected)[1] <= 2
 
 
-def test_a_kept_profile_leaves_only_with_pixels_that_it_describes():
+def test_a_profile_is_kept_only_if_it_describes_the_pixels():
     for icc, image in ((PROFILES["Adobe RGB"], RGB), (profile({b"kTRC": curve(1.0)}, b"GRAY"), RAMP)):
         data = encoded(image, icc_profile=icc)
         expected = by_littlecms(image, icc)
@@ -258,7 +258,7 @@ def test_floats_of_grey_run_from_black_to_white(kind):
 
 @pytest.mark.parametrize("kind", ["f2", "f4"])
 @pytest.mark.parametrize("alpha", [False, True])
-def test_floats_of_rgb_are_light(kind, alpha):
+def test_floats_of_rgb_are_linear(kind, alpha):
     samples = colored(STEPS).astype(kind)
     if alpha:
         samples = np.concatenate([samples, np.ones((4, 256, 1), kind)], -1)
@@ -296,14 +296,14 @@ def test_few_bits_are_read(bits):
     assert difference(np.asarray(Image.fromarray(result).convert("L")), samples * (255 / (2**bits - 1)))[1] <= 1
 
 
-def test_white_is_zero_is_turned_round():
+def test_white_is_zero_is_inverted():
     for samples, top in (((STEPS * 255).round().astype("u1"), 255), ((STEPS * 65535).round().astype("u2"), 65535)):
         assert (
             difference(array(made(tiff(samples, "miniswhite")).data), (top - samples.astype(float)) * 255 / top)[1] <= 1
         )
 
 
-def test_the_profile_of_a_gif_counts():
+def test_the_profile_of_a_gif_is_used():
     data, icc = encoded(Image.new("L", (20, 20), 128), "GIF"), PROFILES["linear, called sRGB"]
     blocks = b"".join(bytes([len(icc[at : at + 255])]) + icc[at : at + 255] for at in range(0, len(icc), 255))
     start = 13 + 3 * 2 ** ((data[10] & 7) + 1)
@@ -341,7 +341,7 @@ def test_twelve_bits_are_refused_by_name():
     assert "12 bits" in refused(twelve_bits(tiff((STEPS * 4095).astype("u2"))))
 
 
-def test_lab_is_read_under_the_white_of_print():
+def test_lab_is_read_with_the_white_point_of_print():
     """Compare with the formulas of CIE 15 under D50, because littleCMS interpolates 8 bits of L*a*b* too coarsely."""
     lab = ImageCms.profileToProfile(
         RGB, ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
@@ -359,7 +359,7 @@ def test_lab_is_read_under_the_white_of_print():
 
 @pytest.mark.parametrize("kinds", [["unspecified"], ["unspecified", "unspecified"], ["unspecified", "unassalpha"]])
 @pytest.mark.parametrize("photometric", ["rgb", "minisblack", "separated"])
-def test_extra_channels_are_transparency_only_where_that_is_said(kinds, photometric):
+def test_extra_channels_are_transparency_only_if_declared(kinds, photometric):
     count = {"rgb": 3, "minisblack": 1, "separated": 4}[photometric]
     plain = np.random.default_rng(1).integers(0, 256, (8, 8, count), dtype=np.uint8)
     extra = np.zeros((8, 8, len(kinds)), np.uint8)
@@ -383,7 +383,7 @@ def test_associated_alpha_is_divided_out():
     assert difference(result[0, 0], (199, 100, 50, 128))[1] <= 1
 
 
-def test_a_reduced_page_is_not_the_picture():
+def test_a_reduced_page_is_not_used_as_the_image():
     file = io.BytesIO()
     with tifffile.TiffWriter(file) as writer:
         writer.write(np.full((12, 16, 3), 9, np.uint8), photometric="rgb", subfiletype=1, metadata=None)
@@ -397,6 +397,6 @@ def test_a_reduced_page_is_not_the_picture():
     assert engine.probe(file.getvalue()).width == 32
 
 
-def test_cmyk_without_a_profile_is_that_of_offset_printing():
+def test_cmyk_without_a_profile_is_read_as_offset_printing():
     ink = Image.new("CMYK", (8, 8), (0, 0, 0, 255))
     assert max(opened(made(encoded(ink, "TIFF")).data).getpixel((3, 3))) < 40

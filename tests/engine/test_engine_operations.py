@@ -59,7 +59,7 @@ def test_files_larger_than_the_readers_cache_are_scaled_while_they_are_read(kind
     assert mean < 1.5
 
 
-def test_fill_keeps_the_middle_or_what_position_says():
+def test_fill_keeps_the_middle_or_the_given_position():
     middle = opened(made(DATA, {"op": "resize", "width": 150, "height": 150, "mode": "fill"}).data)
     assert difference(middle, ImageOps.fit(CAT, (150, 150), Image.Resampling.LANCZOS))[0] < 2
     for position, centering in (("left", (0, 0.5)), ("bottom-right", (1, 1))):
@@ -80,7 +80,7 @@ def test_crop_cuts_exactly():
 
 
 @pytest.mark.parametrize("interest", ["attention", "entropy"])
-def test_smart_crop_finds_the_only_thing_there_is(interest):
+def test_smart_crop_finds_a_single_object(interest):
     scene = Image.new("RGB", (600, 200), "#808080")
     scene.paste(photo("astronaut.png").resize((120, 120)), (430, 40))
     result = array(made(encoded(scene), {"op": "smart_crop", "width": 200, "height": 200, "interest": interest}).data)
@@ -199,7 +199,7 @@ def test_blur_as_imagemagick_and_pillow_do(sigma):
     assert difference(result, CAT.filter(ImageFilter.GaussianBlur(sigma)))[0] < 1.5
 
 
-def test_blur_does_not_bleed_what_is_transparent():
+def test_blur_does_not_bleed_transparent_colours():
     image = Image.new("RGBA", (40, 40), (255, 0, 0, 0))
     image.paste((0, 0, 255, 255), (0, 0, 20, 40))
     result = array(made(encoded(image), {"op": "blur", "sigma": 3}).data)
@@ -227,7 +227,7 @@ def test_pad_puts_the_picture_on_a_canvas():
     assert (array(made(DATA, corner).data)[:300, :451] == PIXELS).all()
 
 
-def test_background_fills_what_is_transparent():
+def test_background_fills_transparent_areas():
     logo = photo("logo.png", "RGBA")
     result = opened(made(encoded(logo), {"op": "background", "color": "#ff8000"}).data)
     canvas = Image.new("RGBA", logo.size, "#ff8000")

@@ -106,7 +106,7 @@ def test_no_result_is_turned_again(source, tmp_path):
 
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("metadata", ["strip", "keep"])
-def test_left_alone_it_is_still_shown_upright(source, metadata):
+def test_an_image_that_is_not_turned_is_still_shown_upright(source, metadata):
     for tag in range(1, 9):
         data = SOURCES[source](tag)
         for written in WRITTEN:
@@ -114,7 +114,7 @@ def test_left_alone_it_is_still_shown_upright(source, metadata):
             looks_upright(ImageOps.exif_transpose(Image.open(io.BytesIO(output.data))))
 
 
-def test_an_orientation_in_xmp_goes_when_it_is_obeyed():
+def test_an_orientation_in_xmp_is_removed_when_applied():
     data = encoded(stored(6), "JPEG", exif=exif(6), xmp=XMP)
     for written in WRITTEN:
         kept = made(data, format=written, metadata="keep", keep_gps=True)
@@ -124,7 +124,7 @@ def test_an_orientation_in_xmp_goes_when_it_is_obeyed():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
-def test_an_orientation_in_xmp_alone_counts(kind, tmp_path):
+def test_an_orientation_only_in_xmp_is_used(kind, tmp_path):
     """Pillow reads it too. An orientation in EXIF always takes precedence."""
     path = tmp_path / f"a.{kind.lower()}"
     for tag in (6, 3):
@@ -152,7 +152,7 @@ def test_a_jpeg_packed_into_jpeg_xl_is_turned_once(tmp_path):
 
 
 @pytest.mark.parametrize("arguments", [["--irot", "1"], ["--imir", "0"], ["--irot", "3", "--imir", "1"]])
-def test_boxes_that_turn_an_avif_are_obeyed_as_libheif_does(arguments, tmp_path):
+def test_boxes_that_turn_an_avif_are_applied_as_by_libheif(arguments, tmp_path):
     (tmp_path / "a.png").write_bytes(encoded(UPRIGHT))
     run("avifenc", *arguments, "-l", str(tmp_path / "a.png"), str(tmp_path / "a.avif"))
     run("heif-convert", str(tmp_path / "a.avif"), str(tmp_path / "b.png"))

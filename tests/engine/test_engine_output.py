@@ -38,25 +38,25 @@ def test_every_format_is_written(format):
 
 
 @pytest.mark.parametrize("format", ["jpeg", "webp", "avif"])
-def test_quality_counts(format):
+def test_a_higher_quality_makes_a_larger_file(format):
     low, high = made(DATA, format=format, quality=20), made(DATA, format=format, quality=95)
     assert low.size < high.size
     assert difference(opened(high.data), CAT)[0] < difference(opened(low.data), CAT)[0]
 
 
 @pytest.mark.parametrize("format", ["webp", "avif"])
-def test_lossless_is(format):
+def test_lossless_output_is_lossless(format):
     assert difference(opened(made(DATA, format=format, lossless=True).data).convert("RGB"), CAT) == (0, 0)
 
 
-def test_progressive_is():
+def test_progressive_output_is_progressive():
     assert opened(made(DATA, format="jpeg", progressive=True).data).info["progressive"]
     assert "progressive" not in opened(made(DATA, format="jpeg").data).info
     assert opened(made(DATA, format="png", progressive=True).data).info["interlace"]
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "AVIF"])
-def test_same_is_the_format_of_the_upload(kind):
+def test_the_format_same_is_that_of_the_upload(kind):
     output = made(encoded(CAT, kind), {"op": "invert"}, format="same")
     assert output.format == kind.lower()
 
@@ -89,7 +89,7 @@ def taken_somewhere(format):
     exif.get_ifd(0x8825).update({1: "N", 2: (52.0, 30.0, 58.68), 3: "E", 4: (13.0, 22.0, 39.36), 29: "2026:11:23"})
     options = {} if format == "AVIF" else {"xmp": XMP}
     data = encoded(CAT, format, exif=exif, **options)
-    if format != "TIFF":  # there Pillow writes the XMP alone
+    if format != "TIFF":  # for TIFF, Pillow writes only the XMP
         assert SECRET in data
         assert opened(data).getexif().get_ifd(0x8825)
     return data
@@ -112,7 +112,7 @@ def test_position_never_leaks(source, format, metadata):
 
 
 @pytest.mark.parametrize("format", ["jpeg", "webp", "png", "avif", "tiff"])
-def test_metadata_stays_when_asked_for(format):
+def test_metadata_is_kept_on_request(format):
     kept = made(taken_somewhere("JPEG"), format=format, metadata="keep")
     exif = opened(kept.data).getexif()
     assert exif[0x010F] == "Camera Maker"
@@ -122,7 +122,7 @@ def test_metadata_stays_when_asked_for(format):
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_a_tiff_with_exif_is_what_it_is_without(order, tmp_path):
+def test_exif_does_not_change_the_pixels_of_a_tiff(order, tmp_path):
     exif = Image.Exif()
     exif.endian = order
     exif[0x010E], exif[0x010F], exif[0x0112] = "A cat, asleep", "Camera Maker", 6
@@ -144,7 +144,7 @@ def test_a_tiff_with_exif_is_what_it_is_without(order, tmp_path):
     assert opened(made(kept, format="jpeg", metadata="keep").data).getexif()[0x010F] == "Camera Maker"
 
 
-def test_the_preview_inside_a_photo_goes():
+def test_the_preview_inside_a_photo_is_removed():
     """The preview would show parts that the recipe has changed or cut away."""
     source = taken_somewhere("JPEG")
     preview = encoded(CAT.resize((64, 48)), "JPEG")
@@ -163,7 +163,7 @@ def test_the_preview_inside_a_photo_goes():
 
 
 @pytest.mark.slow
-def test_comments_and_text_chunks_go():
+def test_comments_and_text_chunks_are_removed():
     from PIL.PngImagePlugin import PngInfo
 
     info = PngInfo()

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow  # exiftool takes seconds to write a thousand tags
 MARK, PLACE = b"mark-7f3a", b"place-52.5163"
 SHOWN = Image.effect_mandelbrot((64, 48), (-2, -1, 1, 1), 60).convert("RGB")
 PREVIEW = encoded(SHOWN, "JPEG", quality=60)
-PIXELS = PREVIEW[-120:-60]  # of the preview's scan: no table that every JPEG has
+PIXELS = PREVIEW[-120:-60]  # from the preview's scan, because its tables are in every JPEG
 PLAIN = Image.new("RGB", (64, 48), "teal")
 GROUPS = ("EXIF", "IPTC", "XMP", "Photoshop", "PNG", "QuickTime", "MIE", "ICC_Profile")
 _PLACES = re.compile(
@@ -67,7 +67,7 @@ def told(tmp_path_factory):
                 arguments.append(f"-{group}:{name}<={folder / 'preview.jpg.bin'}")
             elif _PLACES.search(name):
                 arguments.append(f"-{group}:{name}={PLACE.decode()}")
-            elif group != "XMP":  # which has thousands
+            elif group != "XMP":  # XMP has thousands of tags
                 arguments.append(f"-{group}:{name}={MARK.decode()}")
     arguments += ["-GPSLatitude=52.5163", "-GPSLatitudeRef=N", "-GPSLongitude=13.3777", "-GPSLongitudeRef=E"]
     arguments += [f"-Comment={PLACE.decode()}", "-XMP:GPSLatitude=52.5163", "-XMP:GPSLongitude=13.3777"]
@@ -77,7 +77,7 @@ def told(tmp_path_factory):
     files = {name: folder / f"photo.{name}" for name in CONTAINERS}
     for name, make in CONTAINERS.items():
         files[name].write_bytes(make())
-    # it complains of tags that take no text, and writes the others
+    # exiftool complains about tags that cannot hold text, and writes the others
     subprocess.run(["exiftool", "-@", folder / "arguments", *files.values()], check=False, capture_output=True)
     return {name: file.read_bytes() for name, file in files.items()}
 
@@ -98,7 +98,7 @@ POSITION = [struct.pack(order + "II", 52, 1) for order in "<>"]
 
 
 @pytest.mark.parametrize("container", CONTAINERS)
-def test_nothing_but_pixels_leaves_when_stripped(container, told, tmp_path):
+def test_a_stripped_result_contains_only_pixels(container, told, tmp_path):
     assert hidden(told[container], PLACE)
     assert shows_preview(told[container])
     for written in WRITTEN:
@@ -108,7 +108,7 @@ def test_nothing_but_pixels_leaves_when_stripped(container, told, tmp_path):
         assert not shows_preview(output.data), written
         assert not any(position in output.data for position in POSITION), written
         (tmp_path / f"a.{output.extension}").write_bytes(output.data)
-    # what remains is about the file itself; of the photo nothing is told
+    # Only tags that describe the file itself remain.
     said = run("exiftool", "-G1", "-a", "-s", "-EXIF:all", "-XMP:all", "-IPTC:all", "-Photoshop:all", str(tmp_path))
     allowed = (
         rb"Orientation|Resolution|ResolutionUnit|Image(Width|Height)|Bits|Compression|Photometric|Samples|Rows|Strip"
@@ -121,7 +121,7 @@ def test_nothing_but_pixels_leaves_when_stripped(container, told, tmp_path):
 
 
 @pytest.mark.parametrize("container", CONTAINERS)
-def test_no_position_and_no_earlier_picture_leaves_when_kept(container, told):
+def test_kept_metadata_contain_no_position_and_no_preview(container, told):
     for written in WRITTEN:
         data = made(told[container], {"op": "invert"}, format=written, metadata="keep").data
         assert not hidden(data, PLACE), written
@@ -129,7 +129,7 @@ def test_no_position_and_no_earlier_picture_leaves_when_kept(container, told):
         assert not shows_preview(data), written
 
 
-def test_what_describes_the_photo_is_kept(told):
+def test_descriptions_of_the_photo_are_kept(told):
     for container in ("jpg", "png", "webp", "tif", "heic"):
         for written in ("jpeg", "png", "webp", "avif", "jxl", "tiff"):
             exif = opened(made(told[container], format=written, metadata="keep").data).getexif()
@@ -149,7 +149,7 @@ def multi_picture(trailer):
     return encoded(PLAIN, "JPEG") + trailer
 
 
-def test_what_lies_behind_or_inside_stays_there(tmp_path):
+def test_data_behind_or_inside_a_photo_are_removed(tmp_path):
     pages = encoded(PLAIN, "TIFF", save_all=True, append_images=[SHOWN.copy()])
     mpo = encoded(PLAIN, "MPO", save_all=True, append_images=[SHOWN])
     film = b"\x00\x00\x00\x18ftypmp42" + bytes(8) + PLACE
@@ -254,7 +254,7 @@ PLACES = {
 
 
 @pytest.mark.parametrize("container", PLACES)
-def test_what_stands_in_any_other_place_of_a_container_stays_there(container):
+def test_data_in_other_places_of_a_container_are_removed(container):
     for secret in SECRETS:
         data = PLACES[container](secret)
         assert secret in data
@@ -266,7 +266,7 @@ def test_what_stands_in_any_other_place_of_a_container_stays_there(container):
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF"])
-def test_maker_notes_stay_behind(kind):
+def test_maker_notes_are_removed(kind):
     exif = Image.Exif()
     exif[0x010F] = "Camera Maker"
     exif.get_ifd(0x8769)[0x927C] = b"Nikon\0\2\0\0\0" + PLACE + PREVIEW
@@ -280,7 +280,7 @@ def test_maker_notes_stay_behind(kind):
             assert not shows_preview(left), (written, metadata)
 
 
-def test_resolution_tells_nothing_when_stripped():
+def test_a_stripped_resolution_is_neutral():
     told = encoded(PLAIN, "JPEG", dpi=(331, 331))
     assert opened(made(told, format="jpeg").data).info.get("dpi", (72, 72))[0] == pytest.approx(72, abs=0.5)
     assert opened(made(told, format="png").data).info.get("dpi", (72, 72))[0] == pytest.approx(72, abs=0.5)
@@ -302,7 +302,7 @@ MOTION = """<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w
 
 
 @pytest.mark.parametrize("format_name", ["jpeg", "png", "webp", "avif", "tiff"])
-def test_a_packet_that_is_kept_does_not_tell_of_a_video_that_is_not(format_name, tmp_path):
+def test_a_kept_packet_does_not_mention_a_removed_video(format_name, tmp_path):
     packet = MOTION.encode()
     photo = encoded(PLAIN, "JPEG", xmp=packet) + b"ftypmp42 the video"
     kept = made(photo, format=format_name, metadata="keep", keep_gps=True).data

@@ -32,7 +32,7 @@ def changed(result):
     [("top-left", (0, 0)), ("bottom-right", (351, 200)), ("center", (175, 100)), ("left", (0, 100))],
 )
 @pytest.mark.parametrize("opacity", [1.0, 0.5])
-def test_an_image_lies_where_it_should_as_pillow_lays_it(position, corner, opacity):
+def test_an_image_is_placed_as_pillow_does(position, corner, opacity):
     result = opened(made(DATA, mark(position=position, opacity=opacity)).data)
     faded = MARK.copy()
     faded.putalpha(MARK.getchannel("A").point(lambda value: value * opacity))
@@ -94,7 +94,7 @@ def test_on_grey_on_transparent_and_on_16_bits():
 
 
 @pytest.mark.parametrize("bytes_", [b"<svg/>", b"no picture", encoded(MARK)[:200]])
-def test_a_bad_image_is_the_recipes_fault(bytes_):
+def test_a_bad_watermark_image_is_an_error_of_the_recipe(bytes_):
     with pytest.raises(Error, match="watermark") as caught:
         made(DATA, mark(image=base64.b64encode(bytes_).decode()))
     assert caught.value.code is Code.OPERATION_FAILED
@@ -114,7 +114,7 @@ except Error as error:
 """
 
 
-def test_without_fonts_a_text_is_refused_with_what_to_do(tmp_path):
+def test_without_fonts_a_text_is_refused_with_advice(tmp_path):
     (tmp_path / "fonts.conf").write_text(f"<fontconfig><cachedir>{tmp_path}</cachedir></fontconfig>")
     environment = {**os.environ, "FONTCONFIG_FILE": str(tmp_path / "fonts.conf")}
     command = [sys.executable, "-c", WITHOUT_FONTS]

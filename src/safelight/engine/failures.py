@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from safelight.engine.formats import Format
 
 _MEMORY = ("out of memory", "insufficient memory", "unable to allocate", "memory allocation", "cannot allocate")
-# reported for numbers in a damaged file, before anything was allocated
+# These are reported for absurd sizes in a damaged file, before anything is allocated.
 _NO_MEMORY_MATTER = ("security limit", "out of memory reading of")
 _KILLED = ("killed for image",)
 _UNSUPPORTED = re.compile(
@@ -48,7 +48,7 @@ _INTERNAL = re.compile(
 )
 
 
-class HarmlessComplaint(Error):  # noqa: N818 -- no failure yet
+class HarmlessComplaint(Error):  # noqa: N818 -- not a failure yet
     """The decoder stopped at something that also occurs in undamaged files, so read the file again, less strictly."""
 
 

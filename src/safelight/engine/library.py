@@ -9,7 +9,7 @@ from typing import Any
 
 # libvips puts larger images into a scratch file, which a decoder must not write.
 os.environ.setdefault("VIPS_DISC_THRESHOLD", "1000g")
-os.environ.setdefault("VIPS_WARNING", "0")  # libvips writes no warnings to standard error
+os.environ.setdefault("VIPS_WARNING", "0")  # keeps libvips from writing warnings to standard error
 
 import pyvips
 
@@ -34,7 +34,7 @@ def _text(message: Any) -> str:
     return "" if message == pyvips.ffi.NULL else bytes(pyvips.ffi.string(message)).decode(errors="replace")
 
 
-pyvips._to_string = pyvips.error._to_string = _text  # noqa: SLF001 - by which its log handler and its errors read
+pyvips._to_string = pyvips.error._to_string = _text  # noqa: SLF001 - used for logs and errors
 
 
 def _field_name(message: Any) -> str:
@@ -46,10 +46,10 @@ def _field_bytes(name: Any) -> bytes:
     return name.encode(errors="surrogateescape") if isinstance(name, str) else name
 
 
-pyvips.vimage._to_string, pyvips.vimage._to_bytes = _field_name, _field_bytes  # noqa: SLF001 - fields are named by them
+pyvips.vimage._to_string, pyvips.vimage._to_bytes = _field_name, _field_bytes  # noqa: SLF001 - used for names of fields
 # pyvips logs libvips' warnings by calling Python in threads of libvips. If Python collects garbage there, it frees
 # images while libvips works, which crashes the process. The error contains the reason anyway.
-pyvips._remove_log_handler()  # noqa: SLF001 - there is no other way to it
+pyvips._remove_log_handler()  # noqa: SLF001 - there is no public function for it
 # Each photo is processed once, so a cache would only keep memory in use.
 pyvips.cache_set_max(0)
 

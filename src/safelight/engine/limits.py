@@ -76,7 +76,7 @@ def _held_by_codec(header: Probe) -> int:
     pixels = header.width * header.height
     match header.format:
         case "jpeg" if header.progressive:
-            return 2 * pixels * header.bands  # 16-bit coefficients; as if chroma were not subsampled
+            return 2 * pixels * header.bands  # 16-bit coefficients, assuming that chroma is not subsampled
         case "png" if header.progressive:
             return _in_memory(header, 1)
         case "webp" | "avif" | "heic" | "jxl":

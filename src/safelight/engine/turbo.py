@@ -26,9 +26,9 @@ _RGB, _GREY = 0, 6  # TJPF
 _FULL_CHROMA, _HALVED_CHROMA, _NO_CHROMA = 0, 2, 3  # TJSAMP
 _STOP_ON_WARNING, _ACCURATE = 8192, 4096  # TJFLAG
 _FULL_CHROMA_FROM = 90  # the quality from which libvips does not halve the chroma
-_JFIF = b"\xff\xe0\x00\x10JFIF\x00"  # a segment that libvips leaves out where nothing is kept
+_JFIF = b"\xff\xe0\x00\x10JFIF\x00"  # a segment that libvips omits if no metadata is kept
 _JFIF_SIZE = 18
-_LEAST_SIDE = 16  # below it, several reductions give the same size, and the library takes the first
+_LEAST_SIDE = 16  # below this, several reductions give the same size, and the library takes the first
 _SAMPLE = (141, 139)  # sides that are no multiple of a block
 
 
@@ -157,7 +157,7 @@ def _without_jfif(made: bytes) -> bytes:
 def _agree(bands: int, quality: int) -> bool:
     """Return whether both encode and decode a small image alike, at every size."""
     interpretation = "srgb" if bands == 3 else "b-w"
-    ramps = pyvips.Image.xyz(*_SAMPLE) * [5, 3] % 256  # with sharp edges
+    ramps = pyvips.Image.xyz(*_SAMPLE) * [5, 3] % 256  # ramps with sharp edges
     image = ramps.bandjoin(ramps[0] ^ ramps[1])[:bands].cast("uchar").copy(interpretation=interpretation)
     file = image.jpegsave_buffer(Q=quality, keep=0)
     return encoded(image, quality) == file and all(_decode_alike(file, shrink) for shrink in (1, 2, 4, 8))

@@ -48,7 +48,7 @@ def shown_by_avifdec(data, tmp_path, *options):
 def test_a_still_output_shows_the_first_frame_of_a_sequence(several, tmp_path):
     data = hiding(BEIGE)
     right = shown_by_avifdec(data, tmp_path)[..., :3]
-    (tmp_path / "still.avif").write_bytes(data[:8] + b"avif" + data[12:])  # a program that knows no sequences
+    (tmp_path / "still.avif").write_bytes(data[:8] + b"avif" + data[12:])  # the brand of a still picture
     subprocess.run(["heif-convert", tmp_path / "still.avif", tmp_path / "still.png"], check=True, capture_output=True)
     assert difference(array((tmp_path / "still.png").read_bytes())[..., :3], np.asarray(BEIGE))[1] <= 3
     assert engine.probe(data).frames == 2
@@ -69,7 +69,7 @@ def test_a_sequence_without_a_still_picture_is_read():
 
 @pytest.mark.parametrize(("transfer", "name"), [(16, "PQ"), (18, "HLG")])
 @pytest.mark.parametrize("with_still", [False, True])
-def test_what_a_track_declares_counts(transfer, name, with_still):
+def test_declarations_of_a_track_are_used(transfer, name, with_still):
     data = sequence()
     if not with_still:
         data = data.replace(b"pitm", b"free")
@@ -100,14 +100,14 @@ def times(data):
 def test_a_sequence_is_shown_as_often_as_it_says(plays):
     data = sequence()
     at, whole, once = times(data)
-    assert (whole, once) == (2**64 - 1, 200)  # for ever
+    assert (whole, once) == (2**64 - 1, 200)  # repeated forever
     data = data[:at] + struct.pack(">Q", plays * once) + data[at + 8 :] if plays else data
     assert opened(made(data, format="webp").data).info["loop"] == plays
     assert times(made(data, format="same").data)[1:] == (plays * once or whole, once)
 
 
 @pytest.mark.parametrize("options", [["-y", "444"], ["-y", "420"], ["-y", "444", "-d", "10"]])
-def test_colours_that_are_multiplied_by_their_opacity_are_shown_as_they_were(options, tmp_path):
+def test_premultiplied_colours_are_restored(options, tmp_path):
     ramp = np.tile(np.linspace(64, 255, 64).astype(np.uint8), (32, 1))
     image = np.dstack([np.full_like(ramp, 200), np.full_like(ramp, 100), np.full_like(ramp, 30), ramp])
     (tmp_path / "a.png").write_bytes(encoded(Image.fromarray(image)))
@@ -116,10 +116,10 @@ def test_colours_that_are_multiplied_by_their_opacity_are_shown_as_they_were(opt
     data = (tmp_path / "a.avif").read_bytes()
     right = shown_by_avifdec(data, tmp_path, "-d", "8")
     assert difference(right, image)[0] < 2
-    assert difference(array(made(data).data), right)[1] <= 8  # of which opacity makes up to four of one
+    assert difference(array(made(data).data), right)[1] <= 8  # dividing by opacity enlarges differences fourfold
 
 
-def test_boxes_of_a_picture_that_name_nothing_are_damage():
+def test_boxes_that_refer_to_nothing_are_damage():
     with pytest.raises(Error) as caught:
         made(encoded(RED, "AVIF").replace(b"av01", b"grid", 1))
     assert caught.value.code is Code.DAMAGED_IMAGE

@@ -87,7 +87,7 @@ def resequenced(data, transfer):
     return int(bits, 2).to_bytes(len(data), "big")
 
 
-def test_light_and_primaries_of_the_bitstream_count(tmp_path):
+def test_transfer_and_primaries_of_the_bitstream_are_used(tmp_path):
     image = Image.new("RGB", (64, 64), (128, 128, 128))
     linear = made(undeclared(avif(tmp_path, "--cicp", "1/8/6", image=image)))
     assert difference(array(linear.data)[32, 32], [188, 188, 188])[1] <= 1
@@ -106,9 +106,9 @@ def test_grey_of_a_narrow_range_is_stretched(depth, tmp_path):
             assert difference(array(made(each).data)[..., 0], np.asarray(ramp))[1] <= 1
 
 
-def test_a_colour_box_comes_before_the_bitstream(tmp_path):
+def test_a_colour_box_takes_precedence_over_the_bitstream(tmp_path):
     data = avif(tmp_path, "--cicp", "9/16/9")
     at = data.index(b"nclx") + 4
     sdr = data[:at] + bytes([0, 1, 0, 13]) + data[at + 4 :]
     assert made(sdr).format == "png"
-    refused(data[:at] + bytes([0, 2, 0, 2]) + data[at + 4 :], "PQ")  # unspecified: then the bitstream says it
+    refused(data[:at] + bytes([0, 2, 0, 2]) + data[at + 4 :], "PQ")  # unspecified, so the bitstream counts

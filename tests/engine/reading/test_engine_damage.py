@@ -35,14 +35,14 @@ def test_damage_in_the_middle_of_a_jpeg_is_noticed():
         assert "row" in refused(broken, format="jpeg")
 
 
-def test_what_sound_files_make_decoders_complain_of_is_harmless():
+def test_complaints_about_undamaged_files_are_harmless():
     padded = JPEG[:20] + bytes(5) + JPEG[20:]  # behind the JFIF segment
     padded_end = JPEG[:-2] + b"\0\0\0\0" + JPEG[-2:]
     for sound in (padded, padded_end, JPEG + b"trailer" * 50):
         assert difference(opened(made(sound).data), opened(JPEG))[1] <= 3
 
 
-def test_bytes_of_the_picture_that_are_left_over_tell_of_damage():
+def test_unused_bytes_of_pixels_are_a_sign_of_damage():
     restarting = encoded(CAT, "JPEG", restart_marker_rows=1)
     lost = restarting.index(b"\xff\xd2")
     assert "restart marker" in refused(restarting[:lost] + restarting[lost + 2 :])
@@ -106,7 +106,7 @@ def test_damage_that_djpeg_complains_of_is_noticed():
     assert min(seen["silent"], seen["noticed"], seen["left over"]) >= 10, seen
 
 
-def test_sound_jpegs_of_several_sizes_have_nothing_left_over():
+def test_undamaged_jpegs_of_several_sizes_have_no_unused_bytes():
     for side in (1, 9, 16, 33):
         for mode, subsampling in (("L", 0), ("RGB", 0), ("RGB", 1), ("RGB", 2), ("CMYK", 0)):
             picture = CAT.convert(mode).crop((0, 0, side, 67 - side))
@@ -115,7 +115,7 @@ def test_sound_jpegs_of_several_sizes_have_nothing_left_over():
                 assert not is_noticed(sound) and not is_noticed(sound, strict=True)
 
 
-# Four colours, or more than two million pixels: libvips reads these on every machine
+# Four colours, or more than two million pixels: only libvips reads these, on every machine.
 READ_IN_BLOCKS = [
     *(encoded(CAT.convert("CMYK").resize((177, height)), "JPEG", quality=80) for height in (129, 136)),
     encoded(CAT.resize((1840, 1100)), "JPEG", quality=80),
@@ -125,7 +125,7 @@ READ_IN_BLOCKS = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize("data", READ_IN_BLOCKS, ids=range(len(READ_IN_BLOCKS)))
-def test_bytes_left_over_are_noticed_whatever_a_recipe_uses_of_the_picture(data):
+def test_unused_bytes_are_noticed_whatever_part_a_recipe_uses(data):
     """Rows that a recipe skips, or that libvips decodes at a reduced size, do not count as damage."""
     broken = data[:-2] + bytes(range(1, 41)) + data[-2:]
     for operations in (
@@ -141,7 +141,7 @@ def test_bytes_left_over_are_noticed_whatever_a_recipe_uses_of_the_picture(data)
 
 
 @pytest.mark.parametrize("coding", [["-arithmetic"], []], ids=["arithmetic", "huffman"])
-def test_bytes_left_over_are_noticed_in_every_sequential_coding(coding):
+def test_unused_bytes_are_noticed_in_every_sequential_coding(coding):
     portable = encoded(CAT.resize((200, 150)), "PPM")
     data = subprocess.run(["cjpeg", *coding], input=portable, capture_output=True, check=True, timeout=60).stdout
     assert not is_noticed(data) and not is_noticed(data, strict=True)
@@ -149,7 +149,7 @@ def test_bytes_left_over_are_noticed_in_every_sequential_coding(coding):
     assert is_noticed(broken) and is_noticed(broken, strict=True)
 
 
-def test_a_jpeg_cut_off_in_its_last_rows_is_damaged():
+def test_a_jpeg_truncated_in_its_last_rows_is_damaged():
     small = CAT.resize((104, 72))
     for subsampling in (0, 2):
         data = encoded(small, "JPEG", quality=95, subsampling=subsampling)
@@ -158,12 +158,12 @@ def test_a_jpeg_cut_off_in_its_last_rows_is_damaged():
             assert "row" in refused(data[:-lost] + data[-2:])
 
 
-def test_a_false_frame_marker_among_the_pixels_is_damage_and_no_kind_of_jpeg():
+def test_a_false_frame_marker_among_the_pixels_is_damage():
     middle = len(JPEG) // 2
     refused(JPEG[:middle] + b"\xff\xc3\0\x0b\x0c\0\1\0\1\1\1\x11\0" + JPEG[middle:])
 
 
-def test_sound_kinds_of_jpeg_and_png_that_are_not_read_are_named():
+def test_unsupported_kinds_of_jpeg_and_png_are_named():
     data = encoded(CAT, "JPEG")
     frame = data.index(b"\xff\xc0")
     near_lossless = data[: frame + 1] + b"\xf7" + data[frame + 2 :]

@@ -41,7 +41,7 @@ def test_a_heic_is_read_as_libheif_reads_it(tmp_path):
     assert array(made(heic(transparent)).data)[5, 5, 3] == pytest.approx(100, abs=2)
 
 
-def test_ten_bits_of_a_heic_stay(tmp_path):
+def test_ten_bits_of_a_heic_are_kept(tmp_path):
     ramp = np.tile(np.linspace(0, 65535, 256).astype(np.uint16), (64, 1))
     Image.fromarray(ramp).save(tmp_path / "a.png")
     run("heif-enc", "-b", "10", "-q", "100", str(tmp_path / "a.png"), "-o", str(tmp_path / "a.heic"))
@@ -51,7 +51,7 @@ def test_ten_bits_of_a_heic_stay(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
-def test_jpeg_xl_comes_in_and_goes_out(mode, tmp_path):
+def test_jpeg_xl_is_read_and_written(mode, tmp_path):
     image = SMALL.convert(mode)
     (tmp_path / "a.png").write_bytes(encoded(image))
     run("cjxl", "-d", "0", str(tmp_path / "a.png"), str(tmp_path / "a.jxl"))
@@ -115,7 +115,7 @@ def played(data):
 
 @pytest.mark.parametrize("disposal", [0, 1, 2])
 @pytest.mark.parametrize("blend", [0, 1])
-def test_an_animated_png_stays_one(disposal, blend):
+def test_an_animated_png_stays_animated(disposal, blend):
     first, *rest = stills()
     data = encoded(first, "PNG", save_all=True, append_images=rest, duration=[100, 200, 300, 400, 500], loop=3,
                    disposal=disposal, blend=blend)  # fmt: skip
@@ -124,7 +124,7 @@ def test_an_animated_png_stays_one(disposal, blend):
     assert (result.format, result.frames, result.width, result.height) == ("png", 5, 48, 32)
     assert opened(result.data).info["loop"] == 3
     right_frames = played(data)
-    if (disposal, blend) == (2, 1):  # Pillow does not clear a first frame that is disposed to what was before it
+    if (disposal, blend) == (2, 1):  # Pillow does not clear the first frame of these
         right_frames = [(np.asarray(still, int), time) for still, (_, time) in zip(stills(), right_frames, strict=True)]
     for (one, time), (other, right) in zip(played(result.data), right_frames, strict=True):
         assert time == right
@@ -135,7 +135,7 @@ def test_an_animated_png_stays_one(disposal, blend):
     assert [moving[name].frames for name in "abc"] == [5, 5, 1]
 
 
-def test_an_animated_avif_stays_one():
+def test_an_animated_avif_stays_animated():
     frames = [frame.convert("RGB") for frame in stills()]
     data = encoded(frames[0], "AVIF", save_all=True, append_images=frames[1:], duration=[100, 200, 300, 400, 500])
     assert engine.probe(data).frames == 5
@@ -154,7 +154,7 @@ def hiding(still, frames):
 
 
 @pytest.mark.parametrize("several", [False, True])
-def test_a_still_output_shows_the_first_frame_and_not_what_other_programs_get(several):
+def test_a_still_output_shows_the_first_frame_instead_of_the_still_picture(several):
     cream, *frames = (Image.new("RGB", (20, 10), color) for color in ("beige", "red", "lime"))
     outputs_ = {"still": {"format": "tiff"}} | ({"moving": {"format": "webp"}} if several else {})
     found = outputs(hiding(cream, frames), {"outputs": outputs_})["still"]
@@ -190,7 +190,7 @@ def test_an_animation_without_one_valid_control_chunk_is_a_still_picture():
 def test_a_broken_frame_of_an_animation_is_named():
     still, *frames = stills()
     data = hiding(still, frames)
-    at = data.index(b"fdAT", data.index(b"fdAT") + 4)  # the second frame's
+    at = data.index(b"fdAT", data.index(b"fdAT") + 4)  # the chunk of the second frame
     size = int.from_bytes(data[at - 4 : at], "big")
     broken = data[: at - 4] + chunk(b"fdAT", data[at + 4 : at + 8] + bytes(size - 4)) + data[at + 8 + size :]
     assert "frame 2 of its animation cannot be decoded" in refused(broken, format="same")
@@ -248,7 +248,7 @@ def test_a_dng_is_developed_as_libraw_does(tmp_path):
     assert result.size == expected.size
     assert difference(result, expected)[0] < 3
     left, right = result.getpixel((20, 60)), result.getpixel((140, 60))
-    assert min(left) > 200 > 100 > max(right)  # the scene, and not the violet preview
+    assert min(left) > 200 > 100 > max(right)  # the sensor's scene, not the violet preview
     for output in outputs(data, {"outputs": {"a": {}, "b": {"format": "webp"}}}).values():
         assert (output.width, output.height) == (160, 120)
 
@@ -268,7 +268,7 @@ RAW = {
 
 
 @pytest.mark.parametrize("name", RAW)
-def test_raw_files_are_told_apart_and_never_pass_as_their_preview(name, monkeypatch):
+def test_raw_files_are_recognised_and_never_shown_as_their_preview(name, monkeypatch):
     from safelight.engine import library
 
     try:
@@ -277,7 +277,7 @@ def test_raw_files_are_told_apart_and_never_pass_as_their_preview(name, monkeypa
         assert error.code in {Code.UNSUPPORTED_FORMAT, Code.DAMAGED_IMAGE}
     else:
         assert (output.width, output.height) == (160, 120)
-    # a worker without the extra
+    # now as on a worker without the optional package
     library._installed.cache_clear()
     monkeypatch.setattr(library, "find_spec", lambda package: None)
     try:
@@ -295,31 +295,31 @@ TIFF_BASED = {name: data for name, data in RAW.items() if name not in {"raf", "c
 
 
 @pytest.mark.parametrize("name", TIFF_BASED)
-def test_a_raw_file_that_is_cut_off_is_damaged_and_not_called_sound(name):
+def test_a_truncated_raw_file_is_damaged(name):
     data = TIFF_BASED[name]
-    for length in (len(data) - 1, len(data) // 2, len(data) // 5):  # the picture is last
+    for length in (len(data) - 1, len(data) // 2, len(data) // 5):  # the pixels are at the end
         assert f"cut off at byte {length}; its image reaches to byte {len(data)}" in refused(data[:length])
-    assert "past the end of the file" in refused(data[:1000])  # before its directories
+    assert "past the end of the file" in refused(data[:1000])  # the directories are missing
 
 
 def test_a_raw_file_without_some_of_its_pixels_is_not_shown_as_black():
     whole = raw("Somebody", dng=True, tile=(64, 64))
     assert made(whole).width == 160
-    entry = struct.pack("<HHI", 324, 4, 6)  # where the tiles are, of which there are 3 by 2
+    entry = struct.pack("<HHI", 324, 4, 6)  # the tag with the offsets of the 3 by 2 tiles
     assert "a part of its image is missing" in refused(whole.replace(entry, struct.pack("<HHI", 324, 4, 1)))
     fujifilm = b"FUJIFILMCCD-RAW ".ljust(100, b"\0") + struct.pack(">2I", 2000, 30_000_000) + bytes(5000)
     assert "it is cut off at byte 5108; its image reaches to byte 30002000" in refused(fujifilm)
 
 
-def test_what_libraw_does_not_know_is_called_neither_sound_nor_damaged():
+def test_a_raw_file_that_libraw_does_not_know_is_unsupported_or_damaged():
     said = refused(RAW["cr3"], Code.UNSUPPORTED_FORMAT)
     assert "Canon CR3" in said
     assert "does not know, or damaged" in said
-    for start in (b"FOVb", b"\0MRM", b"II\x1a\0\0\0HEAPCCDR"):  # Sigma, Minolta, and Canon before TIFF
+    for start in (b"FOVb", b"\0MRM", b"II\x1a\0\0\0HEAPCCDR"):  # Sigma, Minolta, and Canon's format before TIFF
         assert "does not know, or damaged" in refused(start + bytes(2000), Code.UNSUPPORTED_FORMAT)
 
 
-def test_an_ordinary_tiff_of_a_camera_is_no_raw_file():
+def test_an_ordinary_tiff_of_a_camera_is_not_a_raw_file():
     file = io.BytesIO()
     tifffile.imwrite(file, np.asarray(SMALL), photometric="rgb", extratags=[(271, 2, 0, "NIKON", True)], metadata=None)
     assert engine.probe(file.getvalue()).format == "tiff"
@@ -341,7 +341,7 @@ def test_a_png_without_its_end_chunk_is_read_with_a_note():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["PNG", "GIF", "WEBP", "TIFF", "AVIF", "HEIC", "JXL"])
-def test_no_format_is_filled_up_with_grey(kind):
+def test_missing_pixels_are_not_filled_with_grey(kind):
     data = (
         heic(CAT) if kind == "HEIC" else encoded(CAT, kind, **({"compression": "tiff_lzw"} if kind == "TIFF" else {}))
     )
@@ -357,7 +357,7 @@ def test_a_gif_whose_frame_has_no_pixels_is_not_shown_as_black():
     assert f"the frame at byte {at} has no pixels" in refused(bytes(gif))
 
 
-def test_where_a_file_is_damaged_is_said():
+def test_the_place_of_damage_is_named():
     png = encoded(CAT)
     broken = bytearray(png)
     broken[len(png) // 2] ^= 0xFF
@@ -379,7 +379,7 @@ def test_tiles_in_separate_planes_are_refused_by_name():
     assert array(made(file.getvalue()).data)[3, 3].tolist() == [90, 90, 90]
     data = bytearray(file.getvalue())
     at = data.index(struct.pack("<HHI", 262, 3, 1)) + 8
-    data[at : at + 2] = struct.pack("<H", 6)  # what is read as RGB would come out green for grey
+    data[at : at + 2] = struct.pack("<H", 6)  # read as RGB, grey would become green
     assert "YCbCr colours in separate planes" in refused(bytes(data), Code.UNSUPPORTED_FORMAT)
 
 
@@ -389,14 +389,14 @@ def test_offsets_that_overflow_are_damage(offset):
     refused(b"II*\0" + struct.pack("<I", offset & 0xFFFFFFFF) + bytes(64))
 
 
-def test_a_strip_that_is_nowhere_is_not_shown_as_white():
+def test_a_strip_without_data_is_not_shown_as_white():
     data = bytearray(encoded(SMALL, "TIFF"))
     at = data.index(struct.pack("<HHI", 273, 4, 1))
     data[at + 8 : at + 12] = bytes(4)
     assert "missing" in refused(bytes(data))
 
 
-def test_what_other_libraries_say_is_shown_in_plain_words():
+def test_messages_of_other_libraries_are_shown_in_plain_words():
     for raised in (OSError(b"Input error"), RuntimeError("Generic Error. Please build `libjxl` from (using x)")):
         with pytest.raises(Error) as caught, guarded(FORMATS["jxl"]):
             raise raised
@@ -404,7 +404,7 @@ def test_what_other_libraries_say_is_shown_in_plain_words():
         assert "build" not in caught.value.detail
 
 
-def test_a_tiff_in_separate_planes_equals_the_same_in_one_or_is_refused():
+def test_a_tiff_in_separate_planes_equals_an_interleaved_one_or_is_refused():
     def saved(samples, planes, kind, extra):
         file = io.BytesIO()
         stored = samples if planes == "contig" else samples.transpose(2, 0, 1)

@@ -41,7 +41,7 @@ def properties_of(configuration, size, turns, numbers):
         box("pixi", b"\3\x08\x08\x08", version=0),
         *(box(name, content) for name, content in turns),
     ]
-    of_grid = bytes([3, 4, *(0x80 | number for number in range(5, 5 + len(turns)))])  # the first bit: must be obeyed
+    of_grid = bytes([3, 4, *(0x80 | number for number in range(5, 5 + len(turns)))])  # the first bit: essential
     associations = struct.pack(">IHB", len(numbers) + 1, 1, len(of_grid)) + of_grid
     associations += b"".join(struct.pack(">HB", number, 3) + bytes([0x81, 2, 4]) for number in numbers)
     return box("iprp", box("ipco", b"".join(properties)) + box("ipma", associations, version=0))
@@ -54,7 +54,7 @@ def grid(image, *turns):
     edges = ((c * TILE, r * TILE, c * TILE + TILE, r * TILE + TILE) for r, c in corners)
     (configuration, *_), coded = zip(*(tile(image.crop(area)) for area in edges), strict=True)
     count = len(coded)
-    numbers = range(2, count + 2)  # of the tiles; the grid is item 1
+    numbers = range(2, count + 2)  # the tiles' item numbers; the grid is item 1
 
     def infos(number, kind):
         hidden = int(kind == b"hvc1")
@@ -93,8 +93,8 @@ def grid(image, *turns):
     "turns", [(), (TURNED_LEFT,), (MIRRORED,), (TURNED_LEFT, MIRRORED)], ids=["no", "irot", "imir", "both"]
 )
 @pytest.mark.parametrize("size", [(192, 128), (162, 90), (161, 123)], ids=["whole", "even", "odd"])
-def test_a_heic_of_tiles_is_put_together_cropped_and_turned(size, turns, tmp_path):
-    image = Image.fromarray(np.asarray(photo().resize(size)))  # without its metadata
+def test_a_heic_of_tiles_is_assembled_cropped_and_turned(size, turns, tmp_path):
+    image = Image.fromarray(np.asarray(photo().resize(size)))  # drops its metadata
     data = grid(image, *turns)
     (tmp_path / "a.heic").write_bytes(data)
     run("heif-convert", str(tmp_path / "a.heic"), str(tmp_path / "a.png"))

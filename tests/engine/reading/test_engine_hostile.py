@@ -75,12 +75,12 @@ PICTURES_NOT_READ = {
 
 
 @pytest.mark.parametrize("name", NO_PICTURES)
-def test_what_is_no_picture(name):
+def test_files_that_are_not_images(name):
     assert refused(NO_PICTURES[name]) is Code.NOT_AN_IMAGE
 
 
 @pytest.mark.parametrize("name", PICTURES_NOT_READ)
-def test_pictures_that_are_not_read(name):
+def test_formats_that_are_not_read(name):
     assert refused(PICTURES_NOT_READ[name]) is Code.UNSUPPORTED_FORMAT
 
 
@@ -91,19 +91,19 @@ def test_an_svg_cannot_hide_in_a_watermark_or_behind_a_head():
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "AVIF"])
 @pytest.mark.parametrize("part", [0.02, 0.3, 0.9])
-def test_a_file_cut_off_is_damaged(format, part):
+def test_a_truncated_file_is_damaged(format, part):
     data = encoded(CAT, format)
     cut = data[: max(16, int(len(data) * part))]
     assert refused(cut) is Code.DAMAGED_IMAGE
     assert refused(cut, BUILTIN["web"]) is Code.DAMAGED_IMAGE
 
 
-def test_a_progressive_jpeg_cut_off_is_damaged():
+def test_a_truncated_progressive_jpeg_is_damaged():
     data = encoded(CAT, "JPEG", progressive=True)
     assert refused(data[: len(data) // 2]) is Code.DAMAGED_IMAGE
 
 
-def test_an_animation_cut_off_is_damaged():
+def test_a_truncated_animation_is_damaged():
     frames = [Image.effect_noise((50, 50), n) for n in (10, 50, 90)]
     data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
     for cut in (len(data) // 3, len(data) * 2 // 3, len(data) - 20):
@@ -148,8 +148,8 @@ def test_a_bomb_is_refused_from_its_header(name, recipe):
         engine.probe(BOMBS[name])
 
 
-def test_a_progressive_jpeg_counts_with_what_its_decoder_holds():
-    size = (9000, 9000)  # 81 megapixels, allowed as such
+def test_the_memory_of_a_progressive_jpegs_decoder_counts():
+    size = (9000, 9000)  # 81 megapixels, within the limit of pixels
     assert engine.probe(jpeg_declaring(*size)).width == 9000
     limits = engine.Limits(max_memory=400 * 1024 * 1024)
     assert engine.probe(jpeg_declaring(*size), limits).width == 9000
@@ -158,7 +158,7 @@ def test_a_progressive_jpeg_counts_with_what_its_decoder_holds():
     assert caught.value.code is Code.TOO_MANY_PIXELS
 
 
-def test_whole_pictures_in_memory_count():
+def test_images_that_are_held_in_memory_count():
     data = jpeg_declaring(9000, 9000)
     limits = engine.Limits(max_memory=200 * 1024 * 1024)
     sound = encoded(Image.new("L", (9000, 9000)), "JPEG")
@@ -169,7 +169,7 @@ def test_whole_pictures_in_memory_count():
         outputs(data, {"outputs": {"a": {"operations": [{"op": "rotate", "angle": 90}]}}}, limits)
 
 
-def test_bytes_count():
+def test_the_size_of_a_file_is_limited():
     data = encoded(CAT)
     with pytest.raises(Error, match="at most 1000 are allowed") as caught:
         engine.probe(data, engine.Limits(max_bytes=1000))
@@ -207,7 +207,7 @@ def test_any_bytes_are_refused(data):
     survived(data, BUILTIN["invert"])
 
 
-def test_a_warning_that_is_no_utf8_is_logged_all_the_same(caplog):
+def test_a_warning_that_is_not_utf8_is_logged(caplog):
     message = pyvips.ffi.new("char[]", b"bad \xd5 header")
     domain = pyvips.ffi.new("char[]", b"VIPS")
     pyvips._log_handler_callback(domain, pyvips.GLogLevelFlags.LEVEL_WARNING, message, pyvips.ffi.NULL)

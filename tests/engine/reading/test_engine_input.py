@@ -41,16 +41,16 @@ def test_a_picture_is_turned_upright(tag, format):
         {"op": "smart_crop", "width": 80, "height": 40},
     ],
 )
-def test_sizes_and_places_are_those_a_person_sees(tag, operation):
+def test_sizes_and_positions_refer_to_the_upright_image(tag, operation):
     data = with_orientation(CAT, tag)
     upright = encoded(ImageOps.exif_transpose(opened(data)))
     result, expected = opened(made(data, operation).data), opened(made(upright, operation).data)
     assert result.size == expected.size
     if operation["op"] != "smart_crop":
-        assert difference(result, expected)[0] < (3 if result.width == 40 else 1.5)  # a JPEG is decoded smaller
+        assert difference(result, expected)[0] < (3 if result.width == 40 else 1.5)  # JPEGs are decoded reduced
 
 
-def test_left_alone_when_the_recipe_says_so():
+def test_an_image_is_not_turned_if_the_recipe_says_so():
     data = with_orientation(CAT, 6)
     assert opened(made(data, auto_orient=False).data).size == CAT.size
     kept = made(data, auto_orient=False, format="jpeg", metadata="keep")
@@ -187,7 +187,7 @@ def test_transparency_becomes_the_background_in_a_jpeg():
         assert difference(result, expected)[0] < 2
 
 
-def test_only_the_first_page_of_a_tiff_counts():
+def test_only_the_first_page_of_a_tiff_is_used():
     data = (PHOTOS / "multipage.tif").read_bytes()
     assert engine.probe(data).frames == 1
     assert opened(made(data).data).size == opened(data).size

@@ -28,7 +28,7 @@ def with_entry(data, tag, kind, count=1, value=1):
 @pytest.mark.parametrize(
     ("tag", "kind"), [(0, _SHORT), (0, 0), (60001, _UNKNOWN), (280, 2), (296, _UNKNOWN), (341, _BYTE), (32997, _BYTE)]
 )
-def test_values_that_no_pixel_needs_cannot_be_damage(compression, tag, kind):
+def test_values_that_no_pixel_needs_are_not_checked(compression, tag, kind):
     image = PICTURE.convert("1") if compression == "group4" else PICTURE
     data = encoded(image, "TIFF", compression=compression)
     expected = array(made(data).data)

@@ -51,13 +51,13 @@ def test_results_are_the_same_bytes_with_the_library_and_without(monkeypatch):
     assert not used
 
 
-def test_a_library_that_decodes_otherwise_is_not_used(monkeypatch):
+def test_a_library_that_decodes_differently_is_not_used(monkeypatch):
     assert turbo.available.__wrapped__()
     monkeypatch.setattr(turbo, "_ACCURATE", 2048)  # TJFLAG_FASTDCT
     assert not turbo.available.__wrapped__()
 
 
-def test_left_over_bytes_are_told_of_whether_or_not_strict_is_asked_for():
+def test_unused_bytes_are_reported_with_and_without_strict():
     sound = encoded(CAT, "JPEG")
     left_over = sound[:-2] + bytes(range(200)) + sound[-2:]
     assert "may be damaged" in made(left_over).notes[0]

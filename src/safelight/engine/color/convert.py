@@ -62,7 +62,7 @@ def _converted(image: pyvips.Image, profile: bytes, *, deep: bool) -> pyvips.Ima
     made = _transformed(image, profile, "srgb", deep=deep)
     if made.bands < 3:
         return made
-    light = made.extract_band(1)  # of grey all three are alike
+    light = made.extract_band(1)  # all three are alike for grey
     light = light.bandjoin(made.extract_band(3)) if made.bands > 3 else light
     return light.copy(interpretation="grey16" if made.format == "ushort" else "b-w")
 
@@ -94,5 +94,5 @@ def _of_depth(image: pyvips.Image, *, deep: bool) -> pyvips.Image:
     grey = image.interpretation in _GREY
     if deep or image.format == "uchar":
         return image
-    # 65,535 is 255; libvips' own conversion would only drop the lower half
+    # Map 65,535 to 255 and round; libvips' own conversion would only drop the low byte.
     return image.linear(1 / 257, 0.5, uchar=True).copy(interpretation="b-w" if grey else "srgb")

@@ -18,7 +18,7 @@ _SRGB_COLUMNS = {
 _D50 = (0.9642, 1.0, 0.8249)
 _LUT_TAGS = frozenset({b"A2B0", b"A2B1", b"A2B2", b"D2B0", b"D2B1", b"D2B2", b"D2B3"})
 _COLUMN_TOLERANCE = 0.002
-_CURVE_TOLERANCE = 0.002  # half a level of 255
+_CURVE_TOLERANCE = 0.002  # half of one level of 255
 _BRADFORD = ((0.8951, 0.2664, -0.1614), (-0.7502, 1.7135, 0.0367), (0.0389, -0.0685, 1.0296))
 
 Curve = Callable[[float], float]

@@ -108,7 +108,7 @@ class Structure:
         try:
             following = self._number(self._word, start + count * size)
         except StructureError:
-            following = 0  # often left out of the last one
+            following = 0  # the last directory often lacks it
         return Directory(self, offset, entries, following)
 
     def chain(self, offset: int | None = None) -> Iterator[Directory]:

@@ -129,7 +129,7 @@ def sequence_plays(data: memoryview) -> int:
             forever = whole == (1 << 8 * wide) - 1 or not once
             return 0 if forever else max(1, -(-whole // once))
     except (IndexError, KeyError):
-        pass  # the frames can still be shown
+        pass  # the frames can be shown without it
     return 0
 
 

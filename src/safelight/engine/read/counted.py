@@ -17,7 +17,7 @@ import pyvips
 BLOCK = 4096
 """How many bytes libvips' JPEG reader asks for at a time."""
 
-_SWAPPED = 2  # GConnectFlags: the function gets the connection's own data first, which is the source to read from
+_SWAPPED = 2  # GConnectFlags: the function gets the connection's data (here the source to read from) first
 _CURRENT = 1  # SEEK_CUR
 
 

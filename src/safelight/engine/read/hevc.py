@@ -42,7 +42,7 @@ def _code_points(bits: Bits) -> CodePoints | None:
     if bits.exp_golomb() == 3:  # 4:4:4
         bits.take()
     _skip_golomb(bits, 2)
-    if bits.take():  # a window
+    if bits.take():  # a conformance window
         _skip_golomb(bits, 4)
     _skip_golomb(bits, 2)
     order_bits = bits.exp_golomb() + 4
@@ -98,9 +98,9 @@ def _skip_scaling_lists(bits: Bits) -> None:
 
 
 def _skip_reference_sets(bits: Bits) -> None:
-    pictures = 0  # in the set before
+    pictures = 0  # in the previous set
     for index in range(_few(bits.exp_golomb())):
-        if index and bits.take():  # predicted from it
+        if index and bits.take():  # predicted from the previous set
             bits.take()
             bits.exp_golomb()
             pictures = sum(1 for _ in range(pictures + 1) if bits.take() or bits.take())

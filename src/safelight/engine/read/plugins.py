@@ -29,7 +29,7 @@ def present(module: str) -> bool:
 def pillow() -> Any:
     """Load Pillow and set its limits: it must not fill in missing data, and sizes are checked before it decodes."""
     image: Any = import_module("PIL.Image")
-    image.MAX_IMAGE_PIXELS = None  # the engine's limits are judged from the header
+    image.MAX_IMAGE_PIXELS = None  # the engine checks its own limits against the header
     return image
 
 

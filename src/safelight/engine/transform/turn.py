@@ -31,5 +31,5 @@ def rotated(
         [cosine, -sine, sine, cosine],
         interpolate=pyvips.Interpolate.new(interpolation),
         background=background or [0.0] * image.bands,
-        premultiplied=bool(image.hasalpha()),  # libvips would multiply, and divide, by it once more
+        premultiplied=bool(image.hasalpha()),  # so that libvips does not premultiply it again
     )

@@ -63,7 +63,7 @@ def _text(operation: Watermark, width: int, height: int) -> pyvips.Image:
             "this worker has no fonts to draw a text with; install some (fonts-dejavu-core on Debian), "
             "or give the watermark an image"
         )
-    # the text is Pango markup to libvips, and plain text to us
+    # libvips would read the text as Pango markup, but it is plain text.
     text = escape(operation.text or "", quote=False)
     size = _FIRST_FONT_SIZE
     first = pyvips.Image.text(text, font=f"{operation.font} {size}")

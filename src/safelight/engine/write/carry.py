@@ -55,7 +55,7 @@ def attach(image: pyvips.Image, leaving: Carried, profile: bytes | None, format_
     """Attach the blocks to an image without metadata; also libvips' flags for keeping exactly them."""
     image, keep = image.copy(), 0
     block = leaving.exif or (exif.with_orientation(leaving.orientation) if leaving.orientation > 1 else None)
-    if block and format_name != "tiff":  # which `write.tiff` adds
+    if block and format_name != "tiff":  # `write.tiff` adds it to a TIFF
         keep |= _KEEP_EXIF
         for field, value, kind in _exif_fields(block):
             image.set_type(kind, field, value)

@@ -21,7 +21,7 @@ from safelight.errors import Code, Error
 from safelight.recipe import OutputSpec
 from safelight.recipe.records import DEFAULT_QUALITY
 
-_NEUTRAL_RESOLUTION = 72 / 25.4  # pixels per millimetre, what most formats take for granted
+_NEUTRAL_RESOLUTION = 72 / 25.4  # pixels per millimetre, the default of most formats
 _WITHOUT_PROFILES = frozenset({"gif"})
 _WITH_GREY = frozenset({"jpeg", "png", "tiff"})
 
@@ -127,7 +127,7 @@ def _options(output: OutputSpec, format_: Format) -> dict[str, Any]:
             return {"Q": quality, "interlace": output.progressive, "optimize_coding": (effort or 1) > 5}
         case "png":
             compression = 6 if effort is None else effort - 1
-            # A quarter smaller for photos at about the same time, a sixth larger for drawings
+            # "sub" makes photos a quarter smaller in about the same time, and drawings a sixth larger
             # (benchmarks/pictures/encoders.py).
             return {"interlace": output.progressive, "compression": compression, "filter": "sub"}
         case "webp":

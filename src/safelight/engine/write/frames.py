@@ -16,8 +16,8 @@ from safelight.recipe import OutputSpec
 from safelight.recipe.records import DEFAULT_QUALITY
 
 _USUAL_DELAY = 100  # milliseconds
-_MOST = 65535  # of the unit in which a GIF or a PNG tells times
-_SHORTEST = 20  # milliseconds that browsers obey in a GIF
+_MOST = 65535  # the longest time in the units of a GIF or a PNG
+_SHORTEST = 20  # the shortest milliseconds that browsers respect in a GIF
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 
@@ -73,7 +73,7 @@ def avif(image: pyvips.Image, count: int, output: OutputSpec, leaving: Carried, 
 def _playing(data: bytes, plays: int) -> bytes:
     """Set how often an AVIF sequence is shown, which Pillow does not, by giving an end to each of its tracks."""
     played = bytearray(data)
-    end = b"\xff" * 8  # of what is shown for ever
+    end = b"\xff" * 8  # the duration of an endless sequence
     once = int.from_bytes(data[data.index(b"elst") + 12 :][:8], "big")
     for name, at in ((b"mvhd", 28), (b"tkhd", 32)):
         start = data.find(name)
@@ -103,7 +103,7 @@ def in_hundredths(image: pyvips.Image, count: int) -> pyvips.Image:
 
 def with_alpha_flag(data: bytes) -> bytes:
     """Declare that an animated WebP has transparency: libwebp leaves it out where only uncovered areas have it."""
-    at = 20  # of the flags, in the chunk that comes first in every animation
+    at = 20  # the offset of the flags in the chunk that begins every animation
     return data[:at] + bytes([data[at] | 0x10]) + data[at + 1 :] if data[12:16] == b"VP8X" else data
 
 

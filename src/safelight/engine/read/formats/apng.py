@@ -15,7 +15,7 @@ from safelight.engine.read.chunks import SIGNATURE, Chunk, made
 from safelight.engine.read.facts import animated, bare
 
 _SHARED = (b"PLTE", b"tRNS", b"gAMA", b"cHRM", b"sBIT")
-_BACKGROUND, _PREVIOUS = 1, 2  # how a frame's area is left
+_BACKGROUND, _PREVIOUS = 1, 2  # how a frame is disposed of
 _OVER = 1
 _MOST_FRAMES = 2**31 - 1
 
@@ -74,7 +74,7 @@ class Animation:
                 canvas = image.new_from_image([0, 0, 0, 0]).crop(0, 0, 1, 1).replicate(width, height)
                 canvas = canvas.copy(interpretation=image.interpretation).cast(image.format).copy_memory()
             shown = _laid_down(canvas, image, frame).copy_memory()
-            first = not seen  # there is no previous frame, so the specification means the background
+            first = not seen  # without a previous frame, the specification means the background
             seen.append(shown)
             canvas = _left(shown, canvas, frame, first=first)
         return seen

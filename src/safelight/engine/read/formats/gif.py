@@ -14,7 +14,7 @@ from safelight.engine.read.formats.vips import VipsReader
 _PROFILE = b"\x0bICCRGBG1012"
 _EXTENSION, _IMAGE, _TRAILER, _CONTROL = 0x21, 0x2C, 0x3B, 0xF9
 _LAST_INDEX = 255
-_TO_BACKGROUND, _TO_PREVIOUS = 2, 3  # how a frame's area is left
+_TO_BACKGROUND, _TO_PREVIOUS = 2, 3  # how a frame is disposed of
 _HAS_TRANSPARENCY = 1  # among the flags of a control block
 
 

@@ -21,7 +21,7 @@ _NEAR_LOSSLESS, _HEIGHT_BEHIND = 0xF7, b"\xff\xdc\0\4"
 _FRAMES = frozenset({*range(0xC0, 0xD0), _NEAR_LOSSLESS} - {0xC4, 0xC8, 0xCC})
 _RESTARTS = range(0xD0, 0xD8)
 _LEFT_OVER = re.compile(r"(\d+) extraneous bytes before marker 0x([0-9a-f]{2})")
-_PADDING = 16  # bytes that some programs put before the end
+_PADDING = 16  # the most bytes that programs insert before the end
 _MOST_SHRUNK = 8
 _SEQUENTIAL, _ARITHMETIC = frozenset({0xC0, 0xC1, 0xC9}), 0xC9
 _NO_CODES = b"\xff\x00" * 8  # bits without a code in any Huffman table, as many as the decoder fetches ahead
@@ -63,7 +63,7 @@ class JpegReader(VipsReader):
         self._single = False
         self._counted: Counted | None = None
         self._file = data
-        if lenient:  # a harmless complaint would stop the decoder
+        if lenient:  # otherwise a harmless complaint would stop the decoder
             self.fail_on = "error"
         super().__init__(data, format_, strict=strict)
 
@@ -119,7 +119,7 @@ class JpegReader(VipsReader):
     def finish(self) -> None:
         """See `facts.Reader`."""
         if self._left_over():
-            # A recipe may skip the last rows, and so does libvips at a reduced size unless that divides the height.
+            # A recipe may skip the last rows, and libvips skips them if the reduction does not divide the height.
             shrink = _MOST_SHRUNK if self.probe.height % _MOST_SHRUNK == 0 and self.probe.width >= _MOST_SHRUNK else 1
             with reading(self.format):
                 self._load_counted(shrink).avg()
@@ -140,8 +140,8 @@ class JpegReader(VipsReader):
 def _walked(data: Any) -> _Structure:
     """Walk from marker to marker. Raises Error(UNSUPPORTED_FORMAT) for a kind of JPEG that is not read."""
     at, padded, in_header, ends = 2, False, True, False
-    frames: list[tuple[int, int]] = []  # the kind, and how many colours it has
-    scans: list[tuple[int, int]] = []  # where it starts, and how many colours it has
+    frames: list[tuple[int, int]] = []  # kind and number of colours
+    scans: list[tuple[int, int]] = []  # start and number of colours
     end = len(data)
     while found := _MARKER.search(data, at):
         padded = padded or (in_header and bool(bytes(data[at : found.start()]).strip(b"\xff")))
@@ -170,7 +170,7 @@ def _walked(data: Any) -> _Structure:
 def _without_fill(data: Any, start: int, end: int) -> int:
     """Return where the codes of a scan end before fill bytes, which padding may follow; 0 without fill bytes."""
     tail = bytes(data[max(start, end - _PADDING) : end])
-    if (at := tail.find(bytes([_FILL, _FILL]))) >= 0:  # which codes cannot contain
+    if (at := tail.find(bytes([_FILL, _FILL]))) >= 0:  # two fill bytes cannot be part of codes
         end -= len(tail) - at
     while end > start and data[end - 1] == _FILL:
         end -= 1

@@ -102,11 +102,11 @@ def _header(codestream: bytes) -> tuple[int, int, int]:
     bits = _Bits(codestream)
     width, height = _size(bits)
     orientation = 1
-    if not bits.take(1) and bits.take(1):  # not all default, and extra fields
+    if not bits.take(1) and bits.take(1):  # not all defaults, and extra fields follow
         orientation = bits.take(3) + 1
         if bits.take(1):
             _size(bits)
-        if not bits.take(1) and bits.take(1):  # no preview, and an animation
+        if not bits.take(1) and bits.take(1):  # has no preview, and is an animation
             raise unsupported("jxl", "an animated JPEG XL")
     return width, height, orientation
 

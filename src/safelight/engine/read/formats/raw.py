@@ -30,7 +30,7 @@ _MAKES = {
 _MOST_DIRECTORIES = 32
 _WIDTH, _HEIGHT, _TILE_WIDTH, _TILE_HEIGHT = 256, 257, 322, 323
 _STRIPS, _TILES, _PANASONIC = (273, 279), (324, 325), (280, 279)  # offsets and lengths
-_FUJIFILM_PIXELS = 100  # the places in the header with the offset and the length of the sensor's pixels
+_FUJIFILM_PIXELS = 100  # where the header has the offset and the length of the sensor's pixels
 
 
 def kind(data: memoryview) -> str | None:
