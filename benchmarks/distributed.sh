@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measure the distributed backends: the queue on PostgreSQL beside other queues, the pipeline beside the embedded
+# Measure the distributed backends: the queue on PostgreSQL compared with other queues, the pipeline with the embedded
 # backends, and growth. This takes about 40 minutes, or about 5 with `short`. Run it on an otherwise idle machine.
 # It needs Debian's redis-server besides the packages of scripts/system-packages; the other queues come from PyPI.
 set -euo pipefail

@@ -21,11 +21,11 @@ if ! master=$(curl -fsS --max-time 10 "http://$store/masterendpoint"); then
 fi
 echo "Uploading to $master"
 
-# curl reads ; , and quotes in a file's name as its own: the photo comes by standard input, its name as a value.
+# In a file's name, curl would interpret ; , and quotes, so it gets the photo on standard input and its name as a value.
 name=$(basename -- "$photo" | tr -d '\\";\r\n')
 uploaded=0
 while [ "$uploaded" -lt "$times" ]; do
-    # Without -f the body says what is wrong; the status is its last line.
+    # Without -f, the answer has a body that says what is wrong; the last line is the status.
     if ! answer=$(curl -sS -w '\n%{http_code}' -X POST -F "image=@-;filename=\"$name\"" "http://$master/task" <"$photo"); then
         echo "upload_batch.sh: no answer from $master after $uploaded of $times uploads" >&2
         exit 1

@@ -59,7 +59,7 @@ class _Jpeg:
     def __init__(self, data: bytes) -> None:
         self._data = data
         at = data.index(b"\xff\xdb")
-        assert data[at + 4] == 0, "the first table has 8 bits an entry and is that of the luminance"
+        assert data[at + 4] == 0, "the first table must be that of the luminance, with 8 bits an entry"
         self._table = at + 5
 
     def variant(self, number: int) -> bytes:
