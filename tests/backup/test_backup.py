@@ -49,7 +49,7 @@ async def identity(whole):
         return (await db.referenced()).db
 
 
-async def test_what_was_acknowledged_before_a_hot_backup_is_there_after_it(tmp_path):
+async def test_a_hot_backup_has_everything_acknowledged_before_it(tmp_path):
     kept, numbers = tmp_path / "backup", itertools.count()
     history, stop = History(), asyncio.Event()
     async with system(tmp_path / "old", workers=1) as whole, Client.connect(whole.master) as client:
@@ -67,10 +67,10 @@ async def test_what_was_acknowledged_before_a_hot_backup_is_there_after_it(tmp_p
         stop.set()
         await asyncio.gather(*uploads)
         old = await identity(whole)
-    assert len(history.acknowledged) > len(acknowledged), "uploads went on during the backup"
+    assert len(history.acknowledged) > len(acknowledged), "uploads must continue during the backup"
     assert second["tasks"] >= len(acknowledged) >= 5
     assert first["missing"] == second["missing"] == []
-    assert len(list(kept.glob("db-*.sqlite"))) == 1, "the database of the first backup was replaced"
+    assert len(list(kept.glob("db-*.sqlite"))) == 1, "the second backup must replace the database of the first"
     told = json.loads(await run("restore", kept, "--check", "--json"))
     assert told["db_digest"] == second["db_digest"]
     await restore(kept, tmp_path / "new")
@@ -123,7 +123,7 @@ def harm(kept, kind, fault):
             victim.write_bytes(contents)
 
 
-async def test_a_blob_that_storage_has_lost_is_named_and_the_rest_is_backed_up(tmp_path):
+async def test_a_lost_blob_is_reported_and_the_rest_is_backed_up(tmp_path):
     async with system(tmp_path / "data", workers=1) as whole, Client.connect(whole.master) as client:
         one, two = [await client.upload(photo(n), filename=f"{n}.png") for n in (1, 2)]
         await client.wait(one.id, timeout=LIMIT)

@@ -44,7 +44,7 @@ async def test_a_system_moves_to_a_bucket_under_uploads_and_back(bucket, tmp_pat
                 finished += sum(event.kind == "finished" for event in page.events)
                 after = page.last
         hot = await migrate("--to", url, *where)
-        assert hot["copied"] >= 6, "inputs and results of the finished ones"
+        assert hot["copied"] >= 6, "inputs and results of finished tasks must be copied"
         assert hot["missing"] == []
         stop.set()
         await asyncio.gather(*uploads)
@@ -71,7 +71,7 @@ async def test_a_system_moves_to_a_bucket_under_uploads_and_back(bucket, tmp_pat
         assert (await store.info()).blobs == again["blobs"]
 
 
-async def test_a_stopped_store_moves_with_its_classic_names_and_damage_is_mended(tmp_path):
+async def test_a_stopped_store_moves_with_its_classic_names_and_damage_is_repaired(tmp_path):
     async def chunks(data):
         yield data
 
@@ -93,6 +93,6 @@ async def test_a_stopped_store_moves_with_its_classic_names_and_damage_is_mended
     said = (await run("migrate", *words)).splitlines()
     back = said[-1].partition("To go back later: safelight ")[2].split()
     assert back == ["migrate", "--from", f"file://{tmp_path}/new", "--to", f"file://{tmp_path}/old"]
-    assert (await migrate(*back[1:]))["copied"] == 0, "the old store is as it was"
+    assert (await migrate(*back[1:]))["copied"] == 0, "the old store must be unchanged"
     for wrong in ("ftp://there", "file://relative"):
         assert "file:///DIRECTORY" in await run("migrate", "--to", wrong, status=2)

@@ -73,7 +73,7 @@ async def use_again(client, waiting):
     task = await client.upload(photo(9), filename="after.png")
     assert (await client.wait(task.id, timeout=LIMIT)).state is State.FINISHED
     same = await client.upload(photo(1), filename="same.png")
-    assert (await client.wait(same.id, timeout=LIMIT)).reused, "results of before are found"
+    assert (await client.wait(same.id, timeout=LIMIT)).reused, "earlier results must be reused"
     async with client.result(same.id) as response:
         assert is_inverse(photo(1), await response.read())
 

@@ -25,7 +25,7 @@ async def lasting(store):
     return {(entry.key, entry.instance): entry.value for entry in (await store.entries()).entries if not entry.expires}
 
 
-async def test_what_people_have_set_moves_to_etcd_and_back(tmp_path):
+async def test_entries_that_people_set_move_to_etcd_and_back(tmp_path):
     with cluster(tmp_path, members=1) as etcd:
         url = f"{etcd.url}/moved"
         config = Config(port=0, data=str(tmp_path / "old"))
@@ -42,7 +42,7 @@ async def test_what_people_have_set_moves_to_etcd_and_back(tmp_path):
         moved = {**SET, ("greeting", ""): "good evening"}
         async with Gateway.open(url, Access()) as gateway, EtcdStore.open(gateway, prefix="/moved/") as store:
             assert await lasting(store) == moved
-            assert len((await store.entries()).entries) == 4, "a registration was copied"
+            assert len((await store.entries()).entries) == 4, "registrations must not be copied"
         back = tmp_path / "back.sqlite"
         assert await migrate("--from", url, "--to", f"sqlite://{back}") == {"entries": 4, "copied": 4}
         async with SqliteStore.open(back) as store:

@@ -39,7 +39,7 @@ def _client_and_worker(keyvaluestore: str, master: str) -> None:
         assert is_inverse(data, result)
 
 
-async def test_the_result_is_there_for_new_clients_too(running):
+async def test_new_clients_can_read_the_result(running):
     async with Client.connect(running.master) as client:
         task = await client.upload(photo(1), filename="me.png")
         worker = await asyncio.to_thread(Worker, running.keyvaluestore)
@@ -54,7 +54,7 @@ async def test_the_result_is_there_for_new_clients_too(running):
             assert await answer.read() == photo(1)
 
 
-async def test_a_classic_worker_gets_only_what_it_can_do(running):
+async def test_a_classic_worker_gets_only_tasks_that_it_can_do(running):
     async with Client.connect(running.master) as client:
         await client.upload(photo(1), recipe="thumbnail")
         worker = await asyncio.to_thread(Worker, running.keyvaluestore)
@@ -71,7 +71,7 @@ async def test_a_worker_that_lost_its_task_cannot_finish_it(running):
         held = await asyncio.to_thread(late.next)
         await asyncio.to_thread(late.process, held)
         while (await client.task(task.id)).state is State.WORKING:
-            await client.changes(task.seq + 1, wait=5.0, task=task.id)  # its time runs out
+            await client.changes(task.seq + 1, wait=5.0, task=task.id)  # its lease expires
         other = await asyncio.to_thread(Worker, running.keyvaluestore)
         assert await asyncio.to_thread(other.work)
         first = await client.task(task.id)
@@ -87,15 +87,15 @@ async def test_finishing_takes_a_result_and_the_right_id(running):
         task = await client.upload(photo(1))
         worker = await asyncio.to_thread(Worker, running.keyvaluestore)
         held = await asyncio.to_thread(worker.next)
-        assert await asyncio.to_thread(worker.finish, held) == 409  # nothing was uploaded yet
-        assert await asyncio.to_thread(worker.finish, "there-is-none") == 404
+        assert await asyncio.to_thread(worker.finish, held) == 409  # no result has been uploaded yet
+        assert await asyncio.to_thread(worker.finish, "unknown") == 404
         await asyncio.to_thread(worker.process, held)
-        for _ in range(2):  # an answer may get lost
+        for _ in range(2):  # a client repeats a request whose answer was lost
             assert await asyncio.to_thread(worker.finish, held) == 200
         assert (await client.task(task.id)).state is State.FINISHED
 
 
-async def test_a_client_that_goes_to_db_and_storage_itself(running):
+async def test_a_client_that_calls_db_and_storage_itself(running):
     """The seed's master did these three requests for its clients; some did them themselves."""
     made = await asyncio.to_thread(_by_hand, running)
     async with Client.connect(running.master) as client:

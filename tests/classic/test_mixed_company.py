@@ -75,7 +75,7 @@ def _work_and_look(mixed, master, tasks) -> None:
             assert ask(storage, "GET", f"/download/{either}") == (200, photo(number))
             assert ask(master, "GET", f"/task/{either}/ready") == (200, b"false")
         worker.process(lease)
-        assert ask(storage, "GET", f"/download/{task}") == (200, photo(number)), "it is not finished yet"
+        assert ask(storage, "GET", f"/download/{task}") == (200, photo(number)), "the task must not be finished yet"
         assert worker.finish(lease) == 200
         for either in (task, lease):
             assert ask(master, "GET", f"/task/{either}/ready") == (200, b"true")
@@ -94,7 +94,7 @@ async def test_all_of_ours_at_a_classic_key_value_store(mixed):
         assert done.state is State.FINISHED
         async with client.result(task.id) as answer:
             assert is_inverse(photo(1), await answer.read())
-    mixed.store.values.clear()  # as at a restart of a store that keeps nothing
+    mixed.store.values.clear()  # like a restart of a store that keeps its values only in memory
     await mixed.store.wait_for("dbendpoint", "storageendpoint", "masterendpoint")
     assert set(mixed.store.unknown) <= {
         *("PUT /dbendpoint", "PUT /storageendpoint", "PUT /masterendpoint", "GET /", "GET /healthz"),
@@ -102,7 +102,7 @@ async def test_all_of_ours_at_a_classic_key_value_store(mixed):
     }
 
 
-async def test_with_a_cluster_key_nothing_is_looked_up_there(caplog):
+async def test_with_a_cluster_key_no_service_is_looked_up_in_a_classic_store(caplog):
     """Any program in the network can register there, and would receive the key."""
     store = ClassicStore()
     store.values["dbendpoint"] = "127.0.0.1:9"
@@ -139,7 +139,7 @@ class Tasks:
         return Task(id="t", tenant="other", state=State.FINISHED, seq=1, created=0.0, changed=0.0, outputs=[made])
 
 
-async def test_a_program_in_a_classic_network_gets_no_other_tenants_photo(tmp_path):
+async def test_a_classic_program_gets_no_photo_of_another_tenant(tmp_path):
     async with DirectoryStore.at(tmp_path) as store:
 
         async def chunks():

@@ -56,7 +56,7 @@ async def test_while_bytes_are_sent(idle: dict[str, str], tmp_path: Path) -> Non
         between.flow()
     assert "Stopped. Uploaded photos will still be processed" in shown.shown
     async with Client.connect(idle["master"]) as client:
-        assert (await client.tasks()).tasks == [], "what did not arrive as a whole is not a task"
+        assert (await client.tasks()).tasks == [], "an incomplete upload must not become a task"
 
 
 async def test_while_tasks_are_waited_for(idle: dict[str, str], tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ async def test_while_tasks_are_waited_for(idle: dict[str, str], tmp_path: Path) 
         task = await client.upload(photo(2), filename="waits.png")
         for argv in (("task", task.id, "--wait"), ("download", task.id, "--wait", "-o", tmp_path / "r")):
             async with network(idle["master"]) as between:
-                between.hold_answers_after = 0  # its first question is held, so it certainly waits
+                between.hold_answers_after = 0  # its first request is held, so it certainly waits
                 with terminal(*argv, "--master", between.address) as shown:
                     await between.held.wait()
                     between.flow()
@@ -83,4 +83,4 @@ async def test_while_a_result_is_saved(addresses: dict[str, str], tmp_path: Path
         with terminal("download", task.id, "-o", results, "--master", between.address) as shown:
             await between.held.wait()
             await interrupt(shown)
-    assert list(results.iterdir()) == [], "no part of a result is left"
+    assert list(results.iterdir()) == [], "no part of a result may be left"

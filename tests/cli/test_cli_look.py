@@ -60,7 +60,7 @@ def test_one_task_is_shown_by_id_or_number(run: Run, task: dict[str, object]) ->
     assert run("task", "123456").returncode == 3
 
 
-def test_tasks_are_deleted_and_what_cannot_be_done_is_said(run: Run, task: dict[str, object]) -> None:
+def test_tasks_are_deleted_and_impossible_changes_are_explained(run: Run, task: dict[str, object]) -> None:
     done = run("cancel", task["id"])
     assert done.returncode == 5
     assert str(task["id"]) in done.stderr

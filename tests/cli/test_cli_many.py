@@ -45,7 +45,7 @@ def test_tasks_are_found_by_every_filter(addresses: dict[str, str], run: Run) ->
     assert "Write a time such as" in refused.stderr
 
 
-def test_a_preview_changes_nothing_and_a_pipe_must_say_yes(addresses: dict[str, str], run: Run) -> None:
+def test_a_dry_run_changes_nothing_and_a_script_must_confirm(addresses: dict[str, str], run: Run) -> None:
     of = ("--batch", addresses["trip"])
     shown = run("retry", *of, "--dry-run")
     assert shown.returncode == 0

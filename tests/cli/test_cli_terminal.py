@@ -63,7 +63,7 @@ def test_bars_stay_two_lines_when_the_terminal_is_resized(
 
     for width in widths:
         tmux("resize-window", "-x", width, "-y", 30)
-        drawn = tmux.until(two_bars)  # bars that were doubled would stay
+        drawn = tmux.until(two_bars)  # a bar that was drawn twice would stay
         assert all(len(line) <= width for line in drawn.splitlines())
     tmux("send-keys", "C-c")
 
@@ -83,6 +83,6 @@ def test_top_ends_at_q_and_leaves_the_terminal_as_it_was(addresses: dict[str, st
 @pytest.mark.parametrize(
     ("silent_for", "busy", "state"), [(1.0, 1, "busy"), (1.0, 0, "idle"), (40.0, 1, "silent"), (40.0, 0, "silent")]
 )
-def test_a_worker_that_is_not_heard_of_is_not_said_to_be_busy(silent_for: float, busy: int, state: str) -> None:
+def test_a_worker_that_is_not_heard_of_is_not_shown_as_busy(silent_for: float, busy: int, state: str) -> None:
     seen = WorkerSeen(worker=WorkerInfo(id="w", busy=busy), first_seen=0.0, last_seen=time.time() - silent_for)
     assert worker_state(seen).plain == state

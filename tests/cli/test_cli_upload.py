@@ -45,7 +45,7 @@ def test_a_directory_is_uploaded_and_its_results_are_saved(run: Run, photos: Pat
     assert "3 photos finished" in done.stdout
 
 
-def test_results_never_take_the_place_of_other_files_unless_told(run: Run, tmp_path: Path) -> None:
+def test_results_replace_other_files_only_on_request(run: Run, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(photo(21))
     (tmp_path / "r").mkdir()
     (tmp_path / "r" / "a.image.png").write_text("mine")
@@ -58,7 +58,7 @@ def test_results_never_take_the_place_of_other_files_unless_told(run: Run, tmp_p
     assert is_inverse(photo(21), (tmp_path / "r" / "a.image.png").read_bytes())
 
 
-def test_json_tells_of_each_photo_and_the_status_whether_all_went_well(run: Run, tmp_path: Path) -> None:
+def test_json_describes_each_photo_and_the_status_tells_of_failures(run: Run, tmp_path: Path) -> None:
     (tmp_path / "good.png").write_bytes(photo(22))
     (tmp_path / "text.png").write_text("no photo")
     data = photo(23, width=400, kind="JPEG")
@@ -74,7 +74,7 @@ def test_json_tells_of_each_photo_and_the_status_whether_all_went_well(run: Run,
     assert "damaged" in cut["problem"]
 
 
-def test_failures_are_told_in_a_table(run: Run, tmp_path: Path) -> None:
+def test_failures_are_shown_in_a_table(run: Run, tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("no photo")
     done = run("upload", "text.png", "--wait")
     assert done.returncode == 1
@@ -83,7 +83,7 @@ def test_failures_are_told_in_a_table(run: Run, tmp_path: Path) -> None:
     assert "not an image" in done.stderr
 
 
-def test_recipes_come_by_name_or_from_a_file(run: Run, tmp_path: Path) -> None:
+def test_recipes_are_given_by_name_or_as_a_file(run: Run, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(photo(24))
     assert run("upload", "a.png", "-r", "thumbnail", "-o", "r").stdout.startswith("r/a.image.webp\n")
     (tmp_path / "mine.toml").write_text(
@@ -111,7 +111,7 @@ def test_recipes_come_by_name_or_from_a_file(run: Run, tmp_path: Path) -> None:
         (["bogus"], 2, "bogus"),
     ],
 )
-def test_mistakes_are_one_sentence_and_a_status(run: Run, argv: list[str], status: int, words: str) -> None:
+def test_a_mistake_prints_one_sentence_and_sets_the_status(run: Run, argv: list[str], status: int, words: str) -> None:
     done = run(*argv)
     assert done.returncode == status, done.stderr
     assert words in done.stderr
@@ -119,7 +119,7 @@ def test_mistakes_are_one_sentence_and_a_status(run: Run, argv: list[str], statu
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_nothing_there_is_said_with_what_to_do(run: Run) -> None:
+def test_an_unreachable_system_is_reported_with_what_to_do(run: Run) -> None:
     done = run("status", SAFELIGHT_KEYVALUESTORE="127.0.0.1:1")
     assert done.returncode == 4
     assert "safelight up" in done.stderr
@@ -147,17 +147,17 @@ def test_control_c_leaves_nothing_half_done(addresses: dict[str, str], run: Run,
         shown.press(b"\x03")
         told = time.monotonic()
         assert shown.ended() == 130
-        assert time.monotonic() - told < 15  # far less than the photos take
+        assert time.monotonic() - told < 15  # much less than processing the photos takes
     assert "will still be processed" in shown.shown
     assert "Traceback" not in shown.shown
     left = list((tmp_path / "r").iterdir()) if (tmp_path / "r").exists() else []
     assert all(path.stat().st_size for path in left)
-    # What went up before Ctrl-C goes on; nobody needs it here.
+    # Photos that were uploaded before Ctrl-C are still processed; this test does not need them.
     tasks = json.loads(run("tasks", "--state", "waiting", "--state", "working", "--json").stdout)
     run("cancel", *(task["id"] for task in tasks))
 
 
-def test_a_pipe_that_closes_is_no_error(addresses: dict[str, str]) -> None:
+def test_a_closed_pipe_is_not_an_error(addresses: dict[str, str]) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     process = subprocess.Popen(
@@ -170,7 +170,7 @@ def test_a_pipe_that_closes_is_no_error(addresses: dict[str, str]) -> None:
     assert process.returncode in (141, -signal.SIGPIPE)
 
 
-def test_one_photo_that_cannot_be_saved_loses_no_other(run: Run, tmp_path: Path) -> None:
+def test_a_result_that_cannot_be_saved_costs_no_other(run: Run, tmp_path: Path) -> None:
     folder = tmp_path / "many"
     (folder / "2026" / "Zürich").mkdir(parents=True)
     names = ["写" * 80 + ".png", "a.png", "नमस्ते.png", "2026/Zürich/b.png", "blocked.png"]
@@ -184,7 +184,7 @@ def test_one_photo_that_cannot_be_saved_loses_no_other(run: Run, tmp_path: Path)
     assert {"a.image.png", "नमस्ते.image.png", "2026/Zürich/b.image.png", "blocked.image.png"} <= saved
     assert len(saved) == 5
     assert all(path.stat().st_size for path in out.rglob("*") if path.is_file())
-    # a directory of results that cannot be made, for one of the photos
+    # for one of the photos, the directory of results cannot be made
     other = tmp_path / "other"
     other.mkdir()
     (other / "2026").write_text("a file where a directory is needed")
@@ -216,7 +216,7 @@ def little_room(tmp_path: Path, kind: str) -> Iterator[tuple[Path, list[str]]]:
 
 
 @pytest.mark.parametrize("kind", ["limit of the process", "full disk"])
-def test_a_full_disk_loses_one_result_and_no_other(kind: str, run: Run, tmp_path: Path) -> None:
+def test_a_full_disk_costs_one_result_and_no_other(kind: str, run: Run, tmp_path: Path) -> None:
     mixed(tmp_path / "many")
     recipe = {"outputs": {"first": {"format": "jpeg", "operations": [{"op": "resize", "width": 20}]},
                           "second": {"format": "png", "operations": [{"op": "invert"}]}}}  # fmt: skip
@@ -245,7 +245,7 @@ def test_a_full_disk_loses_one_result_and_no_other(kind: str, run: Run, tmp_path
         assert sorted(Path(line).name for line in done.stdout.splitlines()) == sorted(wanted)
 
 
-def test_photos_that_cannot_be_read_and_names_that_are_no_text_lose_no_other(run: Run, tmp_path: Path) -> None:
+def test_unreadable_photos_and_names_that_are_not_text_cost_no_other_photo(run: Run, tmp_path: Path) -> None:
     folder = tmp_path / "many"
     folder.mkdir()
     (folder / "good.png").write_bytes(photo(95))

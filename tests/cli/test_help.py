@@ -50,7 +50,7 @@ def test_every_setting_is_described(name: str, capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.parametrize("name", [name for name in WALKED if WALKED[name].default_command is not None])
-def test_help_is_shown_as_it_is_asked_for(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_is_shown_in_each_way_to_ask_for_it(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     program, *path = name.split()
     assert main(program, [*path, "--help"]) == 0
     shown = capsys.readouterr().out

@@ -30,7 +30,7 @@ def test_uploads_a_photo_many_times(run: Run, addresses: dict[str, str], tmp_pat
     assert sum(after.values()) - sum(before.values()) == 4
 
 
-def test_failures_are_said(addresses: dict[str, str], tmp_path: Path) -> None:
+def test_failures_are_reported(addresses: dict[str, str], tmp_path: Path) -> None:
     assert upload_batch().returncode == 2
     assert "cannot read the photo" in upload_batch(addresses["keyvaluestore"], tmp_path / "none.png").stderr
     (tmp_path / "text.png").write_text("no photo")

@@ -67,11 +67,11 @@ async def test_a_registration_outlives_a_restart_of_the_key_value_store(tmp_path
             await keyvaluestore.address()
             assert await store.get("storageendpoint") == value
             revision = (await store.entries()).revision
-            # For longer than the entry lives without renewal, nothing changes.
+            # Nothing changes for longer than the entry's time to live, so it is renewed.
             assert (await store.watch(revision, wait=6.0)).revision == revision
 
 
-async def test_a_directory_follows_takes_turns_and_shuns(tmp_path):
+async def test_discovery_follows_entries_takes_turns_and_avoids_failed_instances(tmp_path):
     async with (
         serve.running("keyvaluestore", Config(port=0, data=str(tmp_path)), build) as running,
         session() as http,
@@ -97,7 +97,7 @@ async def test_a_directory_follows_takes_turns_and_shuns(tmp_path):
         assert {await endpoint.resolve() for _ in range(4)} == {"http://a:1", "http://b:2"}
 
 
-async def test_what_was_learnt_stays_known_while_the_store_is_away(tmp_path):
+async def test_known_addresses_stay_known_while_the_store_is_away(tmp_path):
     async with session() as http:
         running = serve.running("keyvaluestore", Config(port=0, data=str(tmp_path)), build)
         served = await running.__aenter__()

@@ -26,7 +26,7 @@ KEPT = [
 
 
 @pytest.mark.parametrize("name", KEPT)
-def test_letters_marks_and_emoji_of_every_script_stay(name):
+def test_letters_marks_and_emoji_of_every_script_are_kept(name):
     assert clean(name) == saveable(name) == name
     assert clean(unicodedata.normalize("NFD", name)) == unicodedata.normalize("NFC", name)
 
@@ -44,7 +44,7 @@ def test_letters_marks_and_emoji_of_every_script_stay(name):
         ("half \ud83d.jpg", "half _.jpg"),
     ],
 )
-def test_what_a_file_system_or_header_forbids_is_replaced(name, wanted):
+def test_characters_that_a_file_system_or_header_forbids_are_replaced(name, wanted):
     assert saveable(name) == wanted
 
 
@@ -59,13 +59,13 @@ def test_every_name_can_be_saved(name, limit):
 
 def test_names_are_cut_between_letters_and_keep_their_extension():
     assert clean("写" * 100 + ".jpg") == "写" * 83 + ".jpg"
-    assert shortened("ne\u0301e", 3) == "n"  # not between e and its accent
+    assert shortened("ne\u0301e", 3) == "n"  # not cut between e and its accent
     assert shortened("a" + FAMILY, 12) == "a"
     assert shortened("a" + "👍🏽", 6) == "a"
 
 
 @pytest.mark.parametrize("name", ["写" * 80 + ".jpg", "a" * 300, "é" * 200 + ".jpeg", "", ".hidden", "con"])
-def test_results_of_any_photo_have_a_name_that_can_be_made(name, tmp_path: Path):
+def test_every_result_has_a_valid_file_name(name, tmp_path: Path):
     output = Output(name="large-webp", digest="0" * 64, size=1, media_type="image/webp")
     task = Task(id="12-abc", state=State.FINISHED, seq=1, created=0, changed=0, filename=name, outputs=[output])
     made = output_filename(task, "large-webp")
@@ -98,7 +98,7 @@ FORMS = [
 
 
 @pytest.mark.parametrize(("parameter", "wanted"), FORMS)
-def test_the_names_in_forms_are_read_as_they_were_meant(parameter, wanted):
+def test_names_in_forms_are_decoded_correctly(parameter, wanted):
     told = parameters((b'form-data; name="image"; ' + parameter).decode("latin-1"))
     assert told["name"] == "image"
     assert told["filename"] == wanted

@@ -47,7 +47,7 @@ def clock(monkeypatch):
     return clock
 
 
-def test_all_take_turns_and_what_is_down_is_left_alone_ever_longer(clock):
+def test_instances_take_turns_and_failed_ones_are_avoided_ever_longer(clock):
     known, instances = ["a", "b", "c"], Instances()
     assert sorted(instances.choose(known) for _ in range(6)) == ["a", "a", "b", "b", "c", "c"]
     for pause in (1, 2, 4, 8, 16, 30, 30):
@@ -56,13 +56,13 @@ def test_all_take_turns_and_what_is_down_is_left_alone_ever_longer(clock):
         clock.now += pause - 0.01
         assert {instances.choose(known) for _ in range(9)} == {"a", "c"}
         clock.now += 0.02
-        # One request tries it, and the others do not wait for the outcome.
+        # One request tries the instance that was down, and the others do not wait for the outcome.
         assert [instances.choose(known) for _ in range(9)].count("b") == 1
     instances.answered("b")
     assert {instances.choose(known) for _ in range(3)} == {"a", "b", "c"}
 
 
-def test_where_all_are_down_all_are_tried(clock):
+def test_if_all_instances_are_down_all_are_tried(clock):
     known, instances = ["a", "b"], Instances()
     for value in known:
         instances.failed(value)
@@ -112,7 +112,7 @@ async def servers():
         yield found
 
 
-async def test_what_did_not_reach_one_instance_is_sent_to_another(servers):
+async def test_a_request_that_did_not_reach_an_instance_is_sent_to_another(servers):
     dead = f"127.0.0.1:{free_port()}"
     async with session() as http:
         for method in ("GET", "POST", "PUT"):
@@ -122,7 +122,7 @@ async def test_what_did_not_reach_one_instance_is_sent_to_another(servers):
         assert all(len(server.requests) in (0, 6) for server in servers.values())
 
 
-async def test_what_was_received_is_repeated_only_where_that_is_safe(servers):
+async def test_a_request_that_was_received_is_repeated_only_if_that_is_safe(servers):
     for server in servers.values():
         server.breaks = "before"
     list(servers.values())[1].breaks = None
@@ -142,12 +142,12 @@ async def test_what_was_received_is_repeated_only_where_that_is_safe(servers):
 
 
 @pytest.mark.parametrize("breaking", [1, 2])
-async def test_a_download_goes_on_at_another_instance(servers, breaking):
+async def test_a_download_continues_at_another_instance(servers, breaking):
     for server in list(servers.values())[:breaking]:
         server.breaks = "within"
     digest = hashlib.sha256(DATA).hexdigest()
     async with session() as http:
-        for address in servers:  # whichever is first
+        for address in servers:  # each of them is first once
             others = [other for other in servers if other != address]
             storage = StorageClient(Connection(http, Turns([address, *others]), retry_for=0.0))
             async with storage.open(digest) as answer:
@@ -169,7 +169,7 @@ class Turns:
     def answered(self, url): ...
 
 
-async def test_a_service_follows_the_key_value_store_that_is_left(tmp_path):
+async def test_a_service_uses_the_remaining_key_value_store(tmp_path):
     async with AsyncExitStack() as stack:
         running = []
         for number in range(2):
@@ -232,7 +232,7 @@ async def test_a_short_body_is_read_again_after_its_receiver_died():
 
 @pytest.mark.parametrize(("most", "total"), [(5, 100), (100, 5), (100, 1)])
 @pytest.mark.parametrize("copies", [1, 2])
-async def test_of_what_is_long_only_what_a_reader_still_needs_is_kept(most, total, copies):
+async def test_of_a_long_body_only_chunks_that_a_reader_still_needs_are_kept(most, total, copies):
     budget, readers = ReplayBudget(total), []
     replay = Replay([b"01"], _chunks(b"23", b"45", b"67"), budget, most=most, on_long=lambda: begin(copies - 1))
 
@@ -244,7 +244,7 @@ async def test_of_what_is_long_only_what_a_reader_still_needs_is_kept(most, tota
     assert b"".join(first) == b"01234567"
     assert not replay.repeatable
     assert len(readers) == copies
-    assert b"".join(replay._chunks) == (b"01234567" if copies == 2 else b""), "the second has read nothing yet"
+    assert b"".join(replay._chunks) == (b"01234567" if copies == 2 else b""), "the second reader needs them"
     for late in readers[1:]:
         assert b"".join([chunk async for chunk in late.chunks()]) == b"01234567"
     assert not replay._chunks
@@ -252,7 +252,7 @@ async def test_of_what_is_long_only_what_a_reader_still_needs_is_kept(most, tota
     assert budget.left == total
 
 
-async def test_the_faster_reader_waits_for_the_slower_until_that_is_given_up():
+async def test_the_faster_reader_waits_for_the_slower_until_that_one_gives_up():
     block = bytes(1 << 20)
     budget = ReplayBudget(1)
     replay = Replay([block], _chunks(*[block] * 5), budget, most=1, on_long=lambda: readers.append(replay.reader()))
@@ -263,13 +263,13 @@ async def test_the_faster_reader_waits_for_the_slower_until_that_is_given_up():
     assert await anext(slow.chunks()) == block
     await until(lambda: readers[0].at == slow.at + 2)
     assert not fast.done()
-    with slow:  # its receiver died
+    with slow:  # as when its receiver dies
         pass
     assert await fast == 6
     await replay.close()
 
 
-async def test_what_the_body_raises_reaches_every_reader_however_late_it_asks():
+async def test_an_error_of_the_body_reaches_every_reader_however_late():
     async def breaks():
         yield b"1"
         raise ConnectionResetError

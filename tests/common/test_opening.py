@@ -31,7 +31,7 @@ async def test_the_file_is_open_for_as_long_as_the_context(slow):
 
 
 @pytest.mark.parametrize("moment", ["before it is open", "as soon as it is open"])
-async def test_the_file_of_a_caller_that_left_is_closed(slow, moment):
+async def test_the_file_of_a_cancelled_caller_is_closed(slow, moment):
     open_it, may, files = slow
     begun = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -48,7 +48,7 @@ async def test_the_file_of_a_caller_that_left_is_closed(slow, moment):
     await begun.wait()
     if moment == "as soon as it is open":
         may.set()
-        while not files:  # the loop does not run, so the task does not learn of it
+        while not files:  # blocks the loop, so the task does not notice
             threading.Event().wait(0.001)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -49,7 +49,7 @@ def test_an_answer_without_a_problem_document_still_has_a_code(document, status,
     ("text", "position"),
     [(b'{"digest": "x", "size": 1}', "$.digest"), (b'{"size": 1}', "$"), (b"{", None), (b"\xff", None)],
 )
-def test_what_does_not_fit_a_record_says_where(text, position):
+def test_a_value_that_does_not_fit_a_record_is_reported_with_its_place(text, position):
     with pytest.raises(Error) as caught:
         decode(text, Blob)
     assert caught.value.code is Code.INVALID_REQUEST
@@ -116,7 +116,7 @@ async def test_a_request_that_is_not_authenticated_gets_a_problem_and_health_nee
                 assert answer.status == 200
 
 
-async def test_readiness_says_what_is_missing():
+async def test_readiness_names_what_is_missing():
     async def away():
         raise Error(Code.UNAVAILABLE, "db is away")
 
@@ -147,7 +147,7 @@ async def test_clients_raise_what_the_service_raised():
             await connection.call("GET", "/odd", Blob)
 
 
-async def test_clients_try_passing_failures_again():
+async def test_clients_retry_transient_failures():
     attempts = 0
 
     async def flaky(_request):
@@ -175,14 +175,14 @@ async def test_clients_try_passing_failures_again():
         ("http://", "name or service not known|temporary failure in name resolution"),
     ],
 )
-async def test_where_nothing_answers_the_sentence_names_the_address_and_the_reason(address, reason):
+async def test_if_nothing_answers_the_message_names_the_address_and_the_reason(address, reason):
     async with session() as client:
         with pytest.raises(Error, match="Is the service running") as caught:
             await Connection(client, Several(address), retry_for=0.0).call("GET", "/", bytes)
     assert caught.value.code is Code.UNAVAILABLE
     assert address.rstrip("/") in caught.value.detail
     assert re.search(reason, caught.value.detail)
-    assert "[" not in caught.value.detail, "nothing of how the library says it"
+    assert "[" not in caught.value.detail, "the library's own wording must not be shown"
 
 
 async def test_credentials_are_added_to_every_request():

@@ -43,7 +43,7 @@ def failing(clock, *, takes, times):
     return attempt
 
 
-async def test_a_long_transfer_that_breaks_is_tried_again(clock):
+async def test_a_long_transfer_that_breaks_is_retried(clock):
     assert await retrying(failing(clock, takes=600.0, times=1), retry_for=15.0) == "done"
 
 
@@ -54,18 +54,18 @@ async def test_retries_end(clock):
     assert 10 < clock.now - began < 16
 
 
-async def test_with_no_time_to_retry_nothing_is_tried_again(clock):
+async def test_without_time_to_retry_nothing_is_retried(clock):
     with pytest.raises(Error):
         await retrying(failing(clock, takes=0.1, times=1), retry_for=0.0)
 
 
-async def test_a_call_that_may_wait_and_fails_at_once_is_not_tried_for_longer(clock):
+async def test_a_long_poll_that_fails_at_once_is_not_retried_for_longer(clock):
     began = clock.now
     with pytest.raises(Error):
         await retrying(failing(clock, takes=0.1, times=1), retry_for=0.0, deadline=began + 30.0)
     assert clock.now - began < 1
 
 
-async def test_nothing_is_tried_again_after_the_deadline(clock):
+async def test_nothing_is_retried_after_the_deadline(clock):
     with pytest.raises(Error):
         await retrying(failing(clock, takes=16.0, times=1), retry_for=15.0, deadline=clock.now + 15.0)

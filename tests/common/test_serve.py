@@ -41,7 +41,7 @@ async def test_shutdown_by_token(tmp_path):
         await process.log("server is stopping")
 
 
-async def test_a_port_in_use_is_a_sentence(tmp_path):
+async def test_a_port_in_use_is_reported_in_a_sentence(tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -53,7 +53,7 @@ async def test_a_port_in_use_is_a_sentence(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("argv", [("--store", "etcd2://x"), ("--port", "nope"), ("--nonsense",)])
-async def test_a_wrong_setting_is_a_sentence_and_no_traceback(tmp_path, argv):
+async def test_a_wrong_setting_is_reported_in_a_sentence_without_a_traceback(tmp_path, argv):
     async with service("keyvaluestore", "--data", str(tmp_path), *argv) as process:
         assert await process.ended() == 2
         text = "\n".join(line["message"] for line in process.lines)
@@ -63,7 +63,7 @@ async def test_a_wrong_setting_is_a_sentence_and_no_traceback(tmp_path, argv):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["keyvaluestore", "storage"])
-async def test_a_data_directory_that_cannot_be_made_is_a_sentence(tmp_path, name):
+async def test_a_data_directory_that_cannot_be_made_is_reported_in_a_sentence(tmp_path, name):
     (tmp_path / "file").write_text("in the way")
     async with service(name, "--data", str(tmp_path / "file" / "below")) as process:
         await process.log("cannot start")

@@ -32,7 +32,7 @@ def test_defaults():
     assert load() == Config()
 
 
-def test_what_wins(tmp_path):
+def test_precedence_of_flags_environment_and_file(tmp_path):
     file = tmp_path / "settings.toml"
     file.write_text("port = 1\nmode = 'fast'\n[db]\nport = 2\n[storage]\nport = 9\n")
     environ = {"SAFELIGHT_CONFIG": str(file)}
@@ -95,7 +95,7 @@ def test_file_values_in_their_own_types(tmp_path):
         (["--config", "/nowhere.toml"], {}, "/nowhere.toml cannot be read: No such file"),
     ],
 )
-def test_mistakes_end_it_with_a_sentence(argv, environ, sentence, capsys):
+def test_mistakes_end_the_program_with_a_sentence(argv, environ, sentence, capsys):
     with pytest.raises(SystemExit) as caught:
         load(*argv, **environ)
     assert caught.value.code == 2
@@ -152,7 +152,7 @@ def test_settings_are_not_compiled_when_they_are_read(service):
         (8000, None, "8000"),
     ],
 )  # fmt: skip
-def test_values_are_written_as_people_type_them(value, unit, text):
+def test_values_are_shown_as_people_type_them(value, unit, text):
     assert settings.typed(value, unit) == text
     if unit:
         flag = "--pause" if unit == "seconds" else "--room"

@@ -36,10 +36,10 @@ async def slow():
 @pytest.mark.slow
 async def test_an_upload_waits_for_its_answer(slow):
     assert (await StorageClient(slow).put(b"abc")).size == 3
-    with pytest.raises(Error, match="could not be decoded"):  # it came, and is not a task
+    with pytest.raises(Error, match="could not be decoded"):  # the answer arrived, and is not a task
         await Client(slow).upload(b"abc")
 
 
-async def test_other_requests_do_not(slow):
+async def test_other_requests_do_not_wait(slow):
     with pytest.raises(Error, match="No answer"):
         await Client(slow).task("1-abc")

@@ -100,7 +100,7 @@ def test_kubernetes_accepts_every_document(documents):
     _, documents = documents
     for version in KUBERNETES:
         for document in documents.values():
-            if document["apiVersion"] != "keda.sh/v1alpha1":  # Kubernetes has no schema of KEDA's
+            if document["apiVersion"] != "keda.sh/v1alpha1":  # there is no schema of KEDA's records
                 kubernetes_validate.validate(document, version, strict=True)
 
 
@@ -122,7 +122,7 @@ def test_each_service_gets_settings_that_it_has_and_probes_that_it_answers(docum
         assert Path(config.cluster_key_file).parent.as_posix() in mounts
 
 
-def test_traces_go_where_the_values_say(documents):
+def test_traces_go_to_the_endpoint_in_the_values(documents):
     case, documents = documents
     for name, pod in pods(documents).items():
         variables = {each["name"]: each.get("value") for each in pod["spec"]["containers"][0]["env"]}
@@ -155,7 +155,7 @@ def test_pods_are_hardened(documents):
         assert key["secret"]["defaultMode"] == 0o440
 
 
-def test_selectors_and_names_lead_somewhere(documents):
+def test_selectors_and_names_refer_to_existing_objects(documents):
     case, documents = documents
     for service in kinds(documents, "Service"):
         (component,) = chosen(service["spec"]["selector"], documents)
@@ -177,7 +177,7 @@ def test_selectors_and_names_lead_somewhere(documents):
                 assert ("Service", argument.removesuffix(":8000")) in documents
 
 
-def test_what_keeps_data_has_a_volume_or_a_store_elsewhere(documents):
+def test_services_that_keep_data_have_a_volume_or_a_distributed_store(documents):
     case, documents = documents
     for one in kinds(documents, "StatefulSet"):
         name = one["metadata"]["labels"]["app.kubernetes.io/component"]
@@ -191,13 +191,13 @@ def test_what_keeps_data_has_a_volume_or_a_store_elsewhere(documents):
             assert one["spec"]["volumeClaimTemplates"][0]["metadata"]["name"] == "data"
 
 
-def test_keda_scales_the_workers_by_what_waits(documents):
+def test_keda_scales_the_workers_by_waiting_photos(documents):
     case, documents = documents
     scaled = kinds(documents, "ScaledObject")
     assert bool(scaled) == (case == "everything")
     for one in scaled:
         target = documents["Deployment", one["spec"]["scaleTargetRef"]["name"]]
-        assert "replicas" not in target["spec"], "helm would set back what KEDA has chosen"
+        assert "replicas" not in target["spec"], "helm would overwrite the number that KEDA has chosen"
         metadata = one["spec"]["triggers"][0]["metadata"]
         assert "safelight_tasks{" in metadata["query"]
         assert float(metadata["threshold"]) > 0
@@ -207,11 +207,11 @@ def test_keda_scales_the_workers_by_what_waits(documents):
     ("values", "sentence"),
     [("db.replicas=2", "db.storeSecret.name"), ("storage.replicas=3", "storage.storeSecret.name")],
 )
-def test_several_of_what_has_an_embedded_store_are_refused(values, sentence):
+def test_several_instances_with_an_embedded_store_are_refused(values, sentence):
     assert sentence in helm("template", "photos", CHART, "--set", values, status=1)
 
 
-def test_an_ingress_needs_a_name():
+def test_an_ingress_needs_a_host_name():
     assert "ingress.host" in helm("template", "photos", CHART, "--set", "ingress.enabled=true", status=1)
 
 

@@ -73,7 +73,7 @@ def test_each_machine_starts_a_service_that_its_probes_reach(documents, machines
     assert told["run"] == name
     assert told["argv"][:3] == ["python3", "-m", f"safelight.{name}"]
     kind = importlib.import_module(f"safelight.{name}.__main__").Config
-    variables = {"SAFELIGHT_HOST": "0.0.0.0", "SAFELIGHT_DATA": "/data"}  # those of the config set
+    variables = {"SAFELIGHT_HOST": "0.0.0.0", "SAFELIGHT_DATA": "/data"}  # set by the config set
     config = settings.load(kind, told["argv"][3:], section=name, program=name, environ=variables | told["env"])
     assert (config.port, config.cluster_key_file) == (PORTS[name], "/run/secrets/cluster-key")
     spec = machines[name]["spec"]["template"]["spec"]
@@ -85,11 +85,11 @@ def test_each_machine_starts_a_service_that_its_probes_reach(documents, machines
         port = PORTS[service["spec"]["selector"]["app.kubernetes.io/component"]]
         assert service["spec"]["ports"][0]["targetPort"] == port
         assert ":" not in address or address.endswith(f":{port}")
-    assert told["stop_grace"] < spec["terminationGracePeriodSeconds"], "the machine would be switched off meanwhile"
+    assert told["stop_grace"] < spec["terminationGracePeriodSeconds"], "the machine would be killed while it stops"
 
 
 @pytest.mark.parametrize("name", PORTS)
-def test_each_disk_is_what_the_machine_looks_for(documents, machines, name):
+def test_each_disk_has_the_serial_number_that_the_machine_expects(documents, machines, name):
     spec = machines[name]["spec"]["template"]["spec"]
     volumes = {one["name"]: one for one in spec["volumes"]}
     disks = {one["name"]: one for one in spec["domain"]["devices"]["disks"]}

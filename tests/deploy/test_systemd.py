@@ -40,7 +40,7 @@ def test_a_unit_starts_its_service_with_settings_that_it_has(unit):
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
-def test_a_unit_exposes_little(unit):
+def test_a_unit_is_hardened(unit):
     words = ["systemd-analyze", "security", "--offline=true", f"--threshold={MOST_EXPOSED * 10:.0f}", unit]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout[-500:] + done.stderr

@@ -70,7 +70,7 @@ class Collector:
             await runner.cleanup()
 
     async def take(self, request: web.Request) -> web.Response:
-        from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest  # of the extra
+        from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest  # from the extra
 
         for resource in ExportTraceServiceRequest.FromString(await request.read()).resource_spans:
             of = {each.key: each.value.string_value for each in resource.resource.attributes}
@@ -138,7 +138,7 @@ async def test_one_trace_from_the_upload_to_the_result(tmp_path: Path, backend: 
         await resumable(collector, http, masters)
         form = aiohttp.FormData()
         form.add_field("image", photo(7), filename="a.jpg")
-        async with http.post(f"{masters[0]}/task", data=form) as answer:  # which begins a trace of its own
+        async with http.post(f"{masters[0]}/task", data=form) as answer:  # without a client's trace
             assert answer.status == 200
         async with asyncio.timeout(TIMEOUT), collector.more:
             await collector.more.wait_for(lambda: any(not span.parent_span_id for _, span in collector.spans))
@@ -146,7 +146,7 @@ async def test_one_trace_from_the_upload_to_the_result(tmp_path: Path, backend: 
         assert root.name == "upload"
         await collector.wait_for(root.trace_id.hex(), set(PARENTS) - {"webhook"})
     loops = {"POST /lease", "POST /heartbeat", "POST /outcomes", "GET /events", "GET /deliveries", "GET /healthz"}
-    assert not loops & {span.name for _, span in collector.spans}, "only photos are traced"
+    assert not loops & {span.name for _, span in collector.spans}, "only photos must be traced"
 
 
 async def resumable(collector: Collector, http: aiohttp.ClientSession, masters: list[str]) -> None:
@@ -163,7 +163,7 @@ async def resumable(collector: Collector, http: aiohttp.ClientSession, masters: 
         assert answer.status == 204, await answer.text()
     wanted = {"upload", "create task", "commit task", "lease", "fetch", "process", "store result", "settle"}
     await collector.wait_for(trace, wanted)
-    async with asyncio.timeout(TIMEOUT), collector.more:  # each master sends its own
+    async with asyncio.timeout(TIMEOUT), collector.more:  # each master sends its spans itself
         await collector.more.wait_for(lambda: [span.name for _, span in collector.trace(trace)].count("upload") == 2)
     found = [span for _, span in collector.trace(trace)]
     uploads = [span for span in found if span.name == "upload"]
@@ -181,7 +181,7 @@ def judge(trace: list) -> None:
     names = {span.span_id.hex(): span.name for _, span in trace} | {CLIENT: "the client"}
     for of, span in trace:
         parent = names[span.parent_span_id.hex()]
-        if span.name in PARENTS:  # what services ask one another besides belongs to the trace as well
+        if span.name in PARENTS:  # other requests between services also belong to the trace
             assert parent in PARENTS[span.name], span.name
             assert of == SERVICES[span.name]
         assert span.start_time_unix_nano <= span.end_time_unix_nano

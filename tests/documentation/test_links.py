@@ -26,7 +26,7 @@ def anchors(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_links_lead_somewhere(name: str) -> None:
+def test_link_targets_exist(name: str) -> None:
     page = ROOT / name
     for target in LINK.findall(page.read_text()):
         if re.match(r"[a-z]+:", target):

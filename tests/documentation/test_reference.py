@@ -12,16 +12,16 @@ ADVICE = "run: PYTHONPATH=tests python tests/documentation/reference.py"
 
 
 @pytest.mark.parametrize("name", WITHOUT_A_SYSTEM)
-def test_what_is_generated_from_the_code_is_up_to_date(name: str) -> None:
+def test_parts_generated_from_the_code_are_up_to_date(name: str) -> None:
     assert PAGES[name] == WITHOUT_A_SYSTEM[name](), ADVICE
 
 
 @pytest.mark.slow
-async def test_what_a_running_system_tells_is_up_to_date(tmp_path: Path) -> None:
+async def test_parts_read_from_a_running_system_are_up_to_date(tmp_path: Path) -> None:
     with everything(tmp_path / "data") as addresses:
         for name, text in (await of_a_running_system(addresses)).items():
             assert PAGES[name] == text, f"{name}: {ADVICE}"
 
 
-def test_no_part_is_left_over() -> None:
+def test_every_part_in_the_pages_is_generated() -> None:
     assert all(name in WITHOUT_A_SYSTEM or name == "api" or name.startswith("metrics ") for name in PAGES)

@@ -68,7 +68,7 @@ async def begin(fault: str, whole: System, faults: dict[str, Faults]) -> None:
         case "storage fails":
             faults["storage"].apply(write_error=errno.EIO, flush_error=errno.EIO)
         case "blobs cannot be read":
-            for name in ("storage", "worker"):  # a worker that sees storage's directory reads there
+            for name in ("storage", "worker"):  # a worker reads blobs directly if it sees storage's directory
                 faults[name].apply(read_error=errno.EIO, only="/blobs/")
         case "master's clock ahead":
             faults["master"].apply(clock_offset=32 * 86400.0)
@@ -115,7 +115,7 @@ async def settled(client: Client, id: str) -> Task:
         "master away", "master suspended", "worker suspended", "all suspended",
     ])),
 )  # fmt: skip
-async def test_nobody_is_blamed(whole: System, faults: dict[str, Faults], number: int, fault: str) -> None:
+async def test_outages_are_not_charged(whole: System, faults: dict[str, Faults], number: int, fault: str) -> None:
     async with Client.connect(whole.master) as client:
         before = (await client.summary()).seq
         made = [await client.upload(photo(10 * number + n), filename=f"{n}.png") for n in range(3)]
@@ -132,7 +132,7 @@ async def test_nobody_is_blamed(whole: System, faults: dict[str, Faults], number
             assert (done.state, done.errors, done.deaths) == (State.FINISHED, 0, 0), (fault, done)
 
 
-async def test_a_worker_takes_storage_to_work_only_if_it_can_write_at_that_moment(tmp_path: Path) -> None:
+async def test_a_worker_trusts_storage_only_while_it_can_write(tmp_path: Path) -> None:
     """Bytes that are stored already need no write: with the same ones each time, a failing disk would seem to work."""
     faults = Faults(tmp_path, "storage")
     async with (

@@ -57,7 +57,7 @@ async def test_a_full_disk_during_a_migration_leaves_the_database_as_it_was(tmp_
         assert now.execute("SELECT value FROM meta WHERE name = 'id'").fetchone() == (known,)
 
 
-def test_a_migration_that_a_full_disk_interrupts_anywhere_goes_on_where_it_was(tmp_path):
+def test_a_migration_that_a_full_disk_interrupts_continues_where_it_stopped(tmp_path):
     """The allowed file size grows, so each attempt ends at another statement, and leaves only complete steps."""
     path, refused = tmp_path / "tasks.sqlite", 0
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -125,7 +125,7 @@ async def refused(call: Awaitable[object]) -> None:
     assert "is not the file that was opened" in caught.value.detail
 
 
-async def test_a_database_whose_disk_is_unmounted_acknowledges_nothing_until_it_is_back(tmp_path):
+async def test_a_database_whose_disk_is_unmounted_acknowledges_nothing_until_it_is_mounted(tmp_path):
     Disk(tmp_path)
     image, data = tmp_path / "disk.img", tmp_path / "db"
     with mounted(image, data):

@@ -48,7 +48,7 @@ async def kinds(client: DbClient) -> list[str]:
 
 
 async def test_a_clock_that_is_weeks_ahead_for_a_minute_deletes_nothing(tmp_path):
-    """This also holds over a restart, when only stored times show that the clock has leapt."""
+    """This also holds over a restart, when only stored times show that the clock has jumped."""
     faults = Faults(tmp_path, "db")
     async with db(tmp_path / "data", faults) as (_, client):
         made = await client.create([new_task() for _ in range(10)])
@@ -71,7 +71,7 @@ async def _kinds_of(data: Path, faults: Faults) -> list[str]:
         return await kinds(client)
 
 
-async def test_a_clock_that_is_set_back_keeps_no_dead_workers_lease(tmp_path):
+async def test_a_clock_that_is_set_back_does_not_extend_a_dead_workers_lease(tmp_path):
     faults = Faults(tmp_path, "db")
     async with db(tmp_path / "data", faults) as (_, client):
         await client.create([new_task()])
@@ -83,7 +83,7 @@ async def test_a_clock_that_is_set_back_keeps_no_dead_workers_lease(tmp_path):
 
 
 @pytest.mark.parametrize("fault", ["slow flushes", "failing flushes", "failing writes", "suspended"])
-async def test_a_db_that_stalls_is_nobodys_death(tmp_path, fault):
+async def test_a_stall_of_db_is_not_a_death(tmp_path, fault):
     faults = Faults(tmp_path, "db")
     async with db(tmp_path / "data", faults) as (program, client):
         await client.create([new_task()])
@@ -109,12 +109,12 @@ async def test_a_db_that_stalls_is_nobodys_death(tmp_path, fault):
                     break
                 except Error:
                     continue
-        await asyncio.sleep(1.5 * LEASE)  # time in which a lease that was not extended would expire
+        await asyncio.sleep(1.5 * LEASE)  # longer than the lease, which must have been extended
         heart.cancel()
         assert not {"expired", "died", "excused"} & set(await kinds(client))
         (settled,) = await client.settle([finished(lease.id)])
         assert settled.state is State.FINISHED
-        # What failed has left nothing that only exists in memory.
+        # Failed calls have left nothing that exists only in memory.
         summary, found = await client.summary(), (await client.find(TaskQuery(limit=1000))).tasks
         assert summary.tasks["waiting"] == sum(task.state is State.WAITING for task in found)
         assert [event.seq for event in (await client.events(0)).events] == list(range(1, summary.seq + 1))

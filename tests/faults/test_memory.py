@@ -53,12 +53,12 @@ async def test_a_program_without_memory_refuses_and_recovers(tmp_path: Path) -> 
             if program.running:
                 resource.prlimit(pid, resource.RLIMIT_AS, before)
             else:
-                await whole.start(victim)  # as whoever keeps programs running does
+                await whole.start(victim)  # a supervisor would restart it
             async with asyncio.timeout(90):
                 answers = await asyncio.gather(*sent, return_exceptions=True)
             for answer in answers:
                 if isinstance(answer, BaseException):
-                    assert isinstance(answer, aiohttp.ClientError), answer  # hung up on
+                    assert isinstance(answer, aiohttp.ClientError), answer  # the connection was closed
                     continue
                 assert answer.status == 200 or answer.is_refusal, (victim, answer)
                 if answer.status == 200:
@@ -70,7 +70,7 @@ async def test_a_program_without_memory_refuses_and_recovers(tmp_path: Path) -> 
             await until(works, timeout=60)
             if any(lacks(line) for line in program.lines[begun:]) or program is not whole.running[victim]:
                 without.add(victim)
-        assert {"db", "storage"} & without, "neither was without memory, so this test shows nothing"
+        assert {"db", "storage"} & without, "neither of them ran out of memory, so this test shows nothing"
         for task in kept:
             done = await client.wait(task, timeout=60)
             assert (done.state, done.errors, done.deaths) == (State.FINISHED, 0, 0), done

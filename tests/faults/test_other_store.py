@@ -93,7 +93,7 @@ async def test_a_disk_that_is_not_mounted_costs_no_photo(tmp_path, together):
             assert await client.save(finished, tmp_path / "result")
 
 
-async def test_a_store_that_is_gone_for_good_is_replaced_by_a_person(tmp_path):
+async def test_a_person_replaces_a_store_that_is_lost(tmp_path):
     """The other store is accepted while storage runs; tasks that need the old one fail, and the others continue."""
     async with system(tmp_path, workers=1, settings=SETTINGS) as whole:
         _, waits = await waiting(whole)
@@ -115,7 +115,7 @@ async def test_a_store_that_is_gone_for_good_is_replaced_by_a_person(tmp_path):
             with pytest.raises(Error) as another:
                 await client.accept_storage("0" * 32)
             assert another.value.code is Code.CONFLICT
-            assert (await client.accept_storage(new)).id == new, "a client whose answer was lost asks again"
+            assert (await client.accept_storage(new)).id == new, "a repeated request must get the same answer"
             await whole.start("worker-0")
             lost = await client.wait(waits)
             assert lost.failure is not None
@@ -161,7 +161,7 @@ def apart(tmp_path: Path) -> dict[str, list[str]]:
     return SETTINGS | {"storage": ["--store", f"file://{tmp_path / 'photos'}", "--grace", "0"]}
 
 
-async def test_a_database_that_begins_anew_beside_a_full_store_is_not_believed(tmp_path):
+async def test_an_empty_database_with_a_full_store_is_not_trusted(tmp_path):
     """The disk of db is not mounted when db starts again; once it is, everything goes on by itself."""
     async with system(tmp_path / "data", workers=1, settings=apart(tmp_path)) as whole:
         finished, waits = await waiting(whole)
@@ -181,7 +181,7 @@ async def test_a_database_that_begins_anew_beside_a_full_store_is_not_believed(t
             assert await client.save(finished, tmp_path / "result")
 
 
-async def test_beside_a_database_that_a_person_accepts_nothing_is_collected(tmp_path):
+async def test_with_an_accepted_new_database_nothing_is_collected(tmp_path):
     """Until a person says so once more: db and storage's own data are gone, the blobs are not."""
     async with system(tmp_path / "data", workers=1, settings=apart(tmp_path)) as whole:
         await waiting(whole)

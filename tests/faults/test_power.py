@@ -138,7 +138,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-async def test_a_power_cut_takes_nothing_back_and_each_flush_is_needed(tmp_path: Path, name: str) -> None:
+async def test_a_power_cut_undoes_nothing_and_each_flush_is_needed(tmp_path: Path, name: str) -> None:
     case, faults, disk = CASES[name], Faults(tmp_path, "power"), Disk(tmp_path)
     with disk.running() as path:
         async with service(case.service, "--data", str(path / "data"), env=faults.environment) as program:
@@ -158,7 +158,7 @@ async def test_a_power_cut_takes_nothing_back_and_each_flush_is_needed(tmp_path:
         assert not await case.kept(path / "data", unsafe), f"{name}: kept without a flush, so this test shows nothing"
 
 
-async def test_a_power_cut_of_the_whole_system_takes_nothing_back(tmp_path: Path) -> None:
+async def test_a_power_cut_of_the_whole_system_undoes_nothing(tmp_path: Path) -> None:
     """All programs stop between two instructions; only the data that their disk had by then remains."""
     disk, history, stop = (
         Disk(tmp_path),
@@ -187,7 +187,7 @@ async def test_a_power_cut_of_the_whole_system_takes_nothing_back(tmp_path: Path
     assert history.violations() == []
 
 
-async def test_a_power_cut_takes_a_lease_back_and_nothing_else(tmp_path: Path) -> None:
+async def test_a_power_cut_undoes_only_leases(tmp_path: Path) -> None:
     """Leases are not flushed: leased tasks are done again, the old lease is void, and readers start again."""
     faults, disk = Faults(tmp_path, "power"), Disk(tmp_path)
     with disk.running() as path:

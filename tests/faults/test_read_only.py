@@ -36,7 +36,7 @@ async def refused(store: KeyValueStoreClient) -> None:
     assert caught.value.detail.endswith("."), caught.value.detail
 
 
-async def test_a_disk_that_the_kernel_makes_read_only_serves_what_it_has(tmp_path: Path) -> None:
+async def test_a_disk_that_becomes_read_only_can_still_be_read(tmp_path: Path) -> None:
     """ext4 does this after a device error; here it happens to every service, and then the machine restarts."""
     disk = Disk(tmp_path)
     with disk.running() as path:
@@ -53,7 +53,7 @@ async def test_a_disk_that_the_kernel_makes_read_only_serves_what_it_has(tmp_pat
             assert answer.is_refusal, answer
             assert answer.seconds < BOUND
             await refused(store)
-            # Registrations, which cannot be renewed by now, hold; everything that was stored is read.
+            # Registrations cannot be renewed any more, but stay valid. All stored data can be read.
             assert await store.get("key") == "value"
             assert {task.id for task in (await client.tasks()).tasks} == {task.id for task in kept}
             async with client.original(kept[0].id) as answer:

@@ -34,7 +34,7 @@ BOUND = 25.0
 AT_ONCE = 5.0
 
 
-async def test_a_suspended_service_is_refused_for_in_bounded_time_and_then_at_once(tmp_path: Path) -> None:
+async def test_requests_that_need_a_suspended_service_are_refused_in_bounded_time(tmp_path: Path) -> None:
     """Registrations expire meanwhile: db's while an upload waits for it, storage's before any request needs it."""
     settings = {name: ["--registration-ttl", "3s"] for name in ("db", "storage")}
     async with AsyncExitStack() as stack:
@@ -64,7 +64,7 @@ async def test_a_suspended_service_is_refused_for_in_bounded_time_and_then_at_on
                 assert answer.is_refusal
                 assert answer.seconds < AT_ONCE, victim
             async with http.get(f"http://{whole.master}/archive") as archive:
-                assert archive.status == 503, "no archive begins that cannot go on"
+                assert archive.status == 503, "an archive that cannot be completed must not begin"
                 assert "Retry-After" in archive.headers
             whole.running[victim].send(signal.SIGCONT)
 
@@ -74,7 +74,7 @@ async def test_a_suspended_service_is_refused_for_in_bounded_time_and_then_at_on
             await until(works, timeout=30)
 
 
-async def test_no_list_and_no_command_waits_long_for_a_suspended_service(tmp_path: Path) -> None:
+async def test_lists_and_commands_do_not_wait_long_for_a_suspended_service(tmp_path: Path) -> None:
     async with system(tmp_path) as whole, aiohttp.ClientSession() as http:
 
         async def seen() -> dict[str, bool]:
@@ -88,7 +88,7 @@ async def test_no_list_and_no_command_waits_long_for_a_suspended_service(tmp_pat
         whole.running["keyvaluestore"].send(signal.SIGSTOP)
         began = time.monotonic()
         ready = await seen()
-        assert time.monotonic() - began < 10.0, "it looks for 3 s, at all at once"
+        assert time.monotonic() - began < 10.0, "all services are asked at once, for at most 3 s"
         assert ready == {"keyvaluestore": False, "db": True, "storage": True, "master": True}
         whole.running["keyvaluestore"].send(signal.SIGCONT)
         whole.running["master"].send(signal.SIGSTOP)
@@ -122,7 +122,7 @@ async def test_a_service_without_descriptors_refuses_and_recovers(tmp_path: Path
         took = time.monotonic() - began
         for answer in answers:
             if isinstance(answer, BaseException):
-                assert isinstance(answer, aiohttp.ClientError), answer  # hung up on, which is an answer too
+                assert isinstance(answer, aiohttp.ClientError), answer  # a closed connection also counts as an answer
             else:
                 assert answer.status == 200 or answer.is_refusal
         assert took < 30.0
@@ -134,7 +134,7 @@ async def test_a_service_without_descriptors_refuses_and_recovers(tmp_path: Path
         assert sum("out of system resource" in line["message"] for line in program.lines) < 500
 
 
-async def test_a_disk_that_becomes_read_only_is_refused_for_and_loses_nothing(tmp_path: Path) -> None:
+async def test_writes_to_a_disk_that_becomes_read_only_are_refused_and_nothing_is_lost(tmp_path: Path) -> None:
     faults = {name: Faults(tmp_path, name) for name in ("db", "storage")}
     environments = {name: each.environment for name, each in faults.items()}
     async with AsyncExitStack() as stack:

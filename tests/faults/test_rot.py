@@ -52,7 +52,7 @@ async def restarted(whole: System) -> None:
 
 
 @pytest.mark.parametrize("loss", ["rotten", "gone"])
-async def test_a_lost_result_is_not_taken_over(tmp_path: Path, loss: str) -> None:
+async def test_a_lost_result_is_not_reused(tmp_path: Path, loss: str) -> None:
     async with system(tmp_path, workers=1) as whole, Client.connect(whole.master) as client:
         first = await client.wait((await client.upload(photo(1))).id, timeout=60)
         again = await client.wait((await client.upload(photo(1))).id, timeout=60)
@@ -70,10 +70,10 @@ async def test_a_lost_result_is_not_taken_over(tmp_path: Path, loss: str) -> Non
         assert anew.state is State.FINISHED
         assert not anew.reused
         assert is_inverse(photo(1), await result(client, anew.id))
-        assert is_inverse(photo(1), await result(client, first.id))  # it has the same bytes
+        assert is_inverse(photo(1), await result(client, first.id))  # the new result has the same bytes
 
 
-async def test_a_large_rotten_result_is_not_taken_over(tmp_path: Path) -> None:
+async def test_a_large_damaged_result_is_not_reused(tmp_path: Path) -> None:
     """The blob is too large to be verified before the first read."""
     async with AsyncExitStack() as stack:
         whole = await stack.enter_async_context(system(tmp_path))
@@ -89,7 +89,7 @@ async def test_a_large_rotten_result_is_not_taken_over(tmp_path: Path) -> None:
         assert (anew.state, anew.reused) == (State.WAITING, False)
 
 
-async def test_a_rotten_photo_is_replaced_when_it_is_uploaded_again(tmp_path: Path) -> None:
+async def test_a_damaged_photo_is_replaced_when_it_is_uploaded_again(tmp_path: Path) -> None:
     async with system(tmp_path, workers=1) as whole, Client.connect(whole.master) as client:
         first = await client.wait((await client.upload(photo(2))).id, timeout=60)
         assert first.input is not None
@@ -126,7 +126,7 @@ async def test_a_large_blob_is_verified_while_it_is_sent(tmp_path: Path) -> None
         await program.stop()
 
 
-async def test_a_scrub_reads_the_disk_and_not_what_the_kernel_holds_of_it(tmp_path: Path) -> None:
+async def test_a_scrub_reads_the_disk_instead_of_the_page_cache(tmp_path: Path) -> None:
     disk, data = Disk(tmp_path), os.urandom(1 << 16)
 
     async def once() -> AsyncIterator[bytes]:
@@ -154,7 +154,7 @@ async def test_a_scrub_finds_damage_and_has_results_made_again(tmp_path: Path) -
         original = done[0].input.digest
         spoil(blob(whole, broken))
         spoil(blob(whole, original))
-        # The walk itself, on the directory that a storage which has stopped leaves.
+        # Now test the scrub itself, on the directory of the stopped storage.
         await whole.kill("storage")
         address = f"127.0.0.1:{whole.ports['db']}"
         db = await stack.enter_async_context(DbClient.connect(address))

@@ -72,7 +72,7 @@ async def test_a_clock_that_is_weeks_ahead_collects_nothing(tmp_path):
                     assert not await gone(client, blob.digest)
                     if offset:
                         async with DbClient.connect(await db.address()) as tasks:
-                            await tasks.create([new_task()])  # so that there is something to ask db about
+                            await tasks.create([new_task()])  # so that db has references to report
                             await tasks.confirm_clock()
                         assert (await client.collect()).removed == 1
                         assert await gone(client, blob.digest)
@@ -82,7 +82,7 @@ async def test_a_clock_that_is_weeks_ahead_collects_nothing(tmp_path):
                 await program.stop()
 
 
-async def test_a_collection_that_met_a_full_disk_is_mended_tried_again_and_said_aloud(tmp_path):
+async def test_a_collection_that_fails_on_a_full_disk_is_logged_and_retried(tmp_path):
     faults = Faults(tmp_path, "storage")
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(service("keyvaluestore", "--data", str(tmp_path / "keyvaluestore")))
@@ -91,14 +91,14 @@ async def test_a_collection_that_met_a_full_disk_is_mended_tried_again_and_said_
         await db.log("endpoint registered")
         data = tmp_path / "storage"
         data.mkdir()
-        (data / "db").touch()  # as a full disk leaves it when the file is written in place
+        (data / "db").touch()  # empty, as after writing to a full disk
         argv = [address, "--data", str(data), "--grace", "0s", "--collect-every", "0.3s"]
         faults.apply(write_error=errno.ENOSPC, only="/storage/db")
         program = await stack.enter_async_context(service("storage", *argv, env=faults.environment))
         async with StorageClient.connect(await program.address()) as client:
             blob = await client.put(b"nobody refers to this")
             made = await stack.enter_async_context(DbClient.connect(await db.address()))
-            await made.create([new_task()])  # so that there is something to ask db about
+            await made.create([new_task()])  # so that db has references to report
             await program.log("collection failed and is tried again")
             assert not await gone(client, blob.digest)
             faults.apply(write_error=0)
@@ -175,7 +175,7 @@ async def test_an_upload_in_a_bucket_never_expires_while_it_is_continued(bucket_
     ):
         continued, left = await store.create(NewPartial(size=4)), await store.create(NewPartial(size=4))
         uploaded = time.time()
-        await until(lambda: time.time() > uploaded + 2.0)  # a bucket's times are in whole seconds
+        await until(lambda: time.time() > uploaded + 2.0)  # a bucket stores times in whole seconds
         monkeypatch.setattr(store._ages, "before", lambda _name, _keep: uploaded + 1.0)
         listing, replace = store._bucket.listing, store._states.replace
 
@@ -204,7 +204,7 @@ async def test_an_upload_in_a_bucket_never_expires_while_it_is_continued(bucket_
         assert not [key async for key, _ in store._bucket.listing(f"partials/{left.id}")]
 
 
-async def test_clients_that_leave_in_mid_download_cost_a_debug_line_each(tmp_path):
+async def test_each_client_that_leaves_during_a_download_is_logged_at_debug_level(tmp_path):
     argv = ["--data", str(tmp_path / "data"), "--log-level", "debug"]
     async with service("storage", *argv) as program, session() as http:
         address = await program.address()
@@ -226,7 +226,7 @@ async def test_clients_that_leave_in_mid_download_cost_a_debug_line_each(tmp_pat
         assert not any("Traceback" in str(line) for line in program.lines)
 
 
-async def test_a_full_disk_at_the_records_of_uploads_shows_nothing_half_done(tmp_path):
+async def test_a_full_disk_leaves_no_half_written_records_of_uploads(tmp_path):
     """An upload that could not be opened can be opened later, and one that could not be closed, closed."""
     faults, new = Faults(tmp_path, "storage"), NewPartial(id="ab" * 16, size=9)
     async with service("storage", "--data", str(tmp_path / "data"), env=faults.environment) as program:

@@ -162,7 +162,7 @@ async def status_of(service, method, target, headers, body):
             try:
                 writer.write(head.encode("latin-1") + b"\r\n" + body)
                 await writer.drain()
-            except ConnectionError:  # answered before all of it was sent
+            except ConnectionError:  # the answer came before the end of the request
                 pass
             try:
                 line = await reader.readline()
@@ -199,7 +199,7 @@ async def all_answer(services):
 
 
 @pytest.mark.slow
-async def test_no_body_is_answered_by_a_failure(services):
+async def test_no_body_causes_an_internal_error(services):
     def requests(route):
         if route.method in ("POST", "PUT", "PATCH", "DELETE"):
             for what, (headers, body) in BODIES.items():
@@ -210,7 +210,7 @@ async def test_no_body_is_answered_by_a_failure(services):
 
 
 @pytest.mark.slow
-async def test_no_header_query_or_path_is_answered_by_a_failure(services):
+async def test_no_header_query_or_path_causes_an_internal_error(services):
     def requests(route):
         for what, headers in HEADERS.items():
             yield what, targets(route.path), headers, b""
@@ -244,7 +244,7 @@ LONG = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", LONG)
-async def test_a_long_recipe_holds_up_nobody(services, what):
+async def test_a_long_recipe_delays_no_other_request(services, what):
     """The answer arrives within seconds; meanwhile the master answers other requests."""
     kind, make = LONG[what]
     body = make()
@@ -266,5 +266,5 @@ async def test_a_long_recipe_holds_up_nobody(services, what):
             f"{master.url}/recipes/check", data=io.BytesIO(body), headers={"Content-Type": kind}
         ) as answer:
             assert len(await answer.read()) < 4096
-    # Beside a thread that computes, an answer takes some turns of five milliseconds more.
+    # While another thread computes, each switch of threads adds up to five milliseconds.
     assert longest < 5.0

@@ -169,7 +169,7 @@ async def run(server, folder, *words, program="safelight.cli"):
         async with asyncio.timeout(60):
             status = await process.wait()
         await asyncio.sleep(0)
-        while True:  # what the terminal still holds
+        while True:  # read what is left in the terminal's buffer
             before = len(shown)
             await asyncio.sleep(0.02)
             if len(shown) == before:
@@ -211,7 +211,7 @@ def assert_harmless(shown):
     ],
     ids=" ".join,
 )
-async def test_a_terminal_obeys_nothing_that_a_server_says(server, tmp_path, words):
+async def test_escape_codes_of_a_server_do_not_reach_the_terminal(server, tmp_path, words):
     server.task = task(filename=ESCAPES + ".jpg", recipe=ESCAPES, failure={"code": "x", "detail": ESCAPES})
     status, shown = await run(server, tmp_path, *words)
     assert "Traceback" not in shown
@@ -244,13 +244,13 @@ NAMES = {
         ("a\x1b[2J", "image/svg+xml"),
     ],
 )
-async def test_a_result_is_saved_in_the_folder_alone(server, tmp_path, what, output, media_type):
+async def test_a_result_is_saved_only_in_the_folder(server, tmp_path, what, output, media_type):
     folder = tmp_path / "a" / "b" / "results"
     folder.mkdir(parents=True)
     made = {"name": output, "digest": DIGEST, "size": 5, "media_type": "image/png"}
     server.task = task(outputs=[made], **NAMES[what])
     told = msgspec.convert(server.task, Task)
-    # The record refuses other media types as it is read; saving must not rely on that.
+    # Decoding the record would refuse this media type, but saving must not rely on that.
     told = told.evolve(outputs=[told.outputs[0].evolve(media_type=media_type)])
     async with Client.connect(server.address) as client:
         (saved,), _ = await ResultDirectory(folder).save(client, told)
@@ -260,7 +260,7 @@ async def test_a_result_is_saved_in_the_folder_alone(server, tmp_path, what, out
     assert re.fullmatch(r"[^\x00-\x1f/\\.-][^\x00-\x1f/\\]*\.(png|bin)", saved.name), saved.name
 
 
-async def test_a_result_without_end_is_given_up(server, tmp_path):
+async def test_an_endless_result_is_given_up(server, tmp_path):
     server.endless = True
     status, shown = await run(server, tmp_path, "download", "1-aaaaaaaaaa")
     assert status == 6
@@ -272,7 +272,7 @@ async def test_a_result_without_end_is_given_up(server, tmp_path):
     "location",
     [None, "", "http://[", "file:///etc/passwd", "//nowhere", "http://127.0.0.1:999999/", "http://:80/", "/elsewhere"],
 )
-async def test_a_redirect_to_no_address_is_told(server, tmp_path, location):
+async def test_a_redirect_to_an_invalid_address_is_reported(server, tmp_path, location):
     server.redirect = {} if location is None else {"Location": location}
     async with Client.connect(server.address) as client:
         with pytest.raises(Error) as refused:
@@ -281,7 +281,7 @@ async def test_a_redirect_to_no_address_is_told(server, tmp_path, location):
     assert refused.value.code is Code.UNAVAILABLE
 
 
-async def test_a_key_is_not_sent_where_a_server_redirects_to(server, tmp_path):
+async def test_a_key_is_not_sent_to_the_target_of_a_redirect(server, tmp_path):
     server.redirect = {"Location": f"http://{server.address.replace('127.0.0.1', 'localhost')}/elsewhere"}
     async with (
         Client.connect(server.address, credentials=bearer("the-key")) as client,
@@ -305,7 +305,7 @@ async def test_a_result_is_not_written_through_a_link(server, tmp_path):
     assert (folder / "photo.image.png").read_bytes() == b"bytes"
 
 
-def test_a_log_is_lines_of_text():
+def test_a_log_contains_only_lines_of_text():
     record = logging.makeLogRecord(
         {"name": "db", "msg": f"photo {ESCAPES}", "levelno": 20, "levelname": "INFO", "file": ESCAPES}
     )
@@ -316,7 +316,7 @@ def test_a_log_is_lines_of_text():
     assert json.loads(line)["message"] == f"photo {ESCAPES}"
 
 
-def test_drumheads_tables_and_logs_are_text(tmp_path):
+def test_drumheads_tables_and_logs_contain_only_text(tmp_path):
     """Show a package whose record another host made, and the log of a machine that prints escape codes."""
     script = f"""
 import sys
@@ -346,7 +346,7 @@ with output.printable_streams():
     assert_harmless(shown.decode())
 
 
-async def test_a_question_for_health_leads_nowhere_else_and_ends(monkeypatch):
+async def test_a_health_check_follows_no_redirect_and_ends(monkeypatch):
     """A service that only answers the question for its health may be any program."""
     monkeypatch.setattr("safelight.client.liveness._PATIENCE", 0.1)
     monkeypatch.setattr("safelight.client.liveness._EVERY", 0.05)

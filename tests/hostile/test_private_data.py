@@ -8,7 +8,7 @@ from support.programs.processes import service
 
 
 @pytest.mark.slow
-async def test_nobody_else_reads_what_a_service_writes(tmp_path):
+async def test_only_its_user_can_read_files_of_a_service(tmp_path):
     data = tmp_path / "made" / "store"
     async with service("keyvaluestore", "--data", str(data)) as store:
         address = await store.address()

@@ -44,7 +44,7 @@ async def test_any_instance_answers_alike(stores):
         assert (await watching).entries == []
 
 
-async def test_an_entry_that_another_instance_renews_stays(stores):
+async def test_an_entry_that_another_instance_renews_is_kept(stores):
     one, other = stores
     await one.set("k", "v", instance="a", ttl=2)
     end = time.monotonic() + 5
@@ -61,7 +61,7 @@ async def test_a_compacted_history_is_survived(stores, etcd):
     for number in range(50):
         entry = await one.set("k", str(number))
     etcd.call("kv/compaction", {"revision": str(entry.revision), "physical": True})
-    # A watch that starts in what is compacted is refused, and everything is read again.
+    # etcd refuses a watch that starts at a compacted revision; the store must then read everything again.
     other._seen = 1
     other._standings = {}
     gateway = other._gateway
@@ -76,7 +76,7 @@ async def test_a_compacted_history_is_survived(stores, etcd):
     assert await other.get("k") == "after"
 
 
-async def test_the_leader_is_killed_and_nobody_notices(tmp_path):
+async def test_a_kill_of_the_leader_fails_no_call(tmp_path):
     """Kill and restart three members one after another under two stores: no call fails."""
     with cluster(tmp_path, members=3) as etcd:
         async with AsyncExitStack() as stack:
@@ -136,7 +136,7 @@ async def _more(written: list[str], count: int, writing: asyncio.Task) -> None:
         assert not writing.done(), writing.exception()
 
 
-async def test_what_is_known_is_read_while_etcd_is_away(tmp_path):
+async def test_known_entries_can_be_read_while_etcd_is_away(tmp_path):
     with cluster(tmp_path, members=1) as etcd:
         async with Gateway.open(etcd.url, Access()) as gateway, EtcdStore.open(gateway) as store:
             await store.set("dbendpoint", "a:1", instance="a:1")
@@ -193,7 +193,7 @@ async def test_tls_and_a_user(tmp_path):
 
 
 @pytest.mark.parametrize("url", ["etcd://", "etcd://user:password@a:1", "etcd://a", "etcd://a:x,b:1"])
-async def test_urls_that_name_no_cluster(tmp_path, url):
+async def test_urls_without_a_cluster_are_refused(tmp_path, url):
     async with service("keyvaluestore", "--store", url, "--data", str(tmp_path)) as process:
         assert await process.ended() != 0
         assert "etcd://HOST:PORT" in str(process.lines)

@@ -25,11 +25,11 @@ async def test_classic_post_and_get(service, http, caplog):
         async with http.get(service.url + path) as answer:
             assert (answer.status, await answer.text()) == (200, "127.0.0.1:8001")
             assert answer.content_type == "text/plain"
-    # the second was the same value: no change, no line
+    # The second request set the same value, so there was no change to log.
     assert [record.message for record in caplog.records].count("dbendpoint=127.0.0.1:8001") == 1
 
 
-async def test_classic_error_is_a_sentence(service, http):
+async def test_a_classic_error_is_a_sentence(service, http):
     async with http.get(f"{service.url}/nothing") as answer:
         assert (answer.status, await answer.text()) == (404, "Key not found")
     async with http.get(f"{service.url}/nothing", headers={"Accept": "application/json"}) as answer:
@@ -61,7 +61,7 @@ async def test_listing_has_a_line_for_each_live_instance(service, http):
 
 
 @pytest.mark.parametrize("key", ["healthz", "readyz", "metrics", "shutdown"])
-async def test_names_of_its_own_routes_are_no_keys(service, http, key):
+async def test_names_of_routes_cannot_be_keys(service, http, key):
     async with http.put(f"{service.url}/{key}", json={"value": "x"}) as answer:
         assert answer.status == 400
         assert "cannot be a key" in (await answer.json())["detail"]
@@ -86,7 +86,7 @@ async def test_long_poll_of_one_key(service, http):
 
 
 @pytest.mark.parametrize("query", ["after=x", "after=1&wait=61", "after=1&wait=-1", "after=1&after=2"])
-async def test_wrong_queries_say_where(service, http, query):
+async def test_wrong_queries_are_refused_with_their_place(service, http, query):
     async with http.get(f"{service.url}/?{query}") as answer:
         assert answer.status == 400
         assert (await answer.json())["position"] in ("after", "wait")

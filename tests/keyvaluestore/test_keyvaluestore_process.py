@@ -16,7 +16,7 @@ from safelight.errors import Error
 from support.programs.processes import service
 
 
-async def test_it_says_the_sentence_of_the_classic_one(tmp_path):
+async def test_it_prints_the_same_first_line_as_the_classic_store(tmp_path):
     async with service("keyvaluestore", "--data", str(tmp_path)) as process:
         url = await process.address()
         line = await process.log("is listening on")
@@ -28,15 +28,15 @@ async def test_it_says_the_sentence_of_the_classic_one(tmp_path):
 
 
 @pytest.mark.slow
-async def test_what_it_acknowledged_survives_kills(tmp_path):
+async def test_acknowledged_entries_survive_kills(tmp_path):
     acknowledged: dict[str, int] = {}
     for kill_after in (5, 40, 120):
         async with service("keyvaluestore", "--data", str(tmp_path)) as process, session() as http:
-            # Without retry_for: a request is not sent again once the process is dead.
+            # Without retries, because the process does not come back.
             store = KeyValueStoreClient(Connection(http, Several(await process.address()), retry_for=0.0))
             for entry in (await store.entries()).entries:
                 assert int(entry.value) >= acknowledged.pop(entry.key, 0)
-            assert not acknowledged, "these were acknowledged and are gone"
+            assert not acknowledged, "acknowledged entries are missing"
             count = 0
 
             async def write(key: str, store=store, process=process, kill_after=kill_after) -> None:
@@ -55,7 +55,7 @@ async def test_what_it_acknowledged_survives_kills(tmp_path):
             assert await process.ended() == -signal.SIGKILL
 
 
-async def test_sigterm_ends_a_watch_under_way_with_an_answer(tmp_path):
+async def test_sigterm_ends_a_watch_in_progress_with_an_answer(tmp_path):
     async with service("keyvaluestore", "--data", str(tmp_path)) as process, session() as http:
         url = await process.address()
         async with http.get(f"{url}/", headers={"Accept": "application/json"}) as answer:

@@ -22,11 +22,11 @@ async def test_entries_and_revision_survive_a_restart(tmp_path):
         assert await store.entries() == before
 
 
-async def test_after_a_restart_an_entry_has_its_whole_time_again_and_then_ends(tmp_path):
+async def test_after_a_restart_an_entry_lives_for_its_full_time_to_live(tmp_path):
     path = tmp_path / "store.sqlite"
     async with SqliteStore.open(path) as store:
         await store.set("k", "v", instance="a", ttl=0.4)
-    await asyncio.sleep(0.45)  # the store is away for longer than the entry lives: nothing happens to wait for
+    await asyncio.sleep(0.45)  # the store is away for longer than the time to live, without any event
     started = time.monotonic()
     async with SqliteStore.open(path) as store:
         page = await store.entries()
@@ -35,7 +35,7 @@ async def test_after_a_restart_an_entry_has_its_whole_time_again_and_then_ends(t
         assert time.monotonic() - started >= 0.4
 
 
-async def test_a_store_set_up_anew_repeats_no_revision(tmp_path):
+async def test_a_new_store_repeats_no_revision(tmp_path):
     async with SqliteStore.open(tmp_path / "one.sqlite") as store:
         for n in range(5):
             last = await store.set("k", str(n))
@@ -64,7 +64,7 @@ async def test_a_file_belongs_to_one_process(tmp_path):
                 raise AssertionError
 
 
-async def test_a_file_that_is_no_store_is_refused(tmp_path):
+async def test_a_file_that_is_not_a_store_is_refused(tmp_path):
     path = tmp_path / "store.sqlite"
     path.write_text("something else, long enough to be looked at " * 40)
     with pytest.raises(Error, match="cannot be opened"):
@@ -83,7 +83,7 @@ async def test_wake_ends_every_watch(tmp_path):
         assert {page.revision for page in pages} == {revision}
 
 
-async def test_a_writer_that_was_cancelled_harms_nobody(tmp_path):
+async def test_a_cancelled_writer_does_not_affect_others(tmp_path):
     async with SqliteStore.open(tmp_path / "store.sqlite") as store:
         writes = [asyncio.create_task(store.set("k", str(n), instance=str(n))) for n in range(10)]
         await asyncio.sleep(0)

@@ -63,7 +63,7 @@ async def test_instances_stand_side_by_side_and_take_turns(store):
     assert {await store.get("dbendpoint") for _ in range(3)} == {"host-a", "host-b", "host-c"}
 
 
-async def test_a_value_without_instance_replaces_all_and_is_replaced_by_one(store):
+async def test_a_value_without_instance_replaces_all_instances_and_is_replaced_by_one(store):
     await store.set("k", "1", instance="a")
     await store.set("k", "2", instance="b")
     await store.set("k", "plain")
@@ -77,7 +77,7 @@ async def test_every_change_raises_the_revision_by_one(store):
     first = await store.set("k", "1", instance="a")
     second = await store.set("k", "2", instance="b")
     await store.delete("k")
-    await store.delete("k")  # nothing is there: no change
+    await store.delete("k")  # the key does not exist, so nothing changes
     assert (first.revision, second.revision) == (start + 1, start + 2)
     assert (await store.entries()).revision == start + 3
 
@@ -91,7 +91,7 @@ async def test_delete_one_instance_or_all(store):
     assert (await store.entries()).entries == []
 
 
-async def test_a_renewal_wakes_nobody(store):
+async def test_a_renewal_wakes_no_watcher(store):
     first = await store.set("k", "v", instance="a", ttl=30)
     renewed = await store.set("k", "v", instance="a", ttl=60)
     assert renewed.revision == first.revision
@@ -116,7 +116,7 @@ async def test_a_renewal_extends_a_life(store):
     entry = await store.set("k", "v", instance="a", ttl=0.3)
     await store.set("other", "v", ttl=0.6)
     await store.set("k", "v", instance="a", ttl=60)
-    page = await store.watch(entry.revision + 1, wait=20)  # the other one ends, after the first would have
+    page = await store.watch(entry.revision + 1, wait=20)  # until the other entry ends, later than the first ttl
     assert [entry.key for entry in page.entries] == ["k"]
 
 

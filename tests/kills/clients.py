@@ -64,7 +64,7 @@ async def watch(client: Client, history: History) -> None:
     while True:
         try:
             page = await client.changes(after, wait=5.0, known=known)
-            if page.restored:  # a power cut took back a lease whose event was read: begin anew, as the page says
+            if page.restored:  # a power cut undid a lease whose event was read; start again, as documented
                 history.events.clear()
                 after, known = 0, ""
                 continue
@@ -111,7 +111,7 @@ async def settled(client: Client, history: History, *, time_limit: float = 90.0)
         except Error as error:
             if error.code not in (Code.NOT_FOUND, Code.DAMAGED_BLOB):
                 raise
-            # The task or its result is gone, which the history says.
+            # The task or its result is missing, which the history will show.
 
 
 class Uploads:

@@ -108,7 +108,7 @@ class History:
         for sight in self.sights:
             before = published.get(sight.task)
             if before is not None and sight.asked < before.at and sight.state is not State.FINISHED:
-                continue  # it was true before
+                continue  # requested before the end, and true at that time
             if before is not None and (sight.state is not State.FINISHED or sight.digests != before.digests):
                 broken.append(f"task {sight.task} was finished with {before.digests}, later seen as {sight}")
             if sight.state is State.FINISHED:
@@ -185,7 +185,7 @@ class History:
                     broken.append(f"task {event.task}: attempt {event.attempt} finished while {held} held the lease")
                 finished[event.task] = finished.get(event.task, 0) + 1
                 holding.pop(event.task, None)
-            elif event.kind != "excused":  # that is about an earlier attempt; another one may hold the lease
+            elif event.kind != "excused":  # "excused" is about an earlier attempt; another may hold the lease
                 holding.pop(event.task, None)
         broken += [f"task {task} was published {n} times" for task, n in finished.items() if n != 1]
         return broken

@@ -86,7 +86,7 @@ async def inverted(client: Client, number: int) -> None:
         assert is_inverse(photo(number), await answer.read())
 
 
-async def test_it_serves_survives_kills_stops_and_goes_on_with_its_data(tmp_path: Path) -> None:
+async def test_a_cluster_survives_kills_and_continues_after_a_restart(tmp_path: Path) -> None:
     data = tmp_path / "cluster"
     try:
         async with started(data) as command:
@@ -104,7 +104,7 @@ async def test_it_serves_survives_kills_stops_and_goes_on_with_its_data(tmp_path
                     os.kill(pid, signal.SIGKILL)
                     await inverted(client, number)
                     await command.line(f"{victim} has ended with status -9")
-            for server in ("etcd", "weed", "postgres"):  # what has ended already is no reason to stop uncleanly
+            for server in ("etcd", "weed", "postgres"):  # the stop must also be clean if these have ended
                 os.kill(min(pid for pid, words in of(data).items() if Path(words.split()[0]).name == server), 9)
             assert await command.stop() == 0
         assert of(data) == {}

@@ -75,7 +75,7 @@ def test_a_change_without_its_event_is_found() -> None:
     assert "0 events that say it was created" in " ".join(history.violations())
 
 
-def test_an_end_that_no_reader_was_told_of_is_found() -> None:
+def test_an_end_that_no_reader_saw_is_found() -> None:
     history = good()
     del history.events[-1]
     assert history.violations() == ["task 1-a finished 0 times in its events"]
@@ -120,7 +120,7 @@ def test_a_key_that_became_two_tasks_is_found() -> None:
     assert "several tasks" in " ".join(history.violations())
 
 
-def test_a_death_that_is_taken_back_ends_no_other_attempt() -> None:
+def test_taking_a_death_back_ends_no_other_attempt() -> None:
     history = good()
     leased, finished = history.events[1:]
     expired = leased.evolve(seq=3, kind="expired", state=State.WAITING)
@@ -130,7 +130,7 @@ def test_a_death_that_is_taken_back_ends_no_other_attempt() -> None:
     assert history.violations() == []
 
 
-def test_a_reader_that_has_not_seen_all_is_found() -> None:
+def test_a_reader_that_missed_events_is_found() -> None:
     history = good()
     history.readers["stream"] = [history.events[0], history.events[2]]
     assert "other events" in " ".join(history.violations())
@@ -162,7 +162,7 @@ def test_a_result_that_shows_something_else_is_found() -> None:
     assert "shows something else" in " ".join(shown.violations())
 
 
-def test_an_answer_that_comes_late_is_no_change() -> None:
+def test_a_late_answer_is_not_a_change() -> None:
     history = good()
     waiting = history.final["1-a"].evolve(state=State.WAITING, outputs=[])
     history.saw(waiting, history.sights[0].at - 1)

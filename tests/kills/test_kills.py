@@ -40,7 +40,7 @@ async def test_nothing_acknowledged_is_lost_whatever_is_killed(tmp_path: Path, f
         order = (victims * KILLS[form])[: KILLS[form]]
         chance.shuffle(order)
         for victim in order:
-            await uploads.more(2)  # some work happens between kills
+            await uploads.more(2)  # let some work happen between kills
             await kill_and_restart(whole, victim)
         await uploads.end()
         await whole.ready()

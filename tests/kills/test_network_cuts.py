@@ -76,7 +76,7 @@ async def test_nothing_is_lost_while_the_network_is_cut(
             before = len(history.acknowledged)
             for pair in cuts:
                 places.cut(*pair)
-            await asyncio.sleep(lasts)  # how long the network is cut is the condition, not something to wait for
+            await asyncio.sleep(lasts)  # the duration is part of the test, not a wait for something
             meanwhile, began = len(history.acknowledged) - before, time.monotonic()
             for pair in cuts:
                 places.heal(*pair)

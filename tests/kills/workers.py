@@ -51,7 +51,7 @@ class OddWorker:
                 for lease in leases:
                     with suppress(Error):
                         await self._end(lease)
-                    self._holding.discard(lease.id)  # if it was not settled, others are given it
+                    self._holding.discard(lease.id)  # if it is not settled, db gives the task to others
         finally:
             for task in self._late:
                 task.cancel()
@@ -73,7 +73,7 @@ class OddWorker:
             case "twice":
                 await asyncio.gather(self._client.settle([finished]), self._client.settle([finished]))
             case "late":
-                # What it does not name at its next request is given to others.
+                # The next request does not name this lease, so db may give the task to others.
                 task = asyncio.create_task(self._settle_late(finished))
                 self._late.add(task)
                 task.add_done_callback(self._late.discard)

@@ -22,7 +22,7 @@ def changed(**output):
         changed(background="#FFFFFF"),
     ],
 )
-def test_equal_meaning_equal_digest(same):
+def test_equal_meanings_have_equal_digests(same):
     assert digest(parse(same), "1") == digest(parse(BASE), "1")
 
 
@@ -37,13 +37,13 @@ def test_equal_meaning_equal_digest(same):
         {"outputs": {"c": BASE["outputs"]["a"], "b": {}}},
     ],
 )
-def test_other_meaning_other_digest(other):
+def test_different_meanings_have_different_digests(other):
     assert digest(parse(other), "1") != digest(parse(BASE), "1")
 
 
-def test_the_engine_counts():
+def test_the_engine_version_is_part_of_the_digest():
     assert digest(parse(BASE), "1") != digest(parse(BASE), "2")
 
 
-def test_a_digest_is_sha256_and_stays():
+def test_a_digest_is_a_stable_sha256():
     assert digest(BUILTIN["invert"], "1") == "617e08ec1112e21fd863bb06e12a9b4dcc85fa47e8199b38cd8bd91442c71a72"

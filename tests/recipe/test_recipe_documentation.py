@@ -16,7 +16,7 @@ def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", GUIDE, re.DOTALL)
 
 
-def test_its_examples_are_recipes(tmp_path):
+def test_the_examples_are_recipes(tmp_path):
     file = tmp_path / "recipes.toml"
     file.write_text(blocks("toml")[0])
     poster = load_file(file)["poster"]
@@ -24,7 +24,7 @@ def test_its_examples_are_recipes(tmp_path):
     assert parse(blocks("json")[0]).outputs["preview"] == poster.outputs["preview"]
 
 
-def test_it_names_every_operation_and_field():
+def test_the_format_names_every_operation_and_field():
     for operation in get_args(AnyOperation):
         name = operation.__struct_config__.tag
         rows = [line for line in FORMAT.splitlines() if line.startswith(f"| `{name}` |")]

@@ -104,7 +104,7 @@ def test_a_wrong_recipe_is_refused_with_its_place(document, position):
     assert (caught.value.code, caught.value.extra["position"]) == (Code.INVALID_RECIPE, position)
 
 
-def test_wrong_toml_says_where():
+def test_wrong_toml_is_refused_with_its_place():
     with pytest.raises(Error, match="TOML.*line 1"):
         parse("a = = 1", "toml")
 

@@ -20,7 +20,7 @@ async def test_large_chunks_are_not_copied():
     assert [sum(map(len, block)) >= BLOCK for block in found] == [True, True]
 
 
-async def test_small_chunks_are_put_together_in_their_order():
+async def test_small_chunks_are_joined_in_order():
     small = [bytes([number % 251]) * (1 + number % 7) for number in range(5000)]
     mixed = [*small, b"x" * 100_000, *small]
     (block,) = await gathered(*mixed)

@@ -55,7 +55,7 @@ async def there(store, digest: str) -> bool:
 
 
 @pytest.mark.parametrize("at_once", [1, 3, 1000])
-async def test_only_what_nobody_points_at_goes(store, tmp_path, monkeypatch, at_once):
+async def test_only_unreferenced_blobs_are_removed(store, tmp_path, monkeypatch, at_once):
     monkeypatch.setattr(module, "_CANDIDATES", at_once)
     digests = await put_all(store, 10)
     named = [(await store.put(chunks(data))).digest for data in (b"named and wanted", b"named once")]
@@ -71,7 +71,7 @@ async def test_only_what_nobody_points_at_goes(store, tmp_path, monkeypatch, at_
     assert not await there(store, named[1])
 
 
-async def test_a_name_keeps_a_blob_that_no_digest_points_at_even_if_both_names_differ(store, tmp_path):
+async def test_a_named_blob_is_kept_without_a_reference_by_digest(store, tmp_path):
     blob = await store.put(chunks(b"picture"))
     await store.name("old", blob.digest)
     await store.name("kept", blob.digest)
@@ -82,13 +82,13 @@ async def test_a_name_keeps_a_blob_that_no_digest_points_at_even_if_both_names_d
         await store.named("old")
 
 
-async def test_within_the_grace_period_nothing_goes(store, tmp_path):
+async def test_nothing_is_removed_within_the_grace_period(store, tmp_path):
     digests = await put_all(store, 3)
     assert await Collector(store, pages(), grace=DAY, known_db=tmp_path / "db").collect() == Collected()
     assert all([await there(store, digest) for digest in digests])
 
 
-async def test_if_the_references_cannot_be_read_to_their_end_nothing_goes(store, tmp_path):
+async def test_nothing_is_removed_if_the_references_cannot_all_be_read(store, tmp_path):
     digests = await put_all(store, 5)
 
     async def broken():
@@ -101,7 +101,7 @@ async def test_if_the_references_cannot_be_read_to_their_end_nothing_goes(store,
     assert all([await there(store, digest) for digest in digests])
 
 
-async def test_what_is_stored_again_during_a_collection_stays(store, tmp_path):
+async def test_a_blob_that_is_stored_again_during_a_collection_is_kept(store, tmp_path):
     digests = await put_all(store, 5)
 
     async def references():
@@ -135,7 +135,7 @@ async def test_collections_take_turns_and_the_second_finds_nothing(store, tmp_pa
     assert [result.removed for result in results] == [5, 0]
 
 
-async def test_it_runs_from_time_to_time_and_survives_a_failure(store, tmp_path):
+async def test_collections_run_periodically_and_survive_a_failure(store, tmp_path):
     digests = await put_all(store, 1)
     attempts = 0
 
@@ -157,7 +157,7 @@ async def test_it_runs_from_time_to_time_and_survives_a_failure(store, tmp_path)
     assert not await there(store, digests[0])
 
 
-async def test_a_database_set_up_anew_is_not_believed(store, tmp_path):
+async def test_a_new_database_is_not_trusted(store, tmp_path):
     digests = await put_all(store, 3)
     before = reference(digests[:2]).evolve(db="one")
     await Collector(store, pages(before), grace=0, known_db=tmp_path / "db").collect()

@@ -57,7 +57,7 @@ async def test_nothing_stays_in_incoming(tmp_path):
 
 
 @pytest.mark.parametrize("replaced", [False, True])
-async def test_what_lies_in_place_of_the_directory_is_neither_believed_nor_changed(tmp_path, replaced):
+async def test_a_directory_in_place_of_the_store_is_neither_trusted_nor_changed(tmp_path, replaced):
     """Nothing, or another store: as where a disk is unmounted, or another one is mounted over it."""
     root, away, other = tmp_path / "root", tmp_path / "away", tmp_path / "other"
     async with DirectoryStore.at(other) as store:
@@ -105,7 +105,7 @@ async def test_a_directory_belongs_to_one_process(tmp_path):
                 raise AssertionError
 
 
-async def test_damage_is_found_and_mended_by_storing_the_bytes_again(tmp_path):
+async def test_damage_is_found_and_repaired_by_storing_the_bytes_again(tmp_path):
     data = made(2 * MIB)
     async with DirectoryStore.at(tmp_path) as store:
         stored = await store.put(chunks(data))
@@ -135,9 +135,9 @@ async def test_bytes_that_would_leave_too_little_room_are_refused(tmp_path):
     assert files(tmp_path, "blobs") + files(tmp_path, "incoming") == []
 
 
-async def test_a_full_disk_refuses_and_goes_on(tmp_path):
+async def test_a_full_disk_refuses_blobs_until_there_is_space(tmp_path):
     if not may_mount(tmp_path):
-        return  # without the right to mount, the test before this one stands for it
+        return  # mounting is not permitted; the previous test covers the refusal
     with small_disk(tmp_path / "disk", "8m") as disk:
         async with DirectoryStore.at(disk) as store:
             kept = await store.put(chunks(made(5 * MIB)))
@@ -150,7 +150,7 @@ async def test_a_full_disk_refuses_and_goes_on(tmp_path):
         assert files(disk, "incoming") == []
 
 
-async def test_what_was_stored_within_the_hour_is_not_touched_and_is_kept_that_much_longer(tmp_path, monkeypatch):
+async def test_a_blob_that_was_stored_within_the_hour_is_not_touched_and_is_kept_an_hour_longer(tmp_path, monkeypatch):
     async with DirectoryStore.at(tmp_path, fresh_for=3600.0) as store:
         stored = await store.put(chunks(b"once"))
         path = tmp_path / "blobs" / stored.digest[:2] / stored.digest
@@ -161,16 +161,16 @@ async def test_what_was_stored_within_the_hour_is_not_touched_and_is_kept_that_m
             assert not (await store.put(chunks(b"once"))).new
         assert (flushed, path.stat().st_mtime_ns) == ([], before)
         assert await store.remove([stored.digest], before=time.time() + 3590) == [None]
-        os.utime(path, (time.time() - 3700,) * 2)  # an hour later
+        os.utime(path, (time.time() - 3700,) * 2)  # as if an hour had passed
         await store.put(chunks(b"once"))
         assert path.stat().st_mtime > time.time() - 60
-        os.utime(path, (time.time() + 3700,) * 2)  # the clock was set back
+        os.utime(path, (time.time() + 3700,) * 2)  # as if the clock had been set back
         await store.put(chunks(b"once"))
         assert path.stat().st_mtime < time.time() + 60
         assert await store.remove([stored.digest], before=time.time() + 3610) == [4]
 
 
-async def test_what_could_not_be_flushed_is_flushed_before_the_same_bytes_are_acknowledged(tmp_path, monkeypatch):
+async def test_bytes_whose_flush_failed_are_flushed_before_they_are_acknowledged_again(tmp_path, monkeypatch):
     flush, directories = os.fsync, []
 
     def failing(file: int) -> None:
@@ -190,7 +190,7 @@ async def test_what_could_not_be_flushed_is_flushed_before_the_same_bytes_are_ac
         assert len(directories) == 2
 
 
-async def test_a_flush_that_hangs_holds_up_nobody_else(tmp_path, monkeypatch):
+async def test_a_flush_that_hangs_does_not_delay_others(tmp_path, monkeypatch):
     flush, hangs, begun = os.fsync, threading.Event(), threading.Event()
 
     def hanging(file: int) -> None:
@@ -210,8 +210,8 @@ async def test_a_flush_that_hangs_holds_up_nobody_else(tmp_path, monkeypatch):
             assert await asyncio.to_thread(begun.wait, 60)
             async with asyncio.timeout(60):
                 assert await store.remove([old.digest], before=time.time() + 60) == [len(beside)]
-                await store.put(chunks(beside))  # in the same directory
-                await store.put(chunks(first))  # the same bytes: it flushes them itself
+                await store.put(chunks(beside))  # into the same directory
+                await store.put(chunks(first))  # the same bytes, which this call flushes itself
             assert not putting.done()
         finally:
             hangs.set()

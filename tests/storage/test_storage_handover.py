@@ -45,7 +45,7 @@ async def test_a_file_is_adopted_once_and_hashed_by_storage(tmp_path, port):
         assert await client.read(blob.digest) == b"a result"
 
 
-async def test_what_is_no_file_of_a_worker_is_refused(tmp_path, port):
+async def test_files_that_no_worker_has_made_are_refused(tmp_path, port):
     (tmp_path / "secret").write_bytes(b"not for storage")
     async with storage(tmp_path / "data", port) as running, StorageClient.connect(running.url) as client:
         data, shared = tmp_path / "data", await client.shared()
@@ -75,7 +75,7 @@ async def test_what_is_no_file_of_a_worker_is_refused(tmp_path, port):
     assert (tmp_path / "secret").read_bytes() == b"not for storage"
 
 
-async def test_what_nobody_hands_over_is_removed(tmp_path, port):
+async def test_files_that_are_not_handed_over_are_removed(tmp_path, port):
     async with storage(tmp_path, port) as running, StorageClient.connect(running.url) as client:
         shared = await client.shared()
         old, young = left(tmp_path, b"old"), left(tmp_path, b"young")
@@ -86,7 +86,7 @@ async def test_what_nobody_hands_over_is_removed(tmp_path, port):
     assert names(tmp_path) == []
 
 
-async def test_a_worker_uses_only_the_directory_of_the_storage_that_runs(tmp_path, port):
+async def test_a_worker_uses_only_the_directory_of_the_running_storage(tmp_path, port):
     first, second = tmp_path / "first", tmp_path / "second"
     async with StorageClient.connect(f"127.0.0.1:{port}") as client:
         blobs = SharedBlobs(client)
@@ -95,7 +95,7 @@ async def test_a_worker_uses_only_the_directory_of_the_storage_that_runs(tmp_pat
             assert blob.digest == digest_of(b"one")
             assert (await blobs.path(blob.digest)).read_bytes() == b"one"
             token = (await client.shared()).token
-        left(first, b"", token)  # as an old mount of it would have
+        left(first, b"", token)  # as in an old mount of it
         async with storage(second, port):
             assert await blobs.put(b"two") is None
             assert names(first) == [token]
@@ -110,7 +110,7 @@ async def test_a_worker_uses_only_the_directory_of_the_storage_that_runs(tmp_pat
 async def test_a_directory_of_the_same_name_elsewhere_is_not_used(tmp_path, port, monkeypatch):
     async with storage(tmp_path / "here", port) as running, StorageClient.connect(running.url) as client:
         shared = await client.shared()
-        (tmp_path / "there" / "handover").mkdir(parents=True)  # what another machine has at this path
+        (tmp_path / "there" / "handover").mkdir(parents=True)  # this path on another machine
 
         async def elsewhere():
             return shared.evolve(path=str(tmp_path / "there"))

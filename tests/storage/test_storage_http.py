@@ -24,10 +24,10 @@ async def test_put_and_read_by_the_client(client, size):
     assert await client.put(chunks(data), expected=blob.digest) == blob.evolve(new=False)
     info = await client.info()
     assert (info.blobs, info.size) == (1, size)
-    assert info.free is None or info.free > 0  # a bucket does not say
+    assert info.free is None or info.free > 0  # a bucket does not report it
 
 
-async def test_new_is_201_and_known_is_200(service, http):
+async def test_a_new_blob_is_201_and_a_known_one_is_200(service, http):
     data = made(1000)
     for status in (201, 200):
         async with http.post(f"{service.url}/blobs", data=data) as answer:
@@ -95,7 +95,7 @@ async def test_a_range_that_is_not_understood_is_ignored(client, asked):
 @pytest.mark.parametrize(
     ("size", "asked"), [(1000, "bytes=1000-"), (1000, "bytes=5000-6000"), (0, "bytes=0-"), (9, "bytes=-0")]
 )
-async def test_a_range_past_the_end(service, http, client, size, asked):
+async def test_a_range_past_the_end_is_refused(service, http, client, size, asked):
     blob = await client.put(made(size))
     async with http.get(f"{service.url}/blobs/{blob.digest}", headers={"Range": asked}) as answer:
         assert answer.status == 416
@@ -139,7 +139,7 @@ async def test_conditions(service, http, client, headers, status):
 
 
 @pytest.mark.parametrize("service", ["directory"], indirect=True)
-async def test_verified_reading_finds_damage(service, client, tmp_path, http):
+async def test_a_verified_read_finds_damage(service, client, tmp_path, http):
     blob = await client.put(made(1000))
     async with client.open(blob.digest, verify=True) as answer:
         assert await answer.read() == made(1000)
@@ -161,7 +161,7 @@ async def test_a_blob_past_the_limit_is_refused(service, http, declared):
         assert (await answer.json())["limit"] == 8 * MIB
 
 
-async def test_an_upload_that_stands_still_is_dropped(service, tmp_path):
+async def test_a_stalled_upload_is_ended(service, tmp_path):
     reader, writer = await _begin(
         service, b"POST /blobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3000000\r\n\r\n"
     )
@@ -185,7 +185,7 @@ async def test_a_client_that_leaves_half_way_leaves_nothing(service, client, hea
     assert (await client.info()).blobs == 1
 
 
-async def test_malformed_chunks_are_a_clients_mistake(service):
+async def test_malformed_chunks_are_an_error_of_the_client(service):
     request = b"POST /blobs HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
     reader, writer = await _begin(service, request)
     writer.write(b"5\r\nhello\r\nnot a length\r\n")
@@ -278,7 +278,7 @@ async def test_classic_upload_of_malformed_multipart(service, http, client, body
         await client.named("1")
 
 
-async def test_classic_download_of_nothing_is_a_plain_404(service, http):
+async def test_a_classic_download_of_an_unknown_name_is_a_plain_404(service, http):
     async with http.get(f"{service.url}/download/1") as answer:
         assert answer.status == 404
         assert answer.content_type == "text/plain"
@@ -290,7 +290,7 @@ async def test_metrics(service, http, client):
     await client.read(blob.digest)
     wanted = {
         "safelight_storage_received_bytes_total 2000.0",
-        "safelight_storage_sent_bytes_total 1000.0",  # counted when the answer is over, which a reader may see sooner
+        "safelight_storage_sent_bytes_total 1000.0",  # counted after the answer has been sent
         "safelight_storage_blobs_stored_total 1.0",
         "safelight_storage_blobs_deduplicated_total 1.0",
     }

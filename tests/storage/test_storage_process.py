@@ -20,7 +20,7 @@ from support.programs.processes import service
 
 
 @pytest.mark.slow
-async def test_what_it_acknowledged_survives_kills_and_nothing_partial_is_seen(tmp_path):
+async def test_acknowledged_blobs_survive_kills_and_no_partial_ones_appear(tmp_path):
     acknowledged: dict[str, int] = {}
     for number, kill_after in enumerate((3, 25, 60)):
         async with service("storage", "--data", str(tmp_path)) as process, session() as http:
@@ -50,7 +50,7 @@ async def test_what_it_acknowledged_survives_kills_and_nothing_partial_is_seen(t
         assert all(digest_of(data) == name for name, data in visible.items())
 
 
-async def test_sigterm_lets_an_upload_under_way_end(tmp_path):
+async def test_sigterm_lets_an_upload_in_progress_end(tmp_path):
     data = made(2_000_000)
     async with service("storage", "--data", str(tmp_path)) as process:
         url = await process.address()
@@ -59,7 +59,7 @@ async def test_sigterm_lets_an_upload_under_way_end(tmp_path):
             b"POST /blobs HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 2000000\r\n\r\n"
         )
         async with asyncio.timeout(60):
-            assert b" 100 " in await reader.readuntil(b"\r\n\r\n")  # it has begun
+            assert b" 100 " in await reader.readuntil(b"\r\n\r\n")  # the upload has begun
         writer.write(data[:1_000_000])
         process.send(signal.SIGTERM)
         await process.log("is stopping")
@@ -96,7 +96,7 @@ async def test_without_db_a_collection_removes_nothing_and_says_why(tmp_path):
 
 
 @pytest.mark.slow
-async def test_a_collection_asks_db_what_is_still_needed(tmp_path):
+async def test_a_collection_asks_db_for_references(tmp_path):
     async with service("keyvaluestore", "--data", str(tmp_path / "keyvaluestore")) as keyvaluestore:
         address = (await keyvaluestore.address()).removeprefix("http://")
         async with (

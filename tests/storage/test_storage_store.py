@@ -15,7 +15,7 @@ MIB = 1 << 20
 
 
 @pytest.mark.parametrize("size", [0, 1, 65536, MIB - 1, MIB, MIB + 1, 3 * MIB + 17])
-async def test_bytes_come_back(store, size):
+async def test_bytes_are_read_back(store, size):
     data = made(size)
     stored = await store.put(chunks(data))
     assert (stored.digest, stored.size, stored.new) == (digest_of(data), size, True)
@@ -125,14 +125,14 @@ async def test_names(store, name):
     assert (await store.named(name)).digest == stored.digest
 
 
-async def test_names_of_nothing(store):
+async def test_unknown_names_are_not_found(store):
     for attempt in (store.named("7"), store.name("7", "0" * 64)):
         with pytest.raises(Error) as caught:
             await attempt
         assert caught.value.code is Code.NOT_FOUND
 
 
-async def test_aged_lists_names_first_and_only_what_is_old(store):
+async def test_aged_lists_names_first_and_only_old_blobs(store):
     digests = [(await store.put(chunks(made(10, seed)))).digest for seed in range(20)]
     await store.name("one", digests[0])
     assert [item async for item in store.aged(time.time() - 60)] == []
@@ -141,7 +141,7 @@ async def test_aged_lists_names_first_and_only_what_is_old(store):
     assert sorted(items[1:]) == sorted(digests)
 
 
-async def test_remove_leaves_alone_what_was_stored_again(store):
+async def test_remove_keeps_blobs_that_were_stored_again(store):
     data = made(1000)
     stored = await store.put(chunks(data))
     between = time.time() + 0.001
@@ -156,7 +156,7 @@ async def test_remove_leaves_alone_what_was_stored_again(store):
     assert (await store.put(chunks(data))).new
 
 
-async def test_naming_freshens_the_blob_and_the_name(store):
+async def test_naming_a_blob_renews_its_age_and_the_names(store):
     stored = await store.put(chunks(b"picture"))
     await store.name("one", stored.digest)
     between = time.time() + 0.001
@@ -182,7 +182,7 @@ async def test_a_blob_that_is_being_read_can_be_removed(store):
         assert b"".join([chunk async for chunk in reading.chunks()]) == data
 
 
-async def test_info_counts(store):
+async def test_info_counts_blobs_and_bytes(store):
     assert (await store.info()).blobs == 0
     for seed in range(10):
         await store.put(chunks(made(1000 + seed, seed)))

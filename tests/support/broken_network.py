@@ -83,7 +83,7 @@ class Network:
             if counted:
                 self._sent += len(data)
                 if self.hold_after is not None and self._sent >= self.hold_after and len(data) > 1024:
-                    await self._stopped()  # bodies wait; small requests (how far is it?) go through
+                    await self._stopped()  # hold bodies; let small requests (such as for the offset) through
                 if self.cuts and carried >= self.cuts[0]:
                     del self.cuts[0]
                     self.cut += 1
@@ -109,7 +109,7 @@ async def network(target: str) -> AsyncIterator[Network]:
     """Relay to `host:port` from a free port."""
     relay = Network(target)
     listening = socket.socket()
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)  # what is held must not hide in buffers
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)  # little room for held bytes in buffers
     listening.bind(("127.0.0.1", 0))
     server = await asyncio.start_server(relay._connected, sock=listening)
     relay.address = f"127.0.0.1:{listening.getsockname()[1]}"

@@ -19,4 +19,4 @@ async def until(
     """Wait until a metric satisfies a condition."""
     async with asyncio.timeout(timeout):
         while not fits(await metric(http, url, name)):
-            pass  # each look is a request, which yields to the service
+            pass  # each check is a request, which lets the service run

@@ -14,7 +14,7 @@ PHOTOS = Path(skimage.__file__).parent / "data"
 def _photo(name: str, width: int) -> Image.Image:
     with Image.open(PHOTOS / name) as photo:
         rgb = photo.convert("RGB")
-    rgb.info.clear()  # a profile would have its colours converted
+    rgb.info.clear()  # with a profile, the colours would be converted
     return rgb.resize((width, round(width * rgb.height / rgb.width)))
 
 

@@ -31,7 +31,7 @@ def show_all() -> None:
     for program, app in applications().items():
         for path, _ in commands(app):
             if program == "safelight" and path and path[0] in safelight.cli.PROGRAMS:
-                continue  # these read their own arguments
+                continue  # these parse their own arguments
             with contextlib.redirect_stdout(io.StringIO()) as shown:
                 assert main(program, [*path, "--help"]) == 0, path
             assert "Usage" in shown.getvalue(), path

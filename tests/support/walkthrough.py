@@ -84,7 +84,7 @@ class Walk:
             await self._run(step)
 
     async def _run(self, step: Step) -> None:
-        # A shell of its own for each command; what it sets is handed to the next one.
+        # Each command gets its own shell; the variables that it sets are passed to the next one.
         script = f"{self._here(step.command)}\nstatus=$?\nenv -0 >.environment\nexit $status"
         process = await asyncio.create_subprocess_exec(
             "bash", "-ac", script, cwd=self.directory, env=self.environment,
@@ -129,7 +129,7 @@ class Walk:
                             break
             except TimeoutError:
                 raise AssertionError(f"line {step.line}: waited for {expected!r}; printed {printed}") from None
-        # What it goes on to print must not fill the pipe.
+        # Read the rest of its output, so that the pipe does not fill up.
         self._drains.append(asyncio.create_task(_drain(process.stdout)))
 
 

@@ -38,7 +38,7 @@ async def only_task(client):
 @pytest.mark.slow
 @pytest.mark.parametrize("checked", [False, True])
 async def test_tuspy(broken, client, large, checked):
-    broken.cuts = [200_000, 100_000, 50_000]  # it opens a connection for each piece
+    broken.cuts = [200_000, 100_000, 50_000]  # the client opens a connection for each chunk
 
     def send():
         with large.open("rb") as file:

@@ -132,7 +132,7 @@ async def test_no_client_sees_the_death_of_a_storage(services, large, way):
     await judged(services, large)
 
 
-async def test_an_upload_goes_on_at_once_after_the_death_of_its_master(services, large):
+async def test_an_upload_continues_at_once_after_the_death_of_its_master(services, large):
     """A connection breaks with its master, so the client must reconnect, with its usual pauses."""
     async with network(services.url("one")) as between:
         between.hold(SEGMENT + 3 * MIB)

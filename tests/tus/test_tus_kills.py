@@ -33,7 +33,7 @@ async def whole(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", ["storage", "master"])
-async def test_killed_between_pieces_and_at_the_end(whole, victim):
+async def test_services_killed_between_chunks_and_at_the_end(whole, victim):
     data = photo(0, width=900)
     async with aiohttp.ClientSession() as session, Client.connect(whole.master) as client:
         tus = Tus(session, f"http://{whole.master}")
@@ -75,7 +75,7 @@ async def test_the_only_storage_dies_and_comes_back_while_bytes_flow(whole):
 
 
 @pytest.mark.slow
-async def test_clients_that_were_told_503_go_on_once_storage_is_back(whole, tmp_path, monkeypatch):
+async def test_clients_that_got_503_continue_when_storage_is_back(whole, tmp_path, monkeypatch):
     """The only storage is away longer than a master waits for it, in the middle of a request of each client."""
     told, again = threading.Event(), Uploader._retry_or_cry
 
@@ -112,7 +112,7 @@ async def test_clients_that_were_told_503_go_on_once_storage_is_back(whole, tmp_
 
 
 @pytest.mark.slow
-async def test_an_upload_begins_anew_where_storage_has_lost_everything(whole, tmp_path):
+async def test_an_upload_starts_again_if_storage_has_lost_everything(whole, tmp_path):
     """Clients are told 503 until a person accepts the empty store, and then that their upload is not there."""
     file = tmp_path / "one.png"
     file.write_bytes(photo(0) + os.urandom(1 << 20))

@@ -112,7 +112,7 @@ async def test_recipes_tasks_events_and_figures_are_the_same(masters, clients):
             return True
         return False
 
-    await until(is_gone)  # a master knows recipes for a second
+    await until(is_gone)  # a master caches recipes for a second
 
 
 async def test_a_limit_on_uploads_at_once_holds_for_both_masters(masters, clients):
@@ -152,7 +152,7 @@ async def test_a_limit_on_uploads_at_once_holds_for_both_masters(masters, client
         await until(is_taken)
 
 
-async def test_an_upload_goes_on_at_the_other_master(masters, clients):
+async def test_an_upload_continues_at_the_other_master(masters, clients):
     data = photo(7, width=700)
     async with base.session() as http:
         ways = [Tus(http, master.url) for master in masters]

@@ -29,20 +29,20 @@ def walk(tmp_path: Path) -> Walk:
     environment |= {"SAFELIGHT_LOG_FORMAT": "text", "PYTHONUNBUFFERED": "1"}
     for name, port in zip(("KEYVALUESTORE", "DB", "STORAGE", "MASTER"), ports.values(), strict=True):
         environment[f"SAFELIGHT_{name}_PORT"] = str(port)
-    # The command finds the store where the page says it is by default.
+    # The page relies on the default address of the key-value store, which is different here.
     environment["SAFELIGHT_KEYVALUESTORE"] = f"localhost:{ports[8000]}"
     return Walk(tmp_path, environment, ports)
 
 
 @pytest.mark.parametrize("order", ["as written", "shuffled"])
-async def test_every_command_of_the_tutorial_does_what_the_page_says(walk: Walk, order: str) -> None:
+async def test_every_command_of_the_tutorial_works_as_described(walk: Walk, order: str) -> None:
     page = steps((ROOT / "docs/guide/tutorial.md").read_text())
     services, rest = page[:4], page[4:]
     assert [step.serves for step in services] == ["keyvaluestore", "db", "storage", "master"]
     async with walk:
         if order == "shuffled":
             random.shuffle(services)
-            # None can register before the store runs, so they start side by side.
+            # A service waits until the store runs, so start them all at the same time.
             await asyncio.gather(*(walk.do(step) for step in services))
         else:
             for step in services:

@@ -97,7 +97,7 @@ async def test_a_second_one_on_the_same_data_is_refused(tmp_path: Path) -> None:
         assert await running.stop() == 0
 
 
-async def test_on_ports_of_another_system_nothing_starts(tmp_path: Path) -> None:
+async def test_nothing_starts_on_ports_of_another_system(tmp_path: Path) -> None:
     port = first_of_free_ports()
     async with up(tmp_path / "first", "--slots", 1, port=port) as running:
         where = await addresses(running)
@@ -107,10 +107,10 @@ async def test_on_ports_of_another_system_nothing_starts(tmp_path: Path) -> None
         assert f"127.0.0.1:{port}" in second.stderr
         assert "ready" not in second.stdout
         begun = {path.name for path in (tmp_path / "second").iterdir()}
-        assert begun == {"cluster.key", "up.lock"}  # no service has
+        assert begun == {"cluster.key", "up.lock"}  # no service has started
         taken = await asyncio.to_thread(
             safelight, "up", "--port", port - 2, "--data", tmp_path / "third"
-        )  # only its storage's port is taken
+        )  # only storage's port is in use
         assert taken.returncode == 5
         assert "storage cannot listen" in taken.stderr
         async with Client.connect(where["master"]) as client:
@@ -118,7 +118,7 @@ async def test_on_ports_of_another_system_nothing_starts(tmp_path: Path) -> None
         assert await running.stop() == 0
 
 
-async def test_a_clean_start_warns_of_nothing(tmp_path: Path) -> None:
+async def test_a_clean_start_logs_no_warnings(tmp_path: Path) -> None:
     async with up(tmp_path / "data") as running:
         await addresses(running)
         assert await running.stop() == 0
@@ -126,7 +126,7 @@ async def test_a_clean_start_warns_of_nothing(tmp_path: Path) -> None:
 
 
 @FORMS
-async def test_what_dies_is_started_again(tmp_path: Path, form: tuple[str, ...]) -> None:
+async def test_programs_that_die_are_started_again(tmp_path: Path, form: tuple[str, ...]) -> None:
     async with up(tmp_path / "data", "--slots", 1, *form) as running:
         where = await addresses(running)
         for pid in children(running.process.pid):
@@ -136,7 +136,7 @@ async def test_what_dies_is_started_again(tmp_path: Path, form: tuple[str, ...])
                 lambda line, name=name: f"{name} was ended by SIGKILL; starting it again" in line["message"]
             )
         async with Client.connect(where["master"]) as client:
-            task = await client.upload(photo(2))  # tried again until the master is back
+            task = await client.upload(photo(2))  # the client retries until the master is back
             assert (await client.wait(task.id, timeout=30)).state is State.FINISHED
         assert await running.stop() == 0
 
@@ -178,7 +178,7 @@ async def test_settings_come_from_a_file_too_and_go_to_the_services(tmp_path: Pa
         assert await running.stop() == 0
 
 
-def test_settings_that_are_wrong_end_it_with_the_reason(tmp_path: Path) -> None:
+def test_wrong_settings_end_the_start_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "safelight.toml").write_text('[worker]\nslots = "many"\n')
     wrong = safelight("up", "--port", 0, "--data", tmp_path / "d", "--config", tmp_path / "safelight.toml")
     assert wrong.returncode == 2
@@ -191,7 +191,7 @@ def test_settings_that_are_wrong_end_it_with_the_reason(tmp_path: Path) -> None:
     assert f"keyvaluestore cannot listen on 127.0.0.1:{port}" in busy.stderr
 
 
-async def test_whichever_service_is_told_to_stop_all_of_the_process_stop_in_order_and_start_again(
+async def test_a_stop_of_one_service_stops_all_in_order_and_restarts_them(
     tmp_path: Path,
 ) -> None:
     async with up(tmp_path / "data", "--workers", 0) as running:
@@ -208,7 +208,7 @@ async def test_whichever_service_is_told_to_stop_all_of_the_process_stop_in_orde
         assert await running.stop() == 0
 
 
-async def test_a_service_that_cannot_start_takes_the_others_with_it_and_says_so(tmp_path: Path) -> None:
+async def test_a_service_that_cannot_start_ends_all_with_the_reason(tmp_path: Path) -> None:
     data = tmp_path / "data"
     (data / "storage").mkdir(parents=True)
     with (data / "storage" / "lock").open("w") as lock:
@@ -232,10 +232,10 @@ async def test_a_second_signal_kills(tmp_path: Path) -> None:
         running.send(signal.SIGINT)
         await running.log("Finishing 1 photos in progress")
         running.send(signal.SIGINT)
-        assert await running.ended(timeout=15) == 0, "long before the photo is done"
+        assert await running.ended(timeout=15) == 0, "it must not wait for the photo"
 
 
-def test_on_a_terminal_each_line_has_its_program_in_front(tmp_path: Path) -> None:
+def test_on_a_terminal_each_line_begins_with_its_program(tmp_path: Path) -> None:
     with terminal("up", "--port", 0, "--data", tmp_path / "data", columns=200) as shown:
         shown.until(lambda text: "safelight upload PHOTO" in text)
         assert "http://127.0.0.1:" in shown.shown
@@ -245,7 +245,7 @@ def test_on_a_terminal_each_line_has_its_program_in_front(tmp_path: Path) -> Non
         assert "Stopped" in shown.shown
 
 
-def test_addresses_are_those_that_others_reach(tmp_path: Path) -> None:
+def test_printed_addresses_are_those_that_others_reach(tmp_path: Path) -> None:
     with everything(tmp_path / "data", "--host", "0.0.0.0", "--workers", 0) as found:
         assert not found["master"].startswith("0.0.0.0")
         asked = ("store", "get", "masterendpoint", "--keyvaluestore", found["keyvaluestore"])
@@ -253,7 +253,7 @@ def test_addresses_are_those_that_others_reach(tmp_path: Path) -> None:
         assert "cluster key" in refused.stderr
         told = safelight(*asked, "--cluster-key-file", tmp_path / "data" / "cluster.key")
         assert told.stdout.strip() == found["master"]
-        # The link that it prints signs an administrator in, once.
+        # The printed link signs an administrator in, but only once.
         page, _, ticket = found["sign_in"].partition("#/sign-in/")
         assert page == f"http://{found['master']}/"
         answers = [_signed_in(page, ticket) for _ in range(2)]

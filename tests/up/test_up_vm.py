@@ -10,7 +10,7 @@ from safelight.cli.up import machines
 
 
 @pytest.mark.parametrize("missing", ["drumhead", "qemu-system-x86_64"])
-def test_a_missing_program_is_named_with_what_to_do(missing, monkeypatch, capsys):
+def test_a_missing_program_is_named_with_advice(missing, monkeypatch, capsys):
     monkeypatch.setattr(machines.shutil, "which", lambda name, path=None: None if name == missing else f"/bin/{name}")
     with pytest.raises(SystemExit):
         up.main(["--vm"])
@@ -27,7 +27,7 @@ def test_a_missing_fleet_file_is_named(tmp_path, capsys):
 @pytest.mark.parametrize(
     "flag", [("--port", "9000"), ("--data", "elsewhere"), ("--workers", "3"), ("--slots", "2"), ("--open",)]
 )
-def test_what_the_fleet_file_decides_is_refused_as_a_flag(flag, capsys):
+def test_flags_that_the_fleet_file_decides_are_refused(flag, capsys):
     with pytest.raises(SystemExit):
         up.main(["--vm", *flag])
     assert f"{flag[0]} has no effect on machines" in capsys.readouterr().err

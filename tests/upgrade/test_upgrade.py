@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("release", sorted(path.name for path in RELEASES.iterdir()))
-async def test_what_a_release_wrote_is_gone_on_with(tmp_path: Path, release: str) -> None:
+async def test_this_release_continues_with_data_of_earlier_releases(tmp_path: Path, release: str) -> None:
     expected = build(RELEASES / release, tmp_path)
     async with system(tmp_path, workers=1) as whole, Client.connect(whole.master) as client:
         for task in expected["finished"]:
@@ -57,7 +57,7 @@ async def test_what_a_release_wrote_is_gone_on_with(tmp_path: Path, release: str
         ("storage", "format", "9999\n"),
     ],
 )
-async def test_what_a_newer_release_wrote_is_refused_with_a_sentence(
+async def test_data_of_a_newer_release_are_refused_with_a_sentence(
     tmp_path: Path, name: str, file: str, newer: str
 ) -> None:
     build(RELEASES / max(path.name for path in RELEASES.iterdir()), tmp_path)

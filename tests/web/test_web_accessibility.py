@@ -29,7 +29,7 @@ async def test_no_serious_finding(browser, whole, client, folder, scheme, size):
 async def upload_some(client):
     """Upload two photos and a broken one."""
     for number in range(2):
-        # nobody answers there: the call stays in the list, to be repeated
+        # Nothing listens there, so the call stays in the list and can be repeated.
         hook = "http://127.0.0.1:1/hook" if number else None
         task = await client.upload(photo(number, width=300), recipe="web", filename=f"photo-{number}.png", webhook=hook)
         await client.wait(task.id, timeout=90)
@@ -118,7 +118,7 @@ async def look_at_uploads(page, problems, folder):
 
 
 @pytest.mark.parametrize("width", [640, 390])
-async def test_at_200_percent_and_on_a_phone_nothing_is_cut_off(browser, whole, client, folder, width):
+async def test_at_200_percent_and_on_a_phone_no_text_is_cut_off(browser, whole, client, folder, width):
     """A desktop of 1280 pixels zoomed to 200 % is 640 pixels wide. No word of the page itself is broken."""
     task = await client.upload(photo(0, width=300), recipe="web", filename=f"{'long-name-' * 12}.png", batch="b" * 64)
     await client.wait(task.id, timeout=90)

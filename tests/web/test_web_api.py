@@ -36,7 +36,7 @@ async def finished(client, data, **options):
     return task
 
 
-async def test_an_archive_holds_what_was_asked_for(client, ask):
+async def test_an_archive_contains_the_requested_photos(client, ask):
     first = await finished(client, photo(0), filename="../../cat.png", recipe="web", batch="b1")
     second = await finished(client, photo(1), filename="cat.png", recipe="invert")
     third = await finished(client, photo(2), filename="cat.png", recipe="invert")
@@ -61,7 +61,7 @@ async def test_an_archive_holds_what_was_asked_for(client, ask):
     assert (await ask("HEAD", "/archive"))[1] == b""
 
 
-async def test_a_rendition_is_small_shown_everywhere_and_in_nobodys_list(client, whole, ask):
+async def test_a_rendition_is_small_and_not_listed(client, whole, ask):
     task = await finished(client, photo(0, width=1200, kind="TIFF"), recipe="invert", filename="scan.tif")
     views = await asyncio.gather(*(ask("GET", f"/task/{task.id}/rendition") for _ in range(4)))
     assert len({body for _, body in views}) == 1
@@ -87,7 +87,7 @@ async def test_a_batch_may_have_any_name(client, ask):
             after = page.last
         return sum(event.kind == "created" and not event.internal for event in events)
 
-    before = await created()  # the statistics may be behind with the tasks of other tests
+    before = await created()  # tasks of other tests may not be counted yet
     task = await finished(client, photo(4), recipe="invert", batch="view")
     assert [found.id for found in (await client.tasks()).tasks] == [task.id]
     assert len(zipfile.ZipFile(io.BytesIO((await ask("GET", "/archive"))[1])).namelist()) == 1
@@ -111,7 +111,7 @@ async def test_a_preview_is_made_by_the_engine(client, ask):
     later = await finished(client, photo(2), recipe="invert")
     answer, _ = await ask("POST", "/preview", json={"task": later.id, "recipe": recipe})
     newest = await answer.json()
-    # The two previews, newest and in between, take no place in a page of one photo.
+    # The two previews, one newer than both photos and one between them, do not appear in pages of one photo.
     first = await client.tasks(limit=1)
     assert [found.id for found in first.tasks] == [later.id]
     second = await client.tasks(limit=1, before=first.next)
@@ -124,7 +124,7 @@ async def test_a_preview_is_made_by_the_engine(client, ask):
     assert (await answer.json())["position"] == "$.outputs.try.operations[0].width"
 
 
-async def test_the_hour_is_known_again_after_a_restart(client, whole, ask):
+async def test_the_last_hour_is_known_after_a_restart(client, whole, ask):
     await finished(client, photo(3))
     failed = await client.wait((await client.upload(photo(0)[:5000])).id, timeout=90)
     assert failed.failure is not None
@@ -149,7 +149,7 @@ async def test_the_hour_is_known_again_after_a_restart(client, whole, ask):
     await until(known_again)
 
 
-async def test_a_service_that_is_away_is_told(client, whole, ask):
+async def test_an_unavailable_service_is_reported(client, whole, ask):
     await whole.kill("storage")
     try:
         answer, _ = await ask("GET", "/services")

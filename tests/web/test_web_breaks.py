@@ -57,7 +57,7 @@ async def arrived(client, path):
     assert tasks[0].input.digest == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-async def test_cut_in_the_middle(page, client, between, large):
+async def test_an_upload_survives_a_network_cut(page, client, between, large):
     await start_upload(page, between, large)
     between.reset()
     between.flow()
@@ -65,7 +65,7 @@ async def test_cut_in_the_middle(page, client, between, large):
     await arrived(client, large)
 
 
-async def test_paused_and_resumed(page, client, between, large):
+async def test_an_upload_is_paused_and_resumed(page, client, between, large):
     await start_upload(page, between, large)
     await page.get_by_role("button", name="Pause all").click()
     await expect(page.locator(".tray li")).to_contain_text("Paused")
@@ -75,7 +75,7 @@ async def test_paused_and_resumed(page, client, between, large):
     await arrived(client, large)
 
 
-async def test_reloaded_in_the_middle(page, client, between, large):
+async def test_an_upload_survives_a_reload_of_the_page(page, client, between, large):
     await start_upload(page, between, large)
     await page.wait_for_function(STORED)
     await page.reload()
@@ -104,7 +104,7 @@ async def test_a_worker_killed_while_the_page_watches(page, whole, client):
     await client.upload(photo(4, width=3600, kind="JPEG"), recipe=slow, filename="heavy.jpg")
     row = page.get_by_role("row").filter(has_text="heavy.jpg")
     working, quarantined = row.get_by_text("Working"), row.get_by_text("Quarantined")
-    for _ in range(5):  # a worker that is killed before it has begun charges nobody
+    for _ in range(5):  # a kill before the worker has begun is not charged
         await expect(working.or_(quarantined)).to_be_visible()
         if await quarantined.count():
             break
@@ -133,7 +133,7 @@ async def test_a_thousand_tasks(page, whole, client):
         assert asked < 60
         oldest = page.get_by_text("photo-0.png", exact=True)
         async with asyncio.timeout(90):
-            while not await oldest.is_visible():  # to the end, page by page, frame by frame
+            while not await oldest.is_visible():  # scroll to the end, frame by frame
                 await page.evaluate(
                     "new Promise((done) => (scrollTo(0, document.body.scrollHeight), requestAnimationFrame(done)))"
                 )

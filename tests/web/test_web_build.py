@@ -25,7 +25,7 @@ def test_the_built_files_are_those_of_the_sources(tmp_path):
 
 
 @pytest.mark.slow
-def test_types_that_the_api_has_outgrown_are_found(tmp_path):
+def test_outdated_types_of_the_api_are_found(tmp_path):
     for name in ("scripts", "src", ".venv"):
         (tmp_path / name).symlink_to(ROOT / name)
     shutil.copytree(ROOT / "web", tmp_path / "web", ignore=shutil.ignore_patterns("node_modules"))
@@ -37,5 +37,5 @@ def test_types_that_the_api_has_outgrown_are_found(tmp_path):
     assert "run scripts/web" in check.stderr
 
 
-def test_small_enough():
+def test_the_page_is_small_enough():
     assert len(gzip.compress((BUILT / "app.js").read_bytes(), 9)) < 120_000

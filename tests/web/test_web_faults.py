@@ -28,7 +28,7 @@ async def no_worker(whole):
     await whole.start("worker-0")
 
 
-async def test_without_a_worker_everything_else_answers(browser, whole, client):
+async def test_without_a_worker_all_other_parts_work(browser, whole, client):
     for number in range(8):
         task = await client.upload(
             photo(number, width=900, kind="TIFF"), recipe="invert", filename=f"scan-{number}.tif"
@@ -54,7 +54,7 @@ async def test_without_a_worker_everything_else_answers(browser, whole, client):
             await whole.start("worker-0")
 
 
-async def test_unknown_numbers_are_shown_as_unknown(browser, whole, client):
+async def test_unknown_values_are_shown_as_unknown(browser, whole, client):
     async with opened(browser, whole.master) as page:
         await page.route("**/summary", lambda route: route.abort())
         await page.route("**/services", lambda route: route.abort())
@@ -76,14 +76,14 @@ async def test_system_fits_a_phone_and_a_desktop(browser, no_worker, client):
             await expect(page.get_by_role("navigation", name="Main")).to_be_in_viewport()
 
 
-async def test_firefox_shows_the_same(tmp_path, no_worker, client):
+async def test_firefox_shows_the_same_page(tmp_path, no_worker, client):
     await make_many(no_worker, finished=30, failed=5)
     async with firefox(tmp_path / "profile") as page:
         for width in (390, 1280):
             await page.open(f"http://{no_worker.master}/#/system", width=width, height=844)
             await page.until(DRAWN)
             assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-            # The charts' tables are for screen readers: their captions take no place that can be seen.
+            # The charts' tables are only for screen readers, so their captions must take no visible space.
             seen = "[...document.querySelectorAll('caption')].some((one) => one.closest('.hidden').offsetWidth > 1)"
             assert not await page.evaluate(seen)
         await page.evaluate("document.querySelector('.spans button:last-child').click()")
@@ -99,7 +99,7 @@ async def test_firefox_shows_the_same(tmp_path, no_worker, client):
         assert page.problems == []
 
 
-async def test_a_draft_is_not_lost_without_a_question(page):
+async def test_discarding_a_draft_needs_confirmation(page):
     await page.get_by_role("link", name="Recipes").click()
     await page.get_by_role("link", name="thumbnail").click()
     await page.get_by_text("Add an operation").click()
@@ -117,27 +117,27 @@ async def test_a_draft_is_not_lost_without_a_question(page):
     await expect(page.locator(".step h3")).to_have_text(["Resize"])
 
 
-async def test_lists_of_hundreds(browser, no_worker, client):
+async def test_long_lists_are_loaded_and_drawn_in_parts(browser, no_worker, client):
     await make_many(no_worker, finished=400, failed=250)
     async with opened(browser, no_worker.master) as page:
         cards = page.locator(".card")
         await expect(cards.first).to_be_visible()
         # a failed photo is shown with its reason
         await expect(page.locator(".card .failure").first).to_contain_text("The PNG file is damaged.")
-        # Shift selects what lies in between; everything that matches is more than what was read
+        # Shift selects a range; "Select all that match" also selects rows that are not loaded yet
         await page.get_by_role("checkbox", name="Select photo-649.png").check()
         await page.get_by_role("checkbox", name="Select photo-645.png").click(modifiers=["Shift"])
         await expect(page.get_by_text("5 selected")).to_be_visible()
         await page.get_by_role("button", name="Select all that match").click()
         await expect(page.get_by_text("650 selected")).to_be_visible()
-        # only the rows in sight exist
+        # only visible rows are in the document
         async with asyncio.timeout(60):
             while not await page.get_by_text("photo-0.png", exact=True).is_visible():
                 await page.evaluate(
                     "new Promise((done) => (scrollTo(0, document.body.scrollHeight), requestAnimationFrame(done)))"
                 )
         assert await page.evaluate("document.querySelectorAll('*').length") < 3000
-        # another list scrolls on to its end, too
+        # another list also loads to its end
         await page.goto(f"http://{no_worker.master}/#/tasks?state=failed")
         await expect(page.get_by_text("photo-649.png")).to_be_visible()
         await page.get_by_role("button", name=re.compile("^Finished")).click()
@@ -149,7 +149,7 @@ async def test_lists_of_hundreds(browser, no_worker, client):
                 )
 
 
-async def test_back_leaves_the_viewer_at_once_and_focus_is_safe(browser, no_worker, client):
+async def test_back_closes_the_viewer_at_once_and_focus_is_kept(browser, no_worker, client):
     await make_many(no_worker, finished=5)
     async with opened(browser, no_worker.master) as page:
         await page.get_by_role("link", name="photo-4.png").click()
@@ -162,7 +162,7 @@ async def test_back_leaves_the_viewer_at_once_and_focus_is_safe(browser, no_work
         await page.go_back()
         await expect(dialog).to_have_count(0)
         assert page.url.endswith("#/photos") or page.url.endswith("/")
-        # a message stands above an open photo
+        # a message is shown above an open photo
         await page.get_by_role("link", name="photo-4.png").click()
         await page.evaluate(
             "document.dispatchEvent(new DragEvent('drop', {bubbles: true, dataTransfer: (() => {"
@@ -182,8 +182,8 @@ async def test_hand_written_addresses(page, whole):
             await expect(page.locator("#main").get_by_text("Task not found")).to_be_visible()
 
 
-async def test_the_tray_counts_names_and_ends(page, client, folder):
-    assert await page.locator("#recipe").input_value() == "web"  # and not the negative of the classic protocol
+async def test_the_tray_counts_and_names_uploads_and_closes(page, client, folder):
+    assert await page.locator("#recipe").input_value() == "web"  # not "invert", the default of the classic protocol
     await page.get_by_role("link", name="Tasks", exact=True).click()
     await page.evaluate(
         """async (bytes) => {
@@ -230,7 +230,7 @@ COUNTED = """(() => {
 """A script that counts in `window.most` how many pictures were requested at once."""
 
 
-async def test_pictures_come_few_at_a_time_and_by_themselves_after_a_failure(browser, no_worker, client):
+async def test_renditions_load_a_few_at_a_time_and_again_after_a_failure(browser, no_worker, client):
     await make_many(no_worker, finished=40)
     answered, broken = asyncio.Event(), True
 
@@ -243,7 +243,7 @@ async def test_pictures_come_few_at_a_time_and_by_themselves_after_a_failure(bro
         await page.route("**/rendition?*", held)
         await page.reload()
         await expect(page.locator(".card").nth(8)).to_be_visible()
-        # pictures are under way and answer nothing; everything else does
+        # requests for pictures are held, and everything else is answered
         await page.get_by_role("link", name="Tasks", exact=True).click()
         await expect(page.get_by_text("photo-39.png")).to_be_visible()
         await page.get_by_role("link", name="Photos", exact=True).click()
@@ -254,7 +254,7 @@ async def test_pictures_come_few_at_a_time_and_by_themselves_after_a_failure(bro
         assert 0 < await page.evaluate("window.most") <= 4
 
 
-async def test_a_worker_that_died_is_not_said_to_be_busy(browser, whole, client):
+async def test_a_dead_worker_is_not_shown_as_busy(browser, whole, client):
     slow = {"outputs": {"image": {"operations": [{"op": "blur", "sigma": 90}], "format": "avif", "effort": 10}}}
     async with opened(browser, whole.master) as page:
         await page.get_by_role("link", name="System").click()
@@ -264,7 +264,7 @@ async def test_a_worker_that_died_is_not_said_to_be_busy(browser, whole, client)
             await expect(workers.get_by_text("Busy", exact=True)).to_be_visible()
             await whole.kill("worker-0")
             await client.cancel(task.id)
-            # a minute later, as the page's clock has it
+            # let a minute pass on the page's clock
             seen = max(each.last_seen for each in (await client.summary()).workers)
             await page.clock.set_fixed_time(seen + 60)
             await page.reload()

@@ -51,7 +51,7 @@ async def given(page, kind, **files):
     await page.evaluate(DROP, [".drop", kind, pairs])
 
 
-async def test_upload_watch_look_download(page, client, folder):
+async def test_upload_watch_view_and_download(page, client, folder):
     paths = saved(folder, 3)
     await choose(page, *paths)
     cards = page.locator(".card:not(.in-progress-card)")
@@ -59,7 +59,7 @@ async def test_upload_watch_look_download(page, client, folder):
     tasks = {task.filename: task for task in (await client.tasks()).tasks}
     assert set(tasks) == {path.name for path in paths}
 
-    # one, large: the slider by keyboard, the outputs, a download
+    # one photo in the viewer: the slider by keyboard, the outputs, a download
     await page.get_by_role("link", name="photo-1.png, invert").click()
     dialog = page.get_by_role("dialog")
     slider = dialog.get_by_role("slider")
@@ -75,7 +75,7 @@ async def test_upload_watch_look_download(page, client, folder):
     await page.keyboard.press("Escape")
     await expect(dialog).to_be_hidden()
 
-    # a selection and everything, as ZIP
+    # a selection, and then everything, as ZIP
     for name in ("photo-0.png", "photo-2.png"):
         await page.get_by_role("checkbox", name=f"Select {name}").check()
     async with page.expect_download() as download:
@@ -119,7 +119,7 @@ async def test_drop_paste_and_folder(page, client, folder):
     assert names == {"dropped.png", "pasted.png", "beach.png"}
 
 
-async def test_a_refusal_in_words(page, folder):
+async def test_a_refusal_is_explained(page, folder):
     path = folder / "report.png"
     path.write_bytes(b"%PDF-1.7" + b" " * 4000)
     await choose(page, path)
@@ -128,7 +128,7 @@ async def test_a_refusal_in_words(page, folder):
     await expect(page.locator(".tray")).to_have_count(0)
 
 
-async def test_a_failure_in_words_and_retry(page, client, folder):
+async def test_a_failure_is_explained_and_can_be_retried(page, client, folder):
     path = folder / "cut-off.png"
     path.write_bytes(photo(0, width=300)[:9000])
     await choose(page, path)
@@ -149,7 +149,7 @@ async def test_a_failure_in_words_and_retry(page, client, folder):
     await expect(row).to_have_count(0)
 
 
-async def test_cancel_what_waits(page, whole, client, folder):
+async def test_a_waiting_task_is_cancelled(page, whole, client, folder):
     await whole.kill("worker-0")
     try:
         await choose(page, *saved(folder, 1))
@@ -195,10 +195,10 @@ async def test_edit_a_recipe_with_preview_save_it_and_use_it(page, client, folde
     await page.get_by_role("button", name="Delete the recipe old-style").click()
     await page.get_by_role("dialog").get_by_role("button", name="Delete").click()
     await expect(page.get_by_role("link", name="old-style")).to_have_count(0)
-    await page.get_by_role("link", name="Photos").click()  # and so the last preview is cleaned up
+    await page.get_by_role("link", name="Photos").click()  # so that the last preview is deleted
 
 
-async def test_the_system_in_numbers(page, client, folder):
+async def test_the_system_view_shows_numbers(page, client, folder):
     await choose(page, *saved(folder, 2, start=20))
     await expect(page.locator(".card:not(.in-progress-card)")).to_have_count(2)
     await page.get_by_role("link", name="System").click()
@@ -213,7 +213,7 @@ async def test_the_system_in_numbers(page, client, folder):
         assert len(minutes) == 60
         return sum(minute["finished"] for minute in minutes) >= 2 and minutes[-1]["open"] == 0
 
-    await until(counted)  # a master counts changes a second later
+    await until(counted)  # a master counts changes with a delay of a second
 
     await page.get_by_role("button", name="7 days").click()
     await expect(page).to_have_url(re.compile(r"#/system\?span=week$"))
@@ -247,7 +247,7 @@ async def test_the_whole_page_by_keyboard(page, folder):
     await expect(page.get_by_role("dialog")).to_be_hidden()
 
 
-async def test_nothing_foreign_and_nothing_inline(page, whole):
+async def test_the_page_loads_nothing_foreign_and_nothing_inline(page, whole):
     answer = await page.request.get(f"http://{whole.master}/")
     policy = answer.headers["content-security-policy"]
     assert "default-src 'none'" in policy
@@ -259,7 +259,7 @@ async def test_nothing_foreign_and_nothing_inline(page, whole):
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WebP"])
-async def test_what_a_photo_says_of_itself(page, whole, client, folder, kind):
+async def test_metadata_of_a_photo_are_shown(page, whole, client, folder, kind):
     """The page must show the values that Pillow wrote to the photo."""
     exif = Image.Exif()
     exif[ExifTags.Base.Make], exif[ExifTags.Base.Model] = "Nordlicht", "N-1 Pro"

@@ -20,7 +20,7 @@ KEPT = """async () => {
 """An expression for the addresses of all entries in the browser's caches."""
 
 
-async def test_the_manifest_names_what_is_there(page, whole):
+async def test_the_manifest_names_existing_files(page, whole):
     address = await page.evaluate("document.querySelector('link[rel=manifest]').href")
     manifest = await (await page.request.get(address)).json()
 
@@ -75,7 +75,7 @@ async def test_photos_that_are_shared_are_uploaded_and_only_the_page_itself_is_k
         assert "shared" not in page.url
         assert [task.filename for task in (await client.tasks()).tasks] == ["shared.png"]
         await page.reload()
-        await expect(page.locator(".card")).to_have_count(1)  # and it is not taken again
+        await expect(page.locator(".card")).to_have_count(1)  # and the photo is not uploaded again
         assert len((await client.tasks()).tasks) == 1
         kept = {url.removeprefix(f"http://{whole.master}/").partition("?")[0] for url in await page.evaluate(KEPT)}
         assert kept == {"", "web/app.js", "web/style.css", "web/icon.svg"}

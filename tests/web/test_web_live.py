@@ -37,7 +37,7 @@ async def test_the_page_of_a_task_while_it_runs_and_when_it_has_finished(page, w
     await expect(page.get_by_role("dialog").locator(".stage img.shown")).to_have_count(2)
 
 
-async def test_speed_and_time_left_while_an_upload_is_on_its_way(page, folder):
+async def test_speed_and_time_left_are_shown_during_an_upload(page, folder):
     (folder / "large.tif").write_bytes(photo(0, width=2400, kind="TIFF"))
     line = await page.context.new_cdp_session(page)
     slow = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 2_000_000}
@@ -63,7 +63,7 @@ async def test_photos_are_seen_while_they_are_uploaded(page, folder):
     await expect(tray.get_by_role("heading")).to_have_text("1 photo uploaded")
 
 
-async def test_fingers_go_to_the_next_photo_and_zoom(browser, whole, client):
+async def test_touch_gestures_move_and_zoom(browser, whole, client):
     for number in range(2):
         task = await client.upload(photo(number, width=900), recipe="invert", filename=f"photo-{number}.png")
         await client.wait(task.id, timeout=90)

@@ -29,7 +29,7 @@ async def many(whole, client):
 
 async def test_find_and_act_on_many(browser, many, client):
     async with opened(browser, many.master, viewport={"width": 1280, "height": 1900}) as page:
-        groups = page.locator("h3.group")  # the newest batch first, each with its day
+        groups = page.locator("h3.group")  # the newest batch comes first, and each has its day
         await expect(groups.first).to_have_text(re.compile("^winter.*20[0-9]{2}"))
         await expect(groups.get_by_role("link", name="summer")).to_have_attribute("href", "#/batches/summer")
         await page.goto(f"http://{many.master}/#/tasks")
@@ -40,7 +40,7 @@ async def test_find_and_act_on_many(browser, many, client):
         await page.keyboard.press("/")
         await page.keyboard.type("photo-14")
         await expect(states.get_by_role("button", name="Failed 10")).to_be_visible()
-        # everything stands in the address
+        # the address contains all filters
         assert {"state=failed", "reason=damaged_image", "search=photo-14"} <= set(page.url.partition("?")[2].split("&"))
         await page.reload()
         await expect(page.locator(".table .virtual .row")).to_have_count(10)
@@ -97,7 +97,7 @@ async def download_and_delete_a_batch(page, address):
     await expect(page.locator(".table .virtual .row").first).to_contain_text("Failed")
     await page.goto(address)
     await page.get_by_role("button", name="Select all that match").click()
-    await expect(page.get_by_text("140 selected")).to_be_visible()  # those that were retried were cancelled
+    await expect(page.get_by_text("140 selected")).to_be_visible()  # including those that were retried and cancelled
     await page.get_by_role("button", name="Delete", exact=True).click()
     await dialog.get_by_role("button", name="Delete").click()
     await expect(page.get_by_text("140 photos deleted.")).to_be_visible()
@@ -118,7 +118,7 @@ async def test_the_page_of_a_task(page, whole, client):
     # live: a second attempt appears by itself
     await page.get_by_role("button", name="Retry").click()
     await expect(attempts.get_by_role("listitem")).to_have_count(2)
-    # with another recipe it is a task of its own, and so is its address
+    # another recipe makes a new task with its own address
     await page.get_by_role("button", name="Run with a recipe").click()
     await page.get_by_role("dialog").get_by_label("Recipe").select_option("grayscale")
     await page.get_by_role("dialog").get_by_role("button", name="Run with a recipe").click()
@@ -156,7 +156,7 @@ async def test_zoom_and_photo_data(browser, whole, client):
         frames = page.locator(".stage .frame")
         await expect(page.locator(".stage img.shown")).to_have_count(2)
         size = re.compile(r"\([+−±]\d+ %\)")
-        await expect(page.locator(".outputs li").first).to_contain_text(size)  # beside the original
+        await expect(page.locator(".outputs li").first).to_contain_text(size)  # compared with the original
 
         async def transforms():
             return await frames.evaluate_all("(all) => all.map((one) => one.style.transform)")
@@ -206,7 +206,7 @@ async def test_recipes_undo_all_outputs_compare_export_and_import(page, client, 
     assert len(kinds) == 6
     assert saved["description"] == "Grey for the web"
     await client.delete_recipe("grey-web")
-    # what was exported comes back the same
+    # importing the exported recipe restores it
     path = folder / "grey-web.toml"
     path.write_text(exported.replace('name = "grey-web"', 'name = "grey-again"'))
     await page.get_by_label("A recipe as TOML or JSON").set_input_files(path)

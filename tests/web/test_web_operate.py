@@ -31,7 +31,7 @@ async def test_the_queue_is_paused_and_resumed_and_the_pause_outlasts_a_restart(
         await whole.ready()
         await page.reload()
         await expect(notice).to_be_visible()
-        # the worker is there, and leaves it alone
+        # a worker is idle, and does not take the task
         await expect(page.get_by_role("region", name="Workers").get_by_text("Idle").first).to_be_visible()
         assert (await client.task(task.id)).state is State.WAITING
         await page.get_by_role("button", name="Resume the queue").click()
@@ -65,7 +65,7 @@ async def test_a_recipe_is_paused_and_a_worker_drained_and_both_are_resumed(brow
         assert (await client.wait(held.id, timeout=90)).state is State.FINISHED
 
 
-async def test_what_fits_on_the_disk_is_shown(page, whole):
+async def test_free_space_on_the_disk_is_shown(page, whole):
     await page.get_by_role("link", name="System").click()
     kept = page.locator(".tiles > div").filter(has_text="Photos and results")
     figures = await page.evaluate("fetch('/storage').then((answer) => answer.json())")
@@ -134,7 +134,7 @@ async def rename_upload(page):
     await page.until("document.querySelector('.tray h2')?.textContent === '1 photo uploaded'")
 
 
-async def test_firefox_operates_the_same(tmp_path, whole, client):
+async def test_operating_works_in_firefox(tmp_path, whole, client):
     """Pause and resume the queue and a recipe, drain and resume a worker, resend a call, rename an upload."""
     answers = [500]
     called: asyncio.Queue[bytes] = asyncio.Queue()

@@ -57,7 +57,7 @@ async def crowd(whole):
     await whole.start("worker-0")
 
 
-async def test_keys_count_from_the_first_moment(browser, crowd):
+async def test_keys_work_from_the_first_moment(browser, crowd):
     async with opened(browser, crowd.master) as page:
         press = "(key) => document.activeElement.dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true }))"
         act = f"() => {{ const press = {press}; press('p'); window.at = location.hash; press('/'); "
@@ -66,7 +66,7 @@ async def test_keys_count_from_the_first_moment(browser, crowd):
         await page.goto(f"http://{crowd.master}/?fresh#/tasks?state=failed")
         await expect(page.get_by_role("heading", name="Tasks")).to_be_visible()
         assert await page.evaluate("[window.at, window.focused]") == ["#/tasks?state=failed", "search"]
-        # a view without a search leads to one that has it, and letters typed at once are the search's
+        # In a view without a search, the key / opens one that has it, and the letters typed next go into the search.
         await page.get_by_role("link", name="System").click()
         await page.get_by_role("heading", name="System").wait_for()
         await page.keyboard.type("/photo-1")
@@ -83,26 +83,26 @@ async def test_a_search_keeps_every_letter_and_filter(browser, crowd):
             for letter in "photo-1":
                 await page.keyboard.press(letter)
         failed = page.get_by_role("group", name="State").get_by_role("button", name="Failed")
-        await failed.click()  # while the search is not in the address yet
+        await failed.click()  # before the search is in the address
         await page.wait_for_function(
             "() => location.hash.includes('search=photo-1') && location.hash.includes('state=failed')"
         )
         await expect(page.get_by_role("searchbox")).to_have_value("photo-1")
-        # cleared while something is typed, it stays clear; and going back brings back what stood there
+        # A search that is cleared while someone types stays clear, and going back restores it.
         await page.get_by_role("searchbox").press_sequentially("5")
         await page.get_by_role("button", name="Clear filters").click()
         await expect(page.get_by_role("searchbox")).to_have_value("")
         await page.get_by_role("searchbox").focus()
         await page.go_back()
-        await expect(page.get_by_role("searchbox")).to_have_value(re.compile("^5?photo-1$"))  # as the address was
-        # a link that is followed while something is typed is where one goes
+        await expect(page.get_by_role("searchbox")).to_have_value(re.compile("^5?photo-1$"))  # as in the former address
+        # A link that is followed while someone types leads to its target.
         await page.get_by_role("searchbox").press_sequentially("6")
         await page.get_by_role("link", name="System").click()
         await expect(page.get_by_role("heading", name="System")).to_be_visible()
         assert page.url.endswith("#/system")
 
 
-async def test_a_question_speaks_of_the_selection_that_it_acts_on(browser, crowd):
+async def test_a_confirmation_names_the_selection_that_it_acts_on(browser, crowd):
     async with opened(browser, crowd.master) as page:
         await page.goto(f"http://{crowd.master}/#/tasks?batch=crowd")
         await page.get_by_role("checkbox", name="Select photo-29.png").check()
@@ -160,19 +160,19 @@ async def test_a_recipe_is_edited_from_the_first_moment(page):
         }}"""
     )
     await expect(page.locator(".step h3")).to_have_text(["Resize", "Grayscale", "Sepia"])
-    # two changes are two steps back, however quick they were
+    # two quick changes are undone one by one
     await page.get_by_role("button", name="Undo").click()
     await expect(page.locator(".step h3")).to_have_text(["Resize", "Grayscale"])
     await page.get_by_role("button", name="Undo").click()
     await expect(page.locator(".step h3")).to_have_text(["Resize"])
     await expect(page.get_by_role("button", name="Undo")).to_be_disabled()
-    # a list that is read again leaves alone what was typed
+    # reloading the list does not change what was typed
     await page.get_by_label("Name to save under").fill("mine")
     await page.get_by_role("link", name="thumbnail").click()
     await expect(page.get_by_label("Name to save under")).to_have_value("mine")
 
 
-async def test_what_is_dropped_at_once_is_uploaded(browser, whole, client):
+async def test_photos_dropped_before_the_page_is_ready_are_uploaded(browser, whole, client):
     async with opened(browser, whole.master) as page:
         await page.add_init_script(f"window.photo = {list(photo(0, width=120))}; {WHEN_DRAWN}(['.drop', {DROPPED}])")
         await page.goto(f"http://{whole.master}/?fresh")
@@ -180,7 +180,7 @@ async def test_what_is_dropped_at_once_is_uploaded(browser, whole, client):
         assert [task.filename for task in (await client.tasks()).tasks] == ["early.png"]
 
 
-async def test_what_is_added_while_uploads_are_restored_is_uploaded(browser, whole, client, folder):
+async def test_photos_added_while_uploads_are_restored_are_uploaded(browser, whole, client, folder):
     large = folder / "large.tif"
     large.write_bytes(photo(0, width=2400, kind="TIFF"))
     async with network(whole.master) as between, opened(browser, between.address) as page:

@@ -8,7 +8,7 @@ import pytest
 from safelight.worker.decoder import awake
 
 
-async def test_a_limit_is_kept() -> None:
+async def test_a_time_limit_is_enforced() -> None:
     began = time.monotonic()
     with pytest.raises(TimeoutError):
         async with awake.timeout(0.3):
@@ -17,7 +17,7 @@ async def test_a_limit_is_kept() -> None:
 
 
 @pytest.mark.slow
-async def test_time_in_which_the_process_was_suspended_counts_little() -> None:
+async def test_time_in_which_the_process_is_suspended_hardly_counts() -> None:
     async with awake.timeout(2.5):
         time.sleep(3.0)  # noqa: ASYNC251 - the event loop is held up, as it is in a suspended process
         await asyncio.sleep(0.1)

@@ -33,9 +33,7 @@ async def result_of(client: Client, number: int, **options: str) -> tuple[State,
 
 
 @pytest.mark.slow
-async def test_no_byte_of_a_photo_is_sent_to_a_worker_that_sees_its_file(
-    whole: System, client: Client, start: Start
-) -> None:
+async def test_a_worker_that_sees_a_photos_file_is_sent_no_bytes(whole: System, client: Client, start: Start) -> None:
     worker = await start()
     sent, _ = await sent_and_received(whole)
     task = await client.wait((await client.upload(photo(301))).id, timeout=30)
@@ -45,7 +43,7 @@ async def test_no_byte_of_a_photo_is_sent_to_a_worker_that_sees_its_file(
 
 
 @pytest.mark.slow
-async def test_a_photo_that_is_not_held_in_memory_goes_by_file_too(whole: System, client: Client, start: Start) -> None:
+async def test_a_photo_that_is_too_large_for_memory_is_a_file(whole: System, client: Client, start: Start) -> None:
     await start()
     sent, _ = await sent_and_received(whole)
     task = await client.wait((await client.upload(photo(304) + bytes(17 << 20))).id, timeout=60)
@@ -53,7 +51,7 @@ async def test_a_photo_that_is_not_held_in_memory_goes_by_file_too(whole: System
     assert (await sent_and_received(whole))[0] == sent
 
 
-async def test_a_file_that_is_not_there_or_not_whole_is_not_taken(tmp_path: Path) -> None:
+async def test_a_missing_or_incomplete_file_is_not_used(tmp_path: Path) -> None:
     data, at = os.urandom(3_000_000), tmp_path / "blob"
     blob = Blob(digest=hashlib.sha256(data).hexdigest(), size=len(data))
 
@@ -71,7 +69,7 @@ async def test_a_file_that_is_not_there_or_not_whole_is_not_taken(tmp_path: Path
 
 
 @pytest.mark.slow
-async def test_a_directory_that_goes_away_costs_nobody_a_photo(whole: System, client: Client, start: Start) -> None:
+async def test_a_directory_that_disappears_costs_no_photo(whole: System, client: Client, start: Start) -> None:
     await start()
     assert (await result_of(client, 302))[0] is State.FINISHED
     handover = whole.data / "storage" / "handover"

@@ -55,7 +55,7 @@ async def storage(tmp_path):
         yield running
 
 
-async def test_storage_that_is_away_is_an_outage(storage, opened):
+async def test_unavailable_storage_is_an_outage(storage, opened):
     async with impatient(storage.url) as client:
         await client.put(BYTES)
         assert await opened(client) == BYTES
@@ -65,7 +65,7 @@ async def test_storage_that_is_away_is_an_outage(storage, opened):
     assert caught.value.transient
 
 
-async def test_a_blob_that_alone_cannot_be_read_is_no_outage(storage, opened, tmp_path):
+async def test_a_single_unreadable_blob_is_not_an_outage(storage, opened, tmp_path):
     """Other blobs can be read, so the attempt is charged, and one bad blob does not stop the worker."""
     path = tmp_path / "storage" / "blobs" / DIGEST[:2] / DIGEST
     path.mkdir()

@@ -51,7 +51,7 @@ async def test_at_sigterm_it_finishes_what_decodes_and_hands_back_the_rest(clien
         assert (await client.wait(task.id, timeout=30)).state is State.FINISHED
 
 
-async def test_what_takes_longer_than_the_drain_is_returned(client: Client, start: Start) -> None:
+async def test_tasks_that_take_longer_than_the_drain_are_returned(client: Client, start: Start) -> None:
     worker = await start("--drain", "0.2")
     task = await slow(client, 110, LONG)
     await begun(worker, task)
@@ -62,7 +62,7 @@ async def test_what_takes_longer_than_the_drain_is_returned(client: Client, star
     await client.cancel(task.id)
 
 
-async def test_what_a_stopped_worker_has_not_begun_is_taken_up_within_100_ms(client: Client, start: Start) -> None:
+async def test_unbegun_tasks_of_a_stopped_worker_are_leased_within_100_ms(client: Client, start: Start) -> None:
     """The time counts from the signal, also while the worker waits for tasks; the best of several runs counts."""
     other = WorkerInfo(id="other")
     times: list[float] = []
@@ -70,13 +70,13 @@ async def test_what_a_stopped_worker_has_not_begun_is_taken_up_within_100_ms(cli
         worker = await start("--slots", "2", "--drain", "0.2")
         await worker.log("Nothing to do at the moment")
         for decoder in children(worker.process.pid):
-            os.kill(decoder, signal.SIGSTOP)  # so that its photo lasts
+            os.kill(decoder, signal.SIGSTOP)  # so that its photo takes long
         tasks = [await client.upload(photo(10 * len(times) + number)) for number in (111, 112, 113)]
         for task in tasks[:2]:
             await begun(worker, task)
         await leased(client, tasks[2])
         waiting = asyncio.create_task(take(client, wait=30.0, worker=other))
-        await asyncio.sleep(0.3)  # so that the other one waits by then
+        await asyncio.sleep(0.3)  # until the other worker waits
         told = time.monotonic()
         worker.send(signal.SIGTERM)
         assert [lease.task for lease in await waiting] == [tasks[2].id]
@@ -94,7 +94,7 @@ async def test_an_idle_worker_leaves_at_once_and_its_long_poll_with_it(client: C
     assert await worker.stop(signal.SIGINT) == 0
     assert time.monotonic() - told < 15
     assert [line["message"] for line in worker.lines].count("Nothing to do at the moment") == 1
-    # Nobody takes a task on behalf of the worker that left.
+    # No request for leases of the stopped worker is left that could take a task.
     task = await client.upload(photo(120))
     assert (await client.task(task.id)).state is State.WAITING
     await client.cancel(task.id)
@@ -126,7 +126,7 @@ async def test_work_on_a_cancelled_task_is_aborted(client: Client, start: Start)
     told = time.monotonic()
     after = await client.upload(photo(141))
     assert (await client.wait(after.id, timeout=20)).state is State.FINISHED
-    assert time.monotonic() - told < 7, "the cancelled photo still held the only slot"
+    assert time.monotonic() - told < 7, "the cancelled photo must not keep the only slot"
 
 
 async def test_a_decoder_that_crashes_is_charged_to_its_image_only(client: Client, start: Start) -> None:
@@ -158,7 +158,7 @@ async def test_an_image_that_takes_too_long_twice_is_quarantined_with_the_reason
     assert worker.running
 
 
-async def test_services_may_come_and_go(whole: System, client: Client, start: Start) -> None:
+async def test_a_worker_survives_restarts_of_the_services(whole: System, client: Client, start: Start) -> None:
     worker = await start("--lease-duration", "30")
     task = await slow(client, 170)
     await begun(worker, task)
@@ -173,7 +173,7 @@ async def test_services_may_come_and_go(whole: System, client: Client, start: St
     assert (await client.wait(after.id, timeout=20)).state is State.FINISHED
 
 
-async def test_decoders_go_with_a_worker_that_is_killed(client: Client, start: Start) -> None:
+async def test_decoders_end_when_their_worker_is_killed(client: Client, start: Start) -> None:
     worker = await start()
     task = await slow(client, 180, LONG)
     await begun(worker, task)
@@ -186,20 +186,20 @@ async def test_decoders_go_with_a_worker_that_is_killed(client: Client, start: S
     await client.cancel(task.id)
 
 
-async def test_what_a_killed_worker_had_not_begun_is_given_back_at_once(
+async def test_unbegun_tasks_of_a_killed_worker_are_returned_at_once(
     whole: System, start: Start, client: Client
 ) -> None:
     killed = await start()
     begun_one = await slow(client, 190, LONG)
     await begun(killed, begun_one)
-    # Not before: of two photos that are fetched at the same time, the smaller one may be decoded first.
+    # Upload it only now, because the smaller of two photos that are fetched together may be decoded first.
     fetched_one = await slow(client, 191)
     await leased(client, fetched_one)
     await whole.kill("worker-0")
     successor = await whole.start("worker-0")
     assert (await client.wait(fetched_one.id, timeout=20)).state is State.FINISHED
     assert await kinds(client, fetched_one) == ["created", "leased", "returned", "leased", "finished"]
-    # The one that was being decoded may be why it died: it stays with the dead until its lease lapses.
+    # The photo that was being decoded may be the cause of the death, so its lease must expire first.
     assert await kinds(client, begun_one) == ["created", "leased"]
     assert [path.name for path in (whole.data / "worker-0").iterdir()] == [successor_id(await client.summary())]
     await client.cancel(begun_one.id)
@@ -207,13 +207,11 @@ async def test_what_a_killed_worker_had_not_begun_is_given_back_at_once(
     assert list((whole.data / "worker-0").iterdir()) == []
 
 
-async def test_a_worker_that_stops_while_no_master_answers_is_nobodys_death(
-    whole: System, start: Start, client: Client
-) -> None:
+async def test_a_stop_while_no_master_answers_is_not_a_death(whole: System, start: Start, client: Client) -> None:
     stopped = await start("--lease-duration", "2", "--drain", "0.2")
     await stopped.log("Nothing to do at the moment")
     for decoder in children(stopped.process.pid):
-        os.kill(decoder, signal.SIGSTOP)  # so that its photo lasts
+        os.kill(decoder, signal.SIGSTOP)  # so that its photo takes long
     task = await client.upload(photo(200))
     await begun(stopped, task)
     await whole.kill("master")
@@ -245,4 +243,4 @@ async def _busiest(pids: list[int]) -> int:
             grown = {pid: ticks(pid) - start[pid] for pid in pids}
             if max(grown.values()) >= 20:
                 return max(grown, key=lambda pid: grown[pid])
-            await asyncio.sleep(0.02)  # nothing tells when a process has computed for a while
+            await asyncio.sleep(0.02)  # there is no event for used processor time

@@ -5,7 +5,7 @@ import asyncio
 from safelight.worker.prefetch import Prefetch
 
 
-async def test_asks_for_what_slots_and_stock_take_and_not_for_crumbs() -> None:
+async def test_a_worker_asks_for_tasks_up_to_its_slots_and_prefetch() -> None:
     prefetch = Prefetch(2, 1000)
     assert prefetch.wanted(0) == 4
     prefetch.learn(0.01)
@@ -21,7 +21,7 @@ async def test_slow_images_are_left_to_other_workers() -> None:
     assert prefetch.ahead == 1
 
 
-async def test_the_stock_is_bounded_in_bytes_and_served_in_order() -> None:
+async def test_prefetched_photos_are_bounded_in_bytes_and_served_in_order() -> None:
     prefetch = Prefetch(1, 100)
     order = []
     gate = asyncio.Event()
@@ -40,7 +40,7 @@ async def test_the_stock_is_bounded_in_bytes_and_served_in_order() -> None:
     assert order == ["first", "huge", "small"]
 
 
-async def test_slots_count_who_is_busy() -> None:
+async def test_slots_count_busy_decoders() -> None:
     prefetch = Prefetch(1, 100)
     async with prefetch.slot():
         assert prefetch.busy == 1

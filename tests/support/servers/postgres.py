@@ -111,13 +111,13 @@ class Server:
     def kill(self) -> None:
         """Kill the server and all of its processes, as a crash of the machine does."""
         pid = int((self.data / "postmaster.pid").read_text().split()[0])
-        os.kill(pid, signal.SIGSTOP)  # it starts no more
+        os.kill(pid, signal.SIGSTOP)  # so that it starts no more processes
         children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
         for each in (pid, *children):
             os.kill(each, signal.SIGKILL)
         while any(_runs(each) for each in (pid, *children)):
             pass
-        (self.data / "postmaster.pid").unlink()  # where nobody reaps orphans, it would name a process that is there
+        (self.data / "postmaster.pid").unlink()  # an orphan that nobody reaps would look alive
 
     def url(self, database: str = "postgres") -> str:
         return f"postgresql://safelight@{self.host}:{self.port}/{database}"
@@ -135,7 +135,7 @@ class Server:
         """Reset the database to an empty schema, which is faster than a new database; return its URL."""
         server = await asyncpg.connect(self.url())
         try:
-            # A test that has failed may have left a transaction open, for which the next would wait.
+            # A failed test may have left a transaction open, for which this test would wait.
             await server.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
                 "WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"

@@ -68,7 +68,7 @@ class Seaweed:
             "-s3.autoCreateBucket",
             "-s3.port.iceberg=0",
             "-s3.port.lance=0",
-            "-s3.localSocket=s3.sock",  # below its working directory: the whole path of a socket is short
+            "-s3.localSocket=s3.sock",  # relative, because the path of a socket must be short
             "-filer.localSocket=filer.sock",
             f"-s3.config={self._root / 's3.json'}",
             *(f"-{name}={port}" for name, port in self.ports.items()),
