@@ -9,6 +9,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 import pytest
 from PIL import Image
 
@@ -104,3 +105,10 @@ def vips(tmp_path, operation, data, *arguments, suffix="png"):
 def magick(data, *arguments):
     """Return the result of ImageMagick for a PNG."""
     return array(run("convert", "png:-", *arguments, "png:-", stdin=data))
+
+
+def heic(image, **options):
+    """Return a HEIC of an image."""
+    file = io.BytesIO()
+    pillow_heif.from_pillow(Image.fromarray(np.asarray(image))).save(file, quality=90, **options)
+    return file.getvalue()

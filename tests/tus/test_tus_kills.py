@@ -12,7 +12,7 @@ import pytest
 from tusclient.client import TusClient
 from tusclient.uploader import Uploader
 
-from faults.test_other_store import refusal, replace_store
+from faults.storage.test_other_store import refusal, replace_store
 from safelight.client.master import Client
 from safelight.wire import State
 from support.broken_network import network

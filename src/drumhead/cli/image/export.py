@@ -34,9 +34,8 @@ async def export_command(
 ) -> None:
     """Write an image as a bootable disk, as a drumhead OCI artifact, or as container images.
 
-    Linux disks boot by BIOS and UEFI, OSv disks by BIOS only. KubeVirt starts machines from a containerdisk. With
-    --format container, there is one container image for each config set or, with --fleet, for each member that runs
-    the image; these images share their layers.
+    Linux disks boot by BIOS and UEFI, OSv disks by BIOS only. KubeVirt starts machines from a containerdisk. Container
+    images, one for each config set or, with --fleet, for each member that runs the image, share their layers.
 
     Parameters
     ----------

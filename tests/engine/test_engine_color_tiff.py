@@ -1,0 +1,170 @@
+"""Test the meaning of samples in a TIFF against the formulas of the specifications and numpy."""
+
+import io
+import struct
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image, ImageCms
+
+from engine.pictures import array, difference, encoded, made, opened
+from engine.test_engine_color import COLORS, PROFILES, RGB, SRGB_COLUMNS, refused, srgb
+from safelight import engine
+
+STEPS = np.tile(np.linspace(0, 1, 256), (4, 1))
+
+
+def tiff(samples, photometric="minisblack", **options):
+    file = io.BytesIO()
+    tifffile.imwrite(file, samples, photometric=photometric, metadata=None, **options)
+    return file.getvalue()
+
+
+def colored(samples):
+    return np.stack([samples, samples, samples], -1)
+
+
+@pytest.mark.parametrize("kind", ["f2", "f4"])
+def test_floats_of_grey_run_from_black_to_white(kind):
+    result = array(made(tiff(STEPS.astype(kind))).data)
+    assert difference(result, STEPS * 255)[1] <= 0.6
+    assert difference(array(made(tiff(STEPS.astype(kind)), {"op": "resize", "width": 128}).data)[0, 64], 128)[1] <= 2
+
+
+@pytest.mark.parametrize("kind", ["f2", "f4"])
+@pytest.mark.parametrize("alpha", [False, True])
+def test_floats_of_rgb_are_linear(kind, alpha):
+    samples = colored(STEPS).astype(kind)
+    if alpha:
+        samples = np.concatenate([samples, np.ones((4, 256, 1), kind)], -1)
+    data = tiff(samples, "rgb", **({"extrasamples": ["unassalpha"]} if alpha else {}))
+    result = array(made(data).data)
+    assert difference(result[..., :3], srgb(colored(STEPS)))[1] <= 1
+    assert not alpha or (result[..., 3] == 255).all()
+    small = array(made(data, {"op": "resize", "width": 128}).data)
+    assert difference(small[1, 32, :3], 137)[1] <= 2
+
+
+def test_floats_under_a_profile_are_in_its_encoding():
+    data = tiff(colored(STEPS).astype("f4"), "rgb", iccprofile=PROFILES["sRGB, called otherwise"])
+    assert difference(array(made(data).data), colored(STEPS) * 255)[1] <= 1
+
+
+def test_thirty_two_bits_are_read():
+    for samples, photometric in ((STEPS, "minisblack"), (colored(STEPS), "rgb")):
+        data = tiff(np.round(samples * (2**32 - 1)).astype("u4"), photometric)
+        assert difference(array(made(data).data), samples * 255)[1] <= 0.6
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_few_bits_are_read(bits):
+    samples = np.tile(np.arange(2**bits, dtype=np.uint8), (8, 8 // bits * 2))
+    raw = b"".join(
+        int("".join(format(value, f"0{bits}b") for value in row), 2).to_bytes(len(row) * bits // 8, "big")
+        for row in samples
+    )
+    head = b"II*\0" + struct.pack("<I", 8 + len(raw))
+    tags = [(256, 4, samples.shape[1]), (257, 4, 8), (258, 3, bits), (259, 3, 1), (262, 3, 1), (273, 4, 8)]
+    tags += [(277, 3, 1), (278, 4, 8), (279, 4, len(raw))]
+    directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", tag, kind, 1, v) for tag, kind, v in tags)
+    result = array(made(head + raw + directory + bytes(4)).data)
+    assert difference(np.asarray(Image.fromarray(result).convert("L")), samples * (255 / (2**bits - 1)))[1] <= 1
+
+
+def test_white_is_zero_is_inverted():
+    for samples, top in (((STEPS * 255).round().astype("u1"), 255), ((STEPS * 65535).round().astype("u2"), 65535)):
+        assert (
+            difference(array(made(tiff(samples, "miniswhite")).data), (top - samples.astype(float)) * 255 / top)[1] <= 1
+        )
+
+
+REFUSED = {
+    "int8": (tiff((STEPS * 100).astype("i1")), "signed"),
+    "int16": (tiff((STEPS * 1000).astype("i2")), "signed"),
+    "int32": (tiff((STEPS * 1000).astype("i4")), "signed"),
+    "float64": (tiff(STEPS), "64 bits"),
+    "uint64": (tiff((STEPS * 2**60).astype("u8")), "64 bits"),
+    "complex": (tiff(STEPS.astype("c8")), "complex"),
+    "a float of another scale": (tiff((STEPS * 4000).astype("f4")), "floating-point"),
+    "a float that is not a number": (tiff(np.where(STEPS > 0.9, np.nan, STEPS).astype("f4")), "are not numbers"),
+    "zstd": (encoded(RGB, "TIFF", compression="zstd"), "Zstandard"),
+    "lzma": (encoded(RGB, "TIFF", compression="lzma"), "LZMA"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_samples_without_an_agreed_meaning_are_refused_by_name(name):
+    data, feature = REFUSED[name]
+    assert feature in refused(data)
+
+
+def twelve_bits(data):
+    """Return the file with its depth changed to 12 bits, which is valid but rare."""
+    at = data.index(struct.pack("<HHI", 258, 3, 1))
+    return data[: at + 8] + struct.pack("<H", 12) + data[at + 10 :]
+
+
+def test_twelve_bits_are_refused_by_name():
+    assert "12 bits" in refused(twelve_bits(tiff((STEPS * 4095).astype("u2"))))
+
+
+def test_lab_is_read_with_the_white_point_of_print():
+    """Compare with the formulas of CIE 15 under D50, because littleCMS interpolates 8 bits of L*a*b* too coarsely."""
+    lab = ImageCms.profileToProfile(
+        RGB, ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
+    )
+    data = encoded(lab, "TIFF")
+    samples = tifffile.imread(io.BytesIO(data))
+    chroma = samples.astype("i1").astype(float)
+    y = (samples[..., 0] * (100 / 255) + 16) / 116
+    f = np.stack([y + chroma[..., 1] / 500, y, y - chroma[..., 2] / 200], -1)
+    xyz = np.where(f > 6 / 29, f**3, (f - 4 / 29) * 3 * (6 / 29) ** 2) * (0.9642, 1.0, 0.8249)
+    light = xyz @ np.linalg.inv(np.array(SRGB_COLUMNS))
+    assert difference(array(made(data).data), srgb(light))[1] <= 2
+    assert difference(array(made(data).data), COLORS)[0] <= 2
+
+
+@pytest.mark.parametrize("kinds", [["unspecified"], ["unspecified", "unspecified"], ["unspecified", "unassalpha"]])
+@pytest.mark.parametrize("photometric", ["rgb", "minisblack", "separated"])
+def test_extra_channels_are_transparency_only_if_declared(kinds, photometric):
+    count = {"rgb": 3, "minisblack": 1, "separated": 4}[photometric]
+    plain = np.random.default_rng(1).integers(0, 256, (8, 8, count), dtype=np.uint8)
+    extra = np.zeros((8, 8, len(kinds)), np.uint8)
+    if kinds[-1] == "unassalpha":
+        extra[..., -1] = 77
+    several = tiff(np.concatenate([plain, extra], -1), photometric, extrasamples=kinds, planarconfig="contig")
+    bare = tiff(plain if count > 1 else plain[..., 0], photometric)
+    result, expected = opened(made(several).data), opened(made(bare).data)
+    if kinds[-1] == "unassalpha":
+        assert (np.asarray(result)[..., -1] == 77).all()
+    else:
+        assert result.mode == expected.mode
+    assert difference(result.convert("RGB"), expected.convert("RGB"))[1] <= 1
+    on_paper = opened(made(several, format="jpeg", quality=100).data)
+    assert kinds[-1] == "unassalpha" or difference(on_paper.convert("RGB"), expected.convert("RGB"))[0] < 8
+
+
+def test_associated_alpha_is_divided_out():
+    half = np.full((8, 8, 4), (100, 50, 25, 128), np.uint8)
+    result = array(made(tiff(half, "rgb", extrasamples=["assocalpha"])).data)
+    assert difference(result[0, 0], (199, 100, 50, 128))[1] <= 1
+
+
+def test_a_reduced_page_is_not_used_as_the_image():
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file) as writer:
+        writer.write(np.full((12, 16, 3), 9, np.uint8), photometric="rgb", subfiletype=1, metadata=None)
+        writer.write(np.asarray(RGB), photometric="rgb", subfiletype=0, metadata=None)
+    assert difference(array(made(file.getvalue()).data), COLORS) == (0, 0)
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file) as writer:
+        writer.write(np.full((12, 16, 3), 9, np.uint8), photometric="rgb", subfiletype=1, subifds=1, metadata=None)
+        writer.write(np.asarray(RGB), photometric="rgb", subfiletype=0, metadata=None)
+    assert difference(array(made(file.getvalue()).data), COLORS) == (0, 0)
+    assert engine.probe(file.getvalue()).width == 32
+
+
+def test_cmyk_without_a_profile_is_read_as_offset_printing():
+    ink = Image.new("CMYK", (8, 8), (0, 0, 0, 255))
+    assert max(opened(made(encoded(ink, "TIFF")).data).getpixel((3, 3))) < 40
