@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import hashlib
 import json
 import sys
 import time
@@ -20,11 +19,11 @@ from joserfc.jwk import ECKey, OctKey
 from yarl import URL
 
 from access.conftest import ELSEWHERE
+from access.faulty_provider import CLIENT, FaultyProvider
 from support.pages.browser import chromium, opened
 from support.programs.ports import free_port
 from support.programs.until import until
 
-CLIENT = "safelight"
 RULES = """
 [[users]]
 claim = "email"
@@ -178,57 +177,9 @@ async def test_the_button_on_the_page_leads_to_the_provider_and_back(site):
             await page.get_by_role("button", name="Access: signed in as ann@example.org").wait_for()
 
 
-class Crooked:
-    """Run a provider that signs in every user, with the error that `change` makes; it checks the requests it gets."""
-
-    def __init__(self) -> None:
-        self.key = ECKey.generate_key("P-256", {"kid": "1"})
-        self.issuer = ""
-        self.claims: dict = {}
-        self.sign = lambda claims: jwt.encode({"alg": "ES256", "kid": "1"}, claims, self.key)
-        self.token_answer: web.Response | None = None
-        self.metadata: dict = {}
-        self.fetched = {"keys": 0}
-        self.asked: URL | None = None
-
-    async def discovery(self, _request: web.Request) -> web.Response:
-        return web.json_response(
-            {
-                "issuer": self.issuer,
-                "authorization_endpoint": f"{self.issuer}/authorize?kept=1",
-                "token_endpoint": f"{self.issuer}/token",
-                "jwks_uri": f"{self.issuer}/keys",
-                **self.metadata,
-            }
-        )
-
-    async def keys(self, _request: web.Request) -> web.Response:
-        self.fetched["keys"] += 1
-        return web.json_response({"keys": [self.key.as_dict(private=False)]})
-
-    async def token(self, request: web.Request) -> web.Response:
-        if self.token_answer is not None:
-            return self.token_answer
-        form = await request.post()
-        assert self.asked is not None
-        asked = self.asked.query
-        challenge = base64.urlsafe_b64encode(hashlib.sha256(form["code_verifier"].encode()).digest()).rstrip(b"=")
-        assert (challenge.decode(), asked["code_challenge_method"]) == (asked["code_challenge"], "S256")
-        assert form["redirect_uri"] == asked["redirect_uri"]
-        # Both name and secret are form-encoded first (RFC 6749, 2.3.1).
-        assert request.headers["Authorization"] == f"Basic {base64.b64encode(b'safelight:s%26cret').decode()}"
-        now = int(time.time())
-        claims = {
-            "iss": self.issuer, "aud": CLIENT, "sub": "1", "exp": now + 60, "iat": now, "nonce": asked["nonce"],
-            "email": "ann@example.org", "email_verified": True, **self.claims,
-        }  # fmt: skip
-        kept = {name: value for name, value in claims.items() if value is not None}
-        return web.json_response({"access_token": "x", "token_type": "Bearer", "id_token": self.sign(kept)})
-
-
 @pytest.fixture
-async def crooked() -> AsyncIterator[Crooked]:
-    provider = Crooked()
+async def faulty() -> AsyncIterator[FaultyProvider]:
+    provider = FaultyProvider()
     app = web.Application()
     app.router.add_get("/.well-known/openid-configuration", provider.discovery)
     app.router.add_get("/keys", provider.keys)
@@ -243,13 +194,13 @@ async def crooked() -> AsyncIterator[Crooked]:
 
 
 @pytest.fixture
-async def sign_in(site, crooked):
+async def sign_in(site, faulty):
     """Sign in with the wrong provider; return the status and the text of our answer."""
-    ours = await site(crooked.issuer)
+    ours = await site(faulty.issuer)
 
     async def once() -> tuple[int, str]:
-        crooked.asked, cookies = await ours.begin()
-        back = URL(f"{ours.url}/oidc/callback").with_query(code="c", state=crooked.asked.query["state"])
+        faulty.asked, cookies = await ours.begin()
+        back = URL(f"{ours.url}/oidc/callback").with_query(code="c", state=faulty.asked.query["state"])
         status, _, text, given = await ours.finish(back, cookies)
         assert ("safelight_session" in given) == (status == 303)
         return status, text
@@ -257,9 +208,9 @@ async def sign_in(site, crooked):
     return once
 
 
-async def test_a_providers_claims_are_checked(sign_in, crooked):
+async def test_a_providers_claims_are_checked(sign_in, faulty):
     assert (await sign_in())[0] == 303
-    assert crooked.asked is not None and crooked.asked.query["kept"] == "1"
+    assert faulty.asked is not None and faulty.asked.query["kept"] == "1"
     past = int(time.time()) - 3600
     for wrong, reason in (
         ({"iss": "https://other.example"}, "iss"),
@@ -273,14 +224,14 @@ async def test_a_providers_claims_are_checked(sign_in, crooked):
         ({"nonce": None}, "another sign-in"),
         ({"sub": None}, "sub"),
     ):
-        crooked.claims = wrong
+        faulty.claims = wrong
         status, text = await sign_in()
         assert status == 401 and reason in text, (wrong, status, text)
 
 
-async def test_a_providers_signature_is_checked(sign_in, crooked):
-    honest, other = crooked.sign, ECKey.generate_key("P-256", {"kid": "1"})
-    shared = OctKey.import_key(json.dumps(crooked.key.as_dict(private=False)))
+async def test_a_providers_signature_is_checked(sign_in, faulty):
+    honest, other = faulty.sign, ECKey.generate_key("P-256", {"kid": "1"})
+    shared = OctKey.import_key(json.dumps(faulty.key.as_dict(private=False)))
     for sign in (
         lambda claims: jwt.encode({"alg": "ES256", "kid": "1"}, claims, other),
         lambda claims: jwt.encode({"alg": "HS256", "kid": "1"}, claims, shared),
@@ -289,43 +240,43 @@ async def test_a_providers_signature_is_checked(sign_in, crooked):
         lambda _claims: "no.token",
         lambda _claims: "x" * 40_000,
     ):
-        crooked.sign = sign
+        faulty.sign = sign
         status, text = await sign_in()
         assert status == 401 and "not valid" in text, (status, text)
 
 
-async def test_a_providers_new_key_is_fetched_once(sign_in, crooked):
+async def test_a_providers_new_key_is_fetched_once(sign_in, faulty):
     assert (await sign_in())[0] == 303
-    before, crooked.key = crooked.fetched["keys"], ECKey.generate_key("P-256", {"kid": "2"})
-    crooked.sign = lambda claims: jwt.encode({"alg": "ES256", "kid": "2"}, claims, crooked.key)
+    before, faulty.key = faulty.fetched["keys"], ECKey.generate_key("P-256", {"kid": "2"})
+    faulty.sign = lambda claims: jwt.encode({"alg": "ES256", "kid": "2"}, claims, faulty.key)
     assert (await sign_in())[0] == 303
-    crooked.sign = lambda claims: jwt.encode({"alg": "ES256", "kid": "3"}, claims, crooked.key)
+    faulty.sign = lambda claims: jwt.encode({"alg": "ES256", "kid": "3"}, claims, faulty.key)
     assert (await sign_in())[0] == 401
-    assert crooked.fetched["keys"] == before + 1
+    assert faulty.fetched["keys"] == before + 1
 
 
-async def test_a_providers_answer_with_a_token_is_checked(sign_in, crooked):
+async def test_a_providers_answer_with_a_token_is_checked(sign_in, faulty):
     for answer, reason in (
         (
             web.json_response({"error": "invalid_client", "error_description": "<b>\x1b"}, status=401),
             "invalid_client: &lt;b&gt;\\x1b",
         ),
-        (web.Response(status=302, headers={"Location": f"{crooked.issuer}/keys"}), "answered 302"),
+        (web.Response(status=302, headers={"Location": f"{faulty.issuer}/keys"}), "answered 302"),
         (web.Response(status=500), "answered 500"),
         (web.Response(body=b"[" * 1000), "expected JSON"),
         (web.Response(body=b" " * 300_000), "more than"),
     ):
-        crooked.token_answer = answer
+        faulty.token_answer = answer
         status, text = await sign_in()
         assert status in (401, 503) and reason in text, (status, text)
 
 
-async def test_only_the_browser_that_began_can_sign_in(site, crooked):
-    ours = await site(crooked.issuer)
-    crooked.asked, cookies = await ours.begin()
+async def test_only_the_browser_that_began_can_sign_in(site, faulty):
+    ours = await site(faulty.issuer)
+    faulty.asked, cookies = await ours.begin()
     _, others = await ours.begin()
     back = URL(f"{ours.url}/oidc/callback")
-    state = crooked.asked.query["state"]
+    state = faulty.asked.query["state"]
     for query, held in (
         ({"code": "c", "state": state}, {}),
         ({"code": "c", "state": state}, others),
@@ -342,12 +293,12 @@ async def test_only_the_browser_that_began_can_sign_in(site, crooked):
     assert status == 303
 
 
-async def test_below_a_path_sign_in_stays_below_it(site, crooked):
-    ours = await site(crooked.issuer, "/photos")
-    crooked.asked, cookies = await ours.begin()
-    back = URL(crooked.asked.query["redirect_uri"])
+async def test_below_a_path_sign_in_stays_below_it(site, faulty):
+    ours = await site(faulty.issuer, "/photos")
+    faulty.asked, cookies = await ours.begin()
+    back = URL(faulty.asked.query["redirect_uri"])
     assert str(back) == f"{ours.url}/oidc/callback"
-    status, headers, _, _ = await ours.finish(back.with_query(code="c", state=crooked.asked.query["state"]), cookies)
+    status, headers, _, _ = await ours.finish(back.with_query(code="c", state=faulty.asked.query["state"]), cookies)
     assert (status, headers["Location"]) == (303, f"{ours.url}/")
     given = [morsel for text in headers.getall("Set-Cookie") for morsel in SimpleCookie(text).values()]
     assert {morsel.key: morsel["path"] for morsel in given} == {
@@ -365,9 +316,9 @@ async def test_below_a_path_sign_in_stays_below_it(site, crooked):
         ({"authorization_endpoint": 1}, "expected JSON"),
     ],
 )
-async def test_an_untrustworthy_description_of_a_provider_is_refused(site, crooked, wrong, reason):
-    crooked.metadata = wrong
-    ours = await site(crooked.issuer)
+async def test_an_untrustworthy_description_of_a_provider_is_refused(site, faulty, wrong, reason):
+    faulty.metadata = wrong
+    ours = await site(faulty.issuer)
     status, _, text, _ = await ours.get(f"{ours.url}/sign-in/{ours.name}")
     assert status == 503 and reason in text
 
