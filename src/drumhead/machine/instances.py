@@ -98,26 +98,21 @@ class Instances:
                 raise DrumheadError(ErrorCode.CONFLICT, f"{name} is running; stop it first, or delete it with --force")
             # Remove the record first, so that the remains of an interrupted deletion are not an instance.
             (self.directory(name) / RECORD).unlink()
-            shutil.rmtree(self.directory(name))
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
         """Hold the lock of an instance. The kernel releases it when this process ends.
 
-        Raises CONFLICT if another process holds it.
+        At the end, remove the directory if there is no instance: it was deleted, or its first start was refused.
+        Raises CONFLICT if another process holds the lock.
         """
         directory = self.directory(name)
-        directory.mkdir(parents=True, exist_ok=True)
-        handle = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        handle = _lock_file(directory)
         try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise DrumheadError(
-                    ErrorCode.CONFLICT, f"another command is starting, stopping or deleting {name}"
-                ) from error
             yield
         finally:
+            if not (directory / RECORD).exists():
+                shutil.rmtree(directory, ignore_errors=True)
             os.close(handle)
 
     def _find_launch(self, name: str) -> Launch | None:
@@ -212,6 +207,26 @@ def console_end(directory: Path) -> str:
     if not lines:
         return "; its console is empty"
     return "; its console ends with:" + "".join(f"\n    {line[:160]}" for line in lines[-CONSOLE_LINES:])
+
+
+def _lock_file(directory: Path) -> int:
+    """Create and lock the lock file of an instance; return its descriptor. Raises CONFLICT."""
+    while True:
+        directory.mkdir(parents=True, exist_ok=True)
+        try:
+            handle = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:  # another process has just removed the directory
+            continue
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # A file that another process has removed meanwhile locks nothing.
+            if os.fstat(handle).st_nlink:
+                return handle
+        except BlockingIOError as error:
+            os.close(handle)
+            message = f"another command is starting, stopping or deleting {directory.name}"
+            raise DrumheadError(ErrorCode.CONFLICT, message) from error
+        os.close(handle)
 
 
 def lock_holder(path: Path) -> int:

@@ -42,12 +42,19 @@ from drumhead.machine.snapshot.records import spare_drives, write_spares
 from drumhead.machine.snapshot.resume import find_snapshot, resume
 from drumhead.machine.snapshot.store import Snapshots
 from drumhead.machine.spec.check import check_spec
-from drumhead.machine.volume.volumes import OVERLAY_SERIAL, open_overlay, open_volumes, refuse_shared_disks
+from drumhead.machine.volume.volumes import (
+    OVERLAY,
+    OVERLAY_SERIAL,
+    make_overlay,
+    open_volumes,
+    overlay_drive,
+    refuse_shared_disks,
+)
 from drumhead.machine.watch import file_size
 from drumhead.records import Image, ImageFiles, read_record
 
 if TYPE_CHECKING:
-    from drumhead.guest.contract import Guest
+    from drumhead.guest.contract import BootPlan, Guest
     from drumhead.home import Home
 
 log = logging.getLogger(__name__)
@@ -72,7 +79,7 @@ async def start_machine(
 ) -> Started:
     """Start a machine, replacing a stopped one of the same name.
 
-    With `fresh`, the log and the disk of the stopped machine are deleted.
+    With `fresh`, the log and the disk of the stopped machine are deleted. A start that is refused deletes nothing.
 
     The kernel kills an attached machine when this process ends. Raises NOT_FOUND (image), USAGE, CONFLICT (it is
     running, or a volume or an address is taken), UNSUPPORTED, GUEST (QEMU does not start), HOST_TOOL.
@@ -82,12 +89,7 @@ async def start_machine(
     instances = Instances(home)
     with instances.lock(spec.name):
         refuse_running(instances.find(spec.name))
-        directory = instances.directory(spec.name)
-        for old in ("log", "console", "overlay.raw") if fresh else ():
-            (directory / old).unlink(missing_ok=True)
-        with replacing(directory / IMAGE) as temporary:
-            temporary.write_bytes(encode(image))
-        started = await _start(instances, image, spec, attached=attached, fleet=fleet)
+        started = await _start(instances, image, spec, attached=attached, fleet=fleet, fresh=fresh)
     await announce_hosts(instances, started.launch)
     return started
 
@@ -101,7 +103,7 @@ async def restart_machine(home: Home, name: str, *, attached: bool) -> Started:
         image = read_record(instances.directory(name) / IMAGE, Image, f"`drumhead delete {name}` and run it again")
         launch = instance.launch
         spec = msgspec.structs.replace(launch.spec, forwards=launch.forwards)
-        started = await _start(instances, image, spec, attached=attached, fleet=launch.fleet)
+        started = await _start(instances, image, spec, attached=attached, fleet=launch.fleet, fresh=False)
     await announce_hosts(instances, started.launch)
     return started
 
@@ -153,42 +155,6 @@ def _others(instances: Instances, spec: InstanceSpec) -> list[Launch]:
     return [one for one in instances.launches() if one.spec.name != spec.name]
 
 
-async def _start(instances: Instances, image: Image, spec: InstanceSpec, *, attached: bool, fleet: str) -> Started:
-    home, directory = instances.home, instances.directory(spec.name)
-    refuse_shared_disks(home, spec.volumes, spec.name, instances.all())
-    guest = find_guest(image.guest)
-    _refuse_little_memory(guest, spec.memory)
-    if spec.sleep_after:
-        require(guest, "listening")
-    files = await asyncio.to_thread(ImageStore(home).mounted_files, image)
-    acceleration = await find_acceleration(home, guest.probe(files))
-    launch = _plan(instances, image, spec, acceleration.accelerator, attached=attached, fleet=fleet)
-    members = [*_others(instances, spec), launch]
-    drives, mounts = await open_volumes(home, spec.volumes, guest)
-    if image.overlay_size:
-        require(guest, "overlay")
-        drives = (await open_overlay(directory, image.overlay_size, guest), *drives)
-    config = run_config(launch, members, drives, mounts)
-    config = msgspec.structs.replace(config, secrets=read_secrets(home, spec.secrets))
-    ready = _Ready(
-        home=home,
-        directory=directory,
-        guest=guest,
-        image=image,
-        files=files,
-        launch=launch,
-        config=config,
-        drives=drives,
-    )
-    trim_logs(directory)
-    log_offset = file_size(directory / "log")
-    # The supervisor of a machine with --sleep-after listens itself.
-    with doors(() if spec.sleep_after else launch.forwards, launch.inner_forwards) as found:
-        launch, pid = await _resume(instances, ready) or await _boot(instances, ready)
-        start_relay(pid, found)
-    return Started(launch=launch, acceleration=acceleration, pid=pid, log_offset=log_offset)
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Ready:
     """Everything that a start needs, for booting and for resuming."""
@@ -198,9 +164,72 @@ class _Ready:
     guest: Guest
     image: Image
     files: ImageFiles
+    acceleration: Acceleration
     launch: Launch
     config: RunConfig
     drives: tuple[Drive, ...]
+    boot: BootPlan
+    cards: tuple[Card, ...]
+
+
+async def _start(
+    instances: Instances, image: Image, spec: InstanceSpec, *, attached: bool, fleet: str, fresh: bool
+) -> Started:
+    """Start a machine whose lock is held. A start that is refused changes nothing in its directory."""
+    ready = await _make_ready(instances, image, spec, attached=attached, fleet=fleet)
+    launch, directory = ready.launch, ready.directory
+    # The supervisor of a machine with --sleep-after listens itself.
+    with doors(() if spec.sleep_after else launch.forwards, launch.inner_forwards) as found:
+        await _prepare_directory(ready, fresh=fresh)
+        log_offset = file_size(directory / "log")
+        launch, pid = await _resume(instances, ready) or await _boot(instances, ready)
+        start_relay(pid, found)
+    return Started(launch=launch, acceleration=ready.acceleration, pid=pid, log_offset=log_offset)
+
+
+async def _make_ready(instances: Instances, image: Image, spec: InstanceSpec, *, attached: bool, fleet: str) -> _Ready:
+    """Check and plan a start. Raises the errors of ``start_machine``."""
+    home, directory = instances.home, instances.directory(spec.name)
+    refuse_shared_disks(home, spec.volumes, spec.name, instances.all())
+    guest = find_guest(image.guest)
+    _refuse_little_memory(guest, spec.memory)
+    if spec.sleep_after:
+        require(guest, "listening")
+    if image.overlay_size:
+        require(guest, "overlay")
+    files = await asyncio.to_thread(ImageStore(home).mounted_files, image)
+    acceleration = await find_acceleration(home, guest.probe(files))
+    launch = _plan(instances, image, spec, acceleration.accelerator, attached=attached, fleet=fleet)
+    members = [*_others(instances, spec), launch]
+    drives, mounts = await open_volumes(home, spec.volumes, guest)
+    drives = (overlay_drive(directory), *drives) if image.overlay_size else drives
+    config = run_config(launch, members, drives, mounts)
+    config = msgspec.structs.replace(config, secrets=read_secrets(home, spec.secrets))
+    return _Ready(
+        home=home,
+        directory=directory,
+        guest=guest,
+        image=image,
+        files=files,
+        acceleration=acceleration,
+        launch=launch,
+        config=config,
+        drives=drives,
+        boot=guest.plan(image, files, config, directory, drives),
+        cards=cards(home, launch),
+    )
+
+
+async def _prepare_directory(ready: _Ready, *, fresh: bool) -> None:
+    """Keep the image's record and make the machine's disk. With `fresh`, delete the last run's log and disk first."""
+    directory, size = ready.directory, ready.image.overlay_size
+    for old in ("log", "console", OVERLAY) if fresh else ():
+        (directory / old).unlink(missing_ok=True)
+    with replacing(directory / IMAGE) as temporary:
+        temporary.write_bytes(encode(ready.image))
+    if size:
+        await make_overlay(directory, size, ready.guest)
+    trim_logs(directory)
 
 
 async def _resume(instances: Instances, ready: _Ready) -> tuple[Launch, int] | None:
@@ -215,8 +244,7 @@ async def _resume(instances: Instances, ready: _Ready) -> tuple[Launch, int] | N
     boot = ready.guest.plan_snapshot(ready.image, ready.files, None, ready.directory, disks)
     order = ready.guest.warm_order(snapshot.interpreter, launch.spec.command)
     try:
-        wired = cards(ready.home, launch)
-        return launch, await resume(ready.home, snapshot, launch, boot, wired, ready.config, order)
+        return launch, await resume(ready.home, snapshot, launch, boot, ready.cards, ready.config, order)
     except DrumheadError as error:
         log.warning("%s boots, because its snapshot cannot be resumed: %s", launch.spec.name, error.message)
         if error.code is not ErrorCode.TIMEOUT:  # a timeout may be the fault of a busy host
@@ -226,18 +254,17 @@ async def _resume(instances: Instances, ready: _Ready) -> tuple[Launch, int] | N
 
 async def _boot(instances: Instances, ready: _Ready) -> tuple[Launch, int]:
     launch, directory = ready.launch, ready.directory
-    boot = ready.guest.plan(ready.image, ready.files, ready.config, directory, ready.drives)
     argv = command_line(
-        boot,
+        ready.boot,
         name=launch.spec.name,
         memory=launch.spec.memory,
         cpus=launch.spec.cpus,
         accelerator=launch.accelerator,
-        cards=cards(ready.home, launch),
+        cards=ready.cards,
         state=directory,
     )
     instances.write(launch)
-    return launch, await spawn(argv, boot, directory, attached=launch.attached)
+    return launch, await spawn(argv, ready.boot, directory, attached=launch.attached)
 
 
 def run_config(

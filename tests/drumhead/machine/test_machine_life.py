@@ -1,6 +1,7 @@
 """Test how machines start and end: exit statuses, signals, killed commands, and disks that are kept."""
 
 import signal
+import socket
 
 import pytest
 
@@ -68,6 +69,30 @@ def test_config_sets_of_python_run_one_after_another_on_osv(drumhead, tmp_path):
     assert (done.returncode, done.stdout.split()) == (3, ["a", "b"]), done.stderr
     drumhead("delete", "steps")
     assert "python_args" in drumhead.refused(*words, "--boot", "c", "--boot", "a", status=5).splitlines()[-1]
+
+
+def test_a_start_that_is_refused_changes_nothing(drumhead, machine_image):
+    drumhead("run", "-i", machine_image, "earlier", "-m", "96M", "-e", sh("echo 1 >/own; echo said"))
+    directory = drumhead.home.instances / "earlier"
+    before = {file.name: file.read_bytes() for file in directory.iterdir() if file.is_file()}
+    assert before.keys() >= {"log", "overlay.raw", "image.json"}
+    with (
+        socket.create_server(("127.0.0.1", 0)) as four,
+        socket.create_server(("::1", 0), family=socket.AF_INET6) as six,
+    ):
+        refusals = (
+            ("-f", f"{four.getsockname()[1]}:80"),
+            ("-f", f"[::1]:{six.getsockname()[1]}:80"),
+            ("-n", "tap", "-b", "none"),
+        )
+        for flags in refusals:
+            for name in ("earlier", "refused"):
+                drumhead.refused("run", "-d", *flags, "-i", machine_image, name, "-m", "96M", "-e", "true", status=5)
+    assert {file.name: file.read_bytes() for file in directory.iterdir() if file.is_file()} == before
+    assert "no instance ghost" in drumhead.refused("start", "ghost", status=3)
+    assert not {"refused", "ghost"} & {path.name for path in drumhead.home.instances.iterdir()}
+    drumhead("delete", "earlier")
+    assert not directory.exists()
 
 
 def test_volumes_are_created_listed_and_deleted(drumhead, machine_image):

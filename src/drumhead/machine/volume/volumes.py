@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from drumhead.home import Home
     from drumhead.machine.records import Instance, VolumeMount
 
+OVERLAY = "overlay.raw"
+"""The disk in an instance's directory that the machine writes to."""
 OVERLAY_SERIAL = "overlay"
 CHECK_TIME = 3600.0
 REPAIRED = (0, 1, 2)
@@ -102,12 +104,15 @@ def delete_volume(home: Home, name: str, instances: Iterable[Instance]) -> None:
     path.unlink()
 
 
-async def open_overlay(directory: Path, size: int, guest: Guest) -> Drive:
-    """Return the disk of `size` bytes that the machine in `directory` writes to. It is kept between starts."""
-    path = directory / "overlay.raw"
-    if not path.exists():
-        await make_disk(path, size, guest.volume_options)
-    return Drive(path=path, format="raw", serial=OVERLAY_SERIAL, readonly=False)
+def overlay_drive(directory: Path) -> Drive:
+    """Return the disk that the machine in `directory` writes to."""
+    return Drive(path=directory / OVERLAY, format="raw", serial=OVERLAY_SERIAL, readonly=False)
+
+
+async def make_overlay(directory: Path, size: int, guest: Guest) -> None:
+    """Make the disk of ``overlay_drive``, with `size` bytes. It is kept between starts."""
+    if not (directory / OVERLAY).exists():
+        await make_disk(directory / OVERLAY, size, guest.volume_options)
 
 
 def repair_disk(path: Path) -> None:
