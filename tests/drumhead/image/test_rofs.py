@@ -140,6 +140,9 @@ def united(trees):
     whole = Tree()
     for tree in trees:
         whole.update(tree)
+    for path, entry in list(whole):
+        if entry.kind == "symlink" and "/" not in path:
+            whole.add(path, symlink("/" + entry.target.removeprefix("/")))
     return whole
 
 
@@ -279,3 +282,14 @@ def test_a_file_of_more_than_four_gibibytes(tmp_path):
     last = 512 * (1 + disk.places[b"z"][0])
     command = ["qemu-io", "-r", "-f", "vmdk", "-c", f"read -v {last} 512", descriptor]
     assert "61 66 74 65 72 00" in subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def test_links_in_a_root_become_absolute(tmp_path):
+    """OSv does not follow relative links in its root."""
+    tree = Tree()
+    tree.add("usr/bin/python3", symlink("python3.11"))
+    tree.add("python", symlink("usr/bin/python3"))
+    tree.add("etc", symlink("/usr"))
+    write_rofs(tree, tmp_path / "layer")
+    disk = read_rofs(io.BytesIO(unite([tmp_path / "layer"])[512:]))
+    assert disk.links == {b"python": b"/usr/bin/python3", b"etc": b"/usr", b"usr/bin/python3": b"python3.11"}

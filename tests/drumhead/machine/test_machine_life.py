@@ -68,6 +68,9 @@ def test_config_sets_of_python_run_one_after_another_on_osv(drumhead, tmp_path):
     done = drumhead.run(*words, "--boot", "a", "--boot", "b", "--boot", "a")
     assert (done.returncode, done.stdout.split()) == (3, ["a", "b"]), done.stderr
     drumhead("delete", "steps")
+    linked = ("run", "--guest", "osv", "-i", "steps", "linked", "-e", "/python /say.py linked 0")
+    assert drumhead(*linked) == "linked\n", "/python is a link in the root"
+    drumhead("delete", "linked")
     assert "python_args" in drumhead.refused(*words, "--boot", "c", "--boot", "a", status=5).splitlines()[-1]
 
 

@@ -20,7 +20,7 @@ from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.filesystem.rofs.layout import BLOCK
 from drumhead.filesystem.rofs.reader import Stored, read_data_blocks, read_layer, read_superblock
 from drumhead.filesystem.rofs.writer import CHUNK, build_structure
-from drumhead.tree import Tree
+from drumhead.tree import Tree, symlink
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,13 +63,17 @@ def unite(layers: Sequence[Path]) -> bytes:
     """Return the root of `layers`. This reads superblocks and metadata, and blocks the calling thread.
 
     Later layers cover earlier ones as in ``Tree.update``: directories are united, also through links to directories;
-    files and links replace earlier entries. Raises UNVERIFIED for a damaged layer, UNSUPPORTED for a disk of 2 TiB or
+    files and links replace earlier entries. Links in the root become absolute, because OSv does not follow relative
+    ones there. Raises UNVERIFIED for a damaged layer, UNSUPPORTED for a disk of 2 TiB or
     more, CONFLICT for a loop of links.
     """
     whole, end = Tree(), 1
     for path in layers:
         tree, end = read_layer(path, end)
         whole.update(tree)
+    for name, entry in list(whole):
+        if entry.kind == "symlink" and "/" not in name and not entry.target.startswith("/"):
+            whole.add(name, symlink(f"/{entry.target}"))
     blocks = {path: entry.block for path, entry in whole if isinstance(entry, Stored)}
     structure = build_structure(whole, blocks, end)
     table = partition_table([(1, end + len(structure.metadata) // BLOCK)])

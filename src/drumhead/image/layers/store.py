@@ -45,6 +45,10 @@ KEPT_SECONDS = 14 * 24 * 3600.0
 """Seconds after its last use for which a layer with a key is kept for the next image."""
 
 
+ROOT_RULES = "root 2"
+"""Names the way in which layers are united; a root that was made in another way is made again."""
+
+
 class LayerRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The record of a tree (cache/layers/SOURCE.json), which saves reading the tree again."""
 
@@ -117,7 +121,7 @@ class LayerStore:
 
     def root(self, layers: list[Layer]) -> Layer:
         """Return a layer that unites `layers` for a guest without an overlay. Raises UNVERIFIED, UNSUPPORTED."""
-        source = hashlib.sha256("\0".join(["root", *(layer.blob.digest for layer in layers)]).encode()).hexdigest()
+        source = hashlib.sha256("\0".join([ROOT_RULES, *(layer.blob.digest for layer in layers)]).encode()).hexdigest()
         record = self._known(source)
         if record is None:
             blob = self._blobs.put(unite([self._blobs.find(layer.blob.digest) for layer in layers]))
