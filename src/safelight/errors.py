@@ -7,6 +7,7 @@ what the service raised.
 
 from __future__ import annotations
 
+import errno
 from enum import StrEnum
 from http import HTTPStatus
 from typing import Any
@@ -157,10 +158,16 @@ class Error(Exception):
 
 
 def lacks_memory(error: BaseException) -> bool:
-    """Return whether an error means that memory, or memory for a new thread, ran out."""
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and str(error).startswith("can't start new thread")
-    )
+    """Return whether an error means that memory ran out, also for a new thread, a lock or a library."""
+    match error:
+        case MemoryError() | OSError(errno=errno.ENOMEM):
+            return True
+        case RuntimeError():
+            return str(error).startswith(("can't start new thread", "can't allocate lock"))
+        case ImportError():
+            return "failed to map segment" in str(error) or "cannot allocate memory" in str(error).lower()
+        case _:
+            return False
 
 
 def no_memory() -> Error:

@@ -129,6 +129,8 @@ class NoMemory:
         (http_exceptions.BadHttpMessage("Invalid header token: callback error"), Code.INVALID_REQUEST),
         (MemoryError(), Code.UNAVAILABLE),
         (RuntimeError("can't start new thread"), Code.UNAVAILABLE),
+        (OSError(12, "Cannot allocate memory"), Code.UNAVAILABLE),
+        (ImportError("lib.so: failed to map segment from shared object"), Code.UNAVAILABLE),
     ],
 )
 @pytest.mark.parametrize("wrapped", [False, True])

@@ -135,8 +135,8 @@ def test_runc_runs_it_for_somebody_without_rights(drumhead, small, tmp_path_fact
     with tempfile.TemporaryDirectory(dir="/var/tmp") as scratch:  # the user nobody cannot read pytest's directories
         bundle = Path(scratch)
         for layer in manifest["layers"]:
-            with tarfile.open(blob(out, layer["digest"])) as archive:
-                archive.extractall(bundle / "rootfs", filter="tar")
+            (bundle / "rootfs").mkdir(exist_ok=True)
+            subprocess.run(["tar", "-xf", blob(out, layer["digest"]), "-C", bundle / "rootfs"], check=True)
         nobody("runc", "spec", "--rootless", "--bundle", bundle, owned=bundle)
         spec = json.loads((bundle / "config.json").read_text())
         wanted = config["config"]

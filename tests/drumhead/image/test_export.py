@@ -87,7 +87,7 @@ def test_a_disk_for_kubevirt_is_configured_by_other_disks_and_stops_by_the_power
     (layer,) = json.loads((tmp_path / "pulled/manifest.json").read_text())["layers"]
     with tarfile.open(tmp_path / "pulled" / layer["digest"].removeprefix("sha256:")) as tar:
         assert {(one.name, one.uid, one.gid) for one in tar} == {("disk", 107, 107), ("disk/disk.qcow2", 107, 107)}
-        tar.extractall(tmp_path, filter="data")
+        tar.extract("disk/disk.qcow2", tmp_path)
     told = {"run": "serve", "argv": ["sh", "-c", SERVE], "env": {"FROM": "machine.json"}}
     told["mounts"] = [{"serial": "data", "path": "/data"}]
     config = config_disk(tmp_path / "config", {"machine.json": json.dumps(told)})
