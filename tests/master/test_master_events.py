@@ -99,6 +99,20 @@ async def test_long_poll_of_json(client, master, http):
     assert [event.kind for event in (await other).events] == ["cancelled"]
 
 
+async def test_a_page_without_waiting_has_every_acknowledged_change(client):
+    """While nobody waits, the master fetches changes once a second, so what it keeps in memory is often older."""
+    task = await client.upload(photo(1))
+    await client.changes(task.seq - 1, wait=10.0)
+    kinds = ["created"]
+    for _ in range(3):
+        await take(client)
+        kinds.append("leased")
+        assert [event.kind for event in (await client.changes(0, task=task.id)).events] == kinds
+        await take(client, n=0, wait=0.0)  # returns what it does not hold
+        kinds.append("returned")
+        assert [event.kind for event in (await client.changes(0, task=task.id)).events] == kinds
+
+
 async def test_pages_of_json(client):
     tasks = [await client.upload(photo(n)) for n in range(5)]
     seen, after = [], 0

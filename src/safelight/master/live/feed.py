@@ -92,8 +92,10 @@ class Feed:
             key = task or _of(tenant)
             changed = self._await_change(key)
             try:
-                found = self._kept(after, limit, task, tenant) if known in ("", self._db_known) else None
-                if found is None or (wait <= 0 and not found[0].events):  # without waiting
+                # Memory may lack changes that were acknowledged already; who waits receives them next.
+                in_memory = wait > 0 and known in ("", self._db_known)
+                found = self._kept(after, limit, task, tenant) if in_memory else None
+                if found is None:
                     page = await self._db.events(after, limit=limit, task=task, tenant=tenant, known=known)
                     found = page, [frame(event, page.db) for event in page.events]
                 left = deadline - loop.time()
