@@ -119,3 +119,39 @@ async def test_a_row_that_the_server_refuses_fails_the_call_that_made_it_and_no_
     assert (await store.summary()).tasks == {
         **dict.fromkeys((await store.summary()).tasks, 0), "finished": 1, "waiting": 3, "working": 1
     }  # fmt: skip
+
+
+async def test_a_commit_of_many_calls_makes_few_round_trips(store):
+    """BEGIN, what the calls read, what waits, new workers, everything that is written, COMMIT."""
+    await store.create([new_task() for _ in range(10)])
+    held = [(await store.lease(request(f"holder {n}")))[0] for n in range(5)]
+    statements: list[str] = []
+    store._database._writer.connection.server.add_query_logger(lambda record: statements.append(record.query))
+    created, leases, settled = await asyncio.gather(
+        asyncio.gather(*(store.create([new_task(idempotency_key=f"key {n}")]) for n in range(5))),
+        asyncio.gather(*(store.lease(request(f"worker {n}")) for n in range(5))),
+        asyncio.gather(*(store.settle([finished(lease.id)]) for lease in held)),
+    )
+    assert [len(each) for each in (created, leases, settled)] == [5, 5, 5]
+    begin = next(place for place, text in enumerate(statements) if text.startswith("BEGIN"))
+    whole = statements[begin : statements.index("COMMIT", begin) + 1]
+    assert len(whole) <= 6, whole
+
+
+async def test_a_claim_takes_tasks_that_its_own_commit_has_created_after_those_that_waited(database):
+    async with PostgresStore.open(database, readers=1) as store:
+        before = [task.id for task in await store.create([new_task() for _ in range(2)])]
+        (back,) = await store.lease(request("gone"))
+        created, urgent, _, *answers = await asyncio.gather(
+            store.create([new_task() for _ in range(3)]),
+            store.create([new_task(priority=1)]),
+            store.lease(request("gone", n=0)),  # gives it back
+            *(store.lease(request(f"worker {n}", n=2)) for n in range(3)),
+        )
+        taken = [lease.task for leases in answers for lease in leases]
+        assert taken == [urgent[0].id, *before, *(task.id for task in created)]
+        assert back.task == before[0]
+        assert [event.kind for event in (await store.events(0)).events].count("leased") == 7
+    async with PostgresStore.open(database, readers=1) as store:
+        assert {(await store.get(task)).state for task in taken} == {State.WORKING}
+        assert (await store.summary()).tasks["working"] == 6

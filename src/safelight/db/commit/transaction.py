@@ -10,7 +10,7 @@ import msgspec
 from safelight.db import ids
 from safelight.db.commit.memory import Memory, Shares, Spec
 from safelight.db.lifecycle import LEASED, Change
-from safelight.db.rows import HOLD, EventRow, TaskRow
+from safelight.db.rows import HOLD, EventRow, TaskRow, Value
 from safelight.errors import Code, Error
 from safelight.wire import ENDED, NewTask, State, Task, WorkerSeen
 from safelight.wire.accounts import Tenant
@@ -248,8 +248,12 @@ class Transaction:
 
     def write_events(self) -> None:
         """Write the events of the transaction so far: before a call reads events, or once for the whole commit."""
-        self._write("insert_events", [event.values() for event in self.events[self._unwritten :]])
-        self._unwritten = len(self.events)
+        self._write("insert_events", self.unwritten_events())
+
+    def unwritten_events(self) -> list[list[Value]]:
+        """Return the events that are not written yet. They are taken to be written then."""
+        events, self._unwritten = self.events[self._unwritten :], len(self.events)
+        return [event.values() for event in events]
 
     def _write(self, query: str, rows: Sequence[Sequence[object]]) -> None:
         if rows:

@@ -14,13 +14,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
 from safelight.db.commit.call import MAX_GROUP, Call, execute
 from safelight.db.commit.transaction import Reads, Transaction
-from safelight.db.postgres import ledger
+from safelight.db.postgres import ledger, rows
 from safelight.db.postgres.sessions.address import Address
 from safelight.db.postgres.sessions.calls import Calls
 from safelight.db.postgres.sessions.connection import Connection
@@ -217,7 +217,9 @@ class Database:
                 if connection.value("committed", transaction.version, transaction.token) is not None:
                     connection.script("ROLLBACK")
                     return transaction
-            transaction = self._transaction(connection, self._writer, self._roster, postpone=postpone)
+            reads = [call.reads for call in calls if call.reads is not None]
+            ahead = reads if postpone and len(reads) == len(calls) else []
+            transaction = self._transaction(connection, self._writer, self._roster, postpone=postpone, ahead=ahead)
             failed = _run_all(calls, transaction)
             if failed is None:
                 transaction.finish()
@@ -234,12 +236,22 @@ class Database:
         return failed
 
     def _transaction(
-        self, connection: Connection, session: Session, workers: Roster | None, *, postpone: bool = True
+        self,
+        connection: Connection,
+        session: Session,
+        workers: Roster | None,
+        *,
+        postpone: bool = True,
+        ahead: Sequence[Reads] = (),
     ) -> PostgresTransaction:
-        """Read what other instances have committed, and return the new transaction."""
+        """Read what other instances have committed, and what calls will read `ahead`; return the new transaction."""
         if session.memory is None:
             session.memory = ledger.load(connection)
-        now = ledger.refresh(connection, session.memory)
+        wanted, found = rows.wanted(session.memory, ahead), None
+        if wanted is None:
+            now = ledger.refresh(connection, session.memory)
+        else:
+            now, found = rows.refresh_and_read_ahead(connection, session.memory, wanted)
         if now is None:
             session.memory = ledger.load(connection)
             now = ledger.refresh(connection, session.memory)
@@ -252,6 +264,8 @@ class Database:
         if session.memory.new_run:
             transaction.connection.run("set_meta", "runs", ledger.payload(session.memory.runs))
             session.memory.new_run = False
+        if wanted is not None and found is not None:
+            transaction.know(wanted, found)
         return transaction
 
     @staticmethod

@@ -72,9 +72,17 @@ class Lane:
                 taken.append(n)
         return taken
 
-    def passed(self, found: list[int], wanted: int) -> None:
-        """Record the rows that a claim found from `position` on, and how many it wanted."""
-        self.position = found[-1] + 1 if len(found) == wanted else self.last + 1
+    def passed(self, found: list[TaskRow], unwritten: list[TaskRow], wanted: int) -> list[TaskRow]:
+        """Record the rows that a claim found from `position` on, of as many as it wanted; return them in order.
+
+        Those that are not written yet are among them, as far as the claim has read.
+        """
+        whole = len(found) < wanted
+        self.position = self.last + 1 if whole else found[-1].n + 1
+        if not unwritten:
+            return found
+        rows = {row.n: row for row in found} | {row.n: row for row in unwritten if row.n < self.position}
+        return [rows[n] for n in sorted(rows)]
 
 
 class Lanes:

@@ -236,12 +236,16 @@ def load(connection: Connection) -> SharedMemory:
 def refresh(connection: Connection, memory: SharedMemory) -> int | None:
     """Apply the commits of other instances; return the time in milliseconds, or None if there is a gap."""
     now, entries = connection.read("refresh", tuple[int, list[Numbered] | None], memory.version)
-    if entries:
-        if entries[0][0] != memory.version + 1 or len(entries) == _MOST:
-            return None
-        for version, entry in entries:
-            memory.apply(version, entry)
-    return now
+    return now if learn(memory, entries) else None
+
+
+def learn(memory: SharedMemory, entries: list[Numbered] | None) -> bool:
+    """Apply the commits of other instances; return False if there is a gap."""
+    for version, entry in entries or ():
+        if version != memory.version + 1:
+            return False
+        memory.apply(version, entry)
+    return entries is None or len(entries) < _MOST
 
 
 def payload(value: Any) -> str:

@@ -15,6 +15,16 @@ SELECT json_build_array(
   ) AS entries)
 )::text;
 
+-- name: refresh_and_read_ahead
+-- As read_ahead ($1 to $5) and refresh ($6), when a commit begins.
+SELECT json_build_array(
+  (extract(epoch FROM clock_timestamp()) * 1000)::bigint,
+  (SELECT json_agg(json_build_array(version, entry::json)) FROM (
+    SELECT version, entry FROM ledger WHERE version > $6 ORDER BY version LIMIT 1000
+  ) AS entries),
+  (:read_ahead)
+)::text;
+
 -- name: load
 SELECT json_build_array(
   (SELECT value FROM meta WHERE name = 'id'),
@@ -27,9 +37,24 @@ SELECT json_build_array(
   (SELECT coalesce(max(lo), 0) FROM partition)
 )::text;
 
--- name: enter
--- One commit into the ledger. Others are notified only while somebody waits there: waiting instances share the lock.
-WITH entered AS (
+-- name: commit
+-- The tasks that one commit has changed ($9 and following), its new tasks, its events, and its entry in the ledger ($1 to
+-- $5). Other instances are notified ($6) only while somebody waits there: waiting instances share the lock ($7, $8).
+-- `ANY (ARRAY[new.n])`: see update_tasks.
+WITH new AS MATERIALIZED (
+  SELECT * FROM unnest(:commit_changed) AS new (n, :task_changing)
+), updated AS (
+  UPDATE task SET (:task_changing) = ROW (:task_new) FROM new WHERE task.n = ANY (ARRAY[new.n]) AND new.state < 2
+), gone AS (
+  DELETE FROM task USING new WHERE task.n = ANY (ARRAY[new.n]) AND new.state >= 2
+  RETURNING new.n, :task_new, :task_fixed
+), ended_now AS (
+  INSERT INTO ended (:task_columns) SELECT * FROM gone
+), inserted AS (
+  INSERT INTO task (:task_columns) SELECT * FROM unnest(:commit_inserted)
+), happened AS (
+  INSERT INTO event (:event_columns) SELECT * FROM unnest(:commit_events)
+), entered AS (
   INSERT INTO ledger (version, at, token, entry, complete) VALUES ($1, $2, $3, $4, $5) RETURNING version
 )
 SELECT CASE WHEN $6::text IS NULL OR pg_try_advisory_xact_lock($7, $8) THEN NULL
@@ -120,7 +145,7 @@ SELECT json_build_array(
   (SELECT json_agg(:task)
    FROM (SELECT value->>0 AS w, (value->>1)::bigint AS since FROM json_array_elements($5::json)) AS wanted
    CROSS JOIN LATERAL (SELECT * FROM task WHERE worker = w AND seq >= since AND state + 0 = 1 OFFSET 0) AS held)
-)::text;
+);
 
 -- name: waiting
 -- $1: tenant; $2: priority; $3: interactive; $4: position; $5: how many

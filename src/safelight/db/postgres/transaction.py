@@ -9,13 +9,15 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Any
 
 from safelight.db.commit.memory import Shares
 from safelight.db.commit.transaction import Computed, DueDelivery, Reads, TenantKey, Transaction
 from safelight.db.lifecycle import Change
 from safelight.db.postgres.lanes import Lane, Lanes
 from safelight.db.postgres.ledger import SharedMemory, payload
-from safelight.db.postgres.rows import OrderedConnection, Rows, available
+from safelight.db.postgres.rows import Found, OrderedConnection, Rows, Wanted, attributed_to_none, available, wanted
 from safelight.db.postgres.sessions.connection import Connection
 from safelight.db.rows import TaskRow
 from safelight.wire import WorkerInfo, WorkerSeen
@@ -86,6 +88,8 @@ class PostgresTransaction(Transaction):
         self.rows = Rows(postpone=postpone)
         ordered = OrderedConnection(connection, lambda: self.rows.write(self.connection), self._forget)
         super().__init__(ordered, memory, workers, max(now, memory.earliest))
+        self._read = False
+        """Whether rows were read when it began."""
         self._claims = 0
         """The approximate number of waiting tasks of each tenant that the following calls will take."""
         self._read_from: list[Lane] = []
@@ -99,11 +103,17 @@ class PostgresTransaction(Transaction):
 
     # Rows
 
+    def know(self, wanted: Wanted, found: Found) -> None:
+        """Remember the rows that were read when the transaction began."""
+        self.rows.learn(wanted, found)
+        self._read = True
+
     def read_ahead(self, reads: Sequence[Reads]) -> None:
-        """Read ahead the rows that the following calls will read."""
-        self.rows.write(self.connection)
-        self._forget()
-        self.rows.read_ahead(self.connection, self.memory, reads)
+        """Read ahead the rows that the following calls will read, unless this was done when the transaction began."""
+        if not self._read:
+            self.rows.write(self.connection)
+            self._forget()
+            self.rows.read_ahead(self.connection, wanted(self.memory, reads))
         tenants = sum(held.available > 0 for held in self.memory.held.values())
         self._claims = sum(each.claims for each in reads) // max(1, tenants)
 
@@ -281,10 +291,11 @@ class PostgresTransaction(Transaction):
                 rows.append(row)
         return rows
 
-    def _read_lane(self, query: str, where: tuple[object, ...], lane: Lane, n: int) -> None:
+    def _read_lane(self, query: str, where: tuple[Any, ...], lane: Lane, n: int) -> None:
         """Read the next `n` tasks of a lane, and as many more as the following calls will take.
 
-        Write postponed leases first; otherwise the oldest tasks would be those that were just leased.
+        Add tasks that are not written yet from memory. Write postponed leases before reading by age; otherwise the
+        oldest tasks would be those that were just leased.
         """
         self._read_from.append(lane)
         oldest = query == "waiting_oldest"
@@ -293,14 +304,22 @@ class PostgresTransaction(Transaction):
             back, known = lane.take_back(most), self.rows.known
             found = [row for number in back if (row := known.get(number)) is not None]
             if unknown := [number for number in back if number not in known]:
-                self.rows.write_waiting(self.connection)
                 found = sorted(found + self.tasks("waiting_by_number", unknown), key=lambda row: row.n)
             lane.ahead.extendleft(reversed(found))
             return
-        (self.rows.write if oldest else self.rows.write_waiting)(self.connection)
-        found = self.tasks(query, *where, lane.position, most)
-        lane.passed([row.n for row in found], most)
-        lane.ahead.extend(found)
+        unwritten: list[TaskRow] = []
+        if query == "waiting":
+            tenant, *key = where
+            unwritten = self.rows.waiting(tenant, (key[0], key[1]), lane.position)
+        else:
+            (self.rows.write if oldest else self.rows.write_waiting)(self.connection)
+
+        def read() -> list[TaskRow]:
+            return self.tasks(query, *where, lane.position, most)
+
+        # The server may refuse the priority of an unwritten task.
+        found = attributed_to_none(read) if unwritten else read()
+        lane.ahead.extend(lane.passed(found, unwritten, most))
 
     # The end
 
@@ -324,18 +343,22 @@ class PostgresTransaction(Transaction):
 
     def finish(self) -> None:
         """Write what was postponed, before the commit."""
-        self.rows.write(self.connection)
+        changed, inserted = self.rows.take(self.connection)
         self._forget()
-        self.write_events()
+        events = self.unwritten_events()
         self._write_workers()
         self.available = self.memory.available
         woken = bool(self.events or self.webhooks or self.roused or self.memory.tells_of_tenants)
         told = f"{self.available} {int(bool(self.events))} {int(self.webhooks)}" if woken else None
-        if self.connection.writes:
+        if self.connection.writes or events:
             entry, complete = self.memory.entry()
             self.token = os.urandom(8).hex()
             values = (self.version, self.now, self.token, payload(entry), complete, told, _LOCK_CLASS, WAITING)
-            self.connection.value("enter", *values)
+            commit = partial(self.connection.commit, values, changed=changed, inserted=inserted, events=events)
+            if changed or inserted:
+                attributed_to_none(commit)
+            else:
+                commit()
             self.memory.entered(self.version)
         elif told is not None:
             self.connection.value("notify", told, _LOCK_CLASS, WAITING)

@@ -43,8 +43,12 @@ def _type(column: str) -> str:
     return "json" if column in _JSON else "float8" if column in _REAL else "text" if column in _TEXT else "bigint"
 
 
-def _arrays(columns: Sequence[str]) -> str:
-    return ", ".join(f"${place}::{_type(column)}[]" for place, column in enumerate(columns, start=1))
+def _arrays(columns: Sequence[str], *, after: int = 0) -> str:
+    return ", ".join(f"${place}::{_type(column)}[]" for place, column in enumerate(columns, start=after + 1))
+
+
+_ENTRY = 8
+"""How many values `commit` has before those of rows."""
 
 
 _PARTS = {
@@ -58,6 +62,9 @@ _PARTS = {
     "event_columns": ", ".join(_EVENT),
     "event_arrays": _arrays(_EVENT),
     "event": f"json_build_array({', '.join(_EVENT)})",
+    "commit_changed": _arrays(_CHANGING, after=_ENTRY),
+    "commit_inserted": _arrays(_TASK, after=_ENTRY + len(_CHANGING)),
+    "commit_events": _arrays(_EVENT, after=_ENTRY + len(_CHANGING) + len(_TASK)),
 }
 _COLUMNS = {"insert_tasks": _TASK, "insert_ended": _TASK, "insert_events": _EVENT}
 _PART = re.compile(r"(?<!:):([a-z_]+)")
@@ -67,7 +74,10 @@ _JSON_PARAMETER = re.compile(r"\$([0-9]+)::json\b")
 @functools.cache
 def statements() -> dict[str, str]:
     """Return the named statements."""
-    return {name: _PART.sub(lambda part: _PARTS[part[1]], text) for name, text in scripts.queries(PACKAGE).items()}
+    written = scripts.queries(PACKAGE)
+    parts = {**_PARTS, "read_ahead": written["read_ahead"]}
+    whole = {name: _PART.sub(lambda part: parts[part[1]], text) for name, text in written.items()}
+    return {name: _PART.sub(lambda part: parts[part[1]], text) for name, text in whole.items()}
 
 
 @functools.cache
@@ -85,6 +95,16 @@ def _json(value: Any) -> Any:
     if type(value) is not str or ("\\u0000" not in value and _ESCAPE not in value):
         return value
     return _NUL_IN_JSON.sub(rf"\1{_ESCAPE}0", value.replace(_ESCAPE, f"{_ESCAPE}1"))
+
+
+def _by_column(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> list[list[object]]:
+    """Return the values of rows as one array for each column."""
+    if not rows:
+        return [[]] * len(columns)
+    return [
+        list(map(_json if column in _JSON else _text, values)) if column in _JSON or column in _TEXT else values
+        for column, values in zip(columns, map(list, zip(*rows, strict=True)), strict=True)
+    ]
 
 
 def _whole(text: str) -> str:
@@ -122,12 +142,20 @@ class Connection:
         """Write rows, all of the same length."""
         self.begin(name, changes=True)
         self.writes += 1
-        columns = _COLUMNS.get(name, _CHANGING)
-        arrays = [
-            list(map(_json if column in _JSON else _text, values)) if column in _JSON or column in _TEXT else values
-            for column, values in zip(columns, map(list, zip(*rows, strict=True)), strict=True)
-        ]
-        wait(self.server.execute(self._statements[name], *arrays))
+        wait(self.server.execute(self._statements[name], *_by_column(_COLUMNS.get(name, _CHANGING), rows)))
+
+    def commit(
+        self,
+        entry: Sequence[object],
+        *,
+        changed: Sequence[Sequence[object]],
+        inserted: Sequence[Sequence[object]],
+        events: Sequence[Sequence[object]],
+    ) -> None:
+        """Write the entry of a commit into the ledger, and the rows of tasks and events with it."""
+        self.begin("commit", changes=True)
+        arrays = (*_by_column(_CHANGING, changed), *_by_column(_TASK, inserted), *_by_column(_EVENT, events))
+        wait(self.server.execute(self._statements["commit"], *entry, *arrays))
 
     def value(self, name: str, *values: object) -> Any:
         """Return the single value that a statement yields; None without a row."""
