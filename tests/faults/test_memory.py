@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import resource
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -33,6 +34,14 @@ def taken(pid: int) -> int:
 
 def lacks(line: dict[str, object]) -> bool:
     return "MemoryError" in str(line) or "no memory left" in str(line)
+
+
+async def is_uploaded(http: aiohttp.ClientSession, master: str, number: int) -> bool:
+    """Upload a photo; return whether it was acknowledged."""
+    try:
+        return (await upload(http, master, number)).status == 200
+    except aiohttp.ClientError:  # a kept connection that the program has closed
+        return False
 
 
 async def test_a_program_without_memory_refuses_and_recovers(tmp_path: Path) -> None:
@@ -64,13 +73,7 @@ async def test_a_program_without_memory_refuses_and_recovers(tmp_path: Path) -> 
                 if answer.status == 200:
                     kept.append(answer.document["id"])
 
-            async def works(number: int = number) -> bool:
-                try:
-                    return (await upload(http, whole.master, 1000 + number)).status == 200
-                except aiohttp.ClientError:  # a kept connection that the program has closed
-                    return False
-
-            await until(works, timeout=60)
+            await until(partial(is_uploaded, http, whole.master, 1000 + number), timeout=60)
             if any(lacks(line) for line in program.lines[begun:]) or program is not whole.running[victim]:
                 without.add(victim)
         assert {"db", "storage"} & without, "neither of them ran out of memory, so this test shows nothing"
