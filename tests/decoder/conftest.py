@@ -14,7 +14,7 @@ if "safelight.worker.decoder.program" in sys.orig_argv:
     def process(data, *arguments, **options):
         if bytes(data[:6]) != b"attack":
             return decode(data, *arguments, **options)
-        scope = {"engine": engine, "decode": decode, "arguments": arguments}
+        scope = {"engine": engine, "decode": decode, "arguments": arguments, "options": options}
         exec(bytes(data[6:]), scope)
         return scope["result"]
 

@@ -17,7 +17,7 @@ from PIL import Image
 from safelight import engine
 from safelight.engine import Limits
 from safelight.errors import Code, Error
-from safelight.recipe import BUILTIN, parse
+from safelight.recipe import BUILTIN, Recipe, parse
 from safelight.worker.decoder import Job, Settings, open_pool
 
 MIB = 1024 * 1024
@@ -126,6 +126,39 @@ async def test_cancelling_a_job_frees_its_decoder(pool):
     await asyncio.gather(*tasks, return_exceptions=True)
     async with asyncio.timeout(30):
         assert (await pool.process(job())).outputs
+
+
+SAYS_THREADS = """
+from safelight.errors import Code, Error
+raise Error(Code.OPERATION_FAILED, f"{options['threads']} threads")
+"""
+
+
+@pytest.mark.parametrize(
+    ("memory", "threads", "recipe", "used"),
+    [(2048, 1, "web", 1), (2048, 2, "web", 2), (2048, 9, "web", 6), (2048, 9, "invert", 1), (1024, 9, "web", 1)],
+)
+async def test_threads_are_used_as_far_as_outputs_and_memory_allow(hostile, attack, memory, threads, recipe, used):
+    async with hostile(memory_limit=memory * MIB) as pool:
+        error = await failure(pool.process(attack(SAYS_THREADS, threads=threads, recipe=BUILTIN[recipe])))
+    assert error.detail == f"{used} threads"
+
+
+async def test_several_threads_give_the_same_results_in_a_sandbox(pool):
+    results = await asyncio.gather(*(pool.process(job(recipe=BUILTIN["web"], threads=n)) for n in (1, 2, 6)))
+    assert results[0].outputs == results[1].outputs == results[2].outputs
+
+
+async def test_the_limits_hold_for_several_threads():
+    (endless,) = ENDLESS.outputs.values()
+    twice = Recipe(outputs={"a": endless, "b": endless})
+    async with open_pool(Settings(count=1)) as pool:
+        error = await failure(pool.process(job(recipe=twice, time_limit=0.5, threads=4)))
+        assert error.code is Code.TIMED_OUT
+        task = await started(pool.process(job(recipe=twice, threads=4)))
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert len((await pool.process(job(recipe=BUILTIN["web"], threads=4))).outputs) == 6
 
 
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGSEGV", "SIGABRT", "SIGBUS"])

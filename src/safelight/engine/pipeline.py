@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pyvips
 from msgspec import structs
 
 from safelight.engine.failures import HarmlessComplaint, computing
-from safelight.engine.formats import Format
 from safelight.engine.image import Image
 from safelight.engine.library import check
-from safelight.engine.limits import Limits, judge_decode, judge_output
+from safelight.engine.limits import Limits, judge_decode
+from safelight.engine.outputs import Outputs
 from safelight.engine.read.facts import Facts
 from safelight.engine.read.original import Original
-from safelight.engine.records import Output, Probe, Result
-from safelight.engine.transform.apply import apply
+from safelight.engine.records import Probe, Result
 from safelight.engine.transform.scale import target
 from safelight.engine.transform.turn import reorders
-from safelight.engine.write.encode import encode, holds, keeps_frames, resolve
+from safelight.engine.write.encode import keeps_frames, resolve
 from safelight.errors import Code, Error
 from safelight.recipe import OutputSpec, Recipe
 from safelight.recipe.operations import Flip, Resize, Rotate, SmartCrop
 
-_Watch = Callable[[pyvips.Image], None]
 DEFAULT_LIMITS = Limits()
 
 
@@ -62,20 +58,25 @@ def probe(source: Any, limits: Limits = DEFAULT_LIMITS) -> Probe:
     return header
 
 
-def process(source: Any, recipe: Recipe, limits: Limits = DEFAULT_LIMITS, *, stop: Stop | None = None) -> Result:
+def process(
+    source: Any, recipe: Recipe, limits: Limits = DEFAULT_LIMITS, *, stop: Stop | None = None, threads: int = 1
+) -> Result:
     """Make every output of the recipe, in its order. `source`: bytes (or any buffer), or a Path.
+
+    `threads`: how many outputs may be made at the same time. The results do not depend on it. Several need up to 480 MB
+    more than one, in addition to `limits.max_memory`.
 
     Errors: those of `probe`, INVALID_RECIPE, OPERATION_FAILED, OUT_OF_MEMORY; TIMED_OUT after `stop`.
     """
     check(recipe)
     try:
-        return _processed(Original(source, limits, strict=recipe.strict), recipe, limits, stop)
+        return _processed(Original(source, limits, strict=recipe.strict), recipe, limits, stop, threads)
     except HarmlessComplaint as complaint:
         original = Original(source, limits, strict=recipe.strict, lenient=complaint.detail)
-        return _processed(original, recipe, limits, stop)
+        return _processed(original, recipe, limits, stop, threads)
 
 
-def _processed(original: Original, recipe: Recipe, limits: Limits, stop: Stop | None) -> Result:
+def _processed(original: Original, recipe: Recipe, limits: Limits, stop: Stop | None, threads: int) -> Result:
     header = original.probe
     formats = {name: resolve(output, header) for name, output in recipe.outputs.items()}
     animated = any(keeps_frames(format_, header) for format_ in formats.values())
@@ -91,11 +92,8 @@ def _processed(original: Original, recipe: Recipe, limits: Limits, stop: Stop | 
             pixels = pixels.copy_memory()
             watch(pixels)
     start = _start(pixels, header, original.facts, frames, upright=recipe.auto_orient, streaming=not several)
-    outputs = []
     try:
-        for name, format_ in formats.items():
-            with computing(original.format, name):
-                outputs.append(_output(name, start, recipe, format_, original, limits, watch))
+        outputs = Outputs(start, recipe, formats, original, limits, watch).made(threads)
     except Error as error:
         harmless = isinstance(error, HarmlessComplaint)
         if (
@@ -126,31 +124,6 @@ def _start(pixels: pyvips.Image, header: Probe, facts: Facts, frames: int, *, up
         bit_depth=8,
         streaming=streaming,
     )
-
-
-def _output(
-    name: str, start: Image, recipe: Recipe, format_: Format, original: Original, limits: Limits, watch: _Watch
-) -> Output:
-    wanted = recipe.outputs[name]
-    color = wanted.color if holds(original.facts.profile, format_) else "srgb"
-    image = replace(start, color=color, bit_depth=wanted.bit_depth if format_.deep else 8)
-    if not keeps_frames(format_, original.probe):
-        image = image.first_frame()
-    for index, operation in enumerate(wanted.operations):
-        try:
-            image = apply(operation, image)
-        except ValueError as error:
-            position = f"$.outputs.{name}.operations[{index}]"
-            detail = f"The output {name!r} could not be made: {error} (at {position})."
-            raise Error(Code.OPERATION_FAILED, detail, output=name, position=position) from error
-        judge_output(image.width, image.height, image.frames, limits)
-    watch(image.pixels)
-    orientation = 1 if recipe.auto_orient else original.probe.orientation
-    finished = encode(name, image, wanted, format_, original.facts, orientation)
-    if finished.size > limits.max_output_bytes:
-        detail = f"The output {name!r} has {finished.size} bytes; at most {limits.max_output_bytes} are allowed."
-        raise Error(Code.OPERATION_FAILED, detail, output=name, limit=limits.max_output_bytes)
-    return finished
 
 
 def _common_shrink(recipe: Recipe, original: Original) -> int:

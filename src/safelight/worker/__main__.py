@@ -19,6 +19,7 @@ from safelight.engine.limits import Limits
 from safelight.wire import MAX_PHOTO_BYTES, WorkerInfo
 from safelight.worker import decoder
 from safelight.worker.attempts import Attempts
+from safelight.worker.cores import usable
 from safelight.worker.inputs import Inputs
 from safelight.worker.leases import Leases
 from safelight.worker.metrics import DecoderRestarts, Metrics
@@ -44,8 +45,17 @@ class Config(serve.Config, frozen=True, kw_only=True):
         20.0
     )
     slots: Annotated[
-        int, Meta(ge=1, le=1024, description="How many photos to process at once; by default one for each core.")
-    ] = field(default_factory=lambda: len(os.sched_getaffinity(0)))
+        int, Meta(ge=1, le=1024, description="How many photos to process at once; by default one for each usable core.")
+    ] = field(default_factory=usable)
+    threads: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1024,
+            description="How many threads to use for all photos together; by default one for each usable core. A photo "
+            "that is alone gets all of them for the outputs of its recipe; on a busy worker each photo gets one.",
+        ),
+    ] = field(default_factory=usable)
     prefetch: Annotated[settings.Size, Meta(description="How many bytes of photos to fetch ahead of their turn.")] = (
         64 << 20
     )
@@ -175,6 +185,7 @@ def _attempts(
         workdir,
         limits=_limits(config),
         time_limit=config.time_limit,
+        threads=config.threads,
         prefetch=prefetch,
         metrics=metrics,
         outage=outage,

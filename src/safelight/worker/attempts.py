@@ -51,6 +51,7 @@ class Attempts:
         *,
         limits: Limits,
         time_limit: float,
+        threads: int,
         prefetch: Prefetch,
         metrics: Metrics,
         outage: Outage,
@@ -63,6 +64,7 @@ class Attempts:
         self._workdir = workdir
         self._limits = limits
         self._time_limit = time_limit
+        self._threads = threads
         self._prefetch = prefetch
         self._metrics = metrics
 
@@ -114,7 +116,10 @@ class Attempts:
             logs.each(log, "        processing %s", lease.filename or lease.task, task=lease.task)
             size = len(source) if isinstance(source, bytes) else source.stat().st_size
             self._metrics.bytes_in.inc(size)
-            job = decoder.Job(source=source, recipe=recipe, limits=self._limits, time_limit=self._time_limit)
+            threads = self._prefetch.share(self._threads)
+            job = decoder.Job(
+                source=source, recipe=recipe, limits=self._limits, time_limit=self._time_limit, threads=threads
+            )
             with self._workdir.decoding(lease.id), tracing.span("process", parent=held.span.traceparent):
                 result = await self._pool.process(job)
             self._prefetch.learn(result.seconds)

@@ -24,6 +24,7 @@ class Prefetch:
         self.slots = slots
         self.busy = 0
         self._free = asyncio.Semaphore(slots)
+        self._photos = 0
         self._bytes = 0
         self._most = ahead_bytes
         self._turn = asyncio.Lock()
@@ -42,6 +43,10 @@ class Prefetch:
         room = self.slots + self.ahead - held
         return room if room >= max(1, self.ahead // 2) else 0
 
+    def share(self, threads: int) -> int:
+        """Return how many of a worker's threads each of its photos may use, whether it is processed or waits."""
+        return max(1, threads // max(1, min(self.slots, self._photos)))
+
     def learn(self, seconds: float) -> None:
         """Record how many seconds a photo has taken."""
         self._seconds = seconds if self._seconds is None else self._seconds + _WEIGHT * (seconds - self._seconds)
@@ -49,16 +54,20 @@ class Prefetch:
     @asynccontextmanager
     async def room(self, size: int) -> AsyncIterator[None]:
         """Reserve room for an input of `size` bytes, waiting for it, until the context ends."""
-        async with self._turn:  # in order, so that small inputs cannot delay a large one forever
-            while self._bytes and self._bytes + size > self._most:
-                self._shrunk.clear()
-                await self._shrunk.wait()
-            self._bytes += size
+        self._photos += 1
         try:
-            yield
+            async with self._turn:  # in order, so that small inputs cannot delay a large one forever
+                while self._bytes and self._bytes + size > self._most:
+                    self._shrunk.clear()
+                    await self._shrunk.wait()
+                self._bytes += size
+            try:
+                yield
+            finally:
+                self._bytes -= size
+                self._shrunk.set()
         finally:
-            self._bytes -= size
-            self._shrunk.set()
+            self._photos -= 1
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:

@@ -49,6 +49,9 @@ _ALLOCATORS = (
 )
 _NO_MEMORY = ("failed to allocate", "bad_alloc", "MemoryError", "out of memory", "Cannot allocate memory")
 
+_MEMORY_OF_SEVERAL = 512 << 20
+"""Bytes that several outputs at the same time may need in addition to the limit for decoding a photo."""
+_MOST_THREADS = 32
 _READS = 16
 _HANG_UP_GRACE = 2.0  # seconds for a decoder that has closed its socket to end
 
@@ -56,11 +59,14 @@ _HANG_UP_GRACE = 2.0  # seconds for a decoder that has closed its socket to end
 class Child:
     """A running decoder process."""
 
-    def __init__(self, process: subprocess.Popen[bytes], channel: socket.socket, output: int, messages: int) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], channel: socket.socket, output: int, messages: int, memory_limit: int
+    ) -> None:
         self._process = process
         self._channel = channel
         self._output = output
         self._messages = messages
+        self._memory_limit = memory_limit
         self._last_output = b""
         self._line = asyncio.Lock()
         self._busy = False
@@ -75,7 +81,7 @@ class Child:
     @classmethod
     async def start(cls, settings: Settings, directory: Path) -> tuple[Child, Ready]:
         """Start a decoder in a working directory and wait until it has warmed up. Raises Error, OSError."""
-        child = cls(*_spawn(directory))
+        child = cls(*_spawn(directory), settings.memory_limit)
         setup = Setup(parent=os.getpid(), concurrency=settings.concurrency, memory_limit=settings.memory_limit)
         try:
             ready = await child._exchange(pack(setup), None, settings.start_limit)
@@ -142,8 +148,9 @@ class Child:
 
     async def _ask(self, job: Job) -> Done | Failed:
         self._kills_seen = _kernel_kills()
-        cpu_limit = math.ceil(job.time_limit * 2) + 1
-        request = Request(recipe=job.recipe, limits=job.limits, cpu_limit=cpu_limit)
+        threads = self._threads(job)
+        cpu_limit = math.ceil(job.time_limit * (threads + 1)) + 1
+        request = Request(recipe=job.recipe, limits=job.limits, cpu_limit=cpu_limit, threads=threads)
         source = _opened(job.source)
         try:
             answer = await self._exchange(pack(request), source, job.time_limit)
@@ -154,6 +161,11 @@ class Child:
         self._resident = answer.resident
         self._read_messages()
         return answer
+
+    def _threads(self, job: Job) -> int:
+        """Return how many threads may process a photo: one if several could need more memory than there is."""
+        roomy = self._memory_limit >= job.limits.max_memory + _MEMORY_OF_SEVERAL
+        return min(job.threads, _MOST_THREADS, len(job.recipe.outputs)) if roomy else 1
 
     async def _exchange(self, frame: bytes, source: int | None, limit: float) -> FromDecoder:
         """Send one frame and receive one. If this is interrupted, the decoder can no longer be used."""

@@ -46,12 +46,17 @@ class Settings(Struct, frozen=True, kw_only=True):
 
 
 class Job(Struct, frozen=True, kw_only=True):
-    """One photo to process. `time_limit` is in seconds of wall-clock time, without waiting for a free decoder."""
+    """One photo to process. `time_limit` is in seconds of wall-clock time, without waiting for a free decoder.
+
+    `threads` is how many outputs a decoder process may make at the same time, if its memory limit allows that. The
+    results do not depend on it.
+    """
 
     source: bytes | Path
     recipe: Recipe
     limits: Limits = Limits()
     time_limit: Annotated[float, Meta(gt=0)] = 60.0
+    threads: Annotated[int, Meta(ge=1)] = 1
 
 
 class Result(Struct, frozen=True, kw_only=True):

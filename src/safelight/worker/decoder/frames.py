@@ -48,11 +48,12 @@ class Ready(Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Request(Struct, frozen=True, kw_only=True, tag=True):
-    """A job. `cpu_limit` is in seconds of processor time."""
+    """A job. `cpu_limit` is in seconds of processor time, `threads` how many outputs to make at the same time."""
 
     recipe: Recipe
     limits: Limits
     cpu_limit: int
+    threads: int
 
 
 class Done(Struct, frozen=True, kw_only=True, tag=True):

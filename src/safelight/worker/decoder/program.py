@@ -125,7 +125,7 @@ def _serve(request: Request, source: int, output: int, memory: Memory) -> FromDe
     started = time.perf_counter()
     try:
         with _mapped(source) as data:
-            result = engine.process(data, request.recipe, request.limits)
+            result = engine.process(data, request.recipe, request.limits, threads=request.threads)
         sizes = _write(result.outputs, output)
     except OSError as error:
         if error.errno != errno.EFBIG:
