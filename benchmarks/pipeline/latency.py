@@ -1,18 +1,21 @@
 """Measure how much time an idle system adds to the bare processing, from the end of an upload to the result.
 
-    python -m benchmarks.pipeline.latency [--photos 40]
+    python -m benchmarks.pipeline.latency [--photos 40] [--beside TREE]
 
 One photo is processed at a time. The clock starts when the client hands the last byte to the network, and stops when
-the event says that the result is ready. In turn with it, this process runs the same recipe on the same bytes.
+the event says that the result is ready. In turn with it, this process runs the same recipe on the same bytes. With
+`--beside`, a system from another tree takes its turns too.
 """
 
 import argparse
 import asyncio
 import statistics
 import time
+from contextlib import AsyncExitStack
+from pathlib import Path
 
 from benchmarks.support.photos import Variants, photos
-from benchmarks.support.running import running
+from benchmarks.support.running import system
 
 from safelight import engine
 from safelight.client.master import Client
@@ -50,25 +53,42 @@ def bare(data: bytes) -> float:
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=int, default=40)
+    parser.add_argument("--beside", type=Path, metavar="TREE")
     options = parser.parse_args()
     engine.set_concurrency(1)
-    print("| format | megapixels | bare processing, ms | upload's end to result, ms | added, ms | p90 | p99 |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
-    async with running() as master, Client.connect(master) as client:
+    trees = {"here": None} | ({} if options.beside is None else {"beside": options.beside})
+    print("| format | megapixels | system | bare processing, ms | upload's end to result, ms | added, ms | p90 | p99 |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    async with AsyncExitStack() as stack:
+        clients = {}
+        for name, tree in trees.items():
+            running = await stack.enter_async_context(system(tree=tree))
+            clients[name] = await stack.enter_async_context(Client.connect(running.master))
         for size, kind in [(0.25, "JPEG"), (2, "JPEG"), (2, "PNG")]:
             variants = Variants(photos(size, kind))
-            await through(client, variants.take(1)[0], f"{kind}{size}-warm")
-            alone, whole = [], []
-            for number, data in enumerate(variants.take(options.photos)):
-                alone.append(await asyncio.to_thread(bare, data) * 1e3)
-                whole.append(await through(client, data, f"{kind}{size}-{number}") * 1e3)
-            added = sorted(b - a for a, b in zip(alone, whole, strict=True))
-            print(
-                f"| {kind} | {size} | {statistics.median(alone):.1f} | {statistics.median(whole):.1f} | "
-                f"**{statistics.median(added):.1f}** | {added[len(added) * 9 // 10]:.1f} | "
-                f"{added[len(added) * 99 // 100]:.1f} |",
-                flush=True,
-            )
+            alone: list[float] = []
+            whole: dict[str, list[float]] = {name: [] for name in clients}
+            for number in range(-1, options.photos):  # the first only warms up
+                data = variants.take(1)[0]
+                taken = await asyncio.to_thread(bare, data) * 1e3
+                alone += [taken] if number >= 0 else []
+                order = list(clients) if number % 2 else list(clients)[::-1]
+                for name in order:
+                    taken = await through(clients[name], data, f"{kind}{size}-{number}") * 1e3
+                    whole[name] += [taken] if number >= 0 else []
+            for name, times in whole.items():
+                row(f"| {kind} | {size} | {name}", alone, times)
+
+
+def row(head: str, alone: list[float], whole: list[float]) -> None:
+    """Print a row of the table."""
+    added = sorted(b - a for a, b in zip(alone, whole, strict=True))
+    print(
+        f"{head} | {statistics.median(alone):.1f} | {statistics.median(whole):.1f} | "
+        f"**{statistics.median(added):.1f}** | {added[len(added) * 9 // 10]:.1f} | "
+        f"{added[len(added) * 99 // 100]:.1f} |",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ from support.tasks import finished, new_task, request
 
 pytestmark = pytest.mark.slow
 
-DATA = os.urandom(300_000)
+DATA = os.urandom(200_000)  # so little that nothing is written to disk before its flush (`writeback.LEAST`)
 
 
 async def stream(data: bytes):

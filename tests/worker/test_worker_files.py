@@ -8,9 +8,11 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from safelight import writeback
 from safelight.client.master import Client
 from safelight.wire import Blob, State
-from safelight.worker.inputs import _copied
+from safelight.worker.inputs import _cached, _copied
+from safelight.worker.shared import _write
 from support.photos import is_inverse, photo
 from support.programs.system import System
 from worker.conftest import Start
@@ -66,6 +68,29 @@ async def test_a_missing_or_incomplete_file_is_not_used(tmp_path: Path) -> None:
     at.write_bytes(data)  # noqa: ASYNC240
     assert taken()
     assert (tmp_path / "copy").read_bytes() == data  # noqa: ASYNC240
+
+
+async def test_a_small_file_is_read_without_a_thread_only_if_it_is_whole(tmp_path: Path) -> None:
+    data, at = os.urandom(70_000), tmp_path / "blob"
+    blob = Blob(digest=hashlib.sha256(data).hexdigest(), size=len(data))
+    assert _cached(at, blob) is None
+    for stored in (data[:-1], data[:-1] + bytes([data[-1] ^ 1]), b""):
+        at.write_bytes(stored)  # noqa: ASYNC240 - of a test
+        assert _cached(at, blob) is None
+    at.write_bytes(data)  # noqa: ASYNC240
+    assert _cached(at, blob) == data
+
+
+async def test_a_large_result_is_on_its_way_to_the_disk_before_storage_flushes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[int] = []
+    start = writeback.start
+    monkeypatch.setattr(writeback, "start", lambda file: begun.append(os.fstat(file).st_size) or start(file))
+    for size in (1000, 300_000):
+        _write(tmp_path / str(size), data := os.urandom(size))
+        assert (tmp_path / str(size)).read_bytes() == data  # noqa: ASYNC240
+    assert begun == [300_000]
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Self, TypeVar
 
+from safelight import writeback
 from safelight.errors import Code, Error
 
 T = TypeVar("T")
@@ -93,10 +94,14 @@ class Incoming:
         """Write bytes to the temporary file."""
         with self._lock:
             file = self._opened()
+            written = 0
             for chunk in block:
                 rest = memoryview(chunk)
+                written += len(rest)
                 while rest:
                     rest = rest[file.write(rest) :]
+            if written >= writeback.LEAST:
+                writeback.start(file.fileno())
 
     def flush(self, moment: int) -> None:
         """Flush the file to disk. Set its time to `moment` (ns), since the kernel's file times are coarse."""

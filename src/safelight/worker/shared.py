@@ -13,6 +13,7 @@ import secrets
 import time
 from pathlib import Path
 
+from safelight import writeback
 from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
 from safelight.wire import Blob, SharedDirectory
@@ -89,6 +90,8 @@ def _write(path: Path, data: bytes) -> None:
         rest = memoryview(data)
         while rest:
             rest = rest[file.write(rest) :]
+        if len(data) >= writeback.LEAST:  # storage first hashes it, and then flushes it
+            writeback.start(file.fileno())
 
 
 def _remove(path: Path) -> None:
