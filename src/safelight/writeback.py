@@ -5,7 +5,7 @@ Source: sync_file_range(2).
 
 from __future__ import annotations
 
-import ctypes
+import os
 from functools import cache
 from typing import Any
 
@@ -22,9 +22,13 @@ def start(file: int) -> None:
 
 @cache
 def _call() -> Any:
+    if not hasattr(os, "fork"):  # a unikernel, which has other calls than Linux
+        return None
     try:
+        import ctypes  # noqa: PLC0415 - small images may lack it
+
         call = ctypes.CDLL(None).sync_file_range
-    except (OSError, AttributeError):
+    except (ImportError, OSError, AttributeError):
         return None
     call.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
     return call
