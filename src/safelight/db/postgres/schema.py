@@ -26,6 +26,7 @@ async def migrate(address: Address) -> int:
     """
     connection = await address.connect(statement_timeout="0", lock_timeout="60s", enable_seqscan="on")
     try:
+        await _refuse_unusable(address, connection)
         await connection.execute(_LOCK)
         await connection.execute(_VERSION_TABLE)
         steps = scripts.migrations(PACKAGE)
@@ -40,6 +41,13 @@ async def migrate(address: Address) -> int:
                     await connection.execute("DELETE FROM schema_version")
                     await connection.execute("INSERT INTO schema_version VALUES ($1)", number)
         return len(steps)
+    except (asyncpg.InsufficientPrivilegeError, asyncpg.InvalidSchemaNameError) as error:
+        detail = (
+            f"The database at {address.shown} cannot be migrated: {error}. Its user must own the tables, and may "
+            "create them in the first schema of search_path: run GRANT CREATE, USAGE ON SCHEMA public TO USER, or "
+            "CREATE SCHEMA safelight AUTHORIZATION USER and ALTER ROLE USER SET search_path = safelight."
+        )
+        raise Error(Code.UNAVAILABLE, detail) from error
     except asyncpg.PostgresError as error:
         raise Error(Code.UNAVAILABLE, f"The database at {address.shown} cannot be migrated: {error}.") from error
     finally:
@@ -50,6 +58,7 @@ async def check(address: Address) -> None:
     """Set up an empty database, and refuse one of another version. Raises UNAVAILABLE with what to do."""
     connection = await address.connect()
     try:
+        await _refuse_unusable(address, connection)
         exists = await connection.fetchval("SELECT to_regclass('schema_version') IS NOT NULL")
         version = await _version(connection) if exists else 0
     finally:
@@ -64,6 +73,23 @@ async def check(address: Address) -> None:
             f"The database at {address.shown} has schema version {version}, and this safelight needs {newest}. "
             "Stop every older db, then run: safelight db --store URL --migrate",
         )
+
+
+async def _refuse_unusable(address: Address, connection: asyncpg.Connection[Any]) -> None:
+    """Refuse a database that cannot store every text, or that must not be written. Raises UNAVAILABLE."""
+    if (encoding := await connection.fetchval("SHOW server_encoding")) != "UTF8":
+        detail = (
+            f"The database at {address.shown} has the encoding {encoding}, which cannot store every file name. Create "
+            "one with UTF-8: createdb --encoding UTF8 --template template0 NAME"
+        )
+        raise Error(Code.UNAVAILABLE, detail)
+    if await connection.fetchval("SHOW default_transaction_read_only") == "on":
+        detail = (
+            f"The database at {address.shown} is read-only, because default_transaction_read_only is set for the "
+            "server, the database or the role. Run ALTER DATABASE NAME (or ALTER ROLE NAME, ALTER SYSTEM) RESET "
+            "default_transaction_read_only."
+        )
+        raise Error(Code.UNAVAILABLE, detail)
 
 
 async def _version(connection: asyncpg.Connection[Any]) -> int:

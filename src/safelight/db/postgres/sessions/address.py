@@ -43,7 +43,19 @@ _SETTINGS = {
     "tcp_keepalives_count": str(_PROBES),
     "tcp_user_timeout": f"{_SILENT}s",
     "client_connection_check_interval": "5s",
+    # What a role or a database may set otherwise: db keeps idle sessions, because they hold its locks.
+    "idle_session_timeout": "0",
+    "default_transaction_isolation": "read committed",
 }
+_UNSUPPORTED = "unsupported startup parameter"
+"""How a pooler refuses settings at the start of a session; they can be set afterwards."""
+
+
+_POOLER_PROBES = 5
+_NO_SESSIONS = (
+    "The pooler at {} does not keep sessions, but db's locks and notifications need them. Set pool_mode=session for "
+    "this database in PgBouncer, or connect to the server itself."
+)
 
 
 class Address(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,21 +89,65 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
         others.
         """
         reasons: list[str] = []
+        self._check()
         for host in self._hosts:
             try:
                 connection = await self._connect(host, settings)
             except _UNREACHABLE as error:
-                reasons.append(str(error).strip() or f"no answer for {CONNECT:g} seconds")
+                reasons.append(_advice(error))
                 last = error
                 continue
             _notice_silence(connection)
             return connection
-        reason = "; ".join(dict.fromkeys(reasons))
+        reason = "; ".join(dict.fromkeys(reasons)).rstrip(".")
         raise Error(
             Code.UNAVAILABLE, f"The database at {self.shown} cannot be reached: {reason}.", retry_after=1
         ) from last
 
+    def _check(self) -> None:
+        """Refuse a URL that would be split in the middle of its password. The message must not show any of it."""
+        try:
+            parts = urlsplit(self.url)
+            for host in parts.netloc.rpartition("@")[2].split(","):
+                urlsplit(f"//{host}").port  # noqa: B018 - raises ValueError
+            split = "@" in parts.path or parts.fragment or ("@" in parts.query and "@" not in parts.netloc)
+        except ValueError:
+            split = True
+        if split:
+            detail = (
+                "The URL of the database cannot be read. Write postgresql://USER@HOST:PORT/DATABASE, with % and two "
+                "hexadecimal digits for each special character of a password (%40 for @, %2F for /), or put the "
+                "password into ~/.pgpass or PGPASSWORD."
+            )
+            raise Error(Code.INVALID_REQUEST, detail)
+
     async def _connect(self, host: dict[str, Any], settings: dict[str, str]) -> asyncpg.Connection[Any]:
+        """Open a session with one host; if it is one of a pooler, refuse a pooler that changes servers."""
+        wanted = {
+            **_SETTINGS,
+            "statement_timeout": f"{round(self.statement_timeout * 1000)}ms",
+            # A suspended instance must not block the others, so the server ends its transaction and releases its lock.
+            "idle_in_transaction_session_timeout": "10s",
+            **settings,
+        }
+        try:
+            connection = await self._open(host, wanted)
+        except asyncpg.ProtocolViolationError as error:
+            if _UNSUPPORTED not in str(error):
+                raise
+            connection = await self._open(host, {})
+        try:
+            if await connection.fetchval("SELECT pg_backend_pid()") != connection.get_server_pid():
+                await self._use_pooler(connection, host)
+                await connection.execute(
+                    "SELECT " + ", ".join(f"set_config('{name}', '{value}', false)" for name, value in wanted.items())
+                )
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
+
+    async def _open(self, host: dict[str, Any], settings: dict[str, str]) -> asyncpg.Connection[Any]:
         named = dict(parse_qsl(urlsplit(self.url).query))
         return await asyncpg.connect(
             self.url,
@@ -100,15 +156,38 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
             command_timeout=self.statement_timeout + 5.0,
             statement_cache_size=400,
             target_session_attrs=None if "target_session_attrs" in named else SessionAttribute.primary,
-            server_settings={
-                **_SETTINGS,
-                "statement_timeout": f"{round(self.statement_timeout * 1000)}ms",
-                # A suspended instance must not block the others, so the server ends its transaction and releases its
-                # lock.
-                "idle_in_transaction_session_timeout": "10s",
-                **settings,
-            },
+            server_settings=settings,
         )
+
+    async def _use_pooler(self, connection: asyncpg.Connection[Any], host: dict[str, Any]) -> None:
+        """Raise UNAVAILABLE if a pooler does not keep one server's session for each of ours.
+
+        Another session then gets the server that this one has used. Other programs may take it first, so try again.
+        """
+        other = await self._open(host, {})
+        try:
+            used: set[int] = set()
+            for _ in range(_POOLER_PROBES):
+                ours, theirs = [await one.fetchval("SELECT pg_backend_pid()") for one in (connection, other)]
+                used.add(ours)
+                if len(used) > 1 or theirs in used:
+                    raise Error(Code.UNAVAILABLE, _NO_SESSIONS.format(self.shown), retry_after=1)
+        except (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError):
+            raise Error(Code.UNAVAILABLE, _NO_SESSIONS.format(self.shown), retry_after=1) from None
+        finally:
+            other.terminate()
+
+
+def _advice(error: BaseException) -> str:
+    """Return why a host cannot be used, and what to do about it."""
+    reason = str(error).strip().rstrip(".") or f"no answer for {CONNECT:g} seconds"
+    if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
+        return "no host is a primary. Name the primary, or all hosts of the cluster, or promote the standby"
+    if isinstance(error, asyncpg.TooManyConnectionsError):
+        return (
+            f"{reason}. Raise max_connections, or the limit of the role or database, or start db with fewer --readers"
+        )
+    return reason
 
 
 def _notice_silence(connection: asyncpg.Connection[Any]) -> None:

@@ -57,4 +57,10 @@ def told(error: BaseException) -> Error:
     if isinstance(error, asyncpg.QueryCanceledError):
         detail = "The database took too long for this; ask for less, or try again later."
         return Error(Code.UNAVAILABLE, detail, retry_after=5)
+    if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
+        detail = (
+            "The database is read-only: it became a standby, or default_transaction_read_only was set. Name all hosts "
+            "of the cluster, or reset this setting."
+        )
+        return Error(Code.UNAVAILABLE, detail, retry_after=1)
     return Error(Code.UNAVAILABLE, f"The database failed: {error}.", retry_after=1)
