@@ -95,13 +95,12 @@ def run(name: str, kind: type[C], build: Build[C], argv: Sequence[str] | None = 
 
 def prepare(*configs: StandaloneConfig) -> None:
     """Prepare this process to serve: private files, many connections, and Ctrl-C while it starts."""
-    for config in configs:
-        _keep_private(Path(config.data))
-    _end_at_ctrl_c()
-    _allow_many_connections()
     os.umask(0o077)
     for config in configs:
         keep_private(config.data)
+        _warn_if_open(Path(config.data))
+    _end_at_ctrl_c()
+    _allow_many_connections()
 
 
 def trace(name: str, *configs: StandaloneConfig) -> None:
@@ -113,9 +112,8 @@ def trace(name: str, *configs: StandaloneConfig) -> None:
             settings.fail(f"--traces: {error.name} is missing. Install it with: pip install 'safelight[tracing]'.")
 
 
-def _keep_private(data: Path) -> None:
-    """Let nobody else on this machine read new files. Only warn about an existing directory that others can read."""
-    os.umask(0o077)
+def _warn_if_open(data: Path) -> None:
+    """Warn about a data directory that could not be closed, because it belongs to somebody else."""
     with suppress(OSError):
         if data.stat().st_mode & 0o077:
             log.warning("Others on this machine can look into %s; close it with chmod 700.", data)

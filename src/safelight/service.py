@@ -34,6 +34,9 @@ _TITLE = {"keyvaluestore": "server", "db": "Database", "storage": "Storage", "ma
 EVERY_NETWORK = frozenset({"", "0.0.0.0"})  # noqa: S104 - compared, not bound
 """Values of `host` that listen on every network."""
 
+_USER_NETWORK = "10.0.2."
+"""How addresses of QEMU's user network begin. It leads out of a virtual machine, never into it."""
+
 _ANSWER_TIMEOUT = 15.0
 """Seconds that another service has for an answer in JSON. A live service whose disk hangs does not answer."""
 
@@ -286,6 +289,16 @@ def reachable_host(host: str, keyvaluestore: str | None = None) -> str:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect((target, 9))  # sends nothing: it only asks the routing table
-            return str(probe.getsockname()[0])
+            address = str(probe.getsockname()[0])
         except OSError:
             return "127.0.0.1"
+    return _own_address() or address if address.startswith(_USER_NETWORK) else address
+
+
+def _own_address() -> str:
+    """Return the IPv4 address that this machine's own name has, or an empty string if it has none that others reach."""
+    try:
+        address = socket.gethostbyname(socket.gethostname())
+    except OSError:
+        return ""
+    return "" if address.startswith("127.") else address

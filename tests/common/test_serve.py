@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import signal
 import socket
 import sys
@@ -88,6 +89,65 @@ def test_the_advertised_address_is_one_that_others_reach():
     assert serve.reachable_host("10.1.2.3") == "10.1.2.3"
     assert serve.reachable_host("0.0.0.0", "127.0.0.1:8000") == "127.0.0.1"
     assert serve.reachable_host("0.0.0.0", "no.such.name.invalid:8000") == "127.0.0.1"
+
+
+class _WayOut:
+    """A socket of a virtual machine whose default route leads through QEMU's user network."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def connect(self, address):
+        pass
+
+    def getsockname(self):
+        return ("10.0.2.15", 40000)
+
+
+@pytest.mark.parametrize(
+    ("own", "reached"), [("10.64.128.1", "10.64.128.1"), ("127.0.1.1", "10.0.2.15"), (None, "10.0.2.15")]
+)
+def test_a_virtual_machine_does_not_announce_its_way_out_if_its_name_has_another_address(monkeypatch, own, reached):
+    def look_up(name):
+        if own is None:
+            raise socket.gaierror(name)
+        return own
+
+    monkeypatch.setattr("safelight.service.socket.socket", lambda *_: _WayOut())
+    monkeypatch.setattr("safelight.service.socket.gethostbyname", look_up)
+    assert serve.reachable_host("0.0.0.0") == reached
+
+
+@pytest.fixture
+def same_umask():
+    """Restore the umask after the test."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.usefixtures("same_umask")
+def test_an_open_data_directory_is_closed_without_a_warning(tmp_path, caplog):
+    data = tmp_path / "data"
+    data.mkdir(mode=0o755)
+    serve.prepare(Config(data=str(data)))
+    assert data.stat().st_mode & 0o777 == 0o700
+    assert not caplog.records
+
+
+@pytest.mark.usefixtures("same_umask")
+def test_a_data_directory_that_cannot_be_closed_is_warned_about(tmp_path, caplog, monkeypatch):
+    def refuse(path, mode):
+        raise PermissionError(1, "Operation not permitted", str(path))
+
+    data = tmp_path / "data"
+    data.mkdir(mode=0o755)
+    monkeypatch.setattr(Path, "chmod", refuse)
+    serve.prepare(Config(data=str(data)))
+    assert [f"look into {data}" in record.getMessage() for record in caplog.records] == [True]
 
 
 async def test_a_service_on_every_network_logs_the_address_that_others_reach(tmp_path):
