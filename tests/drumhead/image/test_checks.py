@@ -240,6 +240,27 @@ def test_safelight_runs_on_osv(tmp_path):
     assert told == {"keyvaluestore": [], "db": [], "storage": [], "master": [], "worker": late}
 
 
+def test_links_that_lead_out_of_the_project_give_a_notice(tmp_path):
+    files = {"meta/package.yaml": "name: a\ntitle: A\nauthor: b\n", "lib/x.py": "", "../shared/y.py": ""}
+    root = write_files(tmp_path / "project", files)
+    (root / "node_modules").mkdir()
+    for name, target in (
+        ("inside", "lib/x.py"),
+        ("lib/up", "../lib/x.py"),
+        ("absolute", "/usr/bin/python3"),
+        ("shared", "../shared"),
+        ("node_modules/shared", "../../shared"),
+    ):
+        (root / name).symlink_to(target)
+    scan = Scan(read_project(root), tmp_path / "cache", trust=False)
+    scan.tree()
+    missing = "outside the project, which the image lacks; copy it"
+    assert scan.notices == [
+        f"node_modules/shared is a link to ../../shared, {missing} (`npm install --install-links`)",
+        f"shared is a link to ../shared, {missing} (`cp -rL`)",
+    ]
+
+
 # Composing
 
 

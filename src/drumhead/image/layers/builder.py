@@ -81,7 +81,8 @@ class LayerBuilder:
         permissions = project.package.permissions
         check_permissions(permissions, inputs.filesystem)
         skeleton = inputs.guest.skeleton(compile_program(inputs.guest.program, self._home.cache))
-        scanned = Scan(project, self._home.cache, trust=trust).tree()
+        scan = Scan(project, self._home.cache, trust=trust)
+        scanned = scan.tree()
         modules, files = split_project(apply_permissions(scanned, permissions, skeleton))
         node_lock = self._node_lock(project, modules, inputs.node)
         if node_lock:
@@ -95,13 +96,14 @@ class LayerBuilder:
         built.append(self._layers.from_tree("application", project.package.name, application))
         stack = LayerStack(layers=built, application=application)
         stack.missing = find_missing(stack.index)
-        stack.notices += [lock.notice] if lock and lock.notice else []
+        stack.notices += [*scan.notices, *([lock.notice] if lock and lock.notice else [])]
         stack.notices += node_lock.notices if node_lock else ()
         return stack
 
     def project_tree(self, project: Project, python: Package | None, node: Package | None) -> tuple[Tree, list[str]]:
         """Return a tree of everything that a project adds to its packages, and notices."""
-        scanned = Scan(project, self._home.cache, trust=False).tree()
+        scan = Scan(project, self._home.cache, trust=False)
+        scanned = scan.tree()
         files = apply_permissions(scanned, project.package.permissions, find_guest("linux").skeleton(b""))
         node_lock = self._node_lock(project, split_project(files)[0], node)
         if node_lock:
@@ -112,7 +114,8 @@ class LayerBuilder:
             whole.add(name, symlink(f"usr/{name}"))
         whole.update(self._with_bytecode(files, python) if python else files)
         merged = whole.filter(lambda path: path not in USR_MERGED)
-        return merged, [*([lock.notice] if lock and lock.notice else []), *(node_lock.notices if node_lock else ())]
+        notices = [lock.notice] if lock and lock.notice else []
+        return merged, [*scan.notices, *notices, *(node_lock.notices if node_lock else ())]
 
     def _node_lock(self, project: Project, modules: Tree, node: Package | None) -> NodeLock | None:
         """Return the lock to install node_modules from, or None if the project has node_modules or has no lock.

@@ -36,6 +36,7 @@ class Scan:
         self._file = cache / "scans" / f"{hashlib.sha256(project.root.encode()).hexdigest()}.json"
         self._known = self._load() if trust else {}
         self._seen: dict[str, Stamp] = {}
+        self.notices: list[str] = []
 
     def tree(self) -> Tree:
         """Return the project's files at their paths in the image. Raises UNSUPPORTED for sockets, pipes and devices."""
@@ -61,6 +62,8 @@ class Scan:
         elif stat.S_ISLNK(facts.st_mode):
             target = str(path.readlink())
             _check_text(path, target)
+            if posixpath.normpath(posixpath.join(posixpath.dirname(source), target)).split("/")[0] == "..":
+                self.notices.append(_outside(source, target))
             tree.add(place, symlink(target))
         elif stat.S_ISREG(facts.st_mode):
             tree.add(place, host_file(path, mode, facts.st_size, self._digest(path, source, facts)))
@@ -82,6 +85,11 @@ class Scan:
             return msgspec.json.decode(self._file.read_bytes(), type=dict[str, Stamp])
         except (OSError, msgspec.DecodeError):
             return {}
+
+
+def _outside(source: str, target: str) -> str:
+    advice = "npm install --install-links" if "node_modules" in source.split("/") else "cp -rL"
+    return f"{source} is a link to {target}, outside the project, which the image lacks; copy it (`{advice}`)"
 
 
 def _check_text(path: Path, text: str) -> None:
