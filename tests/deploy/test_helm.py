@@ -42,6 +42,17 @@ CASES = {
     "bare": {"networkPolicy": {"enabled": False}, "podDisruptionBudget": {"enabled": False}},
 }
 
+OWN = {
+    "storage": {"persistence": {"existingClaim": "photos"}},
+    "db": {
+        "storeSecret": {"name": "postgresql"},
+        "env": [{"name": "PGPASSFILE", "value": "/run/secrets/postgresql/pgpass"}],
+        "volumes": [{"name": "postgresql", "secret": {"secretName": "postgresql-files"}}],
+        "volumeMounts": [{"name": "postgresql", "mountPath": "/run/secrets/postgresql", "readOnly": True}],
+    },
+    "serviceAccount": {"annotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/photos"}},
+}
+
 
 def helm(*words, status=0):
     done = subprocess.run(["helm", *map(str, words)], capture_output=True, text=True, timeout=60, check=False)
@@ -258,3 +269,26 @@ def test_names_of_secrets_stay_text():
             assert spec["volumes"][-1]["secret"]["secretName"] == "67890"
             (store,) = (each for each in spec["containers"][0]["env"] if each["name"] == "SAFELIGHT_DB_STORE")
             assert store["valueFrom"]["secretKeyRef"]["name"] == "12345"
+
+
+def test_existing_claims_volumes_and_roles_are_used(tmp_path):
+    file = tmp_path / "values.yaml"
+    file.write_text(yaml.safe_dump(OWN))
+    found = yaml.safe_load_all(helm("template", "photos", CHART, "--values", file))
+    named = {(one["kind"], one["metadata"]["name"]): one for one in found if one}
+    storage = named["StatefulSet", "photos-safelight-storage"]["spec"]
+    assert "volumeClaimTemplates" not in storage
+    volumes = {volume["name"]: volume for volume in storage["template"]["spec"]["volumes"]}
+    assert volumes["data"]["persistentVolumeClaim"] == {"claimName": "photos"}
+    db = named["StatefulSet", "photos-safelight-db"]["spec"]["template"]["spec"]
+    assert {"name": "postgresql", "secret": {"secretName": "postgresql-files"}} in db["volumes"]
+    assert "/run/secrets/postgresql" in [mount["mountPath"] for mount in db["containers"][0]["volumeMounts"]]
+    account = named["ServiceAccount", "photos-safelight"]["metadata"]
+    assert account["annotations"] == OWN["serviceAccount"]["annotations"]
+
+
+def test_every_value_is_in_the_guide():
+    guide = (CHART.parents[2] / "docs/guide/deploying.md").read_text()
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    names = {*values, *(name for part in values.values() if isinstance(part, dict) for name in part)} - set(PORTS)
+    assert sorted(name for name in names if name not in guide) == []

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import itertools
 import json
 import subprocess
 import time
+import urllib.error
 from contextlib import AsyncExitStack, suppress
 
 import pytest
@@ -213,3 +215,25 @@ def _certificate(root, name: str, signer: str | None = None) -> None:
         argv += ["-CA", str(root / f"{signer}.pem"), "-CAkey", str(root / f"{signer}.key")]
         argv += ["-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE"]
     subprocess.run(argv, check=True, capture_output=True)
+
+
+@pytest.mark.slow
+async def test_used_up_space_is_explained_and_what_is_known_can_be_read(tmp_path):
+    with cluster(tmp_path, members=1, options=["--quota-backend-bytes", "200000"]) as etcd:
+        async with Gateway.open(etcd.url, Access()) as gateway, EtcdStore.open(gateway) as store:
+            await store.set("before", "kept")
+            value = base64.b64encode(bytes(20_000)).decode()
+            with pytest.raises(urllib.error.HTTPError):
+                for number in range(100):
+                    etcd.call("kv/put", {"key": base64.b64encode(str(number).encode()).decode(), "value": value})
+            with pytest.raises(Error, match="etcdctl alarm disarm") as refusal:
+                await store.set("after", "new")
+            assert refusal.value.code is Code.UNAVAILABLE
+            assert await store.get("before") == "kept"
+
+
+async def test_a_password_in_the_url_is_not_shown():
+    with pytest.raises(Error, match="--etcd-user") as refusal:
+        async with Gateway.open("etcd://root:secret@127.0.0.1:1", Access()):
+            pass
+    assert "secret" not in refusal.value.detail

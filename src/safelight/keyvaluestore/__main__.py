@@ -66,7 +66,7 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
             opened = _etcd(url, config, service)
         case _:
             settings.fail(
-                f"--store: the key-value store has no backend for {url}. Write sqlite:///FILE or "
+                f"--store: the key-value store has no backend for {scheme}://. Write sqlite:///FILE or "
                 "etcd://HOST:PORT,HOST:PORT."
             )
     async with opened as store:
@@ -107,7 +107,7 @@ async def _etcd(url: str, config: Config, service: serve.Service) -> AsyncIterat
             yield store
     except Error as error:
         if error.code is Code.INVALID_REQUEST:
-            settings.fail(f"--store {url}: {error.detail}")
+            settings.fail(f"--store: {error.detail}")
         raise
 
 

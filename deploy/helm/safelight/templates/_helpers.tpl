@@ -124,9 +124,18 @@ spec:
         - {name: {{ .volume | default "scratch" }}, mountPath: /data}
         - {name: tmp, mountPath: /tmp}
         - {name: cluster-key, mountPath: /run/secrets/safelight, readOnly: true}
+        {{- with $values.volumeMounts }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
   volumes:
     {{- if not .volume }}
     - {name: scratch, emptyDir: {}}
+    {{- else if $values.persistence.existingClaim }}
+    - name: {{ .volume }}
+      persistentVolumeClaim: {claimName: {{ $values.persistence.existingClaim | quote }}}
+    {{- end }}
+    {{- with $values.volumes }}
+    {{- toYaml . | nindent 4 }}
     {{- end }}
     - {name: tmp, emptyDir: {}}
     - name: cluster-key

@@ -67,7 +67,11 @@ class Gateway:
         scheme, _, rest = url.partition("://")
         hosts = [host for host in rest.partition("/")[0].split(",") if host]
         for host in hosts or [""]:
-            if "@" in host or not _has_port(host):
+            if "@" in host:  # not shown, since it may have a password
+                raise Error(
+                    Code.INVALID_REQUEST, "Name the user by --etcd-user and --etcd-password-file, not in the URL."
+                )
+            if not _has_port(host):
                 sentence = f"{host!r} is not a member of a cluster. Write etcd://HOST:PORT,HOST:PORT."
                 raise Error(Code.INVALID_REQUEST, sentence)
         if access.user is not None:
@@ -80,7 +84,8 @@ class Gateway:
     async def call(self, path: str, body: dict[str, Any], *, within: float = _CALL) -> dict[str, Any]:
         """Send a request; return its answer.
 
-        Raises UNAVAILABLE if no member has answered for `within` seconds, INTERNAL if one refuses.
+        Raises UNAVAILABLE if no member has answered for `within` seconds, or if their disk space is used up, INTERNAL
+        if one refuses.
         """
         deadline, pause = time.monotonic() + within, 0.05
         while True:
@@ -162,6 +167,13 @@ class Gateway:
             sentence, code = str(failure), answer.get("code")
         if code == _UNAUTHENTICATED or "auth" in sentence or "user name is empty" in sentence or code == 7:
             raise Error(Code.INTERNAL, f"etcd refuses this user: {sentence}. Check --etcd-user and its password.")
+        if "space exceeded" in sentence:  # NOSPACE: all members refuse writes until an operator disarms the alarm
+            detail = (
+                f"etcd's database is full: {sentence}. Compact and defragment it (etcdctl compaction, etcdctl defrag), "
+                "then run etcdctl alarm disarm. Start the members with --auto-compaction-retention=1h or a larger "
+                "--quota-backend-bytes."
+            )
+            raise Error(Code.UNAVAILABLE, detail, retry_after=5)
         if code in _FINAL:
             raise Error(Code.INTERNAL, f"etcd refused a request: {sentence}.", etcd=sentence)
         raise _NextMemberError(sentence)

@@ -254,7 +254,24 @@ def translated(where: str) -> Iterator[None]:
         reason = _reason(error)
         if "507" in reason or "QuotaExceeded" in reason or "InsufficientStorage" in reason:
             raise Error(Code.STORAGE_FULL, f"The bucket {where} is full: {reason}.") from error
-        raise Error(Code.UNAVAILABLE, f"The bucket {where} failed: {reason}.") from error
+        raise Error(Code.UNAVAILABLE, f"The bucket {where} failed: {reason}.{_advice(reason)}") from error
+
+
+_ADVICE = {
+    ("NoSuchBucket", "ContainerNotFound"): "Create the bucket, or correct --store.",
+    ("169.254.169.254", "metadata.google.internal"): (
+        "There are no credentials in the environment, and this machine has no role. Set AWS_ACCESS_KEY_ID and "
+        "AWS_SECRET_ACCESS_KEY (or those of Google or Azure)."
+    ),
+    ("401 Unauthorized", "403 Forbidden", "lacked the necessary privileges"): (
+        "Check the credentials in the environment; they must allow to read, write, list and delete below the prefix."
+    ),
+}
+
+
+def _advice(reason: str) -> str:
+    """Return what an operator can do about a failure, after a space; or nothing."""
+    return next((f" {what}" for signs, what in _ADVICE.items() if any(sign in reason for sign in signs)), "")
 
 
 def _open(url: str, timeout: timedelta, retry: RetryConfig) -> ObjectStore:
