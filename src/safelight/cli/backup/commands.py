@@ -44,9 +44,11 @@ async def backup_command(directory: Path, /, *, where: Where = HERE) -> int:
         The directory of the backup.
     """
     from safelight.cli.backup.taking import take  # noqa: PLC0415 - reads and writes the stores of services
+    from safelight.cli.backup.target import writing_to  # noqa: PLC0415 - as above
 
     async with _services(where) as (db, storage, keyvaluestore):
-        manifest, copied = await take(directory, db, storage, keyvaluestore)
+        with writing_to(directory):
+            manifest, copied = await take(directory, db, storage, keyvaluestore)
     _print(manifest, where, f"Backed up {_contents(manifest)} to {directory}; {counted(copied, 'blob')} were new.")
     if manifest.missing:
         complain(
@@ -105,8 +107,10 @@ async def _check(directory: Path, shown: Where) -> int:
 async def _restore(directory: Path, places: dict[str, Path], shown: Where) -> int:
     """Restore into the data directory of each service."""
     from safelight.cli.backup import restoring  # noqa: PLC0415 - reads and writes the stores of services
+    from safelight.cli.backup.target import writing_to  # noqa: PLC0415 - as above
 
-    manifest, copied = await restoring.restore(directory, restoring.Places(**places))
+    with writing_to(places["storage"]):
+        manifest, copied = await restoring.restore(directory, restoring.Places(**places))
     _print(manifest, shown, f"Restored {_contents(manifest)}; {counted(copied, 'blob')} were copied.")
     return 0
 
@@ -218,17 +222,19 @@ def _file(url: str) -> Path:
 
 async def _copy_blobs(to: str, source: str | None, where: Where, *, verify: bool) -> int:
     from safelight.cli.backup import migrating  # noqa: PLC0415 - reads and writes the stores of services
+    from safelight.cli.backup.target import writing_to  # noqa: PLC0415 - as above
 
     told = _Progress()
-    async with migrating.opened(to) as target:
-        if source is not None:
-            async with migrating.opened(source) as old:
-                done = await migrating.from_store(old, target, told, verify=verify)
-            await migrating.become(to, await migrating.id_of(source))
-        else:
-            async with _services(where) as (db, storage, _):
-                done = await migrating.from_system(db, storage, target, told, verify=verify)
-                await migrating.become(to, (await db.claim_store(StoreClaim())).id)
+    with writing_to(_shown(to)):
+        async with migrating.opened(to) as target:
+            if source is not None:
+                async with migrating.opened(source) as old:
+                    done = await migrating.from_store(old, target, told, verify=verify)
+                await migrating.become(to, await migrating.id_of(source))
+            else:
+                async with _services(where) as (db, storage, _):
+                    done = await migrating.from_system(db, storage, target, told, verify=verify)
+                    await migrating.become(to, (await db.claim_store(StoreClaim())).id)
     summary = {"blobs": done.blobs, "copied": done.copied, "size": done.size, "missing": sorted(done.missing)}
     if where.json:
         print_json(summary)
