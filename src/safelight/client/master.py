@@ -3,7 +3,7 @@
 async with Client.connect("localhost:8003") as safelight:
     task = await safelight.upload(Path("photo.jpg"), recipe="web")
     task = await safelight.wait(task.id)
-    await safelight.download(task, Path("results"))
+    await safelight.save(task.id, Path("photo.webp"))
 """
 
 from __future__ import annotations

@@ -171,7 +171,7 @@ class TaskStore(Protocol):
     async def drain(self, worker: str, *, draining: bool) -> WorkerSeen:
         """Drain a worker, or let it take leases again; it keeps the leases that it holds.
 
-        Calling it again changes nothing. Raises NOT_FOUND where no worker of this id was seen lately.
+        Calling it again changes nothing. Raises NOT_FOUND if no worker of this id was seen lately.
         """
         ...
 

@@ -81,7 +81,7 @@ class AccountStore(Protocol):
         ...
 
     async def create_key(self, key: ApiKey) -> ApiKey:
-        """Store a new key. Raises NOT_FOUND where there is no such tenant, CONFLICT for an id that is taken."""
+        """Store a new key. Raises NOT_FOUND if there is no such tenant, CONFLICT for an id that is taken."""
         ...
 
     async def rotate_key(self, id: str, digest: str, *, overlap: float) -> ApiKey:
@@ -97,7 +97,7 @@ class AccountStore(Protocol):
         ...
 
     async def create_session(self, session: Session) -> Session:
-        """Store a new session. Raises NOT_FOUND where there is no such tenant."""
+        """Store a new session. Raises NOT_FOUND if there is no such tenant."""
         ...
 
     async def session(self, id: str) -> Session:
@@ -113,13 +113,13 @@ class AccountStore(Protocol):
         ...
 
     async def redeem(self, id: str, kind: str) -> Ticket:
-        """Take a ticket, which only one caller can. Raises NOT_FOUND where it is not there, any more, or expired."""
+        """Take a ticket, which only one caller can. Raises NOT_FOUND if it does not exist, was taken or has expired."""
         ...
 
     async def signing_keys(self, tenant: str, purpose: Purpose = Purpose.LINKS) -> list[SigningKey]:
         """Return a tenant's keys that have not expired, newest first; create one if there is none.
 
-        Raises NOT_FOUND where there is no such tenant.
+        Raises NOT_FOUND if there is no such tenant.
         """
         ...
 

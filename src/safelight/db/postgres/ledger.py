@@ -101,17 +101,17 @@ class SharedMemory(Memory):
         """Workers whose `unheard` has changed."""
 
     def count(self, row: TaskRow, by: int, *, sized: bool = True) -> None:
-        """Count a row in or out; its bytes as well, where it is `sized`."""
+        """Add a row to the counts or (negative) remove it, with its bytes if `sized`."""
         super().count(row, by, sized=sized)
         self._counted.add(row.tenant)
 
     def count_delayed(self, tenant: str, by: int) -> None:
-        """Count delayed tasks in or out."""
+        """Add to the count of delayed tasks."""
         super().count_delayed(tenant, by)
         self._counted.add(tenant)
 
     def count_held(self, tenant: str, by: int) -> None:
-        """Count tasks in or out, delayed ones, whose recipe is paused."""
+        """Add to the count of delayed tasks whose recipe is paused."""
         super().count_held(tenant, by)
         self._counted.add(tenant)
 

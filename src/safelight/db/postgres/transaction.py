@@ -212,7 +212,7 @@ class PostgresTransaction(Transaction):
             self._lanes(row.tenant).add((row.priority, row.interactive), row.n, classic=bool(row.classic))
 
     def come_back(self, rows: Sequence[TaskRow]) -> None:
-        """Say that tasks can be leased from now on, which waited before."""
+        """Report that waiting tasks can be leased from now on."""
         self.roused = True
         for row in rows:
             self.memory.waits(row)
@@ -235,7 +235,7 @@ class PostgresTransaction(Transaction):
         return self.connection.read("due_deliveries", list[DueDelivery], self.now, n, memory.delivered_until)
 
     def all_taken(self) -> None:
-        """Say that every webhook call was taken that is due."""
+        """Report that all due webhook calls were taken."""
         self.memory.delivered_until = self.now
 
     def oldest_waiting(self, tenant: str) -> int | None:

@@ -141,7 +141,7 @@ class Connection:
                 start += size
 
     def value(self, name: str, *values: object) -> Any:
-        """Return the single value that a statement yields; None without a row."""
+        """Return the single value of a statement, or None if there is no row."""
         row = self._sqlite.execute(self._queries[name], values).fetchone()
         return None if row is None else row[0]
 

@@ -158,7 +158,7 @@ class Connection:
         wait(self.server.execute(self._statements["commit"], *entry, *arrays))
 
     def value(self, name: str, *values: object) -> Any:
-        """Return the single value that a statement yields; None without a row."""
+        """Return the single value of a statement, or None if there is no row."""
         self.begin(name, changes=False)
         return wait(self.server.fetchval(self._statements[name], *self._given(name, values)))
 
