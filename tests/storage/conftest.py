@@ -11,10 +11,10 @@ from safelight.storage.__main__ import Config, build
 from safelight.storage.bucket import BucketStore
 from safelight.storage.directory import DirectoryStore
 from safelight.storage.store import BlobStore
-from support.servers import BUCKETS
+from support.servers import BUCKETS, PROVIDERS
 
 
-@pytest.fixture(params=["directory", *BUCKETS])
+@pytest.fixture(params=["directory", *PROVIDERS])
 async def store(request, tmp_path) -> AsyncIterator[BlobStore]:
     """Yield every backend, with every provider of buckets; all keep the contract."""
     if request.param == "directory":

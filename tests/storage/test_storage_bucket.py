@@ -27,13 +27,13 @@ from storage.content import chunks, digest_of, made, read
 from support.bodies import stream
 from support.programs.processes import service
 from support.programs.until import until
-from support.servers import BUCKETS
+from support.servers import BUCKETS, PROVIDERS
 from support.servers.google import SLOW
 
 MIB = 1 << 20
 
 
-@pytest.fixture(params=BUCKETS)
+@pytest.fixture(params=PROVIDERS)
 async def stores(request):
     """Yield two instances of one store."""
     url = request.getfixturevalue(BUCKETS[request.param])

@@ -174,7 +174,11 @@ class Server:
         return kind, message
 
     def expect(self, kind):
+        """Return the next message, which is of this kind."""
         got, message = self.receive(30)
+        while got != kind and len(self.heard) > 1 and self.heard[-1][1:3] == self.heard[-2][1:3]:
+            del self.heard[-1]  # on a busy host, the client repeated its message before it got the answer
+            got, message = self.receive(30)
         assert got == kind
         return message
 
