@@ -14,7 +14,7 @@ import aiohttp
 HERE = Path(__file__).resolve().parent
 CORES = len(os.sched_getaffinity(0))
 _SIZES = (480, 1024, 2048)
-_PATIENCE = 60.0
+_TIMEOUT = 60.0
 
 Outputs = Callable[[list[bytes], str], Awaitable[float]]
 """A function that makes the outputs of a recipe from photos and returns the photos per second."""
@@ -59,7 +59,7 @@ async def output(*argv: str, given: bytes = b"", environment: dict[str, str] | N
 
 async def listening(port: int) -> None:
     """Wait until a program listens on a port."""
-    async with asyncio.timeout(_PATIENCE):
+    async with asyncio.timeout(_TIMEOUT):
         while True:
             with suppress(OSError):
                 _, writer = await asyncio.open_connection("127.0.0.1", port)

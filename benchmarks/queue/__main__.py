@@ -210,17 +210,17 @@ def main() -> None:
     given = options()
     depths = [int(depth) for depth in given.depths.split(",")]
     results: dict[str, list[tuple[float, float, float]]] = {}
-    folder = Path(tempfile.mkdtemp(prefix="safelight-queue-"))
+    directory = Path(tempfile.mkdtemp(prefix="safelight-queue-"))
     try:
         for depth in depths:
             start = time.perf_counter()
-            asyncio.run(fill(folder / f"{depth}.sqlite", depth))
+            asyncio.run(fill(directory / f"{depth}.sqlite", depth))
             print(f"{depth} waiting: made in {time.perf_counter() - start:.1f} s", file=sys.stderr)
         measures: dict[str, Callable[[], tuple[float, float, float]]] = {
-            "sqlite3 alone": lambda: bare(folder / "bare.sqlite", given.batch, given.seconds)
+            "sqlite3 alone": lambda: bare(directory / "bare.sqlite", given.batch, given.seconds)
         }
         for depth in depths:
-            path = folder / f"{depth}.sqlite"
+            path = directory / f"{depth}.sqlite"
             for batch in (given.batch, 1):
                 clients = given.clients if batch > 1 else 32
                 measures[f"{depth} waiting, batch {batch}, {clients} clients"] = (
@@ -233,11 +233,11 @@ def main() -> None:
                 results.setdefault(name, []).append(measure())
                 print(f"{name}: {results[name][-1][0]:.0f}/s", file=sys.stderr)
         answers = {
-            depth: [asyncio.run(start_and_page(folder / f"{depth}.sqlite")) for _ in range(given.runs)]
+            depth: [asyncio.run(start_and_page(directory / f"{depth}.sqlite")) for _ in range(given.runs)]
             for depth in depths
         }
     finally:
-        shutil.rmtree(folder)
+        shutil.rmtree(directory)
     report(results, answers)
 
 

@@ -49,7 +49,7 @@ GROWTH, DESCRIPTORS = 48.0, 48
 """How many more MiB and descriptors a program may have at the end, for instance for open connections."""
 HEARD = 120.0
 """Seconds at the end within which workers that were out of reach must be heard again."""
-PATIENCE = 300.0
+TIMEOUT = 300.0
 """Seconds to wait for whatever must happen; an emulated machine takes a minute to boot on a busy host."""
 
 
@@ -109,9 +109,9 @@ class Soak:
             await self._disturb(begun + seconds, self._kinds, begun)
             stop.set()
             await asyncio.gather(*uploads, *self._bursts)
-            await settled(target.client, self.history, time_limit=PATIENCE)
+            await settled(target.client, self.history, time_limit=TIMEOUT)
             await self._all_are_heard()
-            await seen_all(watcher, self.history, time_limit=PATIENCE)
+            await seen_all(watcher, self.history, time_limit=TIMEOUT)
             await self._readers_are_done()
             stream.cancel()
             await asyncio.gather(stream, return_exceptions=True)
@@ -151,7 +151,7 @@ class Soak:
     async def _more(self, count: int) -> None:
         """Wait until `n` more uploads are acknowledged."""
         enough = len(self.history.acknowledged) + count
-        await until(lambda: len(self.history.acknowledged) >= enough, timeout=PATIENCE)
+        await until(lambda: len(self.history.acknowledged) >= enough, timeout=TIMEOUT)
 
     async def _take_samples(self) -> dict[str, Sample]:
         """Measure every program once its memory has settled after the last fault."""
@@ -161,8 +161,8 @@ class Soak:
     async def _readers_are_done(self) -> None:
         ends = max(task.seq for task in self.history.final.values())
         finished = {task.id for task in self.history.final.values() if task.state is State.FINISHED}
-        await until(lambda: self.history.readers["stream"][-1].seq >= ends, timeout=PATIENCE)
-        await until(lambda: not finished - (self.history.called or {}).keys(), timeout=PATIENCE)
+        await until(lambda: self.history.readers["stream"][-1].seq >= ends, timeout=TIMEOUT)
+        await until(lambda: not finished - (self.history.called or {}).keys(), timeout=TIMEOUT)
 
     async def _all_are_heard(self) -> None:
         """Wait until workers that were out of reach have taken back the deaths of their tasks, or until a time

@@ -124,7 +124,7 @@ async def asyncio_body(data: bytes) -> AsyncIterator[bytes]:
 def write_loop(root: Path, seconds: float) -> int:
     """Write, flush and rename files; return their number."""
     count, end = 0, time.perf_counter() + seconds
-    folder = os.open(root, os.O_RDONLY)
+    directory = os.open(root, os.O_RDONLY)
     while time.perf_counter() < end:
         data = os.urandom(SMALL)
         path = root / f"{count}.{secrets.token_hex(4)}"
@@ -133,9 +133,9 @@ def write_loop(root: Path, seconds: float) -> int:
             file.flush()
             os.fsync(file.fileno())
         path.replace(root / hashlib.sha256(data).hexdigest())
-        os.fsync(folder)
+        os.fsync(directory)
         count += 1
-    os.close(folder)
+    os.close(directory)
     return count
 
 

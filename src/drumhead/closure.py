@@ -150,9 +150,9 @@ def _in_pool(pool: Index, library: str) -> tuple[str, str]:
     if library.startswith("/"):
         source = follow(pool, library)
         return f"usr/lib64/{posixpath.basename(library)}" if source else "", source
-    for folder in LIBRARY_DIRECTORIES:
-        if source := follow(pool, f"{folder}/{library}"):
-            return f"{folder}/{library}", source
+    for directory in LIBRARY_DIRECTORIES:
+        if source := follow(pool, f"{directory}/{library}"):
+            return f"{directory}/{library}", source
     return "", ""
 
 
@@ -160,17 +160,17 @@ def _load(index: Index, path: str, library: str, search: tuple[str, ...]) -> str
     if "/" in library:
         return follow(index, library)
     origin = posixpath.dirname(path)
-    folders = [_expand(folder, origin) for folder in search]
-    for folder in (*folders, *LIBRARY_DIRECTORIES):
-        if found := follow(index, f"{folder}/{library}"):
+    directories = [_expand(directory, origin) for directory in search]
+    for directory in (*directories, *LIBRARY_DIRECTORIES):
+        if found := follow(index, f"{directory}/{library}"):
             return found
     return ""
 
 
-def _expand(folder: str, origin: str) -> str:
+def _expand(directory: str, origin: str) -> str:
     for name, value in {"ORIGIN": "/" + origin, **PARTS}.items():
-        folder = folder.replace(f"${{{name}}}", value).replace(f"${name}", value)
-    return posixpath.normpath(folder)
+        directory = directory.replace(f"${{{name}}}", value).replace(f"${name}", value)
+    return posixpath.normpath(directory)
 
 
 def _parents(path: str) -> list[str]:

@@ -53,9 +53,9 @@ class Worker:
 
     def process(self, task: Any) -> None:
         """Fetch the photo, invert it, and store the result."""
-        status, picture = ask(self.master, "GET", f"/task/{task}/download")
+        status, photo = ask(self.master, "GET", f"/task/{task}/download")
         assert status == 200
-        status, _ = ask(self.storage, "POST", f"/upload/{task}", *multipart(inverted(picture), None))
+        status, _ = ask(self.storage, "POST", f"/upload/{task}", *multipart(inverted(photo), None))
         assert status == 200
 
     def finish(self, task: Any) -> int:
@@ -71,8 +71,8 @@ class Worker:
         return True
 
 
-def inverted(picture: bytes) -> bytes:
-    with Image.open(io.BytesIO(picture)) as opened:
+def inverted(photo: bytes) -> bytes:
+    with Image.open(io.BytesIO(photo)) as opened:
         result = io.BytesIO()
         ImageOps.invert(opened.convert("RGB")).save(result, "PNG")
     return result.getvalue()

@@ -32,11 +32,11 @@ def run(addresses: dict[str, str], tmp_path: Path) -> Run:
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     """Return a directory with three photos, one of them in a subdirectory, and files that are not photos."""
-    folder = tmp_path / "photos"
-    (folder / "below" / ".hidden").mkdir(parents=True)
-    (folder / "one.png").write_bytes(photo(1))
-    (folder / "two.jpg").write_bytes(photo(2, kind="JPEG"))
-    (folder / "below" / "three.PNG").write_bytes(photo(3))
-    (folder / "below" / ".hidden" / "four.png").write_bytes(photo(4))
-    (folder / "notes.txt").write_text("not a photo")
-    return folder
+    directory = tmp_path / "photos"
+    (directory / "below" / ".hidden").mkdir(parents=True)
+    (directory / "one.png").write_bytes(photo(1))
+    (directory / "two.jpg").write_bytes(photo(2, kind="JPEG"))
+    (directory / "below" / "three.PNG").write_bytes(photo(3))
+    (directory / "below" / ".hidden" / "four.png").write_bytes(photo(4))
+    (directory / "notes.txt").write_text("not a photo")
+    return directory

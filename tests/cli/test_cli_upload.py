@@ -171,11 +171,11 @@ def test_a_closed_pipe_is_not_an_error(addresses: dict[str, str]) -> None:
 
 
 def test_a_result_that_cannot_be_saved_costs_no_other(run: Run, tmp_path: Path) -> None:
-    folder = tmp_path / "many"
-    (folder / "2026" / "Zürich").mkdir(parents=True)
+    directory = tmp_path / "many"
+    (directory / "2026" / "Zürich").mkdir(parents=True)
     names = ["写" * 80 + ".png", "a.png", "नमस्ते.png", "2026/Zürich/b.png", "blocked.png"]
     for index, name in enumerate(names):
-        (folder / name).write_bytes(photo(60 + index))
+        (directory / name).write_bytes(photo(60 + index))
     out = tmp_path / "out"
     out.mkdir()
     done = run("upload", "many", "-r", "invert", "-o", "out")
@@ -195,11 +195,11 @@ def test_a_result_that_cannot_be_saved_costs_no_other(run: Run, tmp_path: Path) 
     assert {path.name for path in other.iterdir()} >= {"a.image.png", "नमस्ते.image.png", "blocked.image.png", "2026"}
 
 
-def mixed(folder: Path) -> None:
+def mixed(directory: Path) -> None:
     """Make a directory with several small photos and one of 1.8 MB."""
-    folder.mkdir()
+    directory.mkdir()
     for index, name in enumerate(["a.png", "big.png", "b.png", "c.png"]):
-        (folder / name).write_bytes(photo(90 + index, width=900 if name == "big.png" else 60))
+        (directory / name).write_bytes(photo(90 + index, width=900 if name == "big.png" else 60))
 
 
 @contextmanager
@@ -246,12 +246,12 @@ def test_a_full_disk_costs_one_result_and_no_other(kind: str, run: Run, tmp_path
 
 
 def test_unreadable_photos_and_names_that_are_not_text_cost_no_other_photo(run: Run, tmp_path: Path) -> None:
-    folder = tmp_path / "many"
-    folder.mkdir()
-    (folder / "good.png").write_bytes(photo(95))
-    Path(os.fsdecode(bytes(folder) + b"/\xff\xfe.png")).write_bytes(photo(96))
-    (folder / "gone.png").symlink_to("nowhere")
-    os.mkfifo(folder / "pipe.png")
+    directory = tmp_path / "many"
+    directory.mkdir()
+    (directory / "good.png").write_bytes(photo(95))
+    Path(os.fsdecode(bytes(directory) + b"/\xff\xfe.png")).write_bytes(photo(96))
+    (directory / "gone.png").symlink_to("nowhere")
+    os.mkfifo(directory / "pipe.png")
     done = run("upload", "many", "-r", "invert", "-o", "out", "--json")
     assert done.returncode == 1, done.stderr
     told = {Path(entry["photo"]).name: entry for entry in json.loads(done.stdout)["photos"]}

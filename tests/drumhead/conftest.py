@@ -88,9 +88,9 @@ async def serve():
     """Return a function that serves a directory over HTTP on a free port and returns its URL."""
     runners = []
 
-    async def start(folder, *, change=None):
+    async def start(directory, *, change=None):
         async def handle(request):
-            file = folder / request.match_info["path"]
+            file = directory / request.match_info["path"]
             if not file.is_file():
                 raise web.HTTPNotFound
             body = file.read_bytes()
@@ -136,7 +136,7 @@ async def registry(tmp_path):
 @pytest.fixture(scope="module")
 def locked(tmp_path_factory):
     """Return a requirements file with one requirement and its hashes."""
-    folder = write_files(tmp_path_factory.mktemp("lock"), {"in.txt": "idna==3.10\n"})
+    directory = write_files(tmp_path_factory.mktemp("lock"), {"in.txt": "idna==3.10\n"})
     command = [
         find_uv(),
         "pip",
@@ -145,8 +145,8 @@ def locked(tmp_path_factory):
         "--generate-hashes",
         "--no-header",
         "-o",
-        folder / "out",
-        folder / "in.txt",
+        directory / "out",
+        directory / "in.txt",
     ]
     subprocess.run(command, check=True, capture_output=True)
-    return (folder / "out").read_text()
+    return (directory / "out").read_text()

@@ -22,8 +22,8 @@ LONGEST = 600.0
 @pytest.fixture
 def walk(drumhead, tmp_path):
     """Return a walk in a copy of the project, because the page edits the project."""
-    for folder in ("meta", "locks", "bin", "deploy"):
-        shutil.copytree(ROOT / folder, tmp_path / folder)
+    for directory in ("meta", "locks", "bin", "deploy"):
+        shutil.copytree(ROOT / directory, tmp_path / directory)
     ignore = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "src/safelight", tmp_path / "src/safelight", ignore=ignore)
     shutil.copy(Path(skimage.__file__).parent / "data/astronaut.png", tmp_path / "photo.png")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from engine.pictures import PHOTOS, encoded, made, opened, outputs
+from engine.images import PHOTOS, encoded, made, opened, outputs
 from safelight import engine
 from safelight.errors import Code, Error
 

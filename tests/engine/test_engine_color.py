@@ -8,7 +8,7 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms
 
-from engine.pictures import array, chunk, difference, encoded, made, opened, png16, run
+from engine.images import array, chunk, difference, encoded, made, opened, png16, run
 from safelight.errors import Code, Error
 
 COLORS = np.random.default_rng(3).integers(0, 256, (24, 32, 3), dtype=np.uint8)

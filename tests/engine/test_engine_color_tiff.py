@@ -8,7 +8,7 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms
 
-from engine.pictures import array, difference, encoded, made, opened
+from engine.images import array, difference, encoded, made, opened
 from engine.test_engine_color import COLORS, PROFILES, RGB, SRGB_COLUMNS, refused, srgb
 from safelight import engine
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from skimage import color
 
-from engine.pictures import array, difference, encoded, made, magick, opened, outputs, photo, vips
+from engine.images import array, difference, encoded, made, magick, opened, outputs, photo, vips
 from safelight import engine
 from safelight.errors import Code, Error
 

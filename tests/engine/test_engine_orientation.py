@@ -9,7 +9,7 @@ import pillow_jxl  # noqa: F401 - Pillow then opens JPEG XL
 import pytest
 from PIL import Image, ImageOps
 
-from engine.pictures import chunk, difference, encoded, made, opened, run
+from engine.images import chunk, difference, encoded, made, opened, run
 from safelight import engine
 
 pillow_heif.register_heif_opener()
@@ -18,7 +18,7 @@ CORNERS = {"red": (2, 2), "lime": (57, 2), "blue": (2, 37), "white": (57, 37)}
 UPRIGHT = Image.new("RGB", (60, 40))
 for color, (x, y) in CORNERS.items():
     UPRIGHT.paste(color, (x // 30 * 30, y // 20 * 20, x // 30 * 30 + 30, y // 20 * 20 + 20))
-# The inverse of each tag: the stored picture is the upright one rotated the other way.
+# The inverse of each tag: the stored image is the upright one rotated the other way.
 UNDO = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -82,9 +82,11 @@ def looks_upright(image):
         assert max(abs(a - b) for a, b in zip(image.getpixel((x, y)), wanted, strict=True)) < 60, (color, x, y)
 
 
-def tags(folder):
+def tags(directory):
     """Return the orientations that exiftool finds in the files, by name."""
-    told = json.loads(run("exiftool", "-j", "-n", "-G1", "-a", "-Orientation", "-Rotation", "-Mirroring", str(folder)))
+    told = json.loads(
+        run("exiftool", "-j", "-n", "-G1", "-a", "-Orientation", "-Rotation", "-Mirroring", str(directory))
+    )
     return {(file["SourceFile"], key): value for file in told for key, value in file.items() if key != "SourceFile"}
 
 

@@ -10,7 +10,7 @@ import tifffile
 from PIL import Image
 from PIL.TiffImagePlugin import IFDRational
 
-from engine.pictures import PHOTOS, array, difference, encoded, made, opened, outputs, photo, run
+from engine.images import PHOTOS, array, difference, encoded, made, opened, outputs, photo, run
 from safelight import engine
 from safelight.errors import Code, Error
 from safelight.recipe import parse

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from engine.pictures import DEFAULT_LIMITS, PHOTOS, encoded, photo
+from engine.images import DEFAULT_LIMITS, PHOTOS, encoded, photo
 from safelight import engine
 from safelight.engine import outputs
 from safelight.errors import Error

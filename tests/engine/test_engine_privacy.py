@@ -12,7 +12,7 @@ import pillow_heif
 import pytest
 from PIL import Image
 
-from engine.pictures import chunk, encoded, made, opened, run
+from engine.images import chunk, encoded, made, opened, run
 
 pytestmark = pytest.mark.slow  # exiftool takes seconds to write a thousand tags
 
@@ -58,13 +58,13 @@ CONTAINERS = {
 @pytest.fixture(scope="module")
 def told(tmp_path_factory):
     """Return one file of each container, with a mark in every tag that exiftool can write to it."""
-    folder = tmp_path_factory.mktemp("told")
-    (folder / "preview.jpg.bin").write_bytes(PREVIEW)
+    directory = tmp_path_factory.mktemp("told")
+    (directory / "preview.jpg.bin").write_bytes(PREVIEW)
     arguments = ["-m", "-q", "-q", "-overwrite_original"]
     for group in GROUPS:
         for name in names(group):
             if _PICTURES.search(name):
-                arguments.append(f"-{group}:{name}<={folder / 'preview.jpg.bin'}")
+                arguments.append(f"-{group}:{name}<={directory / 'preview.jpg.bin'}")
             elif _PLACES.search(name):
                 arguments.append(f"-{group}:{name}={PLACE.decode()}")
             elif group != "XMP":  # XMP has thousands of tags
@@ -73,12 +73,12 @@ def told(tmp_path_factory):
     arguments += [f"-Comment={PLACE.decode()}", "-XMP:GPSLatitude=52.5163", "-XMP:GPSLongitude=13.3777"]
     arguments += [f"-Ducky:Comment={PLACE.decode()}", f"-Ducky:Copyright={MARK.decode()}"]
     arguments += ["-IPTC:City=" + PLACE.decode(), "-Make=Camera Maker", "-IPTC:By-line=The Author"]
-    (folder / "arguments").write_text("\n".join(arguments))
-    files = {name: folder / f"photo.{name}" for name in CONTAINERS}
+    (directory / "arguments").write_text("\n".join(arguments))
+    files = {name: directory / f"photo.{name}" for name in CONTAINERS}
     for name, make in CONTAINERS.items():
         files[name].write_bytes(make())
     # exiftool complains about tags that cannot hold text, and writes the others
-    subprocess.run(["exiftool", "-@", folder / "arguments", *files.values()], check=False, capture_output=True)
+    subprocess.run(["exiftool", "-@", directory / "arguments", *files.values()], check=False, capture_output=True)
     return {name: file.read_bytes() for name, file in files.items()}
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine.pictures import array, difference, encoded, made, opened, photo
+from engine.images import array, difference, encoded, made, opened, photo
 from safelight.errors import Code, Error
 
 CAT = photo()

@@ -1,4 +1,4 @@
-"""Send folders of files, and our own bombs, through a running system: no file may do more than fail itself.
+"""Send directories of files, and our own bombs, through a running system: no file may do more than fail itself.
 
     PYTHONPATH=tests python tests/hostile/corpora.py FOLDER…
 
@@ -46,11 +46,11 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     fault: str = ""
 
 
-def files_of(folders: Iterable[Path]) -> Iterator[tuple[str, bytes]]:
-    for folder in folders:
-        for path in sorted(folder.rglob("*")):
+def files_of(directories: Iterable[Path]) -> Iterator[tuple[str, bytes]]:
+    for directory in directories:
+        for path in sorted(directory.rglob("*")):
             if path.is_file() and not path.is_symlink() and path.stat().st_size < 64 << 20:
-                yield str(path.relative_to(folder)), path.read_bytes()
+                yield str(path.relative_to(directory)), path.read_bytes()
 
 
 async def run(files: Iterable[tuple[str, bytes]], recipes: Iterable[str] = RECIPES) -> list[Outcome]:
@@ -151,7 +151,7 @@ def report(outcomes: list[Outcome]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("folders", nargs="*", type=Path, help="folders of files; our own bombs come besides")
+    parser.add_argument("directories", nargs="*", type=Path, help="directories of files; our own bombs come besides")
     parser.add_argument("--without-bombs", action="store_true", help="leave out our own bombs")
     arguments = parser.parse_args()
     files = [*files_of(arguments.folders), *([] if arguments.without_bombs else bombs())]

@@ -1,4 +1,4 @@
-"""Test the commands with a malicious server: no file is written outside the folder, no escape code is printed."""
+"""Test the commands with a malicious server: no file is written outside the directory, no escape code is printed."""
 
 import asyncio
 import json
@@ -149,7 +149,7 @@ async def terminal():
         os.close(ours)
 
 
-async def run(server, folder, *words, program="safelight.cli"):
+async def run(server, directory, *words, program="safelight.cli"):
     """Run a command on a terminal; return its exit status and its output."""
     where = "keyvaluestore" if words[0] == "store" else "master"
     async with terminal() as (end, shown):
@@ -159,8 +159,8 @@ async def run(server, folder, *words, program="safelight.cli"):
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=end,
                 stderr=end,
-                cwd=folder,
-                env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "400", "HOME": str(folder)},
+                cwd=directory,
+                env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "400", "HOME": str(directory)},
             )
         finally:
             os.close(end)
@@ -243,17 +243,17 @@ NAMES = {
     ],
 )
 async def test_a_result_is_saved_only_in_the_folder(server, tmp_path, what, output, media_type):
-    folder = tmp_path / "a" / "b" / "results"
-    folder.mkdir(parents=True)
+    directory = tmp_path / "a" / "b" / "results"
+    directory.mkdir(parents=True)
     made = {"name": output, "digest": DIGEST, "size": 5, "media_type": "image/png"}
     server.task = task(outputs=[made], **NAMES[what])
     told = msgspec.convert(server.task, Task)
     # Decoding the record would refuse this media type, but saving must not rely on that.
     told = told.evolve(outputs=[told.outputs[0].evolve(media_type=media_type)])
     async with Client.connect(server.address) as client:
-        (saved,), _ = await ResultDirectory(folder).save(client, told)
+        (saved,), _ = await ResultDirectory(directory).save(client, told)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [saved]
-    assert saved.parent == folder
+    assert saved.parent == directory
     assert saved.read_bytes() == b"bytes"
     assert re.fullmatch(r"[^\x00-\x1f/\\.-][^\x00-\x1f/\\]*\.(png|bin)", saved.name), saved.name
 
@@ -293,14 +293,14 @@ async def test_a_key_is_not_sent_to_the_target_of_a_redirect(server, tmp_path):
 async def test_a_result_is_not_written_through_a_link(server, tmp_path):
     victim = tmp_path / "victim"
     victim.write_text("kept")
-    folder = tmp_path / "results"
-    folder.mkdir()
-    (folder / "photo.image.png").symlink_to(victim)
-    (folder / ".photo.image.png.part").symlink_to(victim)
-    status, _ = await run(server, folder, "download", "1-aaaaaaaaaa", "--overwrite")
+    directory = tmp_path / "results"
+    directory.mkdir()
+    (directory / "photo.image.png").symlink_to(victim)
+    (directory / ".photo.image.png.part").symlink_to(victim)
+    status, _ = await run(server, directory, "download", "1-aaaaaaaaaa", "--overwrite")
     assert status == 0
     assert victim.read_text() == "kept"
-    assert (folder / "photo.image.png").read_bytes() == b"bytes"
+    assert (directory / "photo.image.png").read_bytes() == b"bytes"
 
 
 def test_a_log_contains_only_lines_of_text():

@@ -21,7 +21,7 @@ from simulation.photos import BROKEN, GOOD, KILLER, photo
 from simulation.world import World
 from support.tus import Tus
 
-_PATIENCE = 20.0
+_RETRY_FOR = 20.0
 _AWAY = (Error, aiohttp.ClientError, TimeoutError)
 
 
@@ -151,7 +151,7 @@ class Clients:
                 number, kind, data = self._photo()
                 call = Call(photo=number, key=f"tus {secrets.token_hex(8)}", sent=time.monotonic())
                 with suppress(*_AWAY):
-                    async with asyncio.timeout(_PATIENCE):
+                    async with asyncio.timeout(_RETRY_FOR):
                         answer = await tus.create(len(data))
                     if answer.status == 201:
                         await self._send_parts(tus, answer.headers["Location"], call, kind, data)
@@ -163,7 +163,7 @@ class Clients:
         for _ in range(40):
             tus.url = self.world.some_master()
             try:
-                async with asyncio.timeout(_PATIENCE):
+                async with asyncio.timeout(_RETRY_FOR):
                     look = await tus.send("HEAD", path)
                 if look.status == 404:
                     self.record.broken.append(f"the partial upload {call.photo} is gone after {confirmed} bytes")
@@ -178,7 +178,7 @@ class Clients:
                         self._told(call, kind, look.headers["Safelight-Task"])
                         return
                     end = min(len(data), offset + rng.choice((50, 1000, 20_000)))
-                    async with asyncio.timeout(_PATIENCE):
+                    async with asyncio.timeout(_RETRY_FOR):
                         sent = await tus.patch(path, offset, data[offset:end])
                     if sent.status == 204:
                         confirmed = max(confirmed, int(sent.headers["Upload-Offset"]))

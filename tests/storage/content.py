@@ -26,5 +26,5 @@ async def read(store, digest: str, start: int = 0, end: int | None = None, *, ve
         return b"".join([bytes(chunk) async for chunk in reading.chunks(start, end)])
 
 
-def files(root: Path, folder: str) -> list[Path]:
-    return [path for path in (root / folder).rglob("*") if path.is_file()]
+def files(root: Path, directory: str) -> list[Path]:
+    return [path for path in (root / directory).rglob("*") if path.is_file()]

@@ -50,11 +50,11 @@ async def test_files_that_no_worker_has_made_are_refused(tmp_path, port):
     async with storage(tmp_path / "data", port) as running, StorageClient.connect(running.url) as client:
         data, shared = tmp_path / "data", await client.shared()
         name = left(data, b"a result")
-        link, hard, pipe, folder = (data / "handover" / secrets.token_hex(16) for _ in range(4))
+        link, hard, pipe, directory = (data / "handover" / secrets.token_hex(16) for _ in range(4))
         link.symlink_to(tmp_path / "secret")
         os.link(tmp_path / "secret", hard)
         os.mkfifo(pipe)
-        folder.mkdir()
+        directory.mkdir()
         asked = [
             (secrets.token_hex(16), shared.token), (name, secrets.token_hex(16)), ("../lock", shared.token),
             (shared.token, shared.token), (link.name, shared.token), (hard.name, shared.token),
@@ -65,13 +65,13 @@ async def test_files_that_no_worker_has_made_are_refused(tmp_path, port):
                 await client.adopt(*each)
             assert caught.value.code is Code.NOT_FOUND, each
         with pytest.raises(Error):
-            await client.adopt(folder.name, shared.token)
+            await client.adopt(directory.name, shared.token)
         assert (data / "handover" / name).read_bytes() == b"a result"
         with pytest.raises(Error) as caught:
             await client.adopt(left(data, b"x" * 1001), shared.token)
         assert caught.value.code is Code.TOO_LARGE
         assert (await client.info()).blobs == 0
-        folder.rmdir()
+        directory.rmdir()
     assert (tmp_path / "secret").read_bytes() == b"not for storage"
 
 

@@ -1,4 +1,4 @@
-"""Act as a worker at the master, without processing pictures."""
+"""Act as a worker at the master, without processing images."""
 
 import hashlib
 

@@ -55,5 +55,5 @@ async def tus(master) -> AsyncIterator[Tus]:
 
 
 @pytest.fixture
-def picture() -> bytes:
+def png() -> bytes:
     return photo(0, width=200)

@@ -28,50 +28,50 @@ async def test_another_version_is_refused(tus):
     assert answer.headers["Tus-Version"] == "1.0.0"
 
 
-async def test_chunks_become_one_task(tus, client, picture):
-    path = await tus.opened(len(picture), filename="kätzchen.png", recipe="grayscale", batch="b1", priority="7")
+async def test_chunks_become_one_task(tus, client, png):
+    path = await tus.opened(len(png), filename="kätzchen.png", recipe="grayscale", batch="b1", priority="7")
     head = await tus.send("HEAD", path)
-    assert (head.headers["Upload-Offset"], head.headers["Upload-Length"]) == ("0", str(len(picture)))
+    assert (head.headers["Upload-Offset"], head.headers["Upload-Length"]) == ("0", str(len(png)))
     assert head.headers["Cache-Control"] == "no-store"
     assert f"filename {encoded('kätzchen.png')}" in head.headers["Upload-Metadata"]
     assert parsedate_to_datetime(head.headers["Upload-Expires"]) is not None
-    first = await tus.patch(path, 0, picture[:1500])
+    first = await tus.patch(path, 0, png[:1500])
     assert (first.status, first.headers["Upload-Offset"]) == (204, "1500")
     assert "Safelight-Task" not in first.headers
-    last = await tus.patch(path, 1500, picture[1500:])
-    assert (last.status, last.headers["Upload-Offset"]) == (204, str(len(picture)))
+    last = await tus.patch(path, 1500, png[1500:])
+    assert (last.status, last.headers["Upload-Offset"]) == (204, str(len(png)))
     task = await client.task(last.headers["Safelight-Task"])
     assert (task.filename, task.recipe, task.batch, task.priority) == ("kätzchen.png", "grayscale", "b1", 7)
     assert task.media_type == "image/png"
     assert task.input is not None
-    assert task.input.digest == hashlib.sha256(picture).hexdigest()
-    for answer in (await tus.send("HEAD", path), await tus.patch(path, len(picture), b"")):
+    assert task.input.digest == hashlib.sha256(png).hexdigest()
+    for answer in (await tus.send("HEAD", path), await tus.patch(path, len(png), b"")):
         assert answer.headers.get("Safelight-Task", task.id) == task.id
     assert len((await client.tasks()).tasks) == 1
 
 
-async def test_created_and_sent_in_one_request(tus, client, picture):
-    answer = await tus.create(len(picture), body=picture, filename="one.png")
+async def test_created_and_sent_in_one_request(tus, client, png):
+    answer = await tus.create(len(png), body=png, filename="one.png")
     assert answer.status == 201
     assert (await client.task(answer.headers["Safelight-Task"])).filename == "one.png"
 
 
-async def test_an_upload_that_ended_stays_ended_when_its_task_is_gone(tus, client, picture):
-    answer = await tus.create(len(picture), body=picture)
+async def test_an_upload_that_ended_stays_ended_when_its_task_is_gone(tus, client, png):
+    answer = await tus.create(len(png), body=png)
     await client.delete(answer.headers["Safelight-Task"])
     again = await tus.send("HEAD", answer.headers["Location"])
     assert again.headers["Safelight-Task"] == answer.headers["Safelight-Task"]
     assert (await client.tasks()).tasks == []
 
 
-async def test_wrong_place_and_two_at_once(tus, picture):
-    path = await tus.opened(len(picture))
-    answer = await tus.patch(path, 10, picture[10:])
+async def test_wrong_place_and_two_at_once(tus, png):
+    path = await tus.opened(len(png))
+    answer = await tus.patch(path, 10, png[10:])
     assert (answer.status, answer.headers["Upload-Offset"]) == (409, "0")
     gate = asyncio.Event()
 
     async def arrive():
-        while (answer := await tus.patch(path, 0, stream(picture[:3000], picture[3000:], gate=gate))).status == 423:
+        while (answer := await tus.patch(path, 0, stream(png[:3000], png[3000:], gate=gate))).status == 423:
             pass  # the request below was earlier
         return answer
 
@@ -86,14 +86,14 @@ async def test_wrong_place_and_two_at_once(tus, picture):
     assert (await slow).headers["Safelight-Task"]
 
 
-async def test_checksums(tus, picture):
-    path = await tus.opened(len(picture))
-    wrong = await tus.patch(path, 0, picture[:2000], Upload_Checksum=sha1(b"other"))
+async def test_checksums(tus, png):
+    path = await tus.opened(len(png))
+    wrong = await tus.patch(path, 0, png[:2000], Upload_Checksum=sha1(b"other"))
     assert (wrong.status, wrong.reason) == (460, "Checksum Mismatch")
     assert await tus.offset(path) == 0
     for bad in ("crc32 AAAA", "sha1 ***", "sha1"):
-        assert (await tus.patch(path, 0, picture[:2000], Upload_Checksum=bad)).status == 400 or bad == "sha1"
-    right = await tus.patch(path, 0, picture[:2000], Upload_Checksum=sha1(picture[:2000]))
+        assert (await tus.patch(path, 0, png[:2000], Upload_Checksum=bad)).status == 400 or bad == "sha1"
+    right = await tus.patch(path, 0, png[:2000], Upload_Checksum=sha1(png[:2000]))
     assert (right.status, right.headers["Upload-Offset"]) == (204, "2000")
 
 
@@ -120,25 +120,25 @@ async def test_an_upload_that_cannot_be_accepted_is_refused_before_its_first_byt
         assert (await tus.send("POST", "/uploads", **headers)).status == 400
 
 
-async def test_more_than_announced_is_refused(tus, picture):
+async def test_more_than_announced_is_refused(tus, png):
     path = await tus.opened(100)
-    assert (await tus.patch(path, 0, picture)).status == 413
-    assert (await tus.patch(path, 0, stream(picture[:50], picture[50:]))).status == 413
-    assert (await tus.patch(path, 0, picture[:50], Content_Type="image/png")).status == 415
+    assert (await tus.patch(path, 0, png)).status == 413
+    assert (await tus.patch(path, 0, stream(png[:50], png[50:]))).status == 413
+    assert (await tus.patch(path, 0, png[:50], Content_Type="image/png")).status == 415
 
 
-async def test_a_terminated_upload_is_gone(tus, picture):
-    path = await tus.opened(len(picture))
-    await tus.patch(path, 0, picture[:100])
+async def test_a_terminated_upload_is_gone(tus, png):
+    path = await tus.opened(len(png))
+    await tus.patch(path, 0, png[:100])
     assert (await tus.send("POST", path, X_HTTP_Method_Override="DELETE")).status == 204
     assert (await tus.send("HEAD", path)).status == 404
-    assert (await tus.patch(path, 100, picture[100:])).status == 404
+    assert (await tus.patch(path, 100, png[100:])).status == 404
     assert (await tus.send("DELETE", path)).status == 404
 
 
-async def test_a_client_that_falls_silent_can_continue(tus, picture):
-    path = await tus.opened(len(picture))
-    answer = await tus.patch(path, 0, stream(picture[:3000], b"", gate=asyncio.Event()))
+async def test_a_client_that_falls_silent_can_continue(tus, png):
+    path = await tus.opened(len(png))
+    answer = await tus.patch(path, 0, stream(png[:3000], b"", gate=asyncio.Event()))
     assert answer.status == 503
     assert await tus.offset(path) == 3000
-    assert (await tus.patch(path, 3000, picture[3000:])).headers["Safelight-Task"]
+    assert (await tus.patch(path, 3000, png[3000:])).headers["Safelight-Task"]

@@ -66,13 +66,13 @@ async def test_in_a_bucket_uploads_that_other_instances_ended_no_longer_count(bu
 @pytest.mark.slow
 async def test_a_tenant_cannot_upload_more_than_its_limit(tmp_path):
     """Uploads over the limit never reach storage, neither resumable ones nor whole ones without a known size."""
-    picture, kept = photo(1), photo(2)
+    png, kept = photo(1), photo(2)
     async with AsyncExitStack() as stack:
         plane = Plane(stack, tmp_path)
         await plane.start_all(trusted_proxies=ELSEWHERE)
         http = await stack.enter_async_context(base.session())
         root = Api(http, plane.url("master"), plane.key)
-        acme = await keyed_tenant(root, "acme", bytes=len(kept) + len(picture) + 100)
+        acme = await keyed_tenant(root, "acme", bytes=len(kept) + len(png) + 100)
 
         async def begin(size):
             sent = {**acme.headers, "Tus-Resumable": "1.0.0", "Upload-Length": str(size)}
@@ -81,14 +81,14 @@ async def test_a_tenant_cannot_upload_more_than_its_limit(tmp_path):
 
         async with acme.client() as client:
             await client.upload(kept)
-        sizes = (len(picture), 200)
+        sizes = (len(png), 200)
         async with asyncio.timeout(30):
             while (opened := await begin(sum(sizes)))[0] != 429:  # the count is updated with a delay
                 await acme.call("DELETE", opened[1], headers={"Tus-Resumable": "1.0.0"}, status=204)
         stored = len(list((tmp_path / "storage").rglob("blobs/*/*")))
 
         async def chunks():
-            yield b'--b\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n' + picture
+            yield b'--b\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n' + png
             for _ in range(100):
                 yield bytes(1 << 16)
             yield b"\r\n--b--\r\n"
@@ -97,7 +97,7 @@ async def test_a_tenant_cannot_upload_more_than_its_limit(tmp_path):
         async with http.post(f"{acme.url}/task", data=chunks(), headers=sent) as answer:
             assert answer.status == 429, await answer.text()
         assert len(list((tmp_path / "storage").rglob("blobs/*/*"))) == stored
-        status, _ = await begin(len(picture))
+        status, _ = await begin(len(png))
         assert status == 201
         status, _ = await begin(200)
         assert status == 429

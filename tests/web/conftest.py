@@ -43,7 +43,7 @@ async def page(browser, whole, client) -> AsyncIterator[Page]:
 
 
 @pytest.fixture
-def folder(tmp_path) -> Path:
+def directory(tmp_path) -> Path:
     """Return a directory for a test's photos."""
     path = tmp_path / "photos"
     path.mkdir()

@@ -50,7 +50,7 @@ async def fill(master: str) -> None:
 
 
 async def take(page: Page, path: Path) -> None:
-    await page.wait_for_timeout(900)  # until pictures have faded in
+    await page.wait_for_timeout(900)  # until images have faded in
     await page.screenshot(path=path)
     with Image.open(path) as shot:
         small = shot.convert("RGB").resize((round(shot.width * SCALE), round(shot.height * SCALE)), Image.LANCZOS)

@@ -15,14 +15,14 @@ SIZES = {"desktop": {"width": 1280, "height": 860}, "phone": {"width": 390, "hei
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", list(SIZES))
-async def test_no_serious_finding(browser, whole, client, folder, scheme, size):
+async def test_no_serious_finding(browser, whole, client, directory, scheme, size):
     await upload_some(client)
     async with opened(browser, whole.master, color_scheme=scheme, viewport=SIZES[size], bypass_csp=True) as page:
         problems: dict[str, list[str]] = {}
         await look_at_photos(page, problems)
         await look_at_tasks(page, problems)
         await look_at_batches_recipes_and_system(page, problems)
-        await look_at_uploads(page, problems, folder)
+        await look_at_uploads(page, problems, directory)
     assert {view: found for view, found in problems.items() if found} == {}
 
 
@@ -103,12 +103,12 @@ async def look_at_batches_recipes_and_system(page, problems):
     problems["day"] = await findings(page)
 
 
-async def look_at_uploads(page, problems, folder):
+async def look_at_uploads(page, problems, directory):
     await page.get_by_role("link", name="Photos", exact=True).click()
-    (folder / "one.png").write_bytes(photo(5, width=200))
-    (folder / "two.png").write_bytes(b"%PDF-1.7")
+    (directory / "one.png").write_bytes(photo(5, width=200))
+    (directory / "two.png").write_bytes(b"%PDF-1.7")
     await page.get_by_label("Review before sending").check()
-    await page.get_by_label("Choose photos").set_input_files(list(folder.iterdir()))
+    await page.get_by_label("Choose photos").set_input_files(list(directory.iterdir()))
     await page.get_by_role("button", name="Change the name or recipe of one.png").click()
     problems["tray"] = await findings(page)
     await page.get_by_role("button", name="Apply").click()
@@ -118,14 +118,14 @@ async def look_at_uploads(page, problems, folder):
 
 
 @pytest.mark.parametrize("width", [640, 390])
-async def test_at_200_percent_and_on_a_phone_no_text_is_cut_off(browser, whole, client, folder, width):
+async def test_at_200_percent_and_on_a_phone_no_text_is_cut_off(browser, whole, client, directory, width):
     """A desktop of 1280 pixels zoomed to 200 % is 640 pixels wide. No word of the page itself is broken."""
     task = await client.upload(photo(0, width=300), recipe="web", filename=f"{'long-name-' * 12}.png", batch="b" * 64)
     await client.wait(task.id, timeout=90)
-    (folder / f"{'another-name-' * 12}.png").write_bytes(photo(1, width=200))
+    (directory / f"{'another-name-' * 12}.png").write_bytes(photo(1, width=200))
     async with opened(browser, whole.master, viewport={"width": width, "height": 430}) as page:
         await page.get_by_label("Review before sending").check()
-        await page.get_by_label("Choose photos").set_input_files(list(folder.iterdir()))
+        await page.get_by_label("Choose photos").set_input_files(list(directory.iterdir()))
         await expect(page.get_by_role("region", name="Uploads")).to_be_visible()
         views = ("photos", "tasks", f"tasks/{task.id}", "batches", f"batches/{'b' * 64}", "recipes/web", "system")
         for view in views:

@@ -20,9 +20,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
 
 @pytest.fixture
-def large(folder):
+def large(directory):
     """Return a photo that is larger than all buffers on the way."""
-    path = folder / "large.tif"
+    path = directory / "large.tif"
     path.write_bytes(photo(0, width=2400, kind="TIFF"))
     return path
 

@@ -182,7 +182,7 @@ async def test_hand_written_addresses(page, whole):
             await expect(page.locator("#main").get_by_text("Task not found")).to_be_visible()
 
 
-async def test_the_tray_counts_and_names_uploads_and_closes(page, client, folder):
+async def test_the_tray_counts_and_names_uploads_and_closes(page, client, directory):
     assert await page.locator("#recipe").input_value() == "web"  # not "invert", the default of the classic protocol
     await page.get_by_role("link", name="Tasks", exact=True).click()
     await page.evaluate(

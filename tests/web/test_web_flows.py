@@ -31,10 +31,10 @@ DROP = """async ([selector, type, files]) => {
 }"""
 
 
-def saved(folder, count, *, start=0):
+def saved(directory, count, *, start=0):
     paths = []
     for number in range(start, start + count):
-        path = folder / f"photo-{number}.png"
+        path = directory / f"photo-{number}.png"
         path.write_bytes(photo(number, width=300))
         paths.append(path)
     return paths
@@ -51,8 +51,8 @@ async def given(page, kind, **files):
     await page.evaluate(DROP, [".drop", kind, pairs])
 
 
-async def test_upload_watch_view_and_download(page, client, folder):
-    paths = saved(folder, 3)
+async def test_upload_watch_view_and_download(page, client, directory):
+    paths = saved(directory, 3)
     await choose(page, *paths)
     cards = page.locator(".card:not(.in-progress-card)")
     await expect(cards).to_have_count(3)
@@ -92,8 +92,8 @@ async def test_upload_watch_view_and_download(page, client, folder):
         assert len(archive.namelist()) == 3
 
 
-async def test_delete_asks_first(page, client, folder):
-    await choose(page, *saved(folder, 2))
+async def test_delete_asks_first(page, client, directory):
+    await choose(page, *saved(directory, 2))
     await expect(page.locator(".card:not(.in-progress-card)")).to_have_count(2)
     await page.get_by_role("checkbox", name="Select photo-0.png").check()
     await page.get_by_role("button", name="Delete", exact=True).click()
@@ -105,22 +105,22 @@ async def test_delete_asks_first(page, client, folder):
     assert [task.filename for task in (await client.tasks()).tasks] == ["photo-1.png"]
 
 
-async def test_drop_paste_and_folder(page, client, folder):
+async def test_drop_paste_and_folder(page, client, directory):
     await given(page, "drop", dropped=("png", photo(0)), notes=("txt", b"no picture"))
     await expect(page.get_by_text("Not uploaded because they are not photos: notes.txt.")).to_be_visible()
     await given(page, "paste", pasted=("png", photo(1)))
-    inside = folder / "summer"
+    inside = directory / "summer"
     inside.mkdir()
     (inside / "beach.png").write_bytes(photo(2))
     (inside / "list.txt").write_text("no picture")
-    await page.get_by_label("A folder").set_input_files(folder)
+    await page.get_by_label("A directory").set_input_files(directory)
     await expect(page.locator(".card:not(.in-progress-card)")).to_have_count(3)
     names = {task.filename for task in (await client.tasks()).tasks}
     assert names == {"dropped.png", "pasted.png", "beach.png"}
 
 
-async def test_a_refusal_is_explained(page, folder):
-    path = folder / "report.png"
+async def test_a_refusal_is_explained(page, directory):
+    path = directory / "report.png"
     path.write_bytes(b"%PDF-1.7" + b" " * 4000)
     await choose(page, path)
     await expect(page.locator(".tray .error")).to_have_text(re.compile("PDF files are not accepted"))
@@ -128,8 +128,8 @@ async def test_a_refusal_is_explained(page, folder):
     await expect(page.locator(".tray")).to_have_count(0)
 
 
-async def test_a_failure_is_explained_and_can_be_retried(page, client, folder):
-    path = folder / "cut-off.png"
+async def test_a_failure_is_explained_and_can_be_retried(page, client, directory):
+    path = directory / "cut-off.png"
     path.write_bytes(photo(0, width=300)[:9000])
     await choose(page, path)
     await page.get_by_role("link", name="Tasks", exact=True).click()
@@ -149,10 +149,10 @@ async def test_a_failure_is_explained_and_can_be_retried(page, client, folder):
     await expect(row).to_have_count(0)
 
 
-async def test_a_waiting_task_is_cancelled(page, whole, client, folder):
+async def test_a_waiting_task_is_cancelled(page, whole, client, directory):
     await whole.kill("worker-0")
     try:
-        await choose(page, *saved(folder, 1))
+        await choose(page, *saved(directory, 1))
         await page.get_by_role("link", name="Tasks", exact=True).click()
         row = page.get_by_role("row").filter(has_text="photo-0.png")
         await expect(row.get_by_text("Waiting")).to_be_visible()
@@ -165,8 +165,8 @@ async def test_a_waiting_task_is_cancelled(page, whole, client, folder):
         await whole.start("worker-0")
 
 
-async def test_edit_a_recipe_with_preview_save_it_and_use_it(page, client, folder):
-    await choose(page, *saved(folder, 1))
+async def test_edit_a_recipe_with_preview_save_it_and_use_it(page, client, directory):
+    await choose(page, *saved(directory, 1))
     await expect(page.locator(".card:not(.in-progress-card)")).to_have_count(1)
     await page.get_by_role("link", name="Recipes").click()
     await page.get_by_role("link", name="thumbnail").click()
@@ -188,7 +188,7 @@ async def test_edit_a_recipe_with_preview_save_it_and_use_it(page, client, folde
     assert [operation["op"] for operation in spec["outputs"]["image"]["operations"]] == ["sepia", "resize"]
     await page.get_by_role("button", name="Use for uploads").click()
     await page.get_by_role("link", name="Photos").click()
-    await choose(page, *saved(folder, 1, start=5), recipe="old-style")
+    await choose(page, *saved(directory, 1, start=5), recipe="old-style")
     await expect(page.locator(".card:not(.in-progress-card)")).to_have_count(2)
     assert (await client.tasks()).tasks[0].recipe == "old-style"
     await page.get_by_role("link", name="Recipes").click()
@@ -198,8 +198,8 @@ async def test_edit_a_recipe_with_preview_save_it_and_use_it(page, client, folde
     await page.get_by_role("link", name="Photos").click()  # so that the last preview is deleted
 
 
-async def test_the_system_view_shows_numbers(page, client, folder):
-    await choose(page, *saved(folder, 2, start=20))
+async def test_the_system_view_shows_numbers(page, client, directory):
+    await choose(page, *saved(directory, 2, start=20))
     await expect(page.locator(".card:not(.in-progress-card)")).to_have_count(2)
     await page.get_by_role("link", name="System").click()
     services = page.get_by_role("region", name="Services")
@@ -228,8 +228,8 @@ async def test_the_system_view_shows_numbers(page, client, folder):
     await expect(slowest).to_have_text([each["filename"] for each in found["slowest"]])
 
 
-async def test_the_whole_page_by_keyboard(page, folder):
-    await choose(page, *saved(folder, 1))
+async def test_the_whole_page_by_keyboard(page, directory):
+    await choose(page, *saved(directory, 1))
     await expect(page.locator(".card:not(.in-progress-card)")).to_have_count(1)
     await page.reload()
     await expect(page.locator(".card")).to_have_count(1)
@@ -259,7 +259,7 @@ async def test_the_page_loads_nothing_foreign_and_nothing_inline(page, whole):
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WebP"])
-async def test_metadata_of_a_photo_are_shown(page, whole, client, folder, kind):
+async def test_metadata_of_a_photo_are_shown(page, whole, client, directory, kind):
     """The page must show the values that Pillow wrote to the photo."""
     exif = Image.Exif()
     exif[ExifTags.Base.Make], exif[ExifTags.Base.Model] = "Nordlicht", "N-1 Pro"
@@ -273,7 +273,7 @@ async def test_metadata_of_a_photo_are_shown(page, whole, client, folder, kind):
     place = exif.get_ifd(ExifTags.IFD.GPSInfo)
     place[ExifTags.GPS.GPSLatitudeRef], place[ExifTags.GPS.GPSLatitude] = "N", (48.0, 12.0, 36.0)
     place[ExifTags.GPS.GPSLongitudeRef], place[ExifTags.GPS.GPSLongitude] = "W", (16.0, 21.0, 54.0)
-    path = folder / f"said.{kind.lower()}"
+    path = directory / f"said.{kind.lower()}"
     Image.new("RGB", (64, 48), (200, 90, 40)).save(path, kind, exif=exif)
     task = await client.upload(path, recipe="web")
     await client.wait(task.id, timeout=90)

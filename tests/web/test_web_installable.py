@@ -36,14 +36,14 @@ async def test_the_manifest_names_existing_files(page, whole):
             assert icon["sizes"] == f"{width}x{height}"
 
 
-async def test_photos_are_added_without_a_connection_and_sent_when_it_is_back(browser, whole, client, folder):
-    (folder / "offline.png").write_bytes(photo(0, width=200))
+async def test_photos_are_added_without_a_connection_and_sent_when_it_is_back(browser, whole, client, directory):
+    (directory / "offline.png").write_bytes(photo(0, width=200))
     async with opened(browser, whole.master) as page:
         await page.wait_for_function(CONTROLLED)
         await page.context.set_offline(True)
         await page.reload()
         await expect(page.get_by_role("heading", name="Add your photos")).to_be_visible()
-        await page.get_by_label("Choose photos").set_input_files(folder / "offline.png")
+        await page.get_by_label("Choose photos").set_input_files(directory / "offline.png")
         await expect(page.get_by_role("region", name="Uploads")).to_contain_text("offline.png")
         assert (await client.tasks()).tasks == []
         await page.context.set_offline(False)

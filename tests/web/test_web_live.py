@@ -37,12 +37,12 @@ async def test_the_page_of_a_task_while_it_runs_and_when_it_has_finished(page, w
     await expect(page.get_by_role("dialog").locator(".stage img.shown")).to_have_count(2)
 
 
-async def test_speed_and_time_left_are_shown_during_an_upload(page, folder):
-    (folder / "large.tif").write_bytes(photo(0, width=2400, kind="TIFF"))
+async def test_speed_and_time_left_are_shown_during_an_upload(page, directory):
+    (directory / "large.tif").write_bytes(photo(0, width=2400, kind="TIFF"))
     line = await page.context.new_cdp_session(page)
     slow = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 2_000_000}
     await line.send("Network.emulateNetworkConditions", slow)
-    await page.get_by_label("Choose photos").set_input_files(folder / "large.tif")
+    await page.get_by_label("Choose photos").set_input_files(directory / "large.tif")
     tray = page.get_by_role("region", name="Uploads")
     await expect(tray).to_contain_text(re.compile(r"[0-9.]+ MB of 17.3 MB · [0-9.]+ [kM]B/s · [0-9]+(\.[0-9])? s left"))
     await line.send("Network.emulateNetworkConditions", {**slow, "uploadThroughput": -1})
@@ -50,12 +50,12 @@ async def test_speed_and_time_left_are_shown_during_an_upload(page, folder):
     await expect(tray).not_to_contain_text("left")
 
 
-async def test_photos_are_seen_while_they_are_uploaded(page, folder):
-    (folder / "seen.png").write_bytes(photo(1, width=900))
+async def test_photos_are_seen_while_they_are_uploaded(page, directory):
+    (directory / "seen.png").write_bytes(photo(1, width=900))
     line = await page.context.new_cdp_session(page)
     slow = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 2_000}
     await line.send("Network.emulateNetworkConditions", slow)
-    await page.get_by_label("Choose photos").set_input_files(folder / "seen.png")
+    await page.get_by_label("Choose photos").set_input_files(directory / "seen.png")
     tray = page.get_by_role("region", name="Uploads")
     await expect(tray.get_by_role("listitem")).to_contain_text(re.compile("[0-9]+ % of"))
     await expect(tray.locator("img")).to_have_js_property("naturalWidth", 900)

@@ -128,12 +128,12 @@ async def test_the_page_of_a_task(page, whole, client):
     assert (again.recipe, again.input.digest, again.batch) == ("grayscale", task.input.digest, "bad")
 
 
-async def test_review_rename_and_choose_before_sending(page, client, folder):
+async def test_review_rename_and_choose_before_sending(page, client, directory):
     for name in ("one.png", "two.png", "three.png"):
-        (folder / name).write_bytes(photo(len(name)))
+        (directory / name).write_bytes(photo(len(name)))
     await page.get_by_label("Batch").fill("trip")
     await page.get_by_label("Review before sending").check()
-    await page.get_by_label("Choose photos").set_input_files(list(folder.iterdir()))
+    await page.get_by_label("Choose photos").set_input_files(list(directory.iterdir()))
     await expect(page.locator(".tray li")).to_have_count(3)
     assert (await client.tasks()).tasks == []
     await page.get_by_role("button", name="Change the name or recipe of one.png").click()
@@ -179,9 +179,9 @@ async def test_zoom_and_photo_data(browser, whole, client):
         await expect(page.locator(".layer.before")).to_have_css("clip-path", "inset(0px 0% 0px 0px)")
 
 
-async def test_recipes_undo_all_outputs_compare_export_and_import(page, client, folder):
-    (folder / "a.png").write_bytes(photo(0, width=400))
-    await page.get_by_label("Choose photos").set_input_files(folder / "a.png")
+async def test_recipes_undo_all_outputs_compare_export_and_import(page, client, directory):
+    (directory / "a.png").write_bytes(photo(0, width=400))
+    await page.get_by_label("Choose photos").set_input_files(directory / "a.png")
     await expect(page.get_by_text("Finished: 1")).to_be_visible()
     await page.get_by_role("link", name="Recipes").click()
     await page.get_by_role("link", name="web", exact=False).first.click()
@@ -207,7 +207,7 @@ async def test_recipes_undo_all_outputs_compare_export_and_import(page, client, 
     assert saved["description"] == "Grey for the web"
     await client.delete_recipe("grey-web")
     # importing the exported recipe restores it
-    path = folder / "grey-web.toml"
+    path = directory / "grey-web.toml"
     path.write_text(exported.replace('name = "grey-web"', 'name = "grey-again"'))
     await page.get_by_label("A recipe as TOML or JSON").set_input_files(path)
     await expect(page.get_by_label("Name to save under")).to_have_value("grey-again")

@@ -180,8 +180,8 @@ async def test_photos_dropped_before_the_page_is_ready_are_uploaded(browser, who
         assert [task.filename for task in (await client.tasks()).tasks] == ["early.png"]
 
 
-async def test_photos_added_while_uploads_are_restored_are_uploaded(browser, whole, client, folder):
-    large = folder / "large.tif"
+async def test_photos_added_while_uploads_are_restored_are_uploaded(browser, whole, client, directory):
+    large = directory / "large.tif"
     large.write_bytes(photo(0, width=2400, kind="TIFF"))
     async with network(whole.master) as between, opened(browser, between.address) as page:
         between.hold(2_000_000)
@@ -201,8 +201,8 @@ async def test_photos_added_while_uploads_are_restored_are_uploaded(browser, who
         await page.add_init_script(SLOW_DATABASE)
         await page.reload()
         between.flow()
-        (folder / "small.png").write_bytes(photo(1, width=120))
-        await page.get_by_label("Choose photos").set_input_files(folder / "small.png")
+        (directory / "small.png").write_bytes(photo(1, width=120))
+        await page.get_by_label("Choose photos").set_input_files(directory / "small.png")
         await page.evaluate("() => { const held = window.held; window.held = null; for (const go of held) go(); }")
         await expect(page.get_by_text("2 photos uploaded", exact=True)).to_be_visible()
         tasks = (await client.tasks()).tasks

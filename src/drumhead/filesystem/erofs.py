@@ -24,7 +24,7 @@ def write_erofs(tree: Tree, path: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch) / "root"
         root.mkdir(mode=0o755)
-        folders = []
+        directories = []
         for name, entry in tree:
             place = root / name
             if entry.uid or entry.gid:
@@ -35,12 +35,12 @@ def write_erofs(tree: Tree, path: Path) -> None:
             match entry.kind:
                 case "directory":
                     place.mkdir()
-                    folders.append((place, entry.mode))
+                    directories.append((place, entry.mode))
                 case "symlink":
                     place.symlink_to(entry.target)
                 case "file":
                     place.write_bytes(entry.read())
                     place.chmod(entry.mode)
-        for place, mode in reversed(folders):
+        for place, mode in reversed(directories):
             place.chmod(mode | 0o500)
         host.run(["mkfs.erofs", "-zlz4hc,12", "-C65536", "-T0", f"-U{UUID}", "--all-root", "-x-1", path, root])

@@ -108,10 +108,10 @@ class ImageStore:
         with self._lock(fcntl.LOCK_EX):
             file = there[0]
             file.unlink()
-            for folder in file.parents:
-                if folder == self._home.images or any(folder.iterdir()):
+            for directory in file.parents:
+                if directory == self._home.images or any(directory.iterdir()):
                     break
-                folder.rmdir()
+                directory.rmdir()
             named = self._named_blobs()
             return self._blobs.sweep(named) + sweep_mounted(self._home, named)
 

@@ -37,8 +37,8 @@ EXPECTED = {
 @functools.cache
 def known_recipes() -> dict[str, Recipe]:
     """Return the recipes that come with drumhead, by name."""
-    folder = resources.files("drumhead.package") / "recipes"
-    files = sorted(folder.iterdir(), key=lambda file: file.name)
+    directory = resources.files("drumhead.package") / "recipes"
+    files = sorted(directory.iterdir(), key=lambda file: file.name)
     found = [_parse(file.name, file.read_text()) for file in files if file.name.endswith(".yaml")]
     return {recipe.name: recipe for recipe in found}
 

@@ -118,9 +118,9 @@ class Interpreter:
 
     def cached_name(self, path: str) -> str:
         """Return ``a/__pycache__/b.cpython-311.pyc`` for ``a/b.py``."""
-        folder, name = posixpath.split(path)
+        directory, name = posixpath.split(path)
         tag = "cpython-" + self.version.replace(".", "")
-        return posixpath.join(folder, "__pycache__", f"{name.removesuffix('.py')}.{tag}.pyc")
+        return posixpath.join(directory, "__pycache__", f"{name.removesuffix('.py')}.{tag}.pyc")
 
 
 def is_source(path: str) -> bool:

@@ -95,6 +95,6 @@ def included_files(root: Path, name: str) -> dict[str, str]:
             if include and "://" in include[1] and words.startswith(("-r", "--requirement")):
                 raise manifest_error(path, number, f"{include[1]} is not a file of the project")
             if include and "://" not in include[1]:
-                folder = path.rpartition("/")[0]
-                todo.append((f"{folder}/{include[1]}" if folder else include[1], path, number))
+                directory = path.rpartition("/")[0]
+                todo.append((f"{directory}/{include[1]}" if directory else include[1], path, number))
     return found

@@ -23,7 +23,7 @@ from safelight.errors import Code, Error
 
 log = logging.getLogger(__name__)
 
-_PATIENCE = 2.0
+_CHECK_AFTER = 2.0
 """Seconds without any answer of an instance after which it is asked for its health."""
 _HEALTH = 8.0
 """Seconds for the answer to the health check; a machine that is emulated on a busy host has taken more than four."""
@@ -107,7 +107,7 @@ class Liveness:
         while one.waiting or time.monotonic() - one.asked < _FORGOTTEN:
             await asyncio.sleep(_EVERY)
             oldest = min(one.waiting.values(), default=math.inf)
-            if not one.down and time.monotonic() - max(oldest, one.heard) < _PATIENCE:
+            if not one.down and time.monotonic() - max(oldest, one.heard) < _CHECK_AFTER:
                 continue
             if await self._is_alive(base):
                 if one.down:

@@ -1,7 +1,7 @@
 """Call libjpeg-turbo directly if the system has it: for small JPEGs it needs two thirds of libvips' processor time.
 
 libvips starts threads for every photo and reads in small steps; it gains on that again where decoding and encoding
-overlap, in large photos. Sources: turbojpeg.h, and `benchmarks/pictures/jpeg.py` for the sizes from which libvips is as
+overlap, in large photos. Sources: turbojpeg.h, and `benchmarks/images/jpeg.py` for the sizes from which libvips is as
 fast.
 
 The results are the same bytes either way, which `available` checks first. libvips judges all complaints of this

@@ -194,7 +194,7 @@ def _short(text: str) -> str:
     return printable(text, _LONGEST)
 
 
-def _embed_images(table: dict[str, Any], folder: Path, position: str) -> None:
+def _embed_images(table: dict[str, Any], directory: Path, position: str) -> None:
     for name, output in _tables(table.get("outputs")):
         operations = output.get("operations")
         for index, operation in enumerate(operations if isinstance(operations, list) else ()):
@@ -202,7 +202,7 @@ def _embed_images(table: dict[str, Any], folder: Path, position: str) -> None:
                 continue
             place = f"{position}.outputs.{name}.operations[{index}].image_file"
             try:
-                data = (folder / file).read_bytes()
+                data = (directory / file).read_bytes()
             except OSError as error:
                 raise _wrong(f"{file} cannot be read: {error.strerror}", place) from error
             if len(data) > WATERMARK_IMAGE_BYTES:

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 import aiohttp
 
 from access.tenants import finish_one
-from engine.pictures import encoded, photo
+from engine.images import encoded, photo
 from safelight.client.base import bearer
 from safelight.client.storage import StorageClient
 

@@ -215,8 +215,8 @@ class Machine(RuleBasedStateMachine):
 
 @asynccontextmanager
 async def new_file():
-    with tempfile.TemporaryDirectory() as folder:
-        yield partial(SqliteStore.open, Path(folder) / "tasks.sqlite")
+    with tempfile.TemporaryDirectory() as directory:
+        yield partial(SqliteStore.open, Path(directory) / "tasks.sqlite")
 
 
 @asynccontextmanager

@@ -47,12 +47,12 @@ VOLUME = Drive(path=Path("/volumes/d.raw"), format="raw", serial="volume-0", rea
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("layers")
+    directory = tmp_path_factory.mktemp("layers")
     tree = Tree()
     tree.add("app", regular(b"x"))
-    write_rofs(tree, folder / "layer")
-    (folder / "root").write_bytes(unite([folder / "layer"]))
-    return ImageFiles(kernel=Path("/kernel"), initrd=None, layers=(folder / "layer", folder / "root"))
+    write_rofs(tree, directory / "layer")
+    (directory / "root").write_bytes(unite([directory / "layer"]))
+    return ImageFiles(kernel=Path("/kernel"), initrd=None, layers=(directory / "layer", directory / "root"))
 
 
 def plan(files, command=PYTHON, data=(), **more):

@@ -59,15 +59,15 @@ def write_files(thread):
         # The contents always differ: OSv does not replace a file atomically, and this is not tested here.
         contents = chance.randbytes(chance.choice(SIZES)) + START + struct.pack("<2I", thread, number)
         digest = hashlib.sha256(contents).hexdigest()
-        folder, new = FILES / digest[:2], NEW / f"{thread}-{number}"
+        directory, new = FILES / digest[:2], NEW / f"{thread}-{number}"
         with new.open("wb") as file:
             file.write(contents)
             file.flush()
             os.fsync(file.fileno())
-        folder.mkdir(exist_ok=True)
+        directory.mkdir(exist_ok=True)
         flush(FILES)
-        new.rename(folder / digest)
-        flush(folder)
+        new.rename(directory / digest)
+        flush(directory)
         say("FILE", digest)
 
 

@@ -41,13 +41,13 @@ print("walked")
 VERSION = "0.99.0-7-gabcdef01"
 
 
-def new_home(drumhead, folder):
+def new_home(drumhead, directory):
     """Return a home with the same packages, so that no other test uses these kernels."""
     for part in ("packages", "blobs"):
-        shutil.copytree(drumhead.home.root / part, folder / part, copy_function=os.link)
+        shutil.copytree(drumhead.home.root / part, directory / part, copy_function=os.link)
     # Tests that boot OSv share a kernel, which these tests must not use.
-    shutil.rmtree(folder / "packages/osv", ignore_errors=True)
-    return Drumhead(Home(root=folder))
+    shutil.rmtree(directory / "packages/osv", ignore_errors=True)
+    return Drumhead(Home(root=directory))
 
 
 @pytest.fixture(scope="module")
@@ -86,13 +86,13 @@ def image(composer, tmp_path_factory):
     return root
 
 
-def disk_of(command, name, folder):
+def disk_of(command, name, directory):
     """Return the root file system of an image, read from the disk that QEMU would give to a machine."""
     store = ImageStore(command.home)
-    descriptor = folder / "root.vmdk"
+    descriptor = directory / "root.vmdk"
     descriptor.write_bytes(root_disk(store.files(store.find(name, "osv")).layers))
-    subprocess.run(["qemu-img", "convert", "-f", "vmdk", "-O", "raw", descriptor, folder / "root.raw"], check=True)
-    with (folder / "root.raw").open("rb") as raw:
+    subprocess.run(["qemu-img", "convert", "-f", "vmdk", "-O", "raw", descriptor, directory / "root.raw"], check=True)
+    with (directory / "root.raw").open("rb") as raw:
         return contents_of(read_rofs(raw, 512))
 
 

@@ -22,32 +22,32 @@ from support.guests.composing import write_files
 @pytest.fixture(scope="module")
 def key(tmp_path_factory):
     """Make a signing key; return the environment and its keyring."""
-    folder = tmp_path_factory.mktemp("gnupg")
-    folder.chmod(0o700)
-    env = {**os.environ, "GNUPGHOME": str(folder)}
+    directory = tmp_path_factory.mktemp("gnupg")
+    directory.chmod(0o700)
+    env = {**os.environ, "GNUPGHOME": str(directory)}
     words = ["gpg", "--batch", "--quiet", "--passphrase", "", "--quick-generate-key", "archive@test", "ed25519", "sign"]
     subprocess.run(words, env=env, check=True, capture_output=True)
-    keyring = folder / "archive.gpg"
+    keyring = directory / "archive.gpg"
     keyring.write_bytes(subprocess.run(["gpg", "--export"], env=env, check=True, capture_output=True).stdout)
     yield env, keyring
     subprocess.run(["gpgconf", "--kill", "gpg-agent"], env=env, check=False, capture_output=True)
 
 
-def make_deb(folder, name, version, files):
-    root = write_files(folder / f"{name}-root", files)
+def make_deb(directory, name, version, files):
+    root = write_files(directory / f"{name}-root", files)
     control = f"Package: {name}\nVersion: {version}\nArchitecture: amd64\nMaintainer: t <t@t>\nDescription: t\n"
     write_files(root, {"DEBIAN/control": control})
-    deb = folder / f"{name}.deb"
+    deb = directory / f"{name}.deb"
     subprocess.run(["dpkg-deb", "--root-owner-group", "-b", root, deb], check=True, capture_output=True)
     return deb
 
 
-def make_archive(folder, key, *, name="bookworm", valid=timedelta(days=7)):
+def make_archive(directory, key, *, name="bookworm", valid=timedelta(days=7)):
     """Make a signed archive with the packages a (which depends on b) and b."""
     env, _ = key
     entries = []
     for package, depends in (("a", "Depends: missing | b (>= 1), c:any\n"), ("b", "Provides: c\n")):
-        deb = make_deb(folder, package, "1.0-1", {f"usr/share/{package}": package, "lib/x": "merged"})
+        deb = make_deb(directory, package, "1.0-1", {f"usr/share/{package}": package, "lib/x": "merged"})
         body = deb.read_bytes()
         entries.append(
             f"Package: {package}\nVersion: 1.0-1\n{depends}Filename: {deb.name}\nSize: {len(body)}\n"
@@ -55,7 +55,7 @@ def make_archive(folder, key, *, name="bookworm", valid=timedelta(days=7)):
         )
     packages = lzma.compress("\n".join(entries).encode())
     digest = hashlib.sha256(packages).hexdigest()
-    index = folder / f"dists/{name}/main/binary-amd64/by-hash/SHA256/{digest}"
+    index = directory / f"dists/{name}/main/binary-amd64/by-hash/SHA256/{digest}"
     index.parent.mkdir(parents=True)
     index.write_bytes(packages)
     release = (
@@ -63,8 +63,8 @@ def make_archive(folder, key, *, name="bookworm", valid=timedelta(days=7)):
         f" {digest} {len(packages)} main/binary-amd64/Packages.xz\n"
     )
     signed = subprocess.run(["gpg", "--clearsign"], input=release.encode(), env=env, check=True, capture_output=True)
-    (folder / f"dists/{name}/InRelease").write_bytes(signed.stdout)
-    return folder
+    (directory / f"dists/{name}/InRelease").write_bytes(signed.stdout)
+    return directory
 
 
 async def open_archive(url, tmp_path, keyring, name="bookworm"):
@@ -100,9 +100,9 @@ async def test_an_index_that_is_opened_several_times_is_downloaded_and_parsed_on
 
 
 async def refusal(tmp_path, key, serve, change, **options):
-    folder = make_archive(tmp_path / "archive", key, **options)
+    directory = make_archive(tmp_path / "archive", key, **options)
     with pytest.raises(DrumheadError) as caught:
-        await open_archive(await serve(folder, change=change), tmp_path, key[1])
+        await open_archive(await serve(directory, change=change), tmp_path, key[1])
     assert caught.value.code is ErrorCode.UNVERIFIED
     return caught.value.message
 
@@ -128,10 +128,10 @@ async def test_an_unsigned_or_foreign_index_is_refused(tmp_path, key, serve):
 
 async def test_an_old_or_other_index_is_refused(tmp_path, key, serve):
     assert "was valid until" in await refusal(tmp_path / "1", key, serve, None, valid=timedelta(days=-1))
-    folder = make_archive(tmp_path / "2", key, name="trixie")
-    (folder / "dists/bookworm").symlink_to("trixie")
+    directory = make_archive(tmp_path / "2", key, name="trixie")
+    (directory / "dists/bookworm").symlink_to("trixie")
     with pytest.raises(DrumheadError, match="index of trixie, not bookworm"):
-        await open_archive(await serve(folder), tmp_path, key[1])
+        await open_archive(await serve(directory), tmp_path, key[1])
 
 
 def test_the_mirror_comes_from_apt_or_the_environment(monkeypatch):

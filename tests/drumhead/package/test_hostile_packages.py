@@ -287,8 +287,8 @@ def test_a_signing_key_is_its_owners_alone(sender):
 
 
 async def test_what_a_remotes_key_signed_is_pulled_and_nothing_else(sender, empty, serve, tmp_path):
-    folder = tmp_path / "www"
-    await asyncio.to_thread(sender, "package", "push", "tool", "--to", folder)
+    directory = tmp_path / "www"
+    await asyncio.to_thread(sender, "package", "push", "tool", "--to", directory)
     changes = {}
 
     def change(path, body):
@@ -297,10 +297,10 @@ async def test_what_a_remotes_key_signed_is_pulled_and_nothing_else(sender, empt
         (record,) = json.loads(body)
         return json.dumps([record | changes]).encode()
 
-    url = await serve(folder, change=change)
+    url = await serve(directory, change=change)
     await asyncio.to_thread(empty, "remote", "add", "signed", url, "--key", sender.public)
     pull = ("package", "pull", "tool")
-    (signature,) = (record["signature"] for record in json.loads((folder / "index.json").read_bytes()))
+    (signature,) = (record["signature"] for record in json.loads((directory / "index.json").read_bytes()))
     forged = signature[:10] + ("A" if signature[10] != "A" else "B") + signature[11:]
     for changed, said in (
         ({"signature": ""}, "is not signed"),

@@ -107,10 +107,10 @@ def test_real_files_of_this_host_are_refused(empty, tmp_path):
 
 
 def osv_folder(tmp_path):
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    (folder / "file").touch()
-    return folder
+    directory = tmp_path / "directory"
+    directory.mkdir()
+    (directory / "file").touch()
+    return directory
 
 
 def static_program(tmp_path):

@@ -81,10 +81,10 @@ def test_search_prints_the_seeds_columns(drumhead):
 
 
 async def test_an_http_directory_is_a_remote(drumhead, empty, serve, tmp_path):
-    folder = tmp_path / "www"
-    pushed = await asyncio.to_thread(drumhead, "package", "push", "cli", "--to", folder)
+    directory = tmp_path / "www"
+    pushed = await asyncio.to_thread(drumhead, "package", "push", "cli", "--to", directory)
     assert "pushed cli 1:1.35" in pushed
-    url = await serve(folder)
+    url = await serve(directory)
     await asyncio.to_thread(empty, "remote", "add", "web", url)
     found = await asyncio.to_thread(empty.json, "package", "search", "cli")
     assert found[0]["version"].startswith("1:1.35")

@@ -1,4 +1,4 @@
-"""Test AVIF against libavif's own tools: chroma, sequences and their still pictures, and declarations of tracks."""
+"""Test AVIF against libavif's own tools: chroma, sequences and their still images, and declarations of tracks."""
 
 import struct
 import subprocess
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine.pictures import array, difference, encoded, made, opened, outputs, photo
+from engine.images import array, difference, encoded, made, opened, outputs, photo
 from safelight import engine
 from safelight.errors import Code, Error
 
@@ -28,7 +28,7 @@ def extent(data):
 
 
 def hiding(still):
-    """Return a sequence whose still picture, for programs without animations, is not one of its frames."""
+    """Return a sequence whose still image, for programs without animations, is not one of its frames."""
     moving, other = sequence(), encoded(still, "AVIF", quality=100, subsampling="4:4:4")
     offset, length = struct.unpack_from(">II", other, extent(other))
     body = other[offset : offset + length]
@@ -48,7 +48,7 @@ def shown_by_avifdec(data, tmp_path, *options):
 def test_a_still_output_shows_the_first_frame_of_a_sequence(several, tmp_path):
     data = hiding(BEIGE)
     right = shown_by_avifdec(data, tmp_path)[..., :3]
-    (tmp_path / "still.avif").write_bytes(data[:8] + b"avif" + data[12:])  # the brand of a still picture
+    (tmp_path / "still.avif").write_bytes(data[:8] + b"avif" + data[12:])  # the brand of a still image
     subprocess.run(["heif-convert", tmp_path / "still.avif", tmp_path / "still.png"], check=True, capture_output=True)
     assert difference(array((tmp_path / "still.png").read_bytes())[..., :3], np.asarray(BEIGE))[1] <= 3
     assert engine.probe(data).frames == 2

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine.pictures import array, difference, encoded, made, photo, run
+from engine.images import array, difference, encoded, made, photo, run
 from safelight.engine.read.boxes import main_image
 from safelight.errors import Code, Error
 

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from engine.pictures import chunk, difference, encoded, made, opened, outputs, photo, refused
+from engine.images import chunk, difference, encoded, made, opened, outputs, photo, refused
 from safelight.errors import Code, Error
 
 CAT = photo()

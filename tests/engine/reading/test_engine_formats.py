@@ -9,7 +9,7 @@ import pytest
 import tifffile
 from PIL import Image, ImageSequence
 
-from engine.pictures import array, chunk, difference, encoded, heic, made, opened, outputs, photo, png16, refused, run
+from engine.images import array, chunk, difference, encoded, heic, made, opened, outputs, photo, png16, refused, run
 from safelight import engine
 from safelight.engine.formats import FORMATS
 from safelight.engine.read.plugins import guarded
@@ -142,7 +142,7 @@ def test_an_animated_avif_stays_animated():
 
 
 def hiding(still, frames):
-    """Return an animated PNG whose still picture, for programs without animations, is not one of its frames."""
+    """Return an animated PNG whose still image, for programs without animations, is not one of its frames."""
     return encoded(still, "PNG", save_all=True, append_images=frames, default_image=True, duration=100)
 
 

@@ -9,7 +9,7 @@ import pillow_heif
 import pytest
 from PIL import Image
 
-from engine.pictures import difference, made, opened, photo, run
+from engine.images import difference, made, opened, photo, run
 from safelight import engine
 
 TILE = 64
@@ -48,7 +48,7 @@ def properties_of(configuration, size, turns, numbers):
 
 
 def grid(image, *turns):
-    """Return a HEIC of a picture in tiles, the last of which extend beyond it; the boxes `turns` rotate it."""
+    """Return a HEIC of an image in tiles, the last of which extend beyond it; the boxes `turns` rotate it."""
     columns, rows = -(-image.width // TILE), -(-image.height // TILE)
     corners = itertools.product(range(rows), range(columns))
     edges = ((c * TILE, r * TILE, c * TILE + TILE, r * TILE + TILE) for r, c in corners)

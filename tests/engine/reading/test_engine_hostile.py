@@ -1,4 +1,4 @@
-"""Test files that are not pictures, and broken and malicious files: each is refused at once with its code."""
+"""Test files that are not images, and broken and malicious files: each is refused at once with its code."""
 
 import io
 import random
@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from engine.pictures import DEFAULT_LIMITS, encoded, made, outputs, photo
+from engine.images import DEFAULT_LIMITS, encoded, made, outputs, photo
 from safelight import engine
 from safelight.errors import Code, Error
 from safelight.recipe import BUILTIN
@@ -39,7 +39,7 @@ def zipped():
     return file.getvalue()
 
 
-NO_PICTURES = {
+NOT_IMAGES = {
     "nothing": b"",
     "text": b"Hello, this is a letter.",
     "html": b"<!DOCTYPE html><html><svg></svg></html>",
@@ -51,7 +51,7 @@ NO_PICTURES = {
     "vips": b"\x08\xf2\xa6\xb6" + bytes(100),
     "riff": b"RIFF\x10\x00\x00\x00WAVEfmt ",
 }
-PICTURES_NOT_READ = {
+IMAGES_NOT_READ = {
     "svg": SVG,
     "bare svg": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
     "svg with a comment": b"<!-- hello -->\n" + SVG[22:],
@@ -74,14 +74,14 @@ PICTURES_NOT_READ = {
 }
 
 
-@pytest.mark.parametrize("name", NO_PICTURES)
+@pytest.mark.parametrize("name", NOT_IMAGES)
 def test_files_that_are_not_images(name):
-    assert refused(NO_PICTURES[name]) is Code.NOT_AN_IMAGE
+    assert refused(NOT_IMAGES[name]) is Code.NOT_AN_IMAGE
 
 
-@pytest.mark.parametrize("name", PICTURES_NOT_READ)
+@pytest.mark.parametrize("name", IMAGES_NOT_READ)
 def test_formats_that_are_not_read(name):
-    assert refused(PICTURES_NOT_READ[name]) is Code.UNSUPPORTED_FORMAT
+    assert refused(IMAGES_NOT_READ[name]) is Code.UNSUPPORTED_FORMAT
 
 
 def test_an_svg_cannot_hide_in_a_watermark_or_behind_a_head():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageOps
 
-from engine.pictures import PHOTOS, array, difference, encoded, made, opened, outputs, photo, png16, run
+from engine.images import PHOTOS, array, difference, encoded, made, opened, outputs, photo, png16, run
 from safelight import engine
 
 CAT = photo()

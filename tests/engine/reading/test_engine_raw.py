@@ -8,7 +8,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from engine.pictures import difference, heic, made, opened, outputs, photo, refused, run
+from engine.images import difference, heic, made, opened, outputs, photo, refused, run
 from safelight import engine
 from safelight.errors import Code, Error
 

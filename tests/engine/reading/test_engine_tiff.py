@@ -1,11 +1,11 @@
-"""Test other entries in a TIFF's directory besides the picture, against Pillow."""
+"""Test other entries in a TIFF's directory besides the image, against Pillow."""
 
 import struct
 
 import numpy as np
 import pytest
 
-from engine.pictures import array, encoded, made, photo
+from engine.images import array, encoded, made, photo
 from safelight.errors import Code, Error
 
 PICTURE = photo().crop((100, 50, 164, 98))

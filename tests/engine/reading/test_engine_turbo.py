@@ -2,7 +2,7 @@
 
 import pytest
 
-from engine.pictures import encoded, made, outputs, photo
+from engine.images import encoded, made, outputs, photo
 from safelight.engine import turbo
 from safelight.errors import Code, Error
 

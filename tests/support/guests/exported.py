@@ -17,27 +17,27 @@ LIMIT = 300.0
 """The time limit in seconds for a machine, from its start to its end."""
 
 
-def config_disk(folder: Path, files: Mapping[str, str]) -> Path:
+def config_disk(directory: Path, files: Mapping[str, str]) -> Path:
     """Write a disk as KubeVirt does (pkg/config/config.go): with xorrisofs, from a directory as Kubernetes mounts
     it."""
-    real = folder / "..2026_11_27"
+    real = directory / "..2026_11_27"
     real.mkdir(parents=True)
-    (folder / "..data").symlink_to(real.name)
+    (directory / "..data").symlink_to(real.name)
     for name, text in files.items():
         (real / name).write_text(text)
-        (folder / name).symlink_to(f"..data/{name}")
-    iso = folder.with_suffix(".iso")
+        (directory / name).symlink_to(f"..data/{name}")
+    iso = directory.with_suffix(".iso")
     words = ["xorrisofs", "-output", iso, "-follow-links", "-volid", "cfgdata", "-joliet", "-rock", "-graft-points"]
-    words += ["-partition_cyl_align", "on", *(f"{one.name}={one}" for one in sorted(folder.iterdir()))]
+    words += ["-partition_cyl_align", "on", *(f"{one.name}={one}" for one in sorted(directory.iterdir()))]
     subprocess.run(words, check=True, capture_output=True)
     return iso
 
 
 @contextmanager
-def boot(disk: Path, disks: Mapping[str, Path], folder: Path, *more: object) -> Iterator[subprocess.Popen[bytes]]:
+def boot(disk: Path, disks: Mapping[str, Path], directory: Path, *more: object) -> Iterator[subprocess.Popen[bytes]]:
     """Boot a disk with other disks by serial number; the process's output is that of the machine."""
     words = ["qemu-system-x86_64", "-M", "q35", "-accel", "tcg", "-cpu", "max", "-m", "256", "-display", "none"]
-    words += ["-serial", "stdio", "-qmp", f"unix:{folder}/qmp,server=on,wait=off", "-snapshot", *map(str, more)]
+    words += ["-serial", "stdio", "-qmp", f"unix:{directory}/qmp,server=on,wait=off", "-snapshot", *map(str, more)]
     words += ["-drive", f"file={disk},if=none,id=image", "-device", "virtio-blk-pci,drive=image,bootindex=1"]
     for serial, path in disks.items():
         words += ["-drive", f"file={path},format=raw,if=none,id={serial},snapshot=off"]
@@ -63,10 +63,10 @@ def says(process: subprocess.Popen[bytes], wanted: bytes) -> None:
     raise AssertionError(f"{wanted!r} was not printed: {b''.join(printed)!r}")
 
 
-def press_power_button(folder: Path) -> None:
+def press_power_button(directory: Path) -> None:
     """Ask the machine to stop, as KubeVirt does through libvirt."""
     with socket.socket(socket.AF_UNIX) as talk, talk.makefile("rw") as lines:
-        talk.connect(str(folder / "qmp"))
+        talk.connect(str(directory / "qmp"))
         lines.readline()
         for request in ("qmp_capabilities", "system_powerdown"):
             lines.write(json.dumps({"execute": request}) + "\n")

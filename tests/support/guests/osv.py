@@ -47,19 +47,19 @@ def shared_object(path, source, *needs, name="", binding="now"):
     return path
 
 
-def modules(folder, binding="now"):
+def modules(directory, binding="now"):
     """Make a module for ext and the library that it needs."""
-    library = shared_object(folder / "liblwext4.so", "int ext4_mount(void) { return 0; }", name="liblwext4.so")
+    library = shared_object(directory / "liblwext4.so", "int ext4_mount(void) { return 0; }", name="liblwext4.so")
     source = "extern void *ext_vfsops[]; void begin(void *mount) { ext_vfsops[0] = mount; }"
-    return shared_object(folder / "libext.so", source, library, binding=binding), library
+    return shared_object(directory / "libext.so", source, library, binding=binding), library
 
 
-def files(folder, **options):
-    """Make a complete set of files in `folder`, under meaningless names."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "one").write_bytes(kernel(**options))
-    (folder / "two").write_bytes(boot_image())
-    return [folder / "one", folder / "two", *modules(folder)]
+def files(directory, **options):
+    """Make a complete set of files in `directory`, under meaningless names."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "one").write_bytes(kernel(**options))
+    (directory / "two").write_bytes(boot_image())
+    return [directory / "one", directory / "two", *modules(directory)]
 
 
 def real_files():

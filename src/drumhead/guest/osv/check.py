@@ -115,8 +115,8 @@ class Sources:
 
     def __init__(self, tree: Tree, root: str, command: Command) -> None:
         self._tree = tree
-        named = [folder for folder in command.env.get("PYTHONPATH", "").split(":") if folder]
-        self._roots = [tree.resolve(folder.strip("/")) for folder in (root, *named)]
+        named = [directory for directory in command.env.get("PYTHONPATH", "").split(":") if directory]
+        self._roots = [tree.resolve(directory.strip("/")) for directory in (root, *named)]
         self._read: dict[str, ScanResult] = {}
         self._places: dict[str, str] = {}
 

@@ -40,7 +40,7 @@ def search_path(program: str, options: Sequence[str], command: Command) -> list[
     own = [] if letters & {"I", "P"} or "PYTHONSAFEPATH" in command.env else [command.cwd]
     if not letters & {"I", "E"}:
         named = command.env.get("PYTHONPATH", "").split(":")
-        own += [posixpath.join(command.cwd, folder) for folder in named if folder]
+        own += [posixpath.join(command.cwd, directory) for directory in named if directory]
     standard = [f"/usr/lib/{version}", f"/usr/lib/{version}/lib-dynload"]
     return [*own, *standard, *([] if "S" in letters else _site(version))]
 
@@ -59,10 +59,10 @@ def module_fault(index: Index, path: Sequence[str], module: str) -> str:
     ends = tuple(f"/{place}{end}" for end in STARTED)
     found = next((f"/{one}" for one in index if f"/{one}".endswith(ends)), "")
     if found:
-        folder = next(found.removesuffix(end) for end in ends if found.endswith(end)) or "/"
+        directory = next(found.removesuffix(end) for end in ends if found.endswith(end)) or "/"
         return (
-            f"the module {module}, which is in {folder}, where Python does not look; add cwd: {folder}, or env: "
-            f"{{PYTHONPATH: {folder}}}"
+            f"the module {module}, which is in {directory}, where Python does not look; add cwd: {directory}, or env: "
+            f"{{PYTHONPATH: {directory}}}"
         )
     return f"the module {module}, which is not in the image; correct its name, or add it to the project or its lock"
 
@@ -88,21 +88,21 @@ def _may_import(index: Index, path: Sequence[str], module: str) -> bool:
         place = "/".join(parts[:count])
         if _any(index, path, place, IMPORTED) or _is_library(index, path, place):
             return count == len(parts) or not _any(index, path, place, PACKAGE)
-    return any(follow(index, posixpath.join(folder, "/".join(parts))) for folder in path)  # without __init__.py
+    return any(follow(index, posixpath.join(directory, "/".join(parts))) for directory in path)  # without __init__.py
 
 
 def _is_library(index: Index, path: Sequence[str], place: str) -> bool:
     """Tell whether a module is a shared library: ``_ssl.cpython-311-x86_64-linux-gnu.so``."""
-    starts = tuple(posixpath.join(folder, place).lstrip("/") + "." for folder in path)
+    starts = tuple(posixpath.join(directory, place).lstrip("/") + "." for directory in path)
     return any(name.endswith(".so") and name.startswith(starts) for name in index)
 
 
 def _any(index: Index, path: Sequence[str], place: str, ends: Iterable[str]) -> bool:
-    return any(follow(index, posixpath.join(folder, place) + end) for folder in path for end in ends)
+    return any(follow(index, posixpath.join(directory, place) + end) for directory in path for end in ends)
 
 
 def _is_changed(index: Index, path: Sequence[str]) -> bool:
     """Tell whether there are modules that cannot be seen: in an archive, or where a .pth file says."""
-    archives = any((node := index.get(follow(index, folder))) and node.kind == "file" for folder in path)
-    site = tuple(folder.lstrip("/") for folder in path if folder.endswith("dist-packages"))
+    archives = any((node := index.get(follow(index, directory))) and node.kind == "file" for directory in path)
+    site = tuple(directory.lstrip("/") for directory in path if directory.endswith("dist-packages"))
     return archives or any(name.endswith(".pth") and posixpath.dirname(name) in site for name in index)

@@ -40,12 +40,12 @@ def manifest_of(image: Image) -> tuple[Manifest, bytes]:
     return manifest, record
 
 
-def write_layout(home: Home, image: Image, folder: Path) -> str:
-    """Write an OCI image layout into `folder` and return the manifest's digest. This blocks the calling thread."""
+def write_layout(home: Home, image: Image, directory: Path) -> str:
+    """Write an OCI image layout into `directory` and return the manifest's digest. This blocks the calling thread."""
     manifest, record = manifest_of(image)
     encoded = msgspec.json.encode(manifest)
     top = describe(encoded, MANIFEST_TYPE)
-    blobs = folder / "blobs" / "sha256"
+    blobs = directory / "blobs" / "sha256"
     store = Blobs(home)
     for descriptor, contents in ((manifest.config, record), (top, encoded)):
         with replacing(blobs / descriptor.hexadecimal) as temporary:
@@ -67,7 +67,7 @@ def write_layout(home: Home, image: Image, folder: Path) -> str:
         ],
     }
     for name, document in (("index.json", index), ("oci-layout", {"imageLayoutVersion": "1.0.0"})):
-        with replacing(folder / name) as temporary:
+        with replacing(directory / name) as temporary:
             temporary.write_bytes(msgspec.json.encode(document))
     return top.digest
 

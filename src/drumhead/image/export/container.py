@@ -192,6 +192,6 @@ def _write_mount_points(volumes: list[str], user: str, out: Path) -> LayoutBlob:
 def _walk(root: Path) -> list[Path]:
     """Return everything below `root`, parents first, in an order that does not depend on the host."""
     found = []
-    for folder, directories, files in os.walk(root):
-        found += [Path(folder) / name for name in (*directories, *files)]
+    for directory, directories, files in os.walk(root):
+        found += [Path(directory) / name for name in (*directories, *files)]
     return sorted(found, key=lambda path: path.parts)

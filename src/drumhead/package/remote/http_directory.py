@@ -60,17 +60,17 @@ def decode_index(contents: bytes, where: str) -> list[Package]:
         raise DrumheadError(ErrorCode.REMOTE, f"{where}/{INDEX} is not an index of packages: {error}") from error
 
 
-async def write_directory(folder: Path, packages: Sequence[Package], blobs: Blobs) -> None:
+async def write_directory(directory: Path, packages: Sequence[Package], blobs: Blobs) -> None:
     """Add packages (with their blobs) to a directory that an HTTP server can serve as a remote."""
-    await asyncio.to_thread(_write_directory, folder, packages, blobs)
+    await asyncio.to_thread(_write_directory, directory, packages, blobs)
 
 
-def _write_directory(folder: Path, packages: Sequence[Package], blobs: Blobs) -> None:
-    index = folder / INDEX
-    known = decode_index(index.read_bytes(), str(folder)) if index.is_file() else []
+def _write_directory(directory: Path, packages: Sequence[Package], blobs: Blobs) -> None:
+    index = directory / INDEX
+    known = decode_index(index.read_bytes(), str(directory)) if index.is_file() else []
     for package in packages:
         for digest in package.blobs:
-            with replacing(folder / "blobs" / "sha256" / digest) as temporary:
+            with replacing(directory / "blobs" / "sha256" / digest) as temporary:
                 shutil.copyfile(blobs.verified(digest), temporary)
         known = [other for other in known if (other.name, other.version) != (package.name, package.version)]
         known.append(package)

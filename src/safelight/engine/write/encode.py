@@ -128,7 +128,7 @@ def _options(output: OutputSpec, format_: Format) -> dict[str, Any]:
         case "png":
             compression = 6 if effort is None else effort - 1
             # "sub" makes photos a quarter smaller in about the same time, and drawings a sixth larger
-            # (benchmarks/pictures/encoders.py).
+            # (benchmarks/images/encoders.py).
             return {"interlace": output.progressive, "compression": compression, "filter": "sub"}
         case "webp":
             return {**lossless, "effort": _spread(effort or 4, 0, 6)}

@@ -1,6 +1,6 @@
 """Compare JPEG by libvips' own codec and by libjpeg-turbo: processor time, memory and quality.
 
-    python -m benchmarks.pictures.jpeg [--rounds 5] [--megapixels 0.25,2,12]
+    python -m benchmarks.images.jpeg [--rounds 5] [--megapixels 0.25,2,12]
 
 `vips` is the codec inside pyvips' wheel. `turbo` is Debian's libturbojpeg called through cffi, with its accurate
 transform; it decodes into memory that libvips then reads. `simplejpeg` is a wheel of libjpeg-turbo that needs NumPy,

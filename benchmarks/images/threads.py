@@ -1,6 +1,6 @@
 """Compare ways to give one photo several threads: time and processor time of the engine, medians of alternating rounds.
 
-    python -m benchmarks.pictures.threads [--rounds 9] [--threads 2] [--only web,12]
+    python -m benchmarks.images.threads [--rounds 9] [--threads 2] [--only web,12]
 
 `alone` computes every output separately in one thread, as if none shared its pixels. `shared` is the engine in one
 thread. `side by side` makes several outputs at a time, and `libvips` lets libvips use several threads for each output.

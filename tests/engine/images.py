@@ -1,4 +1,4 @@
-"""Make and read pictures for tests with Pillow, numpy and Debian's programs, never with the code under test."""
+"""Make and read images for tests with Pillow, numpy and Debian's programs, never with the code under test."""
 
 import functools
 import importlib.util
@@ -96,7 +96,7 @@ def run(*command, stdin=b""):
 
 
 def vips(tmp_path, operation, data, *arguments, suffix="png"):
-    """Return the result of Debian's vips for a picture."""
+    """Return the result of Debian's vips for an image."""
     (tmp_path / f"in.{suffix}").write_bytes(data)
     run("vips", operation, str(tmp_path / f"in.{suffix}"), str(tmp_path / "out.png"), *arguments)
     return np.asarray(Image.open(tmp_path / "out.png"))

@@ -1,6 +1,6 @@
 """Measure the settings of encoders: processor time and bytes.
 
-    python -m benchmarks.pictures.encoders [--megapixels 2]
+    python -m benchmarks.images.encoders [--megapixels 2]
 
 The settings are PNG by filter, and WebP by effort with the difference from the original in decibels (PSNR). The images
 are photos with camera noise, smooth photos, and a drawing with text, as in most PNG files. Each runs in one thread;

@@ -1,6 +1,6 @@
 """Run directories of images through recipes, compare them with Pillow, and report differences.
 
-    python -m benchmarks.pictures [--recipe invert] [--tolerance 3] [--each 30] DIRECTORY…
+    python -m benchmarks.images [--recipe invert] [--tolerance 3] [--each 30] DIRECTORY…
 
 Each image goes through a decoder process as in a worker, and through Pillow as an independent reader (with the
 orientation applied, the ICC profile converted by littleCMS, a PNG's gAMA and cHRM converted by this program, then the
