@@ -92,8 +92,8 @@ async def _obtain(
         notices.append(f"package {pulled.name} {pulled.version} was pulled")
         return pulled
     if recipe is None or ref.version:
-        near = difflib.get_close_matches(ref.name, known_recipes(), n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
+        near = _nearest_recipe(ref)
+        hint = f" (did you mean {near}?)" if near else ""
         asked = f"{ref.name}@{ref.version}" if ref.version else ref.name
         raise DrumheadError(
             ErrorCode.NOT_FOUND,
@@ -103,3 +103,13 @@ async def _obtain(
     built = await build_package(home, store, recipe, report)
     notices.append(f"package {built.name} {built.version} was built from Debian's packages")
     return built
+
+
+def _nearest_recipe(ref: PackageRef) -> str:
+    """Return the recipe that was probably meant, such as node-20 for node@20.11; empty if there is none."""
+    major = ref.version.partition(".")[0]
+    of_major = f"{ref.name}-{major}"
+    if ref.version and of_major in known_recipes():
+        return of_major
+    near = difflib.get_close_matches(ref.name, known_recipes(), n=1)
+    return near[0] if near else ""

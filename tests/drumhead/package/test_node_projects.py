@@ -6,12 +6,16 @@ import subprocess
 import pytest
 
 from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.home import Home
 from drumhead.image.inputs import resolve_packages
 from drumhead.manifest.project import read_project
 from drumhead.node.lock import install, read_node_lock
 from drumhead.node.native import check_native, module_abi
 from drumhead.node.versions import MODULE_ABI, RELEASES, engines
+from drumhead.package.names import gather_packages
 from drumhead.package.recipe import known_recipes
+from drumhead.package.store import PackageStore, parse_ref
+from drumhead.report import silent
 from drumhead.tree import Tree, regular
 from support.guests.composing import write_files
 
@@ -40,6 +44,16 @@ def node_project(
 def chosen(project):
     refs, notices = resolve_packages(project)
     return [ref.name for ref in refs], " ".join(notices)
+
+
+@pytest.mark.parametrize(
+    ("required", "meant"), [("node@20.11.1", "node-20"), ("node@22", "node-22"), ("node@19", "node"), ("nodde", "node")]
+)
+async def test_the_package_that_was_probably_meant_is_named(tmp_path, required, meant):
+    home = Home(root=tmp_path)
+    with pytest.raises(DrumheadError) as refused:
+        await gather_packages(home, PackageStore(home), [parse_ref(required)], silent)
+    assert f"requires {required}, which no store, remote or recipe has (did you mean {meant}?)" in str(refused.value)
 
 
 @pytest.mark.parametrize(

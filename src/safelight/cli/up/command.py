@@ -55,7 +55,7 @@ class Config(AccessSettings, frozen=True, kw_only=True):
     workers: Annotated[int, Meta(ge=0, le=256, description="How many workers to run.")] = 1
     slots: Annotated[
         Annotated[int, Meta(ge=1, le=1024)] | None,
-        Meta(description="How many photos each worker processes at once; by default one for each core."),
+        Meta(description="How many photos each worker processes at once; by default one for each usable core."),
     ] = None
     separate: Annotated[bool, Meta(description="Run each service in a process of its own, as on several machines.")] = (
         False
