@@ -154,7 +154,7 @@ def main() -> int:
     parser.add_argument("directories", nargs="*", type=Path, help="directories of files; our own bombs come besides")
     parser.add_argument("--without-bombs", action="store_true", help="leave out our own bombs")
     arguments = parser.parse_args()
-    files = [*files_of(arguments.folders), *([] if arguments.without_bombs else bombs())]
+    files = [*files_of(arguments.directories), *([] if arguments.without_bombs else bombs())]
     outcomes = asyncio.run(run(files))
     print(report(outcomes))
     return int(any(outcome.fault for outcome in outcomes))

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 async def test_a_health_check_follows_no_redirect_and_ends(monkeypatch):
     """A service that only answers the question for its health may be any program."""
-    monkeypatch.setattr("safelight.client.liveness._PATIENCE", 0.1)
+    monkeypatch.setattr("safelight.client.liveness._CHECK_AFTER", 0.1)
     monkeypatch.setattr("safelight.client.liveness._EVERY", 0.05)
     asked: list[str] = []
     ended, enough = asyncio.Event(), asyncio.Event()

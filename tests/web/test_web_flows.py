@@ -113,7 +113,7 @@ async def test_drop_paste_and_folder(page, client, directory):
     inside.mkdir()
     (inside / "beach.png").write_bytes(photo(2))
     (inside / "list.txt").write_text("no picture")
-    await page.get_by_label("A directory").set_input_files(directory)
+    await page.get_by_label("A folder").set_input_files(directory)
     await expect(page.locator(".card:not(.in-progress-card)")).to_have_count(3)
     names = {task.filename for task in (await client.tasks()).tasks}
     assert names == {"dropped.png", "pasted.png", "beach.png"}
