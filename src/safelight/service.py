@@ -270,29 +270,37 @@ def policy(config: StandaloneConfig) -> Policy:
 
 
 def keep_private(directory: str) -> None:
-    """Make a data directory that its owner alone can enter, or close one that others can."""
+    """Make a data directory that its owner alone can enter, or close one that others can.
+
+    A directory with the sticky bit, such as /tmp, stays as it is, since it belongs to all programs.
+    """
     path = Path(directory)
     with suppress(OSError):  # the first write into the directory reports the error
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        mode = path.stat().st_mode
+        if mode & (stat.S_IRWXG | stat.S_IRWXO) and not mode & stat.S_ISVTX:
             path.chmod(0o700)
 
 
 def reachable_host(host: str, keyvaluestore: str | None = None) -> str:
     """Return the address at which others reach a service that listens on `host`.
 
-    For a service that listens on every network, it is this machine's address on the network of the key-value store.
+    For a service that listens on every network, it is this machine's address on the network of the key-value store, or
+    without one that of the default route. If this leads through QEMU's user network, it is that of the machine's name.
     """
     if host not in EVERY_NETWORK:
         return host
-    target = first_of(keyvaluestore or "").rpartition(":")[0] or "192.0.2.1"
+    store = first_of(keyvaluestore or "").rpartition(":")[0]
+    target = store or "192.0.2.1"
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect((target, 9))  # sends nothing: it only asks the routing table
             address = str(probe.getsockname()[0])
         except OSError:
             return "127.0.0.1"
-    return _own_address() or address if address.startswith(_USER_NETWORK) else address
+    if not store and address.startswith(_USER_NETWORK):
+        return _own_address() or address
+    return address
 
 
 def _own_address() -> str:

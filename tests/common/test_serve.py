@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import socket
+import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -119,6 +120,17 @@ def test_a_virtual_machine_does_not_announce_its_way_out_if_its_name_has_another
     monkeypatch.setattr("safelight.service.socket.socket", lambda *_: _WayOut())
     monkeypatch.setattr("safelight.service.socket.gethostbyname", look_up)
     assert serve.reachable_host("0.0.0.0") == reached
+    assert serve.reachable_host("0.0.0.0", "10.0.2.7:8000") == "10.0.2.15", "on the network of the key-value store"
+
+
+@pytest.mark.usefixtures("same_umask")
+def test_a_directory_of_all_programs_is_not_closed(tmp_path, caplog):
+    data = tmp_path / "shared"
+    data.mkdir()
+    data.chmod(0o1777)
+    serve.prepare(serve.StandaloneConfig(data=str(data)))
+    assert stat.S_IMODE(data.stat().st_mode) == 0o1777
+    assert "Others on this machine can look into" in caplog.text
 
 
 @pytest.fixture
