@@ -21,7 +21,8 @@ from safelight.errors import Code, Error
 
 T = TypeVar("T")
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""The error numbers of a disk, or a share of it, that is full."""
 
 BLOCK = 1 << 20
 """Bytes to hash and write in one call to a thread. A body of at most this size takes a single call."""
@@ -290,7 +291,7 @@ def guarded(function: Callable[..., T], *arguments: object) -> T:
     try:
         return function(*arguments)
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in FULL:
             raise full() from error
         raise Error(Code.UNAVAILABLE, f"The storage directory failed: {error.strerror}.") from error
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from safelight.errors import Code, Error
-from safelight.storage.files import full
-
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+from safelight.storage.files import FULL, full
 
 
 @contextmanager
@@ -23,7 +20,7 @@ def writing_to(target: Path | str) -> Iterator[None]:
             raise
         raise _full(target) from error
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in FULL:
             raise _full(target) from error
         if error.filename is None:  # not an error of a file
             raise
