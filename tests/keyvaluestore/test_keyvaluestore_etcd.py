@@ -194,11 +194,20 @@ async def test_tls_and_a_user(tmp_path):
                 assert "a secret" not in json.dumps(process.lines)
 
 
-@pytest.mark.parametrize("url", ["etcd://", "etcd://user:password@a:1", "etcd://a", "etcd://a:x,b:1"])
-async def test_urls_without_a_cluster_are_refused(tmp_path, url):
+@pytest.mark.parametrize(
+    ("url", "advice"),
+    [
+        ("etcd://", "etcd://HOST:PORT"),
+        ("etcd://a", "etcd://HOST:PORT"),
+        ("etcd://a:x,b:1", "etcd://HOST:PORT"),
+        ("etcd://user:hunter2@a:1", "--etcd-password-file"),
+    ],
+)
+async def test_urls_without_a_cluster_are_refused(tmp_path, url, advice):
     async with service("keyvaluestore", "--store", url, "--data", str(tmp_path)) as process:
         assert await process.ended() != 0
-        assert "etcd://HOST:PORT" in str(process.lines)
+        assert advice in str(process.lines)
+        assert "hunter2" not in str(process.lines)
 
 
 def _certificate(root, name: str, signer: str | None = None) -> None:
