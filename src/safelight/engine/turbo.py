@@ -44,7 +44,7 @@ def available() -> bool:
 
 
 def decodes(width: int, height: int, bands: int) -> bool:
-    """Return whether `decoded` takes an image of that size, as it is decoded, and with so many colours."""
+    """Return whether `decoded` accepts an image of this decoded size and number of colour bands."""
     return min(width, height) >= _LEAST_SIDE and width * height <= MAX_DECODED and bands in {1, 3} and available()
 
 
@@ -68,9 +68,9 @@ def decoded(data: Any, like: pyvips.Image, width: int, height: int, shrink: int 
 
 
 def encoded(image: pyvips.Image, quality: int) -> bytes | None:
-    """Encode what `encodes` takes as libvips does without metadata; None if the library fails. Raises pyvips.Error.
+    """Encode an image for which `encodes` is true, as libvips does without metadata. Return None if the library fails.
 
-    `quality`: 1 to 100.
+    `quality` is 1 to 100. Raises pyvips.Error.
     """
     pixels = image.write_to_memory()
     grey = image.bands == 1
@@ -88,7 +88,7 @@ def encoded(image: pyvips.Image, quality: int) -> bytes | None:
 
 
 def encodes(image: pyvips.Image) -> bool:
-    """Return whether `encoded` takes the image: small, 8 bits, grey or sRGB."""
+    """Return whether `encoded` accepts the image: small, 8 bits, grey or sRGB."""
     return (
         image.width * image.height <= MAX_ENCODED
         and image.format == "uchar"
@@ -98,7 +98,7 @@ def encodes(image: pyvips.Image) -> bool:
 
 
 class _Handle:
-    """One use of the library: handles belong to one thread at a time, and keep memory."""
+    """A handle of the library, for one call: a handle may be used by one thread at a time, and holds memory."""
 
     def __init__(self, start: str) -> None:
         library = _library()
@@ -115,7 +115,7 @@ class _Handle:
         self.library.tjDestroy(self.pointer)
 
     def said(self) -> str:
-        """Return what was wrong with the last call."""
+        """Return the error message of the last call."""
         return (self.library.tjGetErrorStr2(self.pointer) or b"").decode(errors="replace")
 
 
@@ -146,7 +146,7 @@ _CALLS: dict[str, tuple[Any, ...]] = {  # the type of the answer, then those of 
 
 
 def _address(data: Any) -> int:
-    """Return where a buffer begins, which may be read-only; the caller keeps it."""
+    """Return the address of a buffer, which may be read-only. The caller keeps the buffer alive."""
     return int(pyvips.ffi.cast("uintptr_t", pyvips.ffi.from_buffer(data)))
 
 
@@ -155,7 +155,7 @@ def _without_jfif(made: bytes) -> bytes:
 
 
 def _agree(bands: int, quality: int) -> bool:
-    """Return whether both encode and decode a small image alike, at every size."""
+    """Return whether both libraries encode and decode a small image alike, at every reduction."""
     interpretation = "srgb" if bands == 3 else "b-w"
     ramps = pyvips.Image.xyz(*_SAMPLE) * [5, 3] % 256  # ramps with sharp edges
     image = ramps.bandjoin(ramps[0] ^ ramps[1])[:bands].cast("uchar").copy(interpretation=interpretation)

@@ -56,7 +56,7 @@ def profile_of(points: CodePoints) -> bytes | None:
 
 
 def refuse_hdr(profile: bytes) -> None:
-    """Raise UNSUPPORTED_FORMAT for an ICC profile whose cicp tag (ICC.1:2022, 9.2.17) says PQ or HLG."""
+    """Raise UNSUPPORTED_FORMAT for an ICC profile whose cicp tag (ICC.1:2022, 9.2.17) declares PQ or HLG."""
     tag = tags(profile).get(b"cicp", b"")
     if len(tag) >= 10 and tag[9] in _HDR:
         raise _hdr(tag[9])

@@ -73,7 +73,7 @@ def _three(image: pyvips.Image) -> pyvips.Image:
 
 
 def _transformed(image: pyvips.Image, profile: bytes | None, fallback: str, *, deep: bool) -> pyvips.Image:
-    """Convert by littleCMS, rounded once, to the wanted depth. A profile that does not fit changes nothing."""
+    """Convert with littleCMS to the given depth, rounding once. A profile that does not fit is ignored."""
     described = image.copy()
     if profile:
         described.set_type(pyvips.GValue.blob_type, "icc-profile-data", profile)

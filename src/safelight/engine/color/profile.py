@@ -22,7 +22,7 @@ _CURVE_TOLERANCE = 0.002  # half of one level of 255
 _BRADFORD = ((0.8951, 0.2664, -0.1614), (-0.7502, 1.7135, 0.0367), (0.0389, -0.0685, 1.0296))
 
 Curve = Callable[[float], float]
-"""From an encoded sample to light, both between 0 and 1."""
+"""A function from an encoded sample to light, both between 0 and 1."""
 Chromaticity = tuple[float, float]
 Matrix = tuple[tuple[float, ...], ...]
 
@@ -93,7 +93,7 @@ def _is_srgb_curve(tag: bytes) -> bool:
 
 
 def _curve(tag: bytes) -> Curve:
-    """Return a tone curve's function. ValueError for a kind that ICC.1 does not define."""
+    """Return the function of a tone curve. Raises ValueError for a kind that ICC.1 does not define."""
     if tag[:4] == b"curv":
         return _table_curve(tag)
     if tag[:4] != b"para":
@@ -142,7 +142,7 @@ def srgb_encoded(light: float) -> float:
 
 
 def rgb_profile(primaries: Primaries, gamma: float | None) -> bytes:
-    """Make a profile of RGB with those primaries; `gamma` is the power from sample to light, None is sRGB's curve.
+    """Make an RGB profile with the given primaries; `gamma` is the power from sample to light, None is sRGB's curve.
 
     ValueError for primaries that span no colours.
     """
@@ -195,7 +195,7 @@ def _fixed(value: float) -> bytes:
 
 
 def _adaptation(white: tuple[float, ...]) -> Matrix:
-    """Return the Bradford transform from that white to D50."""
+    """Return the Bradford transform from a white point to D50."""
     source, target = _times_vector(_BRADFORD, white), _times_vector(_BRADFORD, _D50)
     scaled = tuple(
         tuple(value * after / before for value in row)

@@ -16,7 +16,7 @@ _TOP = 65535.0
 
 
 def from_float(image: pyvips.Image, colors: int, *, light: bool) -> pyvips.Image:
-    """Convert floats from 0 (black) to 1 (white), with transparency after the colours; clip brighter values.
+    """Convert floats from 0 (black) to 1 (white), with alpha after the colours. Clip brighter values.
 
     `light` says that the colours are linear light (scRGB); otherwise they are already encoded.
     """
@@ -27,7 +27,7 @@ def from_float(image: pyvips.Image, colors: int, *, light: bool) -> pyvips.Image
 
 
 def from_lab(image: pyvips.Image) -> pyvips.Image:
-    """Convert L*a*b* under D50, of 8 or 16 bits, a* and b* signed (TIFF 6.0, section 23), transparency last."""
+    """Convert L*a*b* under D50, of 8 or 16 bits, a* and b* signed (TIFF 6.0, section 23), alpha last."""
     deep = image.format == "ushort"
     half, whole, unit, top = (32768, 65536, 256.0, 65535.0) if deep else (128, 256, 1.0, 255.0)
     chroma = image.extract_band(1, n=2).cast("int")
@@ -51,7 +51,7 @@ def from_narrow(image: pyvips.Image) -> pyvips.Image:
 
 
 def unpremultiplied(image: pyvips.Image) -> pyvips.Image:
-    """Return colours that were multiplied by their opacity without it; alpha is last."""
+    """Divide premultiplied colours by their alpha, which is the last band."""
     divided = image.unpremultiply() + 0.5
     return divided.cast(image.format).copy(interpretation=image.interpretation)
 

@@ -23,7 +23,7 @@ class StructureError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One tagged value: its type (TIFF 6.0, section 2), how many there are, and where its bytes lie in the file.
+    """One tagged value: its type (TIFF 6.0, section 2), the number of values, and the offset of its bytes.
 
     `at` is where the entry itself lies.
     """
@@ -36,7 +36,7 @@ class Entry:
 
 
 class Directory:
-    """One directory. `offset` is where it starts, `next` where the one after it does (0: none)."""
+    """One directory at `offset`. `next` is the offset of the next one (0: none)."""
 
     def __init__(self, structure: Structure, offset: int, entries: dict[int, Entry], following: int) -> None:
         self._structure = structure
@@ -48,7 +48,7 @@ class Directory:
         return tag in self.entries
 
     def raw(self, tag: int) -> bytes:
-        """Return the bytes of a value, b"" if it is absent. StructureError if the file does not hold them."""
+        """Return the bytes of a value, b"" if it is absent. Raises StructureError if they lie outside the file."""
         entry = self.entries.get(tag)
         if entry is None:
             return b""
@@ -57,23 +57,23 @@ class Directory:
         return bytes(self._structure.data[entry.start : entry.start + entry.size])
 
     def values(self, tag: int) -> tuple[int, ...]:
-        """Return whole numbers, () if there are none; other types are not whole numbers. StructureError as `raw`."""
+        """Return the integers of a value, () if it is absent or of another type. Raises StructureError like `raw`."""
         entry = self.entries.get(tag)
         if entry is None or _LAYOUTS.get(entry.kind, "s") not in "BHIQbhiq" or entry.count > _MOST_VALUES:
             return ()
         return struct.unpack(f"{self._structure.order}{entry.count}{_LAYOUTS[entry.kind]}", self.raw(tag))
 
     def value(self, tag: int, default: int = 0) -> int:
-        """Return the first whole number of a value."""
+        """Return the first integer of a value."""
         return next(iter(self.values(tag)), default)
 
     def text(self, tag: int) -> str:
-        """Return a text, without what follows its end."""
+        """Return a text up to its terminating NUL."""
         return self.raw(tag).split(b"\0")[0].decode("latin-1").strip()
 
 
 class Structure:
-    """A TIFF structure. StructureError where it does not start like one."""
+    """A TIFF structure. Raises StructureError if the bytes do not begin like one."""
 
     def __init__(self, data: bytes | memoryview) -> None:
         self.data = memoryview(data).cast("B")
@@ -91,7 +91,7 @@ class Structure:
         (self.first,) = struct.unpack_from(self.order + self._word, head, 8 if self.big else 4)
 
     def directory(self, offset: int) -> Directory:
-        """Read the directory at that offset. StructureError where it does not fit into the file."""
+        """Read the directory at an offset. Raises StructureError if it does not fit into the file."""
         count_layout, size, inline = ("Q", 20, 8) if self.big else ("H", 12, 4)
         count = self._number(count_layout, offset)
         if count > _MOST_ENTRIES:
@@ -112,7 +112,7 @@ class Structure:
         return Directory(self, offset, entries, following)
 
     def chain(self, offset: int | None = None) -> Iterator[Directory]:
-        """Read one directory after the other, at most a few dozen, from that offset or the first."""
+        """Read directories in turn, at most a few dozen, starting at an offset or at the first one."""
         offset = self.first if offset is None else offset
         seen: set[int] = set()
         while offset and offset not in seen and len(seen) < _MOST_DIRECTORIES:
@@ -122,7 +122,7 @@ class Structure:
             offset = directory.next
 
     def holding_only(self, directory: Directory, tags: frozenset[int]) -> bytes:
-        """Copy the file so that it has this one directory, and of its values those with these tags."""
+        """Return a copy of the file with only this directory, and in it only the values with the given tags."""
         size, count_layout = (20, "Q") if self.big else (12, "H")
         found = (directory.entries[tag] for tag in sorted(directory.entries.keys() & tags))
         kept = [self.data[entry.at : entry.at + size] for entry in found]
@@ -140,7 +140,7 @@ class Structure:
 
 
 def reordered(raw: bytes, kind: int, order: str, wanted: str) -> bytes:
-    """Return the bytes of values of that type, from one byte order into another."""
+    """Convert the bytes of values of a type from one byte order to another."""
     width = struct.calcsize("=" + _LAYOUTS.get(kind, "s")[0])
     if order == wanted or width == 1:
         return raw

@@ -22,11 +22,11 @@ _CAMERA = frozenset(
 _POSITION = frozenset(range(0x20))
 
 Values = dict[int, tuple[int, int, bytes]]
-"""The values of a directory by tag: each one's type, how many there are, and their bytes."""
+"""The values of a directory by tag: the type, the number and the bytes of each."""
 
 
 def body(block: bytes | memoryview) -> bytes:
-    """Strip the mark that some containers put before the block."""
+    """Remove the prefix that some containers put before the block."""
     data = bytes(block)
     return data[6:] if data.startswith((b"Exif\0\0", b"Exif\0\xff")) else data
 
@@ -42,7 +42,7 @@ def orientation(block: bytes | None) -> int | None:
 
 
 def carried(block: bytes | memoryview, *, position: bool) -> bytes | None:
-    """Copy the allowed fields of an EXIF block, or of a whole TIFF file, without the orientation; None for none.
+    """Copy the allowed fields of an EXIF block, or of a whole TIFF file, without the orientation; None if none is left.
 
     `position`: include where the photo was taken.
     """
@@ -68,7 +68,7 @@ def with_orientation(tag: int) -> bytes:
 
 
 def directories(structure: Structure, order: str) -> tuple[Values, Values, Values]:
-    """Return what a block of ours says of the photo, the camera and the place, in that byte order (`<` or `>`)."""
+    """Return the directories of photo, camera and position of a block that `carried` made, in a byte order (`<`, `>`)."""
     first = structure.directory(structure.first)
     found = (first, _inner(structure, first, _EXIF_DIRECTORY), _inner(structure, first, _GPS_DIRECTORY))
     photo, camera, place = (
@@ -113,7 +113,7 @@ def _block(order: str, photo: Values, camera: Values, place: Values) -> bytes:
 
 
 def written(order: str, photo: Values, camera: Values, place: Values, start: int) -> bytes:
-    """Write up to three directories for a place at `start`, one after the other, each followed by its long values."""
+    """Write up to three directories for the position `start`, one after the other, each followed by its long values."""
     at = start + _length(photo, (camera, place))
     inner = b""
     for tag, values in ((_EXIF_DIRECTORY, camera), (_GPS_DIRECTORY, place)):

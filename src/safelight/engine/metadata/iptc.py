@@ -31,7 +31,7 @@ def carried(block: bytes, *, position: bool) -> bytes | None:
 
 
 def as_resource(iim: bytes) -> bytes:
-    """Wrap IIM the way a JPEG's APP13 segment holds it."""
+    """Wrap IIM in the form that a JPEG's APP13 segment has."""
     head = b"8BIM" + struct.pack(">H", _IIM_RESOURCE) + b"\0\0" + struct.pack(">I", len(iim))
     return _PHOTOSHOP + head + iim + b"\0" * (len(iim) % 2)
 

@@ -1,4 +1,4 @@
-"""Read bits from the most significant one of each byte on, as video codecs write them."""
+"""Read bits as video codecs write them, the most significant bit of each byte first."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Bits:
         self._left = 8 * len(data)
 
     def take(self, count: int = 1) -> int:
-        """Read that many bits as one number."""
+        """Read the next bits as one number."""
         if count > self._left:
             raise IndexError
         self._left -= count

@@ -92,7 +92,7 @@ def main_image(data: memoryview) -> MainImage:
 
 
 def sequence_colors(data: memoryview) -> CodePoints | None:
-    """Return the code points that the first track of images declares. ValueError for broken boxes."""
+    """Return the code points that the first track of images declares. Raises ValueError for broken boxes."""
     try:
         tables = [data]
         for name in ("moov", "trak", "mdia", "minf", "stbl"):
@@ -113,7 +113,7 @@ def sequence_colors(data: memoryview) -> CodePoints | None:
 
 
 def sequence_plays(data: memoryview) -> int:
-    """Return how often the first track that repeats is shown, 0 for ever (ISO/IEC 14496-12, 8.6.6; AVIF 1.2, 3.1.5)."""
+    """Return how often the first repeating track plays, 0 for forever (ISO/IEC 14496-12, 8.6.6; AVIF 1.2, 3.1.5)."""
     try:
         movie = dict(boxes(data)).get("moov", memoryview(b""))
         for track in (dict(boxes(content)) for name, content in boxes(movie) if name == "trak"):
@@ -138,7 +138,7 @@ def _declared(name: str, content: memoryview) -> CodePoints | None:
 
 
 def _coded_colors(codec: str, properties: list[Box], pixels: Callable[[], memoryview]) -> CodePoints | None:
-    """Return what the coded image itself declares, in its configuration or (AV1) at its start."""
+    """Return the code points of the coded image, from its configuration or (AV1) from its start."""
     settings = dict(properties)
     if codec in _HEVC and "hvcC" in settings:
         return hevc.colors(settings["hvcC"])
@@ -148,7 +148,7 @@ def _coded_colors(codec: str, properties: list[Box], pixels: Callable[[], memory
 
 
 def _completed(declared: CodePoints | None, coded: CodePoints | None) -> CodePoints | None:
-    """Return what the file declares, with gaps filled from the coded image."""
+    """Return the code points of the file, with gaps filled from the coded image."""
     if declared is None or coded is None:
         return declared or coded
     return replace(coded, matrix=declared.matrix, full_range=declared.full_range)
@@ -259,7 +259,7 @@ def _item_types(content: memoryview | None) -> dict[int, str]:
 
 
 def _references(content: memoryview | None, item: int, kind: str = "dimg") -> list[int]:
-    """Return the first item that another one refers to; `dimg` is what a derived one is made of, `prem` its opacity."""
+    """Return the first item that another one refers to: `dimg` is a source of a derived image, `prem` its alpha."""
     if content is None:
         return []
     wide = 2 if content[0] == 0 else 4

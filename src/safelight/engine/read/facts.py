@@ -64,7 +64,7 @@ _SEQUENTIAL = frozenset({"vips-sequential"})
 
 
 def bare(image: pyvips.Image) -> pyvips.Image:
-    """Drop all metadata that libvips would write into a file; the engine adds the allowed metadata explicitly."""
+    """Drop all metadata that libvips would write into a file. The engine adds the allowed metadata itself."""
     image = image.copy()
     for field in image.get_fields():
         if field not in _ANIMATION | _GEOMETRY | _SEQUENTIAL:
@@ -73,7 +73,7 @@ def bare(image: pyvips.Image) -> pyvips.Image:
 
 
 def animated(image: pyvips.Image, height: int, delays: list[int], plays: int) -> pyvips.Image:
-    """Mark an image as frames of a height, one below the other; delays are in milliseconds."""
+    """Mark an image as frames of a given height, one below the other. Delays are in milliseconds."""
     image = image.copy()
     image.set_type(pyvips.GValue.gint_type, "page-height", height)
     image.set_type(pyvips.GValue.gint_type, "n-pages", len(delays))

@@ -1,4 +1,4 @@
-"""The colours that an HEVC bitstream declares itself (ITU-T H.265, 7.3.2.2, annex E), where its file does not."""
+"""Read the colours that an HEVC bitstream declares (ITU-T H.265, 7.3.2.2, annex E), in case its file does not."""
 
 from __future__ import annotations
 

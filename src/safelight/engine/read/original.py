@@ -22,7 +22,7 @@ from safelight.untrusted.photos import LOOKED_AT
 
 
 class Original:
-    """An upload: recognised by its bytes, never by its name. Errors: those of `sniff`, TOO_LARGE, DAMAGED_IMAGE.
+    """An upload, recognised by its bytes and never by its name. Raises the errors of `sniff`, TOO_LARGE, DAMAGED_IMAGE.
 
     `source`: anything with the buffer protocol (bytes, memoryview, mmap), or a Path. `strict`: refuse files that are
     otherwise read with a note. `lenient`: the decoder's complaint about something harmless, after which it continues.
@@ -39,12 +39,12 @@ class Original:
 
     @property
     def probe(self) -> Probe:
-        """What the header says."""
+        """The contents of the header."""
         return self._reader.probe
 
     @property
     def facts(self) -> Facts:
-        """What the file says beside its pixels; for JPEG XL, complete once it has been loaded."""
+        """The facts about the file besides its pixels. For JPEG XL they are complete once it has been loaded."""
         return self._reader.facts
 
     def load(self, *, frames: bool = False, shrink: int = 1) -> pyvips.Image:

@@ -21,7 +21,7 @@ NAMES = ("PIL", "pillow_heif", "pillow_jxl", "rawpy")
 
 @cache
 def present(module: str) -> bool:
-    """Return whether that module is installed."""
+    """Return whether a module is installed."""
     return find_spec(module) is not None
 
 
@@ -34,7 +34,7 @@ def pillow() -> Any:
 
 
 def from_pillow(image: Any) -> pyvips.Image:
-    """Copy a decoded image of Pillow's: 8 bits of grey or RGB, with transparency where it has some."""
+    """Copy an image that Pillow has decoded: 8 bits of grey or RGB, with its alpha if it has one."""
     wanted = image.mode if image.mode in {"L", "LA", "RGB", "RGBA"} else "RGBA" if "A" in image.mode else "RGB"
     if image.mode != wanted:
         image = image.convert(wanted)
@@ -50,14 +50,14 @@ def from_bytes(data: bytes, width: int, height: int, bands: int, *, deep: bool =
 
 
 def _said(error: Exception) -> str:
-    """Return its message; LibRaw's are bytes."""
+    """Return the message of an exception; those of LibRaw are bytes."""
     message = error.args[0] if error.args else ""
     return (message.decode(errors="replace") if isinstance(message, bytes) else str(error)) or type(error).__name__
 
 
 @contextmanager
 def guarded(format_: Format) -> Iterator[None]:
-    """Treat errors of a library other than libvips within the context as the file's fault, in our words."""
+    """Translate errors of a library other than libvips, within the context, to errors of the file."""
     try:
         yield
     except (Error, MemoryError):

@@ -176,7 +176,7 @@ def _(operation: op.Background, image: Image) -> Image:
 
 
 def flattened(pixels: pyvips.Image, color: str) -> pyvips.Image:
-    """Return the image on that colour, without transparency."""
+    """Return the image over a colour, without transparency."""
     if not pixels.hasalpha():
         return pixels
     pixels = as_rgb(pixels)
@@ -184,7 +184,7 @@ def flattened(pixels: pyvips.Image, color: str) -> pyvips.Image:
 
 
 def _with_alpha_for(pixels: pyvips.Image, background: list[float]) -> pyvips.Image:
-    """Return the image in colour, and with transparency where the background has it."""
+    """Return the image in colour, with alpha if the background is transparent."""
     pixels = as_rgb(pixels)
     return pixels if pixels.hasalpha() or background[3] == 255 else pixels.bandjoin(top(pixels))
 

@@ -1,4 +1,4 @@
-"""Compute sizes and positions: how large an image becomes, and which part of it stays."""
+"""Compute the sizes and positions of resizes and crops."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The size (width, height) to scale to, and the size to cut that down to."""
+    """The size (width, height) to scale to, and the size to which the scaled image is cropped."""
 
     scaled: Size
     final: Size
 
 
 def target(operation: Resize | SmartCrop, width: int, height: int) -> Target:
-    """Return the target of a resize for an image of that size."""
+    """Return the target of a resize for an image of the given size."""
     if isinstance(operation, SmartCrop):
         return _covering(operation.width, operation.height, width, height, enlarge=operation.enlarge)
     if operation.mode == "fit":
@@ -52,7 +52,7 @@ def _side(length: float) -> int:
 
 
 def placed(inner: Size, outer: Size, position: str) -> Size:
-    """Return where (left, top) the smaller of two rectangles lies in the larger one."""
+    """Return the position (left, top) of the smaller of two rectangles in the larger one."""
     free = (outer[0] - inner[0], outer[1] - inner[1])
     words = position.split("-")
     left = 0 if "left" in words else free[0] if "right" in words else free[0] // 2
@@ -61,14 +61,14 @@ def placed(inner: Size, outer: Size, position: str) -> Size:
 
 
 def cropped(image: Image, left: int, top: int, width: int, height: int) -> Image:
-    """Cut that rectangle out of each frame."""
+    """Crop each frame to a rectangle."""
     if (left, top, width, height) == (0, 0, image.width, image.height):
         return image
     return image.each_frame(lambda pixels: pixels.crop(left, top, width, height))
 
 
 def scaled_to(image: Image, width: int, height: int) -> Image:
-    """Scale to a size as a person sees it; the pixels may still lie on their side, or be fewer already."""
+    """Scale to a size of the upright image. The pixels may still be turned, or already shrunk by the decoder."""
     if image.orientation >= 5:
         turned_width, turned_height = height, width
     else:

@@ -12,12 +12,12 @@ _MIRRORED = {2, 4, 5, 7}
 
 
 def reorders(orientation: int) -> bool:
-    """Return whether obeying the tag reads rows in another order than the file has them."""
+    """Return whether applying the tag reads the rows in another order than that of the file."""
     return orientation in _TURNS
 
 
 def upright(image: pyvips.Image, orientation: int) -> pyvips.Image:
-    """Turn and mirror an image as its tag (1 to 8) asks."""
+    """Turn and mirror an image according to its tag (1 to 8)."""
     turned = image.rot(_TURNS[orientation]) if orientation in _TURNS else image
     return turned.fliphor() if orientation in _MIRRORED else turned
 
@@ -25,7 +25,7 @@ def upright(image: pyvips.Image, orientation: int) -> pyvips.Image:
 def rotated(
     image: pyvips.Image, degrees: float, interpolation: str = "bilinear", background: Sequence[float] | None = None
 ) -> pyvips.Image:
-    """Turn clockwise by any angle, on a larger canvas. An image with alpha is multiplied by it already."""
+    """Rotate clockwise by any angle, onto a larger canvas. An image with alpha must be premultiplied."""
     cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     return image.affine(
         [cosine, -sine, sine, cosine],

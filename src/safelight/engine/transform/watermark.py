@@ -1,4 +1,4 @@
-"""Make watermarks, and lay them over the image."""
+"""Make watermarks and composite them over the image."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _laid_over(pixels: pyvips.Image, mark: pyvips.Image, left: int, upper: int) 
 
 
 def _mark(operation: Watermark, width: int, height: int) -> pyvips.Image:
-    """Return the mark as sRGB with alpha, of that width, and not higher than that."""
+    """Return the mark as sRGB with alpha, with the given width and at most the given height."""
     mark = _text(operation, width, height) if operation.text is not None else _image(operation, width, height)
     mark = mark.linear([1, 1, 1, operation.opacity], [0, 0, 0, 0], uchar=True)
     if operation.angle % 360:
@@ -76,7 +76,7 @@ def _text(operation: Watermark, width: int, height: int) -> pyvips.Image:
 
 @cache
 def _has_letters() -> bool:
-    """Return whether the system has fonts. Without them every letter is drawn as the same box."""
+    """Return whether the system has fonts. Without them, every letter is drawn as the same box."""
     narrow, wide = (pyvips.Image.text(letter, font=f"sans {_FIRST_FONT_SIZE}") for letter in "iW")
     return bool(narrow.width != wide.width)
 
@@ -96,7 +96,7 @@ def _image(operation: Watermark, width: int, height: int) -> pyvips.Image:
 
 
 def _within(mark: pyvips.Image, room: tuple[int, int]) -> pyvips.Image:
-    """Scale down a turned mark that exceeds the edges."""
+    """Scale down a rotated mark that would cross the edges."""
     factor = min(room[0] / mark.width, room[1] / mark.height)
     return mark if factor >= 1 else blended(mark, lambda pixels: pixels.resize(factor))
 

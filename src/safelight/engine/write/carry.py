@@ -19,7 +19,7 @@ TAGGED = frozenset({"jpeg", "png", "webp", "tiff"})
 
 @dataclass(frozen=True, slots=True)
 class Carried:
-    """The metadata blocks to write, each None for nothing. `orientation` is the tag to write, 1 for none."""
+    """The metadata blocks to write; None means no block. `orientation` is the tag to write; 1 means no tag."""
 
     exif: bytes | None = None
     iptc: bytes | None = None
@@ -46,7 +46,7 @@ def carried(facts: Facts, output: OutputSpec, format_name: str, orientation: int
 
 
 def exif_segment(block: bytes) -> bytes:
-    """Return an EXIF block as a JPEG holds it."""
+    """Return an EXIF block in the form that a JPEG segment has."""
     body = b"Exif\0\0" + block
     return b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body
 

@@ -1,4 +1,4 @@
-"""Write an image in the format that an output asks for."""
+"""Write an image in the format of an output."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ def resolve(output: OutputSpec, header: Probe) -> Format:
 
 
 def holds(profile: bytes | None, format_: Format) -> bool:
-    """Return whether a file of that format can embed the profile. Otherwise its colours become sRGB."""
+    """Return whether a file of this format can embed the profile. Otherwise the colours are converted to sRGB."""
     if profile and color_space(profile) == "GRAY" and format_.name not in _WITH_GREY:
         return False
     return format_.name not in _WITHOUT_PROFILES and has(format_.writer)
 
 
 def keeps_frames(format_: Format, header: Probe) -> bool:
-    """Return whether an upload with that header stays animated in that format."""
+    """Return whether an upload with this header stays animated in a format."""
     return header.frames > 1 and (format_.animated or (format_.name == header.format and frames.can_write(format_)))
 
 
 def encode(name: str, image: Image, output: OutputSpec, format_: Format, facts: Facts, orientation: int) -> Output:
-    """Return the finished file. Error(OPERATION_FAILED) where the format cannot hold the image.
+    """Return the finished file. Raises OPERATION_FAILED if the format cannot hold the image.
 
     `orientation`: the tag that viewers apply, because the recipe does not. A format without it gets upright pixels.
     """

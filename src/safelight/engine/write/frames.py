@@ -22,12 +22,12 @@ _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 
 def can_write(format_: Format) -> bool:
-    """Return whether an animation can be written in that format."""
+    """Return whether an animation can be written in a format."""
     return format_.name == "png" or (format_.name == "avif" and present("PIL"))
 
 
 def apng(image: pyvips.Image, count: int, keep: int, options: dict[str, Any]) -> bytes:
-    """Return an animated PNG (PNG third edition, 11.3.6) of that many frames, one below the other in the image."""
+    """Return an animated PNG (PNG third edition, 11.3.6) of frames that are one below the other in the image."""
     delays, plays = _timing(image, count)
     parts, sequence = [], 0
     for index, frame in enumerate(_frames(image, count)):
@@ -71,7 +71,7 @@ def avif(image: pyvips.Image, count: int, output: OutputSpec, leaving: Carried, 
 
 
 def _playing(data: bytes, plays: int) -> bytes:
-    """Set how often an AVIF sequence is shown, which Pillow does not, by giving an end to each of its tracks."""
+    """Set how often an AVIF sequence is played, by the duration of each track, because Pillow does not."""
     played = bytearray(data)
     end = b"\xff" * 8  # the duration of an endless sequence
     once = int.from_bytes(data[data.index(b"elst") + 12 :][:8], "big")
@@ -102,13 +102,13 @@ def in_hundredths(image: pyvips.Image, count: int) -> pyvips.Image:
 
 
 def with_alpha_flag(data: bytes) -> bytes:
-    """Declare that an animated WebP has transparency: libwebp leaves it out where only uncovered areas have it."""
+    """Declare that an animated WebP has transparency. libwebp omits this if only uncovered areas are transparent."""
     at = 20  # the offset of the flags in the chunk that begins every animation
     return data[:at] + bytes([data[at] | 0x10]) + data[at + 1 :] if data[12:16] == b"VP8X" else data
 
 
 def _timing(image: pyvips.Image, count: int) -> tuple[list[int], int]:
-    """Return each frame's time (milliseconds), and how often all are shown (0: for ever)."""
+    """Return each frame's time (milliseconds), and how often all are played (0: forever)."""
     told: list[int] = image.get("delay") if image.get_typeof("delay") else []
     delays = [*told, *[_USUAL_DELAY] * count][:count]
     return delays, image.get("loop") if image.get_typeof("loop") else 0

@@ -9,7 +9,7 @@ from safelight.engine.metadata.directory import Structure
 
 
 def with_exif(file: bytes, block: bytes) -> bytes:
-    """Add an EXIF block to a TIFF of one page; the description of its pixels stays as it is.
+    """Add an EXIF block to a TIFF of one page, without changing the tags that describe its pixels.
 
     This writes the page's directory again at the end of the file, and lets the header point to it. If the two are not
     of the same kind (BigTIFF, for more than 4 GiB), the file is returned unchanged.

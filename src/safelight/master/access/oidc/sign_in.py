@@ -1,8 +1,8 @@
-"""The way of a browser to the identity provider and back, where it gets a session.
+"""Send a browser to the identity provider, and start a session for it when it comes back.
 
-What belongs to one sign-in (state, nonce and the verifier of PKCE) is in a cookie of the browser that began it. So
-sign-ins that nobody finishes cost nothing here, and any master can finish one. Who brings back an address that another
-browser was sent to is refused, since the state is not that of their cookie.
+The state, the nonce and the PKCE verifier of a sign-in are in a cookie of the browser that began it. Unfinished
+sign-ins therefore cost nothing here, and any master can finish one. A callback in a browser that did not begin the
+sign-in is refused, because its cookie does not have that state.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ log = logging.getLogger(__name__)
 _COOKIE = "safelight_sign_in"
 _BACK = "/oidc/callback"
 _LASTS = 600
-"""Seconds for which somebody may be at the provider."""
+"""Seconds that a person may spend at the provider."""
 _AT_ONCE = 16
-"""Sign-ins for which the provider is asked at once."""
+"""The most concurrent requests to the provider."""
 _LONGEST_NAME = 100
 _LONGEST_SECRET = 4096
 
@@ -50,7 +50,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class _Begun(msgspec.Struct, frozen=True, array_like=True):
-    """What the browser keeps while it is at the provider."""
+    """The state of a sign-in, which the browser keeps in a cookie while it is at the provider."""
 
     state: str
     nonce: str
@@ -63,7 +63,7 @@ class _Begun(msgspec.Struct, frozen=True, array_like=True):
 
 
 class _Callback(msgspec.Struct, frozen=True, kw_only=True):
-    """What the provider sends back with the browser."""
+    """The parameters with which the provider sends the browser back."""
 
     state: Annotated[str, Meta(max_length=512)] = ""
     code: Annotated[str, Meta(max_length=4096)] = ""
@@ -73,7 +73,7 @@ class _Callback(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OidcSignIn:
-    """The handlers; their failures are pages for people."""
+    """The handlers. They show failures as pages, because people see them."""
 
     def __init__(self, provider: Provider, users: Users, sessions: Sessions, quotas: Quotas) -> None:
         self.provider = provider
@@ -84,7 +84,7 @@ class OidcSignIn:
         sessions.providers.append(provider.name)
 
     def routes(self) -> list[Route]:
-        """Return the routes; they are for browsers, and no part of the API. HEAD would use up what works once."""
+        """Return the routes, which are not part of the API. They refuse HEAD, because a code works only once."""
         return [
             Route(method=hdrs.METH_GET, path=path, handler=_shown(handler), access=Access.PAGE)
             for path, handler in (("/sign-in/{provider}", self.begin), (_BACK, self.finish))
@@ -129,7 +129,7 @@ class OidcSignIn:
         return await self._user(claims)
 
     async def _user(self, claims: dict[str, object]) -> Ticket:
-        """Return what a session is started for. Raises FORBIDDEN for users whom no rule names."""
+        """Return the ticket for a user's session. Raises FORBIDDEN for a user whom no rule matches."""
         name, rule = printable(name_of(claims), _LONGEST_NAME), self._users.rule(claims)
         if rule is None:
             log.warning("A user of %s may not sign in", self.provider.name, extra={"sub": claims["sub"], "user": name})
@@ -155,7 +155,7 @@ class OidcSignIn:
 def configured(
     issuer: str, client_id: str, sessions: Sessions, quotas: Quotas, *, secret: Path | None, users: Path
 ) -> OidcSignIn:
-    """Make the sign-in that the settings describe. Raises ValueError with a sentence."""
+    """Make the sign-in that the settings describe. Raises ValueError with a sentence for the operator."""
     try:
         provider = Provider(issuer, client_id, None if secret is None else _secret(secret))
     except ValueError as error:
@@ -169,7 +169,7 @@ def configured(
 
 
 def _secret(path: Path) -> str:
-    """Read the client's secret. Raises `Error` where others can read it, too."""
+    """Read the client's secret. Raises `Error` if other users of this machine can read the file too."""
     try:
         text = path.read_text(encoding="utf-8").strip()
         others = os.name == "posix" and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
@@ -188,7 +188,7 @@ def _redirect(address: str) -> web.Response:
 
 
 def _shown(handler: Handler) -> Handler:
-    """Answer an error with a page: a person looks at it, not a program."""
+    """Answer an error with a page for people."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
         try:
