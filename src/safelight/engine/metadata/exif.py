@@ -68,7 +68,7 @@ def with_orientation(tag: int) -> bytes:
 
 
 def directories(structure: Structure, order: str) -> tuple[Values, Values, Values]:
-    """Return the directories of photo, camera and position of a block that `carried` made, in a byte order (`<`, `>`)."""
+    """Return the directories of photo, camera and position of a block that `carried` made. `order` is `<` or `>`."""
     first = structure.directory(structure.first)
     found = (first, _inner(structure, first, _EXIF_DIRECTORY), _inner(structure, first, _GPS_DIRECTORY))
     photo, camera, place = (
