@@ -235,19 +235,25 @@ def resolve_commands(project: Project, packages: tuple[Package, ...]) -> dict[st
         return {}
     commands = dict(project.run.config_sets)
     for name, base in project.run.bases.items():
-        package, _, config_set = base.partition(":")
-        refs, _ = resolve_names([package])
-        wanted = refs[0].name if refs else package
+        refs, _ = resolve_names([base.package])
+        wanted = refs[0].name if refs else base.package
         if wanted == DEFAULT_NODE and (node := find_node(packages)):
             wanted = node.name
         offered = {other.name: other.config_sets for other in packages}.get(wanted)
         if offered is None:
-            raise DrumheadError(ErrorCode.MANIFEST, f"meta/run.yaml:1: {name}: package {package} is not required")
-        if config_set not in offered:
+            raise DrumheadError(ErrorCode.MANIFEST, f"{base.place}: {_no_such_package(project, wanted)}")
+        if base.config_set not in offered:
             sets = ", ".join(offered) or "none"
             raise DrumheadError(
-                ErrorCode.MANIFEST, f"meta/run.yaml:1: {name}: {wanted} has no config set {config_set}; it has {sets}"
+                ErrorCode.MANIFEST,
+                f"{base.place}: {name}: {wanted} has no config set {base.config_set}; it has {sets}",
             )
-        own, inherited = commands[name], offered[config_set]
+        own, inherited = commands[name], offered[base.config_set]
         commands[name] = msgspec.structs.replace(inherited, env=inherited.env | own.env, cwd=own.cwd or inherited.cwd)
     return commands
+
+
+def _no_such_package(project: Project, package: str) -> str:
+    if package == project.package.name:
+        return "base must name a config set of another package, which meta/package.yaml requires"
+    return f"package {package} is not required; add it to require in meta/package.yaml"

@@ -57,16 +57,23 @@ class PackageManifest(msgspec.Struct, frozen=True, kw_only=True):
     python: PythonNeeds = PythonNeeds()
 
 
+class Base(msgspec.Struct, frozen=True, kw_only=True):
+    """The config set of a package that a config set inherits (``base: PACKAGE:CONFIG_SET``). `place` is FILE:LINE."""
+
+    package: str
+    config_set: str
+    place: str
+
+
 class RunManifest(msgspec.Struct, frozen=True, kw_only=True):
     """The contents of meta/run.yaml, with every config set as a command.
 
-    `bases` maps config sets to the config set that they inherit, ``PACKAGE:CONFIG_SET``. Their argv is empty until
-    the image is composed.
+    `bases` maps config sets to those that they inherit. Their argv is empty until the image is composed.
     """
 
     runtime: RuntimeName
     config_sets: dict[str, Command]
-    bases: dict[str, str] = {}
+    bases: dict[str, Base] = {}
     warm: tuple[str, ...] = ()
     """Python modules that a snapshot of the image imports."""
     default: str

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.manifest.command_line import parse_command
-from drumhead.manifest.records import RunManifest, RuntimeName
+from drumhead.manifest.records import Base, RunManifest, RuntimeName
 from drumhead.records import Command, variable_fault
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def read_run(section: Section) -> tuple[RunManifest, list[str]]:
         base = _base(runtime, one)
         if base:
             bases[name] = base
-        commands[name] = _command(runtime, one, inherits=bool(base))
+        commands[name] = _command(runtime, one, inherits=base is not None)
     default = section.text("config_set_default", "")
     if default and default not in commands:
         names = ", ".join(commands)
@@ -105,18 +105,20 @@ def _command(runtime: RuntimeName, section: Section, *, inherits: bool) -> Comma
     return Command(argv=command.argv, env=command.env | environment, cwd=cwd)
 
 
-def _base(runtime: RuntimeName, section: Section) -> str:
-    """Read ``base: PACKAGE:SET``. Return an empty string if it only names the runtime (node-4.4.5:node)."""
+def _base(runtime: RuntimeName, section: Section) -> Base | None:
+    """Read ``base: PACKAGE:SET``. Return None if there is none, or if it only names the runtime (node-4.4.5:node)."""
     base = section.text("base", "")
+    if not base:
+        return None
     package, colon, name = base.partition(":")
-    if base and not (package and colon and name):
+    if not (package and colon and name):
         raise section.refuse("base", "base must have the form PACKAGE:CONFIG_SET")
     if runtime != "native" and runtime in package:
-        return ""
-    for key in KEYS[runtime] if base else ():
+        return None
+    for key in KEYS[runtime]:
         if key in section:
             raise section.refuse(key, f"base {base} gives the whole command; remove {key}, or base")
-    return base
+    return Base(package=package, config_set=name, place=section.place("base"))
 
 
 def _arguments(runtime: RuntimeName, section: Section) -> tuple[str, ...]:

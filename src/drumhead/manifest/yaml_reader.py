@@ -90,6 +90,10 @@ class Section:
         found = self._items.get(key)
         return self.wrong(found[0], reason) if found else manifest_error(self.file, self.line, reason)
 
+    def place(self, key: str) -> str:
+        """Return the position of `key`, FILE:LINE."""
+        return f"{self.file}:{self._items[key][0].start_mark.line + 1}"
+
     def __contains__(self, key: str) -> bool:
         return key in self._items
 

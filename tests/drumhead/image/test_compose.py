@@ -208,7 +208,10 @@ def test_what_cannot_run_is_refused(drumhead, project, monkeypatch):
     run.write_text("runtime: native\nconfig_set:\n  a:\n    bootcmd: /nothing here\n")
     assert "config set a starts /nothing, which is not in the image" in drumhead.refused(*compose, status=2)
     run.write_text("runtime: native\nconfig_set:\n  a:\n    base: cli:cli\n")
-    assert "package cli is not required" in drumhead.refused(*compose, status=2)
+    refused = drumhead.refused(*compose, status=2)
+    assert "meta/run.yaml:4: package cli is not required; add it to require" in refused
+    run.write_text("runtime: native\nconfig_set:\n  a:\n    base: small:b\n  b:\n    bootcmd: /x\n")
+    assert "meta/run.yaml:4: base must name a config set of another package" in drumhead.refused(*compose, status=2)
     run.write_text("runtime: native\nconfig_set:\n  a:\n    base: cli:x\n")
     assert "no config set x; it has cli" in drumhead.refused(*compose, "--require", "cli", status=2)
     run.unlink()

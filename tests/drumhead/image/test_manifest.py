@@ -11,6 +11,7 @@ from drumhead.manifest.command_line import parse_command
 from drumhead.manifest.ignore import read_ignore
 from drumhead.manifest.init import init_project
 from drumhead.manifest.project import read_project
+from drumhead.manifest.records import Base
 from drumhead.package.names import resolve_names
 from drumhead.patterns import match_any
 from drumhead.records import Command
@@ -120,7 +121,7 @@ def test_the_default_config_set(tmp_path):
 
 def test_a_config_set_inherits_a_packages_command(tmp_path):
     run = read(tmp_path, run="runtime: native\nconfig_set:\n  s:\n    base: osv.cli:cli\n    env: {A: b}\n").run
-    assert run.bases == {"s": "osv.cli:cli"}
+    assert run.bases == {"s": Base(package="osv.cli", config_set="cli", place="meta/run.yaml:4")}
     assert run.config_sets["s"].env == {"A": "b"}
 
 
