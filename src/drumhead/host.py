@@ -107,9 +107,14 @@ def run(
         finally:
             _running.discard(process)
     if process.returncode not in accepted:
-        message = (err or out or b"").decode(errors="replace").strip()[-2000:]
+        message = joined((err or out or b"").decode(errors="replace"))
         raise DrumheadError(ErrorCode.HOST_TOOL, f"{argv[0]} failed with status {process.returncode}: {message}")
     return out
+
+
+def joined(output: str) -> str:
+    """Return the end of a program's output as one line, of at most 2,000 characters."""
+    return " ".join(output.split()).replace(" cause: ", ": ")[-2000:]
 
 
 def kill_all() -> None:

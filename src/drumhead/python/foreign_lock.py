@@ -11,6 +11,7 @@ import msgspec
 from drumhead.errors import manifest_error
 from drumhead.manifest.project_files import is_there, read_text
 from drumhead.python.pyproject import PoetrySpec, PoetrySpecs, PyProject, convert, read_pyproject, read_toml
+from drumhead.python.stale import check_pipfile_lock, normal_name
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -100,6 +101,7 @@ def read_pipfile_lock(root: Path, name: str) -> str:
     lock = convert(document, PipfileLock, name, what)
     sources = {source.name: source.url for source in lock.meta.sources}
     lines, indexes = [], set()
+    check_pipfile_lock(root, name, lock.default)
     for package, facts in sorted(lock.default.items()):
         if not facts.version:
             raise manifest_error(name, 1, f"{package} does not come from an index and has no hash; name a release")
@@ -124,7 +126,7 @@ def read_poetry_lock(root: Path, name: str, needs: PythonNeeds) -> str:
     wanted = _roots(read_pyproject(root, beside), needs, beside)
     packages: dict[str, list[PoetryPackage]] = {}
     for package in lock.package:
-        packages.setdefault(_normal(package.name), []).append(package)
+        packages.setdefault(normal_name(package.name), []).append(package)
     lines, indexes = [], set()
     for package_name, marker in sorted(_walk(packages, wanted, name).items()):
         for package in packages[package_name]:
@@ -156,14 +158,14 @@ def _roots(document: PyProject, needs: PythonNeeds, file: str) -> dict[str, tupl
         if extra not in optional and extra not in extras:
             raise manifest_error(file, 1, f"it has no extra {extra}, which package.yaml names")
         texts += optional.get(extra, [])
-        chosen |= {_normal(one) for one in extras.get(extra, [])}
+        chosen |= {normal_name(one) for one in extras.get(extra, [])}
     found: dict[str, tuple[str, tuple[str, ...]]] = {}
     for text in texts:
         match = re.match(r"([A-Za-z0-9._-]+)\s*(?:\[([^\]]*)\])?[^;]*(?:;\s*(.*))?", text)
         if match:
-            found[_normal(match[1])] = (match[3] or "", tuple(re.findall(r"[\w.-]+", match[2] or "")))
+            found[normal_name(match[1])] = (match[3] or "", tuple(re.findall(r"[\w.-]+", match[2] or "")))
     for package, spec in poetry.dependencies.items():
-        name = _normal(package)
+        name = normal_name(package)
         first = spec if isinstance(spec, PoetrySpec) else PoetrySpec()
         if name != "python" and (not first.optional or name in chosen):
             found.setdefault(name, (first.markers, tuple(first.extras)))
@@ -193,11 +195,11 @@ def _walk(
 
 
 def _edges(package: PoetryPackage, extras: tuple[str, ...]) -> list[tuple[str, str, tuple[str, ...]]]:
-    offered = {_normal(extra): names for extra, names in package.extras.items()}
+    offered = {normal_name(extra): names for extra, names in package.extras.items()}
     optional = {
-        _normal(re.split(r"[\s\[(<>=!~;]", text, maxsplit=1)[0])
+        normal_name(re.split(r"[\s\[(<>=!~;]", text, maxsplit=1)[0])
         for extra in extras
-        for text in offered.get(_normal(extra), [])
+        for text in offered.get(normal_name(extra), [])
     }
     found = []
     for name, specs in package.dependencies.items():
@@ -205,10 +207,10 @@ def _edges(package: PoetryPackage, extras: tuple[str, ...]) -> list[tuple[str, s
             facts = spec if isinstance(spec, PoetrySpec) else PoetrySpec()
             marker = facts.markers
             if facts.optional or "extra ==" in marker:
-                if _normal(name) not in optional:
+                if normal_name(name) not in optional:
                     continue
                 marker = ""
-            found.append((_normal(name), marker, tuple(facts.extras)))
+            found.append((normal_name(name), marker, tuple(facts.extras)))
     return found
 
 
@@ -232,7 +234,3 @@ def _line(requirement: str, marker: str, hashes: list[str]) -> str:
 def _text(lines: list[str], indexes: set[str]) -> str:
     more = [f"--extra-index-url {url}" for url in sorted(indexes) if url and not PUBLIC_INDEX.fullmatch(url)]
     return "\n".join([*more, *lines]) + "\n"
-
-
-def _normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()

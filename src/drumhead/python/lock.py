@@ -16,19 +16,22 @@ from drumhead.blobs import replacing
 from drumhead.errors import DrumheadError, ErrorCode, manifest_error
 from drumhead.manifest.project_files import is_there, read_text
 from drumhead.python.foreign_lock import read_pipfile_lock, read_poetry_lock
-from drumhead.python.pyproject import PyProject, check_poetry, convert, read_toml
+from drumhead.python.local import descriptions, files_of_backends, leave_out_local, local_directory, local_notice
+from drumhead.python.pyproject import PyProject, UvSource, check_poetry, convert, index_flags, read_pyproject, read_toml
 from drumhead.python.requirements import (
-    INDEXES,
     PLATFORM,
     PYTHON,
     check_hashes,
     check_resolvable,
     has_hashes,
     included_files,
-    requirement_lines,
+    kept_options,
 )
+from drumhead.python.stale import check_uv_lock, stale_notice
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from drumhead.manifest.records import Project, PythonNeeds
 
 RESOLVED = "requirements.lock"
@@ -47,11 +50,15 @@ FILES = (
 
 
 class Lock(msgspec.Struct, frozen=True, kw_only=True):
-    """Exact requirements. `text` is a requirements file with hashes or a pylock.toml. `notice` is for the user."""
+    """Exact requirements. `text` is a requirements file with hashes or a pylock.toml.
+
+    `indexes` are flags of uv that say where the packages come from. `notice` is for the user.
+    """
 
     file: str
     text: str
     notice: str = ""
+    indexes: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -94,7 +101,7 @@ def _sources(root: Path) -> bool:
 def _read(root: Path, name: str, needs: PythonNeeds, cache: Path) -> Lock | None:
     match name.rpartition("/")[2]:
         case "uv.lock":
-            return Lock(file=name, text=_export(root, name, needs))
+            return _from_uv(root, name, needs)
         case "poetry.lock":
             return _checked(name, read_poetry_lock(root, name, needs))
         case "Pipfile.lock":
@@ -104,7 +111,7 @@ def _read(root: Path, name: str, needs: PythonNeeds, cache: Path) -> Lock | None
         case "pyproject.toml":
             return _from_pyproject(root, name, needs, cache)
         case _:
-            return _from_text(root, name, cache)
+            return _from_text(root, name, needs, cache)
 
 
 def _checked(name: str, text: str) -> Lock:
@@ -113,7 +120,7 @@ def _checked(name: str, text: str) -> Lock:
     return Lock(file=name, text=text)
 
 
-def _from_text(root: Path, name: str, cache: Path) -> Lock | None:
+def _from_text(root: Path, name: str, needs: PythonNeeds, cache: Path) -> Lock | None:
     """Read a pylock.toml or a requirements file. Resolve the latter if no requirement has a hash."""
     text = read_text(root, name)
     if name.endswith(".toml"):
@@ -122,12 +129,23 @@ def _from_text(root: Path, name: str, cache: Path) -> Lock | None:
         check_hashes(text, name)
     else:
         files = included_files(root, name)
+        local: set[str] = set()
         for file, contents in files.items():
-            check_resolvable(contents, file)
+            check_resolvable(contents, file, is_local=lambda words: _note_local(root, name, words, local))
         if not any(not line.lstrip().startswith("#") and line.strip() for line in text.splitlines()):
             return None
-        return _resolved(root, name, [f"{file}\n{files[file]}" for file in sorted(files)], (), cache)
-    return Lock(file=name, text=text)
+        inputs = [f"{file}\n{files[file]}" for file in sorted(files)]
+        inputs += [text for place in sorted(local) for text in descriptions(root, place)]
+        return _resolved(root, name, inputs, cache, options=kept_options(files.values()))
+    return Lock(file=name, text=text, notice=stale_notice(root, name, text, needs))
+
+
+def _note_local(root: Path, name: str, requirement: str, local: set[str]) -> bool:
+    """Add the directory that a requirement names to `local`; return whether it is one of the project."""
+    place = local_directory(root, name.rpartition("/")[0], requirement)
+    if place is not None:
+        local.add(place)
+    return place is not None
 
 
 class PylockWheel(msgspec.Struct, frozen=True):
@@ -156,24 +174,23 @@ def _check_pylock(root: Path, name: str) -> None:
             raise manifest_error(name, 1, f"{package.name} has no wheel with a SHA-256 hash")
 
 
-def _export(root: Path, name: str, needs: PythonNeeds) -> str:
+def _from_uv(root: Path, name: str, needs: PythonNeeds) -> Lock:
     beside = name.replace("uv.lock", "pyproject.toml")
     if not is_there(root, beside):
         raise manifest_error(beside, 1, "it does not exist, but a uv.lock belongs to it")
     for read in (name, beside):  # check the files before uv reads them
         read_text(root, read)
+    stale = check_uv_lock(root, name, needs)
     extras = [word for extra in needs.extras for word in ("--extra", extra)]
     command = [find_uv(), "export", "--frozen", "--no-dev", "--no-emit-project", "--no-header", "--quiet"]
     text = host.run([*command, "--project", (root / name).parent, *extras]).decode()
-    for _, words in requirement_lines(text):
-        if "--hash=sha256:" not in words and not words.startswith(INDEXES):
-            local = words.removeprefix("-e ")
-            raise manifest_error(
-                name,
-                1,
-                f"{local} is local or comes from version control, and has no hash; name a released version",
-            )
-    return text
+    text, local = leave_out_local(text, root, name.rpartition("/")[0], name)
+    return Lock(
+        file=name,
+        text=text,
+        notice="; ".join(filter(None, (stale, local_notice(local)))),
+        indexes=index_flags(read_pyproject(root, beside).tool.uv),
+    )
 
 
 def _from_pyproject(root: Path, name: str, needs: PythonNeeds, cache: Path) -> Lock | None:
@@ -189,28 +206,53 @@ def _from_pyproject(root: Path, name: str, needs: PythonNeeds, cache: Path) -> L
     for one in wanted:
         check_resolvable(one, name, first=text.count("\n", 0, max(text.find(one), 0)) + 1)
     check_poetry(document, name)
+    extras = tuple(word for extra in needs.extras for word in ("--extra", extra))
     if "dependencies" in project.dynamic or (needs.extras and "optional-dependencies" in project.dynamic):
-        wanted.append(text)  # the build backend decides, so any change may matter
+        extras = (*extras, "--refresh")  # uv keeps what a backend said until pyproject.toml changes
+        wanted += [text, *files_of_backends(root, name.rpartition("/")[0], table)]  # the build backend decides
     if poetry.dependencies:
         described = cast("Any", table)["tool"]["poetry"]["dependencies"]
         wanted += [f"{one} {json.dumps(spec, default=str)}" for one, spec in described.items() if one != "python"]
-    extras = tuple(word for extra in needs.extras for word in ("--extra", extra))
-    return _resolved(root, name, wanted, extras, cache) if wanted else None
+    if not wanted:
+        return None
+    wanted += _local_sources(root, name, document)
+    return _resolved(root, name, wanted, cache, extras=extras, indexes=index_flags(document.tool.uv))
 
 
-def _resolved(root: Path, name: str, inputs: list[str], extras: tuple[str, ...], cache: Path) -> Lock:
+def _local_sources(root: Path, name: str, document: PyProject) -> list[str]:
+    """Return the descriptions of the packages that uv takes from directories of the project."""
+    found = []
+    for sources in document.tool.uv.sources.values():
+        for source in [sources] if isinstance(sources, UvSource) else sources:
+            place = local_directory(root, name.rpartition("/")[0], source.path) if source.path else None
+            found += descriptions(root, place) if place is not None else []
+    return found
+
+
+def _resolved(
+    root: Path,
+    name: str,
+    inputs: list[str],
+    cache: Path,
+    *,
+    extras: tuple[str, ...] = (),
+    options: Sequence[str] = (),
+    indexes: tuple[str, ...] = (),
+) -> Lock:
     """Return the existing lock if it was resolved from `inputs`, or resolve now. Raises HOST_TOOL with uv's message.
 
-    Versions of the old lock that still fit are kept, as uv does with its output file.
+    Versions of the old lock that still fit are kept, as uv does with its output file. `options` are lines for the lock.
     """
-    digest = hashlib.sha256("\n".join([PLATFORM, PYTHON, *extras, *inputs]).encode()).hexdigest()
+    kept = ["options", *options] if options else []
+    digest = hashlib.sha256("\n".join([PLATFORM, PYTHON, *extras, *kept, *inputs]).encode()).hexdigest()
     file = (root / name).parent / RESOLVED
     shown = file.relative_to(root).as_posix()
     old = read_text(root, shown) if is_there(root, shown) else ""
     if old.startswith(RESOLVED_FROM + digest):
         check_hashes(old, shown)
-        return Lock(file=shown, text=old)
-    text = f"{RESOLVED_FROM}{digest} ({name})\n" + _resolve(root / name, old, extras, cache)
+        return Lock(file=shown, text=old, indexes=indexes)
+    resolved, local = leave_out_local(_resolve(root / name, old, extras, cache), root, name.rpartition("/")[0], name)
+    text = "\n".join([f"{RESOLVED_FROM}{digest} ({name})", *options, resolved])
     check_hashes(text, shown)
     try:
         with replacing(file) as temporary:
@@ -219,10 +261,12 @@ def _resolved(root: Path, name: str, inputs: list[str], extras: tuple[str, ...],
         raise DrumheadError(
             ErrorCode.USAGE, f"{name} was resolved, but {file} cannot be written: {error.strerror}"
         ) from error
+    made = f"{name} was resolved into {shown}, with hashes; it is used until {name} changes, so keep that file"
     return Lock(
         file=shown,
         text=text,
-        notice=f"{name} was resolved into {shown}, with hashes; it is used until {name} changes, so keep that file",
+        notice="; ".join([made, *filter(None, [local_notice(local)])]),
+        indexes=indexes,
     )
 
 

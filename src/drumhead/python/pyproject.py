@@ -53,10 +53,34 @@ class PoetryTable(msgspec.Struct, frozen=True, rename="kebab"):
     package_mode: bool = True
 
 
+class UvIndex(msgspec.Struct, frozen=True):
+    """An index of packages (docs.astral.sh/uv, Package indexes)."""
+
+    url: str
+    name: str = ""
+    default: bool = False
+
+
+class UvSource(msgspec.Struct, frozen=True):
+    """Where uv takes a package from, instead of an index."""
+
+    path: str = ""
+
+
+class UvTable(msgspec.Struct, frozen=True, rename="kebab"):
+    """The table ``tool.uv``."""
+
+    index: list[UvIndex] = []
+    index_url: str = ""
+    extra_index_url: list[str] = []
+    sources: dict[str, UvSource | list[UvSource]] = {}
+
+
 class Tools(msgspec.Struct, frozen=True):
     """The table ``tool``."""
 
     poetry: PoetryTable = PoetryTable()
+    uv: UvTable = UvTable()
 
 
 class PyProject(msgspec.Struct, frozen=True, rename="kebab"):
@@ -70,6 +94,14 @@ class PyProject(msgspec.Struct, frozen=True, rename="kebab"):
 def read_pyproject(root: Path, name: str) -> PyProject:
     """Return the pyproject.toml of a project. Raises MANIFEST."""
     return convert(read_toml(root, name), PyProject, name)
+
+
+def index_flags(uv: UvTable) -> tuple[str, ...]:
+    """Return flags of uv for the indexes of a project. A name lets uv find credentials in its environment."""
+    flags = ["--default-index", uv.index_url] if uv.index_url else []
+    for one in uv.index:
+        flags += ["--default-index" if one.default else "--index", f"{one.name}={one.url}" if one.name else one.url]
+    return (*flags, *(word for url in uv.extra_index_url for word in ("--index", url)))
 
 
 def check_poetry(project: PyProject, name: str) -> None:

@@ -9,7 +9,7 @@ from drumhead.errors import manifest_error
 from drumhead.manifest.project_files import read_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
 PLATFORM = "x86_64-manylinux_2_36"
@@ -22,6 +22,8 @@ SOURCES = re.compile(r"(^|@\s*)(git|hg|svn|bzr)\+")
 OPTION = 2
 """The number of words on a line with an option. Further words would be another option or requirement."""
 INDEXES = ("--index-url", "--extra-index-url", "-i ", "--only-binary", "--no-binary", "--prefer-binary", "--pre")
+KEPT = ("--index-url", "--extra-index-url", "-i ", "--only-binary", "--no-binary")
+"""Options that a lock needs for installing from it."""
 
 
 def requirement_lines(text: str) -> Iterator[tuple[int, str]]:
@@ -64,25 +66,41 @@ def lock_advice(file: str) -> str:
     return f"`{command}` writes a lock with hashes, and so does drumhead if no line of {source} has one"
 
 
-def check_resolvable(text: str, file: str, *, first: int = 1) -> None:
-    """Check that every requirement can have a hash. `text` begins at line `first` of the file. Raises MANIFEST."""
+def kept_options(texts: Iterable[str]) -> list[str]:
+    """Return the lines of requirements files that say where packages come from, each once and as written."""
+    lines = [words for text in texts for _, words in requirement_lines(text) if words.startswith(KEPT)]
+    return list(dict.fromkeys(lines))
+
+
+def check_resolvable(
+    text: str, file: str, *, first: int = 1, is_local: Callable[[str], bool] = lambda _requirement: False
+) -> None:
+    """Check that every requirement can have a hash, or is part of the project by `is_local`.
+
+    `text` begins at line `first` of the file. Raises MANIFEST.
+    """
     for line, words in ((first - 1 + number, words) for number, words in requirement_lines(text)):
         wanted = EDITABLE.sub("", words)
         if SOURCES.search(wanted):
             raise manifest_error(
                 file, line, f"{wanted.split()[0]} comes from version control and has no hash; name a released version"
             )
-        if wanted != words or (not words.startswith("-") and LOCAL.match(words)):
+        if words.startswith("-") and any(word.startswith("-") for word in words.split()[1:]):
+            raise manifest_error(file, line, "it has several options; give each one a line of its own")
+        if (wanted != words or (not words.startswith("-") and LOCAL.match(words))) and not is_local(words):
             raise manifest_error(
                 file,
                 line,
-                f"{words} is a file or directory of this host; the project's files are in the image anyway, "
-                "so list the packages that it needs instead",
+                f"{words} is a file of this host, or a directory that is no Python package of the project; "
+                "name the packages that are needed from it instead",
             )
 
 
-def included_files(root: Path, name: str) -> dict[str, str]:
-    """Return the texts of a requirements file and those that it includes with -r or -c, by path. Raises MANIFEST."""
+def included_files(root: Path, name: str, *, constraints: bool = True) -> dict[str, str]:
+    """Return the texts of a requirements file and those that it includes with -r or -c, by path. Raises MANIFEST.
+
+    Without `constraints`, leave out those that it includes with -c.
+    """
     found: dict[str, str] = {}
     todo = [(name, name, 1)]
     while todo:
@@ -94,7 +112,7 @@ def included_files(root: Path, name: str) -> dict[str, str]:
             include = re.match(r"(?:-r|-c|--requirement|--constraint)[\s=]*(\S+)", words)
             if include and "://" in include[1] and words.startswith(("-r", "--requirement")):
                 raise manifest_error(path, number, f"{include[1]} is not a file of the project")
-            if include and "://" not in include[1]:
+            if include and "://" not in include[1] and (constraints or words.startswith(("-r", "--req"))):
                 directory = path.rpartition("/")[0]
                 todo.append((f"{directory}/{include[1]}" if directory else include[1], path, number))
     return found

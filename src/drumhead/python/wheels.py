@@ -59,7 +59,7 @@ def install(lock: Lock, cache: Path) -> Tree:
     """
     with tempfile.TemporaryDirectory() as scratch:
         name = "pylock.toml" if lock.file.endswith(".toml") else "requirements.txt"
-        target = _install(Path(scratch), name, lock.text, cache)
+        target = _install(Path(scratch), name, lock.text, cache, lock.indexes)
         refuse_compiled(target)
         return _read(target)
 
@@ -83,20 +83,20 @@ def unpack_wheels(pinned: Iterable[str], cache: Path) -> Tree:
         return tree
 
 
-def _install(scratch: Path, name: str, requirements: str, cache: Path) -> Path:
-    """Install the requirements, with hashes, into a directory in `scratch` and return the directory."""
+def _install(scratch: Path, name: str, requirements: str, cache: Path, indexes: tuple[str, ...] = ()) -> Path:
+    """Install the requirements, with hashes, into a directory in `scratch` and return the directory.
+
+    Every index is asked for every package: the hash decides which file is taken.
+    """
     (scratch / name).write_text(requirements)
     constraints = scratch / "constraints.txt"
     constraints.write_text("\n".join(BUILDERS))
     target = scratch / "site"
-    host.run(
-        [
-            *(find_uv(), "pip", "install", "--quiet", "--python", sys.executable, "--target", target),
-            *("--python-version", PYTHON, "--python-platform", PLATFORM, "--build-constraints", constraints),
-            *("--require-hashes", "--no-deps", "--link-mode", "copy", "--cache-dir", cache / "uv"),
-            *("--requirements", scratch / name),
-        ]
-    )
+    command: list[str | Path] = [find_uv(), "pip", "install", "--quiet", "--python", sys.executable, "--target", target]
+    command += ["--python-version", PYTHON, "--python-platform", PLATFORM, "--build-constraints", constraints]
+    command += ["--require-hashes", "--no-deps", "--link-mode", "copy", "--cache-dir", cache / "uv"]
+    command += ["--requirements", scratch / name, "--index-strategy", "unsafe-best-match", *indexes]
+    host.run(command, cwd=scratch)
     return target
 
 

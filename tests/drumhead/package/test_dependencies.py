@@ -136,13 +136,13 @@ def test_plain_requirements_are_resolved_with_hashes_and_the_lock_is_used_from_t
 @pytest.mark.parametrize(
     ("text", "line", "reason"),
     [
-        ("idna\n-e .\n", 2, "-e . is a file or directory of this host"),
+        ("idna\n-e .\n", 2, "-e . is a file of this host, or a directory that is no Python package"),
         ("git+https://example.org/x\n", 1, "has no hash; name a released version"),
         ("x @ git+ssh://example.org/x\n", 1, "has no hash; name a released version"),
         ("-e git+ssh://example.org/x\n", 1, "comes from version control and has no hash"),
-        ("x @ file:///srv/x\n", 1, "is a file or directory of this host"),
-        ("idna\n\nsrc/x\n", 3, "is a file or directory of this host"),
-        ("x-1-py3-none-any.whl\n", 1, "is a file or directory of this host"),
+        ("x @ file:///srv/x\n", 1, "is a file of this host, or a directory"),
+        ("idna\n\nsrc/x\n", 3, "is a file of this host, or a directory"),
+        ("x-1-py3-none-any.whl\n", 1, "is a file of this host, or a directory"),
         ("-r gone.txt\n", 1, "gone.txt cannot be read: No such file"),
     ],
 )

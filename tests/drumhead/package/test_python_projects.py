@@ -1,0 +1,180 @@
+"""Test Python projects as people have them: packages of their own, private indexes, and locks that are out of date."""
+
+import hashlib
+import json
+import zipfile
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+import pytest
+
+from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.manifest.project import read_project
+from drumhead.python.lock import read_lock
+from drumhead.python.requirements import check_hashes, check_resolvable
+from drumhead.python.wheels import SITE, install
+from support.guests.composing import write_files
+
+PACKAGE = '[project]\nname = "{}"\nversion = "1"\ndependencies = [{}]\n'
+
+
+def pinned(lock):
+    return {line.split("==")[0] for line in lock.text.splitlines() if "==" in line}
+
+
+@pytest.fixture
+def uv_lock():
+    """Return a function that gives the text of a uv.lock with these packages, for a project that asked for `asked`."""
+
+    def text(asked, *packages):
+        wheel = 'wheels = [{{url = "https://pypi.org/{0}-1-py3-none-any.whl", hash = "sha256:{1}"}}]\n'
+        source = 'source = {registry = "https://pypi.org/simple"}\n'
+        locked = "".join(
+            f'[[package]]\nname = "{name}"\nversion = "1"\n{source}{wheel.format(name, "a" * 64)}' for name in packages
+        )
+        depends = ", ".join(f'{{name = "{name}"}}' for name in packages)
+        return (
+            f'version = 1\nrequires-python = ">=3.11"\n{locked}[[package]]\nname = "x"\nversion = "1"\n'
+            f'source = {{virtual = "."}}\ndependencies = [{depends}]\n[package.metadata]\nrequires-dist = [{asked}]\n'
+        )
+
+    return text
+
+
+def test_a_project_that_requires_itself_gets_its_dependencies(project, tmp_path):
+    files = {
+        "requirements.txt": "-e .[more]\n./lib/shared\n",
+        "pyproject.toml": PACKAGE.format("x", '"idna==3.10"') + '[project.optional-dependencies]\nmore = ["sniffio"]\n',
+        "lib/shared/pyproject.toml": PACKAGE.format("shared", '"six"'),
+    }
+    write_files(project, files)
+    first = read_lock(read_project(project), tmp_path)
+    assert pinned(first) == {"idna", "sniffio", "six"}
+    assert "of the project itself and lib/shared, only the dependencies were installed" in first.notice
+    check_hashes(first.text, "requirements.lock")
+    assert read_lock(read_project(project), tmp_path).notice == ""
+    write_files(project, {"lib/shared/pyproject.toml": PACKAGE.format("shared", '"typing-extensions"')})
+    assert pinned(read_lock(read_project(project), tmp_path)) == {"idna", "sniffio", "typing-extensions"}
+
+
+def test_a_directory_that_uv_takes_a_package_from_is_left_out(project, tmp_path):
+    sources = '[tool.uv.sources]\ninner = {path = "inner"}\n'
+    write_files(
+        project,
+        {
+            "pyproject.toml": PACKAGE.format("x", '"inner"') + sources,
+            "inner/pyproject.toml": PACKAGE.format("inner", '"idna"'),
+        },
+    )
+    lock = read_lock(read_project(project), tmp_path)
+    assert pinned(lock) == {"idna"}
+    assert "of inner, only the dependencies were installed" in lock.notice
+
+
+def test_files_that_a_build_backend_reads_are_part_of_what_a_lock_was_made_from(project, tmp_path):
+    dynamic = (
+        '[project]\nname = "x"\nversion = "1"\ndynamic = ["dependencies"]\n'
+        '[build-system]\nrequires = ["setuptools"]\nbuild-backend = "setuptools.build_meta"\n'
+        '[tool.setuptools]\npackages = []\n[tool.setuptools.dynamic]\ndependencies = {file = ["needs.txt"]}\n'
+    )
+    write_files(project, {"pyproject.toml": dynamic, "needs.txt": "idna\n"})
+    assert pinned(read_lock(read_project(project), tmp_path)) == {"idna"}
+    write_files(project, {"needs.txt": "six\n"})
+    assert pinned(read_lock(read_project(project), tmp_path)) == {"six"}
+
+
+@pytest.fixture
+def private_index(tmp_path):
+    """Serve an index with one package, `inhouse`; return its URL."""
+    place = tmp_path / "index/simple/inhouse"
+    place.mkdir(parents=True)
+    wheel = place / "inhouse-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("inhouse.py", "answer = 42\n")
+        archive.writestr("inhouse-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: inhouse\nVersion: 1.0\n")
+        archive.writestr(
+            "inhouse-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        archive.writestr("inhouse-1.0.dist-info/RECORD", "")
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    (place / "index.html").write_text(f'<a href="{wheel.name}#sha256={digest}">{wheel.name}</a>')
+    handler = partial(SimpleHTTPRequestHandler, directory=place.parents[1])
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/simple"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("kind", ["requirements.txt", "pyproject.toml"])
+def test_a_lock_from_a_private_index_installs_from_it(project, tmp_path, private_index, monkeypatch, kind):
+    files = {
+        "requirements.txt": f"--extra-index-url {private_index.replace('//', '//user:${INDEX_TOKEN}@')}\ninhouse\n",
+        "pyproject.toml": PACKAGE.format("x", '"inhouse"')
+        + f'[[tool.uv.index]]\nname = "own"\nurl = "{private_index}"\n',
+    }
+    monkeypatch.setenv("INDEX_TOKEN", "not-in-the-lock")
+    write_files(project, {kind: files[kind]})
+    read_lock(read_project(project), tmp_path)
+    lock = read_lock(read_project(project), tmp_path)
+    assert lock.notice == ""
+    assert "not-in-the-lock" not in lock.text
+    tree = install(lock, tmp_path / "another cache")
+    assert tree[f"{SITE}/inhouse.py"].read() == b"answer = 42\n"
+
+
+def test_options_on_one_line_are_refused_by_line():
+    with pytest.raises(DrumheadError, match=r"^r.txt:2: it has several options; give each one a line of its own"):
+        check_resolvable("idna\n-i https://example.org/simple --trusted-host example.org\n", "r.txt")
+
+
+def test_a_uv_lock_without_a_dependency_is_refused(project, tmp_path, uv_lock):
+    write_files(project, {"pyproject.toml": PACKAGE.format("x", '"idna", "Six"'), "uv.lock": uv_lock("", "idna")})
+    with pytest.raises(
+        DrumheadError, match="^uv.lock:1: it does not have Six, which pyproject.toml names; `uv lock`"
+    ) as no:
+        read_lock(read_project(project), tmp_path)
+    assert no.value.code is ErrorCode.MANIFEST
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("idna >=1,<4", ""),
+        ("idna<4,>=1", ""),
+        ("idna; sys_platform == 'win32'", ""),
+        ("idna>=2", "uv.lock was made before pyproject.toml asked for idna>=2; `uv lock` writes it again"),
+    ],
+)
+def test_a_notice_says_that_a_uv_lock_is_older(project, tmp_path, uv_lock, asked, said):
+    lock = uv_lock('{name = "idna", specifier = ">=1,<4"}', "idna")
+    write_files(project, {"pyproject.toml": PACKAGE.format("x", f'"{asked}"'), "uv.lock": lock})
+    assert read_lock(read_project(project), tmp_path).notice == said
+
+
+def test_a_pipfile_lock_without_a_package_is_refused(project, tmp_path):
+    packages = 'idna = "*"\nPy_Thing = "==1"\nwin = {version = "*", markers = "os_name == \'nt\'"}\n'
+    locked = {"idna": {"version": "==3.10", "hashes": ["sha256:" + "a" * 64]}}
+    write_files(project, {"Pipfile": f"[packages]\n{packages}", "Pipfile.lock": json.dumps({"default": locked})})
+    with pytest.raises(DrumheadError, match="^Pipfile.lock:1: it does not have Py_Thing, which Pipfile names; `pipenv"):
+        read_lock(read_project(project), tmp_path)
+
+
+@pytest.mark.parametrize("lock", ["requirements.lock", "pylock.toml"])
+def test_a_notice_names_what_a_lock_of_ones_own_lacks(project, tmp_path, lock):
+    digest = "a" * 64
+    texts = {
+        "requirements.lock": f"idna==3.10 --hash=sha256:{digest}\n",
+        "pylock.toml": (
+            f'lock-version = "1.0"\n[[packages]]\nname = "idna"\nversion = "3.10"\n'
+            f'wheels = [{{name = "idna.whl", hashes = {{sha256 = "{digest}"}}}}]\n'
+        ),
+    }
+    write_files(project, {lock: texts[lock], "requirements.txt": "idna\nsix\ncolorama; os_name == 'nt'\n"})
+    assert read_lock(read_project(project), tmp_path).notice == (
+        f"{lock} does not have six, which requirements.txt names; write {lock} again"
+    )
+    write_files(project, {"requirements.txt": "idna\n"})
+    assert read_lock(read_project(project), tmp_path).notice == ""
