@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import importlib
 import inspect
+import signal
 import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Coroutine, Sequence
+    from typing import Any
 
     import cyclopts
 
@@ -92,7 +94,7 @@ def _run(argv: list[str]) -> int:
         command, bound, _ = application(argv).parse_args(argv, exit_on_error=False, print_error=False)
         result = command(*bound.args, **bound.kwargs)
         if inspect.iscoroutine(result):
-            result = asyncio.run(result)
+            result = asyncio.run(_until_signalled(result))
     except cyclopts.CycloptsError as error:
         asked = " ".join(["safelight", *(error.command_chain or ()), "--help"])
         complain(f"{error} See `{asked}`.")
@@ -105,6 +107,28 @@ def _run(argv: list[str]) -> int:
     except BrokenPipeError:
         return 141
     return result if isinstance(result, int) else 0
+
+
+async def _until_signalled(command: Coroutine[Any, Any, Any]) -> Any:
+    """Run a command. SIGTERM and SIGHUP cancel it as Ctrl-C does, so that no temporary files are left.
+
+    A signal that is ignored, as under nohup, stays so. Return the command's status, or that of the signal.
+    """
+    task, received = asyncio.ensure_future(command), list[int]()
+
+    def stop(number: int) -> None:
+        received.append(number)
+        task.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            asyncio.get_running_loop().add_signal_handler(number, stop, number)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if received:
+            return 128 + received[0]
+        raise
 
 
 def application(argv: Sequence[str] = ()) -> cyclopts.App:

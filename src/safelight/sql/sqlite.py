@@ -27,6 +27,9 @@ _STATISTICS = {
 }
 """SQLite's internal tables."""
 
+STOP = "Stop the service that uses it, or leave out --from to copy out of the running system."
+"""What an operator does about a store that a command cannot open."""
+
 _COPIED_PAGES = 256
 """Pages in one step of a copy: 1 MiB, which blocks others for a millisecond or two."""
 
@@ -80,7 +83,8 @@ def connect(
             raise
     except (OSError, sqlite3.Error) as error:
         if getattr(error, "sqlite_errorname", "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-            detail = f"{path} is in use by another process; give this one its own --data."
+            advice = f". {STOP}" if foreign else "; give this one its own --data."
+            detail = f"{path} is in use by another process{advice}"
             raise Error(Code.UNAVAILABLE, detail) from None
         raise Error(Code.UNAVAILABLE, f"{path} cannot be opened: {error}.") from error
     return connection
@@ -146,6 +150,21 @@ def copy(connection: sqlite3.Connection, target: Path, between: Callable[[], Non
         os.close(descriptor)
 
 
+def migrated(path: Path, package: str, target: Path) -> Path:
+    """Return a file that may be opened and migrated: a copy at `target` if it has an older schema, or else itself."""
+    try:
+        with closing(sqlite3.connect(path, timeout=0.5, isolation_level=None)) as connection:
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+            if connection.execute("PRAGMA user_version").fetchone()[0] >= len(scripts.migrations(package)):
+                return path
+            copy(connection, target, lambda: None)
+    except sqlite3.DatabaseError as error:
+        if getattr(error, "sqlite_errorname", "").startswith("SQLITE_FULL"):
+            raise
+        return path  # reported when it is opened
+    return target
+
+
 def _found(path: str) -> tuple[int, int] | None:
     """Return which file a path leads to; None if there is none."""
     try:
@@ -159,12 +178,12 @@ def _check_schema(connection: sqlite3.Connection, path: Path, package: str) -> N
     """Check that a file has only the tables and indexes of its version, and no triggers or views."""
     steps = scripts.migrations(package)
     version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version > len(steps):
-        return  # reported as such by the caller
     with closing(sqlite3.connect(":memory:")) as model:
         for script in steps[: max(0, version)]:
             model.executescript(script)
         ours, theirs = _schema(model), _schema(connection)
+    if version > len(steps) and {name for _, name, _, _ in ours & theirs}:
+        return  # a newer version of this database, reported as such by the caller
     for kind, name, _, _ in (theirs - ours - _STATISTICS) | (ours - theirs):
         detail = f"{path} was not written by safelight: the {kind} {name} is not that of its version."
         raise Error(Code.DAMAGED_BLOB, detail)

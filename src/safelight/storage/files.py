@@ -157,6 +157,9 @@ async def blocks(chunks: AsyncIterable[bytes], limit: int | None) -> AsyncIterat
         yield block
 
 
+IN_USE = "is in use by another process; give this one its own --data."
+
+
 def lock(path: Path) -> int:
     """Lock a file until the returned descriptor is closed. Raises UNAVAILABLE if another process has locked it."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -164,7 +167,7 @@ def lock(path: Path) -> int:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
-        detail = f"{path.parent} is in use by another process; give this one its own --data."
+        detail = f"{path.parent} {IN_USE}"
         raise Error(Code.UNAVAILABLE, detail) from None
     except OSError as error:
         # A guest that runs a single process may lack locks, and needs none.

@@ -26,8 +26,9 @@ from safelight.client.discovery import REGISTRATION_KEYS
 from safelight.db.calls.tasks import reading
 from safelight.db.commit.transaction import Transaction
 from safelight.db.sqlite import memory
-from safelight.db.sqlite.connection import Connection
+from safelight.db.sqlite.connection import PACKAGE, Connection
 from safelight.errors import Code, Error
+from safelight.sql import sqlite
 from safelight.storage.files import read_plainly
 from safelight.wire import Entry, Record, Reference
 
@@ -139,6 +140,11 @@ class Database:
         except BaseException:
             self._connection.close()
             raise
+
+    @classmethod
+    def migrated(cls, path: Path, copy: Path) -> Database:
+        """Open one of any version. An older one is copied to `copy` first, so that its version can still use it."""
+        return cls(sqlite.migrated(path, PACKAGE, copy), readonly=False)
 
     def close(self) -> None:
         """Close it."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -44,12 +43,13 @@ async def backup_command(directory: Path, /, *, where: Where = HERE) -> int:
         The directory of the backup.
     """
     from safelight.cli.backup.taking import take  # noqa: PLC0415 - reads and writes the stores of services
-    from safelight.cli.backup.target import writing_to  # noqa: PLC0415 - as above
+    from safelight.cli.backup.target import interruptible, private, writing_to  # noqa: PLC0415 - as above
 
     async with _services(where) as (db, storage, keyvaluestore):
-        with writing_to(directory):
+        again = "Run the command again; an earlier backup is still valid."
+        with writing_to(directory), private(), interruptible(again):
             manifest, copied = await take(directory, db, storage, keyvaluestore)
-    _print(manifest, where, f"Backed up {_contents(manifest)} to {directory}; {counted(copied, 'blob')} were new.")
+    _print(manifest, where, f"Backed up {_contents(manifest)} to {directory}; {_new(copied, 'blob')}.")
     if manifest.missing:
         complain(
             f"Storage lacks {counted(len(manifest.missing), 'blob')} that tasks refer to, the first is "
@@ -107,9 +107,9 @@ async def _check(directory: Path, shown: Where) -> int:
 async def _restore(directory: Path, places: dict[str, Path], shown: Where) -> int:
     """Restore into the data directory of each service."""
     from safelight.cli.backup import restoring  # noqa: PLC0415 - reads and writes the stores of services
-    from safelight.cli.backup.target import writing_to  # noqa: PLC0415 - as above
+    from safelight.cli.backup.target import private, writing_to  # noqa: PLC0415 - as above
 
-    with writing_to(places["storage"]):
+    with writing_to(places["storage"]), private():
         manifest, copied = await restoring.restore(directory, restoring.Places(**places))
     _print(manifest, shown, f"Restored {_contents(manifest)}; {counted(copied, 'blob')} were copied.")
     return 0
@@ -142,19 +142,27 @@ async def migrate_command(
     verify:
         Also read the existing blobs, and replace damaged ones.
     """
-    if {_scheme(to), _scheme(from_ or "")} & {"etcd", "etcds"}:
-        return await _copy_entries(to, from_, where)
-    if _scheme(to) in (*_SERVERS, "sqlite"):
-        rows = await _move_database(to, from_, where)
-        if where.json:
-            print_json(rows)
-        else:
-            events = counted(rows["event"], "event")
-            say(f"The database has {counted(rows['task'] + rows['ended'], 'task')} and {events}; they were compared.")
-            new = "sqlite:///NEW-FILE" if from_ is None else _shown(from_)
-            _tell_way_back(_shown(to), new, "into a new file" if new.startswith("sqlite") else "once that is empty")
-        return 0
-    return await _copy_blobs(to, from_, where, verify=verify)
+    from safelight.cli.backup.target import interruptible, private  # noqa: PLC0415 - reads the stores of services
+
+    if from_ is not None and from_.rstrip("/") == to.rstrip("/"):
+        raise Error(Code.INVALID_REQUEST, "--from and --to name the same store.")
+    with private():
+        if {_scheme(to), _scheme(from_ or "")} & {"etcd", "etcds"}:
+            with interruptible("Run the command again."):
+                return await _copy_entries(to, from_, where)
+        if _scheme(to) not in (*_SERVERS, "sqlite"):
+            with interruptible("Run the command again; it copies only the rest."):
+                return await _copy_blobs(to, from_, where, verify=verify)
+        with interruptible("Nothing was copied; run the command again."):
+            rows = await _move_database(to, from_, where)
+    if where.json:
+        print_json(rows)
+    else:
+        events = counted(rows["event"], "event")
+        say(f"The database has {counted(rows['task'] + rows['ended'], 'task')} and {events}; they were compared.")
+        new = "sqlite:///NEW-FILE" if from_ is None else _shown(from_)
+        _tell_way_back(_shown(to), new, "into a new file" if new.startswith("sqlite") else "once that is empty")
+    return 0
 
 
 async def _copy_entries(to: str, source: str | None, where: Where) -> int:
@@ -172,39 +180,43 @@ async def _copy_entries(to: str, source: str | None, where: Where) -> int:
     if where.json:
         print_json(done)
     else:
-        new = counted(done["copied"], "value")
-        say(f"{to} has all {counted(done['entries'], 'value')} that stay; {new} were new.")
+        say(f"{to} has all {counted(done['entries'], 'lasting value')}; {_new(done['copied'], 'value')}.")
         _tell_way_back(to, source or "sqlite:///FILE")
     return 0
 
 
 async def _move_database(to: str, source: str | None, where: Where) -> dict[str, int]:
     try:
-        from safelight.cli.backup.postgres import load, unload  # noqa: PLC0415 - needs the driver
+        from safelight.cli.backup.postgres import check_target, load, unload  # noqa: PLC0415 - needs the driver
     except ModuleNotFoundError:
         detail = "postgresql:// needs the extra postgres: pip install 'safelight[postgres]'."
         raise Error(Code.INVALID_REQUEST, detail) from None
     from safelight.cli.backup.archive import Archive, Database  # noqa: PLC0415 - reads the stores of services
     from safelight.cli.backup.taking import fetch_database  # noqa: PLC0415 - as above
+    from safelight.cli.backup.target import scratch, writing_to  # noqa: PLC0415 - as above
 
     if to.startswith("sqlite:"):
         if source is None or _scheme(source) not in _SERVERS or not to.startswith("sqlite:///"):
             detail = "To SQLite, write --from postgresql://USER@HOST/DATABASE --to sqlite:///FILE. To copy a SQLite "
             detail += "database, run safelight backup."
             raise Error(Code.INVALID_REQUEST, detail)
-        return await unload(source, Path(to.removeprefix("sqlite://")))
-    with tempfile.TemporaryDirectory(prefix="safelight-") as scratch:
+        file = Path(to.removeprefix("sqlite://"))
+        with writing_to(file):
+            return await unload(source, file)
+    with scratch() as directory:
+        copied = directory / "database.sqlite"
         if source is not None and _scheme(source) in _SERVERS:
-            between = Path(scratch) / "between.sqlite"
-            await unload(source, between)
-            database = await asyncio.to_thread(lambda: Database(between, readonly=False))
+            await check_target(to)
+            await unload(source, copied)
+            database = await asyncio.to_thread(Database, copied)
         elif source is None:
-            archive = Archive(Path(scratch))
+            archive = Archive(directory)
             async with _services(where) as (db, _, _):
+                await check_target(to)
                 digest, _ = await fetch_database(archive, db)
             database = await asyncio.to_thread(Database, archive.database(digest))
         else:
-            database = await asyncio.to_thread(lambda: Database(_file(source), readonly=False))
+            database = await asyncio.to_thread(Database.migrated, _file(source), copied)
         try:
             return await load(database, to)
         finally:
@@ -225,27 +237,32 @@ async def _copy_blobs(to: str, source: str | None, where: Where, *, verify: bool
     from safelight.cli.backup.target import writing_to  # noqa: PLC0415 - as above
 
     told = _Progress()
-    with writing_to(_shown(to)):
-        async with migrating.opened(to) as target:
-            if source is not None:
-                async with migrating.opened(source) as old:
-                    done = await migrating.from_store(old, target, told, verify=verify)
-                await migrating.become(to, await migrating.id_of(source))
-            else:
-                async with _services(where) as (db, storage, _):
-                    done = await migrating.from_system(db, storage, target, told, verify=verify)
-                    await migrating.become(to, (await db.claim_store(StoreClaim())).id)
+    migrating.check_url(to)
+    with writing_to(to):
+        if source is not None:
+            await migrating.check_source(source)
+            async with migrating.opened(source) as old, migrating.replacement(to, await migrating.id_of(source)) as new:
+                done = await migrating.from_store(old, new, told, verify=verify)
+        else:
+            async with _services(where) as (db, storage, _):
+                known = (await db.claim_store(StoreClaim())).id
+                async with migrating.replacement(to, known) as new:
+                    done = await migrating.from_system(db, storage, new, told, verify=verify)
     summary = {"blobs": done.blobs, "copied": done.copied, "size": done.size, "missing": sorted(done.missing)}
     if where.json:
         print_json(summary)
     else:
         size = f"{done.size / 1e6:.1f} MB"
-        say(f"{to} has all {counted(done.blobs, 'blob')} ({size}); {counted(done.copied, 'blob')} were new.")
+        say(f"{to} has all {counted(done.blobs, 'blob')} ({size}); {_new(done.copied, 'blob')}.")
         _tell_way_back(to if source is not None else None, source or "OLD-STORE")
     if done.missing:
         first = min(done.missing)
         complain(f"{counted(len(done.missing), 'blob')} could not be found, the first is {first}.")
     return FAILED if done.missing else 0
+
+
+def _new(n: int, noun: str) -> str:
+    return f"{counted(n, noun)} {'was' if n == 1 else 'were'} new"
 
 
 def _scheme(url: str) -> str:

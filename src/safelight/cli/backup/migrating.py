@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,8 @@ from safelight.cli.backup.copying import Copying, Open, reading
 from safelight.client.db import DbClient
 from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
-from safelight.storage.files import TextFile, guarded
+from safelight.sql.sqlite import STOP
+from safelight.storage.files import IN_USE, TextFile, guarded
 from safelight.storage.identity import MARK
 from safelight.storage.store import NAME_PREFIX, BlobStore
 from safelight.wire import Reference
@@ -26,19 +27,34 @@ _ROUNDS = 20
 """The most rounds in which to copy uploads that arrive meanwhile; each round has less to copy than the one before."""
 
 
+def check_url(url: str) -> None:
+    """Raise INVALID_REQUEST for a URL that names no store of blobs."""
+    scheme, _, place = url.partition("://")
+    if scheme == "file" and not Path(place).is_absolute():
+        raise Error(Code.INVALID_REQUEST, f"{url} names no directory; write file:///DIRECTORY.")
+    if scheme not in ("file", "s3", "gs", "az"):
+        detail = f"{url} is not a store of blobs. Write file:///DIRECTORY, s3://BUCKET/PREFIX, gs://… or az://…"
+        raise Error(Code.INVALID_REQUEST, detail)
+
+
 @asynccontextmanager
 async def opened(url: str) -> AsyncIterator[BlobStore]:
     """Open the store that a URL of ``safelight storage --store`` names. Raises INVALID_REQUEST, UNAVAILABLE."""
+    check_url(url)
     scheme, _, place = url.partition("://")
     match scheme:
         case "file":
             from safelight.storage.directory.store import DirectoryStore  # noqa: PLC0415 - only what is chosen is imported
 
-            if not Path(place).is_absolute():
-                raise Error(Code.INVALID_REQUEST, f"{url} names no directory; write file:///DIRECTORY.")
-            async with DirectoryStore.at(Path(place)) as directory:
+            async with AsyncExitStack() as stack:
+                try:
+                    directory = await stack.enter_async_context(DirectoryStore.at(Path(place)))
+                except Error as error:
+                    if not error.detail.endswith(IN_USE):
+                        raise
+                    raise Error(Code.UNAVAILABLE, f"{url} is in use by another process. {STOP}") from None
                 yield directory
-        case "s3" | "gs" | "az":
+        case _:
             try:
                 from safelight.storage.bucket import BucketStore  # noqa: PLC0415 - as above
             except ModuleNotFoundError:
@@ -46,15 +62,37 @@ async def opened(url: str) -> AsyncIterator[BlobStore]:
                 raise Error(Code.INVALID_REQUEST, detail) from None
             async with BucketStore.at(url) as bucket:
                 yield bucket
-        case _:
-            detail = f"{url} is not a store of blobs. Write file:///DIRECTORY, s3://BUCKET/PREFIX, gs://… or az://…"
-            raise Error(Code.INVALID_REQUEST, detail)
 
 
-async def become(url: str, known: str) -> None:
-    """Give a store the id of the one that it replaces, so that storage starts with it; "" is none."""
-    if known:
-        await asyncio.to_thread(guarded, _mark(url).write_text, f"{known}\n")
+@asynccontextmanager
+async def replacement(url: str, known: str) -> AsyncIterator[BlobStore]:
+    """Open a store that replaces the one with an id, which it has at the end, so that storage starts with it.
+
+    "" is no id. Raises CONFLICT if it is the store of another system, whose storage would then refuse it.
+    """
+    if known and (found := await id_of(url)) not in ("", known):
+        detail = (
+            f"{url} is the store of another system, with the id {found}. Name an empty directory or prefix. If "
+            f"nothing uses that store any more, delete the file or object {MARK} in it, and run the command again."
+        )
+        raise Error(Code.CONFLICT, detail)
+    async with opened(url) as store:
+        yield store
+        if known:
+            await asyncio.to_thread(guarded, _mark(url).write_text, f"{known}\n")
+
+
+async def check_source(url: str) -> None:
+    """Raise NOT_FOUND if there is no store to copy. Nothing is made there."""
+    check_url(url)
+    scheme, _, place = url.partition("://")
+    if scheme == "file":
+        found = await asyncio.to_thread((Path(place) / "blobs").is_dir)
+    else:
+        async with opened(url) as store:
+            found = await id_of(url) != "" or [item async for item in store.aged(math.inf)] != []
+    if not found:
+        raise Error(Code.NOT_FOUND, f"{url} holds no photos or results. Correct --from.")
 
 
 async def id_of(url: str) -> str:

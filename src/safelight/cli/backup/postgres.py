@@ -47,6 +47,7 @@ _SUMS |= {"event": "sum(seq), sum(n), sum(at)", "spec": "sum(id), sum(length(bod
 """Sums to compare afterwards, besides the number of rows."""
 _IDENTITIES = {"spec": "id", "delivery": "n", "signing_key": "n", "audit": "seq"}
 _BATCH = 5000
+_AGAIN = "Once that is mended, run the command again."
 _LEDGER = """\
 SELECT version, entry FROM ledger
 WHERE version >= (SELECT max(version) FROM ledger WHERE complete) ORDER BY version
@@ -79,10 +80,31 @@ async def load(source: Database, url: str) -> dict[str, int]:
             await server.execute("INSERT INTO ledger VALUES (2, 0, 'loaded', $1, true)", entry)
             return {table: await _compare(server, source, table) for table in _TABLES}
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
-        detail = f"The database at {address.shown} did not accept everything and is unchanged: {error}."
+        detail = (
+            f"The database at {address.shown} did not accept everything and is unchanged: {_reason(error)}. {_AGAIN}"
+        )
         raise Error(Code.UNAVAILABLE, detail) from error
     finally:
         await server.close()
+
+
+async def check_target(url: str) -> None:
+    """Raise what `load` would raise at its start, before a large database is copied for it in vain."""
+    address = Address(url=url)
+    await schema.check(address)
+    server = await address.connect()
+    try:
+        async with server.transaction():
+            await _refuse_used(server, address)
+    finally:
+        await server.close()
+
+
+def _reason(error: BaseException) -> str:
+    """Return why a transaction failed; ending that of a lost connection raises an error of its own."""
+    lost = isinstance(error, asyncpg.InterfaceError) and error.__context__ is not None
+    reason = str(error.__context__ if lost else error).strip().rstrip(".")
+    return reason or "the connection was lost"
 
 
 async def unload(url: str, path: Path) -> dict[str, int]:
@@ -90,7 +112,7 @@ async def unload(url: str, path: Path) -> dict[str, int]:
 
     Services may keep running. Raises CONFLICT if the file exists, UNAVAILABLE, DAMAGED_BLOB.
     """
-    new = _new_file(path)
+    new, written = _new_file(path), dict[str, int]()
     address = Address(url=url)
     await schema.check(address)
     server = await address.connect(statement_timeout="0", idle_in_transaction_session_timeout="0", enable_seqscan="on")
@@ -105,9 +127,12 @@ async def unload(url: str, path: Path) -> dict[str, int]:
             finally:
                 target.close()
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
-        raise Error(Code.UNAVAILABLE, f"The database at {address.shown} could not be read: {error}.") from error
+        detail = f"The database at {address.shown} could not be read: {_reason(error)}. {_AGAIN}"
+        raise Error(Code.UNAVAILABLE, detail) from error
     finally:
         await server.close()
+        if not written:
+            _remove(new)
     new.replace(path)
     flush_directory(path.parent)
     return written
@@ -118,9 +143,14 @@ def _new_file(path: Path) -> Path:
     if path.exists():
         raise Error(Code.CONFLICT, f"{path} already exists; name a new file.")
     new = path.with_name(f".{path.name}.new")
-    for left in path.parent.glob(f"{new.name}*"):
-        left.unlink()
+    _remove(new)
     return new
+
+
+def _remove(new: Path) -> None:
+    """Remove a file of SQLite that an earlier attempt left, with its log."""
+    for left in new.parent.glob(f"{new.name}*"):
+        left.unlink()
 
 
 Write = Callable[[str, Sequence[Sequence[Any]]], None]

@@ -21,7 +21,7 @@ from safelight.sql import scripts, sqlite
 
 T = TypeVar("T")
 
-_PACKAGE = "safelight.db.sqlite"
+PACKAGE = "safelight.db.sqlite"
 
 _PRAGMAS = """
 PRAGMA cache_size = -65536;
@@ -57,7 +57,7 @@ _PART = re.compile(r":(task|event)\b")
 @functools.cache
 def statements() -> dict[str, str]:
     """Return the named statements; those that write many rows contain `:rows` in their place."""
-    return {name: _PART.sub(lambda part: _PARTS[part[1]], text) for name, text in scripts.queries(_PACKAGE).items()}
+    return {name: _PART.sub(lambda part: _PARTS[part[1]], text) for name, text in scripts.queries(PACKAGE).items()}
 
 
 @functools.cache
@@ -79,9 +79,9 @@ class Connection:
         self._path = path
         self._queries = statements()
         if readonly:
-            self._sqlite = sqlite.read(path, _PACKAGE, foreign=foreign)
+            self._sqlite = sqlite.read(path, PACKAGE, foreign=foreign)
         else:
-            self._sqlite = sqlite.connect(path, _PACKAGE, pragmas=_PRAGMAS, foreign=foreign)
+            self._sqlite = sqlite.connect(path, PACKAGE, pragmas=_PRAGMAS, foreign=foreign)
         self.place = sqlite.Place(path)
 
     def close(self) -> None:

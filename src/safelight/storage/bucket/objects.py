@@ -16,7 +16,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 import obstore
@@ -283,8 +283,12 @@ def _open(url: str, timeout: timedelta, retry: RetryConfig) -> ObjectStore:
         # Plain HTTP is allowed if the endpoint's URL says so.
         "allow_http": any(endpoint.startswith("http://") for endpoint in endpoints),
     }
-    if urlsplit(url).scheme not in SCHEMES or not urlsplit(url).netloc:
+    parts = urlsplit(url)
+    if parts.scheme not in SCHEMES or not parts.netloc:
         raise ValueError("write s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX")
+    if {".", ".."} & set(unquote(parts.path).split("/")) or "?" in url or "#" in url:
+        # These would be resolved or cut off, so that another prefix than the one that was named is used.
+        raise ValueError("a prefix must not contain ?, # or the segments . and ..")
     return from_url(url, client_options=options, retry_config=retry)
 
 
