@@ -78,11 +78,12 @@ def run(
     cwd: Path | None = None,
     timeout: float = 600,
     accepted: tuple[int, ...] = (0,),
+    reason: Callable[[str], str] = lambda output: joined(output),  # noqa: PLW0108 - it is defined below
 ) -> bytes:
     """Run a program to its end and return its stdout. This blocks, so call it in a thread.
 
-    `feed` writes to the program's stdin. Raises HOST_TOOL, with the end of the program's output, if the
-    program is missing, ends with a status that is not `accepted` or takes longer than `timeout` seconds.
+    `feed` writes to the program's stdin. Raises HOST_TOOL if the program is missing, ends with a status that is not
+    `accepted` or takes longer than `timeout` seconds. `reason` shortens its output to what the error says.
     """
     argv = [find_program(str(command[0])), *map(str, command[1:])]
     log.info("$ %s", shlex.join(argv))
@@ -107,7 +108,7 @@ def run(
         finally:
             _running.discard(process)
     if process.returncode not in accepted:
-        message = joined((err or out or b"").decode(errors="replace"))
+        message = reason((err or out or b"").decode(errors="replace"))
         raise DrumheadError(ErrorCode.HOST_TOOL, f"{argv[0]} failed with status {process.returncode}: {message}")
     return out
 

@@ -197,13 +197,13 @@ async def running(
         route.add(app, route.post("/shutdown", _shutdown, Access.SHUTDOWN))
         http.prepare(app, service)
         await stack.enter_async_context(_listening(app, config, service))
-        log.info(
-            "%s is listening on %d", service.title, service.port, extra={"address": f"http://{service.advertised}"}
-        )
+        address = await service.advertised()
+        log.info("%s is listening on %d", service.title, service.port, extra={"address": f"http://{address}"})
         if config.open:
             log.warning("Everybody who reaches %s may do everything there (--open)", service.title)
         if service.discovery is not None and isinstance(config, Config) and name in REGISTRATION_KEYS:
-            await stack.enter_async_context(_registered(service, service.discovery, config.registration_ttl))
+            registration = (REGISTRATION_KEYS[name], address, config.registration_ttl)
+            await stack.enter_async_context(_registered(service, service.discovery, *registration))
         try:
             yield service
         finally:
@@ -257,8 +257,7 @@ async def _drain(runner: web.AppRunner, service: Service) -> None:
 
 
 @asynccontextmanager
-async def _registered(service: Service, discovery: Discovery, ttl: float) -> AsyncIterator[None]:
-    key, value = REGISTRATION_KEYS[service.name], service.advertised
+async def _registered(service: Service, discovery: Discovery, key: str, value: str, ttl: float) -> AsyncIterator[None]:
     try:
         async with background.running(lambda: _register(service, discovery, key, value, ttl), "registration"):
             yield

@@ -181,11 +181,13 @@ class Service:
         cluster = self.gate.policy.cluster
         return no_credentials if cluster is None else cluster.credentials
 
-    @property
-    def advertised(self) -> str:
-        """`host:port` at which others reach this service, or a URL if it uses TLS."""
-        chosen = self.config.advertise if isinstance(self.config, Config) else None
-        address = chosen or f"{reachable_host(self.config.host, self.keyvaluestore)}:{self.port}"
+    async def advertised(self) -> str:
+        """Return `host:port` at which others reach this service, or a URL if it uses TLS."""
+        address = self.config.advertise if isinstance(self.config, Config) else None
+        if not address:
+            # Names are looked up, which may take as long as a name server takes to answer.
+            host = await asyncio.to_thread(reachable_host, self.config.host, self.keyvaluestore)
+            address = f"{host}:{self.port}"
         return f"https://{address}" if self.config.tls_certificate and "://" not in address else address
 
     @property

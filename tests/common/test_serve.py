@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -10,6 +11,7 @@ import signal
 import socket
 import stat
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from yarl import URL
 from safelight import logs, serve, settings
 from safelight.client.base import session
 from safelight.keyvaluestore.__main__ import Config, build
+from support.programs.ports import free_port
 from support.programs.processes import service
 from support.programs.until import until
 
@@ -168,6 +171,30 @@ async def test_a_service_on_every_network_logs_the_address_that_others_reach(tmp
         assert url.host == serve.reachable_host("0.0.0.0")
         async with session() as http, http.get(url / "healthz") as answer:
             assert answer.status == 200
+
+
+async def test_a_service_answers_while_its_own_address_is_looked_up(tmp_path, monkeypatch):
+    asked, answered = threading.Event(), threading.Event()
+
+    def look_up(host, keyvaluestore=None):
+        asked.set()
+        assert answered.wait(10), "the event loop waited for the look-up"
+        return "10.64.128.1"
+
+    monkeypatch.setattr("safelight.service.reachable_host", look_up)
+    port = free_port()
+    stack = contextlib.AsyncExitStack()
+    running = serve.running("keyvaluestore", Config(port=port, data=str(tmp_path)), build)
+    starting = asyncio.create_task(stack.enter_async_context(running))
+    await asyncio.to_thread(asked.wait, 10)
+    try:
+        async with session() as http, http.get(f"http://127.0.0.1:{port}/healthz") as answer:
+            assert answer.status == 200
+    finally:
+        answered.set()
+        service = await starting
+        assert await service.advertised() == f"10.64.128.1:{port}"
+        await stack.aclose()
 
 
 def test_the_key_value_store_offers_no_address_of_a_key_value_store(capsys):

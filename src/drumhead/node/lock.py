@@ -13,12 +13,16 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from drumhead import host
+from drumhead.elf import is_elf, shorten
 from drumhead.errors import DrumheadError, ErrorCode, manifest_error
+from drumhead.manifest.project import is_inside
 from drumhead.manifest.project_files import is_there, read_text
 from drumhead.node.versions import PACKAGE_JSON, RELEASES, read_json, satisfies
 from drumhead.tree import Tree, regular, symlink
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from drumhead.manifest.records import Project
 
 FILES = ("npm-shrinkwrap.json", "package-lock.json")
@@ -33,6 +37,7 @@ FOREIGN = {
 }
 """Lock files of other programs, each with the command that installs node_modules from it."""
 LEFT_OUT = ".package-lock.json"
+DEPENDENCIES = ("dependencies", "devDependencies", "optionalDependencies")
 MAX_PACKAGES = 20_000
 MAX_NAMED = 3
 
@@ -47,18 +52,22 @@ class LockedPackage(msgspec.Struct, frozen=True):
     dev: bool = False
     optional: bool = False
     hasInstallScript: bool = False  # noqa: N815 - npm's name
+    dependencies: dict[str, str] = {}
+    devDependencies: dict[str, str] = {}  # noqa: N815 - npm's name
+    optionalDependencies: dict[str, str] = {}  # noqa: N815 - npm's name
     inBundle: bool = False  # noqa: N815 - npm's name
     engines: object = None
     """The engines field, which authors write in any form. Only ``{"node": RANGE}`` is used."""
 
 
 class NodeLock(msgspec.Struct, frozen=True, kw_only=True):
-    """The lock of a project. `files` are those that npm reads: package.json, the lock, .npmrc. `notices` are for the
-    user.
+    """The lock of a project. `files` are those that npm reads: package.json, the lock, .npmrc. `local` are directories
+    of packages of the project, such as those of its workspaces. `notices` are for the user.
     """
 
     file: str
     files: dict[str, bytes]
+    local: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
 
     @property
@@ -69,8 +78,8 @@ class NodeLock(msgspec.Struct, frozen=True, kw_only=True):
 def read_node_lock(project: Project, package: str) -> NodeLock | None:
     """Return the lock of a project, or None if it has none or an empty one. `package` is the package of Node.js.
 
-    Raises MANIFEST for an entry without a hash, a local package and an older version of the format, and UNSUPPORTED for
-    a package that needs another version of Node.js.
+    Raises MANIFEST for an entry without a hash, a package outside the project, a lock that does not fit package.json
+    and an older version of the format, and UNSUPPORTED for a package that needs another version of Node.js.
     """
     root = Path(project.root)
     name = next((name for name in FILES if is_there(root, name)), "")
@@ -83,13 +92,15 @@ def read_node_lock(project: Project, package: str) -> NodeLock | None:
     if not is_there(root, PACKAGE_JSON):
         raise manifest_error(name, 1, "there is no package.json beside it")
     text = read_text(root, name)
-    for place, entry in needed.items():
-        if reason := _unlocked(place, entry):
+    _check_current(root, name, locked)
+    local = tuple(sorted(place for place in locked if place and _is_local(place)))
+    for place, entry in locked.items():
+        if place and (not entry.dev or place in local) and (reason := _unlocked(root, place, entry)):
             raise manifest_error(name, _line(text, place), f"{place} {reason}")
     _check_engines(needed, package)
-    read = (PACKAGE_JSON, name, ".npmrc")
+    read = (PACKAGE_JSON, name, ".npmrc", *(f"{place}/{PACKAGE_JSON}" for place in local))
     files = {one: read_text(root, one).encode() for one in read if is_there(root, one)}
-    return NodeLock(file=name, files=files, notices=tuple(_notices(needed)))
+    return NodeLock(file=name, files=files, local=local, notices=tuple(_notices(needed)))
 
 
 def missing_modules(root: Path) -> str:
@@ -117,16 +128,42 @@ def _locked(root: Path, name: str) -> dict[str, LockedPackage]:
     except msgspec.ValidationError as error:
         raise manifest_error(name, 1, f"it is not a lock of npm: {error}") from error
     if not packages and document.get("dependencies"):
-        raise manifest_error(name, 1, "it is a lock of npm 6; `npm install --package-lock-only` with npm 7 or later")
+        raise manifest_error(
+            name, 1, "it was written by npm 6; `npm install --package-lock-only` with npm 7 or later writes it again"
+        )
     if len(packages) > MAX_PACKAGES:
         raise manifest_error(name, 1, f"it has {len(packages)} packages, more than the limit of {MAX_PACKAGES}")
     return packages
 
 
-def _unlocked(place: str, entry: LockedPackage) -> str:
+def _check_current(root: Path, name: str, locked: dict[str, LockedPackage]) -> None:
+    """Refuse a lock that lacks a dependency of package.json, as npm would. Raises MANIFEST."""
+    described, known = read_json(root, PACKAGE_JSON), locked.get("", LockedPackage())
+    for kind in DEPENDENCIES:
+        asked = described.get(kind, {})
+        lacking = [one for one in asked if one not in getattr(known, kind)] if isinstance(asked, dict) else []
+        if lacking := [one for one in lacking if not any(one in getattr(known, other) for other in DEPENDENCIES)]:
+            raise manifest_error(
+                name,
+                1,
+                f"it does not have {', '.join(lacking[:MAX_NAMED])}, which package.json names; "
+                "`npm install --package-lock-only` brings it up to date",
+            )
+
+
+def _is_local(place: str) -> bool:
+    return "node_modules/" not in place
+
+
+def _unlocked(root: Path, place: str, entry: LockedPackage) -> str:
     """Return why an entry does not determine exactly what to install, or an empty string if it does."""
-    if entry.link or "node_modules/" not in place or entry.resolved.startswith("file:"):
-        return "is a local package, which a lock cannot hold; run `npm install` and compose with node_modules"
+    local = entry.resolved if entry.link else place if _is_local(place) else ""
+    if local:
+        if is_inside(root, local) and is_there(root, f"{local}/{PACKAGE_JSON}"):
+            return ""
+        return "is a local package outside the project; run `npm install` and compose with node_modules"
+    if entry.link or entry.resolved.startswith("file:"):
+        return "is a local file, which has no version; run `npm install` and compose with node_modules"
     if not entry.integrity and not entry.inBundle:
         return "has no integrity; only packages of a registry have one. Run `npm install` and compose with node_modules"
     if entry.resolved and not entry.resolved.startswith(("https://", "http://")):
@@ -188,15 +225,44 @@ def install(lock: NodeLock, cache: Path) -> Tree:
     """
     with tempfile.TemporaryDirectory() as scratch:
         for name, contents in lock.files.items():
-            (Path(scratch) / name).write_bytes(contents)
+            file = Path(scratch) / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(contents)
         options = ("--omit=dev", "--ignore-scripts", *TARGET, *QUIET, "--cache", str(cache / "npm"))
-        host.run([*find_npm(), "ci", *options], cwd=Path(scratch))
-        return _read(Path(scratch))
+        host.run([*find_npm(), "ci", *options], cwd=Path(scratch), reason=_npm_reason)
+        return _read(Path(scratch), lock.local)
 
 
-def _read(root: Path) -> Tree:
+def unpack_packages(pinned: Iterable[str], cache: Path) -> Tree:
+    """Return the files of packages (``NAME@VERSION sha512-…``) below node_modules, without debugging symbols.
+
+    This blocks the calling thread. Raises HOST_TOOL with npm's message if a hash differs.
+    """
+    wanted = [(*text.split()[0].rsplit("@", 1), text.split()[1]) for text in pinned]
+    described = {"name": "recipe", "version": "1.0.0", "dependencies": {name: version for name, version, _ in wanted}}
+    packages: dict[str, object] = {"": described}
+    for name, version, integrity in wanted:
+        packages[f"node_modules/{name}"] = {"version": version, "integrity": integrity}
+    document = {"name": "recipe", "version": "1.0.0", "lockfileVersion": 3, "packages": packages}
+    files = {PACKAGE_JSON: msgspec.json.encode(described), "package-lock.json": msgspec.json.encode(document)}
     tree = Tree()
-    for path in sorted((root / "node_modules").rglob("*")):
+    for path, entry in install(NodeLock(file="package-lock.json", files=files), cache):
+        contents = entry.read() if entry.kind == "file" else b""
+        tree.add(path, regular(shorten(contents), entry.mode) if is_elf(contents) else entry)
+    return tree
+
+
+def _npm_reason(output: str) -> str:
+    """Return what npm says about an error, without its usage, its prefix and the name of its log."""
+    lines = [line.removeprefix("npm error").removeprefix("npm ERR!").strip() for line in output.splitlines()]
+    usage = next((number for number, line in enumerate(lines) if line.startswith("Clean install a project")), None)
+    return host.joined("\n".join(line for line in lines[:usage] if "A complete log of this run" not in line))
+
+
+def _read(root: Path, local: tuple[str, ...]) -> Tree:
+    tree = Tree()
+    places = [path for place in ("", *local) for path in (root / place / "node_modules").rglob("*")]
+    for path in sorted(places):
         name = path.relative_to(root).as_posix()
         if path.name == LEFT_OUT:
             continue

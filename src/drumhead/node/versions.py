@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DEFAULT = "node"
-RELEASES = {"node": "18.20.4", "node-20": "20.18.0", "node-22": "22.20.0", "node-24": "24.19.0"}
+RELEASES = {"node": "18.20.4", "node-20": "20.20.2", "node-22": "22.23.3", "node-24": "24.21.0"}
 """The packages of Node.js, oldest first, with their versions. A test compares them with the recipes."""
 MODULE_ABI = {"node": 108, "node-20": 115, "node-22": 127, "node-24": 137}
 """The NODE_MODULE_VERSION of each package (nodejs.org/download/releases). Native modules are built for one of them."""

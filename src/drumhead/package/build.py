@@ -1,4 +1,4 @@
-"""Build a package from a recipe: turn Debian packages and wheels into one canonical archive. Nothing is installed."""
+"""Build a package from a recipe: turn packages of Debian, PyPI and npm into one archive. Nothing is installed."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ async def build_package(home: Home, store: PackageStore, recipe: Recipe, report:
         debs = dict(zip((package.name for package in wanted), fetched, strict=True))
         version = recipe.version or archive.find(recipe.version_of).version
     report(f"building {recipe.name} {version}", 0, 0)
-    wheels = await asyncio.to_thread(_wheels, recipe, home.cache)
-    return await asyncio.to_thread(_assemble, store, recipe, version, wheels, main, libraries, debs)
+    pinned = await asyncio.to_thread(_pinned, recipe, home.cache)
+    return await asyncio.to_thread(_assemble, store, recipe, version, pinned, main, libraries, debs)
 
 
 def _check_size(recipe: Recipe, size: int, limit: int, does: str) -> None:
@@ -72,13 +72,18 @@ def _check_size(recipe: Recipe, size: int, limit: int, does: str) -> None:
         )
 
 
-def _wheels(recipe: Recipe, cache: Path) -> Tree:
-    """Return the files of the recipe's wheels at their paths in the wheels."""
-    if not recipe.wheels:
-        return Tree()
-    from drumhead.python.wheels import unpack_wheels  # noqa: PLC0415 - few recipes have any
+def _pinned(recipe: Recipe, cache: Path) -> Tree:
+    """Return the files of the recipe's wheels at their paths there, and those of npm's packages in node_modules."""
+    files = Tree()
+    if recipe.wheels:
+        from drumhead.python.wheels import unpack_wheels  # noqa: PLC0415 - few recipes have any
 
-    return unpack_wheels(recipe.wheels, cache)
+        files.update(unpack_wheels(recipe.wheels, cache))
+    if recipe.npm:
+        from drumhead.node.lock import unpack_packages  # noqa: PLC0415 - few recipes have any
+
+        files.update(unpack_packages(recipe.npm, cache))
+    return files
 
 
 def _main_packages(archive: Archive, recipe: Recipe) -> list[DebianPackage]:
@@ -93,13 +98,13 @@ def _assemble(
     store: PackageStore,
     recipe: Recipe,
     version: str,
-    wheels: Tree,
+    pinned: Tree,
     main: list[DebianPackage],
     libraries: list[DebianPackage],
     debs: dict[str, Path],
 ) -> Package:
     files, newest = _unpack([debs[package.name] for package in main])
-    files.update(wheels)
+    files.update(pinned)
     if recipe.kind == "kernel":
         from drumhead.package.kernel import kernel_tree  # noqa: PLC0415 - only kernels need LZ4
 

@@ -29,6 +29,7 @@ EXPECTED = {
     "debian": "the name of a Debian package has a-z, 0-9, + - and .",
     "version_of": "the name of a Debian package has a-z, 0-9, + - and .",
     "wheels": "a wheel is written NAME==VERSION --hash=sha256:DIGEST",
+    "npm": "a package of npm is written NAME@VERSION sha512-DIGEST",
     "requires": "the name of a package has letters and digits, with . _ + - / between them",
 }
 """Descriptions of valid values, by key."""
@@ -134,8 +135,8 @@ def _sentence(reason: str, place: str) -> str:
 
 def _fault(recipe: Recipe) -> tuple[str, str] | None:
     """Return the key with an invalid value and the reason, or None if the recipe can be built."""
-    if not recipe.debian and not recipe.wheels:
-        return "name", "the recipe must give debian (or wheels), the packages to take files from"
+    if not recipe.debian and not recipe.wheels and not recipe.npm:
+        return "name", "the recipe must give debian (or wheels, or npm), the packages to take files from"
     if bool(recipe.version) == bool(recipe.version_of):
         return "version", "the recipe must give either version_of, a Debian package, or version"
     if recipe.kind == "kernel" and not recipe.modules:

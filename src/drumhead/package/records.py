@@ -81,6 +81,11 @@ Pattern = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
 DebianName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9+.-]{0,127}$")]
 PinnedWheel = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]+==[A-Za-z0-9._+-]+( --hash=sha256:[0-9a-f]{64})+$")]
 
+PinnedNpm = Annotated[
+    str,
+    msgspec.Meta(pattern=r"^(@[a-z0-9._~-]+/)?[a-z0-9._~-]+@[A-Za-z0-9._+-]+ sha512-[A-Za-z0-9+/]{86}==$"),
+]
+
 
 class Demo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The test of a recipe: in a guest with only this package and `require`, `command` prints `output` and ends with 0.
@@ -96,14 +101,14 @@ class Demo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A package recipe (package/recipes/NAME.yaml), which builds a package from Debian packages and Python wheels.
+    """A package recipe (package/recipes/NAME.yaml): how to build a package from those of Debian, PyPI and npm.
 
     The version is that of the Debian package `version_of`, or else `version`. `include` and `exclude` are globs over
-    the paths of the `debian` packages and the `wheels` (``**`` crosses directories); None includes everything but
-    documentation. Libraries that the selected files need are found by reading ELF and added from the dependencies of
-    the packages. `move` maps a file or directory to its path in the image, `links` a new symbolic link to its target,
-    `names` a file to further names (separated by blanks, made as links beside it), `files` a new file to its text,
-    `concatenate` a new file to a glob of the files to join. `directories` are new directories.
+    the paths of the packages (``**`` crosses directories); None includes everything but documentation. Libraries that
+    the selected files need are found by reading ELF and added from the dependencies of the packages. `move` maps a file
+    or directory to its path in the image, `links` a new symbolic link to its target, `names` a file to further names
+    (separated by blanks, made as links beside it), `files` a new file to its text, `concatenate` a new file to a glob
+    of the files to join. `directories` are new directories.
     """
 
     name: PackageName
@@ -113,6 +118,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     version_of: DebianName | Literal[""] = ""
     debian: Annotated[tuple[DebianName, ...], msgspec.Meta(max_length=64)] = ()
     wheels: Annotated[tuple[PinnedWheel, ...], msgspec.Meta(max_length=16)] = ()
+    npm: Annotated[tuple[PinnedNpm, ...], msgspec.Meta(max_length=16)] = ()
     include: tuple[Pattern, ...] | None = None
     exclude: tuple[Pattern, ...] = ()
     move: dict[TreePath, TreePath] = {}

@@ -65,7 +65,9 @@ async def test_the_package_that_was_probably_meant_is_named(tmp_path, required, 
         ("^20", "node-20"),
         ("^18 || ^20", "node-20"),
         (">=18 <23", "node-22"),
-        ("~22.20.0", "node-22"),
+        ("~22.23.0", "node-22"),
+        ("^20.19", "node-20"),
+        ("^20.19.0 || >=22.12.0", "node-24"),
         ("20 - 22", "node-22"),
         ("*", "node-24"),
         (">= 18.0.0 < 21", "node-20"),
@@ -84,7 +86,7 @@ def test_engines_choose_the_newest_that_fits(tmp_path, range_, expected):
 def test_the_name_of_the_package_goes_before_engines(tmp_path):
     names, said = chosen(node_project(tmp_path, require="node-20", package={"engines": {"node": ">=22"}}))
     assert names == ["node-20"]
-    assert "asks for Node.js >=22, but node-20 is 20.18.0" in said
+    assert "asks for Node.js >=22, but node-20 is 20.20.2" in said
     names, said = chosen(node_project(tmp_path, require="cli, node", package={"engines": {"node": "22"}}))
     assert names == ["node-22", "cli"]
     assert "the image gets node-22" in said
@@ -120,7 +122,8 @@ def test_versions_are_those_of_the_recipes():
     [
         ({**ENTRY, "integrity": ""}, "package-lock.json:9: node_modules/x has no integrity"),
         ({"version": "1.0.0", "resolved": "git+ssh://git@github.com/a/x.git#1"}, "node_modules/x has no integrity"),
-        ({"resolved": "packages/x", "link": True}, "node_modules/x is a local package"),
+        ({"resolved": "packages/x", "link": True}, "node_modules/x is a local package outside the project"),
+        ({"resolved": "file:x.tgz"}, "node_modules/x is a local file, which has no version"),
         ({**ENTRY, "engines": {"node": ">= 22"}}, "node_modules/x 1.0.0 needs Node.js >= 22"),
         ({**ENTRY, "engines": {"node": ">=22"}}, "node_modules/x 1.0.0 needs Node.js >=22, but node is 18.20.4"),
     ],
@@ -168,7 +171,7 @@ def test_what_development_needs_does_not_matter(tmp_path):
     read = read_node_lock(node_project(tmp_path, package={"name": "web"}, lock=lock), "node")
     assert "y: their install scripts are not run" in read.notices[0]
     (tmp_path / "package-lock.json").write_text('{"lockfileVersion": 1, "dependencies": {"x": {}}}')
-    with pytest.raises(DrumheadError, match="a lock of npm 6"):
+    with pytest.raises(DrumheadError, match="it was written by npm 6; `npm install --package-lock-only` with npm 7"):
         read_node_lock(read_project(tmp_path), "node")
 
 
@@ -189,6 +192,75 @@ def test_npm_installs_what_the_lock_says_and_refuses_another_digest(tmp_path):
     with pytest.raises(DrumheadError, match="Integrity checksum failed") as refused:
         install(read_node_lock(read_project(root), "node"), tmp_path / "other")
     assert refused.value.code is ErrorCode.HOST_TOOL
+
+
+def test_packages_of_the_project_are_installed_as_links(tmp_path):
+    """Install the lock of a workspace, which needs no registry."""
+    root = tmp_path / "project"
+    described = {"name": "web", "version": "1.0.0", "workspaces": ["packages/*"], "dependencies": {"shared": "1.0.0"}}
+    lock = {
+        "": described,
+        "node_modules/shared": {"resolved": "packages/shared", "link": True},
+        "packages/shared": {"version": "1.0.0"},
+        "node_modules/docs": {"resolved": "packages/docs", "link": True, "dev": True},
+        "packages/docs": {"version": "1.0.0", "dev": True},
+    }
+    node_project(root, package=described, lock=lock)
+    inner = {name: json.dumps({"name": name, "version": "1.0.0"}) for name in ("shared", "docs")}
+    write_files(root, {f"packages/{name}/package.json": text for name, text in inner.items()})
+    read = read_node_lock(read_project(root), "node")
+    assert read.local == ("packages/docs", "packages/shared")
+    tree = install(read, tmp_path / "cache")
+    assert tree["node_modules/shared"].target == "../packages/shared"
+    (root / "packages/shared").rename(tmp_path / "shared")
+    with pytest.raises(DrumheadError, match="^package-lock.json:.*shared is a local package outside the project"):
+        read_node_lock(read_project(root), "node")
+
+
+def test_a_lock_that_lacks_a_dependency_is_refused(tmp_path):
+    lock = {"": {"dependencies": {"x": "^1"}, "optionalDependencies": {"z": "1"}}, "node_modules/x": ENTRY}
+    package = {"name": "web", "dependencies": {"x": "^1", "y": "2"}, "devDependencies": {"w": "1"}}
+    with pytest.raises(DrumheadError) as refused:
+        read_node_lock(node_project(tmp_path, package=package, lock=lock), "node")
+    assert refused.value.message == (
+        "package-lock.json:1: it does not have y, which package.json names; "
+        "`npm install --package-lock-only` brings it up to date"
+    )
+    package = {"name": "web", "dependencies": {"x": "^1.0.0", "z": "1"}}
+    assert read_node_lock(node_project(tmp_path, package=package, lock=lock), "node")
+
+
+NPM_ERROR = """\
+npm error code EUSAGE
+npm error
+npm error `npm ci` can only install packages when your package.json and package-lock.json are in sync.
+npm error
+npm error Invalid: lock file's x@1.0.0 does not satisfy x@2.0.0
+npm error
+npm error Clean install a project
+npm error
+npm error Usage:
+npm error npm ci
+npm error
+npm error Options:
+npm error [--install-strategy <hoisted|nested|shallow|linked>] [--omit <dev|optional|peer>]
+npm error A complete log of this run can be found in: /tmp/_logs/2026-11-28T09_06_51_696Z-debug-0.log
+"""
+
+
+def test_what_npm_says_is_shown_without_its_usage(tmp_path, monkeypatch):
+    (tmp_path / "npm").write_text(f"#!/bin/sh\ncat >&2 <<'END'\n{NPM_ERROR}END\nexit 1\n")
+    (tmp_path / "npm").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    lock = {"": {"dependencies": {"x": "^2"}}, "node_modules/x": ENTRY}
+    package = {"name": "web", "dependencies": {"x": "^2"}}
+    read = read_node_lock(node_project(tmp_path / "web", package=package, lock=lock), "node")
+    with pytest.raises(DrumheadError) as refused:
+        install(read, tmp_path / "cache")
+    assert refused.value.message == (
+        f"{tmp_path}/npm failed with status 1: code EUSAGE `npm ci` can only install packages when your package.json and "
+        "package-lock.json are in sync. Invalid: lock file's x@1.0.0 does not satisfy x@2.0.0"
+    )
 
 
 NATIVE = {
