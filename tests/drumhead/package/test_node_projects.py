@@ -258,8 +258,8 @@ def test_what_npm_says_is_shown_without_its_usage(tmp_path, monkeypatch):
     with pytest.raises(DrumheadError) as refused:
         install(read, tmp_path / "cache")
     assert refused.value.message == (
-        f"{tmp_path}/npm failed with status 1: code EUSAGE `npm ci` can only install packages when your package.json and "
-        "package-lock.json are in sync. Invalid: lock file's x@1.0.0 does not satisfy x@2.0.0"
+        f"{tmp_path}/npm failed with status 1: code EUSAGE `npm ci` can only install packages when your package.json "
+        "and package-lock.json are in sync. Invalid: lock file's x@1.0.0 does not satisfy x@2.0.0"
     )
 
 
