@@ -20,7 +20,7 @@ from typing import TypeVar
 import aiohttp
 from aiohttp import web
 
-from safelight import __version__, background, http, logs, settings, tracing
+from safelight import __version__, background, http, imports, logs, settings, tracing
 from safelight.access import route
 from safelight.access.caller import Access
 from safelight.access.connections import tls
@@ -95,6 +95,7 @@ def run(name: str, kind: type[C], build: Build[C], argv: Sequence[str] | None = 
 
 def prepare(*configs: StandaloneConfig) -> None:
     """Prepare this process to serve: private files, many connections, and Ctrl-C while it starts."""
+    imports.complete()
     os.umask(0o077)
     for config in configs:
         keep_private(config.data)

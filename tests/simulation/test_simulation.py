@@ -28,7 +28,8 @@ def _simulate(*arguments: object, hash_seed: str = "random") -> subprocess.Compl
 
 @pytest.mark.slow
 def test_no_seed_violates_a_guarantee() -> None:
-    done = _simulate("--seeds", 200)
+    # The program runs thousands. These show that what is promised holds with today's code.
+    done = _simulate("--seeds", 60)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -49,14 +50,20 @@ def test_a_seed_has_the_same_history_byte_for_byte(seed: int) -> None:
     assert "peace" in histories[0]
 
 
-RARE = {"grace_forgotten": 156, "stalls_charged": 147}
-"""The first seed for mutations that only a few seeds find."""
+FIRST = {
+    "answer_before_commit": 20,
+    "events_apart": 21,
+    "grace_forgotten": 156,
+    "no_flush_of_sqlite": 17,
+    "stalls_charged": 147,
+}
+"""The first seed for mutations that only a few seeds find, so that the tests do not run all the others first."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mutation", MUTATIONS)
 def test_a_product_that_is_broken_in_one_way_is_found(mutation: str) -> None:
-    done = _simulate("--mutation", mutation, "--first", RARE.get(mutation, 0), "--seeds", 40, "--until-failure")
+    done = _simulate("--mutation", mutation, "--first", FIRST.get(mutation, 0), "--seeds", 40, "--until-failure")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "the simulation failed" not in done.stdout
     assert "the process of the simulation died" not in done.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import logging
 import os
@@ -101,6 +102,7 @@ COMMANDS = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit status (docs/reference/errors.md lists them)."""
+    gc.disable()  # modules are not garbage, so looking for it while they are imported costs time for nothing
     try:
         from drumhead.cli.output import printable_streams  # noqa: PLC0415 - as in application
 
@@ -120,6 +122,8 @@ def _main(arguments: list[str] | None) -> int:
         argv = sys.argv[1:] if arguments is None else arguments
         _check_text(argv)
         command, bound, _ = application(argv).parse_args(argv, exit_on_error=False, print_error=False)
+        gc.freeze()
+        gc.enable()
         result = command(*bound.args, **bound.kwargs)
         if inspect.iscoroutine(result):
             result = _run(result)

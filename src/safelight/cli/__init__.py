@@ -13,6 +13,8 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
+from safelight import imports
+
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
     from typing import Any
@@ -77,6 +79,7 @@ COMMANDS = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; return its exit status (docs/reference/errors.md lists them)."""
+    imports.begin()
     argv = sys.argv[1:] if arguments is None else arguments
     if argv and argv[0] in PROGRAMS:
         module = importlib.import_module(PROGRAMS[argv[0]][0])
@@ -92,6 +95,7 @@ def _run(argv: list[str]) -> int:
 
     try:
         command, bound, _ = application(argv).parse_args(argv, exit_on_error=False, print_error=False)
+        imports.complete()
         result = command(*bound.args, **bound.kwargs)
         if inspect.iscoroutine(result):
             result = asyncio.run(_until_signalled(result))

@@ -22,7 +22,7 @@ import aiohttp
 import msgspec
 from msgspec import Meta
 
-from safelight import logs, serve, settings
+from safelight import imports, logs, serve, settings
 from safelight.access import cluster_key
 from safelight.access.settings import AccessSettings, CorsOrigins, PublicUrl
 from safelight.cli.printing import EXIT_STATUS, complain
@@ -92,6 +92,7 @@ class Config(AccessSettings, frozen=True, kw_only=True):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `safelight up` and return its exit status."""
+    imports.complete()
     arguments = list(sys.argv[1:] if argv is None else argv)
     config = settings.load(Config, arguments, section="up", program="safelight up")
     text = config.log_format == "text" or (config.log_format == "auto" and sys.stderr.isatty())

@@ -18,7 +18,7 @@ import time
 
 import msgspec
 
-from safelight import engine
+from safelight import engine, imports
 from safelight.errors import Code, Error
 from safelight.recipe import BUILTIN, OutputSpec, Recipe
 from safelight.recipe.operations import Resize
@@ -78,6 +78,7 @@ class Memory:
 
 def main() -> None:
     """Serve until the worker closes the socket."""
+    imports.complete()
     channel = socket.socket(fileno=int(sys.argv[1]))
     output = int(sys.argv[2])
     setup, _ = _receive(channel)
