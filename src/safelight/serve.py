@@ -86,11 +86,26 @@ def run(name: str, kind: type[C], build: Build[C], argv: Sequence[str] | None = 
     try:
         asyncio.run(_run(name, config, build))
     except Error as error:
-        log.error("%s cannot start: %s", name, error.detail)  # noqa: TRY400 - the sentence says it all
+        log.error("%s cannot start: %s%s", name, error.detail, _advice(config.data))  # noqa: TRY400 - that says it all
+        raise SystemExit(1) from None
+    except OSError as error:
+        if not (advice := _advice(config.data)):
+            raise
+        log.error("%s cannot start: %s.%s", name, error, advice)  # noqa: TRY400 - as above
         raise SystemExit(1) from None
     finally:
         tracing.flush()
     atexit.register(end_at_once)
+
+
+def _advice(data: str) -> str:
+    """Return what to do about a data directory that this process cannot write, after a space; or nothing."""
+    if os.access(data, os.W_OK | os.X_OK):
+        return ""
+    return (
+        f" The data directory {data} cannot be written by this user ({os.geteuid()}:{os.getegid()}): make it and give "
+        "it to that user (chown), or name another one (--data)."
+    )
 
 
 def prepare(*configs: StandaloneConfig) -> None:

@@ -67,11 +67,12 @@ async def test_a_wrong_setting_is_reported_in_a_sentence_without_a_traceback(tmp
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["keyvaluestore", "storage"])
-async def test_a_data_directory_that_cannot_be_made_is_reported_in_a_sentence(tmp_path, name):
+@pytest.mark.parametrize(("name", "argv"), [("keyvaluestore", ()), ("storage", ()), ("worker", ("127.0.0.1:9",))])
+async def test_a_data_directory_that_cannot_be_made_is_reported_in_a_sentence(tmp_path, name, argv):
     (tmp_path / "file").write_text("in the way")
-    async with service(name, "--data", str(tmp_path / "file" / "below")) as process:
-        await process.log("cannot start")
+    async with service(name, *argv, "--data", str(tmp_path / "file" / "below")) as process:
+        line = await process.log("cannot start")
+        assert f"{tmp_path}/file/below cannot be written by this user ({os.geteuid()}:" in line["message"]
         assert await process.ended() == 1
         assert not any("traceback" in line for line in process.lines)
 

@@ -35,8 +35,15 @@ def test_compose_starts_each_service_with_settings_that_it_has(name):
     assert service["read_only"]
     assert service["cap_drop"] == ["ALL"]
     assert service["secrets"] == ["cluster-key"]
+    assert not [place for place in service["tmpfs"] if ":" in place], "podman has no uid=, and ignores mode="
+    kept = f"{name}:/data" in service.get("volumes", ())
+    assert kept or config.data.startswith("/tmp/"), "under podman, other directories in memory belong to root"
     for published in service.get("ports", ()):
         assert published == f"127.0.0.1:{config.port}:{config.port}"
+
+
+def test_the_cluster_key_beside_compose_is_not_committed():
+    assert "/deploy/cluster-key" in (ROOT / ".gitignore").read_text().splitlines()
 
 
 @pytest.mark.slow
@@ -71,7 +78,16 @@ def test_buildah_builds_an_image_that_serves(tmp_path):
             assert time.monotonic() < deadline, podman.logs("store")
         formats = podman.run("exec", "store", "python3", "-m", "safelight.engine")
         assert {"jpeg", "webp", "avif"} <= {one["format"] for one in json.loads(formats) if one["writes"]}
-        podman.run("stop", "--time", "30", "store")
+        worker = services()["worker"]
+        memory = [word for place in worker["tmpfs"] for word in ("--tmpfs", place)]
+        podman.start(
+            *("worker", "localhost/safelight:0.1.0", "--network", "container:store", *mounts, *environment, *memory),
+            then=worker["command"],
+        )
+        while not podman.succeeds("exec", "worker", "test", "-d", "/tmp/worker"):
+            assert podman.inspect("worker")["State"]["Running"], podman.logs("worker")
+            assert time.monotonic() < deadline + LIMIT, podman.logs("worker")
+        podman.run("stop", "--time", "30", "worker", "store")
         assert podman.inspect("store")["State"]["ExitCode"] == 0
 
 

@@ -117,8 +117,13 @@ async def _address(where: Where) -> str:
 
 
 def cluster_credentials(where: Where) -> Credentials:
-    """Return the credentials for the services behind the master. Raises `Error` for a file that cannot be used."""
-    return ClusterKey(where.cluster_key_file).credentials if where.cluster_key_file else no_credentials
+    """Return the credentials for the services behind the master. Raises `Error` for a file that cannot be used.
+
+    An empty variable, as compose files and shells set it, names no file.
+    """
+    if where.cluster_key_file in (None, Path()):
+        return no_credentials
+    return ClusterKey(where.cluster_key_file).credentials
 
 
 async def _masters(client: KeyValueStoreClient) -> str:
@@ -134,6 +139,7 @@ async def _masters(client: KeyValueStoreClient) -> str:
 
 async def _ask_store(where: Where) -> str:
     address = where.keyvaluestore
+    cluster_credentials(where)  # so that a key file that cannot be used is not taken for a silent store
     try:
         async with store(where) as client:
             return await _masters(client)

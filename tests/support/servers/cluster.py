@@ -142,10 +142,13 @@ class Cluster:
 
     async def ready(self, name: str) -> None:
         """Wait until a service reports that it is ready."""
-        async with asyncio.timeout(TIMEOUT), ServiceClient.connect(self.address(name)) as client:
-            while not await client.is_ready(wait=5.0):
-                assert self.running[name].returncode is None, self.log(name)
-                await asyncio.sleep(0.05)
+        try:
+            async with asyncio.timeout(TIMEOUT), ServiceClient.connect(self.address(name)) as client:
+                while not await client.is_ready(wait=5.0):
+                    assert self.running[name].returncode is None, self.log(name)
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            raise AssertionError(f"{name} was not ready within {TIMEOUT:g} s:\n{self.log(name)}") from None
 
     def log(self, name: str) -> str:
         """Return the end of a program's log."""
@@ -236,7 +239,11 @@ async def _run(data: Path, counts: dict[str, int], first_port: int) -> int:
     await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
     if not starting.done():
         print("Stopping", flush=True)
-    return await starting
+    try:
+        return await starting
+    except AssertionError as error:
+        print(f"It did not start. {error}", file=sys.stderr)
+        return 1
 
 
 async def _serve(data: Path, counts: dict[str, int], first_port: int, stop: asyncio.Event) -> int:
