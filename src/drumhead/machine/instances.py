@@ -138,8 +138,8 @@ def observe(directory: Path, launch: Launch) -> Instance:
     if supervision.asleep and not instance.pid and alive:
         return msgspec.structs.replace(instance, supervision=supervision, state="asleep", exit_status=None)
     if not alive and (supervision.waits or instance.state == "running"):
-        # The supervisor was killed, or could not record its own end.
-        supervision = msgspec.structs.replace(supervision, waits=False, lost=True)
+        # The supervisor was killed, or could not record its own end, unless the machine was stopped for good.
+        supervision = msgspec.structs.replace(supervision, waits=False, lost=not (directory / STOPPING).exists())
     return msgspec.structs.replace(instance, supervision=supervision)
 
 

@@ -116,6 +116,7 @@ def _assemble(
         if recipe.bytecode >= 0:
             tree = _compile(tree, recipe.bytecode)
     _check_size(recipe, tree.size, MAX_UNPACKED, "takes")
+    check_programs(recipe, tree)
     return store.add(
         tree,
         Package(
@@ -132,6 +133,18 @@ def _assemble(
             origins=tuple(Origin(name=deb.name, version=deb.version, sha256=deb.sha256) for deb in used),
         ),
     )
+
+
+def check_programs(recipe: Recipe, tree: Tree) -> None:
+    """Check that the package has the programs of its config sets, unless another package may. Raises INCOMPLETE."""
+    for name, command in recipe.config_sets.items():
+        program = command.argv[0].removeprefix("/")
+        known = tree.get(program) or tree.get(f"usr/{program}")
+        if command.argv[0].startswith("/") and not known and not recipe.requires:
+            raise DrumheadError(
+                ErrorCode.INCOMPLETE,
+                f"recipe {recipe.name}: config set {name} starts {command.argv[0]}, which the package does not have",
+            )
 
 
 def _used(main: list[DebianPackage], giving: list[DebianPackage]) -> list[DebianPackage]:

@@ -22,11 +22,14 @@ from drumhead.report import silent
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from drumhead.debian.archive import DebianPackage
     from drumhead.home import Home
     from drumhead.report import Report
     from drumhead.tree import Tree
 
 PROGRAMS = ("usr/bin/", "usr/sbin/")
+SERVICES = ("etc/init.d/", "lib/systemd/system/", "usr/lib/systemd/system/")
+"""Where packages of servers have files for starting them."""
 TEMPLATE = """\
 # A recipe: drumhead package build --recipe {file}
 name: {name}
@@ -62,8 +65,11 @@ demo:
 """
 
 
-async def write_recipe(home: Home, name: str, package: str, file: Path, report: Report = silent) -> None:
+async def write_recipe(home: Home, name: str, package: str, file: Path, report: Report = silent) -> str:
     """Write a recipe called `name` for the Debian package `package`, with the package's programs, into `file`.
+
+    If the package has no programs, take those of a package that it depends on and that has a similar name. Return the
+    name of the package whose programs were taken.
 
     Raises CONFLICT if the file exists or the name is taken, NOT_FOUND for an unknown package, USAGE, UNVERIFIED,
     REMOTE.
@@ -85,17 +91,33 @@ async def write_recipe(home: Home, name: str, package: str, file: Path, report: 
             hint = f"; there are {', '.join(near)}" if near else ""
             raise DrumheadError(error.code, f"{error.message}{hint}") from error
         files, _ = read_deb(await archive.fetch(found, report))
+        for dependency in () if _programs(files) else _related(archive, found):
+            other, _ = read_deb(await archive.fetch(dependency, report))
+            if _programs(other):
+                found, files = dependency, other
+                break
     text = recipe_text(name, found.name, found.description, file.name, files)
     try:
         await asyncio.to_thread(file.write_text, text)
     except OSError as error:
         raise DrumheadError(ErrorCode.USAGE, f"{file} cannot be written: {error.strerror}") from error
+    return found.name
+
+
+def _related(archive: Archive, package: DebianPackage) -> list[DebianPackage]:
+    """Return the dependencies of a package whose names begin like its own (dnsmasq-base, redis-server)."""
+    names = [choice for choices in package.depends for choice in choices[:1] if choice.startswith(package.name)]
+    return [archive.find(name) for name in names if name in archive.names()]
+
+
+def _programs(files: Tree) -> list[str]:
+    return [path for path, entry in files if entry.kind != "directory" and path.startswith(PROGRAMS)]
 
 
 def recipe_text(name: str, package: str, description: str, file: str, files: Tree) -> str:
     """Return the text of a recipe for the Debian package `package` with these files."""
     paths = [path for path, entry in files if entry.kind != "directory" and not path.startswith("usr/share/doc")]
-    programs = [path for path in paths if path.startswith(PROGRAMS)]
+    programs = _programs(files)
     elf = [path for path in programs if files[path].kind == "file" and files[path].starts_with(MAGIC)]
     # Config files, shared data and private libraries: one pattern for each directory of the package.
     beside = sorted({_directory(path) for path in paths if not path.startswith(PROGRAMS)} - {""})
@@ -104,7 +126,9 @@ def recipe_text(name: str, package: str, description: str, file: str, files: Tre
         name=name,
         package=package,
         file=file,
-        kind="application" if first.startswith("usr/sbin/") else "tool",
+        kind="application"
+        if first.startswith("usr/sbin/") or any(path.startswith(SERVICES) for path in paths)
+        else "tool",
         description=json.dumps(description or f"Debian's {package}", ensure_ascii=False),
         include="\n".join([*(f"  - {path}" for path in programs), *(f"  # - {path}" for path in beside)]) or "  - '**'",
         program=f"/{first}",

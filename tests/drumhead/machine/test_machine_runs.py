@@ -51,6 +51,13 @@ def test_machine_has_the_size_that_was_asked_for(facts):
     assert facts["host"] == "server"
 
 
+def test_as_many_files_may_be_open_as_the_machine_has_kibibytes(drumhead, facts):
+    out, _ = execute(drumhead, "sh", "-c", "ulimit -Hn; ulimit -Sn")
+    hard, soft = map(int, out.split())
+    assert hard == facts["memory"] // 1024
+    assert soft == 65536
+
+
 def test_firmware_leaves_the_memory_alone_that_holds_the_initrd(drumhead, server):  # noqa: ARG001
     said = execute(drumhead, "dmesg")[0].decode()
     reserved = [

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from drumhead.machine.instances import Instances, supervisor_pid
+from drumhead.machine.instances import STOPPING, Instances, supervisor_pid
 from drumhead.machine.records import InstanceSpec, Launch
 from drumhead.machine.supervision.policy import FIRST_DELAY, LONGEST_DELAY, MAX_RESTARTS, STEADY, Restarts
 from drumhead.records import Command
@@ -61,6 +61,8 @@ def test_a_supervisor_that_was_killed_is_not_said_to_restart_anything(empty):
         supervisor.kill()
     assert "4, without its supervisor" in empty("instances")
     assert "restarting" not in empty("instances")
+    (directory / STOPPING).touch()  # as `drumhead stop` does
+    assert "without its supervisor" not in empty("instances")
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,8 @@ import re
 import pytest
 
 from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.package.build import check_programs
+from drumhead.package.new import recipe_text
 from drumhead.package.recipe import MAX_BYTES, read_recipe
 from drumhead.package.store import PackageStore, parse_ref
 from drumhead.tree import Tree, regular
@@ -106,6 +108,9 @@ def test_a_new_recipe_can_be_built_tested_and_required(drumhead, tmp_path):
     assert "is a package of drumhead" in drumhead.refused("package", "new", "nginx", status=5, cwd=tmp_path)
     assert "not a package name" in drumhead.refused("package", "new", "../x", status=2, cwd=tmp_path)
     assert "cannot be written" in drumhead.refused("package", "new", "jq", "--output", "no/x", status=2, cwd=tmp_path)
+    said = drumhead("package", "new", "dnsmasq", cwd=tmp_path)
+    assert "wrote dnsmasq.yaml, for dnsmasq-base, because dnsmasq has no programs" in said
+    assert "- usr/sbin/dnsmasq\n" in (tmp_path / "dnsmasq.yaml").read_text()
     near = drumhead.refused("package", "new", "caddyy", status=3, cwd=tmp_path)
     assert "no package caddyy; there are caddy" in near
     (tmp_path / "jq.yaml").write_text(text.replace("TODO: what it prints", "jq-1.6"))
@@ -115,6 +120,42 @@ def test_a_new_recipe_can_be_built_tested_and_required(drumhead, tmp_path):
     assert drumhead.json("package", "test", "--recipe", "jq.yaml", cwd=tmp_path) == [
         {"package": "jq", "passed": True, "verdict": "passed"}
     ]
+
+
+@pytest.mark.parametrize(
+    ("files", "kind"),
+    [
+        (["usr/bin/memcached", "lib/systemd/system/memcached.service"], "application"),
+        (["usr/bin/jq"], "tool"),
+        (["usr/sbin/haproxy", "usr/bin/halog"], "application"),
+    ],
+)
+def test_a_server_is_an_application(files, kind):
+    tree = Tree()
+    for path in files:
+        tree.add(path, regular(b"\x7fELF"))
+    name = files[0].rpartition("/")[2]
+    assert f"\nkind: {kind}\n" in recipe_text(name, name, "x", f"{name}.yaml", tree)
+
+
+@pytest.mark.parametrize(
+    ("program", "more", "missing"),
+    [
+        ("/usr/bin/jq", "", False),
+        ("/bin/jq", "", False),
+        ("/TODO", "", True),
+        ("/usr/bin/sh", "requires: [cli]\n", False),
+    ],
+)
+def test_a_config_set_must_start_a_program_of_the_package(tmp_path, program, more, missing):
+    tree = Tree()
+    tree.add("usr/bin/jq", regular(b""))
+    file = write_files(tmp_path, {"r.yaml": MINIMAL + f"config_sets:\n  jq: {{argv: [{program}]}}\n{more}"}) / "r.yaml"
+    if not missing:
+        check_programs(read_recipe(file), tree)
+        return
+    with pytest.raises(DrumheadError, match="config set jq starts /TODO, which the package does not have"):
+        check_programs(read_recipe(file), tree)
 
 
 async def test_wheels_are_sources_too_and_must_have_their_hash(drumhead, tmp_path):

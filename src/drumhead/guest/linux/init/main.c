@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/reboot.h>
 #include <sys/resource.h>
+#include <sys/sysinfo.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -89,6 +90,19 @@ static void wait_for_events(int signals) {
     if (!wanted[CONSOLE].revents) console_retry();
 }
 
+/* Programs make tables for as many descriptors as they may open (HAProxy's have 64 bytes for each), so a small machine
+   allows fewer: one for each KiB of its memory. */
+static void limit_open_files(void) {
+    struct sysinfo memory;
+    rlim_t most = 1048576;
+    if (sysinfo(&memory) == 0) {
+        rlim_t fits = (rlim_t)memory.totalram * memory.mem_unit / 1024;
+        if (fits < most) most = fits;
+    }
+    struct rlimit files = {.rlim_cur = most < 65536 ? most : 65536, .rlim_max = most};
+    setrlimit(RLIMIT_NOFILE, &files);
+}
+
 int main(int count, char **words) {
     sigset_t watched;
     if (count > 1 && strcmp(words[1], "probe") == 0) { /* the host only tests whether a kernel boots */
@@ -102,8 +116,7 @@ int main(int count, char **words) {
     sigaddset(&watched, SIGINT);
     sigprocmask(SIG_BLOCK, &watched, NULL);
     signal(SIGPIPE, SIG_IGN);
-    struct rlimit files = {.rlim_cur = 65536, .rlim_max = 1048576};
-    setrlimit(RLIMIT_NOFILE, &files);
+    limit_open_files();
     mount_kernel_file_systems();
     reboot(RB_DISABLE_CAD);
     boot();
