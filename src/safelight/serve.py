@@ -218,8 +218,7 @@ async def running(
         if config.open:
             log.warning("Everybody who reaches %s may do everything there (--open)", service.title)
         if service.discovery is not None and isinstance(config, Config) and name in REGISTRATION_KEYS:
-            registration = (REGISTRATION_KEYS[name], address, config.registration_ttl)
-            await stack.enter_async_context(_registered(service, service.discovery, *registration))
+            await stack.enter_async_context(_registered(service, service.discovery, config.registration_ttl))
         try:
             yield service
         finally:
@@ -273,19 +272,24 @@ async def _drain(runner: web.AppRunner, service: Service) -> None:
 
 
 @asynccontextmanager
-async def _registered(service: Service, discovery: Discovery, key: str, value: str, ttl: float) -> AsyncIterator[None]:
+async def _registered(service: Service, discovery: Discovery, ttl: float) -> AsyncIterator[None]:
+    key = REGISTRATION_KEYS[service.name]
     try:
-        async with background.running(lambda: _register(service, discovery, key, value, ttl), "registration"):
+        async with background.running(lambda: _register(service, discovery, key, ttl), "registration"):
             yield
     finally:
         with suppress(Error, TimeoutError):  # a classic store keeps it
             async with asyncio.timeout(1.0):
-                await discovery.store.delete(key, instance=value)
+                await discovery.store.delete(key, instance=service.registered)
 
 
-async def _register(service: Service, discovery: Discovery, key: str, value: str, ttl: float) -> None:
+async def _register(service: Service, discovery: Discovery, key: str, ttl: float) -> None:
     registered = False
     while True:
+        if not registered:
+            # The address depends on the key-value store's, and its name may be unknown until it has started.
+            service.registered = await service.advertised()
+        value = service.registered
         try:
             await discovery.store.set(key, value, instance=value, ttl=ttl)
         except Error as error:

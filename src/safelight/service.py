@@ -160,6 +160,8 @@ class Service:
         self.routes: Table = {}
         """The routes with the access that each asks for, once the service runs."""
         self.port = 0
+        self.registered = ""
+        """The address that is registered at the key-value store, or that the next attempt registers."""
         self._wake: list[Callable[[], None]] = []
         self._in_progress = 0
         self._quiet = asyncio.Event()
@@ -288,7 +290,8 @@ def reachable_host(host: str, keyvaluestore: str | None = None) -> str:
     """Return the address at which others reach a service that listens on `host`.
 
     For a service that listens on every network, it is this machine's address on the network of the key-value store, or
-    without one that of the default route. If this leads through QEMU's user network, it is that of the machine's name.
+    that of the default route if there is none or its name is unknown. If this leads through QEMU's user network, it is
+    that of the machine's name.
     """
     if host not in EVERY_NETWORK:
         return host
@@ -299,7 +302,7 @@ def reachable_host(host: str, keyvaluestore: str | None = None) -> str:
             probe.connect((target, 9))  # sends nothing: it only asks the routing table
             address = str(probe.getsockname()[0])
         except OSError:
-            return "127.0.0.1"
+            return reachable_host(host) if store else "127.0.0.1"
     if not store and address.startswith(_USER_NETWORK):
         return _own_address() or address
     return address

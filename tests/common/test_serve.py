@@ -20,6 +20,8 @@ from yarl import URL
 
 from safelight import logs, serve, settings
 from safelight.client.base import session
+from safelight.db.__main__ import Config as DbConfig
+from safelight.db.__main__ import build as build_db
 from safelight.keyvaluestore.__main__ import Config, build
 from support.programs.ports import free_port
 from support.programs.processes import service
@@ -93,7 +95,7 @@ async def test_a_request_that_does_not_end_is_cancelled_after_the_drain(tmp_path
 def test_the_advertised_address_is_one_that_others_reach():
     assert serve.reachable_host("10.1.2.3") == "10.1.2.3"
     assert serve.reachable_host("0.0.0.0", "127.0.0.1:8000") == "127.0.0.1"
-    assert serve.reachable_host("0.0.0.0", "no.such.name.invalid:8000") == "127.0.0.1"
+    assert serve.reachable_host("0.0.0.0", "no.such.name.invalid:8000") == serve.reachable_host("0.0.0.0")
 
 
 class _WayOut:
@@ -196,6 +198,31 @@ async def test_a_service_answers_while_its_own_address_is_looked_up(tmp_path, mo
         service = await starting
         assert await service.advertised() == f"10.64.128.1:{port}"
         await stack.aclose()
+
+
+async def test_a_service_registers_the_address_that_is_known_once_the_key_value_store_runs(tmp_path, monkeypatch):
+    started, seen = threading.Event(), threading.Event()
+
+    def look_up(host, keyvaluestore=None):
+        if started.is_set():
+            seen.set()
+            return "127.0.0.3"
+        return "127.0.0.2"
+
+    monkeypatch.setattr("safelight.service.reachable_host", look_up)
+    port = free_port()
+    config = DbConfig(port=0, data=str(tmp_path / "db"), keyvaluestore=f"127.0.0.1:{port}")
+    async with serve.running("db", config, build_db) as db:
+        started.set()
+        assert await asyncio.to_thread(seen.wait, 20)
+        store = serve.running("keyvaluestore", Config(port=port, data=str(tmp_path / "store")), build)
+        async with store, session() as http:
+
+            async def registered():
+                async with http.get(f"http://127.0.0.1:{port}/") as answer:
+                    return f"dbendpoint=127.0.0.3:{db.port}" in await answer.text()
+
+            await until(registered)
 
 
 def test_the_key_value_store_offers_no_address_of_a_key_value_store(capsys):
