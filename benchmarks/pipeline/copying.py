@@ -2,12 +2,12 @@
 
     python -m benchmarks.pipeline.copying [--rounds 3] [--photos 1500] [--clients 2]
 
-`--clients` processes upload photos of 0.25 megapixels, all different, first to services in one process and then to
-services in separate processes. The worker is the real one, but its decoders return the photo with a few bytes appended,
-so the services take nearly all of the time. A process uses about one core. A thousand divided by the milliseconds that
-a photo costs the busiest process is therefore the rate that these services allow on a machine with a core for each
-process. Compare this figure. The measured rate is limited by the cores of this machine, which the clients and the
-worker use too.
+`--clients` processes upload photos of 0.25 megapixels, all different: first to services in one process, and then to
+services in separate processes, with one, two and four masters. The worker is the real one, but its decoders return the
+photo with a few bytes appended, so the services take nearly all of the time. A process uses about one core. A thousand
+divided by the milliseconds that a photo costs the busiest process is therefore the rate that these services allow on a
+machine with a core for each process. (Of several masters, the average counts.) Compare this figure. The measured rate
+is limited by the cores of this machine, which the clients and the worker use too.
 """
 
 import argparse
@@ -36,7 +36,12 @@ _PROBE = engine.Probe(
     format="jpeg", width=577, height=433, frames=1, mode="srgb", bands=3, bits=8, has_alpha=False, has_profile=False,
     orientation=1, progressive=False,
 )  # fmt: skip
-_FORMS = {"in one process": [], "apart": ["--separate"]}
+_FORMS = {
+    "in one process": [],
+    "separate": ["--separate"],
+    "separate, two masters": ["--masters", "2"],
+    "separate, four masters": ["--masters", "4"],
+}
 _TOGETHER = 4
 """How many photos a client sends in one request."""
 
@@ -92,12 +97,13 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 
 
 class Measured:
-    """Run a system with its services in one process or in separate ones, and keep the figures of its rounds."""
+    """Run a system in one of the forms, and keep the figures of its rounds."""
 
     def __init__(self, stack: AsyncExitStack, name: str, argv: list[str], clients: int, photos: int) -> None:
         self._stack = stack
         self.name = name
         self._argv = argv
+        self._masters = int(argv[1]) if "--masters" in argv else 1
         self._most = ""
         self._clients = clients
         self._photos = photos
@@ -139,6 +145,8 @@ class Measured:
         count = n * self._clients
         self.rates.append(count / taken)
         self.all.append(sum(spent.values()) / count * 1e3)
+        if "master" in spent:
+            spent["master"] /= self._masters
         self._most = max(spent, key=lambda name: spent[name])
         self.busiest.append(spent[self._most] / count * 1e3)
 

@@ -244,7 +244,7 @@ async def _listening(app: web.Application, config: StandaloneConfig, service: Se
         stack.push_async_callback(_drain, runner, service)
         try:
             context = certificate.context if certificate else None
-            listeners = await listen(config.host, config.port)
+            listeners = await listen(config.host, config.port, shared=_shares_port(config))
             for listener in listeners:
                 await Site(runner, listener, context=context, handshake=config.header_timeout).start()
         except OSError as error:
@@ -255,6 +255,10 @@ async def _listening(app: web.Application, config: StandaloneConfig, service: Se
         if certificate is not None:
             await stack.enter_async_context(certificate.watching())
         yield
+
+
+def _shares_port(config: StandaloneConfig) -> bool:
+    return isinstance(config, PublicConfig) and config.share_port
 
 
 async def _drain(runner: web.AppRunner, service: Service) -> None:
@@ -280,7 +284,7 @@ async def _registered(service: Service, discovery: Discovery, ttl: float) -> Asy
     finally:
         with suppress(Error, TimeoutError):  # a classic store keeps it
             async with asyncio.timeout(1.0):
-                await discovery.store.delete(key, instance=service.registered)
+                await discovery.store.delete(key, instance=_instance(service))
 
 
 async def _register(service: Service, discovery: Discovery, key: str, ttl: float) -> None:
@@ -291,7 +295,7 @@ async def _register(service: Service, discovery: Discovery, key: str, ttl: float
             service.registered = await service.advertised()
         value = service.registered
         try:
-            await discovery.store.set(key, value, instance=value, ttl=ttl)
+            await discovery.store.set(key, value, instance=_instance(service), ttl=ttl)
         except Error as error:
             if error.code in UNKNOWN_REQUEST and await discovery.found_classic():
                 await _register_classic(service, discovery, key, value)
@@ -304,6 +308,11 @@ async def _register(service: Service, discovery: Discovery, key: str, ttl: float
             log.info("%s endpoint registered", service.title, extra={key: value})
             registered = True
         await asyncio.sleep(ttl / 3)
+
+
+def _instance(service: Service) -> str:
+    """Return the instance of an entry. Services that share a port have one address, which the last to end removes."""
+    return f"{service.registered} ({os.getpid()})" if _shares_port(service.config) else service.registered
 
 
 async def _register_classic(service: Service, discovery: Discovery, key: str, value: str) -> None:

@@ -104,6 +104,10 @@ class PublicConfig(Config, frozen=True, kw_only=True):
 
     public_url: PublicUrl = None
     cors_origins: CorsOrigins = ""
+    share_port: Annotated[
+        bool,
+        Meta(description="Let several of these services on this machine listen on the same port, to use more cores."),
+    ] = False
 
 
 Check = Callable[[], Awaitable[None]]

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from safelight import serve
+from safelight.client.shared import SharedBlobs
 from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
 from safelight.storage.__main__ import Config, build
-from safelight.worker.shared import SharedBlobs
 from storage.content import digest_of
 from support.programs.ports import free_port
 

@@ -13,9 +13,9 @@ import pytest
 
 from safelight import writeback
 from safelight.client.master import Client
+from safelight.client.shared import _write
 from safelight.wire import Blob, State
 from safelight.worker.inputs import _cached, _copied
-from safelight.worker.shared import _write
 from support.photos import is_inverse, photo
 from support.programs.system import System
 from worker.conftest import Start

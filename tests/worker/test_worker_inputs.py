@@ -11,6 +11,7 @@ import pytest
 from safelight import serve
 from safelight.client.base import Connection, session
 from safelight.client.instances import Several
+from safelight.client.shared import SharedBlobs
 from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
 from safelight.storage.__main__ import Config, build
@@ -18,7 +19,6 @@ from safelight.wire import Blob, Lease
 from safelight.worker import inputs
 from safelight.worker.inputs import Inputs
 from safelight.worker.outage import OutageError
-from safelight.worker.shared import SharedBlobs
 from safelight.worker.workdir import Workdir
 
 BYTES = b"a photo"

@@ -129,7 +129,8 @@ def cluster_credentials(where: Where) -> Credentials:
 async def _masters(client: KeyValueStoreClient) -> str:
     """Return the addresses of all masters, separated by commas, or of one if the store tells only one."""
     try:
-        found = [entry.value for entry in (await client.entries("masterendpoint")).entries]
+        entries = (await client.entries("masterendpoint")).entries
+        found = list(dict.fromkeys(entry.value for entry in entries))
     except Error as error:
         if error.code not in (Code.UNAUTHENTICATED, Code.FORBIDDEN):
             raise

@@ -200,7 +200,9 @@ class Discovery:
             for entry in page.entries:
                 if self._only_ours and not entry.instance:
                     continue
-                known.setdefault(entry.key, []).append(entry.value)
+                values = known.setdefault(entry.key, [])
+                if entry.value not in values:  # several processes may share a port
+                    values.append(entry.value)
             self._learn(known)
 
 

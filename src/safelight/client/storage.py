@@ -135,13 +135,13 @@ class StorageClient(ServiceClient):
         await self._connection.call("PUT", f"/names/{quote(name, safe='')}", bytes, json={"digest": digest})
 
     async def shared(self) -> SharedDirectory | None:
-        """Return the directory that storage shares with workers of its file system; None if it keeps none."""
+        """Return the directory that storage shares with programs on its file system; None if it keeps none."""
         return await self._connection.call("GET", "/shared", SharedDirectory | None, retry=False)  # type: ignore[arg-type]
 
-    async def adopt(self, name: str, token: str) -> Blob:
+    async def adopt(self, name: str, token: str) -> StoredBlob:
         """Store a file of the shared directory as a blob, durably. Raises NOT_FOUND, STORAGE_FULL."""
         file = NewFile(name=name, token=token)
-        return await self._connection.call("POST", "/shared", Blob, json=file, wait=EXTRA_WAIT, retry=False)
+        return await self._connection.call("POST", "/shared", StoredBlob, json=file, wait=EXTRA_WAIT, retry=False)
 
     async def collect(self) -> Collected:
         """Collect garbage now. Raises CONFLICT, UNAVAILABLE."""

@@ -13,6 +13,7 @@ from safelight.access import route
 from safelight.access.connections.places import Places
 from safelight.client.db import DbClient
 from safelight.client.partials import PartialClient
+from safelight.client.shared import SharedBlobs
 from safelight.client.storage import StorageClient
 from safelight.errors import Error
 from safelight.master import app
@@ -169,7 +170,9 @@ def _uploads(
 ) -> tuple[Uploads, Tus]:
     """Make both kinds of uploads, which share the limit of concurrent uploads and the memory for retries."""
     budget, places = ReplayBudget(), Places(config.uploads)
-    ingest = Ingest(service.uses(StorageClient, "storage"), metrics, limit=config.max_photo, budget=budget)
+    storage = service.uses(StorageClient, "storage")
+    shared = None if service.neighbours.find(StorageClient) else SharedBlobs(storage)
+    ingest = Ingest(storage, metrics, limit=config.max_photo, budget=budget, shared=shared)
     tus = Tus(
         service.uses(PartialClient, "storage"),
         batcher,

@@ -105,7 +105,7 @@ def make(
     """Make the application that serves a store. Without a collector, it refuses to collect.
 
     Without `tasks`, the classic protocol finds blobs only by the name under which they were stored. `handover` is the
-    directory that a directory store shares with workers; `link` makes links to the blobs of a bucket.
+    directory that a directory store shares with other programs; `link` makes links to the blobs of a bucket.
     """
     app = web.Application()
     app[TASKS] = tasks
@@ -160,13 +160,13 @@ async def name(request: web.Request) -> web.Response:
 
 
 async def shared(request: web.Request) -> web.Response:
-    """Answer with the directory that is shared with workers, or null."""
+    """Answer with the directory that is shared with other programs, or null."""
     handover = request.app[HANDOVER]
     return http.json_response(None if handover is None else await handover.shared())
 
 
 async def adopt(request: web.Request) -> web.Response:
-    """Store a file that a worker has put into the shared directory."""
+    """Store a file that another program has put into the shared directory."""
     handover, new = request.app[HANDOVER], await http.read_json(request, NewFile)
     if handover is None:
         raise Error(Code.NOT_FOUND, "This storage shares no files.")

@@ -85,14 +85,14 @@ class Partial(Record, frozen=True, kw_only=True):
 
 
 class SharedDirectory(Record, frozen=True, kw_only=True):
-    """Storage's directory, for workers on the same file system; `token` names a file that exists only there."""
+    """Storage's directory, for programs on the same file system; `token` names a file that exists only there."""
 
     path: str
     token: Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
 
 
 class NewFile(Record, frozen=True, kw_only=True):
-    """A file that a worker has put into the shared directory, to be stored as a blob."""
+    """A file that a program has put into the shared directory, to be stored as a blob."""
 
     name: str
     token: str

@@ -14,6 +14,7 @@ from msgspec import Meta, field
 from safelight import serve, settings
 from safelight.access.networks import is_loopback
 from safelight.client.master import Client
+from safelight.client.shared import SharedBlobs
 from safelight.client.storage import StorageClient
 from safelight.engine.limits import Limits
 from safelight.wire import MAX_PHOTO_BYTES, WorkerInfo
@@ -25,7 +26,6 @@ from safelight.worker.leases import Leases
 from safelight.worker.metrics import DecoderRestarts, Metrics
 from safelight.worker.outage import Outage
 from safelight.worker.prefetch import Prefetch
-from safelight.worker.shared import SharedBlobs
 from safelight.worker.workdir import Workdir
 from safelight.worker.worker import Worker
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from safelight import logs, tracing
 from safelight.client.base import retrying
+from safelight.client.shared import SharedBlobs
 from safelight.client.storage import StorageClient
 from safelight.engine.limits import Limits
 from safelight.errors import Code, Error, lacks_memory
@@ -23,7 +24,6 @@ from safelight.worker.leases import Held
 from safelight.worker.metrics import Metrics
 from safelight.worker.outage import Outage, OutageError
 from safelight.worker.prefetch import Prefetch
-from safelight.worker.shared import SharedBlobs
 from safelight.worker.workdir import Workdir
 
 if TYPE_CHECKING:

@@ -11,12 +11,12 @@ from io import FileIO
 from pathlib import Path
 
 from safelight.client.base import retrying
+from safelight.client.shared import SharedBlobs
 from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
 from safelight.opening import opened
 from safelight.wire import Blob, Lease
 from safelight.worker.outage import OutageError, works
-from safelight.worker.shared import SharedBlobs
 from safelight.worker.workdir import Workdir
 
 _CHUNK = 1 << 20

@@ -39,8 +39,11 @@ class Listener(socket.socket):
         return [each for each in self._accepted if each.fileno() >= 0]
 
 
-async def listen(host: str, port: int) -> list[Listener]:
-    """Bind to every address of a host name. Raises OSError."""
+async def listen(host: str, port: int, *, shared: bool = False) -> list[Listener]:
+    """Bind to every address of a host name. Raises OSError.
+
+    With `shared`, other processes of the same user may listen on the same port, and the kernel spreads connections.
+    """
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     with ExitStack() as stack:
@@ -48,6 +51,8 @@ async def listen(host: str, port: int) -> list[Listener]:
         for family, address in dict.fromkeys((family, address) for family, _, _, _, address in found):
             listener = stack.enter_context(Listener(family))
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if shared:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if family == socket.AF_INET6:
                 listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             listener.bind(address)

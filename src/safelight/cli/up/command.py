@@ -57,6 +57,14 @@ class Config(AccessSettings, frozen=True, kw_only=True):
         Annotated[int, Meta(ge=1, le=1024)] | None,
         Meta(description="How many photos each worker processes at once; by default one for each usable core."),
     ] = None
+    masters: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=64,
+            description="How many masters share the port of the master, to use more cores; several imply --separate.",
+        ),
+    ] = 1
     separate: Annotated[bool, Meta(description="Run each service in a process of its own, as on several machines.")] = (
         False
     )
@@ -100,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=config.log_level.upper(), handlers=[forward.handler()], force=True)
     if config.vm:
         # The variable may name a cluster key for commands; the fleet has its own.
-        for name in ("workers", "slots", "separate", "data", "host", "port", "open", "public_url", "tls_certificate"):
+        for name in _NOT_FOR_MACHINES:
             if getattr(config, name) != getattr(Config(), name):
                 flag = name.replace("_", "-")
                 settings.fail(f"--{flag} has no effect on machines: the fleet file describes them (--fleet FILE).")
@@ -124,9 +132,9 @@ class Up:
         self._config = config
         self._forward = forward
         self._passed = passed
-        names = [*SERVICES, *(f"worker-{number}" for number in range(1, config.workers + 1))]
-        self.ports = dict(zip(names, _ports(config.port, config.workers), strict=True))
-        self.children = self._children(names)
+        workers = [f"worker-{number}" for number in range(1, config.workers + 1)]
+        self.ports = dict(zip([*SERVICES, *workers], _ports(config.port, config.workers), strict=True))
+        self.children = self._children(workers)
         self._status = 0
         self._stopping = asyncio.Event()
 
@@ -152,15 +160,16 @@ class Up:
         host = _reachable(self._config.host)
         return {name: f"{host}:{port}" for name, port in self.ports.items()}
 
-    def _children(self, names: list[str]) -> list[Child]:
-        apart = names if self._config.separate else names[len(SERVICES) :]
+    def _children(self, workers: list[str]) -> list[Child]:
+        separate = self._config.separate or self._config.masters > 1
+        masters = [f"master-{number}" for number in range(2, self._config.masters + 1)]
         children = [
             Child(
                 name, kind := name.partition("-")[0], ["-m", f"safelight.{kind}", *self._argv(name)], self._forward.line
             )
-            for name in apart
+            for name in ([*SERVICES, *masters, *workers] if separate else workers)
         ]
-        if self._config.separate:
+        if separate:
             return children
         argv = [argument for name in SERVICES for argument in ("--", name, *self._argv(name))][1:]
         services = Child(_TOGETHER, "allinone", ["-m", "safelight.allinone", *argv], self._forward.several)
@@ -173,7 +182,9 @@ class Up:
         argv = [*self._passed]
         if kind != "keyvaluestore":
             argv.append(f"{_reachable(config.host)}:{self.ports['keyvaluestore']}")
-        argv += ["--host", config.host, "--port", str(self.ports[name]), "--data", str(Path(config.data, name))]
+        port = self.ports["master" if kind == "master" else name]
+        argv += ["--host", config.host, "--port", str(port), "--data", str(Path(config.data, name))]
+        argv += ["--share-port"] if kind == "master" and config.masters > 1 else []
         argv += ["--log-format", "json" if self._forward.json else "text", "--log-level", config.log_level]
         argv += _access_flags(config, kind)
         if kind == "worker":
@@ -241,6 +252,9 @@ class Up:
         )
 
 
+_NOT_FOR_MACHINES = (
+    *("workers", "slots", "masters", "separate", "data", "host", "port", "open", "public_url", "tls_certificate"),
+)
 _FOR_MASTER = ("public_url", "cors_origins", "trusted_proxies")
 """Settings that only the service that browsers and proxies call has."""
 

@@ -9,6 +9,7 @@ import msgspec
 from safelight import tracing
 from safelight.access.shares import no_room
 from safelight.client.base import retrying
+from safelight.client.shared import SharedBlobs
 from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
 from safelight.master.metrics import Metrics
@@ -35,9 +36,17 @@ class Ingest:
     """Stores photos and refuses other files."""
 
     def __init__(
-        self, storage: StorageClient, metrics: Metrics, *, limit: int, budget: ReplayBudget | None = None
+        self,
+        storage: StorageClient,
+        metrics: Metrics,
+        *,
+        limit: int,
+        budget: ReplayBudget | None = None,
+        shared: SharedBlobs | None = None,
     ) -> None:
+        """Take photos of at most `limit` bytes. Small ones go to storage by file, if there is a `shared` directory."""
         self._storage = storage
+        self._shared = shared
         self._metrics = metrics
         self._limit = limit
         self._budget = budget or ReplayBudget()
@@ -78,6 +87,8 @@ class Ingest:
             yield chunk
 
     async def _send(self, data: bytes) -> StoredBlob:
+        if self._shared is not None and (stored := await self._shared.put(data)) is not None:
+            return stored
         return await retrying(lambda: self._storage.put(data), retry_for=_RETRY_FOR)  # type: ignore[no-any-return]
 
     async def _stream(self, held: list[bytes], rest: AsyncIterator[bytes]) -> StoredBlob:

@@ -1,11 +1,11 @@
-"""Adopt blobs that workers write as files, if they share a file system with storage.
+"""Adopt blobs that workers and masters write as files, if they share a file system with storage.
 
     handover/TOKEN    an empty file, whose name storage chooses at each start
-    handover/…        what workers write; storage adopts it by name
+    handover/…        what they write; storage adopts it by name
 
-The token shows a worker that the directory it sees belongs to the running storage: a copy, an old mount or the
-directory of another machine does not have it. Storage hashes and flushes adopted files like any other blob, so a worker
-that names a missing file, or writes other bytes, does no harm.
+The token shows them that the directory which they see belongs to the running storage: a copy, an old mount or the
+directory of another machine does not have it. Storage hashes and flushes adopted files like any other blob, so a
+program that names a missing file, or writes other bytes, does no harm.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _LEFT = 3600.0
 
 
 class Handover:
-    """The directory into which workers put files, beside the blobs of a store."""
+    """The directory into which other programs put files, beside the blobs of a store."""
 
     def __init__(self, root: Path, store: DirectoryStore) -> None:
         self._root = root
@@ -52,11 +52,11 @@ class Handover:
                 await asyncio.to_thread(guarded, made._remove, -1.0)
 
     async def shared(self) -> SharedDirectory:
-        """Return the directory where workers may read blobs and put files, and its token."""
+        """Return the directory where other programs may read blobs and put files, and its token."""
         return await asyncio.to_thread(guarded, self._shared)
 
     async def adopt(self, name: str, token: str, *, limit: int) -> PutResult:
-        """Store a file of a worker as a blob. The file is moved or removed.
+        """Store a file of another program as a blob. The file is moved or removed.
 
         Raises NOT_FOUND if there is no such file, or if the token belongs to another directory; TOO_LARGE;
         STORAGE_FULL.

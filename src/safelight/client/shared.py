@@ -1,4 +1,4 @@
-"""Exchange blobs as files, without HTTP, if this worker shares a file system with storage.
+"""Exchange blobs as files, without HTTP, if this program shares a file system with storage.
 
 A directory is used only while it has the token of the running storage. The reader checks the digest of what it reads.
 If a file is missing or cannot be written, the blob goes over HTTP instead.
@@ -16,7 +16,7 @@ from pathlib import Path
 from safelight import writeback
 from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
-from safelight.wire import Blob, SharedDirectory
+from safelight.wire import SharedDirectory, StoredBlob
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class SharedBlobs:
         shared = await self._directory()
         return None if shared is None else Path(shared.path, "blobs", digest[:2], digest)
 
-    async def put(self, data: bytes) -> Blob | None:
+    async def put(self, data: bytes) -> StoredBlob | None:
         """Write bytes as a file and hand it over; return the durable blob, or None if the bytes must be sent."""
         shared = await self._directory()
         if shared is None:
@@ -77,7 +77,7 @@ class SharedBlobs:
 
 
 def _is_ours(shared: SharedDirectory) -> bool:
-    """Return whether this worker can write into the directory of the running storage."""
+    """Return whether this program can write into the directory of the running storage."""
     directory = Path(shared.path, "handover")
     try:
         return (directory / shared.token).is_file() and os.access(directory, os.W_OK | os.X_OK)
