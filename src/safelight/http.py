@@ -32,6 +32,8 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series fo
 
 _BODY_TIME = 60.0
 """Seconds in which the body of a request must arrive; uploads have limits of their own."""
+_CHECK = 4.0
+"""Seconds for one check of readiness; probes wait for 5 or 6."""
 
 TENANT = "tenant"
 """The query parameter with which an administrator of the system acts for a tenant (master/access/tenant.py)."""
@@ -314,11 +316,20 @@ async def _readyz(request: web.Request) -> web.Response:
 async def _failures(service: Service) -> dict[str, str]:
     failures = {"service": "it is stopping"} if service.stopping.is_set() else {}
     names = list(service.checks)
-    results = await asyncio.gather(*(service.checks[name]() for name in names), return_exceptions=True)
+    results = await asyncio.gather(*(_in_time(service.checks[name]) for name in names), return_exceptions=True)
     for name, result in zip(names, results, strict=True):
         if isinstance(result, BaseException):
             failures[name] = result.detail if isinstance(result, Error) else repr(result)
     return failures
+
+
+async def _in_time(check: Callable[[], Awaitable[None]]) -> None:
+    """Run a check. A probe gives up after a few seconds, and would not learn the reason."""
+    try:
+        async with asyncio.timeout(_CHECK):
+            await check()
+    except TimeoutError:
+        raise Error(Code.UNAVAILABLE, f"No answer for {_CHECK:g} seconds.") from None
 
 
 async def _metrics(request: web.Request) -> web.Response:

@@ -25,6 +25,7 @@ from safelight.client.base import Address, Connection, Credentials, ServiceClien
 from safelight.client.discovery import Discovery
 from safelight.client.instances import first_of
 from safelight.client.liveness import Liveness
+from safelight.client.retrying import Breaker
 
 C = TypeVar("C", bound=ServiceClient)
 
@@ -229,16 +230,18 @@ class Service:
         """Wait until no request is in progress."""
         await self._quiet.wait()
 
-    def uses(self, client: type[C], service: str, *, retry_for: float = 15.0) -> C:
+    def uses(self, client: type[C], service: str, *, retry_for: float = 15.0, breaks: bool = False) -> C:
         """Return a client of another service, or the store itself where that service runs in this process.
 
-        This service is not ready until the other one answers.
+        This service is not ready until the other one answers. If it `breaks`, calls do not wait for a service that has
+        failed for `retry_for` seconds already.
         """
         found = self.neighbours.find(client)
         if found is not None:
             return found
         connection = self.needs(service)
         connection.retry_for = retry_for
+        connection.breaker = Breaker() if breaks else None
         return client(connection)
 
     def needs(self, service: str) -> Connection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http
 import re
 
@@ -129,6 +130,18 @@ async def test_readiness_names_what_is_missing():
             assert "db: db is away" in document["detail"]
         async with client.get(f"{service.url}/healthz") as answer:
             assert answer.status == 200
+
+
+async def test_readiness_is_answered_before_a_probe_gives_up(monkeypatch):
+    async def silent():
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("safelight.http._CHECK", 0.01)
+    async with serving(app_of()) as service, session() as client, asyncio.timeout(30.0):
+        service.checks["etcd"] = silent
+        async with client.get(f"{service.url}/readyz") as answer:
+            assert answer.status == 503
+            assert (await answer.json())["waiting_for"] == ["etcd"]
 
 
 async def test_clients_raise_what_the_service_raised():

@@ -2,8 +2,8 @@
 
 import pytest
 
-from safelight.client import base
-from safelight.client.base import retrying
+from safelight.client import retrying as module
+from safelight.client.retrying import Breaker, retrying
 from safelight.errors import Code, Error
 
 
@@ -24,8 +24,8 @@ def clock(monkeypatch):
     async def sleep(seconds):
         clock.now += seconds
 
-    monkeypatch.setattr(base.time, "monotonic", clock.monotonic)
-    monkeypatch.setattr(base.asyncio, "sleep", sleep)
+    monkeypatch.setattr(module.time, "monotonic", clock.monotonic)
+    monkeypatch.setattr(module.asyncio, "sleep", sleep)
     return clock
 
 
@@ -69,3 +69,23 @@ async def test_a_long_poll_that_fails_at_once_is_not_retried_for_longer(clock):
 async def test_nothing_is_retried_after_the_deadline(clock):
     with pytest.raises(Error):
         await retrying(failing(clock, takes=16.0, times=1), retry_for=15.0, deadline=clock.now + 15.0)
+
+
+async def test_a_service_that_has_failed_for_long_is_not_waited_for(clock):
+    breaker = Breaker()
+    down = failing(clock, takes=0.1, times=10_000)
+    for waited in (True, False, False):
+        began = clock.now
+        with pytest.raises(Error):
+            await retrying(down, retry_for=15.0, breaker=breaker)
+        assert (clock.now - began > 10.0) is waited
+    assert await retrying(failing(clock, takes=0.1, times=0), retry_for=15.0, breaker=breaker) == "done"
+    assert await retrying(failing(clock, takes=0.1, times=3), retry_for=15.0, breaker=breaker) == "done"
+
+
+async def test_a_service_that_failed_a_while_ago_is_waited_for_again(clock):
+    breaker = Breaker()
+    with pytest.raises(Error):
+        await retrying(failing(clock, takes=0.1, times=10_000), retry_for=15.0, breaker=breaker)
+    clock.now += 31.0
+    assert await retrying(failing(clock, takes=0.1, times=3), retry_for=15.0, breaker=breaker) == "done"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import math
-import random
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
@@ -22,6 +20,7 @@ from safelight import tracing
 from safelight.client.failures import reason_of
 from safelight.client.instances import Several
 from safelight.client.liveness import Liveness, UnresponsiveError
+from safelight.client.retrying import Breaker, retrying
 from safelight.errors import Code, Error
 from safelight.wire import encode
 
@@ -40,7 +39,6 @@ _ANSWER_TIME = 300.0
 """Seconds for the head of an answer to arrive, and then again for a body that is read into memory."""
 _SHORT = 9
 """The most digits of a Content-Length for an answer to be read at once."""
-_LONGEST_WAIT = 86400.0
 _DIGITS = 10
 
 Body = bytes | io.BytesIO | AsyncIterator[bytes] | Payload | aiohttp.MultipartWriter | None
@@ -114,6 +112,7 @@ class Connection:
         self._idle_timeout = idle_timeout
         self._answer_timeout = idle_timeout if answer_timeout is None else answer_timeout
         self._liveness = liveness
+        self.breaker: Breaker | None = None
 
     @asynccontextmanager
     async def open(
@@ -271,31 +270,8 @@ class Connection:
         if not retry:
             return await attempt()
         deadline = time.monotonic() + wait + self.retry_for
-        return await retrying(attempt, retry_for=self.retry_for, deadline=deadline)  # type: ignore[no-any-return]
-
-
-async def retrying(attempt: Callable[[], Any], *, retry_for: float, deadline: float | None = None) -> Any:
-    """Call `attempt` until it succeeds or fails with a permanent error; pauses grow from 50 ms to 2 s.
-
-    `retry_for` counts, in seconds, from the first failure, so that a long upload that is interrupted can be retried.
-    Nothing is called again after `deadline`, a time of the monotonic clock.
-    """
-    pause, end = 0.05, math.inf if deadline is None else deadline
-    failed = False
-    while True:
-        try:
-            return await attempt()
-        except Error as error:
-            asked = _seconds(error.extra.get("retry_after"))
-            delay = max(asked, pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret
-            now = time.monotonic()
-            end = end if failed else min(end, now + retry_for)
-            failed = True
-            final = not error.transient or error.code is Code.INTERNAL or isinstance(error, UnresponsiveError)
-            if final or now + delay > end:
-                raise
-        await asyncio.sleep(delay)
-        pause = min(pause * 2, 2.0)
+        again = retrying(attempt, retry_for=self.retry_for, deadline=deadline, breaker=self.breaker)
+        return await again  # type: ignore[no-any-return]
 
 
 def decoded(data: bytes, kind: type[T], asked: str) -> T:
@@ -349,11 +325,6 @@ async def _arrived(response: aiohttp.ClientResponse) -> bytes:
         if len(data) > _LONGEST_ANSWER:
             raise Error(Code.INTERNAL, f"The answer has more than {_LONGEST_ANSWER} bytes.")
     return bytes(data)
-
-
-def _seconds(asked: object) -> float:
-    """Return how long a service asks to wait, in seconds; an invalid value counts as 0."""
-    return float(asked) if isinstance(asked, int | float) and 0 <= asked < _LONGEST_WAIT else 0.0
 
 
 async def _error_of(response: aiohttp.ClientResponse) -> Error:

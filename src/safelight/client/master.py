@@ -18,7 +18,8 @@ from urllib.parse import quote
 
 import aiohttp
 
-from safelight.client.base import ServiceClient, retrying
+from safelight.client.base import ServiceClient
+from safelight.client.retrying import retrying
 from safelight.client.uploads import EXTRA_WAIT, Source, Upload, form_fields, multipart
 from safelight.errors import Code, Error
 from safelight.opening import opened

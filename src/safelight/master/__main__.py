@@ -94,7 +94,7 @@ class Config(AccessConfig, frozen=True, kw_only=True):
 @asynccontextmanager
 async def build(config: Config, service: serve.Service) -> AsyncIterator[web.Application]:
     """Connect the parts, without waiting for db or storage."""
-    db = service.uses(DbClient, "db")
+    db = service.uses(DbClient, "db", breaks=True)
     access = MasterAccess(config, service, db)
     metrics = Metrics(service.registry)
     feed = Feed(db)
@@ -129,7 +129,7 @@ def _application(
     signer: Signer,
 ) -> web.Application:
     """Put the parts together."""
-    storage, recipes = service.uses(StorageClient, "storage"), RecipeBook(db, _from_file(config.recipes))
+    storage, recipes = service.uses(StorageClient, "storage", breaks=True), RecipeBook(db, _from_file(config.recipes))
     batcher, downloads = TaskBatcher(db, storage), Downloads(db, storage)
     uploads, tus = _uploads(config, service, batcher, recipes, downloads, metrics, access.quotas)
     events = Events(feed, db, metrics, stall_timeout=config.event_stall_timeout, readers=config.event_readers)
@@ -170,11 +170,11 @@ def _uploads(
 ) -> tuple[Uploads, Tus]:
     """Make both kinds of uploads, which share the limit of concurrent uploads and the memory for retries."""
     budget, places = ReplayBudget(), Places(config.uploads)
-    storage = service.uses(StorageClient, "storage")
+    storage = service.uses(StorageClient, "storage", breaks=True)
     shared = None if service.neighbours.find(StorageClient) else SharedBlobs(storage)
     ingest = Ingest(storage, metrics, limit=config.max_photo, budget=budget, shared=shared)
     tus = Tus(
-        service.uses(PartialClient, "storage"),
+        service.uses(PartialClient, "storage", breaks=True),
         batcher,
         recipes,
         downloads,

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from io import FileIO
 from pathlib import Path
 
-from safelight.client.base import retrying
+from safelight.client.retrying import retrying
 from safelight.client.shared import SharedBlobs
 from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error

@@ -74,7 +74,7 @@ class MasterAccess:
 
     def __init__(self, config: AccessConfig, service: serve.Service, db: DbClient) -> None:
         """Add the authenticators to the service's gate."""
-        self.accounts = accounts = service.uses(AccountClient, "db")
+        self.accounts = accounts = service.uses(AccountClient, "db", breaks=True)
         self.quotas = Quotas(accounts)
         self.audit = audit = Audit(accounts)
         self.audited = audit.audited

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
-from safelight.client.base import retrying
+from safelight.client.retrying import Breaker, retrying
 from safelight.client.storage import StorageClient
 from safelight.errors import Error
 from safelight.master.upload.replay import Reader, Replay, ReplayBudget
@@ -51,9 +51,9 @@ class Copies:
             await asyncio.gather(*copies._in_progress, return_exceptions=True)
             await copies._replay.close()
 
-    async def stored(self, retry_for: float) -> StoredBlob:
+    async def stored(self, retry_for: float, breaker: Breaker | None = None) -> StoredBlob:
         """Return storage's answer for the first complete copy. Raises what the body or storage raised."""
-        first = self._begin(self._repeat(retry_for))
+        first = self._begin(self._repeat(retry_for, breaker))
         while self._in_progress:
             task = await self._ended.get()
             self._in_progress.discard(task)
@@ -71,7 +71,7 @@ class Copies:
     def _begin_second(self) -> None:
         self._begin(self._send(self._replay.reader()))
 
-    async def _repeat(self, retry_for: float) -> StoredBlob:
+    async def _repeat(self, retry_for: float, breaker: Breaker | None) -> StoredBlob:
         """Send the photo, and start again after an error as long as it is kept in memory."""
 
         async def send() -> StoredBlob:
@@ -84,7 +84,7 @@ class Copies:
                 raise
 
         try:
-            return await retrying(send, retry_for=retry_for)  # type: ignore[no-any-return]
+            return await retrying(send, retry_for=retry_for, breaker=breaker)  # type: ignore[no-any-return]
         except _FinalError as final:
             raise final.error from None
 

@@ -8,7 +8,7 @@ import msgspec
 
 from safelight import tracing
 from safelight.access.shares import no_room
-from safelight.client.base import retrying
+from safelight.client.retrying import Breaker, retrying
 from safelight.client.shared import SharedBlobs
 from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
@@ -50,6 +50,7 @@ class Ingest:
         self._metrics = metrics
         self._limit = limit
         self._budget = budget or ReplayBudget()
+        self._breaker = Breaker()
 
     async def store(self, chunks: AsyncIterator[bytes], *, room: int | None = None) -> StoredPhoto:
         """Store a photo. Nothing is sent to storage before the first bytes show that it is one.
@@ -89,11 +90,12 @@ class Ingest:
     async def _send(self, data: bytes) -> StoredBlob:
         if self._shared is not None and (stored := await self._shared.put(data)) is not None:
             return stored
-        return await retrying(lambda: self._storage.put(data), retry_for=_RETRY_FOR)  # type: ignore[no-any-return]
+        sent = retrying(lambda: self._storage.put(data), retry_for=_RETRY_FOR, breaker=self._breaker)
+        return await sent  # type: ignore[no-any-return]
 
     async def _stream(self, held: list[bytes], rest: AsyncIterator[bytes]) -> StoredBlob:
         async with Copies.of(self._storage, held, rest, self._budget) as copies:
-            return await copies.stored(_RETRY_FOR)
+            return await copies.stored(_RETRY_FOR, self._breaker)
 
 
 def too_large(limit: int) -> Error:
