@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import posixpath
 from typing import TYPE_CHECKING
 
 from drumhead.closure import follow
+from drumhead.image.checks.programs import find_program, is_made_at_start
 from drumhead.image.contents import image_index
 from drumhead.image.timezones import zone_fault
 from drumhead.machine.spec.options import usage
@@ -13,26 +15,46 @@ if TYPE_CHECKING:
     from drumhead.closure import Index
     from drumhead.home import Home
     from drumhead.machine.records import InstanceSpec
-    from drumhead.records import Image
+    from drumhead.records import Command, Image
 
 
 def check_spec(home: Home, image: Image, spec: InstanceSpec) -> None:
-    """Check the time zones and the mount points of a machine. Raises USAGE.
+    """Check the programs, the time zones and the mount points of a machine. Raises USAGE.
 
     The config sets of the image were checked when it was composed. The files of a pulled image are unknown, so its
     machines are not checked.
     """
     composed = {command.env.get("TZ") for command in image.commands.values()}
     zones = [command for command in (*spec.before, spec.command) if command.env.get("TZ") not in {None, *composed}]
-    index = image_index(home, image) if zones or spec.volumes else None
+    programs = [command for command in (*spec.before, spec.command) if _is_unchecked(image, command)]
+    index = image_index(home, image) if zones or programs or spec.volumes else None
     if index is None:
         return
+    for command in programs:
+        if fault := _program_fault(index, command, [volume.path for volume in spec.volumes]):
+            raise usage(fault)
     for command in zones:
         if fault := zone_fault(index, command):
             raise usage(fault)
     for volume in spec.volumes:
         if file := _file_above(index, volume.path):
             raise usage(f"a volume cannot be mounted at {volume.path}: {file} is a file of the image")
+
+
+def _is_unchecked(image: Image, command: Command) -> bool:
+    """Return whether a command was not checked when the image was composed: the command of a command line."""
+    return image.guest == "linux" and command.argv not in [known.argv for known in image.commands.values()]
+
+
+def _program_fault(index: Index, command: Command, mounted: list[str]) -> str:
+    """Return why a program cannot start, or an empty string if it can, or may, because it is not looked for here."""
+    name = command.argv[0] if command.argv else ""
+    place = posixpath.join(command.cwd, name) if "/" in name else ""
+    elsewhere = "PATH" in command.env if not place else is_made_at_start(place)
+    elsewhere = elsewhere or any(f"{place}/".startswith(f"{path.rstrip('/')}/") for path in mounted)
+    if not name or elsewhere or find_program(index, command):
+        return ""
+    return f"the command starts {name}, which is not in the image; require its package, or correct the name"
 
 
 def _file_above(index: Index, path: str) -> str:
