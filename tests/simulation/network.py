@@ -49,7 +49,7 @@ class Listener:
         return []
 
 
-async def listen(_host: str, port: int) -> list[Listener]:
+async def listen(_host: str, port: int, *, shared: bool = False) -> list[Listener]:
     """Replace `safelight.access.connections.listener.listen`."""
     return [Listener(port)]
 
