@@ -54,10 +54,11 @@ FIRST = {
     "answer_before_commit": 20,
     "events_apart": 21,
     "blobs_flushed_later": 18,
-    "grace_forgotten": 179,
+    "grace_forgotten": 274,
     "no_flush_of_sqlite": 17,
     "numbers_go_on_after_a_rollback": 42,
-    "stalls_charged": 147,
+    "parts_not_flushed": 70,
+    "stalls_charged": 2016,
 }
 """The first seed for mutations that only a few seeds find, so that the tests do not run all the others first.
 
