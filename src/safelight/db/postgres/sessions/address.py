@@ -10,6 +10,7 @@ import asyncpg
 import msgspec
 from asyncpg.connect_utils import SessionAttribute
 
+from safelight.client.failures import reason_of
 from safelight.errors import Code, Error
 
 CONNECT = 5.0
@@ -180,7 +181,8 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
 
 def _advice(error: BaseException) -> str:
     """Return why a host cannot be used, and what to do about it."""
-    reason = str(error).strip().rstrip(".") or f"no answer for {CONNECT:g} seconds"
+    text = reason_of(error) if isinstance(error, OSError) and str(error) else str(error)
+    reason = text.strip().rstrip(".") or f"no answer for {CONNECT:g} seconds"
     if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
         return "no host is a primary. Name the primary, or all hosts of the cluster, or promote the standby"
     if isinstance(error, asyncpg.TooManyConnectionsError):
