@@ -137,13 +137,14 @@ async def test_a_service_without_descriptors_refuses_and_recovers(tmp_path: Path
 async def test_writes_to_a_disk_that_becomes_read_only_are_refused_and_nothing_is_lost(tmp_path: Path) -> None:
     faults = {name: Faults(tmp_path, name) for name in ("db", "storage")}
     environments = {name: each.environment for name, each in faults.items()}
+    environments["master"] = environments["storage"]  # it writes small photos to storage's disk
     async with AsyncExitStack() as stack:
         whole = await stack.enter_async_context(system(tmp_path / "data", environments=environments))
         http = await stack.enter_async_context(aiohttp.ClientSession())
         client = await stack.enter_async_context(Client.connect(whole.master))
         kept = [(await client.upload(photo(0))).id]
         for number, (name, each) in enumerate(faults.items(), 1):
-            each.apply(write_error=errno.EROFS)
+            each.apply(write_error=errno.EROFS, only=f"/data/{name}/")
             answer = await upload(http, whole.master, 10 * number)
             assert answer.is_refusal, name
             assert answer.seconds < BOUND
