@@ -25,20 +25,19 @@ TRACE, CLIENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 PARENTS = {
     "upload": {"the client"},
     "store original": {"upload"},
-    "POST /blobs": {"store original"},
     "create task": {"upload"},
     "commit task": {"create task"},
     "lease": {"create task"},
     "fetch": {"lease"},
     "process": {"lease"},
     "store result": {"lease"},
-    "POST /shared": {"store result"},
+    "POST /shared": {"store original", "store result"},
     "settle": {"lease"},
     "webhook": {"create task"},
 }
 SERVICES = {
     **dict.fromkeys(("upload", "store original", "create task", "webhook"), "safelight-master"),
-    **dict.fromkeys(("POST /blobs", "POST /shared"), "safelight-storage"),
+    "POST /shared": "safelight-storage",
     **dict.fromkeys(("lease", "fetch", "process", "store result", "settle"), "safelight-worker"),
     "commit task": "safelight-db",
 }
@@ -98,6 +97,12 @@ class Collector:
             pytest.fail(f"no span of {missing()}, but {sorted({span.name for _, span in self.spans})}")
         return self.trace(number)
 
+    async def wait_for_files(self, number: str) -> list:
+        """Wait for the spans in which storage takes the two files of a photo and its result."""
+        async with asyncio.timeout(TIMEOUT), self.more:
+            await self.more.wait_for(lambda: [span.name for _, span in self.trace(number)].count("POST /shared") == 2)
+        return self.trace(number)
+
 
 @asynccontextmanager
 async def traced(path: Path, backend: str) -> AsyncIterator[tuple[Collector, aiohttp.ClientSession, list[str]]]:
@@ -133,7 +138,8 @@ async def test_one_trace_from_the_upload_to_the_result(tmp_path: Path, backend: 
             async with http.post(f"{master}/task", data=form, headers=sent) as answer:
                 assert answer.status == 200, await answer.text()
                 assert "traceparent" not in await answer.json()
-            judge(await collector.wait_for(trace, set(PARENTS)))
+            await collector.wait_for(trace, set(PARENTS))
+            judge(await collector.wait_for_files(trace))
         assert [called and called.split("-")[1] for called in collector.called] == [TRACE[:-1] + "0", TRACE[:-1] + "1"]
         await resumable(collector, http, masters)
         form = aiohttp.FormData()
@@ -185,7 +191,9 @@ def judge(trace: list) -> None:
             assert parent in PARENTS[span.name], span.name
             assert of == SERVICES[span.name]
         assert span.start_time_unix_nano <= span.end_time_unix_nano
-    once = [span.name for _, span in trace if span.name in PARENTS]
+    files = [names[span.parent_span_id.hex()] for _, span in trace if span.name == "POST /shared"]
+    assert sorted(files) == ["store original", "store result"]
+    once = [span.name for _, span in trace if span.name in PARENTS and span.name != "POST /shared"]
     assert sorted(once) == sorted(set(once))
 
 
