@@ -26,10 +26,10 @@ from safelight.access.caller import Access
 from safelight.access.connections import tls
 from safelight.access.connections.listener import Site, listen
 from safelight.access.policy import PolicyError
+from safelight.client.availability.liveness import Liveness
 from safelight.client.base import session
 from safelight.client.discovery import REGISTRATION_KEYS, UNKNOWN_REQUEST, Discovery
 from safelight.client.keyvaluestore import KeyValueStoreClient
-from safelight.client.liveness import Liveness
 from safelight.errors import Code, Error
 from safelight.service import (
     Config,

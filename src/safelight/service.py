@@ -21,11 +21,11 @@ from safelight.access.connections.idle import Connections
 from safelight.access.policy import Policy, PolicyError
 from safelight.access.route import Table
 from safelight.access.settings import AccessSettings, CorsOrigins, PublicUrl
+from safelight.client.availability.instances import first_of
+from safelight.client.availability.liveness import Liveness
+from safelight.client.availability.retrying import Breaker
 from safelight.client.base import Address, Connection, Credentials, ServiceClient, no_credentials
 from safelight.client.discovery import Discovery
-from safelight.client.instances import first_of
-from safelight.client.liveness import Liveness
-from safelight.client.retrying import Breaker
 
 C = TypeVar("C", bound=ServiceClient)
 

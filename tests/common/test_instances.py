@@ -12,10 +12,10 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from safelight import serve
-from safelight.client import instances as module
+from safelight.client.availability import instances as module
+from safelight.client.availability.instances import Instances, Several
 from safelight.client.base import Connection, session
 from safelight.client.discovery import Discovery
-from safelight.client.instances import Instances, Several
 from safelight.client.keyvaluestore import KeyValueStoreClient
 from safelight.client.storage import StorageClient
 from safelight.errors import Error

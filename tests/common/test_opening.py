@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from safelight.opening import opened
+from safelight.files.opening import opened
 
 
 @pytest.fixture

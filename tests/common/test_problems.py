@@ -13,8 +13,8 @@ from aiohttp import web
 from safelight import serve
 from safelight.access import route
 from safelight.access.caller import Access
+from safelight.client.availability.instances import Several
 from safelight.client.base import Connection, ServiceClient, session
-from safelight.client.instances import Several
 from safelight.errors import STATUS, TITLE, Code, Error
 from safelight.wire import Blob, decode
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from safelight.client import retrying as module
-from safelight.client.retrying import Breaker, retrying
+from safelight.client.availability import retrying as module
+from safelight.client.availability.retrying import Breaker, retrying
 from safelight.errors import Code, Error
 
 

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 from aiohttp import web
 
+from safelight.client.availability.instances import Several
 from safelight.client.base import Connection, session
-from safelight.client.instances import Several
 from safelight.client.master import Client
 from safelight.client.storage import StorageClient
 from safelight.errors import Error

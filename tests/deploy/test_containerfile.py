@@ -72,10 +72,7 @@ def test_buildah_builds_an_image_that_serves(tmp_path):
             "store", "localhost/safelight:0.1.0", "--network", "none", *mounts, *environment, then=command["command"]
         )
         probe = command["healthcheck"]["test"][1:]
-        deadline = time.monotonic() + LIMIT
-        while not podman.succeeds("exec", "store", *probe):
-            assert podman.inspect("store")["State"]["Running"], podman.logs("store")
-            assert time.monotonic() < deadline, podman.logs("store")
+        wait_until_succeeds(podman, "store", *probe)
         formats = podman.run("exec", "store", "python3", "-m", "safelight.engine")
         assert {"jpeg", "webp", "avif"} <= {one["format"] for one in json.loads(formats) if one["writes"]}
         worker = services()["worker"]
@@ -84,11 +81,17 @@ def test_buildah_builds_an_image_that_serves(tmp_path):
             *("worker", "localhost/safelight:0.1.0", "--network", "container:store", *mounts, *environment, *memory),
             then=worker["command"],
         )
-        while not podman.succeeds("exec", "worker", "test", "-d", "/tmp/worker"):
-            assert podman.inspect("worker")["State"]["Running"], podman.logs("worker")
-            assert time.monotonic() < deadline + LIMIT, podman.logs("worker")
+        wait_until_succeeds(podman, "worker", "test", "-d", "/tmp/worker")
         podman.run("stop", "--time", "30", "worker", "store")
         assert podman.inspect("store")["State"]["ExitCode"] == 0
+
+
+def wait_until_succeeds(podman, container, *words):
+    """Wait until a program in a container that runs ends with status 0."""
+    deadline = time.monotonic() + LIMIT
+    while not podman.succeeds("exec", container, *words):
+        assert podman.inspect(container)["State"]["Running"], podman.logs(container)
+        assert time.monotonic() < deadline, podman.logs(container)
 
 
 def run(*words):

@@ -5,9 +5,9 @@ import asyncio
 import pytest
 from aiohttp import web
 
+from safelight.client.availability.instances import Several
+from safelight.client.availability.liveness import Liveness
 from safelight.client.base import Connection, session
-from safelight.client.instances import Several
-from safelight.client.liveness import Liveness
 from safelight.errors import Code, Error
 
 pytestmark = pytest.mark.slow
@@ -15,8 +15,8 @@ pytestmark = pytest.mark.slow
 
 async def test_a_health_check_follows_no_redirect_and_ends(monkeypatch):
     """A service that only answers the question for its health may be any program."""
-    monkeypatch.setattr("safelight.client.liveness._CHECK_AFTER", 0.1)
-    monkeypatch.setattr("safelight.client.liveness._EVERY", 0.05)
+    monkeypatch.setattr("safelight.client.availability.liveness._CHECK_AFTER", 0.1)
+    monkeypatch.setattr("safelight.client.availability.liveness._EVERY", 0.05)
     asked: list[str] = []
     ended, enough = asyncio.Event(), asyncio.Event()
 

@@ -9,8 +9,8 @@ import time
 import aiohttp
 import pytest
 
+from safelight.client.availability.instances import Several
 from safelight.client.base import Connection, session
-from safelight.client.instances import Several
 from safelight.client.keyvaluestore import KeyValueStoreClient
 from safelight.errors import Error
 from support.programs.processes import service

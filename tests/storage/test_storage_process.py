@@ -9,9 +9,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from safelight.client.availability.instances import Several
 from safelight.client.base import Connection, session
 from safelight.client.db import DbClient
-from safelight.client.instances import Several
 from safelight.client.storage import StorageClient
 from safelight.errors import Error
 from safelight.wire import NewTask

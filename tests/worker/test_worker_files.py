@@ -11,9 +11,9 @@ from tempfile import TemporaryDirectory
 import aiohttp
 import pytest
 
-from safelight import writeback
 from safelight.client.master import Client
 from safelight.client.shared import _write
+from safelight.files import writeback
 from safelight.wire import Blob, State
 from safelight.worker.inputs import _cached, _copied
 from support.photos import is_inverse, photo

@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from safelight import serve
+from safelight.client.availability.instances import Several
 from safelight.client.base import Connection, session
-from safelight.client.instances import Several
 from safelight.client.shared import SharedBlobs
 from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error

@@ -15,10 +15,10 @@ from cyclopts import Parameter
 from safelight.access.cluster_key import ClusterKey
 from safelight.cli import kept_keys
 from safelight.client.access import AccessClient
+from safelight.client.availability.instances import Several, first_of
+from safelight.client.availability.liveness import Liveness
 from safelight.client.base import Connection, Credentials, bearer, no_credentials, session
-from safelight.client.instances import Several, first_of
 from safelight.client.keyvaluestore import KeyValueStoreClient
-from safelight.client.liveness import Liveness
 from safelight.client.master import Client
 from safelight.errors import Code, Error
 

@@ -17,10 +17,10 @@ from aiohttp.payload import Payload
 from yarl import URL
 
 from safelight import tracing
-from safelight.client.failures import reason_of
-from safelight.client.instances import Several
-from safelight.client.liveness import Liveness, UnresponsiveError
-from safelight.client.retrying import Breaker, retrying
+from safelight.client.availability.failures import reason_of
+from safelight.client.availability.instances import Several
+from safelight.client.availability.liveness import Liveness, UnresponsiveError
+from safelight.client.availability.retrying import Breaker, retrying
 from safelight.errors import Code, Error
 from safelight.wire import encode
 

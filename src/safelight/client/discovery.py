@@ -13,10 +13,10 @@ from typing import NamedTuple
 import aiohttp
 
 from safelight import background
+from safelight.client.availability.instances import Instances, Several, others
+from safelight.client.availability.liveness import Liveness, UnresponsiveError
 from safelight.client.base import Connection, Credentials, no_credentials
-from safelight.client.instances import Instances, Several, others
 from safelight.client.keyvaluestore import ClassicStoreClient, KeyValueStoreClient
-from safelight.client.liveness import Liveness, UnresponsiveError
 from safelight.errors import Code, Error
 
 log = logging.getLogger(__name__)

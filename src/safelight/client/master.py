@@ -18,11 +18,11 @@ from urllib.parse import quote
 
 import aiohttp
 
+from safelight.client.availability.retrying import retrying
 from safelight.client.base import ServiceClient
-from safelight.client.retrying import retrying
 from safelight.client.uploads import EXTRA_WAIT, Source, Upload, form_fields, multipart
 from safelight.errors import Code, Error
-from safelight.opening import opened
+from safelight.files.opening import opened
 from safelight.untrusted import filenames, photos
 from safelight.wire import (
     ENDED,

@@ -13,9 +13,9 @@ import secrets
 import time
 from pathlib import Path
 
-from safelight import writeback
 from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
+from safelight.files import writeback
 from safelight.wire import SharedDirectory, StoredBlob
 
 log = logging.getLogger(__name__)

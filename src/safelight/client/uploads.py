@@ -13,7 +13,7 @@ import aiohttp
 import msgspec
 from aiohttp.payload import AsyncIterablePayload, BytesPayload, Payload
 
-from safelight.opening import opened
+from safelight.files.opening import opened
 from safelight.untrusted import filenames
 
 _CHUNK = 1 << 18

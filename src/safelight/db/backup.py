@@ -12,7 +12,7 @@ from safelight.access import route
 from safelight.access.caller import Access
 from safelight.db.store import Snapshots
 from safelight.errors import Code, Error
-from safelight.opening import opened
+from safelight.files.opening import opened
 
 _CHUNK = 1 << 20
 

@@ -9,8 +9,8 @@ from aiohttp import web
 
 from safelight import http
 from safelight.access.caller import Access
+from safelight.client.availability.instances import Several
 from safelight.client.discovery import REGISTRATION_KEYS
-from safelight.client.instances import Several
 from safelight.errors import Code, Error
 from safelight.master.access.tenant import check_operator
 from safelight.master.api.endpoint import JSON, Endpoint

@@ -16,8 +16,8 @@ from io import FileIO
 from pathlib import Path
 from typing import Self, TypeVar
 
-from safelight import writeback
 from safelight.errors import Code, Error
+from safelight.files import writeback
 
 T = TypeVar("T")
 

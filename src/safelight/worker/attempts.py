@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from safelight import logs, tracing
-from safelight.client.retrying import retrying
+from safelight.client.availability.retrying import retrying
 from safelight.client.shared import SharedBlobs
 from safelight.client.storage import StorageClient
 from safelight.engine.limits import Limits

@@ -10,11 +10,11 @@ from contextlib import asynccontextmanager
 from io import FileIO
 from pathlib import Path
 
-from safelight.client.retrying import retrying
+from safelight.client.availability.retrying import retrying
 from safelight.client.shared import SharedBlobs
 from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
-from safelight.opening import opened
+from safelight.files.opening import opened
 from safelight.wire import Blob, Lease
 from safelight.worker.outage import OutageError, works
 from safelight.worker.workdir import Workdir

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
+from safelight.client.availability.retrying import retrying
 from safelight.client.discovery import Discovery
-from safelight.client.retrying import retrying
 from safelight.errors import Error
 from safelight.wire import Died, Returned
 from safelight.worker.attempts import Attempts

@@ -12,8 +12,8 @@ import pytest
 
 from access.conftest import ELSEWHERE
 from safelight.access.connections import tls
+from safelight.client.availability.instances import Several
 from safelight.client.base import Connection, ServiceClient, session
-from safelight.client.instances import Several
 from safelight.errors import Error
 
 

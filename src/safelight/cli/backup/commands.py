@@ -16,10 +16,10 @@ from safelight.cli.backup.archive import Manifest
 from safelight.cli.backup.copying import Copying
 from safelight.cli.connection import HERE, Where, cluster_credentials
 from safelight.cli.printing import FAILED, complain, counted, err, print_json, say
+from safelight.client.availability.instances import Several
 from safelight.client.base import Connection, session
 from safelight.client.db import DbClient
 from safelight.client.discovery import REGISTRATION_KEYS
-from safelight.client.instances import Several
 from safelight.client.keyvaluestore import KeyValueStoreClient
 from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
@@ -158,11 +158,15 @@ async def migrate_command(
     if where.json:
         print_json(rows)
     else:
-        events = counted(rows["event"], "event")
-        say(f"The database has {counted(rows['task'] + rows['ended'], 'task')} and {events}; they were compared.")
-        new = "sqlite:///NEW-FILE" if from_ is None else _shown(from_)
-        _tell_way_back(_shown(to), new, "into a new file" if new.startswith("sqlite") else "once that is empty")
+        _tell_rows(rows, to, from_)
     return 0
+
+
+def _tell_rows(rows: dict[str, int], to: str, source: str | None) -> None:
+    events = counted(rows["event"], "event")
+    say(f"The database has {counted(rows['task'] + rows['ended'], 'task')} and {events}; they were compared.")
+    new = "sqlite:///NEW-FILE" if source is None else _shown(source)
+    _tell_way_back(_shown(to), new, "into a new file" if new.startswith("sqlite") else "once that is empty")
 
 
 async def _copy_entries(to: str, source: str | None, where: Where) -> int:

@@ -15,7 +15,7 @@ from safelight.client.db import DbClient
 from safelight.client.keyvaluestore import KeyValueStoreClient
 from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
-from safelight.opening import opened
+from safelight.files.opening import opened
 from safelight.storage.directory import DirectoryStore
 
 _ROUNDS = 3

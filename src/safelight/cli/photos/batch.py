@@ -15,7 +15,7 @@ from safelight.cli.photos.results import ResultDirectory
 from safelight.cli.printing import path_text
 from safelight.client.master import Client
 from safelight.errors import Code, Error
-from safelight.opening import opened
+from safelight.files.opening import opened
 from safelight.wire import ENDED, State, Task
 
 _CHUNK = 1 << 18

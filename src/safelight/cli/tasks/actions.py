@@ -15,8 +15,8 @@ from rich.text import Text
 from safelight.cli.connection import HERE, Where, master
 from safelight.cli.printing import complain, counted, err, out, print_json, state_text, status_of
 from safelight.cli.tasks.which import ANY, OPEN, Which, check, find
+from safelight.client.availability.retrying import retrying
 from safelight.client.master import Client
-from safelight.client.retrying import retrying
 from safelight.errors import Error
 from safelight.wire import State, Task, TaskChanges, TaskFilter
 

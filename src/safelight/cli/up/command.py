@@ -30,8 +30,8 @@ from safelight.cli.up import machines
 from safelight.cli.up.child import Child
 from safelight.cli.up.forward import Forward
 from safelight.cli.up.sign_in import sign_in_link
+from safelight.client.availability.instances import Several
 from safelight.client.base import Connection, ServiceClient, session
-from safelight.client.instances import Several
 from safelight.errors import Code
 
 log = logging.getLogger("up")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from safelight.access.cluster_key import ClusterKey
 from safelight.client.access import AccessClient
+from safelight.client.availability.instances import Several
 from safelight.client.base import Connection, session
-from safelight.client.instances import Several
 from safelight.errors import Error
 
 log = logging.getLogger("up")

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
-from safelight.client.retrying import Breaker, retrying
+from safelight.client.availability.retrying import Breaker, retrying
 from safelight.client.storage import StorageClient
 from safelight.errors import Error
 from safelight.master.upload.replay import Reader, Replay, ReplayBudget

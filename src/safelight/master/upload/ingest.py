@@ -8,7 +8,7 @@ import msgspec
 
 from safelight import tracing
 from safelight.access.shares import no_room
-from safelight.client.retrying import Breaker, retrying
+from safelight.client.availability.retrying import Breaker, retrying
 from safelight.client.shared import SharedBlobs
 from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error

@@ -13,7 +13,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator
 
-from safelight.client.liveness import UnresponsiveError
+from safelight.client.availability.liveness import UnresponsiveError
 from safelight.client.partials import PartialClient
 from safelight.errors import Code, Error
 from safelight.master.upload.replay import Replay, ReplayBudget

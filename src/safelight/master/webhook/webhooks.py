@@ -15,8 +15,8 @@ from yarl import URL
 
 from safelight import __version__, background, tracing
 from safelight.access.shares import share
+from safelight.client.availability.failures import reason_of
 from safelight.client.db import DbClient
-from safelight.client.failures import reason_of
 from safelight.errors import Error
 from safelight.master.api.public_schema import public
 from safelight.master.metrics import Metrics

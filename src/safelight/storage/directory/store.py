@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from safelight.errors import Code, Error
-from safelight.opening import opened
+from safelight.files.opening import opened
 from safelight.storage.directory.names import read_name
 from safelight.storage.directory.open_file import OpenFile
 from safelight.storage.directory.preparing import LOCK, SHARDS, prepare

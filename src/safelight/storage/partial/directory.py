@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from safelight.errors import Code, Error
-from safelight.opening import opened
+from safelight.files.opening import opened
 from safelight.steady import Ages
 from safelight.storage.directory.store import DirectoryStore
 from safelight.storage.files import BLOCK, Block, check_place, guarded

@@ -10,7 +10,7 @@ import asyncpg
 import msgspec
 from asyncpg.connect_utils import SessionAttribute
 
-from safelight.client.failures import reason_of
+from safelight.client.availability.failures import reason_of
 from safelight.errors import Code, Error
 
 CONNECT = 5.0

@@ -24,7 +24,7 @@ from joserfc.jwt import JWTClaimsRegistry
 from yarl import URL
 
 from safelight.access.networks import is_loopback
-from safelight.client.failures import reason_of
+from safelight.client.availability.failures import reason_of
 from safelight.errors import Code, Error
 from safelight.master.access.fresh import Fresh
 from safelight.untrusted.text import printable

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from safelight.client.liveness import UnresponsiveError
+from safelight.client.availability.liveness import UnresponsiveError
 from safelight.errors import Code, Error
 
 _LONGEST_WAIT = 86400.0
