@@ -123,6 +123,7 @@ async def at_the_provider(http: aiohttp.ClientSession, address: URL, **form: str
         return answer.headers["Location"]
 
 
+@pytest.mark.slow
 async def test_a_user_of_a_real_provider_signs_in(site, http):
     ann = {"sub": "1", "email": "ann@example.org", "email_verified": True}
     ben = {"sub": "2", "email": "ben@example.org", "groups": ["family", "photographers"]}

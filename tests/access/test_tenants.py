@@ -26,6 +26,7 @@ NAMED = ("batch=holiday-batch", "recipe=own-recipe", "tenant=first")
 """Queries that name another tenant."""
 
 
+@pytest.mark.slow
 async def test_a_second_tenant_finds_nothing_by_any_reading_endpoint(keyed, root):
     """Request every GET route as it is, and with the names and ids of the first tenant's objects."""
     first, second = await keyed_tenant(root, "first"), await keyed_tenant(root, "second")

@@ -78,6 +78,7 @@ def test_a_record_without_a_description_would_be_noticed() -> None:
     assert settings.description(settings.hints(Config)["port"]) == ""
 
 
+@pytest.mark.slow
 def test_the_formats_of_this_installation_are_listed() -> None:
     told = safelight("formats", "--json")
     assert told.returncode == 0, told.stderr

@@ -14,7 +14,7 @@ from safelight.db.store import Policy, TaskStore
 from support.servers import postgres
 
 Opened = Callable[..., Awaitable[TaskStore]]
-BACKENDS = ["sqlite", "postgres"]
+BACKENDS = ["sqlite", pytest.param("postgres", marks=pytest.mark.slow)]
 
 
 @pytest.fixture(scope="session")

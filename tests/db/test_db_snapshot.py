@@ -19,6 +19,7 @@ async def fill(store):
         await store.create([new_task(filename=LONG) for _ in range(500)])
 
 
+@pytest.mark.slow
 async def test_calls_continue_during_a_copy_of_one_moment(tmp_path):
     async with SqliteStore.open(tmp_path / "tasks.sqlite") as store:
         await fill(store)

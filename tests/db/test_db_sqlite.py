@@ -208,6 +208,7 @@ async def test_a_lease_of_a_caller_that_left_the_queue_is_returned(store):
     assert (await store.get(lease.task)).deaths == 0
 
 
+@pytest.mark.slow
 async def test_specs_are_stored_once_and_removed_with_their_tasks(tmp_path):
     now = 1000.0
     path = tmp_path / "tasks.sqlite"

@@ -110,6 +110,7 @@ async def test_the_engines_errors_arrive_with_all_their_members(pool):
     assert not pool.restarts
 
 
+@pytest.mark.slow
 async def test_a_job_past_its_time_limit_is_stopped_without_affecting_others(pool):
     endless, neighbour = await asyncio.gather(
         failure(pool.process(job(recipe=ENDLESS, time_limit=0.5))), pool.process(job(recipe=BUILTIN["web"]))
@@ -119,6 +120,7 @@ async def test_a_job_past_its_time_limit_is_stopped_without_affecting_others(poo
     await asyncio.gather(*(pool.process(job()) for _ in range(4)))
 
 
+@pytest.mark.slow
 async def test_cancelling_a_job_frees_its_decoder(pool):
     tasks = [await started(pool.process(job(recipe=ENDLESS))) for _ in range(2)]
     for task in tasks:
@@ -161,6 +163,7 @@ async def test_the_limits_hold_for_several_threads():
         assert len((await pool.process(job(recipe=BUILTIN["web"], threads=4))).outputs) == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGSEGV", "SIGABRT", "SIGBUS"])
 async def test_a_crash_is_charged_to_one_job(name):
     async with open_pool(Settings(count=2)) as pool:
@@ -224,6 +227,7 @@ async def test_a_photo_over_the_memory_limit_affects_no_other():
         assert (await pool.process(job(recipe=BUILTIN["web"]))).outputs
 
 
+@pytest.mark.slow
 async def test_decoders_are_recycled():
     async with open_pool(Settings(count=1, recycle_after=3)) as pool:
         seen = set()
@@ -273,6 +277,7 @@ async def test_closing_a_pool_ends_its_jobs():
     tasks[2].cancel()
 
 
+@pytest.mark.slow
 async def test_starting_can_be_cancelled():
     before = open_files()
     for turns in range(12):
@@ -307,6 +312,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 async def test_decoders_die_with_their_worker():
     parent = await asyncio.create_subprocess_exec(sys.executable, "-c", PARENT, stdout=subprocess.PIPE)
     pids = [int(pid) for pid in (await parent.stdout.readline()).split()]

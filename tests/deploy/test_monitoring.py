@@ -32,6 +32,7 @@ def queries():
             yield f"{panel['title']}: {target['legendFormat']}", target["expr"].replace("$__rate_interval", "8s")
 
 
+@pytest.mark.slow
 def test_promtool_accepts_the_rules_and_each_alert_fires_when_it_must():
     for words in (["check", "rules", RULES], ["test", "rules", "alerts.test.yaml"]):
         done = subprocess.run(

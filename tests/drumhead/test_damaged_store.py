@@ -5,6 +5,7 @@ import json
 import pytest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("contents", [b"", b"{", b"[1]", b"\xff"])
 @pytest.mark.parametrize(
     ("path", "words", "status"),

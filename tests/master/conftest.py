@@ -51,7 +51,7 @@ class System:
         return self.services[name].url
 
 
-@pytest.fixture(params=["one process", "separate"])
+@pytest.fixture(params=["one process", pytest.param("separate", marks=pytest.mark.slow)])
 async def system(tmp_path, request) -> AsyncIterator[System]:
     """Run the services behind a master, called directly or over HTTP; tests start the master that they need."""
     async with AsyncExitStack() as stack:

@@ -157,6 +157,7 @@ async def test_the_number_of_streams_is_limited(system, http):
             assert (second.status, (await second.json())["code"]) == (429, Code.TOO_MANY_REQUESTS)
 
 
+@pytest.mark.slow
 async def test_a_slow_reader_is_disconnected_without_affecting_others(system, http, db):
     master = await system.master(event_stall_timeout=0.5)
     host, port = master.url.removeprefix("http://").split(":")
@@ -194,6 +195,7 @@ async def test_a_reader_far_behind_is_served_by_db(master, http, client, db):
     assert page.events[0].task == task.id
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("system", ["separate"], indirect=True)
 async def test_changes_that_nobody_reads_are_fetched_once_a_second(system, master, http, client):
     """With several masters, each fetches every change, so pages of one change cost a lot."""

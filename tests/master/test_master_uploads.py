@@ -276,6 +276,7 @@ async def test_an_upload_over_the_limit_is_told_when_to_retry(master, http, clie
     assert await metric(http, master.url, IN_PROGRESS) == 0
 
 
+@pytest.mark.slow
 async def test_a_silent_client_is_given_up(master, http, client, storage):
     never = asyncio.Event()
 

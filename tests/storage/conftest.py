@@ -11,10 +11,10 @@ from safelight.storage.__main__ import Config, build
 from safelight.storage.bucket import BucketStore
 from safelight.storage.directory import DirectoryStore
 from safelight.storage.store import BlobStore
-from support.servers import BUCKETS, PROVIDERS
+from support.servers import ALL_SLOW, BUCKETS
 
 
-@pytest.fixture(params=["directory", *PROVIDERS])
+@pytest.fixture(params=["directory", *ALL_SLOW])
 async def store(request, tmp_path) -> AsyncIterator[BlobStore]:
     """Yield every backend, with every provider of buckets; all keep the contract."""
     if request.param == "directory":
@@ -25,7 +25,7 @@ async def store(request, tmp_path) -> AsyncIterator[BlobStore]:
             yield opened
 
 
-@pytest.fixture(params=["directory", "bucket"])
+@pytest.fixture(params=["directory", pytest.param("bucket", marks=pytest.mark.slow)])
 async def service(request, tmp_path) -> AsyncIterator[serve.Service]:
     """Serve storage with every backend in this process, with small limits, so that tests can reach them."""
     url = request.getfixturevalue("bucket_url") if request.param == "bucket" else None

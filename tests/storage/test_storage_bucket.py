@@ -130,6 +130,7 @@ async def test_left_overs_of_a_crash_are_removed_later(stores):
     assert await unfinished(bucket) == 0
 
 
+@pytest.mark.slow
 async def test_two_instances_store_and_remove_the_same_blobs(stores):
     """Acknowledged blobs stay while another instance removes old ones."""
     one, other = stores

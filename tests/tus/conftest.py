@@ -20,7 +20,7 @@ from support.photos import photo
 from support.tus import Tus
 
 
-@pytest.fixture(params=["one process", "separate"])
+@pytest.fixture(params=["one process", pytest.param("separate", marks=pytest.mark.slow)])
 async def master(tmp_path, request) -> AsyncIterator[serve.Service]:
     """Run a master that accepts only small photos, with the real services, called directly or over HTTP."""
     neighbours = serve.Neighbours() if request.param == "one process" else None

@@ -18,13 +18,13 @@ from safelight.storage.partial.store import PartialLimits
 from safelight.wire import NewPartial
 from support.bodies import broken, stream
 from support.programs.until import until
-from support.servers import BUCKETS, PROVIDERS
+from support.servers import ALL_SLOW, BUCKETS
 from support.tasks import refused
 
 DATA = bytes(range(256)) * 12_000  # written to the disk in three chunks
 
 
-@pytest.fixture(params=["embedded", "http", "bucket over http", *PROVIDERS])
+@pytest.fixture(params=["embedded", "http", pytest.param("bucket over http", marks=pytest.mark.slow), *ALL_SLOW])
 async def store(request, tmp_path):
     if request.param in BUCKETS:
         async with (

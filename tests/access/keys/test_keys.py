@@ -297,6 +297,7 @@ async def test_a_replaced_secret_cannot_change_its_key(root):
     await Api(first.http, first.url, made["token"]).call("POST", f"{path}/rotate", {"overlap": 3600})
 
 
+@pytest.mark.slow
 async def test_a_session_ends_with_the_secret_that_it_was_given_for(root):
     first = await keyed_tenant(root, "first")
     (key,) = await first.call("GET", "/keys")

@@ -107,6 +107,7 @@ def test_a_session_whose_driver_has_lost_track_is_replaced():
     assert concerns(error) is Concerns.SESSION
 
 
+@pytest.mark.slow
 async def test_sessions_that_are_ended_cost_only_time(database):
     async def disturb() -> None:
         admin = await asyncpg.connect(database)

@@ -22,6 +22,7 @@ async def store(database: str) -> AsyncIterator[PostgresStore]:
         yield opened
 
 
+@pytest.mark.slow
 async def test_concurrent_calls_share_their_statements(store):
     """Alone, a task takes three statements to create, three to lease and two to finish."""
     statements: list[str] = []

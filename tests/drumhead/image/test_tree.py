@@ -33,6 +33,7 @@ def pack(tree):
     return out.getvalue()
 
 
+@pytest.mark.slow
 @given(st.dictionaries(paths, entries, max_size=12))
 def test_any_tree_survives_its_tar(contents):
     tree = Tree()

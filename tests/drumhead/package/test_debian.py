@@ -116,6 +116,7 @@ async def test_a_changed_byte_anywhere_is_refused(tmp_path, key, serve, part):
     assert not list((tmp_path / "cache").rglob("*.deb"))
 
 
+@pytest.mark.slow
 async def test_an_unsigned_or_foreign_index_is_refused(tmp_path, key, serve):
     message = await refusal(
         tmp_path, key, serve, lambda path, body: b"Codename: bookworm\n" if "InRelease" in path else body

@@ -141,6 +141,7 @@ def test_a_lock_of_npm_names_packages_of_registries_alone(project, resolved):
 MERGES = "a: &a {" + ",".join(f"k{n}: 1" for n in range(3000)) + "}\n<<: [" + ",".join(["*a"] * 3000) + "]\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "reason"),
     [

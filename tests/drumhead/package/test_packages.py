@@ -200,6 +200,7 @@ def test_a_layer_of_another_tree_is_refused(drumhead, project, tmp_path):
     assert "was not made from its archive" in other.refused("package", "compose", "x", "-C", project, status=6)
 
 
+@pytest.mark.slow
 def test_a_remote_that_does_not_answer_is_said(empty):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))

@@ -106,6 +106,7 @@ def test_damage_that_djpeg_complains_of_is_noticed():
     assert min(seen["silent"], seen["noticed"], seen["left over"]) >= 10, seen
 
 
+@pytest.mark.slow
 def test_undamaged_jpegs_of_several_sizes_have_no_unused_bytes():
     for side in (1, 9, 16, 33):
         for mode, subsampling in (("L", 0), ("RGB", 0), ("RGB", 1), ("RGB", 2), ("CMYK", 0)):
