@@ -16,6 +16,8 @@ from drumhead.home import find_home
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    # Machines may start thousands of times, and QEMU's command line is 4 kB long.
+    logging.getLogger("drumhead.machine.qemu").setLevel(logging.WARNING)
     store = FleetStore(find_home(), sys.argv[1])
     with store.supervising():
         asyncio.run(Supervisor(store, attached=False).run())

@@ -78,7 +78,8 @@ class Lifetime:
         last = self._instances.read(self._machine.name)
         if last.exit_status is None:
             return self._end(last.reason, failed=True)
-        return self._end(f"ended with status {last.exit_status}", failed=last.exit_status != 0)
+        reason = last.reason or f"ended with status {last.exit_status}"
+        return self._end(reason, failed=last.exit_status != 0)
 
     def _end(self, reason: str, *, failed: bool) -> End:
         since = self._healthy_since

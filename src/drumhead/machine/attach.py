@@ -13,7 +13,7 @@ from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.machine.boot import wait_started
 from drumhead.machine.instances import Instances, supervisor_pid
 from drumhead.machine.launch import Started, restart_machine, start_machine
-from drumhead.machine.logs import trim_periodically
+from drumhead.machine.logs import limiting_logs
 from drumhead.machine.process import wait_process
 from drumhead.machine.stop import destroy_machine, exit_status, stop_machine, switch_off
 from drumhead.machine.supervision.policy import Restarts
@@ -38,11 +38,13 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Announce(Protocol):
-    """Callbacks for a start: `started` when QEMU runs, `booted` when the machine's command runs."""
+    """Callbacks for a run: `started` when QEMU runs, `booted` when the machine's command runs, `ended` at its end."""
 
     def started(self, started: Started, /) -> None: ...
 
     def booted(self, instance: Instance, /) -> None: ...
+
+    def ended(self, instance: Instance, /) -> None: ...
 
 
 async def run_attached(home: Home, spec: InstanceSpec, announce: Announce) -> int:
@@ -70,19 +72,26 @@ async def restart_attached(home: Home, name: str, announce: Announce) -> int:
 async def run_detached(home: Home, started: Started, announce: Announce) -> None:
     """Wait until the command of a machine runs, and leave the machine running.
 
-    Start a supervisor if the machine restarts or sleeps. Switch off a machine that does not boot. Raises GUEST,
-    TIMEOUT.
+    Start a supervisor if the machine restarts or sleeps. Switch off a machine that does not boot. Raises GUEST, also if
+    the command cannot be started, and TIMEOUT.
     """
     instances, name = Instances(home), started.launch.spec.name
     announce.started(started)
     try:
-        announce.booted(await wait_started(instances, name))
+        instance = await wait_started(instances, name)
+        _refuse_unstarted(instance)
+        announce.booted(instance)
     except DrumheadError:
         await destroy_machine(instances, name)
         raise
     spec = started.launch.spec
     if (spec.restart != "no" or spec.sleep_after) and not supervisor_pid(instances.directory(name)):
         await start_supervisor(home, name)
+
+
+def _refuse_unstarted(instance: Instance) -> None:
+    if instance.never_started:
+        raise DrumheadError(ErrorCode.GUEST, f"{instance.launch.spec.name}: {instance.reason}")
 
 
 async def run_to_end(home: Home, spec: InstanceSpec, *, time_limit: float) -> Outcome:
@@ -108,7 +117,7 @@ async def _attend_supervised(home: Home, started: Started, announce: Announce) -
     """Attend a machine, and restart it as its restart policy says."""
     spec = started.launch.spec
     if spec.restart == "no":
-        return await _attend(home, started, announce)
+        return _end(await _attend(home, started, announce), announce)
     instances, restarts = Instances(home), Restarts(spec.restart)
     directory, stop = instances.directory(spec.name), asyncio.Event()
 
@@ -130,28 +139,33 @@ async def _attend_supervised(home: Home, started: Started, announce: Announce) -
             if delay is None or stopped:
                 if failure is not None:
                     raise failure
-                return exit_status(ended)
+                return _end(ended, announce)
             started = await restart_machine(home, spec.name, attached=True)
 
 
-async def _attend(home: Home, started: Started, announce: Announce) -> int:
+def _end(instance: Instance, announce: Announce) -> int:
+    announce.ended(instance)
+    return exit_status(instance)
+
+
+async def _attend(home: Home, started: Started, announce: Announce) -> Instance:
+    """Attend one run of a machine, and return the machine after its end. Raises GUEST, TIMEOUT if it did not boot."""
     instances, name = Instances(home), started.launch.spec.name
     log = instances.directory(name) / "log"
     booting = asyncio.create_task(_await_boot(instances, name, announce))
-    trimming = asyncio.create_task(trim_periodically(lambda: [log.parent]))
+    stops = (lambda: stop_machine(instances, name), lambda: destroy_machine(instances, name))
     try:
-        with _stopping_on_signals(lambda: stop_machine(instances, name), lambda: destroy_machine(instances, name)):
+        with limiting_logs(log.parent), _stopping_on_signals(*stops):
             announce.started(started)
             async for part in follow(log, offset=started.log_offset, until=wait_process(started.pid)):
                 await asyncio.wait({booting})  # print announcements before the output of the command
                 await asyncio.to_thread(write_output, part)
     finally:
-        trimming.cancel()
         if instances.read(name).pid == started.pid:
             await stop_machine(instances, name)
         await asyncio.wait({booting})
     booting.result()
-    return exit_status(instances.read(name))
+    return instances.read(name)
 
 
 async def _await_boot(instances: Instances, name: str, announce: Announce) -> None:

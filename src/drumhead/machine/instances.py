@@ -163,11 +163,12 @@ def _observe(directory: Path, launch: Launch) -> Instance:
     lines = status_lines(directory / "status")
     addresses = {line.card: line.address for line in lines if line.event == "address"}
     last = next((line for line in reversed(lines) if line.event in {"exit", "failed", "started"}), StatusLine())
+    has_started = any(line.event == "started" for line in lines)
     if pid:
         return Instance(
             launch=launch,
-            # A guest that has reported a failure is about to end; its command never ran.
-            state="running" if last.event in {"started", "exit"} else "starting",
+            # A guest whose command never ran has reported a failure or an exit, and is about to end.
+            state="running" if last.event != "failed" and has_started else "starting",
             pid=pid,
             addresses=addresses,
             resident=resident_memory(pid),

@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from drumhead.machine.process import LIBC
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
 TRIM_ABOVE = 64 << 20
@@ -57,3 +57,13 @@ async def trim_periodically(directories: Callable[[], Iterable[Path]]) -> None:
         for directory in directories():
             await asyncio.to_thread(trim_logs, directory)
         await asyncio.sleep(TRIM_INTERVAL)
+
+
+@contextmanager
+def limiting_logs(directory: Path) -> Iterator[None]:
+    """Trim the logs of the machine in `directory` periodically while the context lasts."""
+    trimming = asyncio.create_task(trim_periodically(lambda: [directory]))
+    try:
+        yield
+    finally:
+        trimming.cancel()

@@ -19,6 +19,10 @@ status.
 """
 
 
+CANNOT_START = (126, 127)
+"""The exit statuses of a command that could not be started, as in a shell."""
+
+
 class PortForward(msgspec.Struct, frozen=True, kw_only=True):
     """A forward from ``-f [ADDRESS:]HOST_PORT:GUEST_PORT[/udp]``. `host_port` 0 means any free port.
 
@@ -141,8 +145,8 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     """The state of a machine at one moment, made by ``instances.Instances.read`` and never stored.
 
     `pid` is QEMU's, 0 when it has ended. `exit_status` is the command's (128 + n after signal n); `reason` says why a
-    machine failed. `addresses` maps the guest's cards to the addresses that it reported. `resident` is the memory
-    that it uses on the host, in bytes.
+    machine failed, or why its command did not start or was killed. `addresses` maps the guest's cards to the addresses
+    that it reported. `resident` is the memory that it uses on the host, in bytes.
     """
 
     launch: Launch
@@ -157,6 +161,11 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     """The guest's report of its memory, or None if it was not asked or did not answer."""
     supervision: Supervision | None = None
     """The record of the machine's supervisor, or None if it has none (``--restart``, ``--sleep-after``)."""
+
+    @property
+    def never_started(self) -> bool:
+        """Whether the machine has ended because its command could not be started; `reason` says why."""
+        return self.exit_status in CANNOT_START and bool(self.reason)
 
     @property
     def address(self) -> str:

@@ -25,6 +25,9 @@ def machine_image(drumhead, tmp_path_factory):
     )
     (root / "server.py").write_text(SERVER)
     (root / "say.py").write_text("import sys\nprint(sys.argv[1])\nsys.exit(int((sys.argv[2:] or [0])[0]))\n")
+    (root / "bin").mkdir()
+    (root / "bin/strange").write_text("#!/usr/bin/perl\nprint 1\n")
+    (root / "bin/strange").chmod(0o755)
     drumhead("package", "compose", "-C", root, "--size", "64M", "test/machine")
     return "test/machine"
 

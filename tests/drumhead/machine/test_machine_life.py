@@ -32,8 +32,38 @@ def test_a_program_that_is_not_there_and_an_image_that_is_not(drumhead, machine_
         said = drumhead.refused("run", "-d", "-m", "96M", "-e", f"{program} word", machine_image, status=2)
         assert f"the command starts {program}, which is not in the image" in said
         assert not (drumhead.home.instances / "test-machine").exists()
+    for program, fault in (("/usr", "is a directory"), ("/say.py", "is not executable; chmod +x")):
+        said = drumhead.refused("run", "-d", "-m", "96M", "-e", program, machine_image, status=2)
+        assert f"the command starts {program}, which {fault}" in said
     assert "no image nothing" in drumhead.refused("run", "nothing", status=3)
     assert "serve" in drumhead.refused("run", "--run", "other", machine_image, status=3)
+
+
+def test_a_command_that_cannot_be_started_is_no_success(drumhead, machine_image):
+    fault = "cannot start /bin/strange: its interpreter (the first line of a script) or its loader does not exist"
+    said = drumhead.refused("run", "-d", "-m", "96M", "-e", "/bin/strange", "-i", machine_image, "strange", status=125)
+    assert said.splitlines()[-1] == f"drumhead: strange: {fault}"
+    assert find(drumhead, "strange")["exit_status"] == 127
+    assert fault in drumhead("logs", "strange")
+    assert fault in drumhead.run("wait", "strange").stderr
+    drumhead("delete", "strange")
+
+
+def test_a_command_that_the_kernel_killed_is_explained(drumhead, machine_image):
+    # The kernel's key "f" kills the largest program, as it does when no memory is left.
+    program = ("-e", sh("echo f >/proc/sysrq-trigger; exec sleep 999"), "-i", machine_image, "eater")
+    done = drumhead.run("run", "-m", "96M", *program)
+    assert done.returncode == 137
+    assert "eater: the machine ran out of memory" in done.stderr
+    for later in ("logs", "wait"):
+        assert "the machine ran out of memory" in drumhead.run(later, "eater").stderr
+    drumhead("delete", "eater")
+    done = drumhead.run("run", "-m", "96M", "-e", sh("kill -SEGV $$"), "-i", machine_image, "eater")
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (
+        139,
+        "eater: the command was killed by signal 11 (Segmentation fault)",
+    )
+    drumhead("delete", "eater")
 
 
 def test_config_sets_run_one_after_another_until_one_fails(drumhead, machine_image):

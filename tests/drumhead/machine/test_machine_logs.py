@@ -8,7 +8,7 @@ import pytest
 
 from drumhead.machine import logs
 from drumhead.machine.instances import Instances
-from drumhead.machine.logs import trim, trim_logs
+from drumhead.machine.logs import limiting_logs, trim, trim_logs
 from drumhead.machine.watch import file_size, follow, read_from, tail_offset
 from support.guests.machines import wait_until
 
@@ -77,3 +77,10 @@ async def test_a_running_machine_writes_on_while_its_log_is_trimmed(drumhead, ma
         assert all(after == before + 1 for before, after in pairwise(numbers))
     finally:
         drumhead("delete", "--force", "talker")
+
+
+async def test_logs_are_limited_while_a_machine_is_attended(log, monkeypatch):
+    monkeypatch.setattr(logs, "TRIM_ABOVE", 200_000)
+    monkeypatch.setattr(logs, "KEPT_BYTES", 50_000)
+    with limiting_logs(log.parent):
+        await wait_until(log.parent, lambda: log.stat().st_blocks * 512 < 60_000)

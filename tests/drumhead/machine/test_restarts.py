@@ -104,6 +104,9 @@ async def test_a_detached_machine_is_restarted_until_it_is_stopped(drumhead, ima
     directory = Instances(drumhead.home).directory("again-away")
     assert supervisor_pid(directory)
     assert "again-away" in drumhead("instances")
+    said = (directory / "supervisor.log").read_text()
+    assert "restarting in 1 s" in said
+    assert "qemu-system" not in said, "4 kB at every start would fill the disk"
     assert find(drumhead, "again-away")["supervision"]["restarts"] == 2
     drumhead("stop", "again-away")
     assert find(drumhead, "again-away")["pid"] == 0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from drumhead.cli.flags import Json
-from drumhead.cli.output import print_json, print_table, size_text
+from drumhead.cli.output import notice, print_json, print_table, size_text
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.home import find_home
 from drumhead.machine.instances import Instances
@@ -96,9 +96,12 @@ async def wait_command(name: str, /, *, timeout: float | None = None) -> int:
     """
     try:
         async with asyncio.timeout(timeout):
-            return exit_status(await wait_machine(Instances(find_home()), name))
+            ended = await wait_machine(Instances(find_home()), name)
     except TimeoutError as error:
         raise DrumheadError(ErrorCode.TIMEOUT, f"{name} is still running after {timeout} s") from error
+    if ended.exit_status is not None and ended.reason:
+        notice(f"{name}: {ended.reason}")
+    return exit_status(ended)
 
 
 def _row(instance: Instance) -> tuple[str, ...]:

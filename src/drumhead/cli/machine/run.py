@@ -148,7 +148,7 @@ class _Announce:
     def booted(self, instance: Instance) -> None:
         """Announce the address from a DHCP server, which is not known earlier."""
         name = instance.launch.spec.name
-        if instance.launch.address:
+        if instance.launch.address or not instance.pid:
             return
         if instance.address:
             notice(f"eth0: {instance.address}")
@@ -156,3 +156,8 @@ class _Announce:
             notice(
                 f"eth0: no DHCP server has answered yet; `drumhead instances` shows the address of {name} once it has"
             )
+
+    def ended(self, instance: Instance) -> None:
+        """Say why the command was killed. (The log says why it could not be started.)"""
+        if instance.exit_status is not None and instance.reason and not instance.never_started:
+            notice(f"{instance.launch.spec.name}: {instance.reason}")

@@ -54,6 +54,9 @@ async def logs_command(
         return
     instances.read(name)
     await _print_file(instances, name, "console" if console else "log", follow=follow, tail=tail)
+    ended = instances.read(name)
+    if ended.reason and not console:
+        notice(f"{name}: {ended.reason}")
 
 
 async def console_command(name: str, /) -> None:

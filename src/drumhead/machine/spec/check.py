@@ -52,9 +52,18 @@ def _program_fault(index: Index, command: Command, mounted: list[str]) -> str:
     place = posixpath.join(command.cwd, name) if "/" in name else ""
     elsewhere = "PATH" in command.env if not place else is_made_at_start(place)
     elsewhere = elsewhere or any(f"{place}/".startswith(f"{path.rstrip('/')}/") for path in mounted)
-    if not name or elsewhere or find_program(index, command):
+    if not name or elsewhere:
         return ""
-    return f"the command starts {name}, which is not in the image; require its package, or correct the name"
+    program = find_program(index, command)
+    if not program:
+        return f"the command starts {name}, which is not in the image; require its package, or correct the name"
+    if index[program].kind != "file":
+        return f"the command starts {name}, which is a directory"
+    if not index[program].mode & 0o111:
+        return (
+            f"the command starts {name}, which is not executable; chmod +x that file of the project, and compose again"
+        )
+    return ""
 
 
 def _file_above(index: Index, path: str) -> str:

@@ -16,6 +16,8 @@ from drumhead.machine.supervision.supervisor import supervise
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    # Machines may start thousands of times, and QEMU's command line is 4 kB long.
+    logging.getLogger("drumhead.machine.qemu").setLevel(logging.WARNING)
     try:
         asyncio.run(supervise(find_home(), sys.argv[1]))
     except DrumheadError as error:

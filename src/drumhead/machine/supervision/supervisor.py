@@ -23,6 +23,7 @@ from drumhead.blobs import replacing
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.machine.instances import STOPPING, SUPERVISION, SUPERVISOR, Instances
 from drumhead.machine.launch import restart_machine
+from drumhead.machine.logs import limiting_logs
 from drumhead.machine.process import wait_process
 from drumhead.machine.records import Supervision
 from drumhead.machine.stop import stop_machine
@@ -117,7 +118,7 @@ async def supervise(home: Home, name: str) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    with supervising(instances.directory(name)):
+    with supervising(instances.directory(name)), limiting_logs(instances.directory(name)):
         instance = instances.read(name)
         if instance.launch.spec.sleep_after:
             await _supervise_sleeper(home, instances, instance, stop)

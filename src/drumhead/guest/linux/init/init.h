@@ -65,6 +65,7 @@ struct program { char **argv; char **env; const char *cwd; };
 bool program_from(const struct json *command, struct program *);
 void program_free(struct program *);
 pid_t start_program(const struct program *, int in, int out, int err, bool terminal);
+const char *start_fault(void); /* why the program of the last call did not start; empty if it runs */
 int exit_code(int wait_status); /* 128 + n after signal n */
 
 /* The ..._polls functions below fill in the events to wait for (one entry; SESSION_POLLS entries for a session), and

@@ -3,9 +3,12 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "../init.h"
@@ -15,6 +18,7 @@ static int output = -1; /* the output of the command */
 static int log_port = -1;
 static double kill_at;  /* when to kill the command after a stop; 0: no stop was requested */
 static double stop_grace;
+static char reason[512]; /* why the command did not start, or ended before it was stopped; may be empty */
 static const struct json *next_before; /* commands that run to their end first, one after another */
 static const struct json *last;        /* the machine's command */
 
@@ -62,7 +66,8 @@ static void start(const struct json *record) {
     close(nothing);
     close(ends[1]);
     output = ends[0];
-    report("{\"event\":\"started\",\"pid\":%d}\n", command);
+    snprintf(reason, sizeof reason, "%s", start_fault());
+    if (!*reason) report("{\"event\":\"started\",\"pid\":%d}\n", command);
     program_free(&program);
 }
 
@@ -75,7 +80,7 @@ static void start_next(void) {
     start(record);
 }
 
-static void relay_output(void) {
+static ssize_t relay_output(void) {
     char bytes[16384];
     ssize_t got = read(output, bytes, sizeof bytes);
     if (got > 0) {
@@ -84,6 +89,7 @@ static void relay_output(void) {
         close(output);
         output = -1;
     }
+    return got;
 }
 
 /* Start the interpreter and wait until it writes "ready" to its standard input, a socket. Its output goes to the log.
@@ -136,19 +142,42 @@ void command_open_log(void) {
     if (log_port < 0) log_port = STDERR_FILENO;
 }
 
-static void command_ended(int status) {
-    /* The last output is still in the pipe. Output that its children write from now on is lost. */
-    while (output >= 0) {
-        struct pollfd more = {.fd = output, .events = POLLIN};
-        if (poll(&more, 1, 0) <= 0) break;
-        relay_output();
+/* Relay what the pipe holds. Its children may write for ever; their output from now on is lost. */
+static void relay_last_output(void) {
+    int left = 0;
+    if (output >= 0) ioctl(output, FIONREAD, &left);
+    while (output >= 0 && left > 0) {
+        ssize_t got = relay_output();
+        if (got > 0) left -= (int)got;
     }
+}
+
+/* The kernel kills the largest program when no memory is left. Its count is of the whole machine. */
+static bool ran_out_of_memory(void) {
+    char *counts = read_file("/proc/vmstat");
+    const char *killed = counts ? strstr(counts, "\noom_kill ") : NULL;
+    bool found = killed && atoi(killed + strlen("\noom_kill ")) > 0;
+    free(counts);
+    return found;
+}
+
+static void explain_signal(int number) {
+    if (number == SIGKILL && ran_out_of_memory())
+        snprintf(reason, sizeof reason, "the machine ran out of memory, and the kernel killed the command; give it more (-m)");
+    else
+        snprintf(reason, sizeof reason, "the command was killed by signal %d (%s)", number, strsignal(number));
+}
+
+static void command_ended(int status) {
+    relay_last_output();
+    if (WIFSIGNALED(status) && kill_at == 0) explain_signal(WTERMSIG(status));
     if (exit_code(status) == 0 && last && kill_at == 0) {
         if (output >= 0) close(output); /* a child of the command still holds it */
         start_next();
         return;
     }
-    report("{\"event\":\"exit\",\"code\":%d}\n", exit_code(status));
+    char *quoted = json_quote(reason);
+    report("{\"event\":\"exit\",\"code\":%d,\"reason\":%s}\n", exit_code(status), quoted ? quoted : "\"\"");
     switch_off();
 }
 

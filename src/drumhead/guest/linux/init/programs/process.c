@@ -14,6 +14,9 @@
 static const char *const defaults[] = {
     "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/", "LANG=C.UTF-8", NULL};
 
+enum { FAULT = 512 };
+static char fault[FAULT]; /* why the program that was started last could not be started */
+
 static size_t count_members(const struct json *value) {
     size_t count = 0;
     for (const struct json *member = value ? value->child : NULL; member; member = member->next) count++;
@@ -55,22 +58,51 @@ void program_free(struct program *program) {
     *program = (struct program){0};
 }
 
-static _Noreturn void become(const struct program *program) {
-    if (chdir(program->cwd) != 0) {
-        dprintf(STDERR_FILENO, "drumhead: cannot enter %s: %s\n", program->cwd, strerror(errno));
-        _exit(126);
-    }
-    environ = program->env; /* execvp searches the PATH of the new program */
-    execvp(program->argv[0], program->argv);
-    int missing = errno == ENOENT;
-    dprintf(STDERR_FILENO, "drumhead: cannot start %s: %s\n", program->argv[0], strerror(errno));
-    _exit(missing ? 127 : 126);
+/* Say why the program did not start: to whoever reads its errors, and to init. */
+static _Noreturn void give_up(int told, int code, const char *format, const char *what, const char *why) {
+    char reason[FAULT];
+    snprintf(reason, sizeof reason, format, what, why);
+    dprintf(STDERR_FILENO, "drumhead: %s\n", reason);
+    write_all(told, reason, strlen(reason));
+    _exit(code);
 }
+
+static _Noreturn void become(const struct program *program, int told) {
+    const char *name = program->argv[0];
+    if (chdir(program->cwd) != 0) give_up(told, 126, "cannot enter %s: %s", program->cwd, strerror(errno));
+    environ = program->env; /* execvp searches the PATH of the new program */
+    execvp(name, program->argv);
+    const char *why = strerror(errno);
+    int missing = errno == ENOENT;
+    if (errno == ENOEXEC) why = "it is neither a program for this processor nor a script that begins with #!";
+    if (missing && strchr(name, '/') && access(name, F_OK) == 0)
+        why = "its interpreter (the first line of a script) or its loader does not exist";
+    give_up(told, missing ? 127 : 126, "cannot start %s: %s", name, why);
+}
+
+/* The pipe closes by itself once the new program runs. */
+static void read_fault(int from) {
+    size_t size = 0;
+    ssize_t got;
+    while (size < sizeof fault - 1 && ((got = read(from, fault + size, sizeof fault - 1 - size)) > 0 || (got < 0 && errno == EINTR)))
+        size += got > 0 ? (size_t)got : 0;
+    fault[size] = 0;
+    close(from);
+}
+
+const char *start_fault(void) { return fault; }
 
 /* If `terminal` is set, `in` is a terminal and becomes the controlling one. Return the process id or -1. */
 pid_t start_program(const struct program *program, int in, int out, int err, bool terminal) {
+    int tells[2];
+    fault[0] = 0;
+    if (pipe2(tells, O_CLOEXEC) != 0) return -1;
     pid_t pid = fork();
-    if (pid != 0) return pid;
+    if (pid != 0) {
+        close(tells[1]);
+        read_fault(tells[0]);
+        return pid;
+    }
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
@@ -78,7 +110,7 @@ pid_t start_program(const struct program *program, int in, int out, int err, boo
     setsid();
     if (terminal) ioctl(in, TIOCSCTTY, 0);
     if (dup2(in, 0) < 0 || dup2(out, 1) < 0 || dup2(err, 2) < 0) _exit(126);
-    become(program);
+    become(program, tells[1]);
 }
 
 int exit_code(int status) { return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status); }
