@@ -79,7 +79,7 @@ async def queue(table: Table, peers: Path, seconds: float) -> None:
                 for batch, clients in ((1, 32), (100, 6)):
                     beside = {"Celery + Redis": lambda _: celery.tasks(seconds)} if batch == 1 else {}
                     beside["Procrastinate + PostgreSQL"] = lambda _, batch=batch: procrastinate(
-                        str(peers / "bin" / "python"), url, batch, seconds
+                        str(peers / "bin" / "python"), url, batch=batch, jobs=32, seconds=seconds
                     )
                     name = f"tasks, {clients} clients, batches of {batch}"
                     await table.compare(name, lambda n, b=batch, c=clients: safelight(b, c, n), beside)

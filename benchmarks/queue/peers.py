@@ -20,7 +20,7 @@ import asyncpg
 
 _PROCRASTINATE = """
 import asyncio, sys, procrastinate
-role, dsn, batch = sys.argv[1], sys.argv[2], int(sys.argv[3])
+role, dsn, batch, jobs = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 app = procrastinate.App(connector=procrastinate.PsycopgConnector(conninfo=dsn, max_size=40))
 begun = []
 @app.task(queue="bench", name="job")
@@ -33,9 +33,9 @@ async def feed():
 async def main():
     async with app.open_async():
         if role == "schema": await app.schema_manager.apply_schema_async()
-        elif role == "feed": await asyncio.gather(*(feed() for _ in range(1 if batch > 1 else 16)))
+        elif role == "feed": await asyncio.gather(*(feed() for _ in range(1 if batch > 1 else jobs // 2)))
         else:
-            options = dict(queues=["bench"], concurrency=32, delete_jobs="never", fetch_job_polling_interval=0.01)
+            options = dict(queues=["bench"], concurrency=jobs, delete_jobs="never", fetch_job_polling_interval=0.01)
             await app.run_worker_async(**options)
 asyncio.run(main())
 """
@@ -103,10 +103,10 @@ def _running(argv: list[str], directory: Path) -> Iterator[_Program]:
             process.wait()
 
 
-async def procrastinate(python: str, url: str, batch: int, seconds: float) -> float:
-    """Return the jobs per second that one worker with 32 concurrent jobs finished, while more jobs were deferred."""
+async def procrastinate(python: str, url: str, *, batch: int, jobs: int, seconds: float) -> float:
+    """Return the jobs per second that one worker with `jobs` concurrent jobs finished, while more were deferred."""
     words = [python, "-c", _PROCRASTINATE]
-    await asyncio.to_thread(subprocess.run, [*words, "schema", url, "1"], check=False, capture_output=True)
+    await asyncio.to_thread(subprocess.run, [*words, "schema", url, "1", "1"], check=False, capture_output=True)
     server = await asyncpg.connect(url)
 
     async def finished() -> int:
@@ -115,8 +115,8 @@ async def procrastinate(python: str, url: str, batch: int, seconds: float) -> fl
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         with (
-            _running([*words, "work", url, "1"], place) as worker,
-            _running([*words, "feed", url, str(batch)], place),
+            _running([*words, "work", url, "1", str(jobs)], place) as worker,
+            _running([*words, "feed", url, str(batch), str(jobs)], place),
         ):
             await asyncio.to_thread(worker.says, "begun")
             start, before = time.perf_counter(), await finished()

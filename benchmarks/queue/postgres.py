@@ -1,14 +1,15 @@
 """Measure durable tasks per second with db's PostgreSQL store, with 1 to 10^6 other tasks waiting.
 
     PYTHONPATH=tests python -m benchmarks.queue.postgres [--seconds 3] [--runs 3] [--depths 1,1000,100000,1000000]
-        [--held 180] [--held-depths 1,1000000] [--peers PYTHON]
+        [--clients 32,64,128] [--held 180] [--held-depths 1,1000000] [--peers PYTHON]
 
 A task is created, leased and finished; the store runs in this process. The server is Debian's, in a temporary
 directory, with fsync. The same run also measures a bare loop of asyncpg with the same statements on the same tables
 (one session, one commit per batch, no ids, no checks, no counts). If `--peers` names an interpreter that has them, it
 measures Procrastinate on the same server and Celery on Redis with `appendfsync always` too (`peers.py`). Each is
-measured with batches of 100 from 6 clients, and with single tasks from 32 clients. Each depth has a database of its
-own, and the rounds go through them in alternating order.
+measured with batches of 100 from 6 clients, and with single tasks from `--clients` clients: as many jobs run in
+Procrastinate's worker, while half as many callers defer further ones. Each depth has a database of its own, and the
+rounds go through them in alternating order.
 
 Then the store works for `--held` seconds while an older transaction is held open. After that, with this transaction
 still open, rounds alternate with a database in which no transaction is held. The table shows medians, and the lines
@@ -24,6 +25,7 @@ import statistics
 import sys
 import time
 from collections.abc import Awaitable
+from typing import NamedTuple
 
 import asyncpg
 import msgspec
@@ -62,6 +64,20 @@ def output() -> Output:
     return Output(name="image", digest=digest(), size=3_000_000, media_type="image/jpeg")
 
 
+class Size(NamedTuple):
+    """How many tasks each of how many clients creates, leases and finishes at once."""
+
+    batch: int
+    clients: int
+
+    def __str__(self) -> str:
+        return f"batch {self.batch}, {self.clients} clients"
+
+
+def sizes(given: argparse.Namespace) -> list[Size]:
+    return [Size(100, 6), *(Size(1, int(clients)) for clients in given.clients.split(","))]
+
+
 async def client(store: PostgresStore, number: int, batch: int, until: float) -> int:
     worker = WorkerInfo(id=f"bench-{number}-{digest()[:8]}", engine="bench")
     done = 0
@@ -75,13 +91,18 @@ async def client(store: PostgresStore, number: int, batch: int, until: float) ->
     return done
 
 
-async def with_store(url: str, batch: int, clients: int, seconds: float) -> tuple[float, float]:
+async def with_store(url: str, size: Size, seconds: float) -> tuple[float, float]:
     """Return the tasks per second, and the blocks that the server has read per task."""
     before = await blocks(url)
     async with PostgresStore.open(url) as store:
-        warm = sum(await asyncio.gather(*(client(store, n, batch, time.perf_counter() + 0.3) for n in range(clients))))
+
+        async def until(end: float) -> int:
+            each = (client(store, number, size.batch, end) for number in range(size.clients))
+            return sum(await asyncio.gather(*each))
+
+        warm = await until(time.perf_counter() + 0.3)
         start = time.perf_counter()
-        done = sum(await asyncio.gather(*(client(store, n, batch, start + seconds) for n in range(clients))))
+        done = await until(start + seconds)
         taken = time.perf_counter() - start
     return done / taken, (await blocks(url) - before) / (warm + done)
 
@@ -224,15 +245,11 @@ class Results:
         self.rates.setdefault(name, []).append(await call)
         print(f"{name}: {self.rates[name][-1]:.0f}/s", file=sys.stderr)
 
-    async def note_store(self, name: str, url: str, batch: int, clients: int, seconds: float) -> None:
-        rate, looked_at = await with_store(url, batch, clients, seconds)
+    async def note_store(self, name: str, url: str, size: Size, seconds: float) -> None:
+        rate, looked_at = await with_store(url, size, seconds)
         self.rates.setdefault(name, []).append(rate)
         self.blocks.setdefault(name, []).append(looked_at)
         print(f"{name}: {rate:.0f}/s, {looked_at:.0f} blocks a task", file=sys.stderr)
-
-
-SIZES = ((100, 6), (1, 32))
-"""Pairs of the tasks in a batch and the number of clients."""
 
 
 async def measure(given: argparse.Namespace, server: postgres.Server) -> Results:
@@ -241,10 +258,10 @@ async def measure(given: argparse.Namespace, server: postgres.Server) -> Results
     urls = {depth: await databases.filled(f"waiting_{depth}", depth) for depth in depths}
     for number in range(given.runs):
         for depth in depths if number % 2 == 0 else reversed(depths):
-            for batch, clients in SIZES:
-                place = f"{depth} waiting, batch {batch}"
-                await results.note(f"bare asyncpg, {place}", bare(urls[depth], batch, given.seconds))
-                await results.note_store(f"safelight, {place}", urls[depth], batch, clients, given.seconds)
+            for size in sizes(given):
+                place = f"{depth} waiting, {size}"
+                await results.note(f"bare asyncpg, {place}", bare(urls[depth], size.batch, given.seconds))
+                await results.note_store(f"safelight, {place}", urls[depth], size, given.seconds)
         if given.peers:
             await with_peers(given, results, urls[depths[0]])
     for depth in map(int, filter(None, given.held_depths.split(","))):
@@ -253,10 +270,11 @@ async def measure(given: argparse.Namespace, server: postgres.Server) -> Results
 
 
 async def with_peers(given: argparse.Namespace, results: Results, url: str) -> None:
-    for batch, _ in SIZES:
-        peer = peers.procrastinate(given.peers, url, batch, given.seconds)
-        await results.note(f"Procrastinate, batch {batch}", peer)
-    await results.note("Celery, batch 1", asyncio.to_thread(peers.celery, given.peers, given.seconds))
+    for size in sizes(given):
+        jobs = size.clients if size.batch == 1 else 32
+        peer = peers.procrastinate(given.peers, url, batch=size.batch, jobs=jobs, seconds=given.seconds)
+        await results.note(f"Procrastinate, {size}", peer)
+    await results.note("Celery", asyncio.to_thread(peers.celery, given.peers, given.seconds))
 
 
 async def under_a_transaction(given: argparse.Namespace, databases: Databases, results: Results, depth: int) -> None:
@@ -264,13 +282,13 @@ async def under_a_transaction(given: argparse.Namespace, databases: Databases, r
     url = await databases.filled(f"held_{depth}", depth)
     free = await databases.filled(f"free_{depth}", depth)
     async with held_open(url):
-        await with_store(url, 100, 6, given.held)
+        await with_store(url, Size(100, 6), given.held)
         for number in range(given.runs):
-            for batch, clients in SIZES:
-                name = f"safelight beside it, {depth} waiting, batch {batch}"
+            for size in sizes(given)[:2]:
+                name = f"safelight beside it, {depth} waiting, {size}"
                 both = [(name, free), (f"{name}, a transaction held open", url)]
                 for each, where in both if number % 2 == 0 else reversed(both):
-                    await results.note_store(each, where, batch, clients, given.seconds)
+                    await results.note_store(each, where, size, given.seconds)
 
 
 def options() -> argparse.Namespace:
@@ -278,6 +296,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--depths", default="1,1000,100000,1000000")
+    parser.add_argument("--clients", default="32", help="of those with single tasks: how many; several are compared")
     parser.add_argument("--held", type=float, default=180.0, help="seconds of work while the transaction is held open")
     parser.add_argument(
         "--held-depths", default="1,1000000", help="how many tasks wait meanwhile; empty: hold no transaction"
@@ -287,16 +306,17 @@ def options() -> argparse.Namespace:
 
 
 def main() -> None:
+    given = options()
     with postgres.server(fsync=True) as server:
-        results = asyncio.run(measure(options(), server))
+        results = asyncio.run(measure(given, server))
     print("| | tasks/s, median | all runs | blocks a task, median |\n| --- | --- | --- | --- |")
     for name, runs in sorted(results.rates.items()):
         looked_at = f"{statistics.median(results.blocks[name]):.0f}" if name in results.blocks else ""
         print(f"| {name} | {statistics.median(runs):.0f} | {', '.join(f'{each:.0f}' for each in runs)} | {looked_at} |")
-    print("\n".join(compared({name: statistics.median(runs) for name, runs in results.rates.items()})))
+    print("\n".join(compared({name: statistics.median(runs) for name, runs in results.rates.items()}, given)))
 
 
-def compared(found: dict[str, float]) -> list[str]:
+def compared(found: dict[str, float], given: argparse.Namespace) -> list[str]:
     """Return a line for each ratio that has an aim."""
     lines = []
     for name, rate in found.items():
@@ -305,15 +325,13 @@ def compared(found: dict[str, float]) -> list[str]:
             lines.append(f"{name}: {rate / bare:.2f} of bare asyncpg (0.6)")
         elif name.endswith("held open"):
             lines.append(f"{name}: {rate / found[name.removesuffix(', a transaction held open')]:.2f} of it (0.8)")
-    for size in ("batch 100", "batch 1"):
-        rates = [rate for name, rate in found.items() if name.startswith("safelight,") and name.endswith(size)]
+    for size in sizes(given):
+        rates = [rate for name, rate in found.items() if name.startswith("safelight,") and name.endswith(f"{size}")]
         lines.append(f"{size}: at the slowest depth {min(rates) / max(rates):.2f} of the fastest")
-        for peer, aim in (("Procrastinate", 10), ("Celery", 1)):
-            if f"{peer}, {size}" in found:
-                first = next(
-                    rate for name, rate in found.items() if name.startswith("safelight,") and name.endswith(size)
-                )
-                lines.append(f"{size}: {first / found[f'{peer}, {size}']:.1f} times {peer} ({aim})")
+        if f"Procrastinate, {size}" in found:
+            lines.append(f"{size}: {rates[0] / found[f'Procrastinate, {size}']:.1f} times Procrastinate (10)")
+        if "Celery" in found and size.batch == 1:
+            lines.append(f"{size}: {rates[0] / found['Celery']:.1f} times Celery (1)")
     return lines
 
 
