@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from drumhead.errors import DrumheadError, ErrorCode
+
 
 @dataclass(frozen=True, kw_only=True)
 class Home:
@@ -75,6 +77,16 @@ class Home:
 
 
 def find_home() -> Home:
-    """Return the home of this process: ``DRUMHEAD_HOME`` or ``~/.drumhead``."""
-    named = os.environ.get("DRUMHEAD_HOME")
-    return Home(root=Path(named).expanduser().absolute() if named else Path.home() / ".drumhead")
+    """Return the home of this process: ``DRUMHEAD_HOME`` or ``~/.drumhead``. Raises USAGE if neither is known."""
+    return Home(root=expanded(os.environ.get("DRUMHEAD_HOME") or "~/.drumhead", "set DRUMHEAD_HOME to a directory"))
+
+
+def expanded(path: str, advice: str) -> Path:
+    """Return an absolute path, with ``~`` and ``~USER`` replaced by the home directory.
+
+    Raises USAGE with `advice` if there is no such user, or if this process's user has none and HOME is not set.
+    """
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError as error:
+        raise DrumheadError(ErrorCode.USAGE, f"there is no home directory for {path}; {advice}") from error

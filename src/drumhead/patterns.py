@@ -43,7 +43,20 @@ def _translate(pattern: str) -> str:
             case "?":
                 out.append("[^/]")
             case _ if len(token) > 2:
-                out.append("[" + token[1:-1].replace("\\", r"\\").replace("!", "^", token[1] == "!") + "]")
+                out.append(_translate_set(token[1:-1]))
             case _:
                 out.append(re.escape(token))
     return "".join(out)
+
+
+def _translate_set(text: str) -> str:
+    """Translate the inside of ``[…]``. As in a shell, a range from a later to an earlier character has no members."""
+    negated = text[0] in "!^"
+    ranges = re.findall(r"(.)-(.)|(.)", text[negated:], re.DOTALL)
+    inside = "".join(
+        re.escape(one) if one else f"{re.escape(first)}-{re.escape(last)}" if first <= last else ""
+        for first, last, one in ranges
+    )
+    if not inside:
+        return "[^/]" if negated else "(?!)"
+    return f"[^/{inside}]" if negated else f"[{inside}]"

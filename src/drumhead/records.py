@@ -27,7 +27,8 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     cwd: str = "/"
 
 
-VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+"""Names with dots and hyphens are read by programs in Java and Node.js, although a shell cannot write them."""
 
 
 def variable_fault(name: str, value: str) -> str:

@@ -5,10 +5,14 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from drumhead.home import Home
+from drumhead.errors import DrumheadError
+from drumhead.home import Home, find_home
+from drumhead.machine.records import VolumeMount
+from drumhead.machine.volume.volumes import volume_path
 from support.guests.composing import Drumhead
 
 
@@ -54,6 +58,20 @@ async def test_a_download_that_does_not_fit_leaves_nothing(drumhead, empty, tmp_
     empty("remote", "add", "near", await serve(tmp_path))
     await asyncio.to_thread(limited, empty, 1 << 16, "package", "pull", package.name)
     assert max(file.stat().st_size for file in empty.home.root.rglob("*") if file.is_file()) < 1 << 16
+
+
+def test_a_user_without_a_home_directory(monkeypatch):
+    def nobody(_uid):
+        raise KeyError
+
+    for name in ("HOME", "DRUMHEAD_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    with pytest.raises(DrumheadError, match="there is no home directory for ~/.drumhead; set DRUMHEAD_HOME"):
+        find_home()
+    disk = VolumeMount(source="~nosuch/disk", path="/data")
+    with pytest.raises(DrumheadError, match="there is no home directory for ~nosuch/disk"):
+        volume_path(Home(root=Path("/nothing")), disk)
 
 
 def test_an_argument_that_is_not_text(empty):

@@ -19,8 +19,25 @@ def _whole(_type: type, tokens: Sequence[Token]) -> int:
     return int(text)
 
 
-WHOLE = re.compile(r"-?[0-9]{1,9}")
-Whole = Parameter(converter=_whole)
+def _count(_type: type, tokens: Sequence[Token]) -> int:
+    """Read a number that is at least 0. Raises ValueError."""
+    text = tokens[0].value
+    if not COUNT.fullmatch(text):
+        raise ValueError(f"{text} is not a number from 0.")
+    return int(text)
+
+
+def _seconds(_type: type, tokens: Sequence[Token]) -> float:
+    """Read a number of seconds that is at least 0. Raises ValueError."""
+    text = tokens[0].value
+    if not SECONDS.fullmatch(text):
+        raise ValueError(f"{text} is not a number of seconds from 0.")
+    return float(text)
+
+
+WHOLE, COUNT = re.compile(r"-?[0-9]{1,9}"), re.compile(r"[0-9]{1,9}")
+SECONDS = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
+Whole, Count, Seconds = Parameter(converter=_whole), Parameter(converter=_count), Parameter(converter=_seconds)
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON for programs.")]
 Guest = Annotated[
     Literal["linux", "osv"] | None,

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.records import Command
+from drumhead.records import VARIABLE_NAME, Command
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +22,7 @@ SPECIAL = re.compile(
     r"\$(?:(?P<name>[A-Za-z_][A-Za-z0-9_]*)|\{(?P<braced>[A-Za-z_][A-Za-z0-9_]*)\})|[;&|<>`]|\$[({0-9@*\#?$!-]"
 )
 """Syntax outside quotes that a shell would interpret: variables, and constructs that are refused."""
-ENVIRONMENT_PREFIX = re.compile(r"--env=([A-Za-z_][A-Za-z0-9_]*)\??=(.*)", re.DOTALL)
+ENVIRONMENT_PREFIX = re.compile(rf"--env=({VARIABLE_NAME.pattern})\??=(.*)", re.DOTALL)
 ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
 
 

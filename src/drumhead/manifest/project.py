@@ -29,6 +29,10 @@ def read_project(root: Path) -> Project:
 
     Raises MANIFEST with file, line and reason, and NOT_FOUND if there is no package.yaml.
     """
+    for wanted in (PACKAGE_FILE, RUN_FILE):
+        short = wanted.replace(".yaml", ".yml")
+        if is_there(root, short) and not is_there(root, wanted):
+            raise manifest_error(short, 1, f"it is not read under this name; rename it to {wanted}")
     if not is_there(root, PACKAGE_FILE):
         raise DrumheadError(
             ErrorCode.NOT_FOUND,

@@ -194,6 +194,22 @@ def test_a_wrong_run_yaml_is_refused_by_line(tmp_path, run, line, reason):
     assert reason in message
 
 
+@pytest.mark.parametrize("name", ["meta/package", "meta/run"])
+def test_a_manifest_with_another_ending_is_not_ignored(tmp_path, name):
+    write_files(tmp_path, {"meta/package.yaml": PACKAGE, "meta/run.yaml": "runtime: native\n"})
+    (tmp_path / f"{name}.yaml").rename(tmp_path / f"{name}.yml")
+    with pytest.raises(DrumheadError, match=rf"^{name}\.yml:1: .* rename it to {name}\.yaml$"):
+        read_project(tmp_path)
+
+
+def test_names_of_variables_may_have_dots_and_hyphens(tmp_path):
+    names = {"discovery.type": "single-node", "npm_config_a-b": "1"}
+    lines = "".join(f"      {name}: {value}\n" for name, value in names.items())
+    run = read(tmp_path, run=f"runtime: native\nconfig_set:\n  a:\n    bootcmd: /a\n    env:\n{lines}").run
+    assert run.config_sets["a"].env == names
+    assert parse_command("--env=discovery.type=single-node /a").env == {"discovery.type": "single-node"}
+
+
 def test_an_unknown_key_is_only_noted(tmp_path):
     assert read(tmp_path, PACKAGE + "homepage: x\n").notices == ("meta/package.yaml:4: homepage has no effect here",)
 
@@ -252,6 +268,12 @@ def test_a_name_that_no_registry_takes_is_no_name_of_an_image(name):
         ("/myfolder", "myfolder2", False),
         ("/[ab].txt", "b.txt", True),
         ("/[!ab].txt", "b.txt", False),
+        ("/[^ab].txt", "b.txt", False),
+        ("/x[!a]y", "x/y", False),
+        ("/[z-a]b", "zb", False),
+        ("/[[-]b", "-b", True),
+        ("/[a&&b]", "&", True),
+        ("/[!z-a]", "z", True),
     ],
 )
 def test_ignore_patterns_as_capstan_documents_them(pattern, path, ignored):

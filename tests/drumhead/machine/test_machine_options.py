@@ -3,6 +3,7 @@
 import pytest
 
 from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.guest import find_guest
 from drumhead.machine.records import PortForward, VolumeMount
 from drumhead.machine.spec import options
 from drumhead.machine.spec.request import choose_commands
@@ -95,6 +96,29 @@ def test_what_makes_no_sense_is_refused_with_what_was_written(read, text):
         read(text)
     assert refused.value.code is ErrorCode.USAGE
     assert any(part[:20] in refused.value.message for part in text.split(":"))
+
+
+@pytest.mark.parametrize("text", ["0", "16M", "31"])
+def test_too_little_memory_is_answered_with_what_each_guest_needs(text):
+    with pytest.raises(DrumheadError) as refused:
+        options.read_memory(text)
+    for name in ("linux", "osv"):
+        assert f"{find_guest(name).least_memory} MiB on {name}" in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("stop",), "requires an argument"),
+        (("delete",), "requires an argument"),
+        (("rmi",), "requires an argument"),
+        (("stop", "--grace", "-1", "x"), "-1 is not a number of seconds"),
+        (("wait", "--timeout", "nan", "x"), "nan is not a number of seconds"),
+        (("logs", "--tail", "-3", "x"), "-3 is not a number"),
+    ],
+)
+def test_what_a_command_cannot_do_is_refused(empty, words, reason):
+    assert reason in empty.refused(*words, status=2)
 
 
 @pytest.mark.parametrize("count", [0, -1, 1000])

@@ -53,19 +53,21 @@ def info_command(name: str, /, *, guest: Guest = None, json: Json = False) -> No
         print(f"    {key}{' (default)' if key == about.default else ''}: {shlex.join(command.argv)}")
 
 
-def rmi_command(*names: str, guest: Guest = None) -> None:
+def rmi_command(name: str, /, *names: str, guest: Guest = None) -> None:
     """Delete images and the layers that no other image uses.
 
     Parameters
     ----------
+    name:
+        The name of an image.
     names:
-        The names of the images.
+        Further images.
     guest:
         The guest of the image, if images of this name exist for both guests.
     """
     store = ImageStore(find_home())
-    for name in names:
-        image = store.find(name, guest or "")
-        freed = store.remove(name, guest or "")
-        Snapshots(find_home()).delete_all(name, image.guest)
-        print(f"deleted {name}, {size_text(freed)} freed")
+    for one in (name, *names):
+        image = store.find(one, guest or "")
+        freed = store.remove(one, guest or "")
+        Snapshots(find_home()).delete_all(one, image.guest)
+        print(f"deleted {one}, {size_text(freed)} freed")

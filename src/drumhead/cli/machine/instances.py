@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from drumhead.cli.flags import Json
+from drumhead.cli.flags import Json, Seconds
 from drumhead.cli.output import notice, print_json, print_table, size_text
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.home import find_home
@@ -45,14 +45,20 @@ async def instances_command(*, json: Json = False) -> None:
 
 
 async def stop_command(
-    *names: str, grace: Annotated[float, Parameter(name=["--grace", "-t"])] = 10.0, force: Annotated[bool, Flag] = False
+    name: str,
+    /,
+    *names: str,
+    grace: Annotated[float, Seconds, Parameter(name=["--grace", "-t"])] = 10.0,
+    force: Annotated[bool, Flag] = False,
 ) -> None:
     """Stop machines: send SIGTERM to the command, SIGKILL after the grace period, then switch off.
 
     Parameters
     ----------
+    name:
+        The name of an instance.
     names:
-        The names of the instances.
+        Further instances.
     grace:
         The number of seconds between SIGTERM and SIGKILL.
     force:
@@ -60,31 +66,33 @@ async def stop_command(
     """
     instances = Instances(find_home())
     if force:
-        await asyncio.gather(*[destroy_machine(instances, name) for name in names])
+        await asyncio.gather(*[destroy_machine(instances, one) for one in (name, *names)])
     else:
-        await asyncio.gather(*[stop_machine(instances, name, grace=grace) for name in names])
+        await asyncio.gather(*[stop_machine(instances, one, grace=grace) for one in (name, *names)])
 
 
 async def delete_command(
-    *names: str, force: Annotated[bool, Parameter(name=["--force", "-f"], negative="")] = False
+    name: str, /, *names: str, force: Annotated[bool, Parameter(name=["--force", "-f"], negative="")] = False
 ) -> None:
     """Delete stopped machines with their logs and disks; volumes are kept.
 
     Parameters
     ----------
+    name:
+        The name of an instance.
     names:
-        The names of the instances.
+        Further instances.
     force:
         Switch off machines that are running.
     """
     instances = Instances(find_home())
-    for name in names:
+    for one in (name, *names):
         if force:
-            await destroy_machine(instances, name)
-        instances.delete(name)
+            await destroy_machine(instances, one)
+        instances.delete(one)
 
 
-async def wait_command(name: str, /, *, timeout: float | None = None) -> int:
+async def wait_command(name: str, /, *, timeout: Annotated[float | None, Seconds] = None) -> int:
     """Wait until a machine has ended, and exit with the exit status of its command.
 
     Parameters

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from drumhead.cli.flags import Whole
+from drumhead.cli.flags import Count
 from drumhead.cli.fleet import print_logs
 from drumhead.cli.output import notice
 from drumhead.errors import DrumheadError, ErrorCode
@@ -32,7 +32,7 @@ async def logs_command(
     /,
     *,
     follow: Annotated[bool, Parameter(name=["--follow", "-f"], negative="")] = False,
-    tail: Annotated[int | None, Whole, Parameter(name=["--tail", "-n"])] = None,
+    tail: Annotated[int | None, Count, Parameter(name=["--tail", "-n"])] = None,
     console: Annotated[bool, Flag] = False,
 ) -> None:
     """Print the output of a machine's command.

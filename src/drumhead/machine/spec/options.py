@@ -5,11 +5,12 @@ from __future__ import annotations
 import ipaddress
 import posixpath
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.guest import find_guest
 from drumhead.machine.records import PortForward, VolumeMount
-from drumhead.records import VARIABLE_NAME, variable_fault
+from drumhead.records import VARIABLE_NAME, GuestName, variable_fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -22,6 +23,7 @@ MAC = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}")
 IPV6_FORWARD = re.compile(r"\[([^\[\]]*)\]:([^\[\]]*)")
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 MIN_MEMORY = 32
+"""In MiB: less than any guest needs, of which each has a limit of its own."""
 MAX_MEMORY = 1 << 24
 """The maximum memory in MiB, which is more than any host has."""
 MIN_DISK = 8 << 20
@@ -66,7 +68,8 @@ def read_memory(text: str) -> int:
     """Parse memory into MiB. A bare number means MiB, as with Capstan. Raises USAGE."""
     size = int(text) if MEBIBYTES.fullmatch(text.strip()) else read_size(text, what="amount of memory") >> 20
     if size < MIN_MEMORY:
-        raise usage(f"{text} of memory is too little for a machine; give at least {MIN_MEMORY}M")
+        least = " and ".join(f"{find_guest(name).least_memory} MiB on {name}" for name in get_args(GuestName))
+        raise usage(f"{text!r} is too little memory; a machine needs at least {least}")
     if size > MAX_MEMORY:
         raise usage(f"{text} of memory is too much for a machine; give at most {MAX_MEMORY >> 20}T")
     return size

@@ -12,6 +12,7 @@ from drumhead.blobs import replacing
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.guest import require
 from drumhead.guest.contract import Drive, GuestMount
+from drumhead.home import expanded
 from drumhead.machine.spec.options import MIN_DISK
 from drumhead.machine.volume import ext4
 from drumhead.machine.volume.formats import disk_format
@@ -34,7 +35,7 @@ REPAIRED = (0, 1, 2)
 def volume_path(home: Home, volume: VolumeMount) -> Path:
     """Return the path of a volume's disk: below the home for a named volume, otherwise the path that the user gave."""
     if "/" in volume.source:
-        return Path(volume.source).expanduser().absolute()
+        return expanded(volume.source, "write the whole path of the disk")
     return home.volumes / f"{volume.source}.raw"
 
 
