@@ -9,11 +9,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from safelight import serve
 from safelight.client.availability.instances import Several
 from safelight.client.base import Connection, session
 from safelight.client.db import DbClient
 from safelight.client.storage import StorageClient
 from safelight.errors import Error
+from safelight.storage.__main__ import Config, build
 from safelight.wire import NewTask
 from storage.content import digest_of, files, made
 from support.programs.processes import service
@@ -48,6 +50,14 @@ async def test_acknowledged_blobs_survive_kills_and_no_partial_ones_appear(tmp_p
         visible = {path.name: path.read_bytes() for path in files(tmp_path, "blobs")}
         assert set(acknowledged) <= set(visible)
         assert all(digest_of(data) == name for name, data in visible.items())
+
+
+async def test_a_disk_on_which_nothing_fits_is_refused(tmp_path, capsys):
+    config = Config(port=0, data=str(tmp_path / "new" / "data"), keep_free=1 << 60)
+    with pytest.raises(SystemExit, match="2"):
+        async with serve.running("storage", config, build):
+            pass
+    assert "no photo fits. Give storage a larger disk" in capsys.readouterr().err
 
 
 async def test_sigterm_lets_an_upload_in_progress_end(tmp_path):

@@ -270,8 +270,12 @@ async def _boot(instances: Instances, ready: _Ready) -> tuple[Launch, int]:
 def run_config(
     launch: Launch, members: list[Launch], drives: tuple[Drive, ...], mounts: tuple[GuestMount, ...]
 ) -> RunConfig:
-    """Return the configuration of the guest. Its cards are in the order of ``cards``; the names come from `members`."""
+    """Return the configuration of the guest. Its cards are in the order of ``cards``; the names come from `members`.
+
+    A machine on a network of the host does not reach the private network, so it gets no names of its members.
+    """
     uplink = GuestNic(mac=uplink_mac(launch), address=USER_ADDRESS, gateway=USER_GATEWAY, nameserver=USER_NAMESERVER)
+    members = members if launch.spec.network == "nat" else []
     between = GuestNic(
         mac=launch.mac,
         address=f"{launch.address}/{private.PREFIX}" if launch.address else "",

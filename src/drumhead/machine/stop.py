@@ -36,7 +36,7 @@ async def stop_machine(instances: Instances, name: str, *, grace: float = GRACE,
     """
     instance, directory = instances.read(name), instances.directory(name)
     if final:
-        (directory / STOPPING).touch()
+        _note_stop(instances, name)
     if not instance.pid:
         await _end_supervisor(directory)
         return instances.read(name)
@@ -49,6 +49,16 @@ async def stop_machine(instances: Instances, name: str, *, grace: float = GRACE,
         await switch_off(instances, name)
     await _end_supervisor(directory)
     return instances.read(name)
+
+
+def _note_stop(instances: Instances, name: str) -> None:
+    """Tell the supervisor not to start a machine again. Raises NOT_FOUND, also if the machine is being deleted."""
+    instances.read(name)
+    try:
+        (instances.directory(name) / STOPPING).touch()
+    except FileNotFoundError:  # another command has just deleted it
+        instances.read(name)
+        raise
 
 
 async def _end_supervisor(directory: Path) -> None:
@@ -68,9 +78,8 @@ async def _end_supervisor(directory: Path) -> None:
 
 async def destroy_machine(instances: Instances, name: str) -> Instance:
     """Switch a machine off as if its plug had been pulled, and end its supervisor. Raises NOT_FOUND."""
-    instances.read(name)
     directory = instances.directory(name)
-    (directory / STOPPING).touch()
+    _note_stop(instances, name)
     await switch_off(instances, name)
     await _end_supervisor(directory)
     return instances.read(name)

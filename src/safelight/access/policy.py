@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import msgspec
@@ -64,6 +65,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         names |= {split_host(advertised.rpartition("://")[2])} if advertised else set()
         names |= {public.host.lower()} if public is not None and public.host else set()
         names |= {host.lower()} if host not in _EVERYWHERE else set()
+        # Nobody else decides where the name of this machine leads, so it cannot be rebound.
+        names |= set() if loopback_only else {socket.gethostname().lower()}
         return cls(
             local=loopback_only and public is None and not proxies,
             open=settings.open,

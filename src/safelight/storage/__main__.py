@@ -1,6 +1,7 @@
 """Storage as a program."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
@@ -124,6 +125,7 @@ def _backend(config: Config, ages: Ages) -> AbstractAsyncContextManager[backends
         case "file" if config.public_bucket:
             settings.fail("--public-bucket needs --store s3://BUCKET/PREFIX.")
         case "file":
+            _check_disk(Path(place), config.keep_free)
             opened = backends.directory(Path(place), Path(config.data), config.keep_free, config.grace, limits, ages)
         case "s3" | "gs" | "az":
             opened = backends.bucket(url, config.public_bucket, limits, ages)
@@ -133,6 +135,18 @@ def _backend(config: Config, ages: Ages) -> AbstractAsyncContextManager[backends
                 "gs://BUCKET/PREFIX or az://CONTAINER/PREFIX."
             )
     return opened
+
+
+def _check_disk(place: Path, keep_free: int) -> None:
+    """Refuse a disk on which no photo would ever fit, such as the memory of a small machine without a volume."""
+    existing = next(one for one in (place.absolute(), *place.absolute().parents) if one.exists())
+    figures = os.statvfs(existing)
+    size = figures.f_blocks * figures.f_frsize
+    if 0 < size <= keep_free:
+        settings.fail(
+            f"--keep-free: the disk of {place} has {size >> 20} MiB, of which {keep_free >> 20} MiB must stay free, so "
+            "no photo fits. Give storage a larger disk, such as a volume, or lower --keep-free."
+        )
 
 
 @asynccontextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 from aiohttp.test_utils import make_mocked_request
 
@@ -42,6 +44,14 @@ async def test_names_beyond_this_machine(plane, http):
         assert await status(http, url, Host=host) == 200, host
     for host in ("evil.example", "store.example.evil.example", "nas.", "10.0.0.7.evil.example"):
         assert await status(http, url, Host=host) == (200 if host == "nas." else 421), host
+
+
+@pytest.mark.parametrize(("host", "expected"), [("127.0.0.1", 421), ("0.0.0.0", 200)])
+async def test_the_name_of_the_machine_counts_beyond_it(plane, http, host, expected):
+    service = await plane.start("keyvaluestore", host=host)
+    url, name = f"http://127.0.0.1:{service.port}/healthz", socket.gethostname()
+    assert await status(http, url, Host=f"{name}:8000") == expected
+    assert await status(http, url, Host=f"{name}.evil.example") == 421
 
 
 async def test_pages_of_other_sites_neither_read_nor_write(plane, http):

@@ -1,6 +1,7 @@
 """Test the state of a machine, which is read from the files in its directory."""
 
 import asyncio
+import shutil
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ from drumhead.home import Home
 from drumhead.machine.boot import wait_started
 from drumhead.machine.instances import Instances, lock_holder
 from drumhead.machine.records import InstanceSpec, Launch
-from drumhead.machine.stop import exit_status
+from drumhead.machine.stop import destroy_machine, exit_status
 from drumhead.records import Command
 
 HOLD = (
@@ -136,3 +137,26 @@ def test_a_running_instance_is_not_deleted_and_a_stopped_one_wholly(instances, a
     with pytest.raises(DrumheadError) as error:
         instances.read("one")
     assert error.value.code is ErrorCode.NOT_FOUND
+
+
+@pytest.mark.parametrize("words", [("stop",), ("stop", "--force"), ("delete",), ("delete", "--force")])
+def test_a_wrong_name_among_several_changes_nothing(empty, words):
+    known = Instances(empty.home)
+    known.directory("one").mkdir(parents=True)
+    known.write(LAUNCH)
+    assert "no instance ghost" in empty.refused(*words, "one", "ghost", status=3)
+    assert sorted(file.name for file in known.directory("one").iterdir()) == ["instance.json"]
+
+
+async def test_a_machine_that_another_command_deletes_is_not_there(instances, monkeypatch):
+    found = instances.read("one")
+
+    def read(self, name):
+        if self.directory(name).exists():
+            shutil.rmtree(self.directory(name))  # right after this command has seen the machine
+            return found
+        raise DrumheadError(ErrorCode.NOT_FOUND, f"there is no instance {name}")
+
+    monkeypatch.setattr(Instances, "read", read)
+    with pytest.raises(DrumheadError, match="there is no instance one"):
+        await destroy_machine(instances, "one")

@@ -65,6 +65,8 @@ async def stop_command(
         Switch off at once, like pulling the plug.
     """
     instances = Instances(find_home())
+    for one in (name, *names):
+        instances.read(one)  # a wrong name changes nothing
     if force:
         await asyncio.gather(*[destroy_machine(instances, one) for one in (name, *names)])
     else:
@@ -86,6 +88,8 @@ async def delete_command(
         Switch off machines that are running.
     """
     instances = Instances(find_home())
+    for one in (name, *names):
+        instances.read(one)
     for one in (name, *names):
         if force:
             await destroy_machine(instances, one)

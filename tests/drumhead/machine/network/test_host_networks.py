@@ -148,6 +148,8 @@ async def test_a_machine_gets_an_address_and_is_reached(drumhead, namespace, ins
         assert json.loads(answer.stdout)["host"] == f"on-{network}", answer.stderr
         if guest == "linux":
             assert inside("exec", f"on-{network}", "--", "cat", "/etc/resolv.conf") == "nameserver 10.99.0.1\n"
+            names = inside("exec", f"on-{network}", "--", "cat", "/etc/hosts")
+            assert names == f"127.0.0.1 localhost\n{address} on-{network}\n", "and no machines of a private network"
     assert links(namespace) == before, "what was made for the machine went with it"
 
 

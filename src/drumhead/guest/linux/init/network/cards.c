@@ -22,6 +22,7 @@ and
 enum { DHCP_SECONDS = 30 };
 
 static char own_name[256];
+static char leased[INET_ADDRSTRLEN]; /* the address of the first card on a network of the host; may be empty */
 
 static bool find_card(const char *mac, char *card) {
     struct dirent *entry;
@@ -130,13 +131,24 @@ static void apply_lease(const char *card, const struct lease *lease) {
     free(quoted);
 }
 
+/* Also let the machine's own name lead to the first card, because programs announce the address that they find so. */
+static void apply_leased(const char *card, const struct lease *lease) {
+    static char first[IFNAMSIZ];
+    apply_lease(card, lease);
+    if (!*first) snprintf(first, sizeof first, "%s", card);
+    if (strcmp(first, card) != 0) return;
+    leased[0] = 0;
+    if (lease->address) inet_ntop(AF_INET, &lease->address, leased, sizeof leased);
+    write_hosts(NULL, NULL, NULL); /* a network of the host has no names of neighbours */
+}
+
 static void use_dhcp(const char *card) {
     struct lease lease = {0};
     if (dhcp_acquire(card, &lease, DHCP_SECONDS))
-        apply_lease(card, &lease);
+        apply_leased(card, &lease);
     else
         say("%s: no DHCP server has answered yet; the machine keeps asking", card);
-    if (fork() == 0) dhcp_keep(card, lease, apply_lease);
+    if (fork() == 0) dhcp_keep(card, lease, apply_leased);
 }
 
 static void use_address(const char *card, const struct json *nic) {
@@ -211,7 +223,7 @@ void write_hosts(const char *hostname, const struct json *hosts, const struct js
     if (!text) return;
     bool known = json_get(hosts, own_name) != NULL; /* a name has one address: the one on the private network, if any */
     char *to = text + sprintf(text, "127.0.0.1 localhost\n");
-    if (!known) to += sprintf(to, "127.0.1.1 %s\n", own_name);
+    if (!known) to += sprintf(to, "%s %s\n", *leased ? leased : "127.0.1.1", own_name);
     add_names(add_names(to, text + size, hosts), text + size, hosts6);
     write_file("/etc/hosts", text);
     free(text);
