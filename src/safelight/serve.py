@@ -242,19 +242,31 @@ async def _listening(app: web.Application, config: StandaloneConfig, service: Se
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         stack.push_async_callback(_drain, runner, service)
-        try:
-            context = certificate.context if certificate else None
-            listeners = await listen(config.host, config.port, shared=_shares_port(config))
-            for listener in listeners:
-                await Site(runner, listener, context=context, handshake=config.header_timeout).start()
-        except OSError as error:
-            settings.fail(f"Cannot listen on {config.host}:{config.port}: {error.strerror}. Choose another --port.")
-        service.port = runner.addresses[0][1]
+        context = certificate.context if certificate else None
+        listeners = []
+        for flag, port, shared in _ports(config):
+            try:
+                listeners += (opened := await listen(config.host, port, shared=shared))
+                for listener in opened:
+                    await Site(runner, listener, context=context, handshake=config.header_timeout).start()
+            except OSError as error:
+                settings.fail(f"Cannot listen on {config.host}:{port}: {error.strerror}. Choose another {flag}.")
+        service.port = listeners[0].getsockname()[1]
+        if isinstance(config, PublicConfig) and config.own_port is not None:
+            log.info("Only this process listens on %d", listeners[-1].getsockname()[1])
         assert runner.server is not None
         await stack.enter_async_context(service.connections.watching(runner.server, listeners))
         if certificate is not None:
             await stack.enter_async_context(certificate.watching())
         yield
+
+
+def _ports(config: StandaloneConfig) -> list[tuple[str, int, bool]]:
+    """Return the ports to listen on: the flag, the number, and whether other processes share it."""
+    ports = [("--port", config.port, _shares_port(config))]
+    if isinstance(config, PublicConfig) and config.own_port is not None:
+        ports.append(("--own-port", config.own_port, False))
+    return ports
 
 
 def _shares_port(config: StandaloneConfig) -> bool:

@@ -109,6 +109,12 @@ class PublicConfig(Config, frozen=True, kw_only=True):
         bool,
         Meta(description="Let several of these services on this machine listen on the same port, to use more cores."),
     ] = False
+    own_port: Annotated[
+        Annotated[int, Meta(ge=0, le=65535)] | None,
+        Meta(
+            description="A second port, which no other service shares, for metrics and probes; 0 takes a free one.",
+        ),
+    ] = None
 
 
 Check = Callable[[], Awaitable[None]]

@@ -13,6 +13,7 @@ from safelight.client.base import session
 from safelight.client.keyvaluestore import KeyValueStoreClient
 from safelight.client.master import Client
 from safelight.wire import State
+from support.metrics import metric
 from support.photos import is_inverse, photo
 from support.programs.pids import children, gone
 from support.programs.ports import first_of_free_ports
@@ -40,7 +41,8 @@ def served(pid: int, port: int) -> int:
 async def test_masters_share_a_port_and_the_work_and_any_may_die(tmp_path: Path) -> None:
     async with up(tmp_path / "data", "--masters", MASTERS) as running:
         where = await addresses(running)
-        assert set(where) == {"keyvaluestore", "db", "storage", "master", "worker-1"}
+        own = [f"master-{number}" for number in range(1, MASTERS + 1)]
+        assert set(where) == {"keyvaluestore", "db", "storage", "master", "worker-1", *own}
         pids, port = masters(running.process.pid), int(where["master"].rpartition(":")[2])
         assert len(pids) == MASTERS
         with_connections = [socket.create_connection(("127.0.0.1", port)) for _ in range(60)]
@@ -88,6 +90,22 @@ async def registered(store: KeyValueStoreClient, master: str, n: int) -> bool:
     return len(entries) >= n
 
 
+async def test_each_has_metrics_of_its_own(tmp_path: Path) -> None:
+    """On the port that they share, any of them answers, and a counter would seem to go back."""
+    async with up(tmp_path / "data", "--masters", 2, "--workers", 0) as running, session() as http:
+        where = await addresses(running)
+
+        async def uploads() -> list[float]:
+            return [await metric(http, f"http://{where[f'master-{n}']}", "safelight_uploads_total") for n in (1, 2)]
+
+        assert await uploads() == [0, 0]
+        for number in range(6):
+            async with Client.connect(where["master"]) as client:  # each over a connection of its own
+                await client.upload(photo(number))
+        assert sum(await uploads()) == 6
+        assert await running.stop() == 0
+
+
 async def test_small_photos_go_to_storage_by_file(tmp_path: Path) -> None:
     async with up(tmp_path / "data", "--masters", 2, "--workers", 0) as running:
         where = await addresses(running)
@@ -99,6 +117,12 @@ async def test_small_photos_go_to_storage_by_file(tmp_path: Path) -> None:
         line = await running.log(lambda line: "Photos and results go by file" in line["message"])
         assert line["program"].startswith("master")
         assert await running.stop() == 0
+
+
+async def test_a_port_that_leaves_too_few_is_refused(tmp_path: Path) -> None:
+    async with up(tmp_path / "data", "--masters", 2, port=65_450) as running:
+        assert await running.ended() == 2
+        assert "leaves too few ports: 7 are needed" in str(running.lines)
 
 
 async def test_a_port_that_is_not_shared_is_refused(tmp_path: Path) -> None:

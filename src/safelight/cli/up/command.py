@@ -76,7 +76,7 @@ class Config(AccessSettings, frozen=True, kw_only=True):
         int,
         Meta(
             ge=0,
-            le=65532,
+            le=65535,
             description="The first of four ports, for key-value store, db, storage and master; 0 takes free ones.",
         ),
     ] = 8000
@@ -133,7 +133,15 @@ class Up:
         self._forward = forward
         self._passed = passed
         workers = [f"worker-{number}" for number in range(1, config.workers + 1)]
-        self.ports = dict(zip([*SERVICES, *workers], _ports(config.port, config.workers), strict=True))
+        own = [f"master-{number}" for number in range(1, config.masters + 1)] if config.masters > 1 else []
+        ports = _ports(config.port, config.workers, len(own))
+        if max(ports) > _LAST_PORT:
+            settings.fail(
+                f"--port {config.port} leaves too few ports: {len(ports)} are needed, the last of which would be "
+                f"{max(ports)}. Give a smaller one."
+            )
+        self.ports = dict(zip([*SERVICES, *workers, *own], ports, strict=True))
+        """By name of a service or worker, and of each of several masters, whose own port this is then."""
         self.children = self._children(workers)
         self._status = 0
         self._stopping = asyncio.Event()
@@ -162,12 +170,12 @@ class Up:
 
     def _children(self, workers: list[str]) -> list[Child]:
         separate = self._config.separate or self._config.masters > 1
-        masters = [f"master-{number}" for number in range(2, self._config.masters + 1)]
+        masters = [name for name in self.ports if name.startswith("master-")] or ["master"]
         children = [
             Child(
                 name, kind := name.partition("-")[0], ["-m", f"safelight.{kind}", *self._argv(name)], self._forward.line
             )
-            for name in ([*SERVICES, *masters, *workers] if separate else workers)
+            for name in ([*SERVICES[:-1], *masters, *workers] if separate else workers)
         ]
         if separate:
             return children
@@ -184,7 +192,7 @@ class Up:
             argv.append(f"{_reachable(config.host)}:{self.ports['keyvaluestore']}")
         port = self.ports["master" if kind == "master" else name]
         argv += ["--host", config.host, "--port", str(port), "--data", str(Path(config.data, name))]
-        argv += ["--share-port"] if kind == "master" and config.masters > 1 else []
+        argv += ["--share-port", "--own-port", str(self.ports[name])] if name.startswith("master-") else []
         argv += ["--log-format", "json" if self._forward.json else "text", "--log-level", config.log_level]
         argv += _access_flags(config, kind)
         if kind == "worker":
@@ -276,14 +284,19 @@ def _reachable(host: str) -> str:
     return serve.reachable_host(host)
 
 
-def _ports(first: int, workers: int) -> list[int]:
-    """Return ports for the four services and the workers: consecutive ones from `first`, or free ones if it is 0."""
+def _ports(first: int, workers: int, masters: int) -> list[int]:
+    """Return ports for the four services, the workers and several masters' own: from `first`, or free ones if it is 0.
+
+    The masters' own ports begin at `first` + 100, unless there are so many workers.
+    """
     if first:
-        return [*range(first, first + 4), *range(first + 10, first + 10 + workers)]
+        own = first + max(101, 10 + workers)
+        return [*range(first, first + 4), *range(first + 10, first + 10 + workers), *range(own, own + masters)]
     free = (port for port in random.sample(_UNASSIGNED, len(_UNASSIGNED)) if _is_free(port))
-    return list(itertools.islice(free, 4 + workers))
+    return list(itertools.islice(free, 4 + workers + masters))
 
 
+_LAST_PORT = 65_535
 _UNASSIGNED = range(10_000, 32_768)
 """Ports outside the system's ephemeral range, so that none is taken before its service listens."""
 
