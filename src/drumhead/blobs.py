@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from drumhead.home import Home
+
+
+ABANDONED = 3600.0
+"""Seconds after which nobody writes to a temporary file any more."""
 
 
 @contextmanager
@@ -100,14 +105,19 @@ class Blobs:
             writing.path.unlink(missing_ok=True)
 
     def sweep(self, keep: set[str]) -> int:
-        """Remove every blob that is not in `keep` and return the number of bytes freed. The caller holds the home's
-        lock.
+        """Remove every blob that is not in `keep`, and temporary files that a killed command has left.
+
+        Return the number of bytes freed. The caller holds the home's lock.
         """
         freed = 0
         for path in self._home.blobs.glob("*") if self._home.blobs.is_dir() else ():
-            if path.name not in keep and not path.name.startswith("."):
-                freed += path.stat().st_size
-                path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # a temporary file became a blob
+                about = path.stat()
+                if path.name.startswith(".") and time.time() - about.st_mtime < ABANDONED:
+                    continue
+                if path.name not in keep:
+                    path.unlink()
+                    freed += about.st_size
         return freed
 
 

@@ -1,8 +1,13 @@
 """Test a damaged store: an error names the damaged record and a remedy, and a damaged cache is made again."""
 
 import json
+import os
+import time
 
 import pytest
+
+from drumhead.blobs import ABANDONED, Blobs
+from drumhead.home import Home
 
 
 @pytest.mark.slow
@@ -33,3 +38,14 @@ def test_a_damaged_cache_is_made_again(drumhead, project):
     made = [json.loads(file.read_bytes()) for file in kernels if file.stat().st_size > 1]
     assert drumhead.json("info", "t/cached")["kernel"] in [f"{one['package']} {one['version']}" for one in made]
     drumhead("rmi", "t/cached")
+
+
+def test_what_a_killed_command_left_is_swept_and_what_another_writes_is_kept(tmp_path):
+    home = Home(root=tmp_path)
+    kept, unused = Blobs(home).put(b"kept"), Blobs(home).put(b"unused")
+    left, new = home.blobs / ".new-left", home.blobs / ".new-written"
+    for file in (left, new):
+        file.write_bytes(b"half")
+    os.utime(left, (time.time() - ABANDONED - 1,) * 2)
+    assert Blobs(home).sweep({kept.digest}) == unused.size + 4
+    assert sorted(home.blobs.iterdir()) == [new, home.blobs / kept.digest]

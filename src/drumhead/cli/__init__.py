@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 GRACE = 3.0
 """Seconds that threads have to finish after Ctrl-C."""
+CLEAN_UP = 0.3
+"""Seconds that they have after that to remove their temporary files, once the programs they wait for are killed."""
 GROUPS = {
     "package": "Compose, build, find, pull and push packages.",
     "image": "Push images to a registry and pull them.",
@@ -153,6 +155,7 @@ def _run(command: Coroutine[Any, Any, Any]) -> Any:
         try:
             return runner.run(command)
         except KeyboardInterrupt:
+            logging.disable()  # libraries report that they were interrupted
             threading.Thread(target=_give_up, daemon=True).start()
             raise
 
@@ -160,6 +163,7 @@ def _run(command: Coroutine[Any, Any, Any]) -> Any:
 def _give_up() -> None:
     time.sleep(GRACE)
     host.kill_all()
+    time.sleep(CLEAN_UP)
     os._exit(130)
 
 

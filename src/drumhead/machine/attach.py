@@ -72,8 +72,8 @@ async def restart_attached(home: Home, name: str, announce: Announce) -> int:
 async def run_detached(home: Home, started: Started, announce: Announce) -> None:
     """Wait until the command of a machine runs, and leave the machine running.
 
-    Start a supervisor if the machine restarts or sleeps. Switch off a machine that does not boot. Raises GUEST, also if
-    the command cannot be started, and TIMEOUT.
+    Start a supervisor if the machine restarts or sleeps. Switch off a machine that does not boot, or whose start is
+    interrupted. Raises GUEST, also if the command cannot be started, and TIMEOUT.
     """
     instances, name = Instances(home), started.launch.spec.name
     announce.started(started)
@@ -81,7 +81,7 @@ async def run_detached(home: Home, started: Started, announce: Announce) -> None
         instance = await wait_started(instances, name)
         _refuse_unstarted(instance)
         announce.booted(instance)
-    except DrumheadError:
+    except (DrumheadError, asyncio.CancelledError):
         await destroy_machine(instances, name)
         raise
     spec = started.launch.spec

@@ -7,7 +7,7 @@ import hashlib
 import logging
 import socket
 import time
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,6 +42,7 @@ from drumhead.machine.snapshot.records import spare_drives, write_spares
 from drumhead.machine.snapshot.resume import find_snapshot, resume
 from drumhead.machine.snapshot.store import Snapshots
 from drumhead.machine.spec.check import check_spec
+from drumhead.machine.stop import switch_off
 from drumhead.machine.volume.volumes import (
     OVERLAY,
     OVERLAY_SERIAL,
@@ -54,6 +55,8 @@ from drumhead.machine.watch import file_size
 from drumhead.records import Image, ImageFiles, read_record
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from drumhead.guest.contract import BootPlan, Guest
     from drumhead.home import Home
 
@@ -89,8 +92,10 @@ async def start_machine(
     instances = Instances(home)
     with instances.lock(spec.name):
         refuse_running(instances.find(spec.name))
-        started = await _start(instances, image, spec, attached=attached, fleet=fleet, fresh=fresh)
-    await announce_hosts(instances, started.launch)
+        async with _undoing(instances, spec.name):
+            started = await _start(instances, image, spec, attached=attached, fleet=fleet, fresh=fresh)
+    async with _undoing(instances, spec.name):
+        await announce_hosts(instances, started.launch)
     return started
 
 
@@ -103,9 +108,22 @@ async def restart_machine(home: Home, name: str, *, attached: bool) -> Started:
         image = read_record(instances.directory(name) / IMAGE, Image, f"`drumhead delete {name}` and run it again")
         launch = instance.launch
         spec = msgspec.structs.replace(launch.spec, forwards=launch.forwards)
-        started = await _start(instances, image, spec, attached=attached, fleet=launch.fleet, fresh=False)
-    await announce_hosts(instances, started.launch)
+        async with _undoing(instances, name):
+            started = await _start(instances, image, spec, attached=attached, fleet=launch.fleet, fresh=False)
+    async with _undoing(instances, name):
+        await announce_hosts(instances, started.launch)
     return started
+
+
+@asynccontextmanager
+async def _undoing(instances: Instances, name: str) -> AsyncIterator[None]:
+    """Switch the machine off if its start is interrupted (Ctrl-C)."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        with suppress(DrumheadError):  # it was not started yet
+            await switch_off(instances, name)
+        raise
 
 
 def image_digest(image: Image) -> str:

@@ -151,6 +151,17 @@ async def test_a_killed_run_leaves_no_machine_behind(drumhead, machine_image):
     drumhead("delete", "doomed")
 
 
+async def test_an_interrupted_start_leaves_no_machine_running(drumhead, machine_image):
+    with command(drumhead.home, "run", "-d", "-i", machine_image, "hasty", "-m", "96M") as process:
+        pid = await wait_running(drumhead.home, "hasty")
+        process.send_signal(signal.SIGINT)
+        await wait_gone(pid)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"Traceback" not in errors
+    drumhead("delete", "hasty")
+
+
 async def test_a_terminated_run_stops_its_machine_in_order(drumhead, machine_image):
     with command(drumhead.home, "run", "-i", machine_image, "polite", "-m", "128M") as process:
         await wait_log(drumhead.home, "polite", "serving")
