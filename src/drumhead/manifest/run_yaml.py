@@ -128,7 +128,7 @@ def _arguments(runtime: RuntimeName, section: Section) -> tuple[str, ...]:
             if key in section:
                 raise section.refuse(key, f"shell: true starts the interpreter alone; remove {key}")
         return options
-    arguments = section.texts("args")
+    arguments = section.texts("args", may_be_empty=True)
     if runtime == "python" and "module" in section:
         if "main" in section:
             raise section.refuse("module", "give main or module, not both")

@@ -126,9 +126,9 @@ class Section:
             raise self.wrong(found[1], f"{key} must not be empty")
         return str(found[1].value)
 
-    def texts(self, key: str) -> tuple[str, ...]:
-        """Return a list of strings."""
-        return tuple(text for text, _ in self.located_texts(key))
+    def texts(self, key: str, *, may_be_empty: bool = False) -> tuple[str, ...]:
+        """Return a list of strings. With `may_be_empty`, some may be "", but none may be missing."""
+        return tuple(text for text, _ in self.located_texts(key, may_be_empty=may_be_empty))
 
     def words(self, key: str) -> tuple[str, ...]:
         """Return arguments: a string or a list of strings, split as in a shell (``- --require module``)."""
@@ -140,7 +140,7 @@ class Section:
         except ValueError as error:
             raise self.refuse(key, f"{key} cannot be split into arguments: {error}") from error
 
-    def located_texts(self, key: str) -> list[tuple[str, int]]:
+    def located_texts(self, key: str, *, may_be_empty: bool = False) -> list[tuple[str, int]]:
         """Return a list of strings, each with its line."""
         found = self._items.get(key)
         if found is None or found[1].tag == EMPTY:
@@ -148,7 +148,8 @@ class Section:
         if not isinstance(found[1], yaml.SequenceNode):
             raise self.wrong(found[1], f"{key} must be a list (- one\\n- two)")
         for item in found[1].value:
-            if not isinstance(item, yaml.ScalarNode) or not item.value:
+            written = isinstance(item, yaml.ScalarNode) and (item.value or (may_be_empty and item.tag != EMPTY))
+            if not written:
                 raise self.wrong(item, f"each item of {key} must be one value")
             self._check_text(item)
         return [(item.value, item.start_mark.line + 1) for item in found[1].value]

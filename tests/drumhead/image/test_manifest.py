@@ -210,6 +210,13 @@ def test_names_of_variables_may_have_dots_and_hyphens(tmp_path):
     assert parse_command("--env=discovery.type=single-node /a").env == {"discovery.type": "single-node"}
 
 
+def test_an_argument_may_be_empty_but_not_missing(tmp_path):
+    run = "runtime: python\nconfig_set:\n  a:\n    main: /a\n    args:\n    - ''\n    - b\n"
+    assert read(tmp_path, run=run).run.config_sets["a"].argv[-3:] == ("/a", "", "b")
+    assert refusal(tmp_path, run=f"{run}    -\n").startswith("meta/run.yaml:8: each item of args must be one value")
+    assert "each item of require" in refusal(tmp_path, PACKAGE + "require: ['']\n")
+
+
 def test_an_unknown_key_is_only_noted(tmp_path):
     assert read(tmp_path, PACKAGE + "homepage: x\n").notices == ("meta/package.yaml:4: homepage has no effect here",)
 

@@ -217,3 +217,19 @@ async def test_a_qcow2_disk_is_one_file(tmp_path):
         path = qcow2(tmp_path / f"{version}.qcow2", "-o", f"compat={version}")
         ((drive,), _) = await open_volumes(home, (VolumeMount(source=str(path), path="/data"),), linux)
         assert drive.format == "qcow2"
+
+
+async def test_a_directory_or_a_disk_without_ext4_is_no_volume(tmp_path):
+    (tmp_path / "files").mkdir()
+    (tmp_path / "text").write_text("x" * 4096)
+    (tmp_path / "nothing").write_bytes(b"")
+    for name, reason in (
+        ("files", "is a directory, and a volume is a disk; a name without a slash creates one (files:/data)"),
+        ("text", "has no ext4 file system"),
+        ("nothing", "has no ext4 file system"),
+    ):
+        volume = VolumeMount(source=f"{tmp_path}/{name}", path="/data")
+        with pytest.raises(DrumheadError) as refused:
+            await open_volumes(Home(root=tmp_path / "home"), (volume,), find_guest("linux"))
+        assert refused.value.code is ErrorCode.USAGE
+        assert reason in refused.value.message

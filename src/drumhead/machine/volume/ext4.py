@@ -80,6 +80,12 @@ def read_superblock(file: IO[bytes]) -> Superblock | None:
     )
 
 
+def is_ext4(disk: Path) -> bool:
+    """Return whether a disk holds an ext4 file system (or ext2 or ext3, which the same driver mounts)."""
+    with disk.open("rb") as file:
+        return read_superblock(file) is not None
+
+
 def was_not_unmounted(disk: Path) -> bool:
     """Return whether a disk holds an ext4 file system that was not unmounted."""
     with disk.open("rb") as file:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from drumhead import host
 from drumhead.blobs import replacing
@@ -70,7 +70,7 @@ async def open_volumes(
                     ErrorCode.NOT_FOUND, f"there is no disk {path}; a name without a slash creates a new volume"
                 )
             await make_disk(path, volume.size, guest.volume_options)
-        form = await asyncio.to_thread(disk_format, path)
+        form = await asyncio.to_thread(_check_disk, path, volume)
         if volume.readonly:
             require(guest, "readonly-volume")
         elif form == "raw":
@@ -83,6 +83,22 @@ async def open_volumes(
         drives.append(Drive(path=path, format=form, serial=serial, readonly=volume.readonly))
         mounts.append(GuestMount(serial=serial, path=volume.path, readonly=volume.readonly))
     return tuple(drives), tuple(mounts)
+
+
+def _check_disk(path: Path, volume: VolumeMount) -> Literal["raw", "qcow2"]:
+    """Return the format of a disk that a machine can mount. Raises USAGE for others. This blocks the calling thread."""
+    if path.is_dir():
+        raise DrumheadError(
+            ErrorCode.USAGE,
+            f"{path} is a directory, and a volume is a disk; a name without a slash creates one "
+            f"({path.name or 'data'}:{volume.path}). Files of this host belong in the image",
+        )
+    form = disk_format(path)
+    if form == "raw" and not ext4.is_ext4(path):
+        raise DrumheadError(
+            ErrorCode.USAGE, f"the disk {path} has no ext4 file system; give one that has, or a name to create one"
+        )
+    return form
 
 
 async def create_volume(home: Home, name: str, size: int, guest: Guest) -> None:
