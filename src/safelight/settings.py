@@ -35,14 +35,23 @@ _UNITS = {
     "bytes": {"": 1, "B": 1} | {f"{p}{s}": 1024**n for n, p in enumerate("KMGT", 1) for s in ("", "B", "iB")},
     "seconds": {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400},
 }
+_EXPECTED = re.compile(
+    r"Expected `(?P<kind>int|float|bool|str)(?: \| null)?`(?: (?P<comparison>>=|<=|>) (?P<bound>[0-9.]+))?"
+    r"(?:, got `.+`)?"
+)
+_KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
+_COMPARISONS = {">=": "at least", "<=": "at most", ">": "more than"}
+_VALUE_OF_BOOL = re.compile(r"argument (--[a-z-]+)/(--no-[a-z-]+): ignored explicit argument .*", re.DOTALL)
 _SECONDS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 _BYTES = (("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("", 1))
 
 Size = Annotated[int, Meta(ge=0, extra={"unit": "bytes"})]
 """Bytes; people may write `64M` or `2GiB` (powers of 1024)."""
-Duration = Annotated[float, Meta(ge=0, extra={"unit": "seconds"})]
+_LONGEST = 36_500 * 86_400.0
+"""A century, which all clocks and databases can still add to the current time."""
+Duration = Annotated[float, Meta(ge=0, le=_LONGEST, extra={"unit": "seconds"})]
 """Seconds; people may write `90s`, `5m`, `2h` or `30d`."""
-Period = Annotated[float, Meta(gt=0, extra={"unit": "seconds"})]
+Period = Annotated[float, Meta(gt=0, le=_LONGEST, extra={"unit": "seconds"})]
 """A `Duration` above 0."""
 
 
@@ -96,13 +105,14 @@ def _positional(kind: type[msgspec.Struct]) -> str:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
+        message = _VALUE_OF_BOOL.sub(r"\1 takes no value; \2 turns it off", message)
         self.exit(2, f"{self.prog}: {message.rstrip('.')}. See `{self.prog} --help`.\n")
 
 
 def _merge(kind: type[C], given: dict[str, Any], section: str, environ: Mapping[str, str]) -> C:
     path = given.pop("config")
     values: dict[str, Any] = {}
-    origin: dict[str, str] = {}
+    origin: dict[str, tuple[str, Any]] = {}
     table = _read_file(path) if path else {}
     for name, hint in hints(kind).items():
         candidates = [
@@ -113,14 +123,30 @@ def _merge(kind: type[C], given: dict[str, Any], section: str, environ: Mapping[
         ]
         for source, value in candidates:
             if value is not None:
-                values[name], origin[name] = _in_units(value, hint, source), source
+                values[name], origin[name] = _in_units(value, hint, source), (source, value)
                 break
     try:
         return msgspec.convert(values, kind, strict=False)
     except msgspec.ValidationError as error:
         sentence, position = validation_problem(error)
         field = position.removeprefix("$.").partition("[")[0]
-        raise SettingsError(f"{origin.get(field, field)}: {sentence}") from None
+        source, value = origin.get(field, (field, None))
+        raise SettingsError(f"{source}: {_advice(sentence, hints(kind).get(field), value)}") from None
+
+
+def _advice(sentence: str, hint: Any, value: Any) -> str:
+    """Rewrite what msgspec says of a value for the person who wrote it."""
+    unit, match = extra(hint, "unit"), _EXPECTED.fullmatch(sentence)
+    if choices := _choices(hint):
+        wanted = f"{', '.join(choices[:-1])} or {choices[-1]}"
+    elif match is not None:
+        wanted = {"bytes": "a size", "seconds": "a duration"}.get(unit, _KINDS[match["kind"]])
+        if match["bound"]:
+            bound = typed((int if match["kind"] == "int" else float)(match["bound"]), unit)
+            wanted += f" of {_COMPARISONS[match['comparison']]} {bound}"
+    else:
+        return sentence
+    return f"write {wanted}, not {value!r}"
 
 
 def _variables(section: str, name: str) -> list[str]:
