@@ -31,7 +31,8 @@ SERVICES = ("keyvaluestore", "db", "storage", "master", "worker")
 
 def table(heads: tuple[str, ...], rows: Iterator[tuple[object, ...]] | list[tuple[object, ...]]) -> str:
     lines = [heads, ("---",) * len(heads), *rows]
-    return "".join("| " + " | ".join(str(cell).replace("|", "\\|").strip() for cell in line) + " |\n" for line in lines)
+    cells = [[" ".join(str(cell).split()).replace("|", "\\|") for cell in line] for line in lines]
+    return "".join(f"| {' | '.join(line)} |\n" for line in cells)
 
 
 def code(text: object) -> str:
