@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import os
 import socket
 import time
 from contextlib import asynccontextmanager, suppress
@@ -91,7 +92,7 @@ async def start_machine(
     await asyncio.to_thread(check_spec, home, image, spec)
     instances = Instances(home)
     with instances.lock(spec.name):
-        refuse_running(instances.find(spec.name))
+        refuse_running(instances.find(spec.name), supervisor_pid(instances.directory(spec.name)))
         async with _undoing(instances, spec.name):
             started = await _start(instances, image, spec, attached=attached, fleet=fleet, fresh=fresh)
     async with _undoing(instances, spec.name):
@@ -131,10 +132,12 @@ def image_digest(image: Image) -> str:
     return hashlib.sha256(encode(image)).hexdigest()
 
 
-def refuse_running(instance: Instance | None) -> None:
-    if instance is not None and instance.pid:
+def refuse_running(instance: Instance | None, supervisor: int = 0) -> None:
+    """Raise CONFLICT if a machine runs, or if the process `supervisor` would start it again."""
+    if instance is not None and (instance.pid or supervisor not in {0, os.getpid()}):
+        what = "running" if instance.pid else "asleep or about to be restarted"
         name = instance.launch.spec.name
-        raise DrumheadError(ErrorCode.CONFLICT, f"{name} is running; stop it first, or choose another name")
+        raise DrumheadError(ErrorCode.CONFLICT, f"{name} is {what}; stop it first, or choose another name")
 
 
 def _refuse_little_memory(guest: Guest, memory: int) -> None:

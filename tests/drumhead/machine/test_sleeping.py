@@ -73,6 +73,9 @@ async def test_the_first_connection_starts_a_machine_that_sleeps(drumhead, image
     await asleep(drumhead, "sleeper")
     assert "asleep" in drumhead("instances")
     assert find(drumhead, "sleeper")["pid"] == 0
+    assert "sleeps until somebody connects" in drumhead.refused("wait", "sleeper", status=5)
+    said = drumhead.refused("run", "-d", "-m", "96M", "-i", image, "sleeper", status=5)
+    assert "sleeper is asleep or about to be restarted; stop it first" in said
     large = "x" * 500_000
     answers = await asyncio.gather(post(port, large), *[post(port, f"many {number}") for number in range(8)])
     assert answers == [(200, large.upper()), *[(200, f"MANY {number}") for number in range(8)]]

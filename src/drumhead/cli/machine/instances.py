@@ -111,6 +111,9 @@ async def wait_command(name: str, /, *, timeout: Annotated[float | None, Seconds
             ended = await wait_machine(Instances(find_home()), name)
     except TimeoutError as error:
         raise DrumheadError(ErrorCode.TIMEOUT, f"{name} is still running after {timeout} s") from error
+    if ended.state == "asleep":
+        reason = f"{name} sleeps until somebody connects, and has not ended; `drumhead stop {name}` ends it"
+        raise DrumheadError(ErrorCode.CONFLICT, reason)
     if ended.exit_status is not None and ended.reason:
         notice(f"{name}: {ended.reason}")
     return exit_status(ended)

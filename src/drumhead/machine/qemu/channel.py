@@ -58,9 +58,12 @@ async def control(directory: Path, request: dict[str, Any], *, time_limit: float
         raise DrumheadError(ErrorCode.TIMEOUT, f"{directory.name} did not answer within {time_limit:.0f} s") from error
     except OSError as error:
         raise DrumheadError(ErrorCode.GUEST, f"{directory.name} closed its control channel") from error
-    answer = msgspec.json.decode(line or b'{"ok":false,"reason":"it ended"}', type=dict[str, Any])
+    if not line:
+        raise DrumheadError(ErrorCode.GUEST, f"{directory.name} has ended")
+    answer = msgspec.json.decode(line, type=dict[str, Any])
     if not answer.get("ok"):
-        raise DrumheadError(ErrorCode.GUEST, f"{directory.name} refused to {request['do']}: {answer.get('reason')}")
+        reason = answer.get("reason")
+        raise DrumheadError(ErrorCode.GUEST, f"{directory.name} refused the request {request['do']}: {reason}")
     return answer
 
 
