@@ -4,7 +4,7 @@ import pytest
 
 from safelight.cli.connection import Where, cluster_credentials, master
 from safelight.client.base import no_credentials
-from safelight.errors import Error
+from safelight.errors import Code, Error
 
 
 @pytest.mark.parametrize("name", ["missing", "open", "short"])
@@ -22,3 +22,12 @@ async def test_a_cluster_key_that_cannot_be_used_is_named(tmp_path, monkeypatch,
 
 def test_an_empty_variable_names_no_cluster_key(tmp_path):
     assert cluster_credentials(Where(cluster_key_file=type(tmp_path)(""))) is no_credentials
+
+
+@pytest.mark.parametrize("text", ["a\nb", "a\r\nHost: b", "a\0b", "a\x7f", "a\udc80"])
+async def test_what_no_header_can_have_is_refused_in_a_sentence(tmp_path, monkeypatch, text):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    with pytest.raises(Error, match="The value of Safelight-Tenant contains a line break") as caught:
+        async with master(Where(master="127.0.0.1:9", tenant=text)) as client:
+            await client.summary()
+    assert caught.value.code is Code.INVALID_REQUEST

@@ -154,7 +154,7 @@ class Connection:
         headers: Mapping[str, str],
         idle: float,
     ) -> dict[str, Any]:
-        """Return the options of a request."""
+        """Return the options of a request. Raises INVALID_REQUEST for headers that cannot be sent."""
         if isinstance(body, bytes):
             # Send a large body in chunks, so that other requests can be sent in between.
             body = aiohttp.BytesPayload(body) if len(body) <= _LARGE else io.BytesIO(body)
@@ -162,7 +162,7 @@ class Connection:
         return {
             "params": query or None,
             "data": body,
-            "headers": {**headers, **tracing.headers(), **self._credentials(method, path)},
+            "headers": _sendable({**headers, **tracing.headers(), **self._credentials(method, path)}),
             "timeout": _timeout(idle),
             "allow_redirects": False,
         }
@@ -272,6 +272,15 @@ class Connection:
         deadline = time.monotonic() + wait + self.retry_for
         again = retrying(attempt, retry_for=self.retry_for, deadline=deadline, breaker=self.breaker)
         return await again  # type: ignore[no-any-return]
+
+
+def _sendable(headers: dict[str, str]) -> dict[str, str]:
+    """Return headers whose values may come from people. Raises INVALID_REQUEST for line breaks and the like."""
+    for name, value in headers.items():
+        if not value.isprintable():
+            detail = f"The value of {name} contains a line break or another character that no header can have."
+            raise Error(Code.INVALID_REQUEST, detail)
+    return headers
 
 
 def decoded(data: bytes, kind: type[T], asked: str) -> T:
