@@ -74,6 +74,15 @@ def test_a_user_without_a_home_directory(monkeypatch):
         volume_path(Home(root=Path("/nothing")), disk)
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_standard_streams_may_be_closed(empty, closed):
+    env = {**os.environ, "DRUMHEAD_HOME": str(empty.home.root)}
+    for words, status in ((("images",), 0), (("info", "nothing"), 3)):
+        shell = ["sh", "-c", f'exec "$@" {closed}', "sh", *empty.words, *words]
+        done = subprocess.run(shell, env=env, capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode, "Traceback" in done.stderr) == (status, False), done.stderr
+
+
 def test_an_argument_that_is_not_text(empty):
     done = subprocess.run(
         [*empty.words, b"run", b"-e", b"/a \xff", b"image"], capture_output=True, text=True, timeout=60, check=False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from contextlib import contextmanager
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from drumhead.report import Report
 
 
+STDERR = 2
+
+
 class Printable:
     """A text stream that escapes control characters, because names and messages may come from untrusted sources."""
 
@@ -29,6 +33,19 @@ class Printable:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
+
+
+def open_closed_streams() -> None:
+    """Open standard streams that the caller has closed (``>&-``) on /dev/null.
+
+    Otherwise the next file that is opened gets their number, and programs that this one starts write into it.
+    """
+    while (handle := os.open(os.devnull, os.O_RDWR)) <= STDERR:
+        os.set_inheritable(handle, True)
+    os.close(handle)
+    sys.stdin = sys.stdin or open(0)  # noqa: SIM115 - they last as long as the process
+    sys.stdout = sys.stdout or open(1, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(STDERR, "w")  # noqa: SIM115
 
 
 @contextmanager
