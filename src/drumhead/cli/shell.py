@@ -6,6 +6,7 @@ import os
 
 from drumhead.cli.output import notice
 from drumhead.home import find_home
+from drumhead.machine.instances import Instances
 from drumhead.machine.network.shell import run_shell
 
 
@@ -25,6 +26,10 @@ async def shell_command(
     private_network:
         The private network; that of a fleet has the fleet's name.
     """
+    networks = sorted({one.spec.private_network for one in Instances(find_home()).launches() if one.address})
+    if private_network not in networks:
+        known = f"there are machines on: {', '.join(networks)}" if networks else "there are no machines yet"
+        notice(f"No machine is on the network {private_network}; {known}")
     if not command:
         notice(f"A shell on the network {private_network}; `exit` leaves it.")
     return await run_shell(find_home(), private_network, command or (os.environ.get("SHELL", "/bin/sh"),))

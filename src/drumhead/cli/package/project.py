@@ -110,8 +110,9 @@ def _print_composition(made: Composition, *, update: bool) -> None:
             print(f"{change.what}: {change.why}")
         if not made.changes:
             print("nothing changed")
+    layers = "1 layer" if len(image.layers) == 1 else f"{len(image.layers)} layers"
     print(
-        f"Composed {image.name}: {made.files} files in {len(image.layers)} layers ({made.reused} kept), "
+        f"Composed {image.name}: {made.files} files in {layers} ({made.reused} kept), "
         f"{size_text(about.disk_size)}, {made.seconds:.1f} s"
     )
     default = image.commands.get(image.default)

@@ -44,6 +44,14 @@ def test_its_status_is_the_program_s_and_the_program_is_the_user_s(server, drumh
     assert "server" not in drumhead.run("shell", "--", "cat", "/etc/hosts").stdout, "it is on another network"
 
 
+def test_a_network_without_machines_is_named(server, drumhead):
+    said = drumhead.run("shell", "--private-network", "shraed", "--", "true")
+    assert said.returncode == 0
+    assert said.stderr.startswith("No machine is on the network shraed; there are machines on: ")
+    assert "shared" in said.stderr
+    assert "No machine" not in drumhead.run("shell", "--private-network", "shared", "--", "true").stderr
+
+
 def test_there_is_no_other_network(server, drumhead):
     cards = shell(drumhead, "sh", "-c", "ls /sys/class/net >/dev/null; cat /proc/net/dev").splitlines()[2:]
     assert sorted(line.split(":")[0].strip() for line in cards) == ["eth0", "lo"]
