@@ -29,7 +29,7 @@ class Application:
 
     def compose(self):
         """Compose the project; return drumhead's output."""
-        done = self.drumhead.run("package", "compose", "-C", self.root, f"apps/{self.name}")
+        done = self.drumhead.run("package", "compose", "-C", self.root, f"apps/{self.name}", pack_fast=True)
         assert done.returncode == 0, done.stderr
         return done.stderr
 

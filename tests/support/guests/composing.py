@@ -18,6 +18,15 @@ from drumhead.image.store import ImageStore
 from drumhead.package.store import PackageStore, parse_ref
 
 COMMAND = [sys.executable, "-c", "import sys; from drumhead.cli import main; sys.exit(main())"]
+_PACK_FAST = (
+    "import sys; from drumhead.package import store; from drumhead.image.layers import store as layers; "
+    "from drumhead.cli import main; store.LAYER_LEVEL = layers.LEVEL = 9; sys.exit(main())"
+)
+PACKING_FAST = [sys.executable, "-c", _PACK_FAST]
+"""The command with less compression: Python's layer takes 0.9 s of processor time instead of 8 and has 8 % more bytes.
+
+Users pack a package once, and every run of the tests packs it again.
+"""
 
 
 @dataclass
@@ -33,9 +42,10 @@ class Drumhead:
         assert done.returncode == status, f"{arguments} ended with {done.returncode}: {done.stdout}{done.stderr}"
         return done.stdout
 
-    def run(self, *arguments, cwd=None):
+    def run(self, *arguments, cwd=None, pack_fast=False):
         env = {**os.environ, "DRUMHEAD_HOME": str(self.home.root), "COLUMNS": "200"}
-        words = [*self.words, *map(str, arguments)]
+        fast = pack_fast or arguments[:2] == ("package", "build")
+        words = [*(PACKING_FAST if fast else self.words), *map(str, arguments)]
         return subprocess.run(words, env=env, cwd=cwd, capture_output=True, text=True, timeout=600, check=False)
 
     def refused(self, *arguments, status, cwd=None):
