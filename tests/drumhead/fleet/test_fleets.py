@@ -27,8 +27,8 @@ members:
   server:
     image: test/pair
     memory: 112M
-    command: python3 -m http.server 8000
-    health: {port: 8000, path: /, recheck: 1, failures: 3}
+    command: sh -c 'echo $$ >/tmp/pid; exec busybox httpd -f -p 8000 -h /'
+    health: {port: 8000, path: /etc/hostname, recheck: 1, failures: 3}
     volumes: ["data:/data:32M"]
 """
 
@@ -38,7 +38,7 @@ def up(drumhead, tmp_path_factory):
     """Run the fleet in the background; yield the directory of its fleet file."""
     root = tmp_path_factory.mktemp("pair")
     (root / "meta").mkdir()
-    (root / "meta/package.yaml").write_text("name: pair\ntitle: Pair\nauthor: a\nrequire: [python, cli]\n")
+    (root / "meta/package.yaml").write_text("name: pair\ntitle: Pair\nauthor: a\nrequire: [cli]\n")
     (root / "fleet.yaml").write_text(FLEET)
     for image in ("test/pair", "test/pair-client"):
         drumhead("package", "compose", "-C", root, image)
@@ -93,7 +93,7 @@ async def test_a_service_that_answers_no_more_is_started_again(drumhead, up):
     await wait_healthy_again(drumhead.home, "pair", "pair-server", restarts=-1)
     restarts = restarts_of(drumhead.home, "pair", "pair-server")
     hung = find(drumhead, "pair-server")["pid"]
-    drumhead("exec", "pair-server", "--", "sh", "-c", "kill -STOP $(pidof python3)")
+    drumhead("exec", "pair-server", "--", "sh", "-c", "kill -STOP $(cat /tmp/pid)")
     await wait_healthy_again(drumhead.home, "pair", "pair-server", restarts=restarts)
     assert find(drumhead, "pair-server")["pid"] not in {0, hung}
     assert (
