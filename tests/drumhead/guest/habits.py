@@ -36,8 +36,9 @@ def refused(call, *arguments):
 def a_large_file_comes_back_whole_and_leaves_its_room():
     before, written, read = os.statvfs(ROOT).f_bavail, hashlib.sha256(), hashlib.sha256()
     with (ROOT / "large").open("wb") as file:
-        for _ in range(70):
-            part = os.urandom(MIB)
+        random = os.urandom(MIB)
+        for number in range(70):
+            part = random[number:] + random[:number]
             written.update(part)
             file.write(part)
     with (ROOT / "large").open("rb") as file:
