@@ -18,6 +18,7 @@ from typing import Any
 from safelight import logs, serve, settings, tracing
 from safelight.db import __main__ as db
 from safelight.errors import Error
+from safelight.files.standard_streams import prepare_standard_streams
 from safelight.keyvaluestore import __main__ as keyvaluestore
 from safelight.master import __main__ as master
 from safelight.storage import __main__ as storage
@@ -37,6 +38,7 @@ Run several services in one process. NAME is keyvaluestore, db, storage or maste
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the services until SIGTERM, SIGINT or an authorised POST /shutdown to any of them."""
+    prepare_standard_streams()
     configs = load(sys.argv[1:] if argv is None else argv)
     first = next(iter(configs.values()))
     logs.configure("allinone", first.log_format, first.log_level, several=True)

@@ -31,6 +31,7 @@ from safelight.client.base import session
 from safelight.client.discovery import REGISTRATION_KEYS, UNKNOWN_REQUEST, Discovery
 from safelight.client.keyvaluestore import KeyValueStoreClient
 from safelight.errors import Code, Error
+from safelight.files.standard_streams import prepare_standard_streams
 from safelight.service import (
     Config,
     DataDirectory,
@@ -79,6 +80,7 @@ Build = Callable[[C, Service], AbstractAsyncContextManager[web.Application]]
 
 def run(name: str, kind: type[C], build: Build[C], argv: Sequence[str] | None = None) -> None:
     """Run the program `python -m safelight.NAME` until SIGTERM, SIGINT or an authorised POST /shutdown."""
+    prepare_standard_streams()
     config = settings.load(kind, argv, section=name, program=f"safelight {name}")
     logs.configure(name, config.log_format, config.log_level)
     prepare(config)

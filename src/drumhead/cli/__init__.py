@@ -132,7 +132,8 @@ def _main(arguments: list[str] | None) -> int:
             result = _run(result)
     except cyclopts.CycloptsError as error:
         asked = " ".join(["drumhead", *(error.command_chain or ()), "--help"])
-        complain(f"{error} See `{asked}`.")
+        unexpected = isinstance(error, cyclopts.UnusedCliTokensError) and (error.unused_tokens or [""])[0]
+        complain(f"{f'Unexpected argument {unexpected!r}.' if unexpected else error} See `{asked}`.")
         return 2
     except DrumheadError as error:
         complain(error.message)

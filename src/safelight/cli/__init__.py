@@ -14,6 +14,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from safelight import imports
+from safelight.files.standard_streams import discard_output, prepare_standard_streams
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
@@ -80,6 +81,7 @@ COMMANDS = {
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; return its exit status (docs/reference/errors.md lists them)."""
     imports.begin()
+    prepare_standard_streams()
     argv = sys.argv[1:] if arguments is None else arguments
     if argv and argv[0] in PROGRAMS:
         module = importlib.import_module(PROGRAMS[argv[0]][0])
@@ -90,7 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(argv: list[str]) -> int:
     import cyclopts  # noqa: PLC0415 - services go without
 
-    from safelight.cli.printing import complain, status_of  # noqa: PLC0415 - as above
+    from safelight.cli.printing import FAILED, complain, status_of  # noqa: PLC0415 - as above
     from safelight.errors import Error  # noqa: PLC0415 - as above
 
     try:
@@ -99,9 +101,11 @@ def _run(argv: list[str]) -> int:
         result = command(*bound.args, **bound.kwargs)
         if inspect.iscoroutine(result):
             result = asyncio.run(_until_signalled(result))
+        sys.stdout.flush()
     except cyclopts.CycloptsError as error:
         asked = " ".join(["safelight", *(error.command_chain or ()), "--help"])
-        complain(f"{error} See `{asked}`.")
+        unexpected = isinstance(error, cyclopts.UnusedCliTokensError) and (error.unused_tokens or [""])[0]
+        complain(f"{f'Unexpected argument {unexpected!r}.' if unexpected else error} See `{asked}`.")
         return 2
     except Error as error:
         complain(error.detail)
@@ -109,8 +113,23 @@ def _run(argv: list[str]) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
+        discard_output()
         return 141
+    except UnicodeEncodeError:
+        if (wrong := _not_text(argv)) is None:
+            raise
+        complain(f"The argument {wrong!r} is not UTF-8 text.")
+        return 2
+    except OSError as error:
+        discard_output()
+        complain(f"{error.filename or 'The output cannot be written'}: {error.strerror or error}.")
+        return FAILED
     return result if isinstance(result, int) else 0
+
+
+def _not_text(argv: Sequence[str]) -> str | None:
+    """Return the first argument that is not UTF-8; only names of files may be so."""
+    return next((each for each in argv if any("\ud800" <= letter <= "\udfff" for letter in each)), None)
 
 
 async def _until_signalled(command: Coroutine[Any, Any, Any]) -> Any:

@@ -1,0 +1,31 @@
+"""Standard input, output and error, which whoever starts a program may have closed or limited."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+
+
+def prepare_standard_streams() -> None:
+    """Make the standard streams safe to use.
+
+    /dev/null takes the place of closed ones; otherwise the next file that is opened, such as a database, would get
+    their descriptors. What the encoding of the output lacks is printed as an escape.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it gets the lowest number, which is this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8", closefd=False))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def discard_output() -> None:
+    """Discard what standard output has not written, so that it is not tried again at the end of the program."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
