@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar
 
 import aiohttp
 from msgspec import Meta
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Gauge
 
 from safelight import logs, settings
 from safelight.access.authenticate import Gate
@@ -23,6 +23,7 @@ from safelight.access.route import Table
 from safelight.access.settings import AccessSettings, CorsOrigins, PublicUrl
 from safelight.client.availability.instances import first_of
 from safelight.client.availability.liveness import Liveness
+from safelight.client.availability.reachability import Reachability
 from safelight.client.availability.retrying import Breaker
 from safelight.client.base import Address, Connection, Credentials, ServiceClient, no_credentials
 from safelight.client.discovery import Discovery
@@ -261,6 +262,13 @@ class Service:
 
         self.checks[service] = check
         return connection
+
+    def depends_on(self, backend: Reachability) -> None:
+        """Report in readiness and metrics whether the backend of this service can be reached."""
+        self.checks[backend.name] = backend.check
+        text = "Whether the backend of this service answers (1) or does not (0)"
+        gauge = Gauge("safelight_backend_reachable", text, ["backend"], registry=self.registry)
+        gauge.labels(backend.name).set_function(lambda: backend.is_reachable)
 
     def connection(self, address: Address, *, retry_for: float = 15.0) -> Connection:
         """Return a connection to another service of this system."""

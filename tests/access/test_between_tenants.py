@@ -12,6 +12,7 @@ from safelight.client.base import bearer
 from safelight.client.db import DbClient
 from safelight.wire import LeaseRequest, WorkerInfo
 from support.photos import photo
+from support.programs.command import safelight
 from support.tasks import finished
 
 from .conftest import ELSEWHERE
@@ -40,6 +41,25 @@ async def test_only_the_system_administrator_sees_totals_of_all_tenants(plane, h
     await first.call("POST", f"/task/{task.id}/cancel")
     assert (await root.call("GET", "/summary"))["webhooks_due"] == 1
     assert (await second.call("GET", "/summary"))["webhooks_due"] == 0
+
+
+@pytest.mark.slow
+async def test_a_tenant_is_told_that_it_does_not_see_workers_rather_than_that_there_are_none(keyed, root):
+    first = await keyed_tenant(root, "first")
+    assert (await root.call("GET", "/summary"))["workers_hidden"] is False
+    assert (await first.call("GET", "/summary"))["workers_hidden"] is True
+
+    async def run(*argv: str) -> str:
+        done = await asyncio.to_thread(
+            safelight, *argv, SAFELIGHT_MASTER=first.url.removeprefix("http://"), SAFELIGHT_API_KEY=first.token
+        )
+        return done.stdout + done.stderr
+
+    for argv in (("status",), ("workers",), ("top", "--once")):
+        said = await run(*argv)
+        assert "only users of the tenant default see them" in " ".join(said.split()), said
+        assert "no workers" not in said
+    assert "only people of default may drain them" in await run("workers", "drain", "any")
 
 
 NAMING_A_TASK = (

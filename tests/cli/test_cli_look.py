@@ -173,6 +173,8 @@ def test_a_recipe_is_paused_and_a_worker_drained_by_name(run: Run, addresses: di
     assert "safelight resume --recipe grayscale" in run("status").stdout
     unknown = run("pause", "--recipe", "no-such")
     assert (unknown.returncode, "no recipe" in unknown.stderr) == (3, True)
+    unknown = run("resume", "--recipe", "no-such")
+    assert (unknown.returncode, "no recipe" in unknown.stderr) == (3, True)
     (tmp_path / "held.png").write_bytes(photo(41))
     run("upload", "held.png", "--recipe", "grayscale")
     assert "is paused: 1 task waits." in run("pause", "--recipe", "grayscale").stdout

@@ -13,10 +13,13 @@ from contextlib import AsyncExitStack, suppress
 
 import pytest
 
+from safelight import serve
 from safelight.client.keyvaluestore import KeyValueStoreClient
 from safelight.errors import Code, Error
+from safelight.keyvaluestore.__main__ import Config, build
 from safelight.keyvaluestore.etcd import Access, EtcdStore, Gateway
 from support.programs.processes import service
+from support.readiness import away_and_back
 from support.servers.etcd import cluster
 
 pytestmark = pytest.mark.slow
@@ -76,6 +79,20 @@ async def test_a_compacted_history_is_survived(stores, etcd):
     assert (await other.entries("k")).entries[0].value == "49"
     assert (await one.set("k", "after")).revision == entry.revision + 1
     assert await other.get("k") == "after"
+
+
+async def test_without_etcd_the_service_is_not_ready_and_its_entries_can_still_be_read(tmp_path):
+    with cluster(tmp_path, members=1) as etcd:
+        config = Config(port=0, data=str(tmp_path / "data"), store=etcd.url)
+        async with (
+            serve.running("keyvaluestore", config, build) as store,
+            KeyValueStoreClient.connect(store.url) as client,
+            asyncio.timeout(TIMEOUT),
+        ):
+            await client.set("k", "v")
+            await away_and_back(store.url, "etcd", stop=lambda: etcd.kill(0), start=lambda: etcd.start(0))
+            etcd.kill(0)
+            assert await client.get("k") == "v"
 
 
 async def test_a_kill_of_the_leader_fails_no_call(tmp_path):

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import aiohttp
 import pytest
 
+from safelight import serve
 from safelight.errors import Code, Error
+from safelight.storage.__main__ import Config, build
 from safelight.storage.bucket import Bucket
+from support.readiness import away_and_back, not_ready, ready_again
+from support.servers.seaweedfs import seaweedfs
 
 pytestmark = pytest.mark.slow
 
@@ -31,3 +36,25 @@ def test_a_prefix_that_would_become_another_one_is_refused(prefix):
     with pytest.raises(Error) as refused:
         Bucket(f"s3://photos/{prefix}")
     assert refused.value.code is Code.INVALID_REQUEST
+
+
+async def test_storage_is_not_ready_while_the_bucket_is_away(tmp_path, monkeypatch):
+    with seaweedfs(tmp_path / "server") as server:
+        for name, value in server.environment().items():
+            monkeypatch.setenv(name, value)
+        config = Config(port=0, data=str(tmp_path / "data"), store=server.url())
+        async with serve.running("storage", config, build) as storage:
+            await away_and_back(storage.url, "bucket", stop=server.stop, start=server.start)
+
+
+async def test_storage_is_not_ready_while_the_bucket_refuses_its_credentials(seaweed, tmp_path, monkeypatch):
+    for name, value in seaweed.environment().items():
+        monkeypatch.setenv(name, value)
+    config = Config(port=0, data=str(tmp_path), store=seaweed.url())
+    used, ask = [], Bucket.ask
+    monkeypatch.setattr(Bucket, "ask", lambda bucket: ask(used[0] if used else bucket))
+    async with serve.running("storage", config, build) as storage, aiohttp.ClientSession() as http:
+        await ready_again(http, storage.url)
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "expired")
+        used.append(Bucket(config.store))
+        assert "Check the credentials" in (await not_ready(http, storage.url))["detail"]

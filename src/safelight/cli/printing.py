@@ -18,7 +18,7 @@ from rich.text import Text
 
 from safelight.errors import Code, Error
 from safelight.untrusted.text import printable, printable_json, printable_lines
-from safelight.wire import State, Task, WorkerSeen
+from safelight.wire import DEFAULT_TENANT, State, Summary, Task, WorkerSeen
 
 STATE_STYLE = {
     State.UPLOADING: "dim",
@@ -171,8 +171,11 @@ def worker_state(seen: WorkerSeen) -> Text:
     return Text("busy", "cyan") if seen.worker.busy else Text("idle", "green")
 
 
-def workers_table(workers: Sequence[WorkerSeen]) -> Table | str:
+def workers_table(summary: Summary) -> Table | str:
     """Make a table of workers, with a column of names if any worker has a name."""
+    workers = summary.workers
+    if summary.workers_hidden:
+        return f"Workers work for every tenant; only users of the tenant {DEFAULT_TENANT} see them."
     if not workers:
         return "There are no workers. Start one with `safelight worker`."
     rows = [

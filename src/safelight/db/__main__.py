@@ -139,6 +139,8 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
     async with opened as store:
         service.registry.register(QueueCollector(store.summary))
         service.on_stop(store.wake)
+        if store.reachability is not None:
+            service.depends_on(store.reachability)
         service.neighbours.offer(DbClient, store)
         service.neighbours.offer(AccountClient, store.accounts)
         application = app.make(store, CLASSIC_TASK)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter as Tally
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
@@ -11,7 +12,10 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from safelight.db.rows import EventRow
+from safelight.errors import Error
 from safelight.wire import Summary
+
+log = logging.getLogger(__name__)
 
 _MAX_RECIPES = 50
 """The most recipes with a series of their own; all others share the label `other`."""
@@ -79,12 +83,17 @@ class QueueCollector(Collector):
         return []
 
     def collect(self) -> Iterable[Metric]:
-        """Return the gauges of the queue."""
+        """Return the gauges of the queue; none if the database does not answer, so that the other metrics remain."""
 
         async def ask() -> Summary:
-            return await self._summary()
+            async with asyncio.timeout(_TIMEOUT):
+                return await self._summary()
 
-        summary = asyncio.run_coroutine_threadsafe(ask(), self._loop).result(_TIMEOUT)
+        try:
+            summary = asyncio.run_coroutine_threadsafe(ask(), self._loop).result()
+        except (Error, TimeoutError) as error:
+            log.debug("The queue cannot be counted: %s", error)
+            return
         tasks = GaugeMetricFamily("safelight_tasks", "Tasks by state", labels=["state"])
         for state, count in summary.tasks.items():
             tasks.add_metric([state], count)

@@ -9,6 +9,7 @@ from aiohttp import web
 from msgspec import Meta
 
 from safelight import serve, settings
+from safelight.client.availability.reachability import Reachability
 from safelight.client.keyvaluestore import KeyValueStoreClient
 from safelight.errors import Code, Error
 from safelight.keyvaluestore import app
@@ -102,8 +103,9 @@ async def _etcd(url: str, config: Config, service: serve.Service) -> AsyncIterat
         async with (
             Gateway.open(url, access) as gateway,
             EtcdStore.open(gateway, prefix=prefix, max_entries=config.max_entries, registry=service.registry) as store,
+            (etcd := Reachability("etcd")).asked(store.check),
         ):
-            service.checks["etcd"] = store.check
+            service.depends_on(etcd)
             yield store
     except Error as error:
         if error.code is Code.INVALID_REQUEST:

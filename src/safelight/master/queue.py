@@ -27,7 +27,7 @@ class Queue:
         """`GET /summary`: workers and due webhooks, which concern all tenants, are shown only to operators."""
         tenant = tenant_of(request)
         summary = await self._db.summary(tenant=tenant)
-        hidden = {} if tenant == DEFAULT_TENANT else {"workers": [], "webhooks_due": 0}
+        hidden = {} if tenant == DEFAULT_TENANT else {"workers": [], "workers_hidden": True, "webhooks_due": 0}
         return http.json_response(summary.evolve(**hidden))
 
     async def pause(self, request: web.Request) -> web.Response:
@@ -48,8 +48,11 @@ class Queue:
         return await self.summary(request)
 
     async def resume_recipe(self, request: web.Request) -> web.Response:
-        """`POST /recipes/{name}/resume`: the recipe may have been deleted meanwhile."""
-        await self._accounts.pause_recipe(tenant_of(request), request.match_info["name"], paused=False)
+        """`POST /recipes/{name}/resume`: the recipe may have been deleted meanwhile, but not if it was not paused."""
+        tenant, name = tenant_of(request), request.match_info["name"]
+        if name not in (await self._db.summary(tenant=tenant)).paused_recipes:
+            await self._recipes.of(tenant).find(name)
+        await self._accounts.pause_recipe(tenant, name, paused=False)
         return await self.summary(request)
 
     async def drain(self, request: web.Request) -> web.Response:

@@ -90,6 +90,8 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
     numbers = app.Numbers(service.registry)
     async with kept_ages(Path(config.data, "ages.json")) as ages, _backend(config, ages) as backend:
         store = backend.blobs
+        if backend.reachability is not None:
+            service.depends_on(backend.reachability)
         free = Gauge("safelight_storage_free_bytes", "Bytes that still fit, or -1", registry=service.registry)
         free.set_function(lambda: -1 if (left := store.free()) is None else left)
         collector = tasks = remake = identity = None

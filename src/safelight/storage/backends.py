@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from safelight import settings
+from safelight.client.availability.reachability import Reachability
 from safelight.errors import Code, Error
 from safelight.steady import Ages
 from safelight.storage.directory.handover import Handover
@@ -40,6 +41,8 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True):
     handover: Handover | None = None
     link: MakeLink | None = None
     """Makes links for clients, if they can reach the bucket."""
+    reachability: Reachability | None = None
+    """Whether the bucket answers; None for a directory."""
 
 
 @asynccontextmanager
@@ -84,8 +87,12 @@ async def bucket(url: str, public: str | None, limits: PartialLimits, ages: Ages
     except Error as error:
         settings.fail(error.detail)
     try:
-        opened = BucketStore.at(url, ages)
-        async with opened as blobs, PartialBucket.at(blobs.bucket, blobs, limits, ages) as partials:
+        opened, answers = BucketStore.at(url, ages), Reachability("bucket")
+        async with (
+            opened as blobs,
+            PartialBucket.at(blobs.bucket, blobs, limits, ages) as partials,
+            answers.asked(blobs.bucket.ask),
+        ):
             known = blobs.bucket.text("db")
             yield Backend(
                 blobs=blobs,
@@ -94,6 +101,7 @@ async def bucket(url: str, public: str | None, limits: PartialLimits, ages: Ages
                 marks=Marks(blobs.bucket.text(MARK), known),
                 turn=lambda: turn(blobs.bucket),
                 link=link,
+                reachability=answers,
             )
     except Error as error:
         if error.code is Code.INVALID_REQUEST and error.extra.get("position") == "store":

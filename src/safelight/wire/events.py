@@ -59,8 +59,9 @@ class Summary(Record, frozen=True, kw_only=True):
     """The queue at one moment. Ages are in seconds; `delayed` of the waiting tasks wait to be retried.
 
     `webhooks_due` counts the webhook calls of all tenants that are not settled; only the tenant `default` sees it and
-    `workers`. `paused` says since when the tenant's queue is paused (Unix seconds), 0 if it is not; `paused_recipes`
-    says the same for single recipes. `bytes` counts an original or a result once for every task that has it.
+    `workers`, and `workers_hidden` tells others so. `paused` says since when the tenant's queue is paused (Unix
+    seconds), 0 if it is not; `paused_recipes` says the same for single recipes. `bytes` counts an original or a result
+    once for every task that has it.
     """
 
     tasks: dict[str, int]
@@ -68,6 +69,7 @@ class Summary(Record, frozen=True, kw_only=True):
     oldest_waiting: float = 0.0
     seq: int = 0
     workers: list[WorkerSeen] = []
+    workers_hidden: bool = False
     webhooks_due: int = 0
     paused: float = 0.0
     paused_recipes: dict[str, float] = {}

@@ -1065,6 +1065,8 @@ export interface components {
             seq: number;
             /** @default [] */
             workers: components["schemas"]["WorkerSeen"][];
+            /** @default false */
+            workers_hidden: boolean;
             /** @default 0 */
             webhooks_due: number;
             /** @default 0 */

@@ -106,13 +106,15 @@ spec:
         httpGet: {path: /healthz, port: http}
         periodSeconds: 2
         failureThreshold: 150
-      livenessProbe:
+      livenessProbe: # never /readyz: a restart does not bring PostgreSQL, a bucket or etcd back
         httpGet: {path: /healthz, port: http}
         periodSeconds: 10
         timeoutSeconds: 5
         failureThreshold: 6
+      # Without etcd, a key-value store still answers from memory. It must stay reachable by its name, or the others lose
+      # one another. db and storage are found by the addresses that they register, whether they are ready or not.
       readinessProbe:
-        httpGet: {path: {{ eq $component "storage" | ternary "/healthz" "/readyz" }}, port: http}
+        httpGet: {path: {{ eq $component "keyvaluestore" | ternary "/healthz" "/readyz" }}, port: http}
         periodSeconds: 5
         timeoutSeconds: 5
       resources: {{- toYaml $values.resources | nindent 8 }}

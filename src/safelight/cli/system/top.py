@@ -59,7 +59,7 @@ class View:
         """Draw everything to fit the height of the terminal."""
         summary = self.summary or Summary(tasks={})
         parts: list[object] = [self._headline(summary), Text()]
-        workers = workers_table(summary.workers)
+        workers = workers_table(summary)
         parts.append(Text(workers, "yellow") if isinstance(workers, str) else workers)
         room = console.height - len(summary.workers) - 8
         recent = [self._line(event) for event in list(self._recent)[: max(room, 3)]]

@@ -25,11 +25,11 @@ _GONE_AFTER = 60.0
 async def list_command(*, where: Where = HERE) -> None:
     """List the workers that were seen lately."""
     async with master(where) as client:
-        workers = (await client.summary()).workers
+        summary = await client.summary()
     if where.json:
-        print_json(workers)
+        print_json(summary.workers)
         return
-    out.print(workers_table(workers))
+    out.print(workers_table(summary))
 
 
 @app.command(name="drain")
@@ -77,8 +77,14 @@ async def resume_command(worker: str, /, *, where: Where = HERE) -> None:
 
 
 async def _find(client: Client, worker: str) -> str:
-    """Return the id of the worker with this id or name. Raises NOT_FOUND, CONFLICT."""
-    workers = (await client.summary()).workers
+    """Return the id of the worker with this id or name. Raises NOT_FOUND, CONFLICT.
+
+    A tenant that does not see workers gets the master's answer, which says why.
+    """
+    summary = await client.summary()
+    if summary.workers_hidden:
+        return worker
+    workers = summary.workers
     found = [seen for seen in workers if seen.worker.id == worker] or [
         seen for seen in workers if seen.worker.name == worker
     ]

@@ -51,7 +51,7 @@ async def status_command(*, where: Where = HERE) -> None:
         out.print(f"The oldest waiting task has waited for {duration(summary.oldest_waiting)}.")
     out.print(f"Photos and results take {size(summary.bytes)}{room(storage, '; ')}.", highlight=False)
     out.print()
-    out.print(workers_table(summary.workers))
+    out.print(workers_table(summary))
 
 
 def counts_table(summary: Summary) -> Table:

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from safelight import tracing
+from safelight.client.availability.reachability import Reachability
 from safelight.db import lifecycle
 from safelight.db.calls import clock, delivering, known_store, recipes, statistics
 from safelight.db.calls.accounts import AccountCalls
@@ -79,6 +80,9 @@ class CallStore:
 
     A backend defines how calls are run: `_submit` and, if needed, `_look` and `_listen`.
     """
+
+    reachability: Reachability | None = None
+    """Whether the server behind the store answers; None if there is none."""
 
     def __init__(self, policy: Policy, observe: Observe) -> None:
         self._policy = policy

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
 from safelight import background
+from safelight.client.availability.reachability import Reachability
 from safelight.db.calls.store import CallStore, Observe, unobserved
 from safelight.db.commit.transaction import Reads, Transaction
 from safelight.db.postgres import partitions, schema
@@ -47,6 +48,7 @@ class PostgresStore(CallStore):
         """The difference between the database's clock and the monotonic clock, in seconds."""
         self._sooner = asyncio.Event()
         self._listen_until = 0.0
+        self.reachability: Reachability = Reachability("postgresql")
         self._database = Database(
             address,
             readers=readers,
@@ -78,7 +80,7 @@ class PostgresStore(CallStore):
         tasks: list[asyncio.Task[None]] = []
         try:
             await store._database.start()
-            async with listening(address, store._heard):
+            async with listening(address, store._heard, store.reachability):
                 tasks = [
                     asyncio.create_task(background.again(store._maintain, "maintenance")),
                     asyncio.create_task(background.again(store._tick, "signs of life")),
@@ -134,6 +136,7 @@ class PostgresStore(CallStore):
         self._queue.serve(available)
 
     def _committed(self, transaction: PostgresTransaction, calls: int) -> None:
+        self.reachability.answered()
         self._observe(calls, transaction.events)
         self._ahead = transaction.now / 1000 - time.monotonic()
         if transaction.passed and transaction.foreseen is not None:

@@ -22,6 +22,7 @@ from typing import Any
 import msgspec
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from safelight.client.availability.reachability import LIMIT
 from safelight.errors import Code, Error
 from safelight.keyvaluestore.etcd.gateway import Gateway
 from safelight.keyvaluestore.etcd.records import Kept, Names, Standing, content
@@ -142,8 +143,8 @@ class EtcdStore:
         self._changed.set()
 
     async def check(self) -> None:
-        """Check that the cluster answers. Raises UNAVAILABLE."""
-        await self._gateway.call("kv/range", {**self._names.everything(), "count_only": True})
+        """Check that the cluster answers, which needs a majority of its members. Raises UNAVAILABLE."""
+        await self._gateway.call("kv/range", {**self._names.everything(), "count_only": True}, within=LIMIT)
 
     def _page(self, key: str | None) -> EntryPage:
         found = [self._standings[name].shown() for name in sorted(self._standings) if key in (None, name[0])]

@@ -197,6 +197,11 @@ class Bucket:
         with translated(self.url):
             return sorted((await obstore.list_with_delimiter_async(self._requests, prefix))["common_prefixes"])
 
+    async def ask(self) -> None:
+        """Send one small request, to learn whether the bucket answers and accepts the credentials."""
+        with translated(self.url), suppress(FileNotFoundError):
+            await obstore.get_async(self._once, "identity", options={"head": True})
+
     def text(self, key: str) -> Text:
         """Return an object that can be used like a small text file; its methods block."""
         return Text(self._requests, key, self.url)

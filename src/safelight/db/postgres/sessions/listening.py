@@ -10,15 +10,16 @@ from typing import Any, Protocol
 
 import asyncpg
 
+from safelight.client.availability.reachability import AGAIN, EVERY, LIMIT, Reachability
 from safelight.db.postgres.sessions.address import Address
+from safelight.db.postgres.sessions.failures import told
 from safelight.errors import Error
 
 log = logging.getLogger(__name__)
 
 _CHANNEL = "safelight"
 _CHECK = 10.0
-"""Seconds between two checks that the session is alive."""
-_PAUSE = 1.0
+"""Seconds that the server has for an answer before the session is replaced."""
 
 
 class Heard(Protocol):
@@ -28,12 +29,13 @@ class Heard(Protocol):
 
 
 @asynccontextmanager
-async def listening(address: Address, heard: Heard) -> AsyncIterator[None]:
+async def listening(address: Address, heard: Heard, reachability: Reachability) -> AsyncIterator[None]:
     """Listen until the context ends.
 
-    A lost session is opened again. Then all waiters are woken, since notifications may have been missed.
+    A lost session is opened again. Then all waiters are woken, since notifications may have been missed. What the
+    session shows about the server is recorded in `reachability`, so that readiness needs no session of its own.
     """
-    task = asyncio.create_task(_listen(address, heard), name="database listener")
+    task = asyncio.create_task(_listen(address, heard, reachability), name="database listener")
     try:
         yield
     finally:
@@ -41,7 +43,7 @@ async def listening(address: Address, heard: Heard) -> AsyncIterator[None]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def _listen(address: Address, heard: Heard) -> None:
+async def _listen(address: Address, heard: Heard, reachability: Reachability) -> None:
     while True:
         try:
             connection = await address.connect()
@@ -49,13 +51,49 @@ async def _listen(address: Address, heard: Heard) -> None:
                 await connection.add_listener(_CHANNEL, _listener(heard))
                 heard(1, events=True, webhooks=True)
                 while True:
-                    await asyncio.sleep(_CHECK)
-                    await connection.fetchval("SELECT 1", timeout=_CHECK)
+                    reachability.answered()
+                    await _lost(connection, EVERY)
+                    await _check(connection, reachability)
             finally:
                 connection.terminate()
         except (Error, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            log.warning("Notifications of other instances are interrupted: %s", error)
-            await asyncio.sleep(_PAUSE)
+            log.log(
+                logging.DEBUG if reachability.is_failing else logging.WARNING,
+                "Notifications of other instances are interrupted: %s",
+                error,
+            )
+            reachability.failed(told(error).detail)
+            await asyncio.sleep(AGAIN)
+
+
+async def _check(connection: asyncpg.Connection[Any], reachability: Reachability) -> None:
+    """Ask the server. A slow answer is recorded, but costs the session only if it takes long."""
+    answer = asyncio.ensure_future(connection.fetchval("SELECT 1", timeout=_CHECK))
+    try:
+        while not answer.done():
+            await asyncio.wait([answer], timeout=LIMIT)
+            if not answer.done():
+                reachability.failed(f"PostgreSQL gives no answer for {LIMIT:g} seconds.")
+        answer.result()
+    finally:
+        answer.cancel()
+
+
+async def _lost(connection: asyncpg.Connection[Any], within: float) -> None:
+    """Wait until the session is lost, or for so many seconds."""
+    lost = asyncio.Event()
+
+    def notice(_connection: object) -> None:
+        lost.set()
+
+    connection.add_termination_listener(notice)
+    try:
+        async with asyncio.timeout(within):
+            await lost.wait()
+    except TimeoutError:
+        pass  # it lasts
+    finally:
+        connection.remove_termination_listener(notice)
 
 
 def _listener(heard: Heard) -> Callable[..., None]:
