@@ -36,10 +36,13 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[3]
 FLEET = yaml.safe_load((ROOT / "deploy/fleet.yaml").read_text())
 MEMORY = {
-    "linux": {"worker": "200M"},
+    "linux": {"worker": "200M", "master": "112M"},
     "osv": {"keyvaluestore": "64M", "db": "64M", "storage": "64M", "master": "64M"},
 }
-"""The settings for a guest that must do with less than the fleet file gives."""
+"""The memory of machines for which a guest needs less than the fleet file gives, and of the one that boots."""
+BOOTS = "master"
+"""The member that boots on Linux. There is no snapshot for its memory; those of the others are created first, because a
+machine that resumes takes a fifth of the processor time of a boot. test_machines_page.py boots every service."""
 LARGE = (1500, 1000)
 """The width and height of a photo that a worker is still processing when it is destroyed."""
 LONGEST = 300.0
@@ -59,9 +62,8 @@ def up(request, drumhead, tmp_path_factory):
     file = root / "fleet.yaml"
     file.write_text(yaml.safe_dump(content))
     if request.param == "linux":
-        # Resumed machines take a fifth of the time of a boot. test_machines_page.py boots every service.
         drumhead("package", "compose", "-C", ROOT, "--guest", "linux", "safelight")
-        for memory in {member["memory"] for member in content["members"].values()}:
+        for memory in {one["memory"] for name, one in content["members"].items() if name != BOOTS}:
             drumhead("snapshot", "create", "safelight", "-m", memory)
     words = [COMMAND, "up", "--vm", "--json", "--fleet", file, "--guest", request.param]
     with (root / "up.log").open("wb") as log:
@@ -125,8 +127,9 @@ def test_the_cluster_key_reaches_the_machines_and_nobody_else(drumhead, up, flee
         directory = drumhead.home.instances / f"proof-{member}"
         assert key not in Path(f"/proc/{machine['pid']}/cmdline").read_bytes()
         holders = {path for path in directory.iterdir() if path.is_file() and key in path.read_bytes()}
-        assert {path.name for path in holders} == {"config.rofs" if up.guest == "osv" else "initrd"}
-        assert {path.stat().st_mode & 0o77 for path in holders} == {0}
+        given = {"config.rofs"} if up.guest == "osv" else {"initrd"} if member == BOOTS else set()
+        assert {path.name for path in holders} == given, "a machine that resumes is told by its control channel"
+        assert not any(path.stat().st_mode & 0o77 for path in holders)
     assert not [path for path in fleet.directory.iterdir() if key in path.read_bytes()]
     for words in (("ps", "proof", "--json"), ("instances", "--json")):
         assert key.decode() not in drumhead(*words)
