@@ -39,6 +39,12 @@ EVERY_NETWORK = frozenset({"", "0.0.0.0"})  # noqa: S104 - compared, not bound
 _USER_NETWORK = "10.0.2."
 """How addresses of QEMU's user network begin. It leads out of a virtual machine, never into it."""
 
+_OF_THE_SYSTEM = frozenset(
+    {"/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/opt", "/proc", "/run", "/sbin", "/sys", "/usr"}
+    | {"/usr/local", "/var", "/var/lib", "/var/log"}
+)
+"""Directories that every user of a machine must be able to enter."""
+
 _ANSWER_TIMEOUT = 15.0
 """Seconds that another service has for an answer in JSON. A live service whose disk hangs does not answer."""
 
@@ -297,9 +303,12 @@ def policy(config: StandaloneConfig) -> Policy:
 def keep_private(directory: str) -> None:
     """Make a data directory that its owner alone can enter, or close one that others can.
 
-    A directory with the sticky bit, such as /tmp, stays as it is, since it belongs to all programs.
+    A directory with the sticky bit, such as /tmp, stays as it is, since it belongs to all programs. One of the system
+    itself ends the program with a message: closed, it would lock all other users out of the machine.
     """
     path = Path(directory)
+    if str(path.resolve()) in _OF_THE_SYSTEM:
+        settings.fail(f"--data: {path.resolve()} belongs to the system. Name a directory for safelight alone.")
     with suppress(OSError):  # the first write into the directory reports the error
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         mode = path.stat().st_mode

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import secrets
+
 import aiohttp
 import pytest
 
 from safelight import serve
+from safelight.client.availability import reachability
+from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
 from safelight.storage.__main__ import Config, build
 from safelight.storage.bucket import Bucket
-from support.readiness import away_and_back, not_ready, ready_again
+from support.readiness import TIMEOUT, away_and_back, not_ready, ready_again
 from support.servers.seaweedfs import seaweedfs
 
 pytestmark = pytest.mark.slow
@@ -58,3 +63,7 @@ async def test_storage_is_not_ready_while_the_bucket_refuses_its_credentials(sea
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "expired")
         used.append(Bucket(config.store))
         assert "Check the credentials" in (await not_ready(http, storage.url))["detail"]
+        monkeypatch.setattr(reachability, "AGAIN", 3600.0)
+        async with StorageClient.connect(storage.url) as client, asyncio.timeout(TIMEOUT):
+            while not await client.is_ready():  # the last question may still be on its way
+                await client.put(secrets.token_bytes(8))

@@ -93,6 +93,7 @@ async def bucket(url: str, public: str | None, limits: PartialLimits, ages: Ages
             PartialBucket.at(blobs.bucket, blobs, limits, ages) as partials,
             answers.asked(blobs.bucket.ask),
         ):
+            blobs.bucket.answered = answers.answered
             known = blobs.bucket.text("db")
             yield Backend(
                 blobs=blobs,

@@ -12,7 +12,7 @@ import os
 import random
 import re
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -101,6 +101,8 @@ class Bucket:
         variables of the provider's own tools (AWS_…, GOOGLE_…, AZURE_…). Raises INVALID_REQUEST if they cannot be used.
         """
         self.url = url
+        self.answered: Callable[[], None] = lambda: None
+        """Called after each object that was written, as a sign that the bucket answers."""
         try:
             self._requests = _open(url, _REQUEST, _RETRY)
             self._transfers = _open(url, _TRANSFER, _RETRY)
@@ -137,12 +139,15 @@ class Bucket:
         deadline = time.monotonic() + _TOO_OFTEN
         while True:
             try:
-                return await obstore.put_async(
+                put = await obstore.put_async(
                     self._requests, key, data, mode=mode, attributes=attributes, use_multipart=False
                 )
             except exceptions.BaseError as error:
                 if "429 Too Many Requests" not in str(error) or time.monotonic() > deadline:
                     raise
+            else:
+                self.answered()
+                return put
             await asyncio.sleep(random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
 
     async def upload(self, key: str, chunks: AsyncIterable[bytes | bytearray]) -> None:
