@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 
 import aiohttp
 import pytest
@@ -63,7 +62,28 @@ async def test_storage_is_not_ready_while_the_bucket_refuses_its_credentials(sea
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "expired")
         used.append(Bucket(config.store))
         assert "Check the credentials" in (await not_ready(http, storage.url))["detail"]
-        monkeypatch.setattr(reachability, "AGAIN", 3600.0)
-        async with StorageClient.connect(storage.url) as client, asyncio.timeout(TIMEOUT):
-            while not await client.is_ready():  # the last question may still be on its way
-                await client.put(secrets.token_bytes(8))
+        used.clear()
+        await ready_again(http, storage.url)
+
+
+async def test_no_request_waits_for_a_bucket_that_gives_no_answer(tmp_path, monkeypatch):
+    """Without the time limit, both requests would wait for a minute."""
+    for name, value in {"EVERY": 0.2, "LIMIT": 0.5, "_LASTING": 0.5}.items():
+        monkeypatch.setattr(reachability, name, value)
+    with seaweedfs(tmp_path / "server") as server:
+        for name, value in server.environment().items():
+            monkeypatch.setenv(name, value)
+        config = Config(port=0, data=str(tmp_path / "data"), store=server.url())
+        async with serve.running("storage", config, build) as storage, StorageClient.connect(storage.url) as client:
+            client._connection.retry_for = 0.0
+            await client.put(b"before")
+            server.pause()
+            async with asyncio.timeout(30):
+                for data in (b"under way", b"later"):
+                    with pytest.raises(Error, match="has not answered since") as refused:
+                        await client.put(data)
+                    assert refused.value.code is Code.UNAVAILABLE
+                    assert refused.value.extra["retry_after"] == 1
+            server.resume()
+            assert await client.is_ready(wait=TIMEOUT)
+            assert (await client.put(b"later")).new

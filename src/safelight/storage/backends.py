@@ -87,13 +87,12 @@ async def bucket(url: str, public: str | None, limits: PartialLimits, ages: Ages
     except Error as error:
         settings.fail(error.detail)
     try:
-        opened, answers = BucketStore.at(url, ages), Reachability("bucket")
+        opened = BucketStore.at(url, ages)
         async with (
             opened as blobs,
             PartialBucket.at(blobs.bucket, blobs, limits, ages) as partials,
-            answers.asked(blobs.bucket.ask),
+            blobs.bucket.reachability.asked(blobs.bucket.ask),
         ):
-            blobs.bucket.answered = answers.answered
             known = blobs.bucket.text("db")
             yield Backend(
                 blobs=blobs,
@@ -102,7 +101,7 @@ async def bucket(url: str, public: str | None, limits: PartialLimits, ages: Ages
                 marks=Marks(blobs.bucket.text(MARK), known),
                 turn=lambda: turn(blobs.bucket),
                 link=link,
-                reachability=answers,
+                reachability=blobs.bucket.reachability,
             )
     except Error as error:
         if error.code is Code.INVALID_REQUEST and error.extra.get("position") == "store":

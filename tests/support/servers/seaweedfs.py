@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -84,6 +85,16 @@ class Seaweed:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+    def pause(self) -> None:
+        """Suspend the server: it accepts connections and never answers, as if the network dropped packets."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let the suspended server go on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
 
     def store(self) -> S3Store:
         """Return the whole bucket, to read it without the code under test."""

@@ -41,6 +41,7 @@ class Reachability:
         self._since = ""
         self._reason = ""
         self._told = False
+        self._waiting: set[asyncio.Timeout] = set()
 
     @property
     def is_reachable(self) -> bool:
@@ -70,11 +71,40 @@ class Reachability:
         if not self._told and not self.is_reachable:
             self._told = True
             log.error("%s does not answer, so this service is not ready: %s", self.name, reason)
+        if not self.is_reachable:
+            for request in self._waiting:
+                request.reschedule(asyncio.get_running_loop().time())
 
     async def check(self) -> None:
         """Raise UNAVAILABLE, with the reason and since when, unless the backend can be reached. Sends nothing."""
         if not self.is_reachable:
-            raise Error(Code.UNAVAILABLE, f"{self._reason} It has not answered since {self._since}.", since=self._since)
+            raise Error(
+                Code.UNAVAILABLE,
+                f"{self._reason} It has not answered since {self._since}.",
+                since=self._since,
+                retry_after=1,
+            )
+
+    @asynccontextmanager
+    async def required(self) -> AsyncIterator[None]:
+        """Raise UNAVAILABLE at once while the backend cannot be reached, and as soon as it is found to be so.
+
+        A request to a server that accepts it and never answers would otherwise last as long as its own time limits.
+        """
+        await self.check()
+        request = asyncio.timeout(None)
+        try:
+            async with request:
+                self._waiting.add(request)
+                try:
+                    yield
+                finally:
+                    self._waiting.discard(request)
+        except TimeoutError:
+            if not request.expired():
+                raise
+            await self.check()
+            raise Error(Code.UNAVAILABLE, f"{self._reason} It answers again.") from None
 
     @asynccontextmanager
     async def asked(self, ask: Callable[[], Awaitable[object]]) -> AsyncIterator[None]:

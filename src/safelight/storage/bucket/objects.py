@@ -12,8 +12,8 @@ import os
 import random
 import re
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -23,6 +23,7 @@ import obstore
 from obstore import exceptions
 from obstore.store import ObjectStore, from_url
 
+from safelight.client.availability.reachability import Reachability
 from safelight.errors import Code, Error
 
 if TYPE_CHECKING:
@@ -101,8 +102,7 @@ class Bucket:
         variables of the provider's own tools (AWS_…, GOOGLE_…, AZURE_…). Raises INVALID_REQUEST if they cannot be used.
         """
         self.url = url
-        self.answered: Callable[[], None] = lambda: None
-        """Called after each object that was written, as a sign that the bucket answers."""
+        self.reachability = Reachability("bucket")
         try:
             self._requests = _open(url, _REQUEST, _RETRY)
             self._transfers = _open(url, _TRANSFER, _RETRY)
@@ -112,7 +112,7 @@ class Bucket:
 
     async def create(self, key: str, data: bytes | bytearray, *, public: bool = False) -> str | None:
         """Write an object that does not exist, and return its tag; None if it exists."""
-        with translated(self.url):
+        async with self._sending():
             try:
                 put = await self._put(key, data, "create", _attributes(public))
             except exceptions.AlreadyExistsError:
@@ -121,13 +121,13 @@ class Bucket:
 
     async def write(self, key: str, data: bytes | bytearray, *, public: bool = False) -> str:
         """Write an object, replacing an existing one; return its tag."""
-        with translated(self.url):
+        async with self._sending():
             put = await self._put(key, data, "overwrite", _attributes(public))
         return _tag(self.url, put)
 
     async def replace(self, key: str, data: bytes, tag: str) -> str | None:
         """Replace an object if it still has a tag, and return its new tag; None if it has another tag or is gone."""
-        with translated(self.url):
+        async with self._sending():
             try:
                 put = await self._put(key, data, _still(self.url, tag), _attributes(public=False))
             except (exceptions.PreconditionError, FileNotFoundError):
@@ -146,25 +146,25 @@ class Bucket:
                 if "429 Too Many Requests" not in str(error) or time.monotonic() > deadline:
                     raise
             else:
-                self.answered()
+                self.reachability.answered()
                 return put
             await asyncio.sleep(random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
 
     async def upload(self, key: str, chunks: AsyncIterable[bytes | bytearray]) -> None:
         """Write a large object in parts. If `chunks` raises, remove the parts and raise the error."""
-        with translated(self.url):
+        async with self._sending():
             await obstore.put_async(
                 self._transfers, key, chunks, use_multipart=True, chunk_size=PART, max_concurrency=2, attributes=SAFE
             )
 
     async def copy(self, key: str, to: str) -> None:
         """Copy an object within the bucket. Raises NOT_FOUND."""
-        with translated(self.url):
+        async with self._sending():
             await obstore.copy_async(self._transfers, key, to)
 
     async def find(self, key: str) -> Found | None:
         """Return an object's size, time and tag; None if it does not exist."""
-        with translated(self.url):
+        async with self._sending():
             try:
                 result = await obstore.get_async(self._requests, key, options={"head": True})
             except FileNotFoundError:
@@ -175,7 +175,7 @@ class Bucket:
     async def read(self, key: str, start: int = 0, end: int | None = None) -> Content | None:
         """Open an object, or the bytes from `start` up to `end` of it; None if it does not exist."""
         options: obstore.GetOptions = {"range": (start, end)} if end is not None else {}
-        with translated(self.url):
+        async with self._sending():
             try:
                 return Content(await obstore.get_async(self._transfers, key, options=options), self.url)
             except FileNotFoundError:
@@ -201,6 +201,13 @@ class Bucket:
         """Return the prefixes one level below a prefix."""
         with translated(self.url):
             return sorted((await obstore.list_with_delimiter_async(self._requests, prefix))["common_prefixes"])
+
+    @asynccontextmanager
+    async def _sending(self) -> AsyncIterator[None]:
+        """Translate errors, and do not wait for a bucket that is known to be away."""
+        async with self.reachability.required():
+            with translated(self.url):
+                yield
 
     async def ask(self) -> None:
         """Send one small request, to learn whether the bucket answers and accepts the credentials."""
