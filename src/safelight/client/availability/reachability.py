@@ -127,6 +127,6 @@ class Reachability:
         except Error as error:
             self.failed(error.detail)
         except TimeoutError:
-            self.failed(f"No answer for {LIMIT:g} seconds.")
+            self.failed(f"The backend {self.name} gives no answer within {LIMIT:g} seconds.")
         else:
             self.answered()
