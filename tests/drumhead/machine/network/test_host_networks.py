@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import re
+import signal
 import shutil
 import subprocess
 from pathlib import Path
@@ -69,12 +70,12 @@ def namespace(tmp_path_factory):
     (root / "own").mkdir()
     words = ["unshare", "-n", "-m", "sh", "-c", SET_UP, "sh", str(root / "own")]
     with (root / "said").open("wb") as said:
-        process = subprocess.Popen(words, stdout=said, stderr=said)
+        process = subprocess.Popen(words, stdout=said, stderr=said, start_new_session=True)
     with process:
         found = Namespace(process, root / "said")
         asyncio.run(wait_until(root, lambda: found.said().count("started") == 2))
         yield found
-        process.terminate()
+        os.killpg(process.pid, signal.SIGTERM)  # both servers
 
 
 class Inside:
