@@ -26,6 +26,14 @@ def started(unit):
     return name, argv
 
 
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
+def test_systemd_never_gives_a_service_up(unit):
+    """By default it does after five starts in ten seconds, which db makes while PostgreSQL is away."""
+    lines = unit.read_text().splitlines()
+    assert "Restart=always" in lines
+    assert "StartLimitIntervalSec=0" in lines[: lines.index("[Service]")]
+
+
 def test_each_service_has_a_unit():
     assert {started(unit)[0] for unit in UNITS} == {"keyvaluestore", "db", "storage", "master", "worker"}
 
