@@ -41,7 +41,7 @@ _USER_NETWORK = "10.0.2."
 
 _OF_THE_SYSTEM = frozenset(
     {"/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/opt", "/proc", "/run", "/sbin", "/sys", "/usr"}
-    | {"/usr/local", "/var", "/var/lib", "/var/log"}
+    | {"/media", "/mnt", "/srv", "/usr/local", "/var", "/var/cache", "/var/lib", "/var/log", "/var/spool"}
 )
 """Directories that every user of a machine must be able to enter."""
 
