@@ -203,3 +203,26 @@ async def test_endless_files_are_not_read(tmp_path):
     (root / "manifest.json").write_text('{"more":' + "[" * 1_000_000)
     await refused(root, tmp_path / "new", Code.DAMAGED_BLOB)
     assert time.monotonic() - start < 90
+
+
+@pytest.mark.parametrize("name", ["mine.txt", "db-mine.sqlite", ".db-notes"])
+def test_a_directory_with_other_files_takes_no_backup(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(Error, match=f"has other files, such as {name}") as caught:
+        Archive(tmp_path).prepare()
+    assert caught.value.code is Code.CONFLICT
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_a_manifest_of_another_program_takes_no_backup(tmp_path):
+    (tmp_path / "manifest.json").write_text('{"name": "an app"}')
+    with pytest.raises(Error, match="is damaged"):
+        Archive(tmp_path).prepare()
+
+
+async def test_a_new_disk_and_an_interrupted_backup_take_one(tmp_path):
+    (tmp_path / "lost+found").mkdir()
+    for name in ("storage", ".db-new", f"db-{'a' * 64}.sqlite", ".manifest.json"):
+        Archive(tmp_path).prepare()
+        (tmp_path / name).touch()
+    Archive(await backup(tmp_path / "backup")).prepare()

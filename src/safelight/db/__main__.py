@@ -130,6 +130,7 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
                 readers=config.readers,
                 statement_timeout=config.statement_timeout,
                 observe=metrics.committed,
+                wait=True,
             )
         case scheme:
             detail = (

@@ -6,6 +6,7 @@ import pytest
 
 from safelight import serve
 from safelight.db.__main__ import Config, build
+from support.programs.processes import service
 from support.readiness import away_and_back
 from support.servers import postgres
 
@@ -18,3 +19,22 @@ async def test_db_is_not_ready_while_postgresql_is_away(tmp_path):
         async with serve.running("db", config, build) as db:
             said = await away_and_back(db.url, "postgresql", stop=server.stop, start=server.start)
     assert "connection refused" in said
+
+
+async def test_db_waits_for_postgresql_at_its_start(tmp_path):
+    with postgres.server(fsync=True) as server:
+        url = await server.empty()
+        server.stop("fast")
+        async with service("db", "--data", str(tmp_path), "--store", url) as db:
+            line = await db.log("Waiting for the database.")
+            assert "connection refused" in line["message"]
+            server.start()
+            await db.address()
+            assert await db.stop() == 0
+            assert sum("Waiting for the database." in line["message"] for line in db.lines) <= 2  # starting up, too
+
+
+async def test_db_does_not_wait_for_what_does_not_pass(tmp_path, database):
+    async with service("db", "--data", str(tmp_path), "--store", f"{database}-missing") as db:
+        assert "does not exist" in (await db.log("cannot start"))["message"]
+        assert await db.ended() == 1

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import sqlite3
 import stat
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
@@ -33,6 +34,10 @@ from safelight.storage.files import read_plainly
 from safelight.wire import Entry, Record, Reference
 
 FORMAT = 1
+_MANIFEST = "manifest.json"
+_DATABASE = re.compile(r"db-[0-9a-f]{64}\.sqlite|\.db-new")
+_WRITTEN = re.compile(rf"{_DATABASE.pattern}|\.?manifest\.json|storage|lost\+found")
+"""The names in the directory of a backup, which may be a disk of its own."""
 _PAGE = 10_000
 _LONGEST_MANIFEST = 64 << 20
 
@@ -69,9 +74,24 @@ class Archive:
         """Return the path of a database by the digest of its bytes."""
         return self.root / f"db-{digest}.sqlite"
 
+    def prepare(self) -> None:
+        """Make the directory of a new backup. Raises CONFLICT if it has files that no backup has written.
+
+        One with a backup, also with an interrupted one, is used again.
+        """
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        foreign = sorted(path.name for path in self.root.iterdir() if not _WRITTEN.fullmatch(path.name))
+        if foreign:
+            detail = (
+                f"{self.root} has other files, such as {foreign[0]}. Name an empty directory, or one with a backup."
+            )
+            raise Error(Code.CONFLICT, detail)
+        if (self.root / _MANIFEST).exists():
+            self.read()
+
     def read(self) -> Manifest:
         """Return the manifest. Raises NOT_FOUND, DAMAGED_BLOB."""
-        path = self.root / "manifest.json"
+        path = self.root / _MANIFEST
         try:
             with read_plainly(path) as file:
                 if os.fstat(file.fileno()).st_size > _LONGEST_MANIFEST:
@@ -117,10 +137,10 @@ class Archive:
             file.write(msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
             file.flush()
             os.fsync(file.fileno())
-        new.replace(self.root / "manifest.json")
+        new.replace(self.root / _MANIFEST)
         flush_directory(self.root)
-        for old in (*self.root.glob("db-*.sqlite"), *self.root.glob(".db-*")):
-            if old != self.database(manifest.db_digest):
+        for old in self.root.iterdir():
+            if _DATABASE.fullmatch(old.name) and old != self.database(manifest.db_digest):
                 old.unlink()
 
 

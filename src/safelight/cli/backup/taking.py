@@ -31,10 +31,11 @@ async def take(
 ) -> tuple[Manifest, int]:
     """Write a backup into `root`; return its manifest and how many blobs are new.
 
-    Raises what the services raise. After an error an earlier backup in `root` is still valid.
+    Raises what the services raise, and CONFLICT if `root` has other files. After an error an earlier backup in `root`
+    is still valid.
     """
     archive = Archive(root)
-    await asyncio.to_thread(root.mkdir, mode=0o700, parents=True, exist_ok=True)
+    await asyncio.to_thread(archive.prepare)
     page = await keyvaluestore.entries()
     entries = lasting(page.entries)
     copied = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Any
 
@@ -9,11 +10,13 @@ import asyncpg
 
 from safelight.db.postgres.sessions.address import Address
 from safelight.db.postgres.sessions.connection import PACKAGE
+from safelight.db.postgres.sessions.failures import is_passing
 from safelight.errors import Code, Error
 from safelight.sql import scripts
 
 log = logging.getLogger(__name__)
 
+_PAUSE = 1.0
 _LOCK = "SELECT pg_advisory_lock(23294, -1)"
 _VERSION_TABLE = "CREATE TABLE IF NOT EXISTS schema_version (version integer NOT NULL)"
 
@@ -52,6 +55,21 @@ async def migrate(address: Address) -> int:
         raise Error(Code.UNAVAILABLE, f"The database at {address.shown} cannot be migrated: {error}.") from error
     finally:
         await connection.close()
+
+
+async def check_once_reachable(address: Address) -> None:
+    """Do `check` once the server can be reached. Raises UNAVAILABLE for what does not pass by itself."""
+    told = ""
+    while True:
+        try:
+            return await check(address)
+        except Error as error:
+            if not is_passing(error.__cause__):
+                raise
+            if error.detail != told:
+                log.warning("Waiting for the database. %s", error.detail)
+                told = error.detail
+        await asyncio.sleep(_PAUSE)
 
 
 async def check(address: Address) -> None:

@@ -69,13 +69,15 @@ class PostgresStore(CallStore):
         statement_timeout: float = 30.0,
         clock: Clock | None = None,
         observe: Observe = unobserved,
+        wait: bool = False,
     ) -> AsyncIterator[PostgresStore]:
         """Open the database until the context ends. Raises UNAVAILABLE with the reason.
 
+        With `wait`, wait for a server that cannot be reached yet.
         An empty database is set up. Times are those of the database, unless a `clock` is given.
         """
         address = Address(url=url, statement_timeout=statement_timeout)
-        await schema.check(address)
+        await (schema.check_once_reachable if wait else schema.check)(address)
         store = cls(address, policy=policy or Policy(), readers=readers, clock=clock, observe=observe)
         tasks: list[asyncio.Task[None]] = []
         try:

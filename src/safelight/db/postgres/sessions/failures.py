@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from enum import Enum
 
 import asyncpg
@@ -28,6 +29,12 @@ class Postponed(Exception):  # noqa: N818 - not an error of any call
 
 _OF_ONE_CALL = {"0A", "21", "22", "23", "42", "44", "54"}
 _OF_THE_COMMIT = {"40", "55"}
+_PASSING = (
+    asyncpg.CannotConnectNowError,
+    asyncpg.ConnectionDoesNotExistError,
+    asyncpg.TargetServerAttributeNotMatched,
+    asyncpg.TooManyConnectionsError,
+)
 _STATEMENT_TIMEOUT, _READ_ONLY = "57014", "25006"
 
 
@@ -46,6 +53,13 @@ def concerns(error: BaseException) -> Concerns | None:
     if isinstance(error, (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError, EOFError)):
         return Concerns.SESSION
     return Concerns.SESSION if isinstance(error, Error) and error.code is Code.UNAVAILABLE else None
+
+
+def is_passing(error: BaseException | None) -> bool:
+    """Return whether a server that could not be reached may be reached later, with the same settings."""
+    if isinstance(error, (ssl.SSLError, FileNotFoundError, PermissionError)):
+        return False
+    return isinstance(error, (OSError, TimeoutError, *_PASSING))
 
 
 def told(error: BaseException) -> Error:
