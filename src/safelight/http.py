@@ -17,14 +17,14 @@ from prometheus_client import CONTENT_TYPE_LATEST, disable_created_metrics, gene
 
 from safelight import tracing
 from safelight.access import malformed, route
-from safelight.access.caller import CALLER, Access, Caller
+from safelight.access.caller import CALLER, NOBODY, Access, Caller, holds
 from safelight.access.forwarded import client_address
 from safelight.access.malformed import HARDENED
 from safelight.access.origin import Origins
 from safelight.errors import Code, Error, lacks_memory, no_memory, validation_problem
 from safelight.request_metrics import RequestMetrics
 from safelight.service import Service
-from safelight.wire import decode, encode
+from safelight.wire import DEFAULT_TENANT, decode, encode
 
 log = logging.getLogger(__name__)
 
@@ -270,9 +270,18 @@ async def _answer(
 def _refused(request: web.Request, error: Error) -> web.Response:
     if error.status >= 500:
         log.warning("%s %s: %s", request.method, request.path, error)
+        error = as_told(error, request.get(CALLER, NOBODY))
     if getattr(request.match_info.handler, "classic", False) and "json" not in request.headers.get("Accept", ""):
         return web.Response(text=error.detail, status=error.status, headers=_error_headers(error))
     return problem_response(error)
+
+
+def as_told(error: Error, caller: Caller) -> Error:
+    """Return an error as its caller may see it: addresses inside the system are only for those who operate it."""
+    operator = caller.tenant == DEFAULT_TENANT and holds(caller.scopes, Access.OPERATE | Access.ADMINISTER)
+    if operator or "://" not in error.detail:
+        return error
+    return Error(error.code, "A part of the system does not answer. Try again later.", **error.extra)
 
 
 def _refuse_encoded(encoding: str) -> None:
