@@ -253,9 +253,9 @@ async def _listening(app: web.Application, config: StandaloneConfig, service: Se
                     await Site(runner, listener, context=context, handshake=config.header_timeout).start()
             except OSError as error:
                 settings.fail(f"Cannot listen on {config.host}:{port}: {error.strerror}. Choose another {flag}.")
-        service.port = listeners[0].getsockname()[1]
+        service.port = runner.addresses[0][1]
         if isinstance(config, PublicConfig) and config.own_port is not None:
-            log.info("Only this process listens on %d", listeners[-1].getsockname()[1])
+            log.info("Only this process listens on %d", runner.addresses[-1][1])
         assert runner.server is not None
         await stack.enter_async_context(service.connections.watching(runner.server, listeners))
         if certificate is not None:
