@@ -14,9 +14,12 @@ if TYPE_CHECKING:
     from support.servers.google import Google
     from support.servers.seaweedfs import Seaweed
 
-# A shell starts background jobs with Ctrl-C ignored, and every program that a test starts would inherit this.
+# A shell starts background jobs with Ctrl-C ignored, and nohup ignores SIGHUP. Every program that a test starts would
+# inherit this.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # A busy machine takes longer for an example, but these tests do not measure time.
 # Every run uses the same examples; `--hypothesis-profile=explore` searches for new ones.

@@ -79,14 +79,15 @@ def load(argv: Sequence[str]) -> dict[str, serve.StandaloneConfig]:
 
 
 async def _run(configs: dict[str, serve.StandaloneConfig]) -> None:
-    async with running(configs) as services:
-        stopping = asyncio.Event()
-        serve.at_signals(stopping.set)
-        for service in services.values():
-            service.on_stop(stopping.set)  # by a request
-            if service.stopping.is_set():
-                stopping.set()
-        await stopping.wait()
+    with serve.cancelled_at_signals():
+        async with running(configs) as services:
+            stopping = asyncio.Event()
+            serve.at_signals(stopping.set)
+            for service in services.values():
+                service.on_stop(stopping.set)  # by a request
+                if service.stopping.is_set():
+                    stopping.set()
+            await stopping.wait()
 
 
 @asynccontextmanager

@@ -12,8 +12,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -55,6 +55,7 @@ __all__ = [
     "Service",
     "StandaloneConfig",
     "at_signals",
+    "cancelled_at_signals",
     "end_at_once",
     "keep_private",
     "prepare",
@@ -165,10 +166,30 @@ def _allow_many_connections() -> None:
 
 
 async def _run(name: str, config: C, build: Build[C]) -> None:
-    async with running(name, config, build) as service:
-        at_signals(service.stop)
-        await service.stopping.wait()
-        log.info("%s is stopping", service.title)
+    with cancelled_at_signals():
+        async with running(name, config, build) as service:
+            at_signals(service.stop)
+            await service.stopping.wait()
+            log.info("%s is stopping", service.title)
+
+
+@contextmanager
+def cancelled_at_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGINT end a start cleanly, which may wait for a database, until `at_signals` is called again."""
+    task, signals = asyncio.current_task(), list[None]()
+    assert task is not None
+
+    def cancel() -> None:
+        signals.append(None)
+        task.cancel()
+
+    at_signals(cancel)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not signals:
+            raise
+        log.info("Stopped before the start was complete")
 
 
 def at_signals(stop: Callable[[], None]) -> None:

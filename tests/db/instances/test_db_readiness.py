@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 from safelight import serve
 from safelight.db.__main__ import Config, build
+from support.programs.ports import free_port
 from support.programs.processes import service
 from support.readiness import away_and_back
 from support.servers import postgres
@@ -31,7 +34,15 @@ async def test_db_waits_for_postgresql_at_its_start(tmp_path):
             server.start()
             await db.address()
             assert await db.stop() == 0
-            assert sum("Waiting for the database." in line["message"] for line in db.lines) <= 2  # starting up, too
+
+
+async def test_a_wait_for_postgresql_ends_cleanly_at_a_signal(tmp_path):
+    for number in (signal.SIGTERM, signal.SIGINT):
+        store = f"postgresql://safelight@127.0.0.1:{free_port()}/x"
+        async with service("db", "--data", str(tmp_path), "--store", store) as db:
+            await db.log("Waiting for the database.")
+            assert await db.stop(number) == 0
+            assert db.lines[-1]["message"] == "Stopped before the start was complete"
 
 
 async def test_db_does_not_wait_for_what_does_not_pass(tmp_path, database):

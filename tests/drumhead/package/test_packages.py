@@ -15,7 +15,7 @@ from drumhead.package.recipe import known_recipes, read_recipe
 from drumhead.package.records import PackageRef
 from drumhead.package.remote.remotes import Remote, check_url, write_remotes
 from drumhead.package.store import PackageStore, parse_ref
-from support.guests.composing import Drumhead, write_files
+from support.guests.composing import FAST_LEVEL, Drumhead, write_files
 
 
 def test_a_package_says_what_it_was_made_from(drumhead):
@@ -167,8 +167,9 @@ def copy_package(command, name, home, **changes):
     return changed
 
 
-def test_a_package_is_packed_once_and_its_layer_goes_with_it(drumhead, tmp_path):
+def test_a_package_is_packed_once_and_its_layer_goes_with_it(drumhead, tmp_path, monkeypatch):
     """Build, push and pull a package: composing packs nothing, except once for an older store or remote."""
+    monkeypatch.setattr("drumhead.package.store.LAYER_LEVEL", FAST_LEVEL)  # as the package was packed
     whole = PackageStore(drumhead.home).find(parse_ref("cli"))
     layer = whole.layer("squashfs")
     assert layer.source == PackageStore(drumhead.home).tree(whole).digest()

@@ -18,9 +18,12 @@ from drumhead.image.store import ImageStore
 from drumhead.package.store import PackageStore, parse_ref
 
 COMMAND = [sys.executable, "-c", "import sys; from drumhead.cli import main; sys.exit(main())"]
+FAST_LEVEL = 9
+"""The level of compression at which tests pack packages."""
 _PACK_FAST = (
     "import sys; from drumhead.package import store; from drumhead.image.layers import store as layers; "
-    "from drumhead.cli import main; store.LAYER_LEVEL = layers.LEVEL = 9; sys.exit(main())"
+    "from drumhead.cli import main; "
+    f"store.LAYER_LEVEL = layers.LEVEL = {FAST_LEVEL}; sys.exit(main())"
 )
 PACKING_FAST = [sys.executable, "-c", _PACK_FAST]
 """The command with less compression: Python's layer takes 0.9 s of processor time instead of 8 and has 8 % more bytes.
