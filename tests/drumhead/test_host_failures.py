@@ -74,6 +74,7 @@ def test_a_user_without_a_home_directory(monkeypatch):
         volume_path(Home(root=Path("/nothing")), disk)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_standard_streams_may_be_closed(empty, closed):
     env = {**os.environ, "DRUMHEAD_HOME": str(empty.home.root)}

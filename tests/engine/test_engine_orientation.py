@@ -106,6 +106,7 @@ def test_no_result_is_turned_again(source, tmp_path):
     assert set(tags(tmp_path).values()) <= {0, 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("metadata", ["strip", "keep"])
 def test_an_image_that_is_not_turned_is_still_shown_upright(source, metadata):

@@ -95,6 +95,7 @@ def taken_somewhere(format):
     return data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["JPEG", "WEBP", "PNG", "TIFF", "AVIF"])
 @pytest.mark.parametrize("format", ["same", *WRITABLE])
 @pytest.mark.parametrize("metadata", ["strip", "keep"])

@@ -56,6 +56,7 @@ def _as_in_a_decoder():
     engine.set_concurrency(1)  # the bytes of an AVIF depend on the threads of libvips
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("picture", PICTURES)
 def test_the_number_of_threads_changes_no_byte(picture, recipe):

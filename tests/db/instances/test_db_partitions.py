@@ -27,6 +27,7 @@ async def names(server: asyncpg.Connection, query: str) -> set[str]:
     return {row[0] for row in await server.fetch(query)}
 
 
+@pytest.mark.slow
 async def test_old_tasks_and_events_are_dropped_with_their_partitions(database):
     clock, policy = JumpingClock(), Policy(keep_tasks=30 * DAY, keep_events=30 * DAY)
     server = await asyncpg.connect(database)

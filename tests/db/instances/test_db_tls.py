@@ -48,6 +48,7 @@ def encrypted(tmp_path_factory) -> Iterator[tuple[str, Path]]:
         yield server.url(), signer
 
 
+@pytest.mark.slow
 async def test_every_session_is_encrypted_and_the_certificate_is_checked(encrypted):
     url, signer = encrypted
     url += f"?sslmode=verify-full&sslrootcert={signer}"

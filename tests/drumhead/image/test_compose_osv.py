@@ -207,6 +207,7 @@ def test_what_osv_cannot_have_is_refused(composer, osv_project, options, status,
     assert reason in said
 
 
+@pytest.mark.slow
 def test_without_a_kernel_it_says_where_there_are_some(empty, project):
     said = empty.refused("package", "compose", "t/none", "-C", project, "--guest", "osv", status=3)
     assert "https://github.com/cloudius-systems/osv/releases" in said

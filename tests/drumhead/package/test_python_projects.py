@@ -72,6 +72,7 @@ def test_a_directory_that_uv_takes_a_package_from_is_left_out(project, tmp_path)
     assert "of inner, only the dependencies were installed" in lock.notice
 
 
+@pytest.mark.slow
 def test_files_that_a_build_backend_reads_are_part_of_what_a_lock_was_made_from(project, tmp_path):
     dynamic = (
         '[project]\nname = "x"\nversion = "1"\ndynamic = ["dependencies"]\n'
