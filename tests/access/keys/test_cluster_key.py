@@ -10,6 +10,7 @@ from safelight.access import cluster_key
 from safelight.access.cluster_key import ClusterKey
 from safelight.errors import Error
 from support.programs.processes import service
+from support.programs.until import until
 
 ELSEWHERE = "192.0.2.1"
 OLD, NEW = "o" * 43, "n" * 43
@@ -105,7 +106,11 @@ async def test_the_key_is_not_sent_to_services_that_the_classic_protocol_registe
 async def test_services_find_and_call_one_another_with_only_the_key(keyed, http):
     async with http.get(f"{keyed.url('master')}/readyz", params={"wait": "20"}) as answer:
         assert answer.status == 200
-    async with http.get(f"{keyed.url('master')}/services", headers=keyed.credentials) as answer:
-        assert all(seen["ready"] for seen in await answer.json())
+
+    async def all_ready() -> bool:
+        async with http.get(f"{keyed.url('master')}/services", headers=keyed.credentials) as answer:
+            return all(seen["ready"] for seen in await answer.json())
+
+    await until(all_ready)  # storage is ready once it has called db
     async with http.get(f"{keyed.url('master')}/tasks", headers=keyed.credentials) as answer:
         assert (answer.status, await answer.json()) == (200, {"tasks": [], "next": None})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncpg
+import pytest
 
 from db.leases.test_db_clock import DAY, JumpingClock
 from safelight.db.postgres import PostgresStore
