@@ -71,19 +71,24 @@ async def until_all(prometheus, wanted):
             await asyncio.sleep(0.5)
 
 
-@pytest.mark.slow
-async def test_every_query_has_results_in_a_real_system(tmp_path):
+def configuration(places):
+    """Return our configuration for Prometheus, with services at other places."""
     config = yaml.safe_load((DEPLOY / "prometheus/prometheus.yaml").read_text())
     config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     config["rule_files"] = [str(RULES)]
+    for job in config["scrape_configs"]:
+        job["static_configs"] = [{"targets": [places[job["job_name"].removeprefix("safelight-")]]}]
+        job.pop("authorization")
+    return yaml.safe_dump(config)
+
+
+@pytest.mark.slow
+async def test_every_query_has_results_in_a_real_system(tmp_path):
     async with system(tmp_path / "data", workers=1) as whole, Client.connect(whole.master) as client:
         worker = (await whole.running["worker-0"].address()).removeprefix("http://")
         places = {name: f"127.0.0.1:{whole.ports[name]}" for name in SERVICES} | {"worker": worker}
-        for job in config["scrape_configs"]:
-            job["static_configs"] = [{"targets": [places[job["job_name"].removeprefix("safelight-")]]}]
-            job.pop("authorization")
         file, port = tmp_path / "prometheus.yaml", free_port()
-        file.write_text(yaml.safe_dump(config))
+        file.write_text(configuration(places))
         server = await asyncio.create_subprocess_exec(
             *("prometheus", f"--config.file={file}", f"--storage.tsdb.path={tmp_path}/series"),
             f"--web.listen-address=127.0.0.1:{port}",

@@ -132,8 +132,10 @@ def _main(arguments: list[str] | None) -> int:
             result = _run(result)
     except cyclopts.CycloptsError as error:
         asked = " ".join(["drumhead", *(error.command_chain or ()), "--help"])
-        unexpected = isinstance(error, cyclopts.UnusedCliTokensError) and (error.unused_tokens or [""])[0]
-        complain(f"{f'Unexpected argument {unexpected!r}.' if unexpected else error} See `{asked}`.")
+        if isinstance(error, cyclopts.UnusedCliTokensError) and error.unused_tokens:
+            complain(f"Unexpected argument {error.unused_tokens[0]!r}. See `{asked}`.")
+        else:
+            complain(f"{error} See `{asked}`.")
         return 2
     except DrumheadError as error:
         complain(error.message)

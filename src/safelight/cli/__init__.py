@@ -104,8 +104,10 @@ def _run(argv: list[str]) -> int:
         sys.stdout.flush()
     except cyclopts.CycloptsError as error:
         asked = " ".join(["safelight", *(error.command_chain or ()), "--help"])
-        unexpected = isinstance(error, cyclopts.UnusedCliTokensError) and (error.unused_tokens or [""])[0]
-        complain(f"{f'Unexpected argument {unexpected!r}.' if unexpected else error} See `{asked}`.")
+        if isinstance(error, cyclopts.UnusedCliTokensError) and error.unused_tokens:
+            complain(f"Unexpected argument {error.unused_tokens[0]!r}. See `{asked}`.")
+        else:
+            complain(f"{error} See `{asked}`.")
         return 2
     except Error as error:
         complain(error.detail)

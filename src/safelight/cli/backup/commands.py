@@ -115,6 +115,11 @@ async def _restore(directory: Path, places: dict[str, Path], shown: Where) -> in
     return 0
 
 
+def _check_apart(to: str, source: str | None) -> None:
+    if source is not None and source.rstrip("/") == to.rstrip("/"):
+        raise Error(Code.INVALID_REQUEST, "--from and --to name the same store.")
+
+
 async def migrate_command(
     *,
     to: str,
@@ -144,8 +149,7 @@ async def migrate_command(
     """
     from safelight.cli.backup.target import interruptible, private  # noqa: PLC0415 - reads the stores of services
 
-    if from_ is not None and from_.rstrip("/") == to.rstrip("/"):
-        raise Error(Code.INVALID_REQUEST, "--from and --to name the same store.")
+    _check_apart(to, from_)
     with private():
         if {_scheme(to), _scheme(from_ or "")} & {"etcd", "etcds"}:
             with interruptible("Run the command again."):
@@ -155,14 +159,14 @@ async def migrate_command(
                 return await _copy_blobs(to, from_, where, verify=verify)
         with interruptible("Nothing was copied; run the command again."):
             rows = await _move_database(to, from_, where)
-    if where.json:
-        print_json(rows)
-    else:
-        _tell_rows(rows, to, from_)
+    _tell_rows(rows, to, from_, as_json=where.json)
     return 0
 
 
-def _tell_rows(rows: dict[str, int], to: str, source: str | None) -> None:
+def _tell_rows(rows: dict[str, int], to: str, source: str | None, *, as_json: bool) -> None:
+    if as_json:
+        print_json(rows)
+        return
     events = counted(rows["event"], "event")
     say(f"The database has {counted(rows['task'] + rows['ended'], 'task')} and {events}; they were compared.")
     new = "sqlite:///NEW-FILE" if source is None else _shown(source)
