@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import tempfile
@@ -27,7 +28,7 @@ ABANDONED = 3600.0
 def replacing(path: Path, *, mode: int = 0o644) -> Iterator[Path]:
     """Yield a temporary path that replaces `path` when the block succeeds and is deleted when it fails.
 
-    Only the owner can read the temporary file; the final file has `mode`.
+    Only the owner can read the temporary file; the final file has `mode` without what the umask takes away.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
@@ -35,10 +36,25 @@ def replacing(path: Path, *, mode: int = 0o644) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        temporary.chmod(mode)
+        temporary.chmod(mode & ~_umask())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    """Return the umask of this process, without changing it for a moment as os.umask would for all threads."""
+    with Path("/proc/self/status").open() as status:
+        return next(int(line.split()[1], 8) for line in status if line.startswith("Umask:"))
+
+
+@contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Hold the lock file `path`, which is created if it does not exist. Other commands wait for it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def file_digest(path: Path) -> str:

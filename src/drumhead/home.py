@@ -76,6 +76,14 @@ class Home:
         return self.root / "cache"
 
 
+def make_private(directory: Path) -> None:
+    """Create a directory of the home that only its owner can enter, whatever the umask is.
+
+    The sockets of a machine control it, and its disks, log and variables belong to nobody else.
+    """
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
 def find_home() -> Home:
     """Return the home of this process: ``DRUMHEAD_HOME`` or ``~/.drumhead``. Raises USAGE if neither is known."""
     return Home(root=expanded(os.environ.get("DRUMHEAD_HOME") or "~/.drumhead", "set DRUMHEAD_HOME to a directory"))

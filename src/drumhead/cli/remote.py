@@ -6,7 +6,7 @@ from drumhead.cli.flags import Json
 from drumhead.cli.output import print_json, print_table
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.home import find_home
-from drumhead.package.remote.remotes import Remote, check_url, find_remote, read_remotes, write_remotes
+from drumhead.package.remote.remotes import Remote, changing_remotes, check_url, find_remote, read_remotes
 from drumhead.package.signing import check_key
 
 
@@ -24,15 +24,14 @@ def add_command(name: str, url: str, /, *, key: str = "") -> None:
         The sender's public key, which `drumhead key show` prints. Packages and images without its signature are
         refused.
     """
-    home = find_home()
-    remotes = read_remotes(home)
-    if any(remote.name == name for remote in remotes):
-        raise DrumheadError(ErrorCode.CONFLICT, f"the remote {name} already exists; remove it first")
     added = Remote(name=name, url=url, key=key)
     check_url(added)
     if key:
         check_key(key)
-    write_remotes(home, [*remotes, added])
+    with changing_remotes(find_home()) as remotes:
+        if any(remote.name == name for remote in remotes):
+            raise DrumheadError(ErrorCode.CONFLICT, f"the remote {name} already exists; remove it first")
+        remotes.append(added)
 
 
 def list_command(*, json: Json = False) -> None:
@@ -55,4 +54,5 @@ def remove_command(name: str, /) -> None:
     """
     home = find_home()
     gone = find_remote(home, name)
-    write_remotes(home, [remote for remote in read_remotes(home) if remote != gone])
+    with changing_remotes(home) as remotes:
+        remotes[:] = [remote for remote in remotes if remote != gone]

@@ -16,6 +16,7 @@ from drumhead.blobs import replacing
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.fleet.plan import secret_name
 from drumhead.fleet.records import Fleet, FleetState
+from drumhead.home import make_private
 from drumhead.machine.instances import Instances, lock_holder
 from drumhead.machine.secrets import make_secret
 from drumhead.records import read_cached, read_record
@@ -51,6 +52,7 @@ class FleetStore:
 
     def write(self, fleet: Fleet) -> Fleet:
         """Create missing secrets, store the desired fleet and return it with its new revision."""
+        make_private(self.home.fleets)
         for name in fleet.secrets:
             make_secret(self.home, secret_name(self.name, name))
         try:
@@ -93,7 +95,8 @@ class FleetStore:
     @contextmanager
     def supervising(self) -> Iterator[None]:
         """Hold the supervisor's lock. Raises CONFLICT if another process holds it."""
-        self.directory.mkdir(parents=True, exist_ok=True)
+        make_private(self.home.fleets)
+        self.directory.mkdir(exist_ok=True)
         with (self.directory / "supervisor").open("w") as file:
             try:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -19,6 +19,7 @@ import msgspec
 
 from drumhead.blobs import replacing
 from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.home import make_private
 from drumhead.machine.records import Instance, Launch, Supervision
 
 if TYPE_CHECKING:
@@ -56,7 +57,11 @@ class Instances:
         return self.home.instances / name
 
     def names(self) -> list[str]:
-        return sorted(path.parent.name for path in self.home.instances.glob(f"*/{RECORD}"))
+        try:
+            found = list(self.home.instances.iterdir())  # unlike glob, it tells if this user may not read it
+        except FileNotFoundError:
+            return []
+        return sorted(path.name for path in found if (path / RECORD).exists())
 
     def launches(self) -> list[Launch]:
         return [launch for name in self.names() if (launch := self._find_launch(name))]
@@ -75,6 +80,10 @@ class Instances:
             known = ", ".join(self.names()) or "none"
             raise DrumheadError(ErrorCode.NOT_FOUND, f"there is no instance {name}; there are: {known}")
         return instance
+
+    def last_end(self, name: str) -> str:
+        """Return in one line why a machine ended, also if it is asleep now. Raises NOT_FOUND."""
+        return end_reason(_observe(self.directory(name), self.read(name).launch))
 
     def read_running(self, name: str) -> Instance:
         """Return a running instance. Raises NOT_FOUND, CONFLICT."""
@@ -143,6 +152,12 @@ def observe(directory: Path, launch: Launch) -> Instance:
     return msgspec.structs.replace(instance, supervision=supervision)
 
 
+def write_supervision(directory: Path, record: Supervision) -> None:
+    """Write the record from which ``drumhead instances`` shows restarts."""
+    with replacing(directory / SUPERVISION) as temporary:
+        temporary.write_bytes(msgspec.json.encode(record))
+
+
 def supervisor_pid(directory: Path) -> int:
     """Return the process id of a machine's supervisor, or 0 if there is none."""
     try:
@@ -195,6 +210,11 @@ def failure(directory: Path) -> str:
     return f"the machine ended without reporting a status{end}"
 
 
+def end_reason(instance: Instance) -> str:
+    """Return in one line why a machine ended."""
+    return instance.reason.splitlines()[0] if instance.reason else f"ended with status {instance.exit_status}"
+
+
 def console_end(directory: Path) -> str:
     """Return the last lines of a machine's console, to be appended to a message."""
     path = directory / "console"
@@ -213,7 +233,8 @@ def console_end(directory: Path) -> str:
 def _lock_file(directory: Path) -> int:
     """Create and lock the lock file of an instance; return its descriptor. Raises CONFLICT."""
     while True:
-        directory.mkdir(parents=True, exist_ok=True)
+        make_private(directory.parent)
+        directory.mkdir(exist_ok=True)
         try:
             handle = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except FileNotFoundError:  # another process has just removed the directory

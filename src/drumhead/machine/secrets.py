@@ -8,6 +8,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.home import make_private
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,7 +24,7 @@ def make_secret(home: Home, name: str) -> Path:
     """Create the secret `name` (``FLEET/NAME``) from 256 random bits unless it exists. Return the path of its file."""
     path = home.secrets / name
     for directory in (home.secrets, path.parent):
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(directory)
     new = path.with_name(f".{path.name}.{os.getpid()}")
     new.unlink(missing_ok=True)
     try:

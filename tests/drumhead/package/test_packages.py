@@ -116,8 +116,9 @@ async def test_what_a_remote_changed_is_refused(drumhead, empty, serve, tmp_path
 def test_a_remote_has_a_host_and_a_name(url):
     with pytest.raises(DrumheadError, match="must start with http"):
         check_url(Remote(name="one", url=url))
-    with pytest.raises(DrumheadError, match="not a name for a remote"):
-        check_url(Remote(name="a\n", url="https://h/x"))
+    for name in ("a\n", "bad name", "", "-a", "a/b", "a" * 64):
+        with pytest.raises(DrumheadError, match="not a name for a remote"):
+            check_url(Remote(name=name, url="https://h/x"))
     check_url(Remote(name="one", url="oci+http://[::1]:5000/x"))
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.home import make_private
 from drumhead.image.store import encode
 from drumhead.machine.qemu.acceleration import qemu_identity
 from drumhead.machine.qemu.command_line import Saved, command_line
@@ -70,7 +71,7 @@ class Snapshots:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the lock for taking snapshots. Raises CONFLICT if another process holds it."""
-        self._home.snapshots.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private(self._home.snapshots)
         handle = os.open(self._home.snapshots / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             try:

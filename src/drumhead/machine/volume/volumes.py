@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from drumhead import host
-from drumhead.blobs import replacing
+from drumhead.blobs import exclusive, replacing
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.guest import require
 from drumhead.guest.contract import Drive, GuestMount
-from drumhead.home import expanded
+from drumhead.home import expanded, make_private
 from drumhead.machine.spec.options import MIN_DISK
 from drumhead.machine.volume import ext4
 from drumhead.machine.volume.formats import disk_format
@@ -69,7 +69,7 @@ async def open_volumes(
                 raise DrumheadError(
                     ErrorCode.NOT_FOUND, f"there is no disk {path}; a name without a slash creates a new volume"
                 )
-            await make_disk(path, volume.size, guest.volume_options)
+            await _make_volume(home, path, volume.size, guest)
         form = await asyncio.to_thread(_check_disk, path, volume)
         if volume.readonly:
             require(guest, "readonly-volume")
@@ -104,9 +104,14 @@ def _check_disk(path: Path, volume: VolumeMount) -> Literal["raw", "qcow2"]:
 async def create_volume(home: Home, name: str, size: int, guest: Guest) -> None:
     """Create an empty named volume of `size` bytes. Raises CONFLICT if it exists."""
     path = home.volumes / f"{name}.raw"
-    if path.exists():
+    if path.exists() or not await _make_volume(home, path, size, guest):
         raise DrumheadError(ErrorCode.CONFLICT, f"the volume {name} already exists; choose another name")
-    await make_disk(path, size, guest.volume_options)
+
+
+async def _make_volume(home: Home, path: Path, size: int, guest: Guest) -> bool:
+    """Create a named volume. Return False if another command has created it in the meantime."""
+    make_private(home.volumes)
+    return await make_disk(path, size, guest.volume_options)
 
 
 def delete_volume(home: Home, name: str, instances: Iterable[Instance]) -> None:
@@ -172,8 +177,8 @@ def fill_holes(path: Path) -> None:
         raise DrumheadError(ErrorCode.HOST_TOOL, f"debugfs left holes in {len(left)} files of volume {path.stem}")
 
 
-async def make_disk(path: Path, size: int, options: tuple[str, ...]) -> None:
-    """Create an empty ext4 disk with these `options` of mke2fs.
+async def make_disk(path: Path, size: int, options: tuple[str, ...]) -> bool:
+    """Create an empty ext4 disk with these `options` of mke2fs. Return False if another command has just created it.
 
     It takes space on the host only as it fills, and appears complete, by rename.
     """
@@ -181,8 +186,16 @@ async def make_disk(path: Path, size: int, options: tuple[str, ...]) -> None:
         raise DrumheadError(
             ErrorCode.USAGE, f"{path.stem} would have {size} bytes; a disk needs at least {MIN_DISK >> 20}M"
         )
-    with replacing(path) as temporary:
-        with temporary.open("r+b") as file:
-            file.truncate(size)
-        argv = ["-q", "-F", "-t", "ext4", "-m", "0", *options]
-        await asyncio.to_thread(host.run, ["mke2fs", *argv, temporary])
+    return await asyncio.to_thread(_make_disk, path, size, options)
+
+
+def _make_disk(path: Path, size: int, options: tuple[str, ...]) -> bool:
+    # A machine may already write to a disk of this name, so it must not be replaced.
+    with exclusive(path.with_name("lock")):
+        if path.exists():
+            return False
+        with replacing(path, mode=0o600) as temporary:
+            with temporary.open("r+b") as file:
+                file.truncate(size)
+            host.run(["mke2fs", "-q", "-F", "-t", "ext4", "-m", "0", *options, temporary])
+    return True

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
 import msgspec
 
-from drumhead.blobs import replacing
+from drumhead.blobs import exclusive, replacing
 from drumhead.debian.version import version_key
 from drumhead.download import new_client
 from drumhead.errors import DrumheadError, ErrorCode
@@ -20,6 +22,7 @@ from drumhead.package.store import unpacked_limit
 from drumhead.report import silent
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     import aiohttp
@@ -32,8 +35,8 @@ if TYPE_CHECKING:
     from drumhead.records import Image
     from drumhead.report import Report
 
-
 _log = logging.getLogger(__name__)
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 
 
 class Remote(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -63,8 +66,11 @@ class Repository(Protocol):
 
 def check_url(remote: Remote) -> None:
     """Check the name and the URL of a remote. Raises USAGE."""
-    if not remote.name.strip() or not remote.name.isprintable():
-        raise DrumheadError(ErrorCode.USAGE, f"{remote.name!r} is not a name for a remote")
+    if not NAME.fullmatch(remote.name):
+        raise DrumheadError(
+            ErrorCode.USAGE,
+            f"{remote.name!r} is not a name for a remote; use up to 63 letters and digits, with . _ - between them",
+        )
     try:
         parts = urlsplit(remote.url)
         sound = parts.scheme in {"http", "https", "oci", "oci+http"} and parts.hostname and parts.port != 0
@@ -110,6 +116,15 @@ def read_remotes(home: Home) -> list[Remote]:
         return msgspec.json.decode(home.remotes.read_bytes(), type=list[Remote])
     except msgspec.DecodeError as error:
         raise DrumheadError(ErrorCode.MANIFEST, f"{home.remotes}:1: {error}") from error
+
+
+@contextmanager
+def changing_remotes(home: Home) -> Iterator[list[Remote]]:
+    """Yield the remotes to change in place, and write them when the block succeeds. Other commands wait meanwhile."""
+    with exclusive(home.root / "remotes.lock"):
+        remotes = read_remotes(home)
+        yield remotes
+        write_remotes(home, remotes)
 
 
 def write_remotes(home: Home, remotes: list[Remote]) -> None:
