@@ -100,11 +100,16 @@ async def test_a_machine_does_not_sleep_before_its_program_has_listened(drumhead
 async def test_a_connection_to_a_machine_that_cannot_start_is_refused_with_a_sentence(drumhead, image):
     port = run(drumhead, image, "sleeper-broken", "--run", "broken")
     await asleep(drumhead, "sleeper-broken")
+    log = Instances(drumhead.home).directory("sleeper-broken") / "supervisor.log"
+    told = "sleeper-broken: ended with status 4; the next connection starts it again"
+    await wait_until(log.parent, lambda: told in log.read_text())
     assert await post(port, "hello") == (503, "sleeper-broken could not be started\n")
     with socket.create_connection(("127.0.0.1", port), timeout=180) as mute:
         mute.sendall(b"\x16\x03")
         mute.shutdown(socket.SHUT_WR)
         assert mute.recv(10) == b""
+    await wait_until(log.parent, lambda: log.read_text().count(told) >= 2)
+    assert find(drumhead, "sleeper-broken")["supervision"]["reason"] == "ended with status 4"
 
 
 @pytest.mark.parametrize(

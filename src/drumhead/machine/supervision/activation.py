@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING
 
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.machine.boot import wait_started
+from drumhead.machine.instances import STOPPING, write_supervision
 from drumhead.machine.launch import restart_machine
 from drumhead.machine.network.relay import join
+from drumhead.machine.process import wait_process
 from drumhead.machine.qemu.channel import control
+from drumhead.machine.records import Supervision
 from drumhead.machine.stop import stop_machine
 
 if TYPE_CHECKING:
@@ -48,6 +51,9 @@ class SocketActivation:
         self._waiting = self._open = 0
         self._idle_since = self._began = time.monotonic()
         self._has_listened = False
+        self._watcher: asyncio.Task[None] | None = None
+        self._put_to_sleep = -1
+        self._ends = 0
 
     @asynccontextmanager
     async def listening(self, forwards: tuple[PortForward, ...]) -> AsyncIterator[None]:
@@ -64,6 +70,8 @@ class SocketActivation:
         finally:
             for server in servers:
                 server.close()
+            if self._watcher:
+                self._watcher.cancel()
 
     async def _listen(self, index: int, forward: PortForward) -> asyncio.Server:
         async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -75,6 +83,23 @@ class SocketActivation:
                 writer.close()
 
         return await asyncio.start_server(accept, forward.host_address, forward.host_port, backlog=MAX_WAITING)
+
+    def watch(self, pid: int) -> None:
+        """Record and log the end of the machine that is running as `pid` (0 if it has ended), if it ends by itself."""
+        write_supervision(self._instances.directory(self._name), Supervision(restarts=self._ends, asleep=True))
+        self._watcher = asyncio.create_task(self._note_end(pid))
+
+    async def _note_end(self, pid: int) -> None:
+        if pid:
+            await wait_process(pid)
+        directory = self._instances.directory(self._name)
+        if pid == self._put_to_sleep or (directory / STOPPING).exists():
+            return
+        with suppress(DrumheadError):  # the machine was deleted
+            reason = self._instances.last_end(self._name)
+            log.warning("%s: %s; the next connection starts it again", self._name, reason)
+            self._ends += 1
+            write_supervision(directory, Supervision(restarts=self._ends, asleep=True, reason=reason))
 
     def idle_for(self) -> float:
         """Return the number of seconds since the last connection ended, or 0 while there is one."""
@@ -91,6 +116,7 @@ class SocketActivation:
             if await self._is_starting():
                 self._idle_since = time.monotonic()
                 return False
+            self._put_to_sleep = self._instances.read(self._name).pid
             await stop_machine(self._instances, self._name, final=False)
             return True
 
@@ -144,8 +170,11 @@ class SocketActivation:
         async with self._one_change:
             instance = self._instances.read(self._name)
             if not instance.pid:
+                if self._watcher:
+                    await self._watcher  # it reads the status that the start removes
                 log.info("%s: a connection starts it", self._name)
-                await restart_machine(self._home, self._name, attached=False)
+                started = await restart_machine(self._home, self._name, attached=False)
+                self.watch(started.pid)
             instance = await wait_started(self._instances, self._name)
             # Ask one at a time, because the control channel has one client at a time.
             while True:

@@ -17,11 +17,8 @@ import sys
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from drumhead.blobs import replacing
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.machine.instances import STOPPING, SUPERVISION, SUPERVISOR, Instances
+from drumhead.machine.instances import STOPPING, SUPERVISOR, Instances, end_reason, write_supervision
 from drumhead.machine.launch import restart_machine
 from drumhead.machine.logs import limiting_logs
 from drumhead.machine.process import wait_process
@@ -61,12 +58,6 @@ def supervising(directory: Path) -> Iterator[None]:
         file.flush()
         write_supervision(directory, Supervision())
         yield
-
-
-def write_supervision(directory: Path, record: Supervision) -> None:
-    """Write the record from which ``drumhead instances`` shows restarts."""
-    with replacing(directory / SUPERVISION) as temporary:
-        temporary.write_bytes(msgspec.json.encode(record))
 
 
 async def start_supervisor(home: Home, name: str) -> None:
@@ -144,7 +135,7 @@ async def _supervise_sleeper(home: Home, instances: Instances, instance: Instanc
     activation = SocketActivation(home, instances, launch.spec.name)
     async with activation.listening(launch.forwards):
         (directory / READY).touch()
-        write_supervision(directory, Supervision(asleep=True))
+        activation.watch(instance.pid)
         wait = idle
         while not await pause(wait, directory, stop):
             awake = bool(instances.read(launch.spec.name).pid)
@@ -169,7 +160,7 @@ def note_end(instances: Instances, instance: Instance, restarts: Restarts) -> fl
     """Count, record and log an end. Return the number of seconds until the restart, or None if there is none."""
     name = instance.launch.spec.name
     ran = max(0.0, instance.ended_at - instance.launch.started_at)
-    reason = instance.reason.splitlines()[0] if instance.reason else f"ended with status {instance.exit_status}"
+    reason = end_reason(instance)
     given_up = restarts.exhausted
     delay = restarts.after(failed=instance.exit_status != 0, ran=ran)
     if delay is not None:
