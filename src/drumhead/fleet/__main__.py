@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import sys
 
 from drumhead.fleet.store import FleetStore
@@ -19,6 +20,7 @@ def main() -> None:
     # Machines may start thousands of times, and QEMU's command line is 4 kB long.
     logging.getLogger("drumhead.machine.qemu").setLevel(logging.WARNING)
     store = FleetStore(find_home(), sys.argv[1])
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # other commands send it as soon as the lock is held
     with store.supervising():
         asyncio.run(Supervisor(store, attached=False).run())
 

@@ -68,10 +68,7 @@ async def wait_settled(
                 while not is_settled(state := store.read_state(), fleet):
                     show(state)
                     if ended.done():
-                        raise DrumheadError(
-                            ErrorCode.GUEST,
-                            f"the supervisor of {store.name} ended; see {store.directory / SUPERVISOR_LOG}",
-                        )
+                        ended = asyncio.create_task(wait_process(_other_supervisor(store)))
                     wake = asyncio.create_task(changed.wait())
                     await asyncio.wait({wake, ended}, return_when=asyncio.FIRST_COMPLETED)
                     wake.cancel()
@@ -88,6 +85,14 @@ async def wait_settled(
     if failed:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
         raise DrumheadError(ErrorCode.GUEST, f"fleet {store.name} has failed machines: {reasons}")
+
+
+def _other_supervisor(store: FleetStore) -> int:
+    """Return the supervisor that another `drumhead up` has just started. Raises GUEST if there is none."""
+    if not store.wake_supervisor():
+        message = f"the supervisor of {store.name} ended; see {store.directory / SUPERVISOR_LOG}"
+        raise DrumheadError(ErrorCode.GUEST, message)
+    return store.supervisor()
 
 
 async def take_down(store: FleetStore) -> list[str]:

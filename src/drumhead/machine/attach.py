@@ -161,10 +161,15 @@ async def _attend(home: Home, started: Started, announce: Announce) -> Instance:
                 await asyncio.wait({booting})  # print announcements before the output of the command
                 await asyncio.to_thread(write_output, part)
     finally:
-        if instances.read(name).pid == started.pid:
+        found = instances.find(name)
+        if found and found.pid == started.pid:
             await stop_machine(instances, name)
         await asyncio.wait({booting})
-    booting.result()
+        failure = booting.exception()
+    if instances.find(name) is None:
+        raise DrumheadError(ErrorCode.CONFLICT, f"{name} was deleted by another command while it ran")
+    if failure:
+        raise failure
     return instances.read(name)
 
 

@@ -88,10 +88,12 @@ async def start_machine(
     The kernel kills an attached machine when this process ends. Raises NOT_FOUND (image), USAGE, CONFLICT (it is
     running, or a volume or an address is taken), UNSUPPORTED, GUEST (QEMU does not start), HOST_TOOL.
     """
-    image = ImageStore(home).find(spec.image, spec.guest)
-    await asyncio.to_thread(check_spec, home, image, spec)
-    instances = Instances(home)
-    with instances.lock(spec.name):
+    instances, images = Instances(home), ImageStore(home)
+    images.find(spec.image, spec.guest)  # before anything is created
+    # Until the image's record is in the instance's directory, another command could remove the image's files.
+    with images.using(), instances.lock(spec.name):
+        image = images.find(spec.image, spec.guest)
+        await asyncio.to_thread(check_spec, home, image, spec)
         refuse_running(instances.find(spec.name), supervisor_pid(instances.directory(spec.name)))
         async with _undoing(instances, spec.name):
             started = await _start(instances, image, spec, attached=attached, fleet=fleet, fresh=fresh)

@@ -8,8 +8,10 @@ import sys
 import pytest
 from aiohttp import web
 
+from drumhead.errors import DrumheadError
 from drumhead.fleet import health
 from drumhead.fleet import supervisor as supervisor
+from drumhead.fleet.deploy import wait_settled
 from drumhead.fleet.records import Fleet, HealthCheck, Member
 from drumhead.fleet.store import FleetStore
 from drumhead.fleet.supervisor import MAX_RESTART_DELAY, MIN_RESTART_DELAY, next_restart_delay, stop_in_order
@@ -18,6 +20,21 @@ from drumhead.machine.network import neighbour
 from drumhead.machine.network.neighbour import Neighbour
 from drumhead.machine.network.private import MulticastGroup
 from drumhead.machine.records import PortForward
+
+FIRST = """
+import signal, sys
+from pathlib import Path
+from drumhead.fleet.records import FleetState
+from drumhead.fleet.store import FleetStore
+from drumhead.home import Home
+
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
+store = FleetStore(Home(root=Path(sys.argv[1])), "f")
+with store.supervising():
+    print(flush=True)
+    signal.sigwait([signal.SIGHUP])
+    store.write_state(FleetState(revision=store.read().revision))
+"""
 
 
 @pytest.fixture
@@ -133,3 +150,19 @@ def test_a_supervisor_that_asks_who_keeps_the_fleet_goes_on_keeping_it(tmp_path)
         assert store.supervisor() == os.getpid()
         assert others_say() == os.getpid()
     assert store.supervisor() == others_say() == 0
+
+
+def test_the_second_of_two_commands_that_bring_a_fleet_up_waits_for_the_supervisor_of_the_first(tmp_path):
+    store = FleetStore(Home(root=tmp_path), "f")
+    fleet = store.write(Fleet(name="f", members={}))
+
+    def up():
+        asyncio.run(wait_settled(store, fleet, ended.pid, time_limit=60, show=lambda _: None))
+
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    with pytest.raises(DrumheadError, match="the supervisor of f ended; see"):
+        up()
+    with subprocess.Popen([sys.executable, "-c", FIRST, tmp_path], stdout=subprocess.PIPE) as first:
+        assert first.stdout.readline() == b"\n"
+        up()

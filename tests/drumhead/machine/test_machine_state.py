@@ -1,6 +1,8 @@
 """Test the state of a machine, which is read from the files in its directory."""
 
 import asyncio
+import fcntl
+import gc
 import shutil
 import subprocess
 import sys
@@ -9,8 +11,11 @@ import pytest
 
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.home import Home
+from drumhead.machine.attach import _attend
 from drumhead.machine.boot import wait_started
 from drumhead.machine.instances import Instances, lock_holder
+from drumhead.machine.launch import Started, start_machine
+from drumhead.machine.qemu.acceleration import Acceleration
 from drumhead.machine.records import InstanceSpec, Launch
 from drumhead.machine.stop import destroy_machine, exit_status
 from drumhead.records import Command
@@ -160,3 +165,38 @@ async def test_a_machine_that_another_command_deletes_is_not_there(instances, mo
     monkeypatch.setattr(Instances, "read", read)
     with pytest.raises(DrumheadError, match="there is no instance one"):
         await destroy_machine(instances, "one")
+
+
+async def test_a_run_whose_machine_another_command_deletes_ends_with_a_sentence(instances, alive, caplog):
+    class Announce:
+        def started(self, _):
+            asyncio.get_running_loop().call_soon(delete)  # once this command follows the log
+
+        def booted(self, _):
+            pass
+
+    def delete():
+        alive.kill()
+        alive.wait()
+        instances.delete("one")
+
+    started = Started(launch=LAUNCH, acceleration=Acceleration("tcg", ""), pid=alive.pid, log_offset=0)
+    with pytest.raises(DrumheadError, match="one was deleted by another command while it ran"):
+        await _attend(instances.home, started, Announce())
+    gc.collect()
+    assert not caplog.records, "no exception is left to asyncio, which would print a traceback"
+
+
+async def test_the_files_of_an_image_stay_while_a_machine_starts(tmp_path, monkeypatch):
+    home, spec = Home(root=tmp_path), LAUNCH.spec
+
+    async def start(*_, **__):
+        with (home.root / "lock").open() as file, pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # as `drumhead rmi` would
+        raise DrumheadError(ErrorCode.GUEST, "enough")
+
+    monkeypatch.setattr("drumhead.machine.launch._start", start)
+    monkeypatch.setattr("drumhead.machine.launch.check_spec", lambda *_: None)
+    monkeypatch.setattr("drumhead.image.store.ImageStore.find", lambda *_: None)
+    with pytest.raises(DrumheadError, match="enough"):
+        await start_machine(home, spec, attached=False)

@@ -5,9 +5,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from drumhead.errors import ErrorCode
 from drumhead.guest.contract import BootPlan, Channel, Drive
 from drumhead.machine.network.private import MulticastGroup
 from drumhead.machine.qemu.command_line import Card, command_line, private_netdev, user_netdev
+from drumhead.machine.qemu.spawn import start_failure
 from drumhead.machine.records import PortForward
 
 STATE = Path("/state")
@@ -109,3 +111,11 @@ def test_channels_of_a_guest_without_serial_ports_are_addresses_of_qemus_own_net
     assert "serial-pci" not in " ".join(line)
     assert "virtserialport" not in " ".join(line)
     assert "logfile=log," in " ".join(line)
+
+
+def test_a_disk_that_two_machines_start_with_at_once_is_named():
+    said = 'qemu-system-x86_64: -device virtio-blk-pci,serial=volume-0: Failed to get "write" lock Is another process '
+    error = start_failure("one", f"{said}using the image [/home/ann/.drumhead/volumes/data.raw]?")
+    assert error.code is ErrorCode.CONFLICT
+    assert error.message.endswith("another program uses the disk /home/ann/.drumhead/volumes/data.raw; stop it first")
+    assert start_failure("one", "no memory").message == "QEMU could not start one: no memory"

@@ -21,8 +21,8 @@ ANSWER_TIME = 10.0
 """Seconds that the guest's init may take to answer."""
 MAX_FRAME = 1 << 17
 
-# The library logs the errors that it raises.
-logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)
+# The library logs the errors that it raises, and a traceback if QEMU ends while it connects.
+logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL + 1)
 
 
 @asynccontextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import shlex
 import subprocess
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MONITOR = "qmp.sock"
+LOCKED = re.compile(r'Failed to get (?:shared )?"\w+" lock.*\[(.+)\]')
 START_TIME = 30.0
 """Seconds that QEMU may take to set up its devices before the guest runs. It takes 0.1 s."""
 
@@ -32,7 +34,8 @@ async def spawn(
 ) -> int:
     """Write the plan's files and start QEMU. Return its process id when its devices are set up.
 
-    QEMU inherits the descriptors `inherited`. Raises GUEST with QEMU's message if it does not start.
+    QEMU inherits the descriptors `inherited`. Raises GUEST with QEMU's message if it does not start, CONFLICT if
+    another program uses one of its disks.
     """
     for path, contents in boot.files.items():
         with replacing(path, mode=0o600) as temporary:  # the machine's configuration may hold secrets
@@ -52,7 +55,17 @@ async def spawn(
         ended.cancel()
     if not ended.done():
         return pid
-    raise DrumheadError(ErrorCode.GUEST, f"QEMU could not start {directory.name}: {last_words(directory)}")
+    raise start_failure(directory.name, last_words(directory))
+
+
+def start_failure(name: str, said: str) -> DrumheadError:
+    """Return the error for a QEMU that did not start and `said` why."""
+    taken = LOCKED.search(said)
+    if taken:
+        return DrumheadError(
+            ErrorCode.CONFLICT, f"{name} did not start, because another program uses the disk {taken[1]}; stop it first"
+        )
+    return DrumheadError(ErrorCode.GUEST, f"QEMU could not start {name}: {said}")
 
 
 def last_words(directory: Path) -> str:
