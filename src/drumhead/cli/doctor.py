@@ -27,13 +27,25 @@ def doctor_command(*, json: Json = False) -> int:
     The exit status is 4 if something is missing that composing images or running machines needs.
     """
     home = find_home()
+    writable = _is_writable(home)
     missing = [name for name in host.TOOLS if host.look_for(name) is None]
     unusable = [path for path in _DEVICES if not os.access(path, os.R_OK | os.W_OK)]
     if json:
-        print_json({"missing": missing, "unusable": unusable, "home": str(home.root), "free": _free_space(home)})
+        print_json(
+            {
+                "missing": missing,
+                "unusable": unusable,
+                "home": str(home.root),
+                "writable": writable,
+                "free": _free_space(home),
+            }
+        )
     else:
         _print(missing, unusable, _free_space(home))
-    return EXIT_STATUS[ErrorCode.HOST_TOOL] if any(host.TOOLS[name].needed for name in missing) else 0
+        if not writable:
+            notice(f"{home.root} cannot be written; set DRUMHEAD_HOME to a directory that you can write to.")
+    needed = any(host.TOOLS[name].needed for name in missing) or not writable
+    return EXIT_STATUS[ErrorCode.HOST_TOOL] if needed else 0
 
 
 def _print(missing: list[str], unusable: list[str], free: int) -> None:
@@ -48,6 +60,8 @@ def _print(missing: list[str], unusable: list[str], free: int) -> None:
         notice(f"On Debian, install the missing programs with: apt-get install {' '.join(packages)}")
     if "/dev/kvm" in unusable and Path("/dev/kvm").exists():
         notice("/dev/kvm cannot be opened; add yourself to the group kvm.")
+    if "/dev/net/tun" in unusable:
+        notice("/dev/net/tun cannot be opened; as root: modprobe tun; chmod 666 /dev/net/tun")
     if free < _LITTLE_SPACE:
         notice(f"Only {size_text(free)} are free for {find_home().root}; images and packages take a few GiB.")
 
@@ -62,7 +76,17 @@ def _state(device: str) -> str:
     return "usable" if known.works else "can be opened, but cannot run a machine"
 
 
+def _is_writable(home: Home) -> bool:
+    """Return whether this user can write to the home, or create it."""
+    place = _existing(home)
+    return place.is_dir() and os.access(place, os.W_OK | os.X_OK)
+
+
 def _free_space(home: Home) -> int:
     """Return the number of free bytes on the file system where the home is or will be."""
-    existing = next(path for path in (home.root, *home.root.parents) if path.exists())
-    return shutil.disk_usage(existing).free
+    return shutil.disk_usage(_existing(home)).free
+
+
+def _existing(home: Home) -> Path:
+    """Return the home, or the closest directory above it that exists and that this user may look into."""
+    return next(path for path in (home.root, *home.root.parents) if os.access(path, os.F_OK))

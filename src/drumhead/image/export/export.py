@@ -36,14 +36,14 @@ def export_image(home: Home, name: str, form: ExportFormat, out: Path, guest: st
     """Write the image `name` to `out` in the format `form`. This blocks the calling thread.
 
     A bootable disk is a file. An OCI layout, with the image's blobs or with such a disk, is a directory. Raises
-    NOT_FOUND, CONFLICT (`out` exists), HOST_TOOL, UNSUPPORTED (OSv without its boot image).
+    NOT_FOUND (the image, or the directory of `out`), CONFLICT (`out` exists), HOST_TOOL, UNSUPPORTED (OSv without its
+    boot image).
     """
-    _refuse_existing(out)
+    _check_place(out)
     image = ImageStore(home).find(name, guest)
     if form == "oci":
         write_layout(home, image, out)
         return
-    out.parent.mkdir(parents=True, exist_ok=True)
     if form == "raw":
         _write_disk(home, image, out)
         return
@@ -59,10 +59,10 @@ def export_image(home: Home, name: str, form: ExportFormat, out: Path, guest: st
 def export_container(home: Home, image: Image, services: Sequence[Service], user: str, out: Path) -> list[str]:
     """Write `image` as container images into the directory `out`, and return notices. This blocks the calling thread.
 
-    `out` appears only when it is complete. Raises CONFLICT (`out` exists), and the errors of ``write_container``.
+    `out` appears only when it is complete. Raises CONFLICT (`out` exists), NOT_FOUND (its directory), and the errors of
+    ``write_container``.
     """
-    _refuse_existing(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    _check_place(out)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch, ImageStore(home).using():
         layout = Path(scratch) / "layout"
         notices = write_container(home, image, services, user, layout)
@@ -70,7 +70,10 @@ def export_container(home: Home, image: Image, services: Sequence[Service], user
     return notices
 
 
-def _refuse_existing(out: Path) -> None:
+def _check_place(out: Path) -> None:
+    """Check that `out` can be created. Raises CONFLICT if it exists, NOT_FOUND if it would be in no directory."""
+    if not out.parent.is_dir():
+        raise DrumheadError(ErrorCode.NOT_FOUND, f"there is no directory {out.parent}; create it first")
     if out.exists():
         raise DrumheadError(ErrorCode.CONFLICT, f"{out} already exists; choose another name or delete it first")
 

@@ -85,7 +85,7 @@ def qemu_identity() -> str:
 def _cached(home: Home) -> ProbeResult | None:
     try:
         return msgspec.json.decode((home.cache / CACHE).read_bytes(), type=ProbeResult)
-    except (FileNotFoundError, msgspec.DecodeError):
+    except (OSError, msgspec.DecodeError):  # `drumhead doctor` also looks at homes that cannot be read
         return None
 
 
