@@ -1,6 +1,7 @@
 """List all commands of both programs. As a program, print the name and the help of each."""
 
 import contextlib
+import gc
 import io
 from collections.abc import Iterator, Sequence
 
@@ -16,7 +17,10 @@ def applications() -> dict[str, cyclopts.App]:
 
 def main(program: str, argv: Sequence[str]) -> int:
     """Run one of the two programs in this process."""
-    return {"safelight": safelight.cli.main, "drumhead": drumhead.cli.main}[program](list(argv))
+    try:
+        return {"safelight": safelight.cli.main, "drumhead": drumhead.cli.main}[program](list(argv))
+    finally:
+        gc.enable()  # which a program that ends early leaves to the end of its process
 
 
 def commands(app: cyclopts.App, *path: str) -> Iterator[tuple[tuple[str, ...], cyclopts.App]]:

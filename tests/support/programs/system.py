@@ -91,10 +91,11 @@ class System:
         self.dead.append(victim)
 
     async def ready(self) -> None:
-        """Wait until the master reports that it is ready."""
+        """Wait until the master reports that it is ready, and can be found in the key-value store."""
         await self.running[self.services[-1]].log("Master is listening on")
         async with Client.connect(self.master) as client:
             assert await client.is_ready(wait=60.0), "the master did not become ready"
+        await self.running[self.services[-1]].log("Master endpoint registered")
 
     async def aclose(self) -> None:
         for program in self.running.values():
