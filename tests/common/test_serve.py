@@ -239,9 +239,8 @@ def mapped(process, library: str) -> Callable[[], bool]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["keyvaluestore", "db", "storage", "master", "worker"])
 async def test_ctrl_c_during_the_start_prints_no_traceback(tmp_path, name):
-    async with service(
-        name, "--data", str(tmp_path), *(() if name == "keyvaluestore" else ("127.0.0.1:1",))
-    ) as process:
+    other = () if name == "keyvaluestore" else ("127.0.0.1:1",)
+    async with service(name, "--data", str(tmp_path), *other, env={"TESTS_WITHOUT_FORKS": "1"}) as process:
         await until(mapped(process, "msgspec/_core"))  # in the middle of its imports
         assert await process.stop(signal.SIGINT) in (0, -signal.SIGINT)
         assert not any("Traceback" in line["message"] or "traceback" in line for line in process.lines), process.lines

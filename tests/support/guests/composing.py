@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from dataclasses import dataclass
 from typing import ClassVar
@@ -16,8 +15,9 @@ from drumhead.home import Home
 from drumhead.image.layers.store import LayerRecord
 from drumhead.image.store import ImageStore
 from drumhead.package.store import PackageStore, parse_ref
+from support.programs import forked
 
-COMMAND = [sys.executable, "-c", "import sys; from drumhead.cli import main; sys.exit(main())"]
+COMMAND = [sys.executable, "-m", "drumhead"]
 FAST_LEVEL = 9
 """The level of compression at which tests pack packages."""
 _PACK_FAST = (
@@ -49,7 +49,7 @@ class Drumhead:
         env = {**os.environ, "DRUMHEAD_HOME": str(self.home.root), "COLUMNS": "200"}
         fast = pack_fast or arguments[:2] == ("package", "build")
         words = [*(PACKING_FAST if fast else self.words), *map(str, arguments)]
-        return subprocess.run(words, env=env, cwd=cwd, capture_output=True, text=True, timeout=600, check=False)
+        return forked.run(words, env=env, cwd=cwd, timeout=600)
 
     def refused(self, *arguments, status, cwd=None):
         """Run the command, assert its exit status, and return its error message, which must be one sentence."""

@@ -14,13 +14,14 @@ from drumhead.fleet.store import FleetStore
 from drumhead.machine.instances import Instances, lock_holder
 from drumhead.machine.process import wait_process
 from drumhead.machine.watch import watching
+from support.programs.forked import popen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from drumhead.home import Home
 
-COMMAND = [sys.executable, "-c", "import sys; from drumhead.cli import main; sys.exit(main())"]
+COMMAND = [sys.executable, "-m", "drumhead"]
 LIMIT = 400.0
 """The time limit of all waits in seconds. A boot takes 2 s alone, and 20 s beside other work."""
 
@@ -31,7 +32,7 @@ def command(home: Home, *arguments: object, **more: Any) -> Iterator[subprocess.
     env = {**os.environ, "DRUMHEAD_HOME": str(home.root)}
     words = [*COMMAND, *map(str, arguments)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.PIPE}
-    with subprocess.Popen(words, env=env, **{**pipes, **more}) as process:
+    with popen(words, env=env, **{**pipes, **more}) as process:
         try:
             yield process
         finally:

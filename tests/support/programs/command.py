@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from support.programs.processes import FEW_AUTHORITIES
+from support.programs.forked import FEW_AUTHORITIES, popen, run
 
 COMMAND = str(Path(sys.executable).with_name("safelight"))
 TIMEOUT = 60.0
@@ -34,14 +34,7 @@ def safelight(
     *argv: object, cwd: Path | None = None, before: Sequence[str] = (), **env: str
 ) -> subprocess.CompletedProcess[str]:
     """Run the command to its end; `before` is a command prefix."""
-    return subprocess.run(
-        [*before, COMMAND, *map(str, argv)],
-        cwd=cwd,
-        env=environment(**env),
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-    )
+    return run([*before, COMMAND, *map(str, argv)], cwd=cwd, env=environment(**env), timeout=TIMEOUT)
 
 
 class Terminal:
@@ -110,7 +103,7 @@ def terminal(*argv: object, columns: int = 120, lines: int = 30, **env: str) -> 
 def everything(data: Path, *argv: object, command: Path | str = COMMAND) -> Iterator[dict[str, Any]]:
     """Run `safelight up` on free ports; yield the addresses that it prints, and stop it cleanly at the end."""
     with (data.parent / f"{data.name}.log").open("w+") as log:
-        process = subprocess.Popen(
+        process = popen(
             [command, "up", "--port", "0", "--json", "--data", str(data), *map(str, argv)],
             stdout=subprocess.PIPE, stderr=log, text=True, env=environment(),
         )  # fmt: skip

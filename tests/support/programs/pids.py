@@ -11,14 +11,14 @@ def children(pid: int) -> list[int]:
     return [int(child) for thread in threads for child in (thread / "children").read_text().split()]
 
 
-async def gone(pid: int) -> None:
+async def gone(pid: int, timeout: float = 60.0) -> None:
     """Wait until a process has ended, whether it is our child or not."""
     try:
         file = os.pidfd_open(pid)
     except ProcessLookupError:
         return
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(timeout):
             ended = asyncio.Event()
             asyncio.get_running_loop().add_reader(file, ended.set)
             await ended.wait()

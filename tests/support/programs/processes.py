@@ -6,24 +6,24 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from support.programs.forked import FEW_AUTHORITIES, popen
+from support.programs.pids import gone
+
 TIMEOUT = 60.0
-_ONE = min(Path("/usr/share/ca-certificates").rglob("*.crt"), default=None)
-FEW_AUTHORITIES = {"SSL_CERT_FILE": str(_ONE)} if _ONE is not None and "SSL_CERT_FILE" in os.environ else {}
-"""The environment of programs that connect to no server outside the tests. aiohttp reads all authorities that
-SSL_CERT_FILE names when it is imported, which takes a fifth of a program's start."""
 _TESTS = Path(__file__).parents[2]
 
 
 class Program:
     """A process whose JSON log lines are kept and can be awaited."""
 
-    def __init__(self, name: str, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, name: str, process: subprocess.Popen[bytes]) -> None:
         self.name = name
         self.process = process
         self.lines: list[dict[str, Any]] = []
@@ -36,8 +36,7 @@ class Program:
         ]
 
     async def _read_log(self) -> None:
-        assert self.process.stderr is not None
-        async for raw in self.process.stderr:
+        async for raw in _lines(self.process.stderr):
             try:
                 line = json.loads(raw)
             except ValueError:
@@ -50,8 +49,7 @@ class Program:
             self._more.notify_all()
 
     async def _read_output(self) -> None:
-        assert self.process.stdout is not None
-        async for raw in self.process.stdout:
+        async for raw in _lines(self.process.stdout):
             self.output.append(raw.decode(errors="replace").rstrip("\n"))
 
     async def log(
@@ -75,7 +73,7 @@ class Program:
 
     @property
     def running(self) -> bool:
-        return self.process.returncode is None
+        return self.process.poll() is None
 
     def send(self, number: signal.Signals) -> None:
         if self.running:
@@ -83,27 +81,33 @@ class Program:
 
     async def ended(self, timeout: float = TIMEOUT) -> int:
         """Wait for the end; return the exit status."""
+        await gone(self.process.pid, timeout)
         async with asyncio.timeout(timeout):
-            status = await self.process.wait()
             await asyncio.gather(*self._tasks)
-        return status
+        return self.process.wait()
 
     async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         self.send(number)
         return await self.ended()
 
 
+async def _lines(pipe: Any) -> AsyncIterator[bytes]:
+    """Read lines from a pipe until its other side is closed."""
+    reader = asyncio.StreamReader(limit=1 << 20)
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
+    try:
+        async for line in reader:
+            yield line
+    finally:
+        transport.close()
+
+
 @asynccontextmanager
 async def program(*argv: str, env: dict[str, str] | None = None, name: str | None = None) -> AsyncIterator[Program]:
     """Run a command; kill the process at the end if it still runs."""
-    process = await asyncio.create_subprocess_exec(
-        *argv,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})},
-        limit=1 << 20,
-    )
+    env = {**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})}
+    process = popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env)
     running = Program(name or argv[0], process)
     try:
         yield running
