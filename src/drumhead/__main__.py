@@ -1,8 +1,18 @@
-"""Run the drumhead command with `python -m drumhead`."""
+"""Run the drumhead command: the program `drumhead` and `python -m drumhead` start here."""
+
+from __future__ import annotations
 
 import sys
 
-from drumhead.cli import main
+
+def main() -> int:
+    """Run one command and return its exit status, also if Ctrl-C comes while its modules are imported."""
+    try:
+        from drumhead.cli import main as run  # noqa: PLC0415 - see above
+    except KeyboardInterrupt:
+        return 130
+    return run()
+
 
 if __name__ == "__main__":
     sys.exit(main())

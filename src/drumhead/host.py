@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import shlex
 import shutil
 import subprocess
@@ -10,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
-from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.errors import DrumheadError, ErrorCode, host_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -108,7 +110,10 @@ def run(
         finally:
             _running.discard(process)
     if process.returncode not in accepted:
-        message = reason((err or out or b"").decode(errors="replace"))
+        said = (err or out or b"").decode(errors="replace")
+        if os.strerror(errno.ENOSPC) in said:
+            raise host_error(OSError(errno.ENOSPC, f"{argv[0]}: {os.strerror(errno.ENOSPC)}"))
+        message = reason(said)
         raise DrumheadError(ErrorCode.HOST_TOOL, f"{argv[0]} failed with status {process.returncode}: {message}")
     return out
 

@@ -34,7 +34,9 @@ async def connect(directory: Path, name: str) -> AsyncIterator[tuple[asyncio.Str
         reader, writer = await asyncio.open_unix_connection(f"/proc/self/fd/{handle}/{name}", limit=MAX_FRAME)
     except OSError as error:
         raise DrumheadError(
-            ErrorCode.GUEST, f"{directory.name} does not listen on {name} ({error.strerror})"
+            ErrorCode.GUEST,
+            f"{directory.name} does not answer, because it is starting or has just ended; "
+            "`drumhead instances` shows its state",
         ) from error
     finally:
         os.close(handle)
