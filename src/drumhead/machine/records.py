@@ -159,6 +159,8 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     resident: int = 0
     memory: GuestMemory | None = None
     """The guest's report of its memory, or None if it was not asked or did not answer."""
+    paused: bool = False
+    """Whether QEMU has paused the machine, because a write to one of its disks did not fit on the host."""
     supervision: Supervision | None = None
     """The record of the machine's supervisor, or None if it has none (``--restart``, ``--sleep-after``)."""
 

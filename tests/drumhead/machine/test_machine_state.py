@@ -3,20 +3,25 @@
 import asyncio
 import fcntl
 import gc
+import json
 import shutil
 import subprocess
 import sys
 
 import pytest
 
+from drumhead.cli.machine.instances import _row
+from drumhead.cli.machine.run import start_command
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.home import Home
 from drumhead.machine.attach import _attend
 from drumhead.machine.boot import wait_started
 from drumhead.machine.instances import Instances, lock_holder
 from drumhead.machine.launch import Started, start_machine
+from drumhead.machine.memory import with_memory
 from drumhead.machine.qemu.acceleration import Acceleration
 from drumhead.machine.records import InstanceSpec, Launch
+from drumhead.machine.session.protocol import _silence
 from drumhead.machine.stop import destroy_machine, exit_status
 from drumhead.records import Command
 
@@ -200,3 +205,34 @@ async def test_the_files_of_an_image_stay_while_a_machine_starts(tmp_path, monke
     monkeypatch.setattr("drumhead.image.store.ImageStore.find", lambda *_: None)
     with pytest.raises(DrumheadError, match="enough"):
         await start_machine(home, spec, attached=False)
+
+
+@pytest.fixture
+async def paused(instances, alive):  # noqa: ARG001 - it holds the pid file
+    """Answer as the QEMU of a machine whose write did not fit on the host. Return the commands that it got."""
+    report(instances, '{"event":"started"}')
+    commands = []
+
+    async def answer(reader, writer):
+        writer.write(b'{"QMP": {"version": {"qemu": {"major": 7, "minor": 2, "micro": 0}, "package": ""}, "capabilities": []}}\r\n')
+        while text := await reader.read(4096):  # the client waits for each answer
+            command = json.loads(text)
+            commands.append(command["execute"])
+            value = {"status": "io-error"} if command["execute"] == "query-status" else {}
+            name = {"id": command["id"]} if "id" in command else {}
+            writer.write(json.dumps({"return": value, **name}).encode() + b"\r\n")
+        writer.close()
+
+    async with await asyncio.start_unix_server(answer, instances.directory("one") / "qmp.sock"):
+        yield commands
+
+
+async def test_a_machine_that_a_full_disk_of_the_host_has_paused_is_shown_and_continues(instances, paused, monkeypatch):
+    monkeypatch.setenv("DRUMHEAD_HOME", str(instances.home.root))
+    (found,) = await with_memory(instances, instances.all())
+    assert found.paused and "paused (disk full)" in _row(found)
+    told = str(await _silence(instances.directory("one")))
+    assert told.startswith("one is paused") and "`drumhead start one` lets it continue" in told
+    assert "cont" not in paused
+    assert await start_command("one") == 0
+    assert "cont" in paused

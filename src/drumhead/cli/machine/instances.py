@@ -124,6 +124,8 @@ def _row(instance: Instance) -> tuple[str, ...]:
     state: str = instance.state
     if instance.exit_status is not None:
         state = f"exited ({instance.exit_status})"
+    if instance.paused:
+        state = "paused (disk full)"
     uptime = _duration(time.time() - launch.started_at) if instance.pid else ""
     memory = f"{launch.spec.memory} MiB" if instance.pid else ""
     if instance.memory:

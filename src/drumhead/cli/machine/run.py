@@ -14,7 +14,9 @@ from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.home import find_home
 from drumhead.image.store import ImageStore
 from drumhead.machine.attach import restart_attached, run_attached, run_detached
+from drumhead.machine.instances import Instances
 from drumhead.machine.launch import restart_machine, start_machine
+from drumhead.machine.qemu.channel import is_paused
 from drumhead.machine.records import InstanceSpec
 from drumhead.machine.spec import options
 from drumhead.machine.spec.options import read_variables
@@ -57,6 +59,8 @@ async def start_command(
 ) -> int:
     """Start a stopped machine again, with the same image, flags, address and disk.
 
+    A machine that was paused because a disk of the host was full continues.
+
     Parameters
     ----------
     name:
@@ -64,6 +68,9 @@ async def start_command(
     attach:
         Stay in the foreground, as `drumhead run` does.
     """
+    if await is_paused(Instances(find_home()).directory(name), resume=True):
+        notice(f"{name} continues")
+        return 0
     if attach:
         return await restart_attached(find_home(), name, _Announce())
     started = await restart_machine(find_home(), name, attached=False)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 ANSWER_TIME = 10.0
 """Seconds that the guest's init may take to answer."""
+MONITOR_TIME = 2.0
+"""Seconds that QEMU may take to say whether a machine that does not answer is paused."""
 MAX_FRAME = 1 << 17
 
 # The library logs the errors that it raises, and a traceback if QEMU ends while it connects.
@@ -120,3 +122,19 @@ async def quit_qemu(directory: Path, *, time_limit: float = ANSWER_TIME) -> bool
     except (QMPError, OSError, EOFError, TimeoutError):
         return False
     return True
+
+
+async def is_paused(directory: Path, *, resume: bool = False) -> bool:
+    """Return whether QEMU has paused a machine because a write to one of its disks did not fit on the host.
+
+    With `resume`, let the machine try that write again. It is paused again if there is still no space.
+    """
+    try:
+        async with asyncio.timeout(MONITOR_TIME), monitor(directory) as client:
+            status = await client.execute("query-status")
+            paused = isinstance(status, dict) and status.get("status") == "io-error"
+            if paused and resume:
+                await client.execute("cont")
+            return paused
+    except (QMPError, OSError, EOFError, TimeoutError):
+        return False

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.machine.qemu.channel import connect
+from drumhead.machine.qemu.channel import connect, is_paused
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -87,7 +87,9 @@ async def open_session(directory: Path, command: Command, terminal: Terminal | N
     with _free_port(directory) as port:
         for attempt in range(ATTEMPTS):
             async with connect(directory, f"{port}.sock") as (reader, writer):
-                if not await _begin(reader, writer, command, terminal, last=attempt == ATTEMPTS - 1):
+                if not await _begin(reader, writer, command, terminal):
+                    if attempt == ATTEMPTS - 1:
+                        raise await _silence(directory)
                     continue
                 session = Session(reader, writer)
                 try:
@@ -101,13 +103,16 @@ async def open_session(directory: Path, command: Command, terminal: Terminal | N
                 return
 
 
+async def _silence(directory: Path) -> DrumheadError:
+    """Return the error for a machine that does not answer."""
+    if await is_paused(directory):
+        message = f"{directory.name} is paused, because a disk of this host is full; free some space, then "
+        return DrumheadError(ErrorCode.GUEST, f"{message}`drumhead start {directory.name}` lets it continue")
+    return DrumheadError(ErrorCode.GUEST, "the machine does not start programs; see its console")
+
+
 async def _begin(
-    reader: asyncio.StreamReader,
-    writer: asyncio.StreamWriter,
-    command: Command,
-    terminal: Terminal | None,
-    *,
-    last: bool,
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, command: Command, terminal: Terminal | None
 ) -> bool:
     token = secrets.token_hex(16)
     request: dict[str, object] = {"argv": command.argv, "env": command.env, "cwd": command.cwd, "token": token}
@@ -119,9 +124,7 @@ async def _begin(
             await writer.drain()
             # Anything before the token is left over from a client that was killed.
             await reader.readuntil(token.encode())
-    except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, OSError) as error:
-        if last:
-            raise DrumheadError(ErrorCode.GUEST, "the machine does not start programs; see its console") from error
+    except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, OSError):
         return False
     return True
 
