@@ -16,7 +16,7 @@ from drumhead.home import Home
 from drumhead.image.export.export import export_image
 from drumhead.machine.instances import Instances
 from drumhead.machine.records import VolumeMount
-from drumhead.machine.volume.volumes import create_volume, open_volumes
+from drumhead.machine.volume.volumes import create_volume, make_overlay, open_volumes
 
 LINUX = find_guest("linux")
 SIZE = 16 << 20
@@ -69,6 +69,12 @@ async def test_a_volume_that_another_command_has_just_created_is_kept(home, monk
     monkeypatch.setattr(Path, "exists", lambda path: next(answers, exists(path)))
     await open_volumes(home, (VolumeMount(source="one", path="/data", size=SIZE),), LINUX)
     assert (home.volumes / "one.raw").stat().st_ino == before
+
+
+async def test_a_disk_of_its_own_is_made_while_the_machine_is_locked(home):
+    with Instances(home).lock("one"):
+        async with asyncio.timeout(60):
+            await make_overlay(home.instances / "one", SIZE, LINUX)
 
 
 @pytest.mark.slow

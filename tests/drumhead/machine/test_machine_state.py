@@ -214,7 +214,8 @@ async def paused(instances, alive):  # noqa: ARG001 - it holds the pid file
     commands = []
 
     async def answer(reader, writer):
-        writer.write(b'{"QMP": {"version": {"qemu": {"major": 7, "minor": 2, "micro": 0}, "package": ""}, "capabilities": []}}\r\n')
+        version = {"qemu": {"major": 7, "minor": 2, "micro": 0}, "package": ""}
+        writer.write(json.dumps({"QMP": {"version": version, "capabilities": []}}).encode() + b"\r\n")
         while text := await reader.read(4096):  # the client waits for each answer
             command = json.loads(text)
             commands.append(command["execute"])

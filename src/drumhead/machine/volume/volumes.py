@@ -191,7 +191,7 @@ async def make_disk(path: Path, size: int, options: tuple[str, ...]) -> bool:
 
 def _make_disk(path: Path, size: int, options: tuple[str, ...]) -> bool:
     # A machine may already write to a disk of this name, so it must not be replaced.
-    with exclusive(path.with_name("lock")):
+    with exclusive(path.with_name("disks.lock")):
         if path.exists():
             return False
         with replacing(path, mode=0o600) as temporary:
