@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from drumhead.report import Report
     from drumhead.tree import Tree
 
+VERSION = re.compile(r"[0-9.]+")
 PROGRAMS = ("usr/bin/", "usr/sbin/")
 SERVICES = ("etc/init.d/", "lib/systemd/system/", "usr/lib/systemd/system/")
 """Where packages of servers have files for starting them."""
@@ -68,8 +69,9 @@ demo:
 async def write_recipe(home: Home, name: str, package: str, file: Path, report: Report = silent) -> str:
     """Write a recipe called `name` for the Debian package `package`, with the package's programs, into `file`.
 
-    If the package has no programs, take those of a package that it depends on and that has a similar name. Return the
-    name of the package whose programs were taken.
+    If the package has no programs, or only scripts and links, take those of a package that it depends on and that has a
+    similar name, if that has any (perl-base, ruby3.1, php8.2-cli). Return the name of the package whose programs were
+    taken.
 
     Raises CONFLICT if the file exists or the name is taken, NOT_FOUND for an unknown package, USAGE, UNVERIFIED,
     REMOTE.
@@ -91,9 +93,9 @@ async def write_recipe(home: Home, name: str, package: str, file: Path, report: 
             hint = f"; there are {', '.join(near)}" if near else ""
             raise DrumheadError(error.code, f"{error.message}{hint}") from error
         files, _ = read_deb(await archive.fetch(found, report))
-        for dependency in () if _programs(files) else _related(archive, found):
+        for dependency in () if _binaries(files) else _related(archive, found):
             other, _ = read_deb(await archive.fetch(dependency, report))
-            if _programs(other):
+            if _binaries(other) or (_programs(other) and not _programs(files)):
                 found, files = dependency, other
                 break
     text = recipe_text(name, found.name, found.description, file.name, files)
@@ -105,9 +107,18 @@ async def write_recipe(home: Home, name: str, package: str, file: Path, report: 
 
 
 def _related(archive: Archive, package: DebianPackage) -> list[DebianPackage]:
-    """Return the dependencies of a package whose names begin like its own (dnsmasq-base, redis-server)."""
-    names = [choice for choices in package.depends for choice in choices[:1] if choice.startswith(package.name)]
+    """Return the dependencies of a package that are called like it (dnsmasq-base, redis-server, php8.2-cli)."""
+    names = [choice for choices in package.depends for choice in choices[:1] if is_related(choice, package.name)]
     return [archive.find(name) for name in names if name in archive.names()]
+
+
+def is_related(dependency: str, package: str) -> bool:
+    """Return whether the name of a dependency says that it may have the programs of `package`."""
+    return dependency.startswith(package) or VERSION.sub("", dependency) == VERSION.sub("", package)
+
+
+def _binaries(files: Tree) -> list[str]:
+    return [path for path in _programs(files) if files[path].kind == "file" and files[path].starts_with(MAGIC)]
 
 
 def _programs(files: Tree) -> list[str]:
@@ -118,7 +129,7 @@ def recipe_text(name: str, package: str, description: str, file: str, files: Tre
     """Return the text of a recipe for the Debian package `package` with these files."""
     paths = [path for path, entry in files if entry.kind != "directory" and not path.startswith("usr/share/doc")]
     programs = _programs(files)
-    elf = [path for path in programs if files[path].kind == "file" and files[path].starts_with(MAGIC)]
+    elf = _binaries(files)
     # Config files, shared data and private libraries: one pattern for each directory of the package.
     beside = sorted({_directory(path) for path in paths if not path.startswith(PROGRAMS)} - {""})
     first = min(elf or programs or ["TODO"], key=lambda path: (posixpath.basename(path) != name, path))

@@ -7,7 +7,7 @@ import pytest
 
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.package.build import check_programs
-from drumhead.package.new import recipe_text
+from drumhead.package.new import is_related, recipe_text
 from drumhead.package.recipe import MAX_BYTES, read_recipe
 from drumhead.package.store import PackageStore, parse_ref
 from drumhead.tree import Tree, regular
@@ -109,8 +109,11 @@ def test_a_new_recipe_can_be_built_tested_and_required(drumhead, tmp_path):
     assert "not a package name" in drumhead.refused("package", "new", "../x", status=2, cwd=tmp_path)
     assert "cannot be written" in drumhead.refused("package", "new", "jq", "--output", "no/x", status=2, cwd=tmp_path)
     said = drumhead("package", "new", "dnsmasq", cwd=tmp_path)
-    assert "wrote dnsmasq.yaml, for dnsmasq-base, because dnsmasq has no programs" in said
+    assert "wrote dnsmasq.yaml, for dnsmasq-base, because dnsmasq has no programs but scripts and links" in said
     assert "- usr/sbin/dnsmasq\n" in (tmp_path / "dnsmasq.yaml").read_text()
+    said = drumhead("package", "new", "perl", cwd=tmp_path)
+    assert "wrote perl.yaml, for perl-base, because perl has no programs but scripts and links" in said
+    assert "perl: {argv: [/usr/bin/perl]}" in (tmp_path / "perl.yaml").read_text()
     near = drumhead.refused("package", "new", "caddyy", status=3, cwd=tmp_path)
     assert "no package caddyy; there are caddy" in near
     (tmp_path / "jq.yaml").write_text(text.replace("TODO: what it prints", "jq-1.6"))
@@ -173,3 +176,17 @@ async def test_wheels_are_sources_too_and_must_have_their_hash(drumhead, tmp_pat
     assert [path for path, entry in tree if entry.kind == "file"] == ["usr/lib/typing.py"]
     file.write_text(text.replace(digest, "0" * 64))
     assert "ash mismatch" in await asyncio.to_thread(drumhead.refused, "package", "build", "--recipe", file, status=4)
+
+
+@pytest.mark.parametrize(
+    ("dependency", "package", "related"),
+    [
+        ("perl-base", "perl", True),
+        ("ruby3.1", "ruby", True),
+        ("php8.2-cli", "php-cli", True),
+        ("php-common", "php-cli", False),
+        ("libc6", "jq", False),
+    ],
+)
+def test_a_dependency_may_have_the_programs_of_a_package(dependency, package, related):
+    assert is_related(dependency, package) == related

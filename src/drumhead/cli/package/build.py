@@ -113,5 +113,6 @@ async def new_command(name: str, /, *, debian: str = "", output: Path | None = N
     file = output or Path(f"{name.replace('/', '-')}.yaml")
     with progress("looking up") as report:
         used = await write_recipe(find_home(), name, debian or name, file, report)
-    source = f", for {used}, because {debian or name} has no programs" if used != (debian or name) else ""
+    why = f", for {used}, because {debian or name} has no programs but scripts and links"
+    source = why if used != (debian or name) else ""
     print(f"wrote {file}{source}; edit it, then: drumhead package build --recipe {file}")
