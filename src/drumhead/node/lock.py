@@ -194,7 +194,7 @@ def _notices(locked: dict[str, LockedPackage]) -> list[str]:
         return []
     more = f" and {len(scripts) - MAX_NAMED} more" if len(scripts) > MAX_NAMED else ""
     notice = (
-        f"{', '.join(scripts[:MAX_NAMED])}{more}: their install scripts are not run. If they build something that is "
+        f"the install scripts of {', '.join(scripts[:MAX_NAMED])}{more} are not run. If one builds something that is "
         "needed, run `npm install` and compose with node_modules"
     )
     return [notice]

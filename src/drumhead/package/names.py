@@ -101,7 +101,7 @@ async def _obtain(
             "`drumhead package search` lists the available packages",
         )
     built = await build_package(home, store, recipe, report)
-    notices.append(f"package {built.name} {built.version} was built from Debian's packages")
+    notices.append(f"package {built.name} {built.version} was built here")
     return built
 
 

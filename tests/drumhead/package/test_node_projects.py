@@ -169,7 +169,7 @@ def test_what_development_needs_does_not_matter(tmp_path):
     assert read_node_lock(node_project(tmp_path, package={"name": "web"}, lock=lock), "node") is None
     lock["node_modules/y"] = {**ENTRY, "hasInstallScript": True}
     read = read_node_lock(node_project(tmp_path, package={"name": "web"}, lock=lock), "node")
-    assert "y: their install scripts are not run" in read.notices[0]
+    assert "the install scripts of y are not run" in read.notices[0]
     (tmp_path / "package-lock.json").write_text('{"lockfileVersion": 1, "dependencies": {"x": {}}}')
     with pytest.raises(DrumheadError, match="it was written by npm 6; `npm install --package-lock-only` with npm 7"):
         read_node_lock(read_project(tmp_path), "node")

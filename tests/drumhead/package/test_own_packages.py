@@ -1,5 +1,6 @@
 """Test packages of the user's projects: files, requirements, and config sets inherited over several levels."""
 
+import re
 import shutil
 import socket
 
@@ -104,5 +105,6 @@ def test_a_dead_remote_does_not_stop_what_can_be_built_here(drumhead, empty, tmp
         done = empty.run("package", "compose", "t/dead", "-C", tmp_path / "p")
         assert done.returncode == 0, done.stderr
         assert "ca-certificates is built here instead" in done.stderr
+        assert re.search(r"^package ca-certificates \S+ was built here$", done.stderr, re.MULTILINE)
         write_files(tmp_path / "p", {"meta/package.yaml": f"name: p\n{HEAD}require: [own-thing]\n"})
         empty.refused("package", "compose", "t/dead", "-C", tmp_path / "p", status=4)
