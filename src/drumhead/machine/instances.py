@@ -176,7 +176,8 @@ def _observe(directory: Path, launch: Launch) -> Instance:
     # Read in this order, because a machine writes its status before it releases its pid file.
     pid = lock_holder(directory / "pid")
     lines = status_lines(directory / "status")
-    addresses = {line.card: line.address for line in lines if line.event == "address"}
+    reported = {line.card: line.address for line in lines if line.event == "address"}
+    addresses = {card: address for card, address in reported.items() if address}  # a lease may have ended
     last = next((line for line in reversed(lines) if line.event in {"exit", "failed", "started"}), StatusLine())
     has_started = any(line.event == "started" for line in lines)
     if pid:

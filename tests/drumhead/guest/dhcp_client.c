@@ -20,6 +20,7 @@ static void apply(const char *card, const struct lease *lease) {
     snprintf(order, sizeof order, lease->address ? "ip address replace %2$s/24 dev %1$s" : "ip address flush dev %s", card,
              address);
     if (system(order) != 0) exit(3);
+    if (lease->address) announce_address(card, lease->address);
     show(lease->address ? "has" : "lost", lease);
 }
 

@@ -44,7 +44,8 @@ RUN_NETWORKD = (
 def client(tmp_path_factory):
     """Return the client, compiled as a program."""
     program = tmp_path_factory.mktemp("client") / "client"
-    sources = [INIT.sources / name for name in ("network/dhcp.c", "parse/dhcp_message.c", "base/files.c")]
+    names = ("network/dhcp.c", "network/announce.c", "parse/dhcp_message.c", "base/files.c")
+    sources = [INIT.sources / name for name in names]
     build = ["cc", "-std=gnu11", "-D_GNU_SOURCE", "-g", "-fsanitize=address,undefined", f"-I{INIT.sources}"]
     words = [*build, "-o", program, Path(__file__).with_name("dhcp_client.c"), *sources, "-lm"]
     subprocess.run(words, check=True, timeout=120)
@@ -257,3 +258,16 @@ def test_a_lease_is_renewed_then_asked_of_all_then_given_up(client, wire, server
     assert 2 <= len(unanswered) <= 5
     assert begun_anew[1] == "DISCOVER"
     assert 23 < since[-1] < 28, "not before its end"
+
+
+def test_neighbours_learn_who_has_an_address_now(client, wire, server):
+    """Lease an address that a neighbour still knows as that of another machine."""
+    neighbour = ["nsenter", "-t", str(wire.server.pid), "-n", "ip", "neighbour"]
+    subprocess.run([*neighbour, "add", LEASED, "lladdr", "02:00:00:00:00:01", "dev", "s0"], check=True)
+    subprocess.run([*neighbour, "change", LEASED, "dev", "s0", "nud", "stale"], check=True)
+    with wire.running(wire.client, client, "c0", "15") as asking:
+        server.send(server.expect(DISCOVER), OFFER)
+        server.send(server.expect(REQUEST), ACK)
+        said(asking, f"has {LEASED}")
+    known = subprocess.run([*neighbour, "show", LEASED], check=True, capture_output=True, text=True)
+    assert "02:00:00:00:00:01" not in known.stdout

@@ -73,6 +73,12 @@ def test_a_machine_that_boots_is_starting_until_its_command_runs(instances, aliv
     assert running.resident > 0
 
 
+def test_a_machine_whose_lease_has_ended_has_no_address(instances, alive):  # noqa: ARG001
+    had = [f'{{"event":"address","card":"eth{number}","address":"10.99.0.{number}"}}' for number in range(2)]
+    report(instances, *had, '{"event":"address","card":"eth0","address":""}')
+    assert instances.read("one").addresses == {"eth1": "10.99.0.1"}
+
+
 async def test_a_machine_that_does_not_boot_in_time_is_told_with_the_end_of_its_console(instances, alive):  # noqa: ARG001
     (instances.directory("one") / "console").write_text("[0.1] Linux\r\n[0.2] no such \x1b[1mdisk\x1b[0m\r\n")
     with pytest.raises(DrumheadError) as refused:

@@ -5,7 +5,7 @@
  *   control.c   requests from the host;                           end.c      a clean end
  *   warm.c      a machine that is saved before its command starts, and configured when it is resumed
  *   exported.c  a machine on an exported disk, configured by other disks
- *   network/    cards.c: addresses and names;                   dhcp.c     leases
+ *   network/    cards.c: addresses and names;                   dhcp.c     leases;  announce.c  to neighbours
  *   programs/   command.c: the machine's command;               session.c  programs that the host starts beside it
  *               console.c: a shell on the serial console;       process.c  starting a program
  *   parse/      JSON and DHCP messages;                         base/      files, time, virtio-serial ports
@@ -54,6 +54,9 @@ void set_up_swap(void);
 /* network/cards.c */
 void set_up_network(const struct json *nics);
 void write_hosts(const char *hostname, const struct json *hosts, const struct json *hosts6);
+
+/* network/announce.c */
+void announce_address(const char *card, uint32_t address); /* in network byte order */
 
 /* network/dhcp.c */
 bool dhcp_acquire(const char *card, struct lease *, double seconds); /* INFINITY: wait until there is one */

@@ -109,11 +109,22 @@ static void use_address6(const char *card, const char *with_prefix) {
     if (link >= 0) close(link);
 }
 
+/* Tell the host the address of a card, or that it has lost the address. */
+static void report_address(const char *card, const char *address) {
+    char *quoted = json_quote(address);
+    report("{\"event\":\"address\",\"card\":\"%s\",\"address\":%s}\n", card, quoted ? quoted : "\"\"");
+    free(quoted);
+}
+
 static void apply_lease(const char *card, const struct lease *lease) {
     static char applied[80];
     char text[80], address[INET_ADDRSTRLEN];
     set(SIOCSIFADDR, card, lease->address);
-    if (!lease->address) say("%s: the lease has ended", card);
+    if (!lease->address) {
+        say("%s: the lease has ended", card);
+        report_address(card, "");
+        applied[0] = 0;
+    }
     if (!lease->address || !set(SIOCSIFNETMASK, card, lease->netmask)) return;
     if (lease->gateway) set_gateway(card, lease->gateway);
     if (lease->nameserver) {
@@ -126,15 +137,14 @@ static void apply_lease(const char *card, const struct lease *lease) {
     if (strcmp(text, applied) == 0) return; /* a lease that was renewed */
     strcpy(applied, text);
     say("%s", text);
-    char *quoted = json_quote(address);
-    report("{\"event\":\"address\",\"card\":\"%s\",\"address\":%s}\n", card, quoted ? quoted : "\"\"");
-    free(quoted);
+    report_address(card, address);
 }
 
 /* Also let the machine's own name lead to the first card, because programs announce the address that they find so. */
 static void apply_leased(const char *card, const struct lease *lease) {
     static char first[IFNAMSIZ];
     apply_lease(card, lease);
+    if (lease->address) announce_address(card, lease->address);
     if (!*first) snprintf(first, sizeof first, "%s", card);
     if (strcmp(first, card) != 0) return;
     leased[0] = 0;
