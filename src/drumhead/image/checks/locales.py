@@ -1,4 +1,7 @@
-"""Find locales that config sets ask for and the image lacks. C, POSIX and C.UTF-8 are part of libc."""
+"""Find locales that config sets ask for and the image lacks.
+
+C and POSIX are part of libc. C.UTF-8, the default in machines, is not in every image, but most programs do without it.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ if TYPE_CHECKING:
     from drumhead.records import Command
 
 VARIABLE = re.compile(r"LANG|LC_[A-Z]+")
-BUILT_IN = ("", "C", "POSIX", "C.UTF-8", "C.utf8")
+NOT_MISSED = ("", "C", "POSIX", "C.UTF-8", "C.utf8")
 PLACE = "usr/lib/locale"
 ARCHIVE = f"{PLACE}/locale-archive"
 LOCALE = re.compile(r"([A-Za-z_]+)(?:\.([A-Za-z0-9-]+))?(@[A-Za-z0-9]+)?")
@@ -28,11 +31,10 @@ def locale_notices(index: Index, commands: Mapping[str, Command]) -> list[str]:
     asked: dict[str, str] = {}
     for name, command in commands.items():
         for variable, value in command.env.items():
-            if VARIABLE.fullmatch(variable) and value not in BUILT_IN:
+            if VARIABLE.fullmatch(variable) and value not in NOT_MISSED:
                 asked.setdefault(value, f"{variable} of config set {name}")
     return [
-        f"{where} is {value}, a locale that the image does not have, so libc uses C; every image has C.UTF-8"
-        f"{_advice(value)}"
+        f"{where} is {value}, a locale that the image does not have, so libc uses C{_advice(value)}"
         for value, where in asked.items()
         if not _has(index, value)
     ]
