@@ -29,7 +29,7 @@ def _simulate(*arguments: object, hash_seed: str = "random") -> subprocess.Compl
 @pytest.mark.slow
 def test_no_seed_violates_a_guarantee() -> None:
     # The program runs thousands. These show that what is promised holds with today's code.
-    done = _simulate("--seeds", 60)
+    done = _simulate("--seeds", 40)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -51,16 +51,21 @@ def test_a_seed_has_the_same_history_byte_for_byte(seed: int) -> None:
 
 
 FIRST = {
-    "answer_before_commit": 20,
-    "events_apart": 21,
+    "answer_before_commit": 34,
     "blobs_flushed_later": 18,
+    "events_apart": 54,
     "grace_forgotten": 274,
-    "no_flush_of_sqlite": 17,
-    "numbers_go_on_after_a_rollback": 42,
+    "heartbeats_extend_all": 5,
+    "no_fence": 7,
+    "no_flush_of_blobs": 5,
+    "no_flush_of_directories": 5,
+    "no_flush_of_sqlite": 24,
+    "numbers_go_on_after_a_rollback": 49,
     "parts_not_flushed": 70,
+    "restored_untold": 6,
     "stalls_charged": 2016,
 }
-"""The first seed for mutations that only a few seeds find, so that the tests do not run all the others first.
+"""The first seed for mutations that not every seed finds, so that the tests do not run all the others first.
 
 A change of the product gives seeds other effects, so the search goes on for a while from there.
 """
