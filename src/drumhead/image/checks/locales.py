@@ -1,6 +1,6 @@
 """Find locales that config sets ask for and the image lacks.
 
-C and POSIX are part of libc. C.UTF-8, the default in machines, is not in every image, but most programs do without it.
+C and POSIX are part of libc. C.UTF-8, the default in machines, comes with Python; most other programs do without it.
 """
 
 from __future__ import annotations
