@@ -21,6 +21,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
+# xdist tells its processes the size of the terminal, which the programs would inherit and fold their output to.
+for name in ("COLUMNS", "LINES"):
+    os.environ.pop(name, None)
+
 # A busy machine takes longer for an example, but these tests do not measure time.
 # Every run uses the same examples; `--hypothesis-profile=explore` searches for new ones.
 hypothesis.settings.register_profile(

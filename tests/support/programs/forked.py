@@ -17,9 +17,10 @@ from typing import Any
 _SERVER = Path(__file__).with_name("fork_server.py")
 _COMMAND = str(Path(sys.executable).with_name("safelight"))
 _PR_SET_CHILD_SUBREAPER = 36
-_AT_START = ("PYTHON", "LD_", "MALLOC_", "GLIBC_", "SSL_", "LC_", "LANG", "TZ", "COLUMNS", "LINES")
+_AT_START = ("PYTHON", "LD_", "MALLOC_", "GLIBC_", "SSL_", "LC_", "LANG", "TZ")
 """How the names of variables begin that the loader, libc or an imported module reads only once, before or while the
-fork server imports. A program with other values for them is started from nothing."""
+fork server imports. A program with other values for them is started from nothing. `safelight` reads COLUMNS then, too.
+"""
 _FOLLOWED = {"PYTHONUNBUFFERED"}
 """Such variables that the fork server follows."""
 _PLAIN = {"stdin", "stdout", "stderr", "cwd", "text", "start_new_session"}
@@ -31,10 +32,6 @@ SSL_CERT_FILE names when it is imported, which takes a fifth of a program's star
 _servers: dict[str, ForkServer] = {}
 
 
-def _read_at_start(env: dict[str, str]) -> dict[str, str]:
-    return {name: value for name, value in env.items() if name.startswith(_AT_START) and name not in _FOLLOWED}
-
-
 class ForkServer:
     """A process that forks into programs of one package, `safelight` or `drumhead`."""
 
@@ -43,18 +40,24 @@ class ForkServer:
         self._lock = threading.Lock()
         self._libc = ctypes.CDLL(None, use_errno=True)
         with theirs:
-            env = {name: value for name, value in os.environ.items() if name not in {"COLUMNS", "LINES"}}
-            env |= FEW_AUTHORITIES if package == "safelight" else {"COLUMNS": "200"}
+            env = dict(os.environ)
+            if package == "safelight":
+                env |= FEW_AUTHORITIES
+                env.pop("COLUMNS", None)
             words = [sys.executable, "-P", str(_SERVER), package, str(theirs.fileno())]
             streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
             self._process = subprocess.Popen(words, pass_fds=[theirs.fileno()], env=env, **streams)
         assert self._connection.recv(16) == b"ready", self._process.communicate()[1].decode()
-        self._read_at_start = _read_at_start(env)
+        self._names = (*_AT_START, "COLUMNS") if package == "safelight" else _AT_START
+        self._seen = self._read_at_start(env)
         atexit.register(self.close)
 
     def fits(self, env: dict[str, str] | None) -> bool:
         """Return whether a program with this environment may be a fork."""
-        return self._read_at_start == _read_at_start(dict(os.environ) if env is None else env)
+        return self._seen == self._read_at_start(dict(os.environ) if env is None else env)
+
+    def _read_at_start(self, env: dict[str, str]) -> dict[str, str]:
+        return {name: env[name] for name in env.keys() - _FOLLOWED if name.startswith(self._names)}
 
     def fork(self, request: dict[str, Any], descriptors: list[int]) -> int:
         """Return the process id of a new program, which is a child of this process."""
