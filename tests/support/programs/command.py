@@ -70,6 +70,10 @@ class Terminal:
     def press(self, key: bytes) -> None:
         os.write(self._descriptor, key)
 
+    def shows_typing(self) -> bool:
+        """Return whether the terminal shows what is typed."""
+        return bool(termios.tcgetattr(self._descriptor)[3] & termios.ECHO)
+
     def ended(self) -> int:
         """Read the rest of the output; return the exit status."""
         self._read(lambda _: False)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import getpass
 import sys
 
 from safelight.cli.connection import HERE, Where, access
 from safelight.cli.kept_keys import Login, load, save
 from safelight.cli.printing import print_json, say
+from safelight.cli.prompt import secret
 from safelight.client.base import bearer
 from safelight.errors import Code, Error
 
@@ -18,7 +18,7 @@ async def login_command(*, where: Where = HERE) -> None:
     The command asks for the key, or reads it from standard input if that is not a terminal. It keeps the key in a file
     that only you can read.
     """
-    key = _ask().strip()
+    key = await _ask()
     async with access(where, credentials=bearer(key)) as (client, address):
         who = await client.whoami()
     if not who.signed_in or who.via != "key":
@@ -43,7 +43,5 @@ async def logout_command(*, where: Where = HERE) -> None:
         say(f"Logged out of {address}.")
 
 
-def _ask() -> str:
-    if sys.stdin.isatty():
-        return getpass.getpass("API key: ")
-    return sys.stdin.readline()
+async def _ask() -> str:
+    return await secret("API key") if sys.stdin.isatty() else sys.stdin.readline().strip()

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 from cyclopts import Parameter
-from rich.prompt import Confirm
 from rich.text import Text
 
 from safelight.cli.connection import HERE, Where, master
 from safelight.cli.printing import complain, counted, err, out, print_json, state_text, status_of
+from safelight.cli.prompt import confirm
 from safelight.cli.tasks.which import ANY, OPEN, Which, check, find
 from safelight.client.availability.retrying import retrying
 from safelight.client.master import Client
@@ -199,7 +198,7 @@ async def _all(
             if where.json:
                 print_json(TaskChanges(skipped=plan.total))
             return 0
-        if not yes and not _confirmed(action, plan):
+        if not yes and not await _confirmed(action, plan):
             return 2 if not sys.stdin.isatty() else 0
         chosen = msgspec.structs.replace(asked, state=eligible)
         return await _run(_steps(client, action, [task.id for task in tasks], chosen, recipe), action, plan, where)
@@ -249,17 +248,12 @@ def _listed(states: dict[State, int]) -> str:
     return ", ".join(f"{held:,} {state.name.lower()}" for state, held in states.items())
 
 
-def _confirmed(action: _Action, plan: _Plan) -> bool:
+async def _confirmed(action: _Action, plan: _Plan) -> bool:
     if not sys.stdin.isatty():
         complain(f"Nothing was changed. There is no terminal to ask on; give --yes to {action} them.")
         return False
-    # The question blocks the event loop, so Ctrl-C must end the command directly.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        if Confirm.ask(f"{action.capitalize()} {counted(plan.touched, 'task')}?", console=err, default=False):
-            return True
-    finally:
-        signal.signal(signal.SIGINT, before)
+    if await confirm(f"{action.capitalize()} {counted(plan.touched, 'task')}?"):
+        return True
     err.print("Nothing was changed.")
     return False
 
