@@ -6,12 +6,13 @@ import sys
 
 
 def main() -> int:
-    """Run one command and return its exit status, also if Ctrl-C comes while its modules are imported."""
+    """Run one command and return its exit status, also if Ctrl-C comes while modules are imported."""
     try:
         from drumhead.cli import main as run  # noqa: PLC0415 - see above
+
+        return run()
     except KeyboardInterrupt:
         return 130
-    return run()
 
 
 if __name__ == "__main__":

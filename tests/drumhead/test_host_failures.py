@@ -1,8 +1,6 @@
 """Test that failures of the host give a message of one sentence in every command."""
 
 import asyncio
-import importlib.abc
-import importlib.metadata
 import os
 import signal
 import subprocess
@@ -128,16 +126,3 @@ def test_ctrl_c_ends_a_command_whose_thread_waits_for_a_program(tmp_path):
 def test_a_program_that_finds_the_disk_full_gets_the_advice_for_it():
     with pytest.raises(DrumheadError, match=r"/sh: No space left on device; free some space .* DRUMHEAD_HOME"):
         host.run(["sh", "-c", "echo mke2fs: No space left on device while writing >&2; exit 1"])
-
-
-def test_ctrl_c_while_the_command_is_imported(monkeypatch):
-    class Interrupting(importlib.abc.MetaPathFinder):
-        def find_spec(self, name, *_):
-            if name == "drumhead.cli":
-                raise KeyboardInterrupt
-
-    for name in [name for name in sys.modules if name.startswith("drumhead.cli")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setattr(sys, "meta_path", [Interrupting(), *sys.meta_path])
-    (program,) = importlib.metadata.entry_points(group="console_scripts", name="drumhead")
-    assert program.load()() == 130
