@@ -110,12 +110,15 @@ def run(
         finally:
             _running.discard(process)
     if process.returncode not in accepted:
-        said = (err or out or b"").decode(errors="replace")
-        if os.strerror(errno.ENOSPC) in said:
-            raise host_error(OSError(errno.ENOSPC, f"{argv[0]}: {os.strerror(errno.ENOSPC)}"))
-        message = reason(said)
-        raise DrumheadError(ErrorCode.HOST_TOOL, f"{argv[0]} failed with status {process.returncode}: {message}")
+        raise _failure(argv[0], process.returncode, (err or out or b"").decode(errors="replace"), reason)
     return out
+
+
+def _failure(program: str, status: int, said: str, reason: Callable[[str], str]) -> DrumheadError:
+    """Return the error for a program that failed and `said` why."""
+    if os.strerror(errno.ENOSPC) in said:
+        return host_error(OSError(errno.ENOSPC, f"{program}: {os.strerror(errno.ENOSPC)}"))
+    return DrumheadError(ErrorCode.HOST_TOOL, f"{program} failed with status {status}: {reason(said)}")
 
 
 def joined(output: str) -> str:
