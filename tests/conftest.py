@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from support.servers.google import Google
     from support.servers.seaweedfs import Seaweed
 
+# A failed assertion of the tests' own modules shows its values, as those of the tests do.
+pytest.register_assert_rewrite("support")
+
 # A shell starts background jobs with Ctrl-C ignored, and nohup ignores SIGHUP. Every program that a test starts would
 # inherit this.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

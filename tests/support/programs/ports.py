@@ -6,6 +6,7 @@ import os
 import random
 import socket
 from collections import deque
+from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 
 _EACH = 1_400
@@ -24,6 +25,11 @@ def free_port() -> int:
 def first_of_free_ports() -> int:
     """Return the first of the ports that `safelight up` and its two workers use when it is told the first."""
     return _free(range(_FIRST, _FIRST + _EACH - 20, 20), (0, 1, 2, 3, 10, 11))
+
+
+def reserve(ports: Iterable[int]) -> None:
+    """Do not return ports that a stopped program will use again."""
+    _given.extend(ports)
 
 
 def _free(firsts: range, offsets: tuple[int, ...]) -> int:

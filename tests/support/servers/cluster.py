@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from safelight.client.base import ServiceClient
-from support.programs.ports import free_port
+from support.programs.ports import free_port, reserve
 from support.servers.etcd import Cluster as Etcd
 from support.servers.places import Loopback, Namespaces, Places
 from support.servers.postgres import Server as Postgres
@@ -51,7 +51,6 @@ class Cluster:
         """
         self.places = places or Loopback()
         self.names = [f"{kind}-{number}" for kind in KINDS for number in range(1, counts[kind] + 1)]
-        self.ports = {name: _port(name, first_port) for name in self.names}
         self.data = data
         self.etcd = Etcd(data, 3)
         self.etcd.hosts = [self.places.host(f"etcd-{number}") for number in (1, 2, 3)]
@@ -65,6 +64,7 @@ class Cluster:
         self.running: dict[str, asyncio.subprocess.Process] = {}
         self._options = options
         self._recall(data / "ports.json")
+        self.ports = {name: _port(name, first_port) for name in self.names}
 
     def addresses(self, kind: str) -> str:
         """Return the `HOST:PORT` of all programs of a kind, separated by commas."""
@@ -108,6 +108,7 @@ class Cluster:
             kept: dict[str, Any] = json.loads(file.read_text())
             self.etcd.ports, self.etcd.peers, self.seaweed.ports = kept["etcd"], kept["peers"], kept["seaweedfs"]
             self.postgres.port = kept["postgresql"]
+            reserve([*self.etcd.ports, *self.etcd.peers, *self.seaweed.ports.values(), self.postgres.port])
         else:
             file.parent.mkdir(parents=True, exist_ok=True)
             kept = {"etcd": self.etcd.ports, "peers": self.etcd.peers, "seaweedfs": self.seaweed.ports}
