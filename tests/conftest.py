@@ -41,7 +41,7 @@ hypothesis.settings.load_profile("safelight")
 TESTS = Path(__file__).parent
 LONGEST = (
     "drumhead/machine/network/test_host_networks.py",  # the first of drumhead's builds the packages for the others
-    "kills/test_soak.py",  # five minutes, most of which it waits
+    "kills/test_soak.py",  # three minutes, most of which it waits
     "deploy/test_containerfile.py",
     "simulation",
     "kills",

@@ -1,4 +1,4 @@
-"""Run the soak with a small load for five minutes, so that other tests have the processors; it can run for hours."""
+"""Run the soak with a small load for three minutes, so that other tests have the processors; it can run for hours."""
 
 import os
 import subprocess
@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-MINUTES, PAUSE, REST = 5, 2.0, 5.0
-"""Seconds between two uploads of a client, and between two faults: five minutes take about 40 s of processor time."""
+MINUTES, PAUSE, REST = 3, 2.0, 5.0
+"""Seconds between two uploads of a client, and between two faults: three minutes take about 60 s of processor time."""
 TIME_LIMIT = 1500.0
 
 pytestmark = [

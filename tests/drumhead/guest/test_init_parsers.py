@@ -14,7 +14,7 @@ from drumhead.guest.linux.program import INIT
 FUZZ = Path(__file__).parent / "fuzz"
 PARSE = INIT.sources / "parse"
 SANITIZERS = "-fsanitize=fuzzer,address,undefined"
-SECONDS = 8
+SECONDS = 4
 ID, HARDWARE = 0x11223344, bytes([2, 1, 2, 3, 4, 5])
 NONE, DISCOVER, OFFER, REQUEST, ACK, NAK = 0, 1, 2, 3, 5, 6
 
