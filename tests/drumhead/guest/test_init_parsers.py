@@ -21,12 +21,18 @@ NONE, DISCOVER, OFFER, REQUEST, ACK, NAK = 0, 1, 2, 3, 5, 6
 
 class Lease(ctypes.Structure):
     _fields_ = [
-        (name, ctypes.c_uint32)
-        for name in ("address", "netmask", "gateway", "nameserver", "server", "seconds", "renew", "rebind")
+        *((name, ctypes.c_uint32) for name in ("address", "netmask", "gateway")),
+        ("nameservers", ctypes.c_uint32 * 3),
+        *((name, ctypes.c_uint32) for name in ("server", "seconds", "renew", "rebind")),
     ]
 
     def shown(self):
-        return {name: socket.inet_ntoa(struct.pack("=I", getattr(self, name))) for name, _ in self._fields_[:5]}
+        found = {name: dotted(getattr(self, name)) for name in ("address", "netmask", "gateway", "server")}
+        return found | {"nameservers": [dotted(one) for one in self.nameservers if one]}
+
+
+def dotted(address):
+    return socket.inet_ntoa(struct.pack("=I", address))
 
 
 @pytest.fixture(scope="module")
@@ -72,9 +78,17 @@ def test_an_offer_gives_a_lease(dhcp):
         "address": "10.0.2.15",
         "netmask": "255.255.0.0",
         "gateway": "10.0.0.1",
-        "nameserver": "10.0.2.3",
+        "nameservers": ["10.0.2.3"],
         "server": "10.0.2.2",
     }
+
+
+@pytest.mark.parametrize(("sent", "kept"), [(2, 2), (3, 3), (4, 3), (63, 3)])
+def test_a_lease_has_up_to_three_name_servers_in_their_order(dhcp, sent, kept):
+    servers = [f"10.0.3.{number}" for number in range(1, sent + 1)]
+    assert read(dhcp, packet(ACK, option(6, *servers)))[1].shown()["nameservers"] == servers[:kept]
+    code, value = option(6, *servers)
+    assert read(dhcp, packet(ACK, (code, value[:-1])))[1].shown()["nameservers"] == servers[: min(sent - 1, kept)]
 
 
 def test_a_renewal_without_a_server_keeps_it(dhcp):

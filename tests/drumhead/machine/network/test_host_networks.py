@@ -42,7 +42,7 @@ dhcp="dnsmasq --keep-in-foreground --conf-file=/dev/null --bind-interfaces --no-
 $dhcp --user=root --pid-file --interface=br1 --except-interface=lo --port=0 --dhcp-range=10.98.0.50,10.98.0.99,2m \
   --dhcp-leasefile="$1/checked" &
 exec $dhcp --user=root --pid-file --interface=br0 --no-ping --dhcp-range=10.99.0.50,10.99.0.99,2m \
-  --dhcp-option-force=option:T1,10 --dhcp-leasefile="$1/leases"
+  --dhcp-option-force=option:T1,10 --dhcp-option=option:dns-server,10.99.0.1,10.99.0.2 --dhcp-leasefile="$1/leases"
 """
 
 
@@ -148,7 +148,8 @@ async def test_a_machine_gets_an_address_and_is_reached(drumhead, namespace, ins
         answer = namespace.run("curl", "-sS", "--retry", "20", "--retry-connrefused", f"http://{address}:8000/")
         assert json.loads(answer.stdout)["host"] == f"on-{network}", answer.stderr
         if guest == "linux":
-            assert inside("exec", f"on-{network}", "--", "cat", "/etc/resolv.conf") == "nameserver 10.99.0.1\n"
+            resolvers = inside("exec", f"on-{network}", "--", "cat", "/etc/resolv.conf")
+            assert resolvers == "nameserver 10.99.0.1\nnameserver 10.99.0.2\n"
             names = inside("exec", f"on-{network}", "--", "cat", "/etc/hosts")
             assert names == f"127.0.0.1 localhost\n{address} on-{network}\n", "and no machines of a private network"
     assert links(namespace) == before, "what was made for the machine went with it"

@@ -116,6 +116,17 @@ static void report_address(const char *card, const char *address) {
     free(quoted);
 }
 
+static void write_nameservers(const struct lease *lease) {
+    char text[DHCP_NAMESERVERS * (sizeof "nameserver \n" + INET_ADDRSTRLEN)] = "", address[INET_ADDRSTRLEN];
+    for (int number = 0; number < DHCP_NAMESERVERS; number++) {
+        if (!lease->nameservers[number]) continue;
+        inet_ntop(AF_INET, &lease->nameservers[number], address, sizeof address);
+        size_t length = strlen(text);
+        snprintf(text + length, sizeof text - length, "nameserver %s\n", address);
+    }
+    if (*text) write_file("/etc/resolv.conf", text);
+}
+
 static void apply_lease(const char *card, const struct lease *lease) {
     static char applied[80];
     char text[80], address[INET_ADDRSTRLEN];
@@ -127,11 +138,7 @@ static void apply_lease(const char *card, const struct lease *lease) {
     }
     if (!lease->address || !set(SIOCSIFNETMASK, card, lease->netmask)) return;
     if (lease->gateway) set_gateway(card, lease->gateway);
-    if (lease->nameserver) {
-        inet_ntop(AF_INET, &lease->nameserver, address, sizeof address);
-        snprintf(text, sizeof text, "nameserver %s\n", address);
-        write_file("/etc/resolv.conf", text);
-    }
+    write_nameservers(lease);
     inet_ntop(AF_INET, &lease->address, address, sizeof address);
     snprintf(text, sizeof text, "%s: %s", card, address);
     if (strcmp(text, applied) == 0) return; /* a lease that was renewed */
@@ -171,7 +178,7 @@ static void use_address(const char *card, const struct json *nic) {
     lease.address = inet_addr(address);
     lease.netmask = htonl(bits <= 0 ? 0 : ~0U << (32 - bits));
     if (*json_text(nic, "gateway", "")) lease.gateway = inet_addr(json_text(nic, "gateway", ""));
-    if (*json_text(nic, "nameserver", "")) lease.nameserver = inet_addr(json_text(nic, "nameserver", ""));
+    if (*json_text(nic, "nameserver", "")) lease.nameservers[0] = inet_addr(json_text(nic, "nameserver", ""));
     apply_lease(card, &lease);
 }
 

@@ -55,6 +55,12 @@ static void set_times(struct lease *lease) {
     if (lease->renew > lease->rebind) lease->renew = lease->rebind;
 }
 
+static void read_nameservers(const uint8_t *value, uint8_t size, struct lease *lease) {
+    size_t all = size - size % 4U;
+    memset(lease->nameservers, 0, sizeof lease->nameservers);
+    memcpy(lease->nameservers, value, all < sizeof lease->nameservers ? all : sizeof lease->nameservers);
+}
+
 static enum dhcp_kind read_options(const uint8_t *at, const uint8_t *end, struct lease *lease) {
     enum dhcp_kind kind = DHCP_NONE;
     while (at < end && *at != END) {
@@ -69,7 +75,7 @@ static enum dhcp_kind read_options(const uint8_t *at, const uint8_t *end, struct
         if (size >= 4) {
             if (code == NETMASK) memcpy(&lease->netmask, value, 4);
             if (code == ROUTER) memcpy(&lease->gateway, value, 4);
-            if (code == NAMESERVER) memcpy(&lease->nameserver, value, 4);
+            if (code == NAMESERVER) read_nameservers(value, size, lease);
             if (code == SERVER) memcpy(&lease->server, value, 4);
             if (code == LEASE_TIME) lease->seconds = read_time(value);
             if (code == RENEWAL_TIME) lease->renew = read_time(value);

@@ -7,15 +7,13 @@
 
 enum dhcp_kind { DHCP_NONE, DHCP_DISCOVER, DHCP_OFFER, DHCP_REQUEST, DHCP_ACK = 5, DHCP_NAK = 6 };
 
+enum { DHCP_FOR_EVER = 0xFFFFFFFF, DHCP_NAMESERVERS = 3 }; /* no resolver asks more than three */
 /* Addresses are in network byte order; 0 means none. `seconds` is the duration of the lease; `renew` and `rebind` are
-the
- * times at which to ask its server and any server (RFC 2131, 4.4.5). */
-struct lease { uint32_t address, netmask, gateway, nameserver, server, seconds, renew, rebind; };
-enum { DHCP_FOR_EVER = 0xFFFFFFFF };
+ * the times at which to ask its server and any server (RFC 2131, 4.4.5). */
+struct lease { uint32_t address, netmask, gateway, nameservers[DHCP_NAMESERVERS], server, seconds, renew, rebind; };
 
 /* The purpose of a REQUEST. To select an offer, it is broadcast and names the server. To renew a lease, it is sent from
-the
- * leased address to the server; to rebind, to every server. */
+ * the leased address to the server; to rebind, to every server. */
 enum dhcp_purpose { DHCP_SELECT, DHCP_RENEW, DHCP_REBIND };
 
 struct dhcp_message {
@@ -29,8 +27,7 @@ struct dhcp_message {
 } __attribute__((packed));
 
 /* Fill in a DISCOVER, or a REQUEST for `lease`. `elapsed` is the number of seconds since the first message was sent;
-`name`
- * is the host name, or empty. */
+ * `name` is the host name, or empty. */
 void dhcp_write(struct dhcp_message *, enum dhcp_kind, uint32_t id, const uint8_t hardware[6], const struct lease *,
                 enum dhcp_purpose, uint16_t elapsed, const char *name);
 
