@@ -84,6 +84,18 @@ def make_private(directory: Path) -> None:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
+def files_in(directory: Path, pattern: str) -> list[Path]:
+    """Return the files below a directory of the home that match a pattern, none if there is no such directory.
+
+    Raises OSError if this user may not read the directory, for which ``glob`` finds nothing.
+    """
+    try:
+        os.scandir(directory).close()
+    except FileNotFoundError:
+        return []
+    return sorted(directory.glob(pattern))
+
+
 def find_home() -> Home:
     """Return the home of this process: ``DRUMHEAD_HOME`` or ``~/.drumhead``. Raises USAGE if neither is known."""
     return Home(root=expanded(os.environ.get("DRUMHEAD_HOME") or "~/.drumhead", "set DRUMHEAD_HOME to a directory"))

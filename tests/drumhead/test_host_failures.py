@@ -12,8 +12,12 @@ import pytest
 from drumhead import host
 from drumhead.errors import DrumheadError
 from drumhead.home import Home, find_home
+from drumhead.image.store import ImageStore
+from drumhead.machine.instances import Instances
 from drumhead.machine.records import VolumeMount
+from drumhead.machine.snapshot.store import Snapshots
 from drumhead.machine.volume.volumes import volume_path
+from drumhead.package.store import PackageStore
 from support.guests.composing import Drumhead
 
 
@@ -36,6 +40,30 @@ def readable(tmp_path):
 def test_a_store_that_cannot_be_written(readable, project, words):
     told = readable.refused(*words, status=4, cwd=project)
     assert "Not a directory; if it belongs to drumhead's store, set DRUMHEAD_HOME" in told
+
+
+LISTS = ("images", "instances", "package list", "volume list", "snapshot list", "kernel list")
+
+
+@pytest.mark.parametrize("words", LISTS)
+def test_a_store_that_is_a_file_is_not_called_empty(tmp_path, words):
+    (tmp_path / "file").write_text("")
+    assert "file" in Drumhead(Home(root=tmp_path / "file")).refused(*words.split(), status=4)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="other users need root")
+@pytest.mark.parametrize("listing", [ImageStore, Instances, PackageStore, Snapshots])
+def test_a_store_of_another_user_is_not_called_empty(tmp_path, listing):
+    home = Home(root=tmp_path / "home")
+    home.root.mkdir(mode=0o700)
+    store = listing(home)
+    assert list(store.names() if listing is Instances else store.list()) == []
+    os.seteuid(65534)
+    try:
+        with pytest.raises(PermissionError):
+            store.names() if listing is Instances else store.list()
+    finally:
+        os.seteuid(0)
 
 
 def limited(drumhead, size, *words):

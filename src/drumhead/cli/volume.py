@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from drumhead.cli.flags import Json
 from drumhead.cli.output import notice, print_json, print_table, size_text
 from drumhead.guest import find_guest
-from drumhead.home import find_home
+from drumhead.home import files_in, find_home
 from drumhead.machine.instances import Instances
 from drumhead.machine.spec.options import read_disk_size, read_volume_name
 from drumhead.machine.volume.volumes import create_volume, delete_volume, volume_path
@@ -50,7 +50,7 @@ def list_command(*, json: Json = False) -> None:
     for launch in Instances(home).launches():
         for volume in launch.spec.volumes:
             users.setdefault(volume_path(home, volume), []).append(launch.spec.name)
-    found = [(path, path.stat(), users.get(path, [])) for path in sorted(home.volumes.glob("*.raw"))]
+    found = [(path, path.stat(), users.get(path, [])) for path in files_in(home.volumes, "*.raw")]
     if json:
         print_json(
             [

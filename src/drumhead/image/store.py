@@ -13,6 +13,7 @@ import msgspec
 
 from drumhead.blobs import Blobs, replacing
 from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.home import files_in
 from drumhead.image.layers.mounted import mounted_path, sweep_mounted
 from drumhead.package.store import PackageStore
 from drumhead.records import Blob, Command, GuestName, Image, ImageFiles, Layer, read_record
@@ -61,9 +62,8 @@ class ImageStore:
 
     def list(self) -> list[Image]:
         """Return every image, sorted by name and guest."""
-        if not self._home.images.is_dir():
-            return []
-        found = [_decode(file) for record in RECORDS.values() for file in self._home.images.rglob(record)]
+        files = [file for record in RECORDS.values() for file in files_in(self._home.images, f"**/{record}")]
+        found = [_decode(file) for file in files]
         return sorted(found, key=lambda image: (image.name, image.guest))
 
     def find(self, name: str, guest: str = "") -> Image:
@@ -160,9 +160,8 @@ class ImageStore:
         from drumhead.image.layers.store import kept_blobs  # noqa: PLC0415 - only needed to remove something
 
         images = self.list()
-        if self._home.instances.is_dir():
-            files = self._home.instances.glob(f"*/{RECORD}")
-            images += [read_record(file, Image, f"`drumhead delete {file.parent.name}`") for file in files]
+        files = files_in(self._home.instances, f"*/{RECORD}")
+        images += [read_record(file, Image, f"`drumhead delete {file.parent.name}`") for file in files]
         named = kept_blobs(self._home).union(*(package.blobs for package in PackageStore(self._home).list()))
         for image in images:
             named |= {blob.digest for blob in blobs_of(image)}

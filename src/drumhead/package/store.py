@@ -13,6 +13,7 @@ from drumhead.blobs import Blobs, replacing
 from drumhead.debian.version import version_key
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.filesystem.squashfs import write_squashfs
+from drumhead.home import files_in
 from drumhead.package.records import PACKAGE_NAME, Package, PackageRef, PackedLayer
 from drumhead.records import read_record
 from drumhead.tree import read_tar, write_tar
@@ -64,7 +65,7 @@ class PackageStore:
 
     def list(self) -> list[Package]:
         """Return every version of every package, sorted by name and version, oldest first."""
-        files = self._home.packages.rglob("*.json") if self._home.packages.is_dir() else ()
+        files = files_in(self._home.packages, "**/*.json")
         found = [read_record(file, Package, "delete it, then build or pull the package again") for file in files]
         return sorted(found, key=lambda package: (package.name, version_key(package.version)))
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.home import make_private
+from drumhead.home import files_in, make_private
 from drumhead.image.store import encode
 from drumhead.machine.qemu.acceleration import qemu_identity
 from drumhead.machine.qemu.command_line import Saved, command_line
@@ -42,7 +42,7 @@ class Snapshots:
 
     def list(self) -> list[Snapshot]:
         """Return every snapshot, sorted by image, memory and CPUs."""
-        keys = [path.parent.name for path in self._home.snapshots.glob(f"*/{RECORD}")]
+        keys = [path.parent.name for path in files_in(self._home.snapshots, f"*/{RECORD}")]
         found = [snapshot for key in keys if (snapshot := self.find(key))]
         return sorted(found, key=lambda one: (one.image, one.guest, one.memory, one.cpus, one.created_at))
 
