@@ -7,7 +7,7 @@ import sys
 from safelight.cli.connection import HERE, Where, access
 from safelight.cli.kept_keys import Login, load, save
 from safelight.cli.printing import print_json, say
-from safelight.cli.prompt import secret
+from safelight.cli.prompt import line, secret
 from safelight.client.base import bearer
 from safelight.errors import Code, Error
 
@@ -19,6 +19,8 @@ async def login_command(*, where: Where = HERE) -> None:
     that only you can read.
     """
     key = await _ask()
+    if not key:
+        raise Error(Code.INVALID_REQUEST, "There is no key. Type it, or write it to standard input.")
     async with access(where, credentials=bearer(key)) as (client, address):
         who = await client.whoami()
     if not who.signed_in or who.via != "key":
@@ -44,4 +46,4 @@ async def logout_command(*, where: Where = HERE) -> None:
 
 
 async def _ask() -> str:
-    return await secret("API key") if sys.stdin.isatty() else sys.stdin.readline().strip()
+    return await secret("API key") if sys.stdin.isatty() else await line()
