@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 MINUTES, PAUSE, REST = 3, 2.0, 5.0
-"""Seconds between two uploads of a client, and between two faults: three minutes take about 60 s of processor time."""
+"""Seconds between two uploads of a client, and between two faults: three minutes take about 30 s of processor time."""
 TIME_LIMIT = 1500.0
 
 pytestmark = [

@@ -19,7 +19,7 @@ import msgspec
 
 from drumhead.blobs import replacing
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.home import make_private
+from drumhead.home import files_in, make_private
 from drumhead.machine.records import Instance, Launch, Supervision
 
 if TYPE_CHECKING:
@@ -57,11 +57,7 @@ class Instances:
         return self.home.instances / name
 
     def names(self) -> list[str]:
-        try:
-            found = list(self.home.instances.iterdir())  # unlike glob, it tells if this user may not read it
-        except FileNotFoundError:
-            return []
-        return sorted(path.name for path in found if (path / RECORD).exists())
+        return [path.parent.name for path in files_in(self.home.instances, f"*/{RECORD}")]
 
     def launches(self) -> list[Launch]:
         return [launch for name in self.names() if (launch := self._find_launch(name))]
