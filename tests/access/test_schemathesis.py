@@ -56,7 +56,7 @@ async def ask(url: str, token: str, *which: str) -> None:
     command = (
         str(Path(sys.executable).with_name("schemathesis")), "run", f"{url}/openapi.json", "--url", url,
         "-H", f"Authorization: Bearer {token}", *which,
-        "--phases", "examples,coverage,fuzzing", "--max-examples", "10", "--seed", "1", "--request-timeout", "20",
+        "--phases", "examples,coverage,fuzzing", "--max-examples", "5", "--seed", "1", "--request-timeout", "20",
         "--checks", CHECKS, "--suppress-health-check", "all", "--no-color",
     )  # fmt: skip
     async with program(*command, name="schemathesis", env={"PYTHONWARNINGS": "default"}) as checking:

@@ -7,16 +7,23 @@ from typing import Any
 
 import aiohttp
 
+from support.programs.until import until
+
 TIMEOUT = 60.0
 
 
 async def not_ready(http: aiohttp.ClientSession, url: str) -> dict[str, Any]:
     """Return what a service answers once it is not ready."""
-    async with asyncio.timeout(TIMEOUT):
-        while True:
-            async with http.get(f"{url}/readyz") as answer:
-                if answer.status == 503:
-                    return await answer.json()
+    said: list[dict[str, Any]] = []
+
+    async def refuses() -> bool:
+        async with http.get(f"{url}/readyz") as answer:
+            if answer.status == 503:
+                said.append(await answer.json())
+        return bool(said)
+
+    await until(refuses, timeout=TIMEOUT)
+    return said[0]
 
 
 async def ready_again(http: aiohttp.ClientSession, url: str) -> None:
