@@ -40,7 +40,7 @@ from safelight.errors import Error
 from safelight.wire import State
 
 ROOT = Path(__file__).parents[2]
-EDITED = "src/safelight/http.py"
+EDITED = "src/safelight/http/__init__.py"
 COMMAND_LIMIT = 120.0
 PHOTO_LIMIT = 120.0
 """Seconds after which a command or a photo counts as failed."""

@@ -9,10 +9,11 @@ from aiohttp import web
 from msgspec import Meta
 from prometheus_client import CollectorRegistry, Gauge
 
-from safelight import form, http
+from safelight import http
 from safelight.access import route
 from safelight.access.caller import Access
 from safelight.errors import Code, Error
+from safelight.http import form
 from safelight.keyvaluestore.store import MAX_VALUE, KeyValueStore, shown
 from safelight.wire import EntryPage
 

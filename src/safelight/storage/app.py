@@ -15,7 +15,7 @@ from safelight import http
 from safelight.access import malformed, route
 from safelight.access.caller import Access
 from safelight.errors import Code, Error
-from safelight.form import Form
+from safelight.http.form import Form
 from safelight.storage import classic, download
 from safelight.storage.backends import MakeLink
 from safelight.storage.directory.handover import Handover

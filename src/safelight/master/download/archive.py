@@ -13,11 +13,12 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta
 
-from safelight import form, http
+from safelight import http
 from safelight.access.caller import Access
 from safelight.client.db import DbClient
 from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
+from safelight.http import form
 from safelight.master.access.tenant import tenant_of
 from safelight.master.api.endpoint import BINARY, Endpoint
 from safelight.master.download.downloads import Downloads, File, content_disposition

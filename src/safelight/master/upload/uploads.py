@@ -18,8 +18,8 @@ from safelight import tracing
 from safelight.access.caller import Access
 from safelight.access.connections.places import Place, Places
 from safelight.errors import Code, Error, validation_problem
-from safelight.form import Form, Part
 from safelight.http import classic, client, json_response, location
+from safelight.http.form import Form, Part
 from safelight.master.access.quotas import Quotas
 from safelight.master.access.tenant import tenant_of
 from safelight.master.api.endpoint import BINARY, JSON, Endpoint

@@ -22,7 +22,7 @@ from safelight.access.forwarded import client_address
 from safelight.access.malformed import HARDENED
 from safelight.access.origin import Origins
 from safelight.errors import Code, Error, lacks_memory, no_memory, validation_problem
-from safelight.request_metrics import RequestMetrics
+from safelight.http.metrics import RequestMetrics
 from safelight.service import Service
 from safelight.wire import DEFAULT_TENANT, decode, encode
 
