@@ -11,6 +11,7 @@ from aiohttp import web
 from safelight.access import route
 from safelight.access.caller import EVERYBODY, Access
 from safelight.access.malformed import HARDENED
+from safelight.errors import Code, Error
 
 PUBLIC = {
     *(
@@ -68,6 +69,20 @@ async def test_the_cluster_key_opens_every_route(keyed, http):
                 assert answer.status not in (401, 403, 421), (name, method, path, answer.status)
         except TimeoutError:
             pass  # the request was accepted and waits for an event
+
+
+async def test_strangers_learn_what_a_service_waits_for_but_no_address(keyed, http):
+    async def away():
+        raise Error(Code.UNAVAILABLE, "10.9.8.7:5432 does not answer.")
+
+    db = keyed.services["db"]
+    db.checks["postgresql"] = away
+    for headers, told in (({}, False), ({"Authorization": "Bearer wrong"}, False), (keyed.credentials, True)):
+        async with http.get(f"{db.url}/readyz", headers=headers) as answer:
+            assert answer.status == 503
+            document = await answer.json()
+        assert document["waiting_for"] == ["postgresql"]
+        assert ("10.9.8.7" in document["detail"]) == told
 
 
 async def test_a_classic_network_can_use_only_the_classic_protocol(plane, http):

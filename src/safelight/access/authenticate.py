@@ -52,6 +52,12 @@ class Gate:
         caller = None if token is None else self._service(token)
         return caller if caller is not None and holds(caller.scopes, access) else None
 
+    def known(self, request: web.Request) -> Caller:
+        """Return who sent a request, or NOBODY if only another service could tell."""
+        token = bearer(request)
+        caller = self._everybody if token is None else self._service(token)
+        return NOBODY if caller is None else caller
+
     async def admit(self, request: web.Request, access: Access) -> Caller:
         """Return who sent a request that `recognise` did not admit. Raises FORBIDDEN, UNAUTHENTICATED."""
         caller = await self.identify(request)

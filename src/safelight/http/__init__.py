@@ -278,10 +278,13 @@ def _refused(request: web.Request, error: Error) -> web.Response:
 
 def as_told(error: Error, caller: Caller) -> Error:
     """Return an error as its caller may see it: addresses inside the system are only for those who operate it."""
-    operator = caller.tenant == DEFAULT_TENANT and holds(caller.scopes, Access.OPERATE | Access.ADMINISTER)
-    if operator or "://" not in error.detail:
+    if _operates(caller) or "://" not in error.detail:
         return error
     return Error(error.code, "A part of the system does not answer. Try again later.", **error.extra)
+
+
+def _operates(caller: Caller) -> bool:
+    return caller.tenant == DEFAULT_TENANT and holds(caller.scopes, Access.OPERATE | Access.ADMINISTER)
 
 
 def _refuse_encoded(encoding: str) -> None:
@@ -317,9 +320,20 @@ async def _readyz(request: web.Request) -> web.Response:
         if not failures:
             return web.Response(text="ready\n")
         if service.stopping.is_set() or time.monotonic() >= deadline:
-            sentence = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
-            return problem_response(Error(Code.UNAVAILABLE, f"Not ready. {sentence}", waiting_for=sorted(failures)))
+            return problem_response(_not_ready(failures, service.gate.known(request)))
         await asyncio.sleep(0.05)
+
+
+def _not_ready(failures: dict[str, str], caller: Caller) -> Error:
+    """Name what the service waits for. The reasons contain addresses, so only those who operate the system get them."""
+    if _operates(caller):
+        why = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
+    else:
+        why = (
+            f"Waiting for: {', '.join(sorted(failures))}. The log of this service says why; so does this answer if "
+            "the request has the cluster key."
+        )
+    return Error(Code.UNAVAILABLE, f"Not ready. {why}", waiting_for=sorted(failures))
 
 
 async def _failures(service: Service) -> dict[str, str]:
