@@ -1,6 +1,7 @@
 /* The init process of a Linux guest. docs/internals/drumhead.md, "Guest (Linux)", describes its interface to the host.
  *
- *   main.c      the order of events, the configuration of a machine, and the loop that waits for events
+ *   main.c      the order of events, and the loop that waits for them
+ *   configure.c names, cards, volumes, secrets and the command of a machine
  *   boot.c      modules, disks, the root file system, volumes;  swap.c     compressed memory
  *   control.c   requests from the host;                           end.c      a clean end
  *   warm.c      a machine that is saved before its command starts, and configured when it is resumed
@@ -36,8 +37,8 @@ void mount_root(const char *overlay_serial); /* layers under an overlay become /
 void mount_volumes(const struct json *mounts, bool spare); /* spare: the disks were empty when the kernel found them */
 void write_secrets(const struct json *secrets); /* name: text, as /run/secrets/NAME */
 
-/* main.c */
-void configure(const struct json *config, const struct json *command, bool resumed); /* names, cards, volumes, secrets */
+/* configure.c */
+void configure(const struct json *config, const struct json *command, bool resumed);
 
 /* warm.c */
 void warm_up(const struct json *interpreter);

@@ -22,15 +22,6 @@ static void reap(void) {
     }
 }
 
-/* Set up what differs between machines: names, cards, volumes, secrets and finally the command. */
-void configure(const struct json *config, const struct json *command, bool resumed) {
-    write_hosts(json_text(config, "hostname", "drumhead"), json_get(config, "hosts"), json_get(config, "hosts6"));
-    set_up_network(json_get(config, "nics"));
-    mount_volumes(json_get(config, "mounts"), resumed);
-    write_secrets(json_get(config, "secrets"));
-    command_start(json_get(config, "before"), command, json_number(config, "stop_grace", 10));
-}
-
 static void boot_exported(void) {
     const struct json *config = exported_config();
     exported_prepare();
