@@ -144,6 +144,8 @@ def _advice(sentence: str, hint: Any, value: Any) -> str:
         if match["bound"]:
             bound = typed((int if match["kind"] == "int" else float)(match["bound"]), unit)
             wanted += f" of {_COMPARISONS[match['comparison']]} {bound}"
+    elif "matching regex" in sentence and (wanted := extra(hint, "words")):
+        pass
     else:
         return sentence
     return f"write {wanted}, not {value!r}"

@@ -21,9 +21,10 @@ from safelight.access.caller import CALLER, NOBODY, Access, Caller, holds
 from safelight.access.forwarded import client_address
 from safelight.access.malformed import HARDENED
 from safelight.access.origin import Origins
-from safelight.errors import Code, Error, lacks_memory, no_memory, validation_problem
+from safelight.errors import Code, Error, lacks_memory, no_memory
 from safelight.http.metrics import RequestMetrics
 from safelight.service import Service
+from safelight.validation import refusal
 from safelight.wire import DEFAULT_TENANT, decode, encode
 
 log = logging.getLogger(__name__)
@@ -150,9 +151,7 @@ def query(request: web.Request, kind: type[T]) -> T:
     try:
         return msgspec.convert(values, kind, strict=False)
     except msgspec.ValidationError as error:
-        sentence, position = validation_problem(error)
-        position = position.removeprefix("$.")
-        raise Error(Code.INVALID_REQUEST, f"The parameter {position}: {sentence}.", position=position) from None
+        raise refusal(error, kind, noun="parameter", whole="query", flat=True) from None
 
 
 def prepare(app: web.Application, service: Service) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 import msgspec
@@ -15,6 +14,7 @@ from safelight.recipe import toml
 from safelight.recipe.operations import WATERMARK_IMAGE_BYTES, AnyOperation
 from safelight.recipe.records import MAX_OUTPUTS, NAME, OutputSpec, Recipe
 from safelight.untrusted.text import printable
+from safelight.validation import WORDS, suggestion
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,16 +31,7 @@ _S = TypeVar("_S", bound=msgspec.Struct)
 _OPERATIONS: dict[str, type[msgspec.Struct]] = {
     str(kind.__struct_config__.tag): kind for kind in get_args(AnyOperation)
 }
-_WORDS = {
-    "int": "a whole number",
-    "float": "a number",
-    "str": "text",
-    "bool": "true or false",
-    "array": "a list",
-    "object": "a table of fields",
-    "null": "nothing",
-    "bytes": "base64 text",
-}
+_WORDS = {**WORDS, "array": "a list", "object": "a table of fields", "null": "nothing"}
 _COLOR = "expected a colour: #rgb, #rrggbb, #rrggbbaa, black, white or transparent"
 _PATTERNS = {
     "name": "a recipe's name has 1 to 64 of a-z, 0-9, - and _, and starts with a letter or digit",
@@ -140,12 +131,12 @@ def _explained(reason: str, value: object, kind: type[msgspec.Struct], position:
     struct = _struct_at(value, place) or kind
     if unknown := re.fullmatch(r"Object contains unknown field `(.*)`", reason, re.DOTALL):
         fields = list(struct.__struct_fields__)
-        return _wrong(f"there is no such field{_suggest(unknown[1], fields)}", f"{position}{place}.{unknown[1]}")
+        return _wrong(f"there is no such field{suggestion(unknown[1], fields)}", f"{position}{place}.{unknown[1]}")
     if missing := re.fullmatch(r"Object missing required field `(.*)`", reason):
         return _wrong("this field is needed", f"{position}{place}.{missing[1]}")
     if invalid := re.fullmatch(r"Invalid (?:enum )?value '?(.*?)'?", reason, re.DOTALL):
         choices = list(_OPERATIONS) if place.endswith(".op") else _choices(struct, place.rpartition(".")[2])
-        return _wrong(f"{invalid[1]!r} is not known{_suggest(invalid[1], choices)}", position + place)
+        return _wrong(f"{invalid[1]!r} is not known{suggestion(invalid[1], choices)}", position + place)
     if "matching regex" in reason:
         return _wrong(_PATTERNS[place.rpartition(".")[2]], position + place)
     plain = re.sub(r"`([^`]*)`", lambda quoted: _plain(quoted[1]), reason)
@@ -174,15 +165,6 @@ def _choices(struct: type[msgspec.Struct], field: str) -> list[str]:
         if item.encode_name == field and isinstance(item.type, msgspec.inspect.LiteralType):
             return [str(value) for value in item.type.values]
     return []
-
-
-def _suggest(word: str, choices: list[str]) -> str:
-    if len(word) > _LONGEST:  # the time to compare grows with the length
-        return ""
-    near = get_close_matches(word, choices, n=1, cutoff=0.6)
-    if near:
-        return f"; did you mean {near[0]}?"
-    return f"; known are {', '.join(choices)}" if choices else ""
 
 
 def _wrong(reason: str, position: str) -> Error:

@@ -7,7 +7,8 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import Meta
 
-from safelight.errors import Code, Error, validation_problem
+from safelight.errors import Code, Error
+from safelight.validation import refusal
 
 T = TypeVar("T")
 
@@ -59,9 +60,10 @@ def decode(data: bytes | str, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(data, type=kind)
     except msgspec.ValidationError as error:
-        sentence, position = validation_problem(error)
-        raise Error(Code.INVALID_REQUEST, f"{sentence}.", position=position) from None
+        raise refusal(error, kind) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        if not data:
+            raise Error(Code.INVALID_REQUEST, "The request has no body. Send JSON.", position="$") from None
         raise Error(Code.INVALID_REQUEST, f"The body is not valid JSON: {error}.") from None
     except RecursionError:
         raise Error(Code.INVALID_REQUEST, "The body is nested too deeply.") from None

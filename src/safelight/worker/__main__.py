@@ -29,13 +29,15 @@ from safelight.worker.prefetch import Prefetch
 from safelight.worker.workdir import Workdir
 from safelight.worker.worker import Worker
 
+_NAME = "up to 40 letters, digits, dots, - and _, beginning with a letter or digit"
+
 
 class Config(serve.Config, frozen=True, kw_only=True):
     """Run a worker, which takes tasks from the master, processes their photos and stores the results."""
 
     data: serve.DataDirectory = "data/worker"
     name: Annotated[
-        Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$")] | None,
+        Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$", extra={"words": _NAME})] | None,
         Meta(
             description="What people call this worker: up to 40 letters, digits, dots, - and _. Its unique id begins "
             "with it; by default with the host's name.",

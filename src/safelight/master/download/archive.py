@@ -22,6 +22,7 @@ from safelight.http import form
 from safelight.master.access.tenant import tenant_of
 from safelight.master.api.endpoint import BINARY, Endpoint
 from safelight.master.download.downloads import Downloads, File, content_disposition
+from safelight.validation import refusal
 from safelight.wire import State, Task, TaskFilter
 
 _PAGE = 500
@@ -58,8 +59,8 @@ class Archive:
         given = await form.fields(request, limit=_FORM_BYTES)
         try:
             query = msgspec.convert(given, ArchiveQuery, strict=False)
-        except ValueError as error:  # not this form
-            raise Error(Code.INVALID_REQUEST, f"The form: {error}.") from None
+        except msgspec.ValidationError as error:
+            raise refusal(error, ArchiveQuery, whole="form", flat=True) from None
         return await self._send(request, query)
 
     async def _send(self, request: web.Request, query: ArchiveQuery) -> web.StreamResponse:

@@ -21,7 +21,7 @@ from safelight.access.caller import Access
 from safelight.access.connections.places import Places
 from safelight.access.route import Route
 from safelight.client.partials import PartialClient
-from safelight.errors import Code, Error, validation_problem
+from safelight.errors import Code, Error
 from safelight.master.access.quotas import Quotas
 from safelight.master.access.tenant import tenant_of
 from safelight.master.download.downloads import Downloads
@@ -35,6 +35,7 @@ from safelight.master.upload.tus_headers import CHECKSUMS, TUS, checksum, metada
 from safelight.master.upload.uploads import Fields
 from safelight.recipe import parse
 from safelight.untrusted import filenames, photos
+from safelight.validation import refusal
 from safelight.wire import DEFAULT_TENANT, NewPartial, NewTask, Partial
 
 _CHUNK = "application/offset+octet-stream"
@@ -291,8 +292,8 @@ def _fields(given: dict[str, str]) -> Fields:
     try:
         return msgspec.convert(known, Fields, strict=False)
     except msgspec.ValidationError as error:
-        sentence, position = validation_problem(error)
-        raise Error(Code.INVALID_REQUEST, f"Upload-Metadata: {sentence}.", position=position) from None
+        problem = refusal(error, Fields, flat=True)
+        raise Error(problem.code, f"Upload-Metadata: {problem.detail}", **problem.extra) from None
 
 
 def _expires(partial: Partial) -> dict[str, str]:

@@ -17,7 +17,7 @@ from msgspec import Meta
 from safelight import tracing
 from safelight.access.caller import Access
 from safelight.access.connections.places import Place, Places
-from safelight.errors import Code, Error, validation_problem
+from safelight.errors import Code, Error
 from safelight.http import classic, client, json_response, location
 from safelight.http.form import Form, Part
 from safelight.master.access.quotas import Quotas
@@ -29,6 +29,7 @@ from safelight.master.recipes.recipe_book import Chosen, RecipeBook
 from safelight.master.upload.ingest import Ingest, StoredPhoto
 from safelight.master.upload.task_batcher import TaskBatcher
 from safelight.master.webhook.address import check_url
+from safelight.validation import refusal
 from safelight.wire import NewTask, Task, Uploaded
 
 _RECIPE_BYTES = 1 << 20
@@ -278,6 +279,4 @@ def _fields(values: dict[str, str]) -> Fields:
     try:
         return msgspec.convert(values, Fields, strict=False)
     except msgspec.ValidationError as error:
-        sentence, position = validation_problem(error)
-        position = position.removeprefix("$.")
-        raise Error(Code.INVALID_REQUEST, f"The field {position}: {sentence}.", position=position) from None
+        raise refusal(error, Fields, whole="form", flat=True) from None

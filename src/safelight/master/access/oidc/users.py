@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from safelight.errors import validation_problem
+from safelight.validation import explained
 from safelight.wire import DEFAULT_TENANT, TenantId
 from safelight.wire.accounts import Scopes
 
@@ -46,8 +46,8 @@ class Users(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         except OSError as error:
             raise ValueError(f"{path} cannot be read: {error.strerror}") from None
         except msgspec.ValidationError as error:
-            sentence, position = validation_problem(error)
-            raise ValueError(f"{path}, {position.removeprefix('$.')}: {sentence}") from None
+            reason, position = explained(error, cls)
+            raise ValueError(f"{path}, {position.removeprefix('$.')}: {reason}") from None
         except ValueError as error:
             raise ValueError(f"{path} is not valid TOML: {error}") from None
 
