@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -50,6 +51,10 @@ TOOLS = {
     "syslinux": Tool("syslinux", "exporting disks", needed=False),
 }
 """Programs by name; ``drumhead doctor`` looks for all of them."""
+
+VERSION_LINE = re.compile(r"^[\w.]+ \d[\d.]* \(.*\)$", re.MULTILINE)
+"""What e2fsck writes to stderr before anything else. The reasons for a failure are in its stdout."""
+NOTHING_SAID = "it did not say why"
 
 _running: set[subprocess.Popen[bytes]] = set()
 
@@ -110,15 +115,21 @@ def run(
         finally:
             _running.discard(process)
     if process.returncode not in accepted:
-        raise _failure(argv[0], process.returncode, (err or out or b"").decode(errors="replace"), reason)
+        raise _failure(argv[0], process.returncode, _last_words(out, err), reason)
     return out
+
+
+def _last_words(out: bytes, err: bytes | None) -> str:
+    """Return why a program failed: its stderr or, if this has nothing but the program's version, its stdout."""
+    told = VERSION_LINE.sub("", (err or b"").decode(errors="replace"))
+    return told if told.strip() else out.decode(errors="replace")
 
 
 def _failure(program: str, status: int, said: str, reason: Callable[[str], str]) -> DrumheadError:
     """Return the error for a program that failed and `said` why."""
     if os.strerror(errno.ENOSPC) in said:
         return host_error(OSError(errno.ENOSPC, f"{program}: {os.strerror(errno.ENOSPC)}"))
-    return DrumheadError(ErrorCode.HOST_TOOL, f"{program} failed with status {status}: {reason(said)}")
+    return DrumheadError(ErrorCode.HOST_TOOL, f"{program} failed with status {status}: {reason(said) or NOTHING_SAID}")
 
 
 def joined(output: str) -> str:

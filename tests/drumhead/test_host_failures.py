@@ -154,3 +154,19 @@ def test_ctrl_c_ends_a_command_whose_thread_waits_for_a_program(tmp_path):
 def test_a_program_that_finds_the_disk_full_gets_the_advice_for_it():
     with pytest.raises(DrumheadError, match=r"/sh: No space left on device; free some space .* DRUMHEAD_HOME"):
         host.run(["sh", "-c", "echo mke2fs: No space left on device while writing >&2; exit 1"])
+
+
+@pytest.mark.parametrize(
+    ("script", "told"),
+    [
+        (
+            "echo 'e2fsck 1.47.0 (5-Feb-2023)' >&2; echo 'v: UNEXPECTED INCONSISTENCY'; exit 4",
+            "v: UNEXPECTED INCONSISTENCY",
+        ),
+        ("echo written; echo broken >&2; exit 1", "broken"),
+        ("exit 1", "it did not say why"),
+    ],
+)
+def test_a_program_that_fails_is_quoted(script, told):
+    with pytest.raises(DrumheadError, match=rf"/sh failed with status \d: {told}$"):
+        host.run(["sh", "-c", script])

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import subprocess
+import sys
 import tarfile
 
 import pytest
@@ -39,6 +40,15 @@ def test_the_same_image_gives_the_same_disk(drumhead, image, tmp_path):
     with one.open("rb") as disk:
         disk.seek(layer["start"] * 512)
         assert disk.read(4) == b"hsqs"
+
+
+def test_a_full_disk_is_the_reason(drumhead, image, tmp_path):
+    """The programs that write the boot partition do not all say so."""
+    words = ["mount -t tmpfs -o size=64k none $0 && exec env", f"DRUMHEAD_HOME={drumhead.home.root}"]
+    words += [sys.executable, "-m drumhead export", image, "$0/disk.raw", "--format raw"]
+    alone = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", " ".join(map(str, words)), tmp_path]
+    done = subprocess.run(alone, capture_output=True, text=True, check=False)
+    assert f"{tmp_path}/disk.raw: No space left on device; free some space" in done.stderr
 
 
 def test_an_oci_layout_holds_together(drumhead, image, tmp_path):

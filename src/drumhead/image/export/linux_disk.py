@@ -47,11 +47,11 @@ def write_raw(image: Image, files: ImageFiles, bzimage: bytes, cmdline: str, out
             )
     with tempfile.TemporaryDirectory(dir=out.parent) as scratch, replacing(out) as temporary:
         boot = Path(scratch) / "boot.img"
-        _write_boot(boot, files, bzimage, cmdline, Path(scratch))
+        _write_boot(boot, files, bzimage, cmdline, out)
         parts = [boot, *files.layers]
         sizes = [-(-part.stat().st_size // (ALIGN * SECTOR)) * ALIGN for part in parts]
         starts = [ALIGN + sum(sizes[:number]) for number in range(len(parts))]
-        os.truncate(temporary, (starts[-1] + sizes[-1] + ALIGN) * SECTOR)
+        _reserve(temporary, (starts[-1] + sizes[-1] + ALIGN) * SECTOR, out)
         _write_table(temporary, image, starts, sizes)
         with temporary.open("r+b") as disk:
             disk.write(BIOS_CODE.read_bytes()[:440])
@@ -65,6 +65,19 @@ def write_qcow2(raw: Path, out: Path) -> None:
     """Convert `raw` into a compressed qcow2 file at `out`. This blocks the calling thread."""
     with replacing(out) as temporary:
         host.run(["qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", raw, temporary])
+
+
+def _reserve(file: Path, size: int, where: Path) -> None:
+    """Make `file` `size` bytes long, on the disk too: mkfs.vfat and sfdisk do not say that a disk is full, and mcopy
+    even succeeds. Raises OSError that names `where`.
+    """
+    handle = os.open(file, os.O_CREAT | os.O_WRONLY, 0o600)
+    try:
+        os.posix_fallocate(handle, 0, size)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(where)) from error
+    finally:
+        os.close(handle)
 
 
 def _write_table(disk: Path, image: Image, starts: list[int], sizes: list[int]) -> None:
@@ -81,8 +94,8 @@ def _write_table(disk: Path, image: Image, starts: list[int], sizes: list[int]) 
     )
 
 
-def _write_boot(boot: Path, files: ImageFiles, bzimage: bytes, cmdline: str, scratch: Path) -> None:
-    """Write the FAT partition: boot loaders, their configuration, kernel and initrd."""
+def _write_boot(boot: Path, files: ImageFiles, bzimage: bytes, cmdline: str, out: Path) -> None:
+    """Write the FAT partition of `out`: boot loaders, their configuration, kernel and initrd."""
     contents = {
         "vmlinuz": bzimage,
         "initrd": files.initrd.read_bytes() if files.initrd else b"",
@@ -92,13 +105,12 @@ def _write_boot(boot: Path, files: ImageFiles, bzimage: bytes, cmdline: str, scr
         "loader/entries/linux.conf": f"title drumhead\nlinux /vmlinuz\ninitrd /initrd\noptions {cmdline}\n".encode(),
     }
     size = sum(-(-len(part) // 4096) * 4096 for part in contents.values()) + (1 << 20)
-    os.close(os.open(boot, os.O_CREAT | os.O_WRONLY, 0o600))
-    os.truncate(boot, -(-size // (ALIGN * SECTOR)) * ALIGN * SECTOR)
+    _reserve(boot, -(-size // (ALIGN * SECTOR)) * ALIGN * SECTOR, out)
     fixed = {**os.environ, "SOURCE_DATE_EPOCH": FIXED_TIME, "TZ": "UTC", "MTOOLS_SKIP_CHECK": "1"}
     host.run(["mkfs.vfat", "--invariant", "-F", "16", "-n", "DRUMHEAD", boot])
     host.run(["mmd", "-i", boot, "::EFI", "::EFI/BOOT", "::loader", "::loader/entries"], env=fixed)
     for name, part in contents.items():
-        file = scratch / "part"
+        file = boot.with_name("part")
         file.write_bytes(part)
         os.utime(file, (int(FIXED_TIME), int(FIXED_TIME)))
         host.run(["mcopy", "-m", "-i", boot, file, f"::{name}"], env=fixed)
