@@ -157,11 +157,12 @@ def test_control_c_leaves_nothing_half_done(addresses: dict[str, str], run: Run,
     run("cancel", *(task["id"] for task in tasks))
 
 
-def test_a_closed_pipe_is_not_an_error(addresses: dict[str, str]) -> None:
+@pytest.mark.parametrize("argv", [("tasks", "--json"), ("status",), ("tasks", "--help")])
+def test_a_closed_pipe_is_not_an_error(addresses: dict[str, str], argv: tuple[str, ...]) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     process = subprocess.Popen(
-        [COMMAND, "tasks", "--json", "--keyvaluestore", addresses["keyvaluestore"]],
+        [COMMAND, *argv, "--keyvaluestore", addresses["keyvaluestore"]],
         stdout=writer, stderr=subprocess.PIPE, env=environment(), text=True,
     )  # fmt: skip
     os.close(writer)

@@ -122,6 +122,10 @@ def _run(argv: list[str]) -> int:
             raise
         complain(f"The argument {wrong!r} is not UTF-8 text.")
         return 2
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):  # rich has met it
+            return 141
+        raise
     except OSError as error:
         discard_output()
         complain(f"{error.filename or 'The output cannot be written'}: {error.strerror or error}.")

@@ -8,7 +8,7 @@ from cyclopts import App, Parameter
 
 from safelight.cli.connection import HERE, Where, access
 from safelight.cli.durations import seconds
-from safelight.cli.printing import ago, out, print_json, say, table
+from safelight.cli.printing import ago, duration, out, print_json, say, table
 from safelight.wire.accounts import CreatedKey, KeyInfo, Scope, now
 
 app = App(name="keys")
@@ -96,7 +96,7 @@ def _row(key: KeyInfo) -> tuple[str, str, str, str, str, str]:
     if key.revoked is not None:
         state = "revoked"
     elif key.expires is not None:
-        state = "expired" if key.expires < now() else f"expires in {(key.expires - now()) / 86400:.0f} d"
+        state = "expired" if key.expires < now() else f"expires in {duration(key.expires - now())}"
     else:
         state = "valid"
     used = ago(key.last_used) if key.last_used else "never"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from safelight.cli.connection import HERE, Where, access
+from safelight.cli.connection import HERE, Where, access, master
 from safelight.cli.durations import seconds
 from safelight.cli.printing import print_json, say
+from safelight.cli.tasks.which import find
 from safelight.errors import Code, Error
 
 
@@ -23,7 +24,7 @@ async def share_command(
     Parameters
     ----------
     task:
-        The id of the task.
+        The id of the task, or the number that it begins with.
     output:
         The output to show; by default the first one.
     original:
@@ -40,8 +41,15 @@ async def share_command(
             await client.revoke_links()
             say("Revoked all links.")
             return
-        link = await client.link(task, output=output, original=original, expires_in=seconds(expires))
+        link = await client.link(await _id(task, where), output=output, original=original, expires_in=seconds(expires))
     if where.json:
         print_json(link)
     else:
         say(link.url)
+
+
+async def _id(task: str, where: Where) -> str:
+    if not task.isdecimal():
+        return task
+    async with master(where) as client:
+        return (await find(client, task)).id
