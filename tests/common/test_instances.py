@@ -321,3 +321,13 @@ async def test_a_long_photo_arrives_although_a_storage_is_killed(tmp_path, kille
         assert stored.blob.digest == hashlib.sha256(data).hexdigest()
         async with StorageClient.connect(addresses[1 - dies]) as left:
             assert hashlib.sha256(await left.read(stored.blob.digest)).hexdigest() == stored.blob.digest
+
+
+@pytest.mark.parametrize("address", ["localhost", "localhost:", "a:1,b", "[::1]", "localhost/x:1"])
+def test_an_address_without_a_port_is_refused(address):
+    with pytest.raises(Error, match=r"has no port\. Write HOST:PORT"):
+        Several(address)
+
+
+def test_addresses_with_a_port_or_as_urls_are_taken():
+    Several("localhost:1,[::1]:2,http://proxy.example/path,https://a:3/")

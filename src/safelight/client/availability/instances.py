@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 import time
 from collections.abc import Collection, Sequence
 
@@ -102,8 +103,13 @@ def first_of(addresses: str) -> str:
 
 
 def _url(address: str) -> str:
+    """Return the URL of an address. Raises INVALID_REQUEST without a port, which would be that of a web server."""
     address = address.strip().rstrip("/")
-    return address if "://" in address else f"http://{address}"
+    if "://" in address:
+        return address
+    if re.fullmatch(r"[^/]+:[0-9]+", address) is None:
+        raise Error(Code.INVALID_REQUEST, f"{address[:100]!r} has no port. Write HOST:PORT.")
+    return f"http://{address}"
 
 
 def _pause(failures: int) -> float:
