@@ -57,13 +57,18 @@ def explained(error: msgspec.ValidationError, kind: Any, *, noun: str = "field")
     return sentence.replace("`", ""), position
 
 
-def suggestion(word: str, names: Sequence[str]) -> str:
-    """Return the name that may have been meant, or all names, as the end of a sentence."""
+def meant_by(word: str, names: Sequence[str], *, alike: float = 0.8) -> str:
+    """Return the name that a misspelt word stands for, or an empty string; `alike` is how near it must be, 0 to 1."""
     from difflib import get_close_matches  # noqa: PLC0415 - most services never need it
 
-    near = get_close_matches(word, names, n=1, cutoff=0.6) if len(word) <= _LONGEST else []
-    if near:
-        return f"; did you mean {near[0]}?"
+    near = get_close_matches(word, names, n=1, cutoff=alike) if len(word) <= _LONGEST else []
+    return near[0] if near else ""
+
+
+def suggestion(word: str, names: Sequence[str]) -> str:
+    """Return the name that may have been meant, or all names, as the end of a sentence."""
+    if near := meant_by(word, names, alike=0.6):
+        return f"; did you mean {near}?"
     return f"; known are {', '.join(names)}" if 0 < len(names) <= _MOST_NAMES else ""
 
 

@@ -364,3 +364,19 @@ async def test_routes_that_answer_get_answer_head(master, http):
         async with http.get(master.url + path) as got, http.head(master.url + path) as headed:
             assert (headed.status, headed.content_type) == (got.status, got.content_type), path
             assert await headed.read() == b""
+
+
+async def test_a_misspelt_field_is_refused_and_not_left_out(master, http, client):
+    body = form(part("image", photo(1)), part("reciep", "web"))
+    for path in ("/task", "/tasks"):
+        async with http.post(f"{master.url}{path}", data=body, headers=JSON) as answer:
+            document = await answer.json()
+        assert (answer.status, document["code"]) == (400, "invalid_request")
+        assert document["detail"] == "The form has no field 'reciep'; did you mean recipe?"
+    assert (await client.tasks()).tasks == []
+
+
+async def test_a_body_of_another_kind_is_told_which_form_to_send(master, http):
+    async with http.post(f"{master.url}/archive", json={"tasks": "1"}) as answer:
+        assert answer.status == 400
+        assert "x-www-form-urlencoded" in (await answer.json())["detail"]

@@ -142,3 +142,39 @@ async def test_a_client_that_falls_silent_can_continue(tus, png):
     assert answer.status == 503
     assert await tus.offset(path) == 3000
     assert (await tus.patch(path, 3000, png[3000:])).headers["Safelight-Task"]
+
+
+async def test_a_part_of_a_photo_does_not_become_a_task(tus, client, png):
+    """Clients upload parts of a file in parallel (`parallelUploads`) where a server can join them."""
+    answer = await tus.send("POST", "/uploads", Upload_Length=str(len(png)), Upload_Concat="partial")
+    assert (answer.status, answer.headers["Tus-Resumable"]) == (400, "1.0.0")
+    assert "Upload-Concat" in await answer.text()
+    answer = await tus.send("POST", "/uploads", Upload_Defer_Length="1")
+    assert answer.status == 400
+    assert "Upload-Defer-Length" in await answer.text()
+
+
+async def test_the_webhook_of_an_upload_is_kept_or_refused(tus, client, png):
+    refused = await tus.create(len(png), webhook="http://127.0.0.1/hook")
+    assert refused.status == 400
+    assert (await refused.json())["position"] == "webhook"
+    done = await tus.create(len(png), body=png, webhook="https://receiver.invalid/hook", recipe="grayscale")
+    await client.cancel(done.headers["Safelight-Task"])
+    async with asyncio.timeout(30):
+        while not (calls := (await client.webhook_calls()).calls):
+            await client.changes(0)
+    assert [call.url for call in calls] == ["https://receiver.invalid/hook"]
+
+
+async def test_an_empty_chunk_at_the_end_is_answered_with_the_task_and_a_longer_one_refused(tus, png):
+    done = await tus.create(len(png), body=png)
+    path, task = done.headers["Location"], done.headers["Safelight-Task"]
+    again = await tus.patch(path, len(png), b"")
+    assert (again.status, again.headers["Safelight-Task"]) == (204, task)
+    assert (await tus.patch(path, len(png), b"x")).status == 413
+
+
+async def test_a_problem_document_has_the_status_of_its_answer(tus, png):
+    path = await tus.opened(len(png))
+    answer = await tus.patch(path, 0, png, Upload_Checksum=sha1(b"other"))
+    assert (answer.status, (await answer.json())["status"]) == (460, 460)

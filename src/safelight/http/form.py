@@ -173,6 +173,9 @@ async def _pairs(request: web.Request, limit: int, idle_timeout: float) -> Async
         for pair in pairs:
             yield pair
         return
+    if request.content_type != "multipart/form-data":
+        sentence = "Send a form, as application/x-www-form-urlencoded or multipart/form-data."
+        raise Error(Code.INVALID_REQUEST, sentence)
     async with aclosing(Form(request, idle_timeout=idle_timeout, limit=limit).parts()) as parts:
         async for part in parts:
             if not part.filename:

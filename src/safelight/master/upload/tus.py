@@ -31,8 +31,9 @@ from safelight.master.upload import segments
 from safelight.master.upload.ingest import too_large
 from safelight.master.upload.replay import ReplayBudget
 from safelight.master.upload.task_batcher import TaskBatcher
-from safelight.master.upload.tus_headers import CHECKSUMS, TUS, checksum, metadata, number
+from safelight.master.upload.tus_headers import CHECKSUMS, TUS, checksum, length, metadata, number
 from safelight.master.upload.uploads import Fields
+from safelight.master.webhook.address import check_url
 from safelight.recipe import parse
 from safelight.untrusted import filenames, photos
 from safelight.validation import refusal
@@ -64,8 +65,10 @@ class Tus:
         places: Places,
         budget: ReplayBudget,
         limit: int,
+        private_webhooks: bool = False,
     ) -> None:
         """Take photos of at most `limit` bytes."""
+        self._private_webhooks = private_webhooks
         self._partials = partials
         self._batcher = batcher
         self._recipes = recipes
@@ -97,7 +100,7 @@ class Tus:
 
     async def create(self, request: web.Request) -> web.Response:
         """`POST /uploads`: open an upload, and append the body of the request if it has one."""
-        size = number(request, "Upload-Length")
+        size = length(request)
         if size > self._limit:
             raise too_large(self._limit)
         if size == 0:
@@ -105,6 +108,8 @@ class Tus:
         given = metadata(request)
         fields = _fields(given)
         tenant = tenant_of(request)
+        if fields.webhook is not None:
+            check_url(fields.webhook, allow_private=self._private_webhooks)
         chosen = await self._recipes.of(tenant).choose(fields.recipe)
         partial = await self._partials.create(
             NewPartial(
@@ -117,6 +122,7 @@ class Tus:
                     "filename": filenames.clean(given.get("filename") or given.get("name") or ""),
                     "batch": fields.batch,
                     "priority": str(fields.priority),
+                    "webhook": fields.webhook or "",
                     # Store the recipe itself, since its name may mean another one when the last byte arrives.
                     "recipe": chosen.name,
                     "spec": bytes(chosen.spec).decode(),
@@ -143,9 +149,9 @@ class Tus:
             raise Error(Code.UNSUPPORTED_FORMAT, f"Send a chunk of an upload as {_CHUNK}.")
         offset = number(request, "Upload-Offset")
         partial = await self._own(request)
-        if offset != partial.offset or partial.outcome:
+        if offset != partial.offset:
             raise Error(Code.CONFLICT, f"The next chunk begins at {partial.offset}.", offset=partial.offset)
-        if offset < partial.size:
+        if offset < partial.size or request.content_length:
             partial = await self._take(request, partial, offset)
         return await self._answer(partial, 204, {})
 
@@ -231,6 +237,7 @@ class Tus:
                 classic=chosen.classic,
                 priority=int(kept["priority"]),
                 batch=kept["batch"],
+                webhook=kept.get("webhook") or None,
                 idempotency_key=f"upload.{partial.id}",
             )
         )
@@ -256,6 +263,11 @@ class Tus:
 
 
 def _problem(error: Error) -> web.Response:
+    """Answer with the protocol's own status for an error, also in the document."""
+    if error.code is Code.DIGEST_MISMATCH:
+        error.extra["status"] = 460
+    elif error.extra.get("busy"):
+        error.extra["status"] = 423
     response = http.problem_response(error)
     response.headers.update(TUS)
     if error.code is Code.PRECONDITION_FAILED:
@@ -288,7 +300,7 @@ async def _checked_type(body: AsyncIterator[bytes], size: int) -> AsyncIterator[
 
 
 def _fields(given: dict[str, str]) -> Fields:
-    known = {name: given[name] for name in ("recipe", "priority", "batch") if given.get(name)}
+    known = {name: given[name] for name in ("recipe", "priority", "batch", "webhook") if given.get(name)}
     try:
         return msgspec.convert(known, Fields, strict=False)
     except msgspec.ValidationError as error:

@@ -21,6 +21,18 @@ def number(request: web.Request, name: str) -> int:
     return int(text)
 
 
+def length(request: web.Request) -> int:
+    """Read `Upload-Length`. Raises INVALID_REQUEST, also for requests of extensions that this server does not have."""
+    if "Upload-Concat" in request.headers:
+        # Taken for a whole photo, the first part would become a task of its own.
+        sentence = "Uploads cannot be joined (Upload-Concat). Send the photo as one upload, without parallel parts."
+        raise Error(Code.INVALID_REQUEST, sentence, position="Upload-Concat")
+    if "Upload-Defer-Length" in request.headers:
+        sentence = "The length of an upload cannot be told later (Upload-Defer-Length). Send Upload-Length."
+        raise Error(Code.INVALID_REQUEST, sentence, position="Upload-Defer-Length")
+    return number(request, "Upload-Length")
+
+
 def metadata(request: web.Request) -> dict[str, str]:
     """Read `Upload-Metadata`: names and base64 values. Raises INVALID_REQUEST."""
     found: dict[str, str] = {}

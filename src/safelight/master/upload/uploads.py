@@ -6,7 +6,7 @@ import asyncio
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Annotated, Any
 
@@ -29,7 +29,7 @@ from safelight.master.recipes.recipe_book import Chosen, RecipeBook
 from safelight.master.upload.ingest import Ingest, StoredPhoto
 from safelight.master.upload.task_batcher import TaskBatcher
 from safelight.master.webhook.address import check_url
-from safelight.validation import refusal
+from safelight.validation import meant_by, refusal
 from safelight.wire import NewTask, Task, Uploaded
 
 _RECIPE_BYTES = 1 << 20
@@ -147,6 +147,7 @@ class Uploads:
         """Read the form; photos are stored as they arrive."""
         photos: list[Photo] = []
         values: dict[str, str] = {}
+        others: list[str] = []
         recipe: Chosen | None = None
         tenant = tenant_of(request)
         room = await self._quotas.room(tenant)
@@ -165,11 +166,13 @@ class Uploads:
                     values[part.name] = await part.text(_RECIPE_BYTES if part.name == "recipe" else _FIELD_BYTES)
                     if part.name == "recipe":  # so an invalid one is refused before the photo after it is stored
                         recipe = await self._recipes.of(tenant).choose(values[part.name])
+                else:
+                    others.append(part.name)
         if not photos:
             raise Error(
                 Code.INVALID_REQUEST, "Image not found. Send the photo as the part named image.", position="image"
             )
-        fields = _fields(values)
+        fields = _fields(values, others)
         if fields.webhook is not None:
             check_url(fields.webhook, allow_private=self._limits.private_webhooks)
         return Order(
@@ -275,7 +278,12 @@ def _idempotency_key(request: web.Request) -> str:
     return key
 
 
-def _fields(values: dict[str, str]) -> Fields:
+def _fields(values: dict[str, str], others: Sequence[str]) -> Fields:
+    """Convert the fields of a form. Other parts are ignored, but not one that looks like a misspelt field."""
+    for name in others:
+        if meant := meant_by(name, ("image", *Fields.__struct_fields__)):
+            sentence = f"The form has no field {name!r}; did you mean {meant}?"
+            raise Error(Code.INVALID_REQUEST, sentence, position=name)
     try:
         return msgspec.convert(values, Fields, strict=False)
     except msgspec.ValidationError as error:
