@@ -25,8 +25,12 @@ from msgspec import Meta
 
 from safelight import __version__
 from safelight.errors import validation_problem
+from safelight.validation import meant_by, suggestion
 
 C = TypeVar("C", bound=msgspec.Struct)
+
+PROGRAMS = ("keyvaluestore", "db", "storage", "master", "worker", "up")
+"""The programs that have a table in the settings file."""
 
 _program = ContextVar("program", default="safelight")
 """The program whose settings were loaded, for errors that are found later."""
@@ -106,7 +110,8 @@ def _positional(kind: type[msgspec.Struct]) -> str:
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         message = _VALUE_OF_BOOL.sub(r"\1 takes no value; \2 turns it off", message)
-        self.exit(2, f"{self.prog}: {message.rstrip('.')}. See `{self.prog} --help`.\n")
+        sentence = message if message.endswith("?") else f"{message.rstrip('.')}."
+        self.exit(2, f"{self.prog}: {sentence} See `{self.prog} --help`.\n")
 
 
 def _merge(kind: type[C], given: dict[str, Any], section: str, environ: Mapping[str, str]) -> C:
@@ -114,6 +119,7 @@ def _merge(kind: type[C], given: dict[str, Any], section: str, environ: Mapping[
     values: dict[str, Any] = {}
     origin: dict[str, tuple[str, Any]] = {}
     table = _read_file(path) if path else {}
+    _check_names(table, kind, section, path)
     for name, hint in hints(kind).items():
         candidates = [
             (f"--{name.replace('_', '-')}", given.get(name)),
@@ -149,6 +155,19 @@ def _advice(sentence: str, hint: Any, value: Any) -> str:
     else:
         return sentence
     return f"write {wanted}, not {value!r}"
+
+
+def _check_names(table: dict[str, Any], kind: type[msgspec.Struct], section: str, path: str | None) -> None:
+    """Refuse names in a settings file that no program reads. A setting at the top level may be another program's."""
+    sections = {name: value for name, value in table.items() if isinstance(value, dict)}
+    for name in sections:
+        if name not in PROGRAMS:
+            raise SettingsError(f"{path}: there is no program [{name}]{suggestion(name, PROGRAMS)}")
+    for name in sections.get(section, {}):
+        if name not in (known := list(hints(kind))):
+            meant = meant_by(name.replace("-", "_"), known, alike=0.6)
+            hint = f"; did you mean {meant}?" if meant else ""
+            raise SettingsError(f"{name} in [{section}] of {path}: there is no such setting{hint}")
 
 
 def _variables(section: str, name: str) -> list[str]:

@@ -107,7 +107,14 @@ def test_mistakes_end_the_program_with_a_sentence(argv, environ, sentence, capsy
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
-    [("port = [", "is not valid TOML"), ("[db]\nport = 'x'", "port in [db] of"), ("port = 'x'", "port in")],
+    [
+        ("port = [", "is not valid TOML"),
+        ("[db]\nport = 'x'", "port in [db] of"),
+        ("port = 'x'", "port in"),
+        ("[db]\nprot = 1", "there is no such setting; did you mean port? See"),
+        ("[db]\nshutdown-token = 'x'", "there is no such setting. See"),
+        ("[stroage]\nport = 1", "there is no program [stroage]; did you mean storage? See"),
+    ],
 )
 def test_mistakes_in_the_file_name_the_file(tmp_path, text, sentence, capsys):
     file = tmp_path / "settings.toml"
