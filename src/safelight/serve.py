@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import errno
 import logging
 import os
 import signal
@@ -273,7 +274,8 @@ async def _listening(app: web.Application, config: StandaloneConfig, service: Se
                 for listener in opened:
                     await Site(runner, listener, context=context, handshake=config.header_timeout).start()
             except OSError as error:
-                settings.fail(f"Cannot listen on {config.host}:{port}: {error.strerror}. Choose another {flag}.")
+                other = flag if error.errno in (errno.EADDRINUSE, errno.EACCES) else "--host"
+                settings.fail(f"Cannot listen on {config.host}:{port}: {error.strerror}. Choose another {other}.")
         service.port = runner.addresses[0][1]
         if isinstance(config, PublicConfig) and config.own_port is not None:
             log.info("Only this process listens on %d", runner.addresses[-1][1])

@@ -62,7 +62,7 @@ class StandaloneConfig(AccessSettings, frozen=True, kw_only=True):
     """The settings that every service has."""
 
     host: Annotated[
-        str, Meta(description="The IPv4 address to listen on; 0.0.0.0 is every network.", extra={"metavar": "ADDRESS"})
+        str, Meta(description="The address to listen on; 0.0.0.0 is every IPv4 network.", extra={"metavar": "ADDRESS"})
     ] = "127.0.0.1"
     port: Port = 0
     data: DataDirectory = "data"
@@ -213,7 +213,7 @@ class Service:
     @property
     def url(self) -> str:
         """URL at which programs on this machine reach this service."""
-        host = "127.0.0.1" if self.config.host in EVERY_NETWORK else self.config.host
+        host = "127.0.0.1" if self.config.host in EVERY_NETWORK else in_url(self.config.host)
         return f"{'https' if self.config.tls_certificate else 'http'}://{host}:{self.port}"
 
     def on_stop(self, wake: Callable[[], None]) -> None:
@@ -316,6 +316,11 @@ def keep_private(directory: str) -> None:
             path.chmod(0o700)
 
 
+def in_url(host: str) -> str:
+    """Return a host as it is written before a port: an IPv6 address has brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
 def reachable_host(host: str, keyvaluestore: str | None = None) -> str:
     """Return the address at which others reach a service that listens on `host`.
 
@@ -324,7 +329,7 @@ def reachable_host(host: str, keyvaluestore: str | None = None) -> str:
     that of the machine's name.
     """
     if host not in EVERY_NETWORK:
-        return host
+        return in_url(host)
     store = first_of(keyvaluestore or "").rpartition(":")[0]
     target = store or "192.0.2.1"
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:

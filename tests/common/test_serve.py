@@ -281,3 +281,22 @@ def test_logs_for_programs_are_one_json_object_a_line():
 def test_logs_for_people_are_the_sentence():
     assert logs.TextFormatter().format(record("Database is listening on 8001")) == "Database is listening on 8001"
     assert logs.TextFormatter().format(record("Listening", port=1)) == "Listening  [port=1]"
+
+
+async def test_services_listen_and_find_one_another_on_ipv6(tmp_path):
+    async with serve.running("keyvaluestore", Config(host="::1", port=0, data=str(tmp_path / "k")), build) as store:
+        address = f"[::1]:{store.port}"
+        assert (store.url, await store.advertised()) == (f"http://{address}", address)
+        config = DbConfig(host="::1", port=0, data=str(tmp_path / "d"), keyvaluestore=address)
+        async with serve.running("db", config, build_db) as db, session() as http:
+            registered = ""
+            while not registered:
+                async with http.get(f"{store.url}/dbendpoint") as answer:
+                    registered = await answer.text() if answer.status == 200 else ""
+            assert registered == f"[::1]:{db.port}"
+
+
+async def test_an_address_that_this_machine_lacks_is_told_from_a_port_in_use(tmp_path):
+    async with service("keyvaluestore", "--data", str(tmp_path), "--host", "192.0.2.1", "--open") as process:
+        await process.log("Choose another --host.")
+        assert await process.ended() == 2

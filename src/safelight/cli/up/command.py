@@ -70,7 +70,7 @@ class Config(AccessSettings, frozen=True, kw_only=True):
     )
     data: Annotated[str, Meta(description="The directory for all data.", extra={"metavar": "DIRECTORY"})] = "data"
     host: Annotated[
-        str, Meta(description="The IPv4 address to listen on; 0.0.0.0 is every network.", extra={"metavar": "ADDRESS"})
+        str, Meta(description="The address to listen on; 0.0.0.0 is every IPv4 network.", extra={"metavar": "ADDRESS"})
     ] = "127.0.0.1"
     port: Annotated[
         int,
@@ -313,7 +313,7 @@ def _check_free(host: str, ports: dict[str, int]) -> None:
     """End with an error if another program listens on one of the ports; it would answer in our place."""
     for name, port in ports.items():
         try:
-            socket.create_server((host, port)).close()
+            socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
         except OSError as error:
             _refuse(
                 f"{name} cannot listen on {host}:{port}: {error.strerror}. Stop what uses the port, or give another "
