@@ -83,6 +83,8 @@ export const humanize = (name: string) => {
 
 /** How much smaller or larger than something else, in per cent. */
 export const change = (size: number, before: number) => {
-  const share = Math.round((size / before - 1) * 100);
+  const exact = (size / before - 1) * 100;
+  // What is left of a photo is never 100 % smaller than the photo.
+  const share = exact < -99 ? Math.max(Math.round(exact * 10) / 10, -99.9) : Math.round(exact);
   return `${share > 0 ? "+" : share < 0 ? "−" : "±"}${Math.abs(share)} %`;
 };

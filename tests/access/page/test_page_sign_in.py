@@ -92,7 +92,25 @@ async def test_sign_in_and_its_dialogs_are_accessible_and_show_only_what_a_key_p
             assert [text for text in told if not text.startswith("There are no workers.")] == []
             assert await page.get_by_role("region", name="Services").count() == 0
             assert await page.get_by_role("button", name="Pause the queue").count() == 0
+            await page.get_by_role("link", name="Recipes").click()
+            await page.get_by_role("heading", name="web").wait_for()
+            assert await page.get_by_role("button", name="Save").count() == 0
+            await page.get_by_role("link", name="Photos").click()
+            await page.get_by_role("heading", name="Results").wait_for()
+            assert await page.get_by_role("heading", name="Add your photos").count() == 0
     assert {view: found for view, found in problems.items() if found} == {}
+
+
+async def test_a_session_that_has_ended_is_noticed_by_the_next_request(keyed, root):
+    """The stream of changes stays open until it is made again, so the page looks live."""
+    made = await root.call("POST", "/keys", {"name": "me", "scopes": ["upload", "read"]})
+    async with chromium() as browser, opened(browser, root.url.removeprefix("http://")) as page:
+        await page.get_by_label("API key", exact=True).fill(made["token"])
+        await page.get_by_role("button", name="Sign in").click()
+        await page.get_by_text("Live", exact=True).wait_for()
+        await page.context.clear_cookies()
+        await page.get_by_role("link", name="Batches").click()
+        await page.get_by_role("heading", name="Sign in").wait_for()
 
 
 async def test_a_result_is_shared_by_a_link(keyed, root):

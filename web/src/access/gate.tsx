@@ -2,6 +2,7 @@
 
 import type { ComponentChildren } from "preact";
 import { useEffect, useState } from "preact/hooks";
+import { refused } from "../api/api";
 import { connection } from "../api/live";
 import { Icon } from "../parts/icons";
 import { begin, me, signIn } from "../state/session";
@@ -21,7 +22,8 @@ export function Gate({ start, children }: { start: () => void; children: Compone
     });
   };
   useEffect(look, []);
-  // The page notices that a session has ended when the live connection is refused.
+  // The page notices that a session has ended when the live connection or a request is refused.
+  useEffect(() => refused.subscribe((count) => count > 0 && started && void begin().catch(() => undefined)), [started]);
   useEffect(() => connection.subscribe((state) => state === "lost" && started && void begin().catch(() => undefined)), [started]);
   const in_ = me.value?.signed_in ?? false;
   useEffect(() => {

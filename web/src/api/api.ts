@@ -1,5 +1,6 @@
 // The calls of the master's public API that the page uses. The types come from its OpenAPI document.
 
+import { signal as shared } from "@preact/signals";
 import { type Filter, moment } from "./filter";
 import type {
   Batch,
@@ -52,6 +53,9 @@ export class Problem extends Error {
   }
 }
 
+/** How many requests were refused because nobody is signed in; access/gate.tsx asks again who is. */
+export const refused = shared(0);
+
 export async function ask<T>(method: string, path: string, body?: unknown, signal?: AbortSignal): Promise<T> {
   const request: RequestInit = { method, headers: { Accept: "application/json" } };
   if (signal) request.signal = signal;
@@ -68,7 +72,11 @@ export async function ask<T>(method: string, path: string, body?: unknown, signa
     throw new Problem(texts.problem.unreachable);
   }
   const text = await answer.text();
-  if (!answer.ok) throw Problem.from(text);
+  if (!answer.ok) {
+    const problem = Problem.from(text);
+    if (problem.code === "unauthenticated" && path !== "session") refused.value++;
+    throw problem;
+  }
   return (text ? JSON.parse(text) : undefined) as T;
 }
 

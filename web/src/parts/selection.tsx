@@ -6,6 +6,7 @@ import { address, archiveUrl, type Task } from "../api/api";
 import { type Filter } from "../api/filter";
 import { recipes } from "../state/recipes";
 import { clear, isSelecting, type Selection, selection, selectMatching } from "../state/selection";
+import { may } from "../state/session";
 import type { TaskList } from "../state/tasks";
 import { texts } from "../texts";
 import { asking, confirmed } from "../state/questions";
@@ -43,6 +44,7 @@ export function SelectionBar({ list, filter }: { list: TaskList; filter: Filter 
       <button onClick={clear}>{words.clear}</button>
       <span class="actions">
         {found &&
+          may("operate") &&
           ACTIONS.filter(({ action }) => eligible(action, found) > 0).map(({ action, icon }) => (
             <button key={action} onClick={() => void act(action, found, list)}>
               <Icon name={icon} /> {words.actions[action]}

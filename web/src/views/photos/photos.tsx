@@ -7,6 +7,7 @@ import { Icon } from "../../parts/icons";
 import { SelectionBar } from "../../parts/selection";
 import { detail, link, query, view } from "../../router";
 import { clear } from "../../state/selection";
+import { may } from "../../state/session";
 import { TaskList } from "../../state/tasks";
 import { texts } from "../../texts";
 import { Gallery } from "./gallery";
@@ -20,7 +21,7 @@ const IN_PROGRESS = "waiting,working";
 export function Photos() {
   return (
     <>
-      <Upload />
+      {may("upload") && <Upload />}
       <Results filter={fromQuery(query.value)} />
     </>
   );

@@ -10,6 +10,7 @@ import { Icon } from "../../parts/icons";
 import { Stage } from "../../parts/stage";
 import { attempt } from "../../state/messages";
 import { link, query, replace } from "../../router";
+import { may } from "../../state/session";
 import type { TaskList } from "../../state/tasks";
 import { texts } from "../../texts";
 import { confirmDelete } from "../tasks/actions";
@@ -56,7 +57,7 @@ export function Viewer({ id, list }: { id: string; list: TaskList }) {
     if (event.target instanceof HTMLInputElement || event.target instanceof HTMLSelectElement) return;
     if (event.key === "ArrowLeft") step(-1);
     if (event.key === "ArrowRight") step(1);
-    if (event.key === "Delete" && task) void drop(task);
+    if (event.key === "Delete" && task && may("operate")) void drop(task);
   };
   const drop = async (shown: Task) => {
     if (!(await confirmDelete(shown))) return;
@@ -90,9 +91,11 @@ export function Viewer({ id, list }: { id: string; list: TaskList }) {
           <button class="plain round" aria-label={words.older} disabled={place < 0 || place >= items.length - 1} onClick={() => step(1)}>
             <Icon name="right" />
           </button>
-          <button class="plain round" aria-label={texts.selection.actions.delete} onClick={() => task && void drop(task)}>
-            <Icon name="trash" />
-          </button>
+          {may("operate") && (
+            <button class="plain round" aria-label={texts.selection.actions.delete} onClick={() => task && void drop(task)}>
+              <Icon name="trash" />
+            </button>
+          )}
           <button class="plain round" aria-label={words.close} onClick={close}>
             <Icon name="close" />
           </button>

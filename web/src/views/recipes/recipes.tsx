@@ -216,26 +216,30 @@ function Heading({ current }: { current: NamedRecipe | undefined }) {
           <Icon name="download" />
         </button>
         {current && may("operate") && <Pause name={current.name} />}
-        {current && !isBuiltin(current) && (
+        {current && !isBuiltin(current) && may("operate") && (
           <button type="button" class="plain round" onClick={() => void drop(current)} aria-label={words.delete(current.name)}>
             <Icon name="trash" />
           </button>
         )}
-        <label>
-          <span class="hidden">{words.name}</span>
-          <input
-            type="text"
-            value={name.value}
-            required
-            pattern="[a-z0-9][a-z0-9_\-]{0,63}"
-            title={words.nameRule}
-            placeholder={words.name}
-            onInput={(event) => (name.value = event.currentTarget.value)}
-          />
-        </label>
-        <button class="main" disabled={!changed.value && name.value === current?.name}>
-          {words.save}
-        </button>
+        {may("operate") && (
+          <>
+            <label>
+              <span class="hidden">{words.name}</span>
+              <input
+                type="text"
+                value={name.value}
+                required
+                pattern="[a-z0-9][a-z0-9_\-]{0,63}"
+                title={words.nameRule}
+                placeholder={words.name}
+                onInput={(event) => (name.value = event.currentTarget.value)}
+              />
+            </label>
+            <button class="main" disabled={!changed.value && name.value === current?.name}>
+              {words.save}
+            </button>
+          </>
+        )}
       </form>
     </div>
   );

@@ -4,6 +4,7 @@ import type { Action as Name } from "../../state/actions";
 import { cancelTask, deleteTask, releaseTask, retryTask, type StateName, type Task } from "../../api/api";
 import { confirmed } from "../../state/questions";
 import type { IconName } from "../../parts/icons";
+import { may } from "../../state/session";
 import { texts } from "../../texts";
 
 /** Where a changed task goes: a list, or the page of the task. */
@@ -44,6 +45,7 @@ export const confirmDelete = (task: Task) =>
   });
 
 export function actionsOf(state: StateName): Action[] {
+  if (!may("operate")) return [];
   switch (state) {
     case "waiting":
     case "working":

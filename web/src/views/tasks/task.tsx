@@ -24,6 +24,7 @@ import { Icon } from "../../parts/icons";
 import { Thumbnail } from "../../parts/thumbnail";
 import { attempt, say } from "../../state/messages";
 import { recipes } from "../../state/recipes";
+import { may } from "../../state/session";
 import { go, link } from "../../router";
 import { texts } from "../../texts";
 import { toToml } from "../../toml";
@@ -145,7 +146,7 @@ function Actions({ task, holder }: { task: Task; holder: Holder }) {
           <Icon name={action.icon} /> {texts.selection.actions[action.name]}
         </button>
       ))}
-      {task.input && (
+      {task.input && may("operate") && (
         <button onClick={() => void rerun()}>
           <Icon name="recipes" /> {texts.selection.actions.rerun}
         </button>
