@@ -104,3 +104,16 @@ async def test_only_the_default_tenant_administers_the_system(keyed, http):
     for method, path in (("POST", "/clock/confirm"), ("GET", "/services")):
         await acme.call(method, path, status=403)
         await ours.call(method, path)
+
+
+async def test_a_refusal_names_only_scopes(keyed, http):
+    """`classic` and `link` are ways in that no key can be given."""
+    root = Api(http, keyed.url("master"), keyed.key)
+    reader = await keyed_tenant(root, "acme", ["read"])
+    uploader = Api(http, root.url, (await root.call("POST", "/keys", {"name": "up", "scopes": ["upload"]}))["token"])
+    for api, method, path, scope in (
+        (reader, "POST", "/task", "upload"),
+        (uploader, "GET", "/task/1-abcdefghij/result", "read"),
+    ):
+        told = await api.call(method, path, status=403)
+        assert f"it needs {scope}." in str(told)

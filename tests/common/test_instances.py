@@ -323,7 +323,7 @@ async def test_a_long_photo_arrives_although_a_storage_is_killed(tmp_path, kille
             assert hashlib.sha256(await left.read(stored.blob.digest)).hexdigest() == stored.blob.digest
 
 
-@pytest.mark.parametrize("address", ["localhost", "localhost:", "a:1,b", "[::1]", "localhost/x:1"])
+@pytest.mark.parametrize("address", ["localhost", "127.0.0.1:port", "localhost:", "a:1,b", "[::1]", "localhost/x:1"])
 def test_an_address_without_a_port_is_refused(address):
     with pytest.raises(Error, match=r"has no port\. Write HOST:PORT"):
         Several(address)

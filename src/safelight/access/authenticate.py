@@ -111,5 +111,7 @@ def _what_to_show(access: Access) -> str:
 
 
 def _what_is_missing(caller: Caller, access: Access) -> str:
-    wanted = " or ".join(flag.name.lower() for flag in Access if flag & access and flag.name)
+    # Whoever has a key is helped by its scopes; the other ways in need none.
+    scopes = access & (Access.UPLOAD | Access.READ | Access.OPERATE | Access.ADMINISTER)
+    wanted = " or ".join(flag.name.lower() for flag in Access if flag & (scopes or access) and flag.name)
     return f"{caller.name} may not do this: it needs {wanted}."

@@ -104,9 +104,10 @@ def first_of(addresses: str) -> str:
 
 def _url(address: str) -> str:
     """Return the URL of an address. Raises INVALID_REQUEST without a port, which would be that of a web server."""
-    address = address.strip().rstrip("/")
+    address = address.strip()
     if "://" in address:
-        return address
+        return address.rstrip("/")
+    address = address.rstrip("/")
     if re.fullmatch(r"[^/]+:[0-9]+", address) is None:
         raise Error(Code.INVALID_REQUEST, f"{address[:100]!r} has no port. Write HOST:PORT.")
     return f"http://{address}"
