@@ -115,32 +115,29 @@ async def run_to_end(home: Home, spec: InstanceSpec, *, time_limit: float) -> Ou
 
 async def _attend_supervised(home: Home, started: Started, announce: Announce) -> int:
     """Attend a machine, and restart it as its restart policy says."""
-    spec = started.launch.spec
-    if spec.restart == "no":
-        return _end(await _attend(home, started, announce), announce)
-    instances, restarts = Instances(home), Restarts(spec.restart)
-    directory, stop = instances.directory(spec.name), asyncio.Event()
-
-    async def interrupt() -> None:
-        stop.set()
-
-    with supervising(directory):
-        while True:
-            failure = None
-            try:
-                await _attend(home, started, announce)
-            except DrumheadError as error:
-                failure = error
-            ended = instances.read(spec.name)
-            delay = None if is_stopping(directory) else note_end(instances, ended, restarts)
-            if delay is not None:
-                with _stopping_on_signals(interrupt):
-                    stopped = await pause(delay, directory, stop)
-            if delay is None or stopped:
-                if failure is not None:
-                    raise failure
-                return _end(ended, announce)
-            started = await restart_machine(home, spec.name, attached=True)
+    spec, instances = started.launch.spec, Instances(home)
+    directory, restarts = instances.directory(spec.name), Restarts(spec.restart)
+    stops = (lambda: stop_machine(instances, spec.name), lambda: destroy_machine(instances, spec.name))
+    with _stopping_on_signals(*stops) as signalled:
+        if spec.restart == "no":
+            return _end(await _attend(home, started, announce), announce)
+        with supervising(directory):
+            while True:
+                failure = None
+                try:
+                    await _attend(home, started, announce)
+                except DrumheadError as error:
+                    failure = error
+                ended = instances.read(spec.name)
+                stopping = signalled.is_set() or is_stopping(directory)
+                delay = None if stopping else note_end(instances, ended, restarts)
+                if delay is None or await pause(delay, directory, signalled):
+                    if failure is not None:
+                        raise failure
+                    return _end(ended, announce)
+                started = await restart_machine(home, spec.name, attached=True)
+                if signalled.is_set():  # before there was a machine to stop
+                    await stop_machine(instances, spec.name)
 
 
 def _end(instance: Instance, announce: Announce) -> int:
@@ -153,9 +150,8 @@ async def _attend(home: Home, started: Started, announce: Announce) -> Instance:
     instances, name = Instances(home), started.launch.spec.name
     log = instances.directory(name) / "log"
     booting = asyncio.create_task(_await_boot(instances, name, announce))
-    stops = (lambda: stop_machine(instances, name), lambda: destroy_machine(instances, name))
     try:
-        with limiting_logs(log.parent), _stopping_on_signals(*stops):
+        with limiting_logs(log.parent):
             announce.started(started)
             async for part in follow(log, offset=started.log_offset, until=wait_process(started.pid)):
                 await asyncio.wait({booting})  # print announcements before the output of the command
@@ -183,22 +179,25 @@ async def _await_boot(instances: Instances, name: str, announce: Announce) -> No
 
 
 @contextmanager
-def _stopping_on_signals(*stops: Callable[[], Awaitable[object]]) -> Iterator[None]:
-    """Call the next of `stops` for each received signal of SIGNALS."""
-    loop = asyncio.get_running_loop()
+def _stopping_on_signals(*stops: Callable[[], Awaitable[object]]) -> Iterator[asyncio.Event]:
+    """Call the next of `stops` for each received signal of SIGNALS. The first one sets the event that is yielded."""
+    loop, signalled = asyncio.get_running_loop(), asyncio.Event()
+    earlier = {number: signal.getsignal(number) for number in SIGNALS}
     left = list(stops)
     tasks: set[asyncio.Future[object]] = set()
 
     def on_signal() -> None:
+        signalled.set()
         if left:
             tasks.add(asyncio.ensure_future(left.pop(0)()))
 
     for number in SIGNALS:
         loop.add_signal_handler(number, on_signal)
     try:
-        yield
+        yield signalled
     finally:
-        for number in SIGNALS:
+        for number, handler in earlier.items():
             loop.remove_signal_handler(number)
+            signal.signal(number, handler)  # asyncio's own, which ends commands cleanly
         for task in tasks:
             task.cancel()

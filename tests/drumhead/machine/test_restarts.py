@@ -1,14 +1,21 @@
 """Test machines that are restarted when they end (``--restart``)."""
 
+import asyncio
+import os
 import signal
 import subprocess
 import sys
+from unittest.mock import Mock
 
 import pytest
 
+from drumhead.machine import attach
 from drumhead.machine.instances import STOPPING, Instances, supervisor_pid
+from drumhead.machine.launch import Started
 from drumhead.machine.records import InstanceSpec, Launch
+from drumhead.machine.stop import record_exit, stop_machine
 from drumhead.machine.supervision.policy import FIRST_DELAY, LONGEST_DELAY, MAX_RESTARTS, STEADY, Restarts
+from drumhead.machine.supervision.supervisor import pause
 from drumhead.records import Command
 from support.guests.composing import write_files
 from support.guests.machines import command, find, wait_log
@@ -63,6 +70,50 @@ def test_a_supervisor_that_was_killed_is_not_said_to_restart_anything(empty):
     assert "restarting" not in empty("instances")
     (directory / STOPPING).touch()  # as `drumhead stop` does
     assert "without its supervisor" not in empty("instances")
+
+
+@pytest.mark.parametrize("moment", ["pause", "start"])
+async def test_ctrl_c_between_two_starts_ends_a_machine_in_the_foreground(empty, monkeypatch, moment):
+    instances, events = Instances(empty.home), []
+    directory = instances.directory("between")
+    spec = InstanceSpec(name="between", image="i", command=Command(argv=("x",)), restart="always")
+    launch = Launch(
+        spec=spec, image_digest="", accelerator="tcg", mac="", address="", forwards=(), started_at=0.0, attached=True
+    )
+    started = Started(launch=launch, acceleration=None, pid=0, log_offset=0)
+    directory.mkdir(parents=True)
+
+    async def attend(*_):
+        events.append("ran")
+        instances.write(launch)  # which removes the mark of a stop
+        record_exit(directory, 3)
+
+    async def interrupted(*_):
+        os.kill(os.getpid(), signal.SIGINT)
+        assert await pause(60, directory, asyncio.Event())
+        return True
+
+    async def at_once(*_):
+        return False
+
+    async def restart(*_, **_flags):
+        await interrupted()
+        instances.write(launch)
+        return started
+
+    async def stop(instances, name):
+        events.append("stopped")
+        return await stop_machine(instances, name)
+
+    for name, stub in (("_attend", attend), ("restart_machine", restart), ("stop_machine", stop)):
+        monkeypatch.setattr(attach, name, stub)
+    monkeypatch.setattr(attach, "pause", interrupted if moment == "pause" else at_once)
+    handler = signal.getsignal(signal.SIGINT)
+    assert await attach._attend_supervised(empty.home, started, Mock()) == 3
+    assert events == {"pause": ["ran", "stopped"], "start": ["ran", "stopped", "stopped", "ran"]}[moment]
+    assert signal.getsignal(signal.SIGINT) is handler, "a later Ctrl-C ends the command as an earlier one does"
+    if moment == "pause":
+        assert "without its supervisor" not in empty("instances")
 
 
 @pytest.fixture(scope="module")
