@@ -93,9 +93,9 @@ class Attempts:
         else:
             outcome = Finished(lease=lease.id, outputs=outputs, engine=self._pool.version, seconds=result.seconds)
             self._outage.succeeded()
-            self._metrics.seconds.labels(lease.recipe).observe(result.seconds)
+            self._metrics.seconds.labels(self._metrics.label(lease.recipe)).observe(result.seconds)
             logs.each(log, "        done", task=lease.task, seconds=round(result.seconds, 3))
-        self._metrics.attempts.labels(type(outcome).__name__.lower(), lease.recipe).inc()
+        self._metrics.attempts.labels(type(outcome).__name__.lower(), self._metrics.label(lease.recipe)).inc()
         return outcome
 
     def _given_back(self, lease: Lease, why: str) -> Returned:

@@ -9,6 +9,8 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_MAX_RECIPES = 50
+"""The most recipes with series of their own; all others share the label `other`. Requests name theirs as they like."""
 
 
 class Metrics:
@@ -28,12 +30,22 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
+        self._recipes: set[str] = set()
         self.bytes_in = Counter("safelight_worker_input_bytes", "Bytes fetched from storage", registry=registry)
         self.bytes_out = Counter("safelight_worker_output_bytes", "Bytes put into storage", registry=registry)
         self.lost = Counter("safelight_worker_leases_lost", "Leases that expired or were taken away", registry=registry)
         self.busy = Gauge("safelight_worker_slots_busy", "Slots that process a photo now", registry=registry)
         self.held = Gauge("safelight_worker_leases_held", "Leases held now", registry=registry)
         Gauge("safelight_worker_slots", "The most photos processed at the same time", registry=registry).set(slots)
+
+    def label(self, recipe: str) -> str:
+        """Return the label under which a recipe is counted."""
+        if recipe in self._recipes:
+            return recipe
+        if len(self._recipes) >= _MAX_RECIPES:
+            return "other"
+        self._recipes.add(recipe)
+        return recipe
 
 
 class DecoderRestarts(Collector):
