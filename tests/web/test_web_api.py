@@ -39,13 +39,15 @@ async def finished(client, data, **options):
 async def test_an_archive_contains_the_requested_photos(client, ask):
     first = await finished(client, photo(0), filename="../../cat.png", recipe="web", batch="b1")
     second = await finished(client, photo(1), filename="cat.png", recipe="invert")
-    third = await finished(client, photo(2), filename="cat.png", recipe="invert")
+    third = await finished(client, photo(2), filename="CAT.png", recipe="invert")
     _, body = await ask("GET", "/archive")
     with zipfile.ZipFile(io.BytesIO(body)) as archive:
         assert archive.testzip() is None
         names = archive.namelist()
         assert len(names) == 8
-        assert {"cat.image.png", "cat.image-2.png", "cat.small-webp.webp"} <= set(names)
+        assert {"CAT.image.png", "cat.image-2.png", "cat.small-webp.webp"} <= set(names), (
+            "also where case does not count"
+        )
         assert all(info.compress_type == zipfile.ZIP_STORED for info in archive.infolist())
         digests = {hashlib.sha256(archive.read(name)).hexdigest() for name in names}
     assert digests == {output.digest for task in (first, second, third) for output in task.outputs}

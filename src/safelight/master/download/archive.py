@@ -187,7 +187,7 @@ class _Sink:
 async def zipped(storage: StorageClient, members: AsyncIterator[tuple[Task, File]]) -> AsyncGenerator[bytes, None]:
     """Stream a ZIP of blobs. Only its directory is kept in memory, a few hundred bytes for each file."""
     sink = _Sink()
-    names: set[str] = set()
+    names: dict[str, int] = {}
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:  # type: ignore[call-overload]
         async for task, file in members:
             entry = zipfile.ZipInfo(_unique(file.filename, names), time.gmtime(task.changed)[:6])
@@ -200,12 +200,18 @@ async def zipped(storage: StorageClient, members: AsyncIterator[tuple[Task, File
     yield sink.taken()
 
 
-def _unique(filename: str, names: set[str]) -> str:
-    """Give files of the same name a number: `cat.image.png`, `cat.image-2.png`."""
+def _unique(filename: str, names: dict[str, int]) -> str:
+    """Give files of the same name a number: `cat.image.png`, `cat.image-2.png`.
+
+    Names that differ only in case are the same for Windows and macOS. `names` holds the last number of each, since
+    phones call every photo the same.
+    """
     stem, dot, extension = filename.rpartition(".")
-    found, number = filename, 1
-    while found in names:
+    found, first = filename, filename.casefold()
+    number = names.get(first, 1)
+    while found.casefold() in names:
         number += 1
         found = f"{stem}-{number}{dot}{extension}"
-    names.add(found)
+    names[first] = number
+    names.setdefault(found.casefold(), 1)
     return found
