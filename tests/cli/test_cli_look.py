@@ -57,7 +57,9 @@ def test_one_task_is_shown_by_id_or_number(run: Run, task: dict[str, object]) ->
     assert "image/png" in text
     number = str(task["id"]).partition("-")[0]
     assert json.loads(run("task", number, "--json").stdout)["id"] == task["id"]
-    assert run("task", "123456").returncode == 3
+    for unknown in ("123456", "abc"):
+        missing = run("task", unknown)
+        assert (missing.returncode, missing.stderr) == (3, f"safelight: There is no task {unknown}.\n")
 
 
 def test_tasks_are_deleted_and_impossible_changes_are_explained(run: Run, task: dict[str, object]) -> None:

@@ -50,8 +50,10 @@ _SILENT_AFTER = 30.0
 often.
 """
 
-_WIDE = 250
+_WIDE = 10_000
 """Columns of output that is not a terminal (a pipe or a file), so that nothing is cut off."""
+_NARROW = 24
+"""Columns of a terminal that are left to the widest column of a table that does not fit."""
 
 
 class _PlainConsole(Console):
@@ -100,9 +102,15 @@ def print_json(value: object) -> None:
 def table(*columns: str, rows: Iterable[Sequence[str | Text]], right: Sequence[str] = (), wrap: bool = False) -> Table:
     """Make a plain table without lines, which people can read and programs can cut.
 
-    If the terminal is too narrow, the last column is cut off, or wrapped with `wrap`.
+    If the terminal is too narrow, the last column is cut off, or wrapped with `wrap`. If that is not enough, the widest
+    one is cut off too, such as that of a photo with a very long name, since rich would leave out all others.
     """
     cells = [[cell if isinstance(cell, Text) else Text(printable(cell)) for cell in row] for row in rows]
+    widths = [max([len(name), *(row[n].cell_len for row in cells)]) for n, name in enumerate(columns[:-1])]
+    beyond = sum(widths) + 2 * len(widths) + len(columns[-1]) - out.width
+    if widths and beyond > 0:
+        widest = widths.index(max(widths))
+        widths[widest] = max(min(_NARROW, widths[widest]), widths[widest] - beyond)
     made = Table(box=None, pad_edge=False, header_style="bold", show_edge=False, show_header=any(columns))
     for index, column in enumerate(columns):
         last = index == len(columns) - 1
@@ -111,7 +119,8 @@ def table(*columns: str, rows: Iterable[Sequence[str | Text]], right: Sequence[s
             justify="right" if column in right else "left",
             overflow="fold" if wrap else "ellipsis",
             no_wrap=not (last and wrap),
-            min_width=None if last else max([len(column), *(row[index].cell_len for row in cells)]),
+            min_width=None if last else widths[index],
+            max_width=None if last else widths[index],
         )
     for row in cells:
         made.add_row(*row)
