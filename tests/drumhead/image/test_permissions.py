@@ -8,7 +8,9 @@ import tarfile
 import pytest
 
 from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.guest.linux.skeleton import skeleton
 from drumhead.image.layers.permissions import apply_permissions, check_permissions
+from drumhead.image.layers.scan import Scan
 from drumhead.image.store import ImageStore
 from drumhead.manifest.project import read_project
 from drumhead.tree import Tree, directory, regular, symlink
@@ -187,6 +189,23 @@ def test_names_are_the_projects_own_or_the_guests(tmp_path):
     assert (tree["app"].uid, tree["app"].gid) == (7, 9)
     tree = applied(tmp_path, "/**: {mode: 0604}", {})
     assert [entry.mode for _, entry in tree] == [0o705, 0o777, 0o604]
+
+
+def test_directories_are_open_whatever_the_umask_is_and_the_guests_keep_their_mode(tmp_path):
+    package = "name: a\ntitle: a\nauthor: a\npermissions: {/closed: {mode: 0700}, /var/tmp: {owner: 1}}\n"
+    root = tmp_path / "project"
+    names = ("lib/part", "tmp", "var/tmp", "root", "closed", "private")
+    write_files(root, {"meta/package.yaml": package, **dict.fromkeys((f"{name}/file" for name in names), "")})
+    for path in root.rglob("*"):
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    project = read_project(root)
+    scanned = Scan(project, tmp_path / "cache", trust=False).tree()
+    tree = apply_permissions(scanned, project.package.permissions, skeleton())
+    found = {name: f"{tree[name].mode:o}" for name in ("lib", *names)}
+    opened = dict.fromkeys(("lib", "lib/part", "private"), "755")
+    assert found == opened | {"tmp": "1777", "var/tmp": "1777", "root": "700", "closed": "700"}
+    assert tree["var/tmp"].uid == 1
+    assert tree["private/file"].mode == 0o600
 
 
 @pytest.mark.parametrize(

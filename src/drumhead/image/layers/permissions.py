@@ -40,11 +40,16 @@ def check_permissions(permissions: Sequence[Permission], filesystem: Filesystem)
 def apply_permissions(files: Tree, permissions: Sequence[Permission], base: Tree) -> Tree:
     """Return the project's `files` with their owners and modes. Later permissions override earlier ones.
 
+    Directories that `base` has too, such as /tmp, have its mode unless a permission changes it.
     Names of accounts are looked up in /etc/passwd and /etc/group of the project, or else of `base`. Raises MANIFEST for
     an unknown name and for a path that matches no file.
     """
     result = Tree()
     result.update(files)
+    for path, entry in files:
+        known = base.get(base.resolve(path)) if entry.kind == "directory" else None
+        if known and known.kind == "directory":
+            result.add(path, known)
     for permission in permissions:
         change = _change(permission, files, base)
         matches = match_whole(permission.path.strip("/"))

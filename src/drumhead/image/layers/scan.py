@@ -56,7 +56,7 @@ class Scan:
         mode = stat.S_IMODE(facts.st_mode) & ~0o022
         if stat.S_ISDIR(facts.st_mode):
             if place:
-                tree.add(place, directory(mode))
+                tree.add(place, directory(mode | 0o755))  # a umask must not close /usr or /etc of the image
             for name in sorted(os.listdir(path)):  # noqa: PTH208 - names only, many of them
                 self._add(tree, posixpath.join(place, name), posixpath.normpath(posixpath.join(source, name)))
         elif stat.S_ISLNK(facts.st_mode):
