@@ -59,6 +59,8 @@ async def test_an_archive_contains_the_requested_photos(client, ask):
     assert answer.headers["Content-Disposition"].startswith("attachment")
     assert zipfile.ZipFile(io.BytesIO(body)).namelist() == ["cat.image.png"]
     assert (await ask("GET", "/archive?batch=none"))[0].status == 404
+    for both in ("search=cat", "since=1", "state=failed"):
+        assert (await ask("GET", f"/archive?{two}&{both}"))[0].status == 400, both
     assert (await ask("POST", "/archive", data={"no": "such"}))[0].status == 400
     assert (await ask("HEAD", "/archive"))[1] == b""
 

@@ -64,6 +64,7 @@ class Archive:
         return await self._send(request, query)
 
     async def _send(self, request: web.Request, query: ArchiveQuery) -> web.StreamResponse:
+        _check(query)
         members = self._members(query, tenant_of(request))
         first = await anext(members, None)
         if first is None:
@@ -153,6 +154,16 @@ class Archive:
                 body={_FORM: form}, answer={_ZIP: BINARY}, errors=(*errors, Code.TOO_LARGE),
             ),
         ]  # fmt: skip
+
+
+def _check(query: ArchiveQuery) -> None:
+    """Refuse filters that are not applied to named tasks. Raises INVALID_REQUEST, also for an unknown state."""
+    asked = {"state": query.states, "search": query.search, "reason": query.reason,
+             "since": query.since, "until": query.until}  # fmt: skip
+    for name, value in asked.items():
+        if query.tasks and value not in (None, []):
+            sentence = f"Name tasks, or say which with {name}, but not both."
+            raise Error(Code.INVALID_REQUEST, sentence, position=name)
 
 
 async def _write(response: web.StreamResponse, chunk: bytes) -> None:
