@@ -331,6 +331,10 @@ async def _register(service: Service, discovery: Discovery, key: str, ttl: float
             # The address depends on the key-value store's, and its name may be unknown until it has started.
             service.registered = await service.advertised()
         value = service.registered
+        if not await _may_register(service, discovery, key, registered=registered):
+            registered = False
+            await asyncio.sleep(1.0)
+            continue
         try:
             await discovery.store.set(key, value, instance=_instance(service), ttl=ttl)
         except Error as error:
@@ -345,6 +349,20 @@ async def _register(service: Service, discovery: Discovery, key: str, ttl: float
             log.info("%s endpoint registered", service.title, extra={key: value})
             registered = True
         await asyncio.sleep(ttl / 3)
+
+
+async def _may_register(service: Service, discovery: Discovery, key: str, *, registered: bool) -> bool:
+    """Return whether the service may be registered; if it may not be any more, remove its entry."""
+    if service.may_register is None:
+        return True
+    try:
+        await service.may_register(registered)
+    except Error:
+        if registered:
+            with suppress(Error):  # then it expires
+                await discovery.store.delete(key, instance=_instance(service))
+        return False
+    return True
 
 
 def _instance(service: Service) -> str:

@@ -180,6 +180,8 @@ class Service:
         self.port = 0
         self.registered = ""
         """The address that is registered at the key-value store, or that the next attempt registers."""
+        self.may_register: Callable[[bool], Awaitable[None]] | None = None
+        """Called before each registration, with whether the service is registered; raises CONFLICT if it may not be."""
         self._wake: list[Callable[[], None]] = []
         self._in_progress = 0
         self._quiet = asyncio.Event()
