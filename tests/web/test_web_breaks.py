@@ -143,5 +143,25 @@ async def test_a_thousand_tasks(page, whole, client):
             await page.evaluate(f"new Promise((done) => (scrollTo(0, {place}), requestAnimationFrame(done)))")
         assert time.monotonic() - start < 30
         assert await page.locator(".virtual .row").count() < 80
+        await back_from_a_task(page, scrolled=40_000)
     finally:
         await whole.start("worker-0")
+
+
+async def back_from_a_task(page, *, scrolled):
+    """Open a task far down the list with the keyboard, and go back: the same part of the list is shown again."""
+    await page.evaluate(f"new Promise((done) => (scrollTo(0, {scrolled}), requestAnimationFrame(done)))")
+    box = "element.getBoundingClientRect()"
+    name = await page.evaluate(
+        "(() => { const links = [...document.querySelectorAll('.virtual .photo a')];"
+        f"const link = links.find((element) => {box}.top > innerHeight / 2);"
+        "link.focus({ preventScroll: true }); return link.textContent; })()"
+    )
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("heading", name=name)).to_be_visible()
+    await expect(page).to_have_title(f"{name} · safelight")
+    await expect(page.locator("#main")).to_be_focused()
+    await page.go_back()
+    await until(lambda: page.evaluate(f"Math.abs(scrollY - {scrolled}) < 2"))
+    await expect(page.get_by_role("link", name=name, exact=True)).to_be_in_viewport()
+    await expect(page).to_have_title("Tasks · safelight")

@@ -10,7 +10,7 @@ import { Icon, type IconName } from "./parts/icons";
 import { Toasts } from "./parts/toast";
 import * as offline from "./offline/offline";
 import * as recipes from "./state/recipes";
-import { acting, link, view, type View, VIEWS } from "./router";
+import { acting, link, subject, view, type View, VIEWS } from "./router";
 import * as uploads from "./state/uploads";
 import { language, texts } from "./texts";
 import { Batches } from "./views/batches";
@@ -35,7 +35,7 @@ effect(() => {
   localStorage.setItem(THEME_KEY, theme.value);
 });
 effect(() => {
-  document.title = `${texts.views[view.value]} · safelight`;
+  document.title = `${subject.value || texts.views[view.value]} · safelight`;
 });
 document.documentElement.lang = language;
 

@@ -1,6 +1,7 @@
 // The router: `#/tasks/ID?state=failed`. The address contains everything that the user has chosen.
 
 import { computed, signal } from "@preact/signals";
+import { moved } from "./scroll";
 
 export const VIEWS = ["photos", "tasks", "batches", "recipes", "system"] as const;
 export type View = (typeof VIEWS)[number];
@@ -69,12 +70,17 @@ window.addEventListener("hashchange", () => void follow());
 function arrive(): void {
   here = location.hash;
   if (tenantOf(here) !== acting) location.reload();
-  else route.value = read();
+  else {
+    moved();
+    route.value = read();
+  }
 }
 
 export const view = computed(() => route.value.view);
 export const detail = computed(() => route.value.detail);
 export const query = computed(() => route.value.query);
+/** What a view shows alone, such as one task, by its name; empty otherwise. */
+export const subject = signal("");
 
 export function link(to: View, item = "", values: Query = {}): string {
   const given = Object.entries({ ...(acting && { tenant: acting }), ...values }).filter(([, value]) => value !== "");
@@ -96,6 +102,6 @@ export function go(to: View, item = "", values: Query = {}): void {
 /** Change the address without a new entry in the history: for steps that Back should not repeat one by one. */
 export function replace(to: View, item = "", values: Query = {}): void {
   if (location.hash !== here) return; // the user has followed a link meanwhile
-  history.replaceState(null, "", link(to, item, values));
+  history.replaceState(history.state, "", link(to, item, values));
   arrive();
 }

@@ -25,7 +25,7 @@ import { Thumbnail } from "../../parts/thumbnail";
 import { attempt, say } from "../../state/messages";
 import { recipes } from "../../state/recipes";
 import { may } from "../../state/session";
-import { go, link } from "../../router";
+import { go, link, subject } from "../../router";
 import { texts } from "../../texts";
 import { toToml } from "../../toml";
 import { actionsOf, type Holder } from "./actions";
@@ -79,6 +79,13 @@ function useTask(id: string) {
 
 export function TaskPage({ id }: { id: string }) {
   const { task, setTask, events, error, gone } = useTask(id);
+  const name = task && (task.filename || task.id);
+  useEffect(() => {
+    subject.value = name ?? "";
+    return () => {
+      subject.value = "";
+    };
+  }, [name]);
   if (error && !task) {
     return (
       <section class="task-page">
@@ -96,7 +103,7 @@ export function TaskPage({ id }: { id: string }) {
         <Icon name="left" /> {words.back}
       </a>
       <div class="bar">
-        <h1 id="task">{task.filename || task.id}</h1>
+        <h1 id="task">{name}</h1>
         <span class={`state ${state}`} role="status">
           <i /> {gone ? words.deleted : stateLabel(state)}
         </span>
