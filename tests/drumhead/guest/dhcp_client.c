@@ -1,4 +1,5 @@
-/* Init's DHCP client on the host: CARD SECONDS acquires a lease within SECONDS and keeps it. It prints what it does. */
+/* Init's DHCP client on the host: CARD SECONDS acquires a lease within SECONDS and keeps it,
+ * or releases it if there is a third word. It prints what it does. */
 #include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,11 +27,17 @@ static void apply(const char *card, const struct lease *lease) {
 
 int main(int count, char **words) {
     struct lease lease = {0};
-    if (count != 3) return 2;
+    if (count < 3) return 2;
     if (!dhcp_acquire(words[1], &lease, atof(words[2]))) {
         puts("none");
         return 1;
     }
     apply(words[1], &lease);
+    dhcp_hold(words[1], &lease);
+    if (count == 4) {
+        dhcp_release();
+        puts("released");
+        return 0;
+    }
     dhcp_keep(words[1], lease, apply);
 }

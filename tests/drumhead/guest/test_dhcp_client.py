@@ -155,6 +155,15 @@ def test_a_lease_of_a_real_server(server, client, wire, tmp_path):
             assert " from 10.99.0.1" in said(asking, "has 10.99.0.")
 
 
+def test_a_lease_is_released_at_the_end(client, wire, tmp_path):
+    words, started = dnsmasq(tmp_path)
+    with wire.running(wire.server, *words) as process:
+        said(process, started)
+        with wire.running(wire.client, client, "c0", "15", "release") as asking:
+            said(asking, "released")
+        assert "DHCPRELEASE(s0) 10.99.0." in said(process, "DHCPRELEASE")
+
+
 class Server:
     """Run a server that a test controls. It records the messages that it got as (seconds, kind, id, ciaddr)."""
 

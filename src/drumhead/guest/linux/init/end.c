@@ -35,6 +35,7 @@ void switch_off(void) {
     kill(-1, SIGKILL);
     while (waitpid(-1, NULL, 0) > 0 || errno == EINTR) {
     }
+    dhcp_release();
     unmount_all();
     reboot(ending);
     for (;;) pause();

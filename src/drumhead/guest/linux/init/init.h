@@ -61,6 +61,8 @@ void announce_address(const char *card, uint32_t address); /* in network byte or
 
 /* network/dhcp.c */
 bool dhcp_acquire(const char *card, struct lease *, double seconds); /* INFINITY: wait until there is one */
+void dhcp_hold(const char *card, const struct lease *); /* before it is kept, so that dhcp_release returns it */
+void dhcp_release(void); /* every lease */
 void dhcp_keep(const char *card, struct lease, void (*apply)(const char *card, const struct lease *))
     __attribute__((noreturn)); /* a lease without an address is acquired first */
 

@@ -165,6 +165,7 @@ static void use_dhcp(const char *card) {
         apply_leased(card, &lease);
     else
         say("%s: no DHCP server has answered yet; the machine keeps asking", card);
+    dhcp_hold(card, &lease);
     if (fork() == 0) dhcp_keep(card, lease, apply_leased);
 }
 

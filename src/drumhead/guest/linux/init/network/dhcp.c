@@ -9,6 +9,7 @@
 #include <netinet/in.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -24,7 +25,11 @@ struct client {
     char name[64];
 };
 
-enum { FIRST_WAIT = 2, LONGEST_WAIT = 32, REQUESTS = 4, LEAST_RENEWAL = 10, LEAST_RETRY = 5 };
+/* The leases of this machine. The process that keeps a lease writes it here, and init releases it. */
+static struct held { char card[IFNAMSIZ]; struct lease lease; } *held;
+enum { MAX_HELD = 8 };
+
+enum { FIRST_WAIT = 2, LONGEST_WAIT = 32, REQUESTS = 4, LEAST_RENEWAL = 10, LEAST_RETRY = 5, RELEASE_TIME = 1 };
 
 static bool client_open(struct client *client, const char *card) {
     struct ifreq question = {0};
@@ -71,7 +76,7 @@ static void client_send(const struct client *client, enum dhcp_kind kind, const 
     struct dhcp_message message;
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(67), .sin_addr.s_addr = INADDR_BROADCAST};
     double elapsed = now() - client->began;
-    if (purpose == DHCP_RENEW) to.sin_addr.s_addr = lease->server;
+    if (purpose == DHCP_RENEW || kind == DHCP_RELEASE) to.sin_addr.s_addr = lease->server;
     dhcp_write(&message, kind, client->id, client->hardware, lease, purpose,
                (uint16_t)(elapsed < UINT16_MAX ? elapsed : UINT16_MAX), client->name);
     sendto(client->socket, &message, sizeof message, 0, (struct sockaddr *)&to, sizeof to);
@@ -163,6 +168,36 @@ static bool renew(struct client *client, struct lease *lease) {
     return false;
 }
 
+static void hold(const char *card, const struct lease *lease) {
+    for (int i = 0; held && i < MAX_HELD; i++) {
+        if (*held[i].card && strcmp(held[i].card, card) != 0) continue;
+        held[i].lease = *lease;
+        strncpy(held[i].card, card, IFNAMSIZ - 1);
+        return;
+    }
+}
+
+void dhcp_hold(const char *card, const struct lease *lease) {
+    if (!held) held = mmap(NULL, MAX_HELD * sizeof *held, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (held == MAP_FAILED) held = NULL;
+    hold(card, lease);
+}
+
+/* Return every lease to its server, so that a small pool of addresses is soon free for other machines. Wait for a moment
+ * until the messages are sent: the kernel may first have to ask for the hardware address of the server. */
+void dhcp_release(void) {
+    for (int i = 0; held && i < MAX_HELD && *held[i].card; i++) {
+        struct client client = {0};
+        if (!held[i].lease.address || !client_open(&client, held[i].card)) continue;
+        begin(&client);
+        client_send(&client, DHCP_RELEASE, &held[i].lease, DHCP_SELECT);
+        int unsent = 0;
+        double deadline = now() + RELEASE_TIME;
+        while (ioctl(client.socket, TIOCOUTQ, &unsent) == 0 && unsent > 0 && now() < deadline) pause_for(0.01);
+        close(client.socket);
+    }
+}
+
 /* Keep a lease for as long as the machine runs. When it ends, remove its address from the card and request a new
  * lease. */
 void dhcp_keep(const char *card, struct lease lease, void (*apply)(const char *, const struct lease *)) {
@@ -171,12 +206,14 @@ void dhcp_keep(const char *card, struct lease lease, void (*apply)(const char *,
         if (!lease.address) {
             if (!dhcp_acquire(card, &lease, INFINITY)) pause_for(LONGEST_WAIT);
             if (lease.address) apply(card, &lease);
+            hold(card, &lease);
             continue;
         }
         while (lease.seconds == DHCP_FOR_EVER) pause();
         bool kept = client_open(&client, card) && renew(&client, &lease);
         if (client.socket >= 0) close(client.socket);
         if (!kept) lease = (struct lease){0};
+        hold(card, &lease);
         apply(card, &lease);
     }
 }

@@ -30,14 +30,13 @@ void dhcp_write(struct dhcp_message *message, enum dhcp_kind kind, uint32_t id, 
     end = put_option(end, LARGEST, &largest, sizeof largest);
     end = put_option(end, PARAMETERS, wanted, sizeof wanted);
     if (length) end = put_option(end, HOST_NAME, name, (uint8_t)length);
-    if (kind == DHCP_REQUEST && purpose != DHCP_SELECT)
+    if (kind == DHCP_RELEASE || (kind == DHCP_REQUEST && purpose != DHCP_SELECT))
         message->client = lease->address;
     else
         message->flags = htons(BROADCAST); /* the card has no address yet, so the answer must be broadcast */
-    if (kind == DHCP_REQUEST && purpose == DHCP_SELECT) {
-        end = put_option(end, ADDRESS, &lease->address, 4);
+    if (kind == DHCP_REQUEST && purpose == DHCP_SELECT) end = put_option(end, ADDRESS, &lease->address, 4);
+    if (kind == DHCP_RELEASE || (kind == DHCP_REQUEST && purpose == DHCP_SELECT))
         end = put_option(end, SERVER, &lease->server, 4);
-    }
     *end = END;
 }
 

@@ -5,7 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum dhcp_kind { DHCP_NONE, DHCP_DISCOVER, DHCP_OFFER, DHCP_REQUEST, DHCP_ACK = 5, DHCP_NAK = 6 };
+enum dhcp_kind { DHCP_NONE, DHCP_DISCOVER, DHCP_OFFER, DHCP_REQUEST, DHCP_ACK = 5, DHCP_NAK = 6, DHCP_RELEASE = 7 };
 
 enum { DHCP_FOR_EVER = 0xFFFFFFFF, DHCP_NAMESERVERS = 3 }; /* no resolver asks more than three */
 /* Addresses are in network byte order; 0 means none. `seconds` is the duration of the lease; `renew` and `rebind` are
@@ -26,8 +26,8 @@ struct dhcp_message {
     uint8_t options[312];
 } __attribute__((packed));
 
-/* Fill in a DISCOVER, or a REQUEST for `lease`. `elapsed` is the number of seconds since the first message was sent;
- * `name` is the host name, or empty. */
+/* Fill in a DISCOVER, or a REQUEST for or RELEASE of `lease`. `elapsed` is the number of seconds since the first message
+ * was sent; `name` is the host name, or empty. */
 void dhcp_write(struct dhcp_message *, enum dhcp_kind, uint32_t id, const uint8_t hardware[6], const struct lease *,
                 enum dhcp_purpose, uint16_t elapsed, const char *name);
 
