@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry, Gauge
 from safelight import logs, settings
 from safelight.access.authenticate import Gate
 from safelight.access.connections.idle import Connections
-from safelight.access.policy import Policy, PolicyError
+from safelight.access.policy import Policy, PolicyError, split_host
 from safelight.access.route import Table
 from safelight.access.settings import AccessSettings, CorsOrigins, PublicUrl
 from safelight.client.availability.instances import first_of
@@ -33,7 +33,7 @@ C = TypeVar("C", bound=ServiceClient)
 _TITLE = {"keyvaluestore": "server", "db": "Database", "storage": "Storage", "master": "Master"}
 """Names of services in log messages, as the classic protocol's services have them ("server is listening on 8000")."""
 
-EVERY_NETWORK = frozenset({"", "0.0.0.0"})  # noqa: S104 - compared, not bound
+EVERY_NETWORK = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - compared, not bound
 """Values of `host` that listen on every network."""
 
 _USER_NETWORK = "10.0.2."
@@ -54,7 +54,7 @@ DataDirectory = Annotated[
 ]
 
 
-MaxPhoto = Annotated[settings.Size, Meta(description="Refuse photos that are larger than this.")]
+MaxPhoto = Annotated[int, Meta(ge=1, description="Refuse photos that are larger than this.", extra={"unit": "bytes"})]
 """A setting of the master and of workers. SAFELIGHT_MAX_PHOTO, or `max_photo` at a file's top level, sets both."""
 
 
@@ -62,7 +62,11 @@ class StandaloneConfig(AccessSettings, frozen=True, kw_only=True):
     """The settings that every service has."""
 
     host: Annotated[
-        str, Meta(description="The address to listen on; 0.0.0.0 is every IPv4 network.", extra={"metavar": "ADDRESS"})
+        str,
+        Meta(
+            description="The address to listen on; 0.0.0.0 is every IPv4 network, :: every IPv6 network.",
+            extra={"metavar": "ADDRESS"},
+        ),
     ] = "127.0.0.1"
     port: Port = 0
     data: DataDirectory = "data"
@@ -215,8 +219,8 @@ class Service:
     @property
     def url(self) -> str:
         """URL at which programs on this machine reach this service."""
-        host = "127.0.0.1" if self.config.host in EVERY_NETWORK else in_url(self.config.host)
-        return f"{'https' if self.config.tls_certificate else 'http'}://{host}:{self.port}"
+        host = _loopback(self.config.host) if self.config.host in EVERY_NETWORK else self.config.host
+        return f"{'https' if self.config.tls_certificate else 'http'}://{in_url(host)}:{self.port}"
 
     def on_stop(self, wake: Callable[[], None]) -> None:
         """Call `wake` when the service stops, so that long polls answer at once."""
@@ -332,17 +336,21 @@ def reachable_host(host: str, keyvaluestore: str | None = None) -> str:
     """
     if host not in EVERY_NETWORK:
         return in_url(host)
-    store = first_of(keyvaluestore or "").rpartition(":")[0]
-    target = store or "192.0.2.1"
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+    store = split_host(first_of(keyvaluestore or ""))
+    target = store or ("2001:db8::1" if ":" in host else "192.0.2.1")
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect((target, 9))  # sends nothing: it only asks the routing table
             address = str(probe.getsockname()[0])
         except OSError:
-            return reachable_host(host) if store else "127.0.0.1"
+            return reachable_host(host) if store else in_url(_loopback(host))
     if not store and address.startswith(_USER_NETWORK):
         return _own_address() or address
-    return address
+    return in_url(address)
+
+
+def _loopback(host: str) -> str:
+    return "::1" if ":" in host else "127.0.0.1"
 
 
 def _own_address() -> str:

@@ -95,6 +95,7 @@ async def test_a_request_that_does_not_end_is_cancelled_after_the_drain(tmp_path
 def test_the_advertised_address_is_one_that_others_reach():
     assert serve.reachable_host("10.1.2.3") == "10.1.2.3"
     assert serve.reachable_host("0.0.0.0", "127.0.0.1:8000") == "127.0.0.1"
+    assert serve.reachable_host("::", "[::1]:8000") == "[::1]"
     assert serve.reachable_host("0.0.0.0", "no.such.name.invalid:8000") == serve.reachable_host("0.0.0.0")
 
 

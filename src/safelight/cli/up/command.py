@@ -70,7 +70,11 @@ class Config(AccessSettings, frozen=True, kw_only=True):
     )
     data: Annotated[str, Meta(description="The directory for all data.", extra={"metavar": "DIRECTORY"})] = "data"
     host: Annotated[
-        str, Meta(description="The address to listen on; 0.0.0.0 is every IPv4 network.", extra={"metavar": "ADDRESS"})
+        str,
+        Meta(
+            description="The address to listen on; 0.0.0.0 is every IPv4 network, :: every IPv6 network.",
+            extra={"metavar": "ADDRESS"},
+        ),
     ] = "127.0.0.1"
     port: Annotated[
         int,
