@@ -332,7 +332,7 @@ async def test_an_untrustworthy_description_of_a_provider_is_refused(site, fault
         ({"oidc_issuer": "http://accounts.example.org"}, "--oidc-issuer: http://accounts.example.org is not https"),
         ({"oidc_client_secret_file": "{open}"}, "chmod 600"),
         ({"oidc_users": "{missing}"}, "--oidc-users: {missing} cannot be read: No such file"),
-        ({"oidc_users": "{open}"}, "--oidc-users: {open}, users[0]: Object missing required field `scopes`"),
+        ({"oidc_users": "{open}"}, "--oidc-users: {open}, users[0].scopes: this field is missing"),
     ],
 )
 async def test_a_mistake_in_the_settings_is_reported_at_the_start(plane, tmp_path, capsys, wrong, reason):

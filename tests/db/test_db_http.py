@@ -80,7 +80,7 @@ def _with(**changes: object) -> dict[str, object]:
     ("method", "path", "body", "position"),
     [
         ("POST", "/tasks", {}, "$"),
-        ("POST", "/tasks", [{}], "$[0]"),
+        ("POST", "/tasks", [{}], "$[0].recipe"),
         ("POST", "/tasks", [_with(priority=101)], "$[0].priority"),
         ("POST", "/tasks", [_with(recipe_digest="x")], "$[0].recipe_digest"),
         ("POST", "/tasks", [_with(state=2)], "$[0].state"),
@@ -91,7 +91,7 @@ def _with(**changes: object) -> dict[str, object]:
         ("POST", "/lease", {"worker": {"id": "w"}, "n": 1001}, "$.n"),
         ("POST", "/lease", {"worker": {"id": "w"}, "wait": 61}, "$.wait"),
         ("POST", "/lease", {"worker": {"id": ""}}, "$.worker.id"),
-        ("POST", "/heartbeat", {}, "$"),
+        ("POST", "/heartbeat", {}, "$.worker"),
         ("POST", "/outcomes", [{"kind": "eaten", "lease": "x"}], "$[0].kind"),
         ("POST", "/outcomes", [{"kind": "returned", "lease": "x"}] * 1001, "$"),
         ("GET", "/tasks?state=eaten", None, "state"),
