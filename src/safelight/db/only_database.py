@@ -67,10 +67,11 @@ class OnlyDatabase:
         """Return the addresses of the other registered instances."""
         assert self._service.discovery is not None
         try:
-            page = await self._service.discovery.store.entries(REGISTRATION_KEYS["db"])
+            page = await self._service.discovery.store.entries()
         except Error:
-            return []  # nobody can register there either
-        return [entry.value for entry in page.entries if entry.instance and entry.value != self._service.registered]
+            return []  # it is away, or speaks only the classic protocol and holds one address
+        own, key = self._service.registered, REGISTRATION_KEYS["db"]
+        return [entry.value for entry in page.entries if entry.key == key and entry.instance and entry.value != own]
 
     async def _ask(self, address: str) -> StoreClaim | None:
         """Return the ids of another database and of its store; None if nothing answers, as after a kill."""
