@@ -103,11 +103,9 @@ def _run(argv: list[str]) -> int:
             result = asyncio.run(_until_signalled(result))
         sys.stdout.flush()
     except cyclopts.CycloptsError as error:
-        asked = " ".join(["safelight", *(error.command_chain or ()), "--help"])
-        if isinstance(error, cyclopts.UnusedCliTokensError) and error.unused_tokens:
-            complain(f"Unexpected argument {error.unused_tokens[0]!r}. See `{asked}`.")
-        else:
-            complain(f"{error} See `{asked}`.")
+        unused = error.unused_tokens if isinstance(error, cyclopts.UnusedCliTokensError) else None
+        wrong = f"Unexpected argument {unused[0]!r}." if unused else str(error)
+        complain(f"{wrong} See `{' '.join(['safelight', *(error.command_chain or ()), '--help'])}`.")
         return 2
     except Error as error:
         complain(error.detail)
@@ -118,9 +116,9 @@ def _run(argv: list[str]) -> int:
         discard_output()
         return 141
     except UnicodeEncodeError:
-        if (wrong := _not_text(argv)) is None:
+        if (argument := _not_text(argv)) is None:
             raise
-        complain(f"The argument {wrong!r} is not UTF-8 text.")
+        complain(f"The argument {argument!r} is not UTF-8 text.")
         return 2
     except SystemExit as error:
         if isinstance(error.__context__, BrokenPipeError):  # rich has met it

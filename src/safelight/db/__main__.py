@@ -16,12 +16,11 @@ from safelight import logs, recipe, serve, settings
 from safelight.access import route
 from safelight.client.accounts import AccountClient
 from safelight.client.db import DbClient
-from safelight.db import app
+from safelight.db import app, only_database
 from safelight.db.accounts.app import Accounts
 from safelight.db.backup import Backup
 from safelight.db.calls.store import CallStore
 from safelight.db.metrics import Metrics, QueueCollector
-from safelight.db.only_database import OnlyDatabase
 from safelight.db.store import Policy
 from safelight.errors import Error
 from safelight.settings import Duration
@@ -143,10 +142,7 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
         service.on_stop(store.wake)
         if store.reachability is not None:
             service.depends_on(store.reachability)
-        if service.discovery is not None:
-            only = OnlyDatabase(service, store)
-            service.may_register = only.may_register
-            service.checks["registration"] = only.check
+        only_database.require(service, store)
         service.neighbours.offer(DbClient, store)
         service.neighbours.offer(AccountClient, store.accounts)
         application = app.make(store, CLASSIC_TASK)

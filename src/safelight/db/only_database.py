@@ -27,6 +27,14 @@ _LIMIT = 2.0
 """Seconds that another instance has to say which database it is."""
 
 
+def require(service: Service, store: TaskStore) -> None:
+    """Let a service that registers ask first whether another database is registered."""
+    if service.discovery is not None:
+        only = OnlyDatabase(service, store)
+        service.may_register = only.may_register
+        service.checks["registration"] = only.check
+
+
 class OnlyDatabase:
     """Decides whether this db may be registered. If two databases meet, the one that knows a store of photos stays."""
 

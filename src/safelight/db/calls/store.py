@@ -15,10 +15,10 @@ from safelight.db import lifecycle
 from safelight.db.calls import clock, delivering, known_store, recipes, statistics
 from safelight.db.calls.accounts import AccountCalls
 from safelight.db.calls.lease_queue import LeaseQueue
+from safelight.db.calls.notifier import Notifier
 from safelight.db.calls.tasks import batches, changing, creating, leasing, reading, searching
 from safelight.db.commit.transaction import Reads, Transaction
 from safelight.db.lifecycle import Change
-from safelight.db.notifier import Notifier
 from safelight.db.rows import EventRow, TaskRow
 from safelight.db.store import Policy
 from safelight.errors import Code, Error
