@@ -11,7 +11,10 @@ import time
 import urllib.error
 from contextlib import AsyncExitStack, suppress
 
+import aiohttp
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from safelight import serve
 from safelight.client.keyvaluestore import KeyValueStoreClient
@@ -47,6 +50,59 @@ async def test_any_instance_answers_alike(stores):
     await one.delete("k")
     async with asyncio.timeout(TIMEOUT):
         assert (await watching).entries == []
+
+
+@pytest.fixture
+async def hesitant(etcd):
+    """Yield a store on a member that makes changes twice, with one that answers at once, and its held requests.
+
+    A change is made, then the connection is closed without an answer; the same request is made again at `again`.
+    """
+    held: list[tuple[str, bytes]] = []
+    async with AsyncExitStack() as stack:
+        http = await stack.enter_async_context(aiohttp.ClientSession())
+
+        async def forward(request: web.Request) -> web.StreamResponse:
+            body = await request.read()
+            async with http.post(f"http://{etcd.url.removeprefix('etcd://')}{request.path}", data=body) as answer:
+                if request.path == "/v3/kv/txn" and (request.path, body) not in held:
+                    held.append((request.path, body))
+                    request.transport.abort()
+                shown = web.StreamResponse(status=answer.status)
+                await shown.prepare(request)
+                async for chunk in answer.content.iter_any():
+                    await shown.write(chunk)
+                return shown
+
+        async def again() -> None:
+            for path, body in held:
+                async with http.post(f"http://{etcd.url.removeprefix('etcd://')}{path}", data=body) as answer:
+                    assert answer.status == 200
+
+        app = web.Application()
+        app.router.add_post("/{path:.*}", forward)
+        server = await stack.enter_async_context(TestServer(app))
+        prefix = stack.enter_context(etcd.prefix())
+        stores = []
+        for url in (f"etcd://127.0.0.1:{server.port}", etcd.url):
+            gateway = await stack.enter_async_context(Gateway.open(url, Access()))
+            stores.append(await stack.enter_async_context(EtcdStore.open(gateway, prefix=prefix)))
+        yield *stores, again
+
+
+async def test_a_change_whose_answer_is_lost_is_made_once(hesitant):
+    one, other, again = hesitant
+    start = (await other.entries()).revision
+    entry = await one.set("k", "first", instance="a")
+    assert entry.revision == start + 1
+    assert (await other.entries()).revision == start + 1
+    await other.set("k", "second", instance="a")
+    await again()
+    assert await other.get("k") == "second"
+    assert await one.delete("k", instance="a") == 1
+    await other.set("k", "third", instance="a")
+    await again()
+    assert await one.get("k") == await other.get("k") == "third"
 
 
 async def test_an_entry_that_another_instance_renews_is_kept(stores):

@@ -6,6 +6,9 @@ not answer, reads return the last known entries, so services keep finding one an
 
 Revisions are those of etcd. A renewal keeps a lease alive, which does not change etcd's revision. A renewal with a
 different time to live writes the key again, which this store does not count as a change.
+
+Requests that change entries are conditional on what was read before, so that they are safe to repeat: a member that did
+not answer in time may have made the change, or may still make it after somebody else has changed the entry.
 """
 
 from __future__ import annotations
@@ -114,18 +117,25 @@ class EtcdStore:
                 entry = await self._renew(before, ttl)
             else:
                 self._check_room(new=before is None and not gone)
-                entry = await self._write(key, Kept(value=value, ttl=ttl), instance)
+                written = 0 if before is None else before.written
+                entry = await self._write(key, Kept(value=value, ttl=ttl), instance, after=written)
             if entry is not None:
                 return entry
 
     async def delete(self, key: str, *, instance: str | None = None) -> int:
         """Delete entries; see the contract."""
         which = self._names.all_of(key) if instance is None else {"key": self._names.entry(key, instance)}
-        answer = await self._gateway.call("kv/deleterange", which)
-        gone = int(answer.get("deleted", 0))
-        if gone:
-            await self._until_seen(_revision(answer))
-        return gone
+        while True:
+            answer = await self._gateway.call("kv/range", {**which, "keys_only": True})
+            found = len(answer.get("kvs", []))
+            if not found:
+                return 0
+            unchanged = {**which, "target": "MOD", "result": "LESS", "mod_revision": str(_revision(answer) + 1)}
+            steps = [{"request_delete_range": which}]
+            answer = await self._gateway.call("kv/txn", {"compare": [unchanged], "success": steps})
+            if answer.get("succeeded"):
+                await self._until_seen(_revision(answer))
+                return found
 
     async def watch(self, after: int, *, key: str | None = None, wait: float = 30.0) -> EntryPage:
         """Wait for a change; see the contract."""
@@ -186,20 +196,14 @@ class EtcdStore:
     async def _write_again(self, before: Standing, ttl: float | None) -> Entry | None:
         """Attach an entry to a lease of a different duration, unless it has changed meanwhile."""
         entry = before.entry
-        unchanged = {
-            "key": self._names.entry(entry.key, entry.instance),
-            "target": "MOD",
-            "result": "EQUAL",
-            "mod_revision": str(before.written),
-        }
         kept = Kept(value=entry.value, ttl=ttl, revision=entry.revision)
-        return await self._write(entry.key, kept, entry.instance, unchanged)
+        return await self._write(entry.key, kept, entry.instance, after=before.written)
 
-    async def _write(
-        self, key: str, kept: Kept, instance: str, condition: dict[str, str] | None = None
-    ) -> Entry | None:
-        """Write an entry and delete those that it replaces; return None if the condition does not hold."""
-        put: dict[str, str] = {"key": self._names.entry(key, instance), "value": content(kept)}
+    async def _write(self, key: str, kept: Kept, instance: str, *, after: int) -> Entry | None:
+        """Write an entry and delete those that it replaces; return None if its last write is not the one at `after`."""
+        name = self._names.entry(key, instance)
+        unchanged = {"key": name, "target": "MOD", "result": "EQUAL", "mod_revision": str(after)}
+        put: dict[str, str] = {"key": name, "value": content(kept)}
         expires = None
         if kept.ttl is not None:
             lease = await self._gateway.call("lease/grant", {"TTL": str(max(1, math.ceil(kept.ttl)))})
@@ -207,7 +211,7 @@ class EtcdStore:
             expires = time.time() + int(lease["TTL"])
         replaced = {"key": self._names.entry(key, "")} if instance else self._names.others_of(key)
         steps = [{"request_delete_range": replaced}, {"request_put": put}]
-        answer = await self._gateway.call("kv/txn", {"compare": [condition] if condition else [], "success": steps})
+        answer = await self._gateway.call("kv/txn", {"compare": [unchanged], "success": steps})
         if not answer.get("succeeded"):
             return None
         revision = _revision(answer)
