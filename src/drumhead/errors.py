@@ -9,7 +9,10 @@ directory): the command converts these with ``host_error``.
 from __future__ import annotations
 
 import errno
+import re
 from enum import StrEnum
+
+import msgspec
 
 
 class ErrorCode(StrEnum):
@@ -87,3 +90,43 @@ def host_error(error: OSError) -> DrumheadError:
             advice = "; if it belongs to drumhead's store, set DRUMHEAD_HOME to a directory that you can write to"
     where = f"{error.filename}: " if error.filename else ""
     return DrumheadError(ErrorCode.HOST_TOOL, f"{where}{error.strerror or error}{advice}")
+
+
+WORDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text",
+    "array": "a list",
+    "null": "nothing",
+}
+"""What people call the types that msgspec names."""
+_EXPECTED = re.compile(r"Expected `(?P<types>[^`]+)`(?P<rest>.*)", re.DOTALL)
+_COMPARISONS = {">=": "at least", "<=": "at most"}
+
+
+def wrong_value(error: msgspec.ValidationError, *, mapping: str = "a mapping (key: value)") -> tuple[str, str]:
+    """Return what is wrong with a value, in words, and its place (``dependencies[2].name``, empty for the whole).
+
+    `mapping` is what the file's format calls an object.
+    """
+    reason, _, place = str(error).partition(" - at `")
+    place = place.rstrip("`").removeprefix("key` in `").removeprefix("$").removeprefix(".").replace("[...]", "")
+    if missing := re.fullmatch(r"Object missing required field `(.+)`", reason):
+        return f"{missing[1]} is missing", place
+    if choice := re.fullmatch(r"Invalid enum value (.+)", reason, re.DOTALL):
+        return f"{choice[1][:100]} is not a valid value", place
+    if not (match := _EXPECTED.fullmatch(reason)):
+        return reason.replace("`", ""), place
+    words = {**WORDS, "object": mapping}
+    names = [name for name in match["types"].split(" | ") if name != "null"] or ["null"]
+    expected = f"expected {' or '.join(words.get(name, name) for name in names)}"
+    if got := re.fullmatch(r", got `([^`]+)`", match["rest"]):
+        return f"{expected}, not {words.get(got[1], got[1])}", place
+    if bound := re.fullmatch(r"( of length)? (>=|<=) (\d+)", match["rest"]):
+        unit = {"array": " values", "str": " characters"}.get(names[0], "") if bound[1] else ""
+        return (
+            f"{expected} of {_COMPARISONS[bound[2]]} {bound[3]}{unit.removesuffix('s') if bound[3] == '1' else unit}",
+            place,
+        )
+    return f"{expected}{match['rest']}".replace("`", ""), place

@@ -129,7 +129,7 @@ def _assemble(
             archive_size=0,
             unpacked_size=tree.size,
             requires=recipe.requires,
-            config_sets=recipe.config_sets,
+            config_sets=dict(recipe.config_sets),
             origins=tuple(Origin(name=deb.name, version=deb.version, sha256=deb.sha256) for deb in used),
         ),
     )

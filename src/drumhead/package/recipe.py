@@ -6,13 +6,13 @@ import difflib
 import functools
 import re
 from importlib import resources
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import msgspec
 import yaml
 
-from drumhead.errors import DrumheadError, ErrorCode, manifest_error
-from drumhead.package.records import Recipe
+from drumhead.errors import DrumheadError, ErrorCode, manifest_error, wrong_value
+from drumhead.package.records import PackageKind, Recipe
 from drumhead.records import is_text, variable_fault
 
 if TYPE_CHECKING:
@@ -91,8 +91,7 @@ def _parse(file: str, text: str) -> Recipe:
         if not isinstance(error, msgspec.ValidationError):
             raise manifest_error(file, 1, f"a value has the wrong type: {error}") from error
         reason, _, place = str(error).partition(" - at `")
-        said = _sentence(reason, place.rstrip("`"))
-        raise manifest_error(file, _line_of(node, f"{place} {reason}"), said) from error
+        raise manifest_error(file, _line_of(node, f"{place} {reason}"), _sentence(error)) from error
     if fault := _fault(recipe):
         key, reason = fault
         raise manifest_error(file, _line_of(node, f"$.{key}"), reason)
@@ -121,16 +120,21 @@ def _line_of(node: yaml.Node | None, place: str) -> int:
     return line
 
 
-def _sentence(reason: str, place: str) -> str:
-    key = place.removeprefix("key` in `").removeprefix("$.").split("[")[0]
-    if unknown := re.search(r"unknown field `(.+)`", reason):
-        near = difflib.get_close_matches(unknown[1], Recipe.__struct_fields__, n=1)
-        return f"a recipe has no key {unknown[1]}" + (f"; did you mean {near[0]}?" if near else "")
-    if missing := re.search(r"missing required field `(.+)`", reason):
-        return f"the recipe must give {missing[1]}"
+def _sentence(error: msgspec.ValidationError) -> str:
+    reason, place = wrong_value(error)
+    key = place.split("[")[0]
+    if unknown := re.search(r"unknown field `(.+?)`", str(error)):
+        near = [] if key else difflib.get_close_matches(unknown[1], Recipe.__struct_fields__, n=1)
+        return f"{key or 'a recipe'} has no key {unknown[1]}" + (f"; did you mean {near[0]}?" if near else "")
+    if missing := re.search(r"missing required field `(.+?)`", str(error)):
+        return f"{key or 'the recipe'} must give {missing[1]}"
+    if not key:
+        return "a recipe must be a mapping (key: value)"
     if "matching regex" in reason:
         return f"{key}: {EXPECTED.get(key, 'a path of the image has no leading slash and no ..')}"
-    return f"{key}: {reason}" if key else reason
+    if key == "kind":
+        reason += f"; write one of {', '.join(get_args(PackageKind))}"
+    return f"{key}: {reason}"
 
 
 def _fault(recipe: Recipe) -> tuple[str, str] | None:

@@ -87,6 +87,10 @@ PinnedNpm = Annotated[
 ]
 
 
+class RecipeCommand(Command, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A config set of a recipe, in which a misspelt key is an error."""
+
+
 class Demo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The test of a recipe: in a guest with only this package and `require`, `command` prints `output` and ends with 0.
 
@@ -128,7 +132,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     directories: tuple[TreePath, ...] = ()
     concatenate: dict[TreePath, Pattern] = {}
     requires: tuple[PackageName, ...] = ()
-    config_sets: dict[Word, Command] = {}
+    config_sets: dict[Word, RecipeCommand] = {}
     aliases: tuple[Pattern, ...] = ()
     """Regular expressions for old names of this package (``eu.mikelangelo-project.app.node-…``)."""
     bytecode: Annotated[int, msgspec.Meta(ge=-1, le=2)] = -1

@@ -145,6 +145,12 @@ async def _ask_store(where: Where) -> str:
         async with store(where) as client:
             return await _masters(client)
     except Error as error:
+        if error.code is Code.UNAUTHENTICATED and where.cluster_key_file in (None, Path()):
+            detail = (
+                f"The key-value store {address} tells only services of this system where the master is. Sign in with "
+                "`safelight login --master HOST:PORT`, or give --master."
+            )
+            raise Error(Code.UNAUTHENTICATED, detail) from None
         if error.code in (Code.UNAUTHENTICATED, Code.FORBIDDEN, Code.MISDIRECTED):
             raise
         if error.code is Code.NOT_FOUND:

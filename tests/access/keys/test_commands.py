@@ -38,6 +38,12 @@ def operator(keyed):
 async def test_a_tenant_is_set_up_and_used(keyed, command, operator, tmp_path):
     master = keyed.url("master").removeprefix("http://")
     await command("status", status=5)
+    store = keyed.url("keyvaluestore").removeprefix("http://")
+    refused = await asyncio.to_thread(
+        safelight, "tasks", "--keyvaluestore", store, XDG_CONFIG_HOME=str(tmp_path / "no")
+    )
+    assert refused.returncode == 5
+    assert "safelight login --master HOST:PORT" in refused.stderr
     await command("tenants", "create", "acme", "--weight", "2", "--max-bytes", "1GiB", "--max-waiting", "7", **operator)
     token = (await command("keys", "create", "boss", "--scope", "administer", "--tenant", "acme", **operator)).strip()
     assert token.startswith("sl_")

@@ -82,11 +82,12 @@ async def test_a_port_that_nobody_listens_on_is_silent(service):
 NOBODY = Neighbour(group=MulticastGroup("239.1.2.3", 23999), address="10.64.0.1", port=80)
 
 
+@pytest.mark.slow
 async def test_a_service_that_no_neighbour_reaches_is_told_from_a_silent_one(service, monkeypatch):
     monkeypatch.setattr(neighbour, "ANSWER_TIME", 0.2)
     forward, answers, _ = service
     answers += [503, 200, 200]
-    check = HealthCheck(port=80, path="/readyz", recheck=0.01, failures=2, interval=30, timeout=0.5)
+    check = HealthCheck(port=80, path="/readyz", recheck=0.01, failures=2, interval=30, timeout=5)
     async with asyncio.timeout(30):
         said = await health.wait_unresponsive(check, forward, NOBODY)
         assert said == "answered this host, but no neighbour on its network 2 times in a row"

@@ -170,9 +170,13 @@ POETRY = '[build-system]\nbuild-backend = "poetry.core.masonry.api"\n[tool.poetr
 @pytest.mark.parametrize(
     ("name", "text", "reason"),
     [
-        ("pyproject.toml", 'project = "a"\n', "Expected `object`, got `str` - at `$.project`"),
-        ("pyproject.toml", "[project]\ndependencies = [1]\n", "Expected `str`, got `int`"),
-        ("pyproject.toml", "[tool]\npoetry = 1\n", "Expected `object`, got `int` - at `$.tool.poetry`"),
+        ("pyproject.toml", 'project = "a"\n', "project: expected keys with values, not text"),
+        (
+            "pyproject.toml",
+            "[project]\ndependencies = [1]\n",
+            "project.dependencies[0]: expected text, not a whole number",
+        ),
+        ("pyproject.toml", "[tool]\npoetry = 1\n", "tool.poetry: expected keys with values, not a whole number"),
         ("pyproject.toml", '[project]\ndependencies = ["x @ git+https://example.org/x"]\n', "from version control"),
         ("pyproject.toml", POETRY.format("", 'x = {git = "https://example.org/x"}'), "x comes from version control"),
         ("pyproject.toml", POETRY.format("", 'x = {path = "../x"}'), "x comes from a directory of this host"),
@@ -186,8 +190,12 @@ POETRY = '[build-system]\nbuild-backend = "poetry.core.masonry.api"\n[tool.poetr
             '[tool.poetry.dependencies]\nx = "1"\n',
             "because build-system does not name Poetry; write a lock",
         ),
-        ("pylock.toml", 'lock-version = "1.0"\npackages = "x"\n', "it is not a pylock.toml: Expected `array`"),
-        ("pylock.toml", "", "it is not a pylock.toml: Object missing required field `lock-version`"),
+        (
+            "pylock.toml",
+            'lock-version = "1.0"\npackages = "x"\n',
+            "it is not a pylock.toml: packages: expected a list, not text",
+        ),
+        ("pylock.toml", "", "it is not a pylock.toml: lock-version is missing"),
         ("poetry.lock", "package = [1]\n", "it is not a lock of Poetry"),
         ("poetry.lock", '[[package]]\nname = "x"\nversion = "1"\n', "x has no SHA-256 hash"),
         ("Pipfile.lock", "[]", "it is not a lock of Pipenv"),
