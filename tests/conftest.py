@@ -1,5 +1,6 @@
 """Settings and fixtures for all tests."""
 
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -140,3 +141,10 @@ def _spread(files: list[str]) -> list[str]:
     for number, place in enumerate(waiting, 1):
         spread.insert(number * (APART + 1) - 1, place)
     return spread
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector away from what pytest keeps for every test, which took it a tenth of the time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
