@@ -32,9 +32,15 @@ C = TypeVar("C", bound=msgspec.Struct)
 PROGRAMS = ("keyvaluestore", "db", "storage", "master", "worker", "up")
 """The programs that have a table in the settings file."""
 
+COMMAND_VARIABLES = ("CONFIG", "API_KEY", "MASTER", "KEYVALUESTORE", "CLUSTER_KEY_FILE", "TENANT")
+"""The variables of the command, and the one that names the settings file, without `SAFELIGHT_`."""
+
 _program = ContextVar("program", default="safelight")
 """The program whose settings were loaded, for errors that are found later."""
 
+_MISSPELT = 0.85
+"""How near a name must be to that of a setting, 0 to 1. Settings of two programs are less near, or the same."""
+_LINK = re.compile(r"_SERVICE_(HOST|PORT)(_|$)|_PORT_\d+_(TCP|UDP)(_|$)")
 _UNITS = {
     "bytes": {"": 1, "B": 1} | {f"{p}{s}": 1024**n for n, p in enumerate("KMGT", 1) for s in ("", "B", "iB")},
     "seconds": {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400},
@@ -89,6 +95,8 @@ def load(
     for name, hint in hints(kind).items():
         _add_flag(parser, kind, name, hint)
     given = vars(parser.parse_args(argv))
+    for sentence in misspelt(environ, list(hints(kind)), section):
+        sys.stderr.write(f"{program}: {sentence}\n")
     try:
         return _merge(kind, given, section, environ)
     except SettingsError as error:
@@ -158,7 +166,10 @@ def _advice(sentence: str, hint: Any, value: Any) -> str:
 
 
 def _check_names(table: dict[str, Any], kind: type[msgspec.Struct], section: str, path: str | None) -> None:
-    """Refuse names in a settings file that no program reads. A setting at the top level may be another program's."""
+    """Refuse names in a settings file that no program reads.
+
+    A setting at the top level may be another program's, so it counts only if it is nearly the name of a setting.
+    """
     sections = {name: value for name, value in table.items() if isinstance(value, dict)}
     for name in sections:
         if name not in PROGRAMS:
@@ -168,6 +179,32 @@ def _check_names(table: dict[str, Any], kind: type[msgspec.Struct], section: str
             meant = meant_by(name.replace("-", "_"), known, alike=0.6)
             hint = f"; did you mean {meant}?" if meant else ""
             raise SettingsError(f"{name} in [{section}] of {path}: there is no such setting{hint}")
+    for name in table.keys() - sections.keys() - hints(kind).keys():
+        if meant := meant_by(name.replace("-", "_"), list(hints(kind)), alike=_MISSPELT):
+            raise SettingsError(f"{name} in {path}: there is no such setting; did you mean {meant}?")
+
+
+def misspelt(environ: Mapping[str, str], names: Sequence[str], section: str) -> list[str]:
+    """Return a sentence for each variable that a program with these settings ignores because of its spelling.
+
+    A variable without a program's name may be meant for another one, so it counts only if it is nearly the name of a
+    setting. Variables that Kubernetes and Docker make for a service called safelight-db are none of ours.
+    """
+    found = []
+    known = {variable for name in names for variable in _variables(section, name)}
+    for variable in sorted(environ):
+        word = variable.removeprefix("SAFELIGHT_")
+        if word == variable or variable in known or word in COMMAND_VARIABLES or _LINK.search(word):
+            continue
+        owner = next((program for program in PROGRAMS if word.startswith(f"{program.upper()}_")), None)
+        if owner not in (None, section):
+            continue
+        word = word.removeprefix(f"{section.upper()}_").lower()
+        meant = meant_by(word, names, alike=0.6 if owner else _MISSPELT)
+        if owner or meant:
+            hint = f"; did you mean {_variables(section, meant)[0 if owner else 1]}?" if meant else "."
+            found.append(f"The variable {variable} is ignored: there is no such setting{hint}")
+    return found
 
 
 def _variables(section: str, name: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Annotated, Literal
 
 import msgspec
@@ -9,6 +10,8 @@ import pytest
 from msgspec import Meta
 
 from safelight import settings
+
+PROGRAMS = ("keyvaluestore", "db", "storage", "master", "worker")
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,6 +114,7 @@ def test_mistakes_end_the_program_with_a_sentence(argv, environ, sentence, capsy
         ("port = [", "is not valid TOML"),
         ("[db]\nport = 'x'", "port in [db] of"),
         ("port = 'x'", "port in"),
+        ("periods = 1\nxyzzy = 2", "periods in"),
         ("[db]\nprot = 1", "there is no such setting; did you mean port? See"),
         ("[db]\nshutdown-token = 'x'", "there is no such setting. See"),
         ("[stroage]\nport = 1", "there is no program [stroage]; did you mean storage? See"),
@@ -167,3 +171,35 @@ def test_values_are_shown_as_people_type_them(value, unit, text):
     if unit:
         flag = "--pause" if unit == "seconds" else "--room"
         assert getattr(load(flag, text), flag[2:]) == value
+
+
+@pytest.mark.parametrize(
+    ("variable", "sentence"),
+    [
+        ("SAFELIGHT_DB_PROT", "there is no such setting; did you mean SAFELIGHT_DB_PORT?"),
+        ("SAFELIGHT_DB_XYZZY", "The variable SAFELIGHT_DB_XYZZY is ignored: there is no such setting."),
+        ("SAFELIGHT_VERIFYS", "did you mean SAFELIGHT_VERIFY?"),
+        ("SAFELIGHT_DB_PLACE", ""),
+        ("SAFELIGHT_TOKEN", ""),
+        ("SAFELIGHT_STORAGE_PERIODS", ""),
+        ("SAFELIGHT_MASTER", ""),
+        ("SAFELIGHT_XYZZY", ""),
+        ("SAFELIGHT_DB_SERVICE_HOST", ""),
+        ("SAFELIGHT_DB_PORT_8001_TCP_ADDR", ""),
+        ("DB_PROT", ""),
+    ],
+)
+def test_misspelt_variables_are_named(variable, sentence, capsys):
+    load(**{variable: "1"})
+    said = capsys.readouterr().err
+    assert sentence in said
+    assert bool(said) == bool(sentence)
+
+
+def test_no_setting_is_taken_for_a_misspelt_one_of_another_program():
+    programs = {name: importlib.import_module(f"safelight.{name}.__main__").Config for name in PROGRAMS}
+    programs["up"] = importlib.import_module("safelight.cli.up.command").Config
+    names = {name: list(settings.hints(kind)) for name, kind in programs.items()}
+    environ = {f"SAFELIGHT_{one}".upper(): "" for own in names.values() for one in own}
+    environ |= {f"SAFELIGHT_{name}_{one}".upper(): "" for name, own in names.items() for one in own}
+    assert [settings.misspelt(environ, own, name) for name, own in names.items()] == [[]] * len(names)
