@@ -116,4 +116,4 @@ async def test_a_refusal_names_only_scopes(keyed, http):
         (uploader, "GET", "/task/1-abcdefghij/result", "read"),
     ):
         told = await api.call(method, path, status=403)
-        assert f"it needs {scope}." in str(told)
+        assert f"it needs the scope {scope}. Ask an administrator" in str(told)

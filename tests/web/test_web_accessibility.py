@@ -1,5 +1,7 @@
 """Test accessibility: axe-core finds nothing serious on any view, and the page works zoomed and by keyboard."""
 
+import re
+
 import pytest
 from playwright.async_api import expect
 
@@ -117,13 +119,22 @@ async def look_at_uploads(page, problems, directory):
     problems["tray at the end"] = await findings(page)
 
 
-@pytest.mark.parametrize("width", [640, 390])
+STANDING_OUT = """[...document.querySelectorAll('.panel button, .panel .button, .panel input, .drop *')]
+  .filter((one) => one.offsetWidth > 2 && one.checkVisibility() && !one.closest('.filters, .list, .strip, .hidden'))
+  .filter((one) => one.getBoundingClientRect().right > one.closest('.panel, .drop').getBoundingClientRect().right + 1)
+  .map((one) => one.outerHTML.slice(0, 100))"""
+"""An expression for the controls that are wider than the panel in which they stand."""
+
+
+@pytest.mark.parametrize("width", [640, 320])
 async def test_at_200_percent_and_on_a_phone_no_text_is_cut_off(browser, whole, client, directory, width):
     """A desktop of 1280 pixels zoomed to 200 % is 640 pixels wide. No word of the page itself is broken."""
     task = await client.upload(photo(0, width=300), recipe="web", filename=f"{'long-name-' * 12}.png", batch="b" * 64)
     await client.wait(task.id, timeout=90)
     (directory / f"{'another-name-' * 12}.png").write_bytes(photo(1, width=200))
-    async with opened(browser, whole.master, viewport={"width": width, "height": 430}) as page:
+    async with opened(
+        browser, whole.master, viewport={"width": width, "height": 430}, has_touch=width < 400, is_mobile=width < 400
+    ) as page:
         await page.get_by_label("Review before sending").check()
         await page.get_by_label("Choose photos").set_input_files(list(directory.iterdir()))
         await expect(page.get_by_role("region", name="Uploads")).to_be_visible()
@@ -131,8 +142,8 @@ async def test_at_200_percent_and_on_a_phone_no_text_is_cut_off(browser, whole, 
         for view in views:
             await page.goto(f"http://{whole.master}/#/{view}")
             await expect(page.get_by_role("heading").first).to_be_visible()
-            wide, inner = await page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
-            assert wide <= inner, view
+            assert await page.evaluate("document.documentElement.scrollWidth") <= width, view
+            assert await page.evaluate(STANDING_OUT) == [], view
             broken = """[...document.querySelectorAll('.mark span, .lamp > span, .options label > span, nav span')]
               .filter((one) => one.offsetHeight > 2 * parseFloat(getComputedStyle(one).fontSize))
               .map((one) => one.textContent)"""
@@ -142,9 +153,15 @@ async def test_at_200_percent_and_on_a_phone_no_text_is_cut_off(browser, whole, 
         assert (await heading.bounding_box())["height"] < 60
 
 
+CUT_OFF = """[...document.querySelectorAll('.top button, .top .lamp > span')]
+  .filter((one) => one.scrollWidth > one.clientWidth + 1 || one.getBoundingClientRect().right > innerWidth)
+  .map((one) => one.outerHTML)"""
+"""An expression for what is cut off in the header."""
+
+
 async def test_nothing_moves_where_motion_is_not_wanted(browser, whole, client):
     await client.upload(photo(0, width=300), recipe="web", filename="one.png")
-    async with opened(browser, whole.master, reduced_motion="reduce") as page:
+    async with opened(browser, whole.master, reduced_motion="reduce", locale="ar-EG") as page:
         await expect(page.locator(".card").first).to_be_visible()
         moving = """[...document.querySelectorAll('*')].filter((one) => {
           const style = getComputedStyle(one);
@@ -152,6 +169,25 @@ async def test_nothing_moves_where_motion_is_not_wanted(browser, whole, client):
           return (style.animationName !== 'none' && long(style.animationDuration)) || long(style.transitionDuration);
         }).map((one) => one.outerHTML.slice(0, 100))"""
         assert await page.evaluate(moving) == []
+        # Dates stand among English words, so they are English too.
+        assert re.search(r"day, \w+ [0-9]{1,2}, 20[0-9][0-9]", await page.locator(".gallery").inner_text())
+        # In forced colours, which replace every background, what is chosen still looks chosen.
+        await page.emulate_media(forced_colors="active")
+        for chosen, other in (("Photos", "Tasks"), ("All", "Finished")):
+            role = "link" if chosen == "Photos" else "button"
+            both = [page.get_by_role(role, name=name).first for name in (chosen, other)]
+            colours = [await one.evaluate("(one) => getComputedStyle(one).backgroundColor") for one in both]
+            assert colours[0] != colours[1], chosen
+        # On paper, the dark page is dark on white.
+        await page.emulate_media(forced_colors="none", color_scheme="dark", media="print")
+        assert await page.evaluate("getComputedStyle(document.body).color") == "rgb(35, 29, 26)"
+        await expect(page.get_by_role("navigation", name="Main")).to_be_hidden()
+        # Between a phone and a desktop, the header has room for everything in it, and says in words whether it is live.
+        await page.emulate_media(media="screen")
+        for width in (760, 1000):
+            await page.set_viewport_size({"width": width, "height": 430})
+            await page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+            assert await page.evaluate(CUT_OFF) == [], width
 
 
 FOCUSED = "document.activeElement.getAttribute('aria-label') || document.activeElement.textContent.trim()"

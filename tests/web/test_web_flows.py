@@ -106,7 +106,8 @@ async def test_delete_asks_first(page, client, directory):
 
 
 async def test_drop_paste_and_folder(page, client, directory):
-    await given(page, "drop", dropped=("png", photo(0)), notes=("txt", b"no picture"))
+    await given(page, "drop", dropped=("png", photo(0)), notes=("txt", b"no picture"), nothing=("png", b""))
+    await expect(page.get_by_text("Not uploaded because they are empty: nothing.png.")).to_be_visible()
     await expect(page.get_by_text("Not uploaded because they are not photos: notes.txt.")).to_be_visible()
     await given(page, "paste", pasted=("png", photo(1)))
     inside = directory / "summer"

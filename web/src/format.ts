@@ -1,7 +1,7 @@
 // Numbers, times and states as people read them.
 
 import { stateName, type StateName, type Task } from "./api/api";
-import { language, texts } from "./texts";
+import { language, locale, texts } from "./texts";
 
 const UNITS = ["B", "kB", "MB", "GB", "TB"];
 
@@ -27,14 +27,19 @@ export function ago(moment: number, now = Date.now() / 1000): string {
   if (passed < 60) return texts.time.ago(`${Math.floor(passed)} s`);
   if (passed < 3600) return texts.time.ago(`${Math.floor(passed / 60)} min`);
   if (passed < 86400) return texts.time.ago(`${Math.floor(passed / 3600)} h`);
-  return new Date(moment * 1000).toLocaleDateString();
+  return date(moment);
 }
 
-const TIME = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
-const MOMENT = new Intl.DateTimeFormat(undefined, { weekday: "short", hour: "2-digit", minute: "2-digit" });
-const DATE_TIME = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
-const DAY = new Intl.DateTimeFormat(undefined, { weekday: "long", day: "numeric", month: "long", year: "numeric" });
+/** Whether people read twelve hours or twenty-four depends on where they are, not on the language of the page. */
+const { hourCycle } = new Intl.DateTimeFormat(undefined, { hour: "numeric" }).resolvedOptions();
+const hours = hourCycle && { hourCycle };
+const TIME = new Intl.DateTimeFormat(locale, { hour: "2-digit", minute: "2-digit", ...hours });
+const MOMENT = new Intl.DateTimeFormat(locale, { weekday: "short", hour: "2-digit", minute: "2-digit", ...hours });
+const DATE = new Intl.DateTimeFormat(locale, { dateStyle: "medium" });
+const DATE_TIME = new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeStyle: "medium", ...hours });
+const DAY = new Intl.DateTimeFormat(locale, { weekday: "long", day: "numeric", month: "long", year: "numeric" });
 
+export const date = (moment: number) => DATE.format(moment * 1000);
 export const clock = (moment: number) => TIME.format(moment * 1000);
 /** A time of the last days. */
 export const moment = (at: number) => MOMENT.format(at * 1000);

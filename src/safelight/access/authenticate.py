@@ -114,4 +114,6 @@ def _what_is_missing(caller: Caller, access: Access) -> str:
     # Whoever has a key is helped by its scopes; the other ways in need none.
     scopes = access & (Access.UPLOAD | Access.READ | Access.OPERATE | Access.ADMINISTER)
     wanted = " or ".join(flag.name.lower() for flag in Access if flag & (scopes or access) and flag.name)
-    return f"{caller.name} may not do this: it needs {wanted}."
+    if not scopes:
+        return f"{caller.name} may not do this: it needs {wanted}."
+    return f"{caller.name} may not do this: it needs the scope {wanted}. Ask an administrator for a key that has it."

@@ -44,6 +44,13 @@ async def test_a_link_signs_in_and_keys_and_tenants_are_managed(keyed, root):
         await page.get_by_role("button", name="Create key").click()
         token = (await page.locator(".made code").text_content()) or ""
         await Api(root.http, root.url, token).call("GET", "/tasks")
+        # Over plain HTTP browsers have no `navigator.clipboard`.
+        await page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+        await page.get_by_role("button", name="Copy", exact=True).click()
+        await page.get_by_text("Copied.", exact=True).wait_for()
+        await page.get_by_label("Name", exact=True).focus()
+        await page.keyboard.press("Control+v")
+        assert await page.get_by_label("Name", exact=True).input_value() == token
         await page.get_by_text("upload, read").first.wait_for()
         await page.get_by_label("Id", exact=True).fill("acme")
         await page.get_by_role("button", name="Create tenant").click()
@@ -67,9 +74,17 @@ async def test_a_link_signs_in_and_keys_and_tenants_are_managed(keyed, root):
         await page.get_by_role("heading", name="Sign in").wait_for()
 
 
+DROP = """() => {
+  const dataTransfer = new DataTransfer();
+  dataTransfer.items.add(new File(["x"], "dropped.jpg", { type: "image/jpeg" }));
+  document.dispatchEvent(new DragEvent("drop", { bubbles: true, cancelable: true, dataTransfer }));
+}"""
+
+
 async def test_sign_in_and_its_dialogs_are_accessible_and_show_only_what_a_key_permits(keyed, root):
     made = await root.call("POST", "/keys", {"name": "root", "scopes": ["read", "operate", "administer"]})
     reader = await root.call("POST", "/keys", {"name": "reader", "scopes": ["read"]})
+    uploader = await root.call("POST", "/keys", {"name": "uploader", "scopes": ["upload"]})
     problems = {}
     async with chromium() as browser:
         async with opened(browser, root.url.removeprefix("http://"), bypass_csp=True) as page:
@@ -94,10 +109,21 @@ async def test_sign_in_and_its_dialogs_are_accessible_and_show_only_what_a_key_p
             assert await page.get_by_role("button", name="Pause the queue").count() == 0
             await page.get_by_role("link", name="Recipes").click()
             await page.get_by_role("heading", name="web").wait_for()
+            await page.get_by_text("Your key may not try recipes on photos.").wait_for()
             assert await page.get_by_role("button", name="Save").count() == 0
             await page.get_by_role("link", name="Photos").click()
             await page.get_by_role("heading", name="Results").wait_for()
             assert await page.get_by_role("heading", name="Add your photos").count() == 0
+            await page.evaluate(DROP)
+            await page.get_by_text("Your key may not upload photos.").wait_for()
+        async with opened(browser, root.url.removeprefix("http://")) as page:
+            asked: list[str] = []
+            page.on("request", lambda request: asked.append(request.url))
+            await page.get_by_label("API key", exact=True).fill(uploader["token"])
+            await page.get_by_role("button", name="Sign in").click()
+            await page.get_by_text("Upload only").wait_for()
+            await page.get_by_text("Your key may only upload.").wait_for()
+            assert [url for url in asked if "/events" in url or "/tasks" in url] == []
     assert {view: found for view, found in problems.items() if found} == {}
 
 

@@ -1,14 +1,14 @@
 // List, create, rotate and revoke the API keys of the tenant.
 
 import { useEffect, useState } from "preact/hooks";
-import { ago } from "../format";
-import { attempt, say } from "../state/messages";
+import { ago, date } from "../format";
+import { copy } from "../state/clipboard";
+import { attempt } from "../state/messages";
 import { type CreatedKey, createKey, getKeys, type KeyInfo, revokeKey, rotateKey, type Scope, SCOPES } from "../state/session";
 import { texts as all } from "../texts";
 
 const texts = all.access;
 const words = texts.keys;
-const day = (at: number) => new Date(at * 1000).toLocaleDateString();
 
 export function Keys() {
   const [keys, setKeys] = useState<KeyInfo[]>();
@@ -36,17 +36,16 @@ export function Keys() {
 }
 
 function Made({ token }: { token: string }) {
-  const copy = () => void attempt(async () => (await navigator.clipboard.writeText(token), say(words.copied)));
   return (
     <p class="made" role="status">
-      {words.shown} <code>{token}</code> <button onClick={copy}>{words.copy}</button>
+      {words.shown} <code>{token}</code> <button onClick={() => void copy(token, words.copied)}>{words.copy}</button>
     </p>
   );
 }
 
 function state(key: KeyInfo): string {
   if (key.revoked) return words.revoked;
-  if (key.expires) return key.expires * 1000 < Date.now() ? words.ended(day(key.expires)) : words.until(day(key.expires));
+  if (key.expires) return key.expires * 1000 < Date.now() ? words.ended(date(key.expires)) : words.until(date(key.expires));
   return "";
 }
 

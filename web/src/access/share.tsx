@@ -2,7 +2,8 @@
 
 import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import { Icon } from "../parts/icons";
-import { attempt, say } from "../state/messages";
+import { copy } from "../state/clipboard";
+import { attempt } from "../state/messages";
 import { makeLink } from "../state/session";
 import { texts as all } from "../texts";
 
@@ -34,7 +35,6 @@ function Share({ task, outputs, close }: { task: string; outputs: string[]; clos
     const chosen = what === ORIGINAL ? { original: true } : { output: what };
     void attempt(async () => setLink((await makeLink(task, { ...chosen, expires_in: days * 86400 })).url));
   };
-  const copy = () => void attempt(async () => (await navigator.clipboard.writeText(link), say(texts.keys.copied)));
   return (
     <dialog
       ref={dialog}
@@ -73,7 +73,7 @@ function Share({ task, outputs, close }: { task: string; outputs: string[]; clos
       </form>
       {link && (
         <p class="made">
-          <input readOnly aria-label={words.made} value={link} /> <button onClick={copy}>{words.copy}</button>
+          <input readOnly aria-label={words.made} value={link} /> <button onClick={() => void copy(link, texts.keys.copied)}>{words.copy}</button>
         </p>
       )}
       <div class="actions">

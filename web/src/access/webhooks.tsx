@@ -1,7 +1,8 @@
 // Show and replace the secret with which receivers verify the tenant's webhook calls.
 
 import { useState } from "preact/hooks";
-import { attempt, say } from "../state/messages";
+import { copy } from "../state/clipboard";
+import { attempt } from "../state/messages";
 import { getWebhookSecret, rotateWebhookSecret, type WebhookSecret } from "../state/session";
 import { texts as all } from "../texts";
 
@@ -16,14 +17,13 @@ export function Webhooks() {
     if (found) setShown(found);
     setAsked(false);
   };
-  const copy = () => void attempt(async () => (await navigator.clipboard.writeText(shown!.secret), say(texts.keys.copied)));
   return (
     <section class="panel" aria-labelledby="webhooks">
       <h3 id="webhooks">{words.title}</h3>
       <p class="quiet">{words.words}</p>
       {shown && (
         <p class="made" role="status">
-          <code>{shown.secret}</code> <button onClick={copy}>{texts.keys.copy}</button>
+          <code>{shown.secret}</code> <button onClick={() => void copy(shown.secret, texts.keys.copied)}>{texts.keys.copy}</button>
         </p>
       )}
       <span class="actions">

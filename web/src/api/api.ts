@@ -33,6 +33,8 @@ export * from "./records";
 export const address = (path: string): string =>
   acting ? `${path}${path.includes("?") ? "&" : "?"}tenant=${encodeURIComponent(acting)}` : path;
 
+const TRANSIENT = ["unavailable", "too_many_requests", "storage_full", "internal"];
+
 /** What the service refused, in its own words. */
 export class Problem extends Error {
   constructor(
@@ -41,6 +43,11 @@ export class Problem extends Error {
     readonly position = "",
   ) {
     super(detail);
+  }
+
+  /** Whether the same request may succeed later. */
+  get transient(): boolean {
+    return TRANSIENT.includes(this.code);
   }
 
   static from(text: string): Problem {

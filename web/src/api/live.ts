@@ -4,7 +4,8 @@ import { signal } from "@preact/signals";
 import type { TaskEvent } from "./api";
 import { address, State } from "./api";
 
-export type Connection = "connecting" | "live" | "lost";
+/** "none" is for keys that may only upload. */
+export type Connection = "connecting" | "live" | "lost" | "none";
 export const connection = signal<Connection>("connecting");
 
 export interface Follower {
@@ -33,9 +34,15 @@ export function follow(follower: Follower): () => void {
   return () => followers.delete(follower);
 }
 
+let allowed = () => true;
+
 function open(): void {
   clearTimeout(retry);
   source?.close();
+  if (!allowed()) {
+    connection.value = "none";
+    return;
+  }
   const resumed = last !== undefined;
   // The number, and after a hyphen the name of the database that gave it.
   source = new EventSource(address(resumed ? `events?after=${last?.replace("-", "&known=")}` : "events"));
@@ -71,7 +78,8 @@ function hand(): void {
 }
 
 /** Follow while the page is looked at; a hidden page gives its connection back and catches up later. */
-export function start(): void {
+export function start(mayRead: () => boolean): void {
+  allowed = mayRead;
   open();
   document.addEventListener("visibilitychange", () => {
     if (document.visibilityState === "visible") open();

@@ -88,7 +88,7 @@ export class TaskList {
       this.error.value = "";
     } catch (error) {
       this.error.value = error instanceof Problem ? error.message : String(error);
-      this.soon();
+      if (!(error instanceof Problem) || error.transient) this.soon();
     } finally {
       this.reading = false;
       if (this.stale) {

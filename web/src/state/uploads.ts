@@ -10,6 +10,7 @@ import { connection, follow } from "../api/live";
 import { empty } from "./shared";
 import { say } from "./messages";
 import { acting } from "../router";
+import { may } from "./session";
 import { chosen } from "./recipes";
 import { texts } from "../texts";
 
@@ -68,7 +69,6 @@ const uppy = new Uppy<Meta, TusBody>({
   id: "safelight",
   autoProceed: false,
   logger: silent,
-  restrictions: { minFileSize: 1 },
 });
 const failures = new Map<string, { text: string; transient: boolean }>();
 const ended = new Map<string, Row>();
@@ -104,11 +104,12 @@ uppy.on("upload-success", (file, response) => {
   if (!file) return;
   const task = tasks.get(response.uploadURL ?? "");
   tasks.delete(response.uploadURL ?? "");
-  ended.set(file.id, { ...row(file), sent: file.size ?? 0, state: "uploaded", outcome: "waiting", ...(task && { task }) });
+  const known = task && may("read") ? { task, outcome: "waiting" as const } : undefined;
+  ended.set(file.id, { ...row(file), sent: file.size ?? 0, state: "uploaded", ...known });
   failures.delete(file.id);
   // The server has the bytes now, so the browser can drop them.
   queueMicrotask(() => uppy.removeFile(file.id));
-  if (task) void look([task]);
+  if (known) void look([known.task]);
 });
 
 uppy.on("upload-error", (file, error, response) => {
@@ -192,9 +193,11 @@ function settle(found: Row, outcome: StateName, reason: string): void {
 }
 
 export function add(files: readonly File[]): void {
-  const photos = files.filter((file) => file.type.startsWith("image/") || PHOTO.test(file.name));
-  const others = files.filter((file) => !photos.includes(file)).map((file) => file.name);
-  if (others.length) say(words.notPhotos(others.slice(0, NAMED), others.length - NAMED), "bad");
+  if (!may("upload")) return say(words.notAllowed, "bad");
+  const [images, others] = divided(files, (file) => file.type.startsWith("image/") || PHOTO.test(file.name));
+  const [photos, empties] = divided(images, (file) => file.size > 0);
+  if (others.length) say(words.notPhotos(...few(others)), "bad");
+  if (empties.length) say(words.empty(...few(empties)), "bad");
   if (photos.length === 0) return;
   if (active.value.length === 0) {
     session = stamp();
@@ -204,6 +207,11 @@ export function add(files: readonly File[]): void {
   if (!review.value) send();
   show();
 }
+
+const divided = (files: readonly File[], wanted: (file: File) => boolean) =>
+  [files.filter(wanted), files.filter((file) => !wanted(file))] as const;
+/** The first names, and how many more there are. */
+const few = (files: File[]): [string[], number] => [files.slice(0, NAMED).map((file) => file.name), files.length - NAMED];
 
 function put(file: Blob, name: string, recipe: string, path: string, tenant = acting): void {
   try {

@@ -16,6 +16,7 @@ export const en = {
   views: { photos: "Photos", tasks: "Tasks", batches: "Batches", recipes: "Recipes", system: "System" },
   navigation: "Main", skip: "Skip to the content", keep: "Keep", more: "Show more", loading: "Loading …",
   unknown: "unknown", messages: "Messages",
+  notCopied: (text: string) => `The browser does not let the page copy. Select this and copy it: ${text}`,
   tenant: {
     label: "Tenant",
     acting: (id: string) => `You see the data of the tenant ${id}, and act for it.`,
@@ -23,10 +24,11 @@ export const en = {
   },
   theme: (now: string, next: string) => `Colours: ${now}. Change to ${next}`,
   connection: {
-    short: { connecting: "Connecting", live: "Live", lost: "Offline" },
+    short: { connecting: "Connecting", live: "Live", lost: "Offline", none: "Upload only" },
     long: {
       connecting: "Connecting …", live: "Live: changes appear as they happen",
       lost: "There is no connection to the service. The page keeps trying.",
+      none: "Your key may only upload. Sign in with a key that has the scope read to see photos and results.",
     },
   },
   problem: { unreachable: "The service could not be reached. The page keeps trying.", failed: "The request failed." },
@@ -152,6 +154,9 @@ export const en = {
     pause: (name: string) => `Pause ${name}`,
     remove: (name: string) => `Remove ${name}`,
     broken: "The connection broke. The upload continues when the service is back.",
+    notAllowed: "Your key may not upload photos. Sign in with a key that has the scope upload.",
+    empty: (names: string[], more: number) =>
+      `Not uploaded because they are empty: ${names.join(", ")}${more > 0 ? ` and ${number(more)} more` : ""}.`,
     notPhotos: (names: string[], more: number) =>
       `Not uploaded because they are not photos: ${names.join(", ")}${more > 0 ? ` and ${number(more)} more` : ""}.`,
     notKept: (names: string[]) => `Add these files again to continue; they were too large to keep: ${names.join(", ")}.`,
@@ -205,7 +210,8 @@ export const en = {
     chosen: "(chosen)", auto: "auto",
   },
   preview: {
-    title: "Preview", upload: "Upload a photo to see the results of this recipe.", busy: "Processing …",
+    title: "Preview", upload: "Upload a photo to see the results of this recipe.",
+    notAllowed: "Your key may not try recipes on photos. Sign in with a key that has the scopes upload and read.", busy: "Processing …",
     failed: "The preview could not be made.", photo: "Photo for the preview",
     beside: (change: string, original: string) => `${change} of ${original}`,
     pin: "Compare with these settings", unpin: "Compare with the original", pinned: "Earlier", now: "Now",

@@ -6,7 +6,7 @@ import { fromQuery } from "../api/filter";
 import { ago, bytes, stateLabel } from "../format";
 import { follow } from "../api/live";
 import { Icon } from "../parts/icons";
-import { attempt, say } from "../state/messages";
+import { copy } from "../state/clipboard";
 import { detail, link, query } from "../router";
 import { texts } from "../texts";
 import { Results } from "./photos/photos";
@@ -124,11 +124,6 @@ function One({ name }: { name: string }) {
       .catch((problem) => setError(problem instanceof Problem ? problem.message : String(problem)));
   }, [name]);
   useChanges(read);
-  const copy = () =>
-    attempt(async () => {
-      await navigator.clipboard.writeText(location.href);
-      say(texts.task.copied);
-    });
   return (
     <section aria-labelledby="batch">
       <a href={link("batches")}>
@@ -137,7 +132,7 @@ function One({ name }: { name: string }) {
       <div class="bar">
         <h1 id="batch">{name}</h1>
         <span class="actions">
-          <button class="plain round" aria-label={texts.task.copy} title={texts.task.copy} onClick={() => void copy()}>
+          <button class="plain round" aria-label={texts.task.copy} title={texts.task.copy} onClick={() => void copy(location.href, texts.task.copied)}>
             <Icon name="link" />
           </button>
           <a class="button" href={link("tasks", "", { batch: name })}>

@@ -22,7 +22,7 @@ export function Photos() {
   return (
     <>
       {may("upload") && <Upload />}
-      <Results filter={fromQuery(query.value)} />
+      {may("read") ? <Results filter={fromQuery(query.value)} /> : <p class="empty">{texts.connection.long.none}</p>}
     </>
   );
 }

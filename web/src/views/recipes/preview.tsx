@@ -9,6 +9,7 @@ import { Icon } from "../../parts/icons";
 import { Stage } from "../../parts/stage";
 import { Thumbnail } from "../../parts/thumbnail";
 import { TaskList } from "../../state/tasks";
+import { may } from "../../state/session";
 import { texts } from "../../texts";
 
 const words = texts.preview;
@@ -24,11 +25,14 @@ const pinned = signal<Task | undefined>(undefined);
 const busy = signal(false);
 const error = signal("");
 
+/** A preview is an upload that is looked at. */
+const allowed = () => may("upload") && may("read");
+
 export function Preview({ output }: { output: string }) {
   usePhotos();
   const id = original.value?.id;
   useEffect(() => {
-    if (!id) return undefined;
+    if (!id || !allowed()) return undefined;
     const leaving = new AbortController();
     const timer = window.setTimeout(() => void make(id, leaving.signal), WAIT);
     return () => {
@@ -60,7 +64,7 @@ export function Preview({ output }: { output: string }) {
         />
       ) : (
         <div class={`stage ${busy.value ? "busy" : ""}`}>
-          <p class="quiet">{photo ? "" : words.upload}</p>
+          <p class="quiet">{!allowed() ? words.notAllowed : photo ? "" : words.upload}</p>
         </div>
       )}
       <p class="facts-line" role="status">
@@ -93,7 +97,7 @@ export function Preview({ output }: { output: string }) {
           )}
         </div>
       )}
-      <Choices />
+      {allowed() && <Choices />}
     </section>
   );
 }
@@ -143,7 +147,7 @@ function pin(task: Task | undefined): void {
 const recent = new TaskList({ state: "finished" }, 60);
 
 function usePhotos() {
-  useEffect(() => recent.start(), []);
+  useEffect(() => (allowed() ? recent.start() : undefined), []);
   const found = recent.items.value;
   useEffect(() => {
     if (!original.value || !found.some((task) => task.id === original.value?.id)) original.value = different(found)[0];

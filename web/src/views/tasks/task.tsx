@@ -22,7 +22,8 @@ import { follow } from "../../api/live";
 import { asking } from "../../state/questions";
 import { Icon } from "../../parts/icons";
 import { Thumbnail } from "../../parts/thumbnail";
-import { attempt, say } from "../../state/messages";
+import { copy } from "../../state/clipboard";
+import { attempt } from "../../state/messages";
 import { recipes } from "../../state/recipes";
 import { may } from "../../state/session";
 import { go, link, subject } from "../../router";
@@ -141,11 +142,6 @@ function Actions({ task, holder }: { task: Task; holder: Holder }) {
     const id = made?.created[0];
     if (id) go("tasks", id);
   };
-  const copy = () =>
-    attempt(async () => {
-      await navigator.clipboard.writeText(location.href);
-      say(words.copied);
-    });
   return (
     <span class="actions">
       {actionsOf(stateName(task.state)).map((action) => (
@@ -158,7 +154,7 @@ function Actions({ task, holder }: { task: Task; holder: Holder }) {
           <Icon name="recipes" /> {texts.selection.actions.rerun}
         </button>
       )}
-      <button class="plain round" aria-label={words.copy} title={words.copy} onClick={() => void copy()}>
+      <button class="plain round" aria-label={words.copy} title={words.copy} onClick={() => void copy(location.href, words.copied)}>
         <Icon name="link" />
       </button>
     </span>
