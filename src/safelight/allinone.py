@@ -17,7 +17,7 @@ from typing import Any
 
 from safelight import logs, serve, settings, tracing
 from safelight.db import __main__ as db
-from safelight.errors import Error
+from safelight.errors import Error, status_of
 from safelight.files.standard_streams import prepare_standard_streams
 from safelight.keyvaluestore import __main__ as keyvaluestore
 from safelight.master import __main__ as master
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         asyncio.run(_run(configs))
     except Error as error:
         log.error("The services cannot start: %s", error.detail)  # noqa: TRY400 - the sentence says it all
-        raise SystemExit(1) from None
+        raise SystemExit(status_of(error)) from None
     finally:
         tracing.flush()
     atexit.register(serve.end_at_once)

@@ -107,6 +107,22 @@ TRANSIENT = frozenset({Code.UNAVAILABLE, Code.TOO_MANY_REQUESTS, Code.STORAGE_FU
 """Errors that are worth a retry: the same request may succeed later."""
 
 
+FAILED = 1
+"""Exit status for a failure that the table below does not name."""
+
+EXIT_STATUS = {
+    **dict.fromkeys((Code.INVALID_REQUEST, Code.INVALID_RECIPE, Code.TOO_LARGE, Code.METHOD_NOT_ALLOWED), 2),
+    **dict.fromkeys((Code.RANGE_NOT_SATISFIABLE, Code.NOT_AN_IMAGE, Code.UNSUPPORTED_FORMAT, Code.DAMAGED_IMAGE), 2),
+    **dict.fromkeys((Code.TOO_MANY_PIXELS, Code.OPERATION_FAILED), 2),
+    Code.NOT_FOUND: 3,
+    **dict.fromkeys((Code.UNAVAILABLE, Code.TOO_MANY_REQUESTS, Code.STORAGE_FULL), 4),
+    **dict.fromkeys((Code.UNAUTHENTICATED, Code.FORBIDDEN, Code.CONFLICT, Code.LEASE_LOST), 5),
+    Code.PRECONDITION_FAILED: 5,
+    **dict.fromkeys((Code.DIGEST_MISMATCH, Code.DAMAGED_BLOB), 6),
+}
+"""Exit status of a program that ends for an error, from the table shared with drumhead (docs/reference/errors.md)."""
+
+
 class Error(Exception):
     """A failure with a code for programs and a sentence for people that says what to do.
 
@@ -155,6 +171,11 @@ class Error(Exception):
         detail = str(fields.get("detail") or f"The service answered {status} {_phrase(status)}.")
         known = {"type", "title", "status", "detail", "code"}
         return cls(code, detail, **{key: value for key, value in fields.items() if key not in known})
+
+
+def status_of(error: Error) -> int:
+    """Return the exit status of a program that ends for an error."""
+    return EXIT_STATUS.get(error.code, FAILED)
 
 
 def lacks_memory(error: BaseException) -> bool:

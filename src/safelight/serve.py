@@ -31,7 +31,7 @@ from safelight.client.availability.liveness import Liveness
 from safelight.client.base import session
 from safelight.client.discovery import REGISTRATION_KEYS, UNKNOWN_REQUEST, Discovery
 from safelight.client.keyvaluestore import KeyValueStoreClient
-from safelight.errors import Code, Error
+from safelight.errors import EXIT_STATUS, Code, Error, status_of
 from safelight.files.standard_streams import prepare_standard_streams
 from safelight.service import (
     Config,
@@ -91,12 +91,12 @@ def run(name: str, kind: type[C], build: Build[C], argv: Sequence[str] | None = 
         asyncio.run(_run(name, config, build))
     except Error as error:
         log.error("%s cannot start: %s%s", name, error.detail, _advice(config.data))  # noqa: TRY400 - that says it all
-        raise SystemExit(1) from None
+        raise SystemExit(status_of(error)) from None
     except OSError as error:
         if not (advice := _advice(config.data)):
             raise
         log.error("%s cannot start: %s.%s", name, error, advice)  # noqa: TRY400 - as above
-        raise SystemExit(1) from None
+        raise SystemExit(EXIT_STATUS[Code.UNAVAILABLE]) from None
     finally:
         tracing.flush()
     atexit.register(end_at_once)
@@ -274,8 +274,10 @@ async def _listening(app: web.Application, config: StandaloneConfig, service: Se
                 for listener in opened:
                     await Site(runner, listener, context=context, handshake=config.header_timeout).start()
             except OSError as error:
-                other = flag if error.errno in (errno.EADDRINUSE, errno.EACCES) else "--host"
-                settings.fail(f"Cannot listen on {config.host}:{port}: {error.strerror}. Choose another {other}.")
+                refused = error.errno in (errno.EADDRINUSE, errno.EACCES)
+                advice = f"Choose another {flag if refused else '--host'}."
+                sentence = f"Cannot listen on {config.host}:{port}: {error.strerror}. {advice}"
+                settings.fail(sentence, status=EXIT_STATUS[Code.CONFLICT] if refused else 2)
         service.port = runner.addresses[0][1]
         if isinstance(config, PublicConfig) and config.own_port is not None:
             log.info("Only this process listens on %d", runner.addresses[-1][1])

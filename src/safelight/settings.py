@@ -315,7 +315,7 @@ def set_program(name: str) -> None:
     _program.set(name)
 
 
-def fail(sentence: str) -> NoReturn:
-    """End the program with status 2, for a mistake that is found after the settings were read."""
+def fail(sentence: str, *, status: int = 2) -> NoReturn:
+    """End the program with a sentence on stderr, for a mistake that is found after the settings were read."""
     sys.stderr.write(f"{_program.get()}: {sentence}\n")
-    raise SystemExit(2)
+    raise SystemExit(status)

@@ -55,7 +55,7 @@ async def test_a_port_in_use_is_reported_in_a_sentence(tmp_path):
         port = str(taken.getsockname()[1])
         async with service("keyvaluestore", "--data", str(tmp_path), "--port", port) as process:
             await process.log(f"Cannot listen on 127.0.0.1:{port}: ")
-            assert await process.ended() == 2
+            assert await process.ended() == 5
 
 
 @pytest.mark.slow
@@ -75,7 +75,7 @@ async def test_a_data_directory_that_cannot_be_made_is_reported_in_a_sentence(tm
     async with service(name, *argv, "--data", str(tmp_path / "file" / "below")) as process:
         line = await process.log("cannot start")
         assert f"{tmp_path}/file/below cannot be written by this user ({os.geteuid()}:" in line["message"]
-        assert await process.ended() == 1
+        assert await process.ended() == 4
         assert not any("traceback" in line for line in process.lines)
 
 

@@ -48,7 +48,7 @@ def test_a_file_of_a_newer_version_is_refused(tmp_path):
 async def test_a_file_in_use_is_refused(store, tmp_path):
     with pytest.raises(Error, match="in use by another process") as caught:
         Connection(tmp_path / "tasks.sqlite")
-    assert caught.value.code is Code.UNAVAILABLE
+    assert caught.value.code is Code.CONFLICT
 
 
 _BY_INDEX = {

@@ -20,7 +20,7 @@ import msgspec
 from drumhead import errors as drumhead_errors
 from drumhead.package.recipe import known_recipes
 from safelight import errors, settings
-from safelight.cli import PROGRAMS, printing
+from safelight.cli import PROGRAMS
 from support.programs.command import everything
 from support.walk import applications, commands
 
@@ -58,7 +58,7 @@ def safelight_codes() -> str:
         ("code", "HTTP status", "worth a retry", "exit status"),
         [
             (code(each.value), errors.STATUS[each], "yes" if errors.Error(each, "").transient else "",
-             printing.EXIT_STATUS.get(each, printing.FAILED))
+             errors.EXIT_STATUS.get(each, errors.FAILED))
             for each in errors.Code
         ],
     )  # fmt: skip

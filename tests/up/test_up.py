@@ -215,7 +215,7 @@ async def test_a_service_that_cannot_start_ends_all_with_the_reason(tmp_path: Pa
         fcntl.flock(lock, fcntl.LOCK_EX)
         async with up(data, "--workers", 0) as running:
             await running.log("is in use by another process")
-            await running.log("services ended with status 1; starting it again")
+            await running.log("services ended with status 5; starting it again")
             stops = [said(running, name, "is stopping") for name in ("db", "keyvaluestore")]
             assert stops == sorted(stops)
             fcntl.flock(lock, fcntl.LOCK_UN)

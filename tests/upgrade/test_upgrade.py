@@ -69,7 +69,7 @@ async def test_data_of_a_newer_release_are_refused_with_a_sentence(
         path.write_text(newer)
     before = _names(path.parent)
     async with service(name, "--data", str(path.parent)) as program:
-        assert await program.ended() == 1
+        assert await program.ended() == 4
         assert any("was written by a newer safelight" in line["message"] for line in program.lines)
     assert _names(path.parent) == before
 

@@ -92,8 +92,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(argv: list[str]) -> int:
     import cyclopts  # noqa: PLC0415 - services go without
 
-    from safelight.cli.printing import FAILED, complain, status_of  # noqa: PLC0415 - as above
-    from safelight.errors import Error  # noqa: PLC0415 - as above
+    from safelight.cli.printing import complain  # noqa: PLC0415 - as above
+    from safelight.errors import FAILED, Error, status_of  # noqa: PLC0415 - as above
 
     try:
         command, bound, _ = application(argv).parse_args(argv, exit_on_error=False, print_error=False)

@@ -16,7 +16,6 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from safelight.errors import Code, Error
 from safelight.untrusted.text import printable, printable_json, printable_lines
 from safelight.wire import DEFAULT_TENANT, State, Summary, Task, WorkerSeen
 
@@ -29,21 +28,6 @@ STATE_STYLE = {
     State.QUARANTINED: "magenta",
     State.CANCELLED: "dim",
 }
-
-FAILED = 1
-"""Exit status for a failure that the table below does not name."""
-
-EXIT_STATUS = {
-    **dict.fromkeys((Code.INVALID_REQUEST, Code.INVALID_RECIPE, Code.TOO_LARGE, Code.METHOD_NOT_ALLOWED), 2),
-    **dict.fromkeys((Code.RANGE_NOT_SATISFIABLE, Code.NOT_AN_IMAGE, Code.UNSUPPORTED_FORMAT, Code.DAMAGED_IMAGE), 2),
-    **dict.fromkeys((Code.TOO_MANY_PIXELS, Code.OPERATION_FAILED), 2),
-    Code.NOT_FOUND: 3,
-    **dict.fromkeys((Code.UNAVAILABLE, Code.TOO_MANY_REQUESTS, Code.STORAGE_FULL), 4),
-    **dict.fromkeys((Code.UNAUTHENTICATED, Code.FORBIDDEN, Code.CONFLICT, Code.LEASE_LOST), 5),
-    Code.PRECONDITION_FAILED: 5,
-    **dict.fromkeys((Code.DIGEST_MISMATCH, Code.DAMAGED_BLOB), 6),
-}
-"""Exit status of the command for an error, from the table that it shares with drumhead (docs/reference/errors.md)."""
 
 _SILENT_AFTER = 30.0
 """Seconds without a request after which a worker counts as silent: it asks for leases, or extends them, much more
@@ -82,11 +66,6 @@ def complain(sentence: str, *, program: str = "safelight") -> None:
 def say(text: str, **options: Any) -> None:
     """Print one line of text as it is, with control characters escaped."""
     out.print(printable(text), markup=False, soft_wrap=True, **options)
-
-
-def status_of(error: Error) -> int:
-    """Return the exit status for an error."""
-    return EXIT_STATUS.get(error.code, FAILED)
 
 
 def path_text(path: Path) -> str:

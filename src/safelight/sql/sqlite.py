@@ -65,8 +65,8 @@ def connect(
     """Open or create the file, and migrate it to the newest schema of a package (see `safelight.sql.scripts`).
 
     `pragmas` are statements to run first; `timeout` is how many seconds to wait for another process to release the
-    file. Any one thread at a time may use the connection. Raises UNAVAILABLE with the reason, and DAMAGED_BLOB for a
-    `foreign` (untrusted) file whose schema is not that of its version.
+    file. Any one thread at a time may use the connection. Raises CONFLICT if it does not, UNAVAILABLE with the
+    reason, and DAMAGED_BLOB for a `foreign` (untrusted) file whose schema is not that of its version.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,7 +85,7 @@ def connect(
         if getattr(error, "sqlite_errorname", "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
             advice = f". {STOP}" if foreign else "; give this one its own --data."
             detail = f"{path} is in use by another process{advice}"
-            raise Error(Code.UNAVAILABLE, detail) from None
+            raise Error(Code.CONFLICT, detail) from None
         raise Error(Code.UNAVAILABLE, f"{path} cannot be opened: {error}.") from error
     return connection
 

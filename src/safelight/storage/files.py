@@ -161,14 +161,14 @@ IN_USE = "is in use by another process; give this one its own --data."
 
 
 def lock(path: Path) -> int:
-    """Lock a file until the returned descriptor is closed. Raises UNAVAILABLE if another process has locked it."""
+    """Lock a file until the returned descriptor is closed. Raises CONFLICT if another process has locked it."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
         detail = f"{path.parent} {IN_USE}"
-        raise Error(Code.UNAVAILABLE, detail) from None
+        raise Error(Code.CONFLICT, detail) from None
     except OSError as error:
         # A guest that runs a single process may lack locks, and needs none.
         if error.errno not in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP):

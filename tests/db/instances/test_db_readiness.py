@@ -48,4 +48,4 @@ async def test_a_wait_for_postgresql_ends_cleanly_at_a_signal(tmp_path):
 async def test_db_does_not_wait_for_what_does_not_pass(tmp_path, database):
     async with service("db", "--data", str(tmp_path), "--store", f"{database}-missing") as db:
         assert "does not exist" in (await db.log("cannot start"))["message"]
-        assert await db.ended() == 1
+        assert await db.ended() == 4

@@ -15,14 +15,14 @@ from cyclopts import Parameter
 from safelight.cli.backup.archive import Manifest
 from safelight.cli.backup.copying import Copying
 from safelight.cli.connection import HERE, Where, cluster_credentials
-from safelight.cli.printing import FAILED, complain, counted, err, print_json, say
+from safelight.cli.printing import complain, counted, err, print_json, say
 from safelight.client.availability.instances import Several
 from safelight.client.base import Connection, session
 from safelight.client.db import DbClient
 from safelight.client.discovery import REGISTRATION_KEYS
 from safelight.client.keyvaluestore import KeyValueStoreClient
 from safelight.client.storage import StorageClient
-from safelight.errors import Code, Error
+from safelight.errors import FAILED, Code, Error
 from safelight.wire import StoreClaim
 
 _SERVERS = ("postgresql", "postgres")

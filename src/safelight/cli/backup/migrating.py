@@ -52,7 +52,7 @@ async def opened(url: str) -> AsyncIterator[BlobStore]:
                 except Error as error:
                     if not error.detail.endswith(IN_USE):
                         raise
-                    raise Error(Code.UNAVAILABLE, f"{url} is in use by another process. {STOP}") from None
+                    raise Error(Code.CONFLICT, f"{url} is in use by another process. {STOP}") from None
                 yield directory
         case _:
             try:

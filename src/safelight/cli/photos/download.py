@@ -12,10 +12,10 @@ from cyclopts import Parameter
 
 from safelight.cli.connection import HERE, Where, master
 from safelight.cli.photos.results import ResultDirectory
-from safelight.cli.printing import complain, counted, err, path_text, print_json, say, status_of
+from safelight.cli.printing import complain, counted, err, path_text, print_json, say
 from safelight.cli.tasks.which import ANY, OPEN, Which, check, find, matching
 from safelight.client.master import Client
-from safelight.errors import Error
+from safelight.errors import Error, status_of
 from safelight.wire import State
 
 _AT_ONCE = 50

@@ -8,8 +8,8 @@ from cyclopts import App, Parameter
 
 from safelight.cli.connection import HERE, Where
 from safelight.cli.connection import store as opened
-from safelight.cli.printing import clock, counted, out, print_json, say, status_of, table
-from safelight.errors import Code, Error
+from safelight.cli.printing import clock, counted, out, print_json, say, table
+from safelight.errors import Code, Error, status_of
 from safelight.wire import Entry
 
 app = App(name="store", help="Read and change the key-value store.")

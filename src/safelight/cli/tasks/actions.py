@@ -11,12 +11,12 @@ from cyclopts import Parameter
 from rich.text import Text
 
 from safelight.cli.connection import HERE, Where, master
-from safelight.cli.printing import complain, counted, err, out, print_json, state_text, status_of
+from safelight.cli.printing import complain, counted, err, out, print_json, state_text
 from safelight.cli.prompt import confirm
 from safelight.cli.tasks.which import ANY, OPEN, Which, check, find
 from safelight.client.availability.retrying import retrying
 from safelight.client.master import Client
-from safelight.errors import Error
+from safelight.errors import Error, status_of
 from safelight.wire import State, Task, TaskChanges, TaskFilter
 
 _Action = Literal["cancel", "retry", "release", "delete", "rerun"]

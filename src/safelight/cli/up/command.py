@@ -25,14 +25,14 @@ from msgspec import Meta
 from safelight import imports, logs, serve, settings
 from safelight.access import cluster_key
 from safelight.access.settings import AccessSettings, CorsOrigins, PublicUrl
-from safelight.cli.printing import EXIT_STATUS, complain
+from safelight.cli.printing import complain
 from safelight.cli.up import machines
 from safelight.cli.up.child import Child
 from safelight.cli.up.forward import Forward
 from safelight.cli.up.sign_in import sign_in_link
 from safelight.client.availability.instances import Several
 from safelight.client.base import Connection, ServiceClient, session
-from safelight.errors import Code
+from safelight.errors import EXIT_STATUS, Code
 
 log = logging.getLogger("up")
 

@@ -13,7 +13,7 @@ SHARDS = [f"{number:02x}" for number in range(256)]
 
 
 def prepare(root: Path) -> int:
-    """Prepare a directory, and return the descriptor that locks it. Raises UNAVAILABLE if it is in use, OSError."""
+    """Prepare a directory, and return the descriptor that locks it. Raises CONFLICT if it is in use, OSError."""
     blobs, names, incoming = root / "blobs", root / "names", root / "incoming"
     root.mkdir(parents=True, exist_ok=True)
     held = lock(root / LOCK)
