@@ -57,7 +57,7 @@ def test_one_task_is_shown_by_id_or_number(run: Run, task: dict[str, object]) ->
     assert "image/png" in text
     number = str(task["id"]).partition("-")[0]
     assert json.loads(run("task", number, "--json").stdout)["id"] == task["id"]
-    for unknown in ("123456", "abc"):
+    for unknown in ("123456", "abc", "123456-abcdefghij"):
         missing = run("task", unknown)
         assert (missing.returncode, missing.stderr) == (3, f"safelight: There is no task {unknown}.\n")
 

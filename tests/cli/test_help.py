@@ -56,6 +56,7 @@ def test_help_is_shown_in_each_way_to_ask_for_it(name: str, capsys: pytest.Captu
     shown = capsys.readouterr().out
     assert f"Usage: {name}" in shown
     assert "[default: ]" not in shown
+    assert "default: [" not in shown
     assert "--empty-" not in shown
     assert "--no-" not in shown
 

@@ -169,9 +169,14 @@ async def test_a_deleted_task_is_forgotten(store):
     made = await store.create([new_task(), new_task()])
     (lease,) = await store.lease(request())
     await store.delete(lease.id)
-    for call in (store.get(lease.id), store.delete(made[0].id), store.cancel(made[0].id), store.get(made[0].id)):
+    for call, named in (
+        (store.get(lease.id), lease.id),
+        (store.delete(made[0].id), made[0].id),
+        (store.cancel(made[0].id), made[0].id),
+        (store.get(made[0].id), made[0].id),
+    ):
         error = await refused(Code.NOT_FOUND, call)
-        assert error.detail == "Task not found"
+        assert error.detail == f"There is no task {named}."
     assert (await store.settle([finished(lease.id)]))[0].problem["code"] == "lease_lost"
     (fresh,) = await store.create([new_task()])
     assert fresh.id not in {task.id for task in made}

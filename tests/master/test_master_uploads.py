@@ -373,7 +373,17 @@ async def test_a_misspelt_field_is_refused_and_not_left_out(master, http, client
             document = await answer.json()
         assert (answer.status, document["code"]) == (400, "invalid_request")
         assert document["detail"] == "The form has no field 'reciep'; did you mean recipe?"
+    headers = {"Tus-Resumable": "1.0.0", "Upload-Length": "9", "Upload-Metadata": "relativePath eA==,reciep d2Vi"}
+    async with http.post(f"{master.url}/uploads", headers=headers) as answer:
+        assert answer.status == 400
+        assert (await answer.json())["detail"] == "Upload-Metadata has no field 'reciep'; did you mean recipe?"
     assert (await client.tasks()).tasks == []
+
+
+async def test_an_archive_tells_a_missing_output_from_a_missing_result(master, http):
+    for query, told in (("", "None of these tasks has a result yet."), ("?output=x", "has an output 'x'.")):
+        async with http.get(f"{master.url}/archive{query}") as answer:
+            assert (answer.status, (await answer.json())["detail"].endswith(told)) == (404, True)
 
 
 async def test_a_body_of_another_kind_is_told_which_form_to_send(master, http):

@@ -74,12 +74,14 @@ def test_a_wrong_output_is_refused_with_place_and_reason(document, place, reason
     assert caught.value.code is Code.INVALID_RECIPE
     assert caught.value.extra["position"] == f"$.outputs.thumb{place}"
     assert reason in caught.value.detail
+    assert not caught.value.detail.endswith("?.")
     assert f"$.outputs.thumb{place}" in caught.value.detail
 
 
 @pytest.mark.parametrize(
     ("document", "position"),
     [
+        (b"", "$"),
         ({}, "$.outputs"),
         ({"outputs": {}}, "$.outputs"),
         ({"outputs": []}, "$.outputs"),

@@ -179,7 +179,7 @@ async def test_hand_written_addresses(page, whole):
         if heading:
             await expect(page.get_by_role("heading", name=heading, include_hidden=True)).to_have_count(1)
         else:
-            await expect(page.locator("#main").get_by_text("Task not found")).to_be_visible()
+            await expect(page.locator("#main").get_by_text("There is no task none.")).to_be_visible()
 
 
 async def test_the_tray_counts_and_names_uploads_and_closes(page, client, directory):

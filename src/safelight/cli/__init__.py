@@ -186,4 +186,6 @@ def application(argv: Sequence[str] = ()) -> cyclopts.App:
 
 def _shown(default: object) -> str | None:
     """Return a default as people type it, or None for flags that need no default in the help."""
-    return None if default is None or default is False or default in ("", ()) else str(default)
+    if isinstance(default, list | tuple):
+        return ", ".join(map(str, default)) or None
+    return None if default is None or default is False or default == "" else str(default)

@@ -55,6 +55,10 @@ async def return_if_gone(request: web.Request, store: TaskStore, leases: list[Le
         await store.settle([Returned(lease=lease.id) for lease in leases])
 
 
+_CLASSIC_NOT_FOUND = "Task not found"
+"""What classic programs compare with."""
+
+
 class Classic:
     """The handlers of the classic protocol; `POST /task` creates `new_task` for the caller's tenant."""
 
@@ -99,7 +103,12 @@ class Classic:
     async def _get(self, request: web.Request) -> web.Response:
         """Answer with a task. It has the id of the request, as classic clients expect, or with `full=true` its own."""
         wanted = query(request, _Get)
-        task = await self._store.get(request.match_info["id"], tenant=_tenant(request) or wanted.tenant)
+        try:
+            task = await self._store.get(request.match_info["id"], tenant=_tenant(request) or wanted.tenant)
+        except Error as error:
+            if wanted.full or error.code is not Code.NOT_FOUND:
+                raise
+            raise Error(Code.NOT_FOUND, _CLASSIC_NOT_FOUND) from None
         return json_response(task if wanted.full else task.evolve(id=request.match_info["id"]))
 
     @classic

@@ -102,7 +102,7 @@ class TaskStore(Protocol):
         ...
 
     async def get(self, id: str, *, tenant: str | None = None) -> Task:
-        """Return a task by its own id or a lease's. Raises NOT_FOUND (`Task not found`)."""
+        """Return a task by its own id or a lease's. Raises NOT_FOUND."""
         ...
 
     async def find(self, query: TaskQuery, *, tenant: str = DEFAULT_TENANT) -> TaskPage:

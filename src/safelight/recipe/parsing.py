@@ -73,6 +73,8 @@ def load_file(path: Path) -> dict[str, Recipe]:
 def _read(document: bytes | str, format_: str) -> dict[str, Any]:
     if len(document) > MAX_BYTES:
         raise Error(Code.INVALID_RECIPE, f"The recipe is longer than {MAX_BYTES} bytes.", position="$")
+    if not document.strip():
+        raise Error(Code.INVALID_RECIPE, "There is no recipe: the text is empty.", position="$")
     try:
         if format_ == "json":
             _check_parts(document)
@@ -169,7 +171,8 @@ def _choices(struct: type[msgspec.Struct], field: str) -> list[str]:
 
 def _wrong(reason: str, position: str) -> Error:
     place, said = _short(position), _short(reason.rstrip("."))
-    return Error(Code.INVALID_RECIPE, f"Wrong recipe at {place}: {said}.", position=position[:_LONGEST])
+    end = "" if said.endswith("?") else "."
+    return Error(Code.INVALID_RECIPE, f"Wrong recipe at {place}: {said}{end}", position=position[:_LONGEST])
 
 
 def _short(text: str) -> str:

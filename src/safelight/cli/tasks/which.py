@@ -109,12 +109,7 @@ async def find(client: Client, id: str) -> Task:
         if page.tasks and page.tasks[0].id.startswith(f"{id}-"):
             return page.tasks[0]
         raise Error(Code.NOT_FOUND, f"There is no task {id}.")
-    try:
-        return await client.task(id)
-    except Error as error:
-        if error.code is not Code.NOT_FOUND:
-            raise
-        raise Error(Code.NOT_FOUND, f"There is no task {id[:64]}.") from None
+    return await client.task(id)
 
 
 def _moment(text: str | None) -> float | None:

@@ -163,7 +163,7 @@ class Transaction:
         reference = ids.parse(id)
         row = None if reference is None else self.tasks_by_number([reference.n]).get(reference.n)
         if row is None or reference is None or row.key != reference.key or tenant not in (None, row.tenant):
-            raise Error(Code.NOT_FOUND, "Task not found")
+            raise Error(Code.NOT_FOUND, f"There is no task {id[:64]}.")
         return row
 
     def apply(self, changes: Sequence[Change]) -> list[TaskRow]:

@@ -68,7 +68,8 @@ class Archive:
         members = self._members(query, tenant_of(request))
         first = await anext(members, None)
         if first is None:
-            raise Error(Code.NOT_FOUND, "None of these tasks has a result yet.")
+            missing = "a result yet" if query.output is None else f"an output {query.output!r}"
+            raise Error(Code.NOT_FOUND, f"None of these tasks has {missing}.")
         response = web.StreamResponse(headers={"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"})
         response.content_type = _ZIP
         name = f"safelight-{time.strftime('%Y-%m-%d')}.zip"

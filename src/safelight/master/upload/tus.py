@@ -36,7 +36,7 @@ from safelight.master.upload.uploads import Fields
 from safelight.master.webhook.address import check_url
 from safelight.recipe import parse
 from safelight.untrusted import filenames, photos
-from safelight.validation import refusal
+from safelight.validation import meant_by, refusal
 from safelight.wire import DEFAULT_TENANT, NewPartial, NewTask, Partial
 
 _CHUNK = "application/offset+octet-stream"
@@ -253,7 +253,8 @@ class Tus:
 
         async def handle(request: web.Request) -> web.StreamResponse:
             if request.headers.get("Tus-Resumable") != "1.0.0":
-                return _problem(Error(Code.PRECONDITION_FAILED, "This server supports Tus-Resumable: 1.0.0."))
+                sentence = "This server supports tus 1.0.0. Send the header Tus-Resumable: 1.0.0."
+                return _problem(Error(Code.PRECONDITION_FAILED, sentence))
             try:
                 return await handler(request)
             except Error as error:
@@ -300,7 +301,13 @@ async def _checked_type(body: AsyncIterator[bytes], size: int) -> AsyncIterator[
 
 
 def _fields(given: dict[str, str]) -> Fields:
-    known = {name: given[name] for name in ("recipe", "priority", "batch", "webhook") if given.get(name)}
+    names = Fields.__struct_fields__
+    known = {name: given[name] for name in names if given.get(name)}
+    for name in given.keys() - names:
+        # Programs add metadata of their own, but a misspelt recipe must not be another recipe.
+        if meant := meant_by(name, names):
+            sentence = f"Upload-Metadata has no field {name!r}; did you mean {meant}?"
+            raise Error(Code.INVALID_REQUEST, sentence, position=name)
     try:
         return msgspec.convert(known, Fields, strict=False)
     except msgspec.ValidationError as error:
