@@ -113,8 +113,8 @@ async def test_an_entry_ends_with_its_time_to_live_and_wakes_watchers(store):
 
 @pytest.mark.slow
 async def test_a_renewal_extends_a_life(store):
-    entry = await store.set("k", "v", instance="a", ttl=0.3)
-    await store.set("other", "v", ttl=0.6)
+    entry = await store.set("k", "v", instance="a", ttl=1)
+    await store.set("other", "v", ttl=2)
     await store.set("k", "v", instance="a", ttl=60)
     page = await store.watch(entry.revision + 1, wait=20)  # until the other entry ends, later than the first ttl
     assert [entry.key for entry in page.entries] == ["k"]
