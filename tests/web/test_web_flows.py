@@ -180,6 +180,10 @@ async def test_edit_a_recipe_with_preview_save_it_and_use_it(page, client, direc
     await page.get_by_role("spinbutton", name="Width").fill("120")
     await page.keyboard.press("Tab")
     await expect(preview.get_by_text("WEBP · 120 × 120")).to_be_visible()
+    await page.get_by_role("textbox", name="Output").fill("Small Photo")
+    await page.keyboard.press("Tab")
+    await expect(page.get_by_text("A name has up to 64 lower-case letters")).to_be_visible()
+    await expect(page.get_by_role("textbox", name="Output")).to_have_value("image")
     await page.get_by_label("Name to save under").fill("Old Style")
     await page.get_by_role("button", name="Save").click()
     await page.get_by_label("Name to save under").fill("old-style")
@@ -196,6 +200,8 @@ async def test_edit_a_recipe_with_preview_save_it_and_use_it(page, client, direc
     await page.get_by_role("button", name="Delete the recipe old-style").click()
     await page.get_by_role("dialog").get_by_role("button", name="Delete").click()
     await expect(page.get_by_role("link", name="old-style")).to_have_count(0)
+    await page.evaluate("location.hash = '#/recipes/old-style'")
+    await expect(page.get_by_text("There is no recipe old-style.")).to_be_visible()
     await page.get_by_role("link", name="Photos").click()  # so that the last preview is deleted
 
 

@@ -63,6 +63,9 @@ export class Problem extends Error {
 /** How many requests were refused because nobody is signed in; access/gate.tsx asks again who is. */
 export const refused = shared(0);
 
+/** How many requests did not reach the service; the live stream, which may hang unnoticed, is then opened anew. */
+export const unreached = shared(0);
+
 export async function ask<T>(method: string, path: string, body?: unknown, signal?: AbortSignal): Promise<T> {
   const request: RequestInit = { method, headers: { Accept: "application/json" } };
   if (signal) request.signal = signal;
@@ -76,6 +79,7 @@ export async function ask<T>(method: string, path: string, body?: unknown, signa
     answer = await fetch(address(path), request);
   } catch (error) {
     if (signal?.aborted) throw error;
+    unreached.value++;
     throw new Problem(texts.problem.unreachable);
   }
   const text = await answer.text();

@@ -2,7 +2,7 @@
 
 import { signal } from "@preact/signals";
 import type { TaskEvent } from "./api";
-import { address, State } from "./api";
+import { address, State, unreached } from "./api";
 
 /** "none" is for keys that may only upload. */
 export type Connection = "connecting" | "live" | "lost" | "none";
@@ -63,11 +63,14 @@ function open(): void {
   source.addEventListener("missed", () => {
     for (const follower of followers) follower.missed();
   });
-  source.onerror = () => {
-    source?.close();
-    connection.value = "lost";
-    retry = window.setTimeout(open, RETRY_AFTER);
-  };
+  source.onerror = lose;
+}
+
+function lose(): void {
+  source?.close();
+  connection.value = "lost";
+  clearTimeout(retry);
+  retry = window.setTimeout(open, RETRY_AFTER);
 }
 
 function hand(): void {
@@ -89,4 +92,7 @@ export function start(mayRead: () => boolean): void {
     }
   });
   window.addEventListener("online", open);
+  window.addEventListener("offline", lose);
+  // A stream over a network that is gone gives no error for minutes; a request does.
+  unreached.subscribe((count) => count > 0 && connection.value === "live" && lose());
 }

@@ -182,7 +182,8 @@ export const en = {
     title: "Recipes",
     kind: (builtin: boolean, outputs: number) => `${builtin ? "built in" : "yours"} · ${plural(outputs, "output")}`,
     paused: "paused", new: "New", import: "Import", importLabel: "A recipe as TOML or JSON", unnamed: "New recipe",
-    description: "Description", name: "Name to save under", nameRule: "Lower-case letters, digits, - and _",
+    description: "Description", name: "Name to save under", nameRule: "A name has up to 64 lower-case letters, digits, - and _, and begins with a letter or digit.",
+    unknown: (name: string) => `There is no recipe ${name}. It may have been deleted; choose another one.`,
     save: "Save",
     saved: (name: string) => `Saved as ${name}.`,
     use: "Use for uploads",
@@ -197,6 +198,7 @@ export const en = {
   },
   editor: {
     outputs: "Outputs", output: "Output",
+    taken: (name: string) => `This recipe already has an output ${name}. Choose another name.`,
     removeOutput: (name: string) => `Remove the output ${name}`,
     toAll: "Apply changes to all outputs",
     encoding: (format: string, quality?: number) =>

@@ -2,12 +2,15 @@
 
 import { signal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
+import { connection } from "../../api/live";
 import { type Operation, type OutputSpec } from "../../api/api";
 import { draft, edit, editOutput, toAll } from "../../state/draft";
 import { bytes, change as changeOf, humanize } from "../../format";
 import { Fields, example } from "../../parts/fields";
 import { Icon } from "../../parts/icons";
+import { say } from "../../state/messages";
 import { schema, loadSchema } from "../../api/schema";
+import { whenLive } from "../../offline/offline";
 import { texts } from "../../texts";
 import { made, original, Preview } from "./preview";
 
@@ -17,12 +20,13 @@ const dragged = signal<number | undefined>(undefined);
 const OUTPUT_FIELDS = ["format", "quality", "effort", "lossless", "progressive", "metadata", "background"];
 
 export function Editor() {
-  useEffect(() => void loadSchema(), []);
+  // Without a connection, the editor appears once there is one.
+  useEffect(() => whenLive(() => void loadSchema().catch(() => undefined)), []);
   const outputs = draft.value.outputs;
   const names = Object.keys(outputs);
   const current = names.includes(tab.value) ? tab.value : (names[0] ?? "");
   const output = outputs[current];
-  if (!schema.value || !output) return null;
+  if (!schema.value || !output) return <p class="quiet">{connection.value === "lost" ? texts.connection.long.lost : ""}</p>;
   const change = (next: OutputSpec) => editOutput(current, next);
   return (
     <div class="editor">
@@ -43,13 +47,20 @@ export function Editor() {
 
 function Tabs({ names, current }: { names: string[]; current: string }) {
   const outputs = draft.value.outputs;
-  const rename = (to: string) => {
-    if (!/^[a-z0-9][a-z0-9_-]{0,63}$/.test(to) || names.includes(to)) return;
+  /** Rename the output, or say why not; returns the name that it has then. */
+  const rename = (to: string): string => {
+    if (to === current) return current;
+    const isName = /^[a-z0-9][a-z0-9_-]{0,63}$/.test(to);
+    if (!isName || names.includes(to)) {
+      say(isName ? words.taken(to) : texts.recipes.nameRule, "bad");
+      return current;
+    }
     tab.value = to;
     edit({
       ...draft.value,
       outputs: Object.fromEntries(names.map((name) => [name === current ? to : name, outputs[name]!])),
     });
+    return to;
   };
   const add = () => {
     const name = [...Array(17).keys()].map((n) => `output-${n + 1}`).find((free) => !names.includes(free))!;
@@ -75,7 +86,12 @@ function Tabs({ names, current }: { names: string[]; current: string }) {
       <div class="naming">
         <label>
           <span>{words.output}</span>
-          <input value={current} onChange={(event) => rename(event.currentTarget.value)} />
+          <input
+            value={current}
+            onChange={(event) => {
+              event.currentTarget.value = rename(event.currentTarget.value);
+            }}
+          />
         </label>
         {names.length > 1 && (
           <button class="plain round" aria-label={words.removeOutput(current)} onClick={remove}>

@@ -90,6 +90,7 @@ export function Recipes() {
         </ul>
         <NewRecipes />
       </nav>
+      {!current && !isNew && recipes.value.length > 0 && <p class="empty">{words.unknown(detail.value)}</p>}
       {(current || isNew) && (
         <div class="edit">
           <Heading current={current} />
