@@ -44,6 +44,7 @@ def read_run(section: Section) -> tuple[RunManifest, list[str]]:
         if not name.strip() or not name.isprintable():
             raise sets.refuse(name, f"{name!r} is not a name for a config set")
         one = sets.section(name, f"config_set {name}")
+        _refuse_others(runtime, one)
         notices += one.known(*COMMON_KEYS, *KEYS[runtime])
         base = _base(runtime, one)
         if base:
@@ -105,6 +106,14 @@ def _command(runtime: RuntimeName, section: Section, *, inherits: bool) -> Comma
     return Command(argv=command.argv, env=command.env | environment, cwd=cwd)
 
 
+def _refuse_others(runtime: RuntimeName, section: Section) -> None:
+    """Refuse keys that choose the command with another runtime, such as bootcmd with python."""
+    wanted = {"native": "bootcmd", "node": "main", "python": "main or module"}[runtime]
+    for key in ("main", "module", "bootcmd"):
+        if key in section and key not in KEYS[runtime] and "base" not in section:
+            raise section.refuse(key, f"with runtime: {runtime}, {section.what} has no {key}; give {wanted}")
+
+
 def _base(runtime: RuntimeName, section: Section) -> Base | None:
     """Read ``base: PACKAGE:SET``. Return None if there is none, or if it only names the runtime (node-4.4.5:node)."""
     base = section.text("base", "")
@@ -133,4 +142,6 @@ def _arguments(runtime: RuntimeName, section: Section) -> tuple[str, ...]:
         if "main" in section:
             raise section.refuse("module", "give main or module, not both")
         return (*options, "-m", section.text("module"), *arguments)
+    if runtime == "python" and "main" not in section:
+        raise section.refuse("main", f"{section.what} must give main or module")
     return (*options, section.text("main"), *arguments)

@@ -23,6 +23,21 @@ EMPTY = "tag:yaml.org,2002:null"
 MERGE = "tag:yaml.org,2002:merge"
 _MOST_MERGED = 100
 """The maximum number of mappings that one mapping merges. A short alias can stand for a mapping with many keys."""
+OTHER_WORDS = {
+    "arguments": "args",
+    "cmd": "bootcmd",
+    "command": "bootcmd",
+    "default": "config_set_default",
+    "depends": "require",
+    "dependencies": "require",
+    "environment": "env",
+    "packages": "require",
+    "script": "main",
+    "variables": "env",
+    "workdir": "cwd",
+    "working_dir": "cwd",
+}
+"""Words of other programs' files (Compose, Dockerfiles) for keys of a manifest."""
 Items = dict[str, tuple[yaml.Node, yaml.Node]]
 """Keys, each with its node and the node of its value."""
 
@@ -101,16 +116,16 @@ class Section:
         return tuple(self._items)
 
     def known(self, *names: str) -> Iterator[str]:
-        """Yield a notice for each key that is not in `names`. Raises MANIFEST for a key that looks like a misspelt
-        one.
+        """Yield a notice with all `names` for each key that is not among them. Raises MANIFEST for a key that looks
+        like a misspelt one or is another program's word for one.
         """
         for key, (node, _) in self._items.items():
             if key in names:
                 continue
-            near = difflib.get_close_matches(key.lower(), names, n=1, cutoff=0.75)
-            if near:
-                raise self.wrong(node, f"{self.what} has no key {key}; did you mean {near[0]}?")
-            yield f"{self.file}:{node.start_mark.line + 1}: {key} has no effect here"
+            if near := _meant(key.lower(), names):
+                raise self.wrong(node, f"{self.what} has no key {key}; did you mean {near}?")
+            keys = ", ".join(names)
+            yield f"{self.file}:{node.start_mark.line + 1}: {key} has no effect here; {self.what} has: {keys}"
 
     def text(self, key: str, default: str | None = None) -> str:
         """Return a string. If there is no default, the key is required and must not be empty."""
@@ -171,6 +186,13 @@ class Section:
         found = self._items.get(key)
         empty = yaml.ScalarNode(EMPTY, "", start_mark=yaml.Mark(self.file, 0, self.line - 1, 0, None, 0))
         return Section(self.file, found[1] if found else empty, what)
+
+
+def _meant(key: str, names: tuple[str, ...]) -> str:
+    """Return the name that an unknown key probably stands for, or an empty string."""
+    words = {name: name for name in names} | {word: name for word, name in OTHER_WORDS.items() if name in names}
+    near = difflib.get_close_matches(key, words, n=1, cutoff=0.75)
+    return words[near[0]] if near else ""
 
 
 def read_yaml(root: Path, name: str, what: str, shown: str = "") -> Section:

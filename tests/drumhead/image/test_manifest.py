@@ -218,7 +218,32 @@ def test_an_argument_may_be_empty_but_not_missing(tmp_path):
 
 
 def test_an_unknown_key_is_only_noted(tmp_path):
-    assert read(tmp_path, PACKAGE + "homepage: x\n").notices == ("meta/package.yaml:4: homepage has no effect here",)
+    (notice,) = read(tmp_path, PACKAGE + "homepage: x\n").notices
+    assert notice.startswith("meta/package.yaml:4: homepage has no effect here; package.yaml has: name, title, author")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("enviroment: {A: b}", "no key enviroment; did you mean env?"),
+        ("working_dir: /srv", "no key working_dir; did you mean cwd?"),
+        ("bootcmd: python /a.py", "with runtime: python, config_set web has no bootcmd; give main or module"),
+        ("env: {A: b}", "config_set web must give main or module"),
+    ],
+)
+def test_a_word_of_another_program_or_runtime_is_refused_with_the_right_one(tmp_path, line, said):
+    run = f"runtime: python\nconfig_set:\n  web:\n    {line}\n"
+    assert said in refusal(tmp_path, PACKAGE, run)
+
+
+def test_the_words_of_other_programs_for_the_default_are_refused(tmp_path):
+    run = "runtime: python\nconfig_set:\n  web: {main: /a.py}\ndefault: web\n"
+    assert "meta/run.yaml:4: run.yaml has no key default; did you mean config_set_default?" in refusal(
+        tmp_path, PACKAGE, run
+    )
+    assert "package.yaml has no key dependencies; did you mean require?" in refusal(
+        tmp_path, PACKAGE + "dependencies: [python]\n"
+    )
 
 
 def test_a_directory_without_manifest_says_what_to_do(tmp_path):
