@@ -190,6 +190,13 @@ def test_console_has_a_shell_for_whoever_presses_a_key(server, drumhead):
         assert process.wait(60) == 0
 
 
+def test_console_ends_with_its_input(server, drumhead):
+    with command(drumhead.home, "console", "server", stdout=subprocess.PIPE) as process:
+        out, _ = process.communicate(b"\necho $((6 * 7))\nexit\n", 60)
+        assert process.returncode == 0
+        assert b"\n42" in out
+
+
 def test_a_running_machine_s_name_and_volume_are_taken(server, drumhead, machine_image):
     assert "is running" in drumhead.refused("run", "-i", machine_image, "server", status=5)
     said = drumhead.refused("run", "-i", machine_image, "another", "--volume", "first:/x", status=5)

@@ -9,7 +9,7 @@ import sys
 import termios
 import threading
 import tty
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING
 
 from drumhead.machine.qemu.channel import connect
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 CHUNK = 1 << 15
 LEAVE = b"\x1d"
 """Ctrl-], which leaves a console, as in telnet and virsh."""
+QUIET = 3.0
+"""Seconds without output after which a console whose input has ended is left. An emulated shell starts in about one."""
 
 
 def terminal_size() -> Terminal:
@@ -110,8 +112,11 @@ async def _copy_output(session: Session) -> int:
 
 
 async def run_console(directory: Path) -> None:
-    """Attach the terminal to the machine's serial console until Ctrl-] or the machine's end."""
-    left = asyncio.Event()
+    """Attach the terminal to the machine's serial console until Ctrl-], the end of input or the machine's end.
+
+    After the end of input (``echo uptime | drumhead console web``), wait until the console has been quiet for `QUIET`.
+    """
+    left, ended, shown = asyncio.Event(), asyncio.Event(), asyncio.Event()
     async with connect(directory, "console.sock") as (reader, writer):
 
         async def send(data: bytes) -> None:
@@ -120,17 +125,37 @@ async def run_console(directory: Path) -> None:
             await writer.drain()
             if leave:
                 left.set()
+            if not data:
+                ended.set()
 
         async def copy() -> None:
             while data := await reader.read(CHUNK):
+                shown.set()
                 await asyncio.to_thread(_write, sys.stdout.fileno(), data)
 
         with raw_terminal():
             async with pumping_input(send):
-                copying, leaving = asyncio.create_task(copy()), asyncio.create_task(left.wait())
+                copying, leaving = asyncio.create_task(copy()), asyncio.create_task(_leave(left, ended, shown))
                 await asyncio.wait({copying, leaving}, return_when=asyncio.FIRST_COMPLETED)
                 copying.cancel()
                 leaving.cancel()
+
+
+async def _leave(left: asyncio.Event, ended: asyncio.Event, shown: asyncio.Event) -> None:
+    """Wait until the user has left, or until the input has ended and nothing more is shown."""
+    leaving, ending = asyncio.create_task(left.wait()), asyncio.create_task(ended.wait())
+    try:
+        await asyncio.wait({leaving, ending}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        leaving.cancel()
+        ending.cancel()
+    if left.is_set():
+        return
+    with suppress(TimeoutError):
+        while True:
+            shown.clear()
+            async with asyncio.timeout(QUIET):
+                await shown.wait()
 
 
 def _write(handle: int, data: bytes) -> None:
