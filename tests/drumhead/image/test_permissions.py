@@ -9,7 +9,7 @@ import pytest
 
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.guest.linux.skeleton import skeleton
-from drumhead.image.layers.permissions import apply_permissions, check_permissions
+from drumhead.image.layers.permissions import apply_permissions, check_permissions, closed_notices
 from drumhead.image.layers.scan import Scan
 from drumhead.image.store import ImageStore
 from drumhead.manifest.project import read_project
@@ -222,3 +222,17 @@ def test_what_a_file_system_cannot_hold_is_refused(tmp_path, filesystem, text, r
         check_permissions(read_project(root).package.permissions, filesystem)
     assert refused.value.code is ErrorCode.UNSUPPORTED
     assert "meta/package.yaml:5: " in str(refused.value)
+
+
+def test_files_that_only_root_can_read_are_named(owned):
+    """After a checkout with the umask 077, all files are like this; what the manifest sets is meant."""
+    permissions = read_project(owned).package.permissions
+    tree = Tree()
+    for path, mode in {"meta/run.yaml": 0o600, "open.py": 0o644, "etc/app/tls.key": 0o600, "srv/app/x": 0o640}.items():
+        tree.add(path, regular(b"", mode))
+    assert closed_notices(tree, permissions) == []
+    tree.add("a.py", regular(b"", 0o640))
+    tree.add("bin/b.sh", regular(b"", 0o700))
+    (notice,) = closed_notices(tree, permissions)
+    assert notice.startswith("/a.py (mode 0640) and 1 more: a program that does not run as root cannot read")
+    assert "chmod" in notice

@@ -11,7 +11,7 @@ from drumhead.blobs import replacing
 from drumhead.closure import Missing, Node, complete, find_missing, index_of, merge
 from drumhead.guest import find_guest
 from drumhead.image.guest_program import compile_program
-from drumhead.image.layers.permissions import apply_permissions, check_permissions
+from drumhead.image.layers.permissions import apply_permissions, check_permissions, closed_notices
 from drumhead.image.layers.plan import (
     NODE_MODULES,
     Dependencies,
@@ -83,7 +83,8 @@ class LayerBuilder:
         skeleton = inputs.guest.skeleton(compile_program(inputs.guest.program, self._home.cache))
         scan = Scan(project, self._home.cache, trust=trust)
         scanned = scan.tree()
-        modules, files = split_project(apply_permissions(scanned, permissions, skeleton))
+        owned = apply_permissions(scanned, permissions, skeleton)
+        modules, files = split_project(owned)
         node_lock = self._node_lock(project, modules, inputs.node)
         if node_lock:
             built.append(self._build(plan_modules(node_lock)))
@@ -98,6 +99,8 @@ class LayerBuilder:
         stack.missing = find_missing(stack.index)
         stack.notices += [*scan.notices, *([lock.notice] if lock and lock.notice else [])]
         stack.notices += node_lock.notices if node_lock else ()
+        if inputs.filesystem != "rofs":
+            stack.notices += closed_notices(owned, permissions)
         return stack
 
     def project_tree(self, project: Project, python: Package | None, node: Package | None) -> tuple[Tree, list[str]]:
@@ -115,6 +118,7 @@ class LayerBuilder:
         whole.update(self._with_bytecode(files, python) if python else files)
         merged = whole.filter(lambda path: path not in USR_MERGED)
         notices = [lock.notice] if lock and lock.notice else []
+        notices += closed_notices(files, project.package.permissions)
         return merged, [*scan.notices, *notices, *(node_lock.notices if node_lock else ())]
 
     def _node_lock(self, project: Project, modules: Tree, node: Package | None) -> NodeLock | None:

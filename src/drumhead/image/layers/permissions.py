@@ -69,6 +69,32 @@ def apply_permissions(files: Tree, permissions: Sequence[Permission], base: Tree
     return result
 
 
+def closed_notices(files: Tree, permissions: Sequence[Permission]) -> list[str]:
+    """Return a notice if others than root cannot read some of a project's files and no permission sets their mode.
+
+    After a checkout with the umask 077 or 027 that is every file, and a server that gives up root, or a container,
+    which runs as nobody, cannot read them.
+    """
+    meant = [match_whole(one.path.strip("/")) for one in permissions if one.mode is not None or one.owner]
+    closed = [
+        path
+        for path, entry in files
+        if entry.kind == "file"
+        and not entry.mode & 0o004
+        and not path.startswith("meta/")
+        and not any(matches(path) for matches in meant)
+    ]
+    if not closed:
+        return []
+    more = f" and {len(closed) - 1} more" if len(closed) > 1 else ""
+    mode = files[closed[0]].mode
+    notice = (
+        f"/{closed[0]} (mode {mode:04o}){more}: a program that does not run as root cannot read such files of the "
+        "project; chmod -R o=rX, or `permissions` in meta/package.yaml, changes that"
+    )
+    return [notice]
+
+
 def _change(permission: Permission, files: Tree, base: Tree) -> Callable[[Entry], Entry]:
     """Return a function that applies a permission to an entry."""
     uid, gid = _owner(permission, files, base)
