@@ -17,10 +17,10 @@ from typing import Any
 
 from safelight import logs, serve, settings, tracing
 from safelight.db import __main__ as db
-from safelight.errors import Error, status_of
 from safelight.files.standard_streams import prepare_standard_streams
 from safelight.keyvaluestore import __main__ as keyvaluestore
 from safelight.master import __main__ as master
+from safelight.start_failure import explained
 from safelight.storage import __main__ as storage
 
 log = logging.getLogger(__name__)
@@ -45,10 +45,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     serve.prepare(*configs.values())
     serve.trace("services", *configs.values())
     try:
-        asyncio.run(_run(configs))
-    except Error as error:
-        log.error("The services cannot start: %s", error.detail)  # noqa: TRY400 - the sentence says it all
-        raise SystemExit(status_of(error)) from None
+        with explained("services", *(config.data for config in configs.values())):
+            asyncio.run(_run(configs))
     finally:
         tracing.flush()
     atexit.register(serve.end_at_once)

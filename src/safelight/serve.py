@@ -31,7 +31,7 @@ from safelight.client.availability.liveness import Liveness
 from safelight.client.base import session
 from safelight.client.discovery import REGISTRATION_KEYS, UNKNOWN_REQUEST, Discovery
 from safelight.client.keyvaluestore import KeyValueStoreClient
-from safelight.errors import EXIT_STATUS, Code, Error, status_of
+from safelight.errors import EXIT_STATUS, Code, Error
 from safelight.files.standard_streams import prepare_standard_streams
 from safelight.service import (
     Config,
@@ -45,6 +45,7 @@ from safelight.service import (
     keep_private,
     reachable_host,
 )
+from safelight.start_failure import explained
 
 __all__ = [
     "Config",
@@ -88,28 +89,11 @@ def run(name: str, kind: type[C], build: Build[C], argv: Sequence[str] | None = 
     prepare(config)
     trace(name, config)
     try:
-        asyncio.run(_run(name, config, build))
-    except Error as error:
-        log.error("%s cannot start: %s%s", name, error.detail, _advice(config.data))  # noqa: TRY400 - that says it all
-        raise SystemExit(status_of(error)) from None
-    except OSError as error:
-        if not (advice := _advice(config.data)):
-            raise
-        log.error("%s cannot start: %s.%s", name, error, advice)  # noqa: TRY400 - as above
-        raise SystemExit(EXIT_STATUS[Code.UNAVAILABLE]) from None
+        with explained(name, config.data):
+            asyncio.run(_run(name, config, build))
     finally:
         tracing.flush()
     atexit.register(end_at_once)
-
-
-def _advice(data: str) -> str:
-    """Return what to do about a data directory that this process cannot write, after a space; or nothing."""
-    if os.access(data, os.W_OK | os.X_OK):
-        return ""
-    return (
-        f" The data directory {data} cannot be written by this user ({os.geteuid()}:{os.getegid()}): make it and give "
-        "it to that user (chown), or name another one (--data)."
-    )
 
 
 def prepare(*configs: StandaloneConfig) -> None:

@@ -140,6 +140,27 @@ async def test_a_failed_commit_fails_all_its_calls_and_is_recovered_from(store, 
     assert (after.seq, (await store.summary()).tasks["waiting"]) == (before.seq + 1, 2)
 
 
+async def test_a_full_disk_is_logged_in_one_line_until_a_commit_succeeds(store, monkeypatch, caplog):
+    full = sqlite3.OperationalError("database or disk is full")
+    full.sqlite_errorcode, full.sqlite_errorname = sqlite3.SQLITE_FULL, "SQLITE_FULL"
+
+    def fail(_connection):
+        raise full
+
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            patch.setattr(Connection, "commit", fail)
+            for _ in range(3):
+                with pytest.raises(Error):
+                    await store.create([new_task()])
+        await store.create([new_task()])
+    told = [record for record in caplog.records if "cannot commit" in record.message]
+    assert [record.message for record in told] == [
+        "The database cannot commit: The disk of the database is full: make room on it."
+    ] * 2
+    assert not any(record.exc_info for record in told)
+
+
 async def test_leases_in_force_are_extended_at_a_start(tmp_path):
     now = 1000.0
     path = tmp_path / "tasks.sqlite"

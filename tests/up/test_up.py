@@ -118,6 +118,13 @@ async def test_nothing_starts_on_ports_of_another_system(tmp_path: Path) -> None
         assert await running.stop() == 0
 
 
+async def test_a_data_directory_that_cannot_be_made_ends_it_as_it_ends_a_service(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    refused = await asyncio.to_thread(safelight, "up", "--port", "0", "--data", tmp_path / "file" / "below")
+    assert (refused.returncode, len(refused.stderr.splitlines())) == (4, 1)
+    assert "cannot be used as the data directory" in refused.stderr
+
+
 async def test_a_clean_start_logs_no_warnings(tmp_path: Path) -> None:
     async with up(tmp_path / "data") as running:
         await addresses(running)

@@ -337,7 +337,8 @@ def _alone(data: Path) -> Iterator[None]:
         data.mkdir(parents=True, exist_ok=True)
         file = (data / "up.lock").open("a+")
     except OSError as error:
-        settings.fail(f"{data} cannot be used as the data directory: {error.strerror}.")
+        sentence = f"{data} cannot be used as the data directory: {error.strerror}."
+        settings.fail(sentence, status=EXIT_STATUS[Code.UNAVAILABLE])
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

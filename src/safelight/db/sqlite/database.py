@@ -55,6 +55,7 @@ class Database:
         self._closed = False
         self._ending = False
         self._broken = False
+        self._full = False
         self.memory = memory.read(self._connection)
         self._thread = threading.Thread(target=self._run, name="database", daemon=True)
         self._thread.start()
@@ -145,12 +146,14 @@ class Database:
                     transaction.finish()
                     self._connection.commit()
                     self.stalls.committed(began)
+                    self._full = False
                     return transaction
                 self._undo()
-            except Exception as error:  # the thread must continue after any failure
-                log.exception("The database cannot commit")
+            except Exception as error:  # noqa: BLE001 - the thread must continue after any failure
+                reason = wrapped(error, "the database")
+                self._tell(reason, error)
                 self.stalls.failed(began)
-                self._fail(runnable, wrapped(error, "the database"))
+                self._fail(runnable, reason)
                 return None
             runnable.remove(failed)
         return None
@@ -162,6 +165,15 @@ class Database:
     def _undo(self) -> None:
         self._connection.rollback()
         self.memory = memory.read(self._connection)
+
+    def _tell(self, reason: Error, error: Exception) -> None:
+        """Log why a commit failed; that the disk is full only once, since the log may be on that disk."""
+        full = reason.code is Code.STORAGE_FULL
+        if not full:
+            log.error("The database cannot commit", exc_info=error)
+        elif not self._full:
+            log.error("The database cannot commit: %s", reason.detail)
+        self._full = full
 
     def _fail(self, calls: list[Call], error: Error) -> None:
         for call in calls:
