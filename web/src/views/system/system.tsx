@@ -67,6 +67,7 @@ function useNumbers() {
       }, AFTER_CHANGES);
     };
     void read();
+    soon(); // A master counts changes with a delay: those of the last second are in the second answer.
     const stop = follow({ changed: soon, missed: soon });
     const clock = window.setInterval(() => document.visibilityState === "visible" && void read(), AT_LEAST_EVERY);
     return () => {
