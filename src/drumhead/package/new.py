@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 VERSION = re.compile(r"[0-9.]+")
 PROGRAMS = ("usr/bin/", "usr/sbin/")
+VERSIONED = re.compile(r"(?P<name>.+?)-?[0-9]+[.][0-9.]+")
+"""The name of a program with a version, such as php8.2. Debian makes its plain name in scripts that are not run."""
+INSTALLED = ("binfmt.d", "modules-load.d", "pm-utils", "sysctl.d", "systemd", "sysusers.d", "tmpfiles.d", "udev")
+"""Directories of /usr/lib that only an installed Debian reads."""
 SERVICES = ("etc/init.d/", "lib/systemd/system/", "usr/lib/systemd/system/")
 """Where packages of servers have files for starting them."""
 TEMPLATE = """\
@@ -52,8 +56,7 @@ include:
 #   etc/{package}.conf: |
 #     setting = value
 # directories: [data]
-# links:
-#   usr/bin/{name}: /usr/lib/{package}/{name}
+{links}
 # OPTIONAL. Other drumhead packages that this one needs, such as cli for a shell.
 # requires: [cli]
 # Commands: use them with drumhead run --run {name}, or base: {name}:{name} in the meta/run.yaml of a project.
@@ -132,6 +135,7 @@ def recipe_text(name: str, package: str, description: str, file: str, files: Tre
     elf = _binaries(files)
     # Config files, shared data and private libraries: one pattern for each directory of the package.
     beside = sorted({_directory(path) for path in paths if not path.startswith(PROGRAMS)} - {""})
+    lines = [f"  - {path}" if _is_library(path) else f"  # - {path}" for path in beside]
     first = min(elf or programs or ["TODO"], key=lambda path: (posixpath.basename(path) != name, path))
     return TEMPLATE.format(
         name=name,
@@ -141,9 +145,25 @@ def recipe_text(name: str, package: str, description: str, file: str, files: Tre
         if first.startswith("usr/sbin/") or any(path.startswith(SERVICES) for path in paths)
         else "tool",
         description=json.dumps(description or f"Debian's {package}", ensure_ascii=False),
-        include="\n".join([*(f"  - {path}" for path in programs), *(f"  # - {path}" for path in beside)]) or "  - '**'",
+        include="\n".join([*(f"  - {path}" for path in programs), *lines]) or "  - '**'",
+        links=_links(name, package, first, programs),
         program=f"/{first}",
     )
+
+
+def _is_library(path: str) -> bool:
+    """Return whether a directory has what programs load: plugins of a server, modules of an interpreter."""
+    parts = path.split("/")
+    return parts[:2] == ["usr", "lib"] and parts[-1] not in INSTALLED
+
+
+def _links(name: str, package: str, program: str, programs: list[str]) -> str:
+    """Return the recipe's links: to a program with a version from its plain name (php for php8.2), or an example."""
+    directory, base = posixpath.split(program)
+    plain = VERSIONED.fullmatch(base)
+    if plain and (link := f"{directory}/{plain['name']}") not in programs:
+        return f"links:\n  {link}: {base}"
+    return f"# links:\n#   usr/bin/{name}: /usr/lib/{package}/{name}"
 
 
 def _directory(path: str) -> str:

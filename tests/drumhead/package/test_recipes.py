@@ -147,6 +147,37 @@ def test_a_server_is_an_application(files, kind):
     assert f"\nkind: {kind}\n" in recipe_text(name, name, "x", f"{name}.yaml", tree)
 
 
+def new_recipe(tmp_path, name, *paths):
+    tree = Tree()
+    for path in paths:
+        tree.add(path, regular(b"\x7fELF"))
+    file = tmp_path / f"{name}.yaml"
+    file.write_text(recipe_text(name, name, "x", file.name, tree))
+    return read_recipe(file)
+
+
+def test_a_new_recipe_has_what_programs_load(tmp_path):
+    """Without them, lighttpd has no modules and perl no strict."""
+    libraries = ["usr/lib/lighttpd/mod_auth.so", "usr/lib/x86_64-linux-gnu/perl-base/strict.pm"]
+    others = ["usr/lib/systemd/system/lighttpd.service", "usr/lib/tmpfiles.d/lighttpd.conf", "etc/init.d/lighttpd"]
+    recipe = new_recipe(tmp_path, "lighttpd", "usr/sbin/lighttpd", *libraries, *others)
+    assert set(recipe.include) == {"usr/sbin/lighttpd", "usr/lib/lighttpd", "usr/lib/x86_64-linux-gnu"}
+
+
+@pytest.mark.parametrize(
+    ("name", "paths", "links"),
+    [
+        ("php-cli", ["usr/bin/php8.2"], {"usr/bin/php": "php8.2"}),
+        ("ruby", ["usr/bin/ruby3.1"], {"usr/bin/ruby": "ruby3.1"}),
+        ("perl", ["usr/bin/perl", "usr/bin/perl5.36.0"], {}),
+        ("7zip", ["usr/bin/7z"], {}),
+    ],
+)
+def test_a_new_recipe_has_the_plain_name_of_a_program_with_a_version(tmp_path, name, paths, links):
+    """Debian makes php in a script and ruby in another package."""
+    assert new_recipe(tmp_path, name, *paths).links == links
+
+
 @pytest.mark.parametrize(
     ("program", "more", "missing"),
     [
