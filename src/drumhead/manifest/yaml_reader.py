@@ -161,7 +161,7 @@ class Section:
         if found is None or found[1].tag == EMPTY:
             return []
         if not isinstance(found[1], yaml.SequenceNode):
-            raise self.wrong(found[1], f"{key} must be a list (- one\\n- two)")
+            raise self.wrong(found[1], f"{key} must be a list: [one, two]")
         for item in found[1].value:
             written = isinstance(item, yaml.ScalarNode) and (item.value or (may_be_empty and item.tag != EMPTY))
             if not written:

@@ -236,11 +236,12 @@ def test_a_word_of_another_program_or_runtime_is_refused_with_the_right_one(tmp_
     assert said in refusal(tmp_path, PACKAGE, run)
 
 
-def test_the_words_of_other_programs_for_the_default_are_refused(tmp_path):
+def test_other_words_and_a_text_for_a_list_are_refused_with_what_to_write(tmp_path):
     run = "runtime: python\nconfig_set:\n  web: {main: /a.py}\ndefault: web\n"
     assert "meta/run.yaml:4: run.yaml has no key default; did you mean config_set_default?" in refusal(
         tmp_path, PACKAGE, run
     )
+    assert refusal(tmp_path, PACKAGE + "require: node\n").endswith("require must be a list: [one, two]")
     assert "package.yaml has no key dependencies; did you mean require?" in refusal(
         tmp_path, PACKAGE + "dependencies: [python]\n"
     )
