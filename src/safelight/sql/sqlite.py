@@ -196,19 +196,29 @@ def _schema(connection: sqlite3.Connection) -> set[tuple[str, str, str, str]]:
 
 
 def _migrate(connection: sqlite3.Connection, path: Path, package: str) -> None:
-    """Migrate a file of any version to the newest one, each step in a transaction of its own."""
+    """Migrate a file of any version to the newest one, in one transaction.
+
+    If a step fails, the file stays as it was, so the version that wrote it can still be started.
+    """
     steps = scripts.migrations(package)
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version > len(steps):
         raise Error(Code.UNAVAILABLE, f"{path} was written by a newer safelight; start that version instead.")
-    for number, script in enumerate(steps[version:], start=version + 1):
-        log.info("Migrating %s to version %d", path.name, number)
-        try:
-            connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;")
-        except sqlite3.Error:
-            if connection.in_transaction:
-                connection.rollback()
+    if version == len(steps):
+        return
+    log.info("Migrating %s from version %d to %d", path.name, version, len(steps))
+    script = "\n".join(steps[version:])
+    try:
+        connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {len(steps)};\nCOMMIT;")
+    except sqlite3.Error as error:
+        if connection.in_transaction:
+            connection.rollback()
+        if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_ERROR:
             raise
+        detail = (
+            f"{path} cannot be migrated, and stays as it was: {error}. Start the version of safelight that wrote it."
+        )
+        raise Error(Code.UNAVAILABLE, detail) from error
 
 
 def wrapped(error: Exception, what: str) -> Error:

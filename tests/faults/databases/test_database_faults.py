@@ -57,8 +57,8 @@ async def test_a_full_disk_during_a_migration_leaves_the_database_as_it_was(tmp_
         assert now.execute("SELECT value FROM meta WHERE name = 'id'").fetchone() == (known,)
 
 
-def test_a_migration_that_a_full_disk_interrupts_continues_where_it_stopped(tmp_path):
-    """The allowed file size grows, so each attempt ends at another statement, and leaves only complete steps."""
+def test_a_migration_that_a_full_disk_interrupts_leaves_nothing_behind(tmp_path):
+    """The allowed file size grows, so each attempt ends at another statement."""
     path, refused = tmp_path / "tasks.sqlite", 0
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     for size in range(4096, 4 << 20, 4096):
@@ -80,6 +80,20 @@ def test_a_migration_that_a_full_disk_interrupts_continues_where_it_stopped(tmp_
         schema = "SELECT type, name, sql FROM sqlite_schema ORDER BY name"
         assert made.execute(schema).fetchall() == model.execute(schema).fetchall()
     made.close()
+
+
+def test_a_migration_that_fails_at_a_later_step_leaves_the_version_and_the_tables_as_they_were(tmp_path, monkeypatch):
+    path = tmp_path / "tasks.sqlite"
+    steps = ["CREATE TABLE a (x);", "CREATE TABLE b (x);", "ALTER TABLE missing ADD COLUMN y;"]
+    with closing(sqlite3.connect(path)) as old:
+        old.executescript(f"{steps[0]} PRAGMA user_version = 1;")
+    monkeypatch.setattr(scripts, "migrations", lambda _package: steps)
+    with pytest.raises(Error, match="stays as it was: no such table: missing") as refused:
+        sqlite.connect(path, PACKAGE)
+    assert refused.value.code is Code.UNAVAILABLE
+    with closing(sqlite3.connect(path)) as kept:
+        assert kept.execute("PRAGMA user_version").fetchone() == (1,)
+        assert kept.execute("SELECT name FROM sqlite_schema").fetchall() == [("a",)]
 
 
 @pytest.mark.parametrize("killed", [False, True])
