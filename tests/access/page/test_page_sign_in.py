@@ -127,7 +127,7 @@ async def test_sign_in_and_its_dialogs_are_accessible_and_show_only_what_a_key_p
     assert {view: found for view, found in problems.items() if found} == {}
 
 
-async def test_a_session_that_has_ended_is_noticed_by_the_next_request(keyed, root):
+async def test_a_session_that_has_ended_is_noticed_by_the_next_request(keyed, root, tmp_path):
     """The stream of changes stays open until it is made again, so the page looks live."""
     made = await root.call("POST", "/keys", {"name": "me", "scopes": ["upload", "read"]})
     async with chromium() as browser, opened(browser, root.url.removeprefix("http://")) as page:
@@ -137,6 +137,20 @@ async def test_a_session_that_has_ended_is_noticed_by_the_next_request(keyed, ro
         await page.context.clear_cookies()
         await page.get_by_role("link", name="Batches").click()
         await page.get_by_role("heading", name="Sign in").wait_for()
+        await page.get_by_label("API key", exact=True).fill(made["token"])
+        await page.get_by_role("button", name="Sign in").click()
+        await page.get_by_role("link", name="Photos", exact=True).click()
+        await page.get_by_text("No results yet.").wait_for()
+        # An upload that the end of the session has stopped goes on after the next sign-in.
+        (tmp_path / "late.png").write_bytes(photo(4))
+        await page.context.clear_cookies()
+        await page.get_by_label("Choose photos").set_input_files(tmp_path / "late.png")
+        await page.get_by_text("or sign in.").or_(page.get_by_role("heading", name="Sign in")).first.wait_for()
+        await page.get_by_role("link", name="System").or_(page.get_by_role("heading", name="Sign in")).first.click()
+        await page.get_by_label("API key", exact=True).fill(made["token"])
+        await page.get_by_role("button", name="Sign in").click()
+        await page.get_by_role("link", name="Photos", exact=True).click()
+        await page.get_by_text("1 photo uploaded", exact=True).wait_for()
 
 
 async def test_a_result_is_shared_by_a_link(keyed, root):

@@ -5,7 +5,7 @@ import { ask, Problem } from "../api/api";
 import { connection } from "../api/live";
 import { empty } from "./shared";
 import { acting } from "../router";
-import { forgetAll as forgetUploads } from "./uploads";
+import { forgetAll as forgetUploads, retryTransient } from "./uploads";
 import type { components } from "../api/openapi";
 
 type Schemas = components["schemas"];
@@ -55,6 +55,7 @@ async function look(): Promise<void> {
 
 export async function signIn(key: string): Promise<void> {
   me.value = await ask<SignedIn>("POST", "session", { key });
+  retryTransient();
   localStorage.setItem(KEY, JSON.stringify({ ...me.value, name: "" }));
 }
 

@@ -119,7 +119,7 @@ uppy.on("upload-error", (file, error, response) => {
   const text = xhr?.responseText ? Problem.from(xhr.responseText).message : "";
   failures.set(file.id, {
     text: text || (status ? error.message : words.broken),
-    transient: status === 0 || status >= 500 || status === 429,
+    transient: status === 0 || status >= 500 || status === 429 || status === 401,
   });
   show();
 });
@@ -161,10 +161,12 @@ function measure(): void {
 }
 
 // When the connection to the service is back, retry uploads that gave up.
-connection.subscribe((now) => {
-  if (now !== "live") return;
+connection.subscribe((now) => now === "live" && retryTransient());
+
+/** Also called when somebody has signed in again: a session that ended has failed uploads too. */
+export function retryTransient(): void {
   for (const file of uppy.getFiles()) if (file.error && failures.get(file.id)?.transient) void retry(file.id);
-});
+}
 
 /** What becomes of uploaded photos is shown until the tray is closed. */
 follow({
