@@ -244,10 +244,7 @@ class Connection:
         wait: float = 0.0,
         retry: bool = True,
     ) -> T:
-        """Send JSON or a body, and decode the JSON of the answer. With `retry`, retry for `retry_for` seconds.
-
-        Every request that is sent with `retry` is safe to repeat.
-        """
+        """Send JSON or a body, and decode the answer. With `retry`, it is safe to repeat, for `retry_for` seconds."""
         sent = {"Accept": "application/json", **(headers or {})}
         if json is not None:
             body = json if isinstance(json, bytes) else encode(json)

@@ -159,18 +159,18 @@ async def migrate_command(
                 return await _copy_blobs(to, from_, where, verify=verify)
         with interruptible("Nothing was copied; run the command again."):
             rows = await _move_database(to, from_, where)
-    _tell_rows(rows, to, from_, as_json=where.json)
-    return 0
+    return _tell_rows(rows, to, from_, as_json=where.json)
 
 
-def _tell_rows(rows: dict[str, int], to: str, source: str | None, *, as_json: bool) -> None:
+def _tell_rows(rows: dict[str, int], to: str, source: str | None, *, as_json: bool) -> int:
     if as_json:
         print_json(rows)
-        return
+        return 0
     events = counted(rows["event"], "event")
     say(f"The database has {counted(rows['task'] + rows['ended'], 'task')} and {events}; they were compared.")
     new = "sqlite:///NEW-FILE" if source is None else _shown(source)
     _tell_way_back(_shown(to), new, "into a new file" if new.startswith("sqlite") else "once that is empty")
+    return 0
 
 
 async def _copy_entries(to: str, source: str | None, where: Where) -> int:
