@@ -64,10 +64,7 @@ async def test_a_tenant_is_set_up_and_used(keyed, command, operator, tmp_path):
     file.write_bytes(photo(1))
     await command("upload", file)
     task = await finish_one(keyed, photo(2))
-    link = (await command("share", task.partition("-")[0], "--expires", "1h")).strip()
-    assert await status_of(keyed, link) == 200
-    await command("share", "--revoke-all")
-    assert await status_of(keyed, link) == 401
+    await assert_links_can_be_revoked(keyed, command, task)
     assert task not in await command("tasks", "--json", **operator, SAFELIGHT_API_KEY=keyed.key)
     assert task in await command("tasks", "--json", "--tenant", "acme", SAFELIGHT_API_KEY=keyed.key)
     (seen,) = json.loads(await command("tenants", "--json"))
@@ -75,12 +72,32 @@ async def test_a_tenant_is_set_up_and_used(keyed, command, operator, tmp_path):
     await command("tenants", "change", "acme", "--max-waiting", "none", SAFELIGHT_API_KEY=keyed.key)
     (seen,) = json.loads(await command("tenants", "--json"))
     assert (seen["tenant"]["limits"]["waiting"], seen["tenant"]["limits"]["bytes"]) == (None, 1 << 30)
+    await assert_the_webhook_secret_is_rotated(command)
+    assert '"action":"links.rotate"' in await command("audit")
+    await assert_refused_where_others_read(command, kept)
+
+
+async def assert_a_login_is_asked_for(keyed, tmp_path):
+    store = keyed.url("keyvaluestore").removeprefix("http://")
+    refused = await asyncio.to_thread(
+        safelight, "tasks", "--keyvaluestore", store, XDG_CONFIG_HOME=str(tmp_path / "no")
+    )
+    assert refused.returncode == 5
+    assert "safelight login --master HOST:PORT" in refused.stderr
+
+
+async def assert_links_can_be_revoked(keyed, command, task):
+    link = (await command("share", task.partition("-")[0], "--expires", "1h")).strip()
+    assert await status_of(keyed, link) == 200
+    await command("share", "--revoke-all")
+    assert await status_of(keyed, link) == 401
+
+
+async def assert_the_webhook_secret_is_rotated(command):
     secret = (await command("tenants", "webhook-secret")).strip()
     assert secret.startswith("whsec_")
     assert secret == (await command("tenants", "webhook-secret")).strip()
     assert secret != (await command("tenants", "webhook-secret", "--rotate", "--overlap", "1h")).strip()
-    assert '"action":"links.rotate"' in await command("audit")
-    await assert_refused_where_others_read(command, kept)
 
 
 async def assert_refused_where_others_read(command, kept):

@@ -44,13 +44,7 @@ async def test_a_link_signs_in_and_keys_and_tenants_are_managed(keyed, root):
         await page.get_by_role("button", name="Create key").click()
         token = (await page.locator(".made code").text_content()) or ""
         await Api(root.http, root.url, token).call("GET", "/tasks")
-        # Over plain HTTP browsers have no `navigator.clipboard`.
-        await page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
-        await page.get_by_role("button", name="Copy", exact=True).click()
-        await page.get_by_text("Copied.", exact=True).wait_for()
-        await page.get_by_label("Name", exact=True).focus()
-        await page.keyboard.press("Control+v")
-        assert await page.get_by_label("Name", exact=True).input_value() == token
+        assert await copied_over_plain_http(page) == token
         await page.get_by_text("upload, read").first.wait_for()
         await page.get_by_label("Id", exact=True).fill("acme")
         await page.get_by_role("button", name="Create tenant").click()
@@ -72,6 +66,27 @@ async def test_a_link_signs_in_and_keys_and_tenants_are_managed(keyed, root):
         await root.call("DELETE", f"/keys/{key['id']}", status=204)
         await page.reload()
         await page.get_by_role("heading", name="Sign in").wait_for()
+
+
+async def check_an_uploaders_page(browser, root, token):
+    async with opened(browser, root.url.removeprefix("http://")) as page:
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        await page.get_by_label("API key", exact=True).fill(token)
+        await page.get_by_role("button", name="Sign in").click()
+        await page.get_by_text("Upload only").wait_for()
+        await page.get_by_text("Your key may only upload.").wait_for()
+        assert [url for url in asked if "/events" in url or "/tasks" in url] == []
+
+
+async def copied_over_plain_http(page):
+    """Copy the key that is shown as over plain HTTP, where browsers have no `navigator.clipboard`, and paste it."""
+    await page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    await page.get_by_role("button", name="Copy", exact=True).click()
+    await page.get_by_text("Copied.", exact=True).wait_for()
+    await page.get_by_label("Name", exact=True).focus()
+    await page.keyboard.press("Control+v")
+    return await page.get_by_label("Name", exact=True).input_value()
 
 
 DROP = """() => {
@@ -116,14 +131,7 @@ async def test_sign_in_and_its_dialogs_are_accessible_and_show_only_what_a_key_p
             assert await page.get_by_role("heading", name="Add your photos").count() == 0
             await page.evaluate(DROP)
             await page.get_by_text("Your key may not upload photos.").wait_for()
-        async with opened(browser, root.url.removeprefix("http://")) as page:
-            asked: list[str] = []
-            page.on("request", lambda request: asked.append(request.url))
-            await page.get_by_label("API key", exact=True).fill(uploader["token"])
-            await page.get_by_role("button", name="Sign in").click()
-            await page.get_by_text("Upload only").wait_for()
-            await page.get_by_text("Your key may only upload.").wait_for()
-            assert [url for url in asked if "/events" in url or "/tasks" in url] == []
+        await check_an_uploaders_page(browser, root, uploader["token"])
     assert {view: found for view, found in problems.items() if found} == {}
 
 

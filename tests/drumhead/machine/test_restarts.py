@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from unittest.mock import Mock
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 
@@ -93,9 +93,6 @@ async def test_ctrl_c_between_two_starts_ends_a_machine_in_the_foreground(empty,
         assert await pause(60, directory, asyncio.Event())
         return True
 
-    async def at_once(*_):
-        return False
-
     async def restart(*_, **_flags):
         await interrupted()
         instances.write(launch)
@@ -107,7 +104,7 @@ async def test_ctrl_c_between_two_starts_ends_a_machine_in_the_foreground(empty,
 
     for name, stub in (("_attend", attend), ("restart_machine", restart), ("stop_machine", stop)):
         monkeypatch.setattr(attach, name, stub)
-    monkeypatch.setattr(attach, "pause", interrupted if moment == "pause" else at_once)
+    monkeypatch.setattr(attach, "pause", interrupted if moment == "pause" else AsyncMock(return_value=False))
     handler = signal.getsignal(signal.SIGINT)
     assert await attach._attend_supervised(empty.home, started, Mock()) == 3
     assert events == {"pause": ["ran", "stopped"], "start": ["ran", "stopped", "stopped", "ran"]}[moment]
