@@ -230,3 +230,16 @@ async def test_no_instance_finds_a_half_made_database(database):
     assert [await task for task in both] == [newest, newest]
     assert found <= {0, newest}
     await server.close()
+
+
+async def test_a_migration_that_fails_at_a_later_step_leaves_the_version_and_the_tables_as_they_were(
+    database, monkeypatch
+):
+    server, newest = await asyncpg.connect(database), len(migrations("safelight.db.postgres"))
+    steps = [*migrations("safelight.db.postgres"), "CREATE TABLE b (x integer)", "ALTER TABLE missing ADD y integer"]
+    monkeypatch.setattr(schema.scripts, "migrations", lambda _package: steps)
+    with pytest.raises(Error, match='cannot be migrated: relation "missing" does not exist'):
+        await schema.migrate(Address(url=database))
+    assert await server.fetchval("SELECT version FROM schema_version") == newest
+    assert await server.fetchval("SELECT to_regclass('b') IS NULL")
+    await server.close()

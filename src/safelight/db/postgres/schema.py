@@ -22,10 +22,10 @@ _VERSION_TABLE = "CREATE TABLE IF NOT EXISTS schema_version (version integer NOT
 
 
 async def migrate(address: Address) -> int:
-    """Migrate the database to the newest schema, each step in a transaction of its own; return the version.
+    """Migrate the database to the newest schema; return the version.
 
-    An empty database is set up in one transaction, so that an interruption never leaves it half set up. Several
-    instances may do this at once. Raises UNAVAILABLE with the reason.
+    All steps are one transaction: after a failure or an interruption the program that wrote the database can still use
+    it. Several instances may do this at once. Raises UNAVAILABLE with the reason.
     """
     connection = await address.connect(statement_timeout="0", lock_timeout="60s", enable_seqscan="on")
     try:
@@ -35,14 +35,12 @@ async def migrate(address: Address) -> int:
         steps = scripts.migrations(PACKAGE)
         version = await _version(connection)
         _refuse_newer(address, version, len(steps))
-        missing = list(enumerate(steps[version:], start=version + 1))
-        for together in [missing] if version == 0 else [[step] for step in missing]:
-            async with connection.transaction():
-                for number, script in together:
-                    log.info("Migrating the database to version %d", number)
-                    await connection.execute(script)
-                    await connection.execute("DELETE FROM schema_version")
-                    await connection.execute("INSERT INTO schema_version VALUES ($1)", number)
+        async with connection.transaction():
+            for number, script in enumerate(steps[version:], start=version + 1):
+                log.info("Migrating the database to version %d", number)
+                await connection.execute(script)
+                await connection.execute("DELETE FROM schema_version")
+                await connection.execute("INSERT INTO schema_version VALUES ($1)", number)
         return len(steps)
     except (asyncpg.InsufficientPrivilegeError, asyncpg.InvalidSchemaNameError) as error:
         detail = (
