@@ -89,7 +89,7 @@ async def test_a_stopped_store_moves_with_its_classic_names_and_damage_is_repair
         assert (await new.named("a classic name")).digest == blobs[7].digest
         async with new.open(blobs[3].digest, verify=True) as blob:
             assert b"".join([chunk async for chunk in blob.chunks()]) == b"blob 3"
-        assert "in use" in await run("migrate", *words, status=4)
+        assert "in use" in await run("migrate", *words, status=5)
     said = (await run("migrate", *words)).splitlines()
     back = said[-1].partition("To go back later: safelight ")[2].split()
     assert back == ["migrate", "--from", f"file://{tmp_path}/new", "--to", f"file://{tmp_path}/old"]

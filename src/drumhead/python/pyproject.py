@@ -39,18 +39,30 @@ class BuildSystem(msgspec.Struct, frozen=True, rename="kebab"):
 class ProjectTable(msgspec.Struct, frozen=True, rename="kebab"):
     """The table ``project`` (packaging.python.org, pyproject.toml specification)."""
 
+    name: str = ""
+    version: str = ""
     dependencies: list[str] = []
     optional_dependencies: dict[str, list[str]] = {}
     dynamic: list[str] = []
     requires_python: str = ""
+    scripts: dict[str, str] = {}
+    entry_points: dict[str, dict[str, str]] = {}
 
 
 class PoetryTable(msgspec.Struct, frozen=True, rename="kebab"):
     """The table ``tool.poetry`` (python-poetry.org/docs/pyproject)."""
 
+    name: str = ""
+    version: str = ""
+    scripts: dict[str, object] = {}
     dependencies: dict[str, PoetrySpecs] = {}
     extras: dict[str, list[str]] = {}
     package_mode: bool = True
+
+    @property
+    def console_scripts(self) -> dict[str, str]:
+        """The scripts that are entry points; others are files of the project."""
+        return {name: target for name, target in self.scripts.items() if isinstance(target, str)}
 
 
 class UvIndex(msgspec.Struct, frozen=True):

@@ -12,6 +12,7 @@ from drumhead import host
 from drumhead.elf import is_elf, shorten
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.patterns import match_any
+from drumhead.python.distribution import SITE, scripts_of_wheels
 from drumhead.python.lock import find_uv
 from drumhead.python.requirements import PLATFORM, PYTHON
 from drumhead.tree import Tree, regular, symlink
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
     from drumhead.python.lock import Lock
 
-SITE = f"usr/local/lib/python{PYTHON}/dist-packages"
 BUILDERS = ("setuptools==80.9.0", "wheel==0.45.1", "hatchling==1.27.0", "flit-core==3.12.0", "poetry-core==2.1.3")
 """Build tools for source distributions, with fixed versions for reproducible files."""
 LEFT_OUT = (
@@ -53,15 +53,18 @@ LEFT_OUT = (
 
 
 def install(lock: Lock, cache: Path) -> Tree:
-    """Return the files of every wheel in `lock`, below the guest's dist-packages. This blocks the calling thread.
+    """Return the files of every wheel in `lock`, below the guest's dist-packages, and their console scripts.
 
-    Downloads are cached in `cache`. Raises HOST_TOOL with uv's message if a hash differs.
+    This blocks the calling thread. Downloads are cached in `cache`. Raises HOST_TOOL with uv's message if a hash
+    differs.
     """
     with tempfile.TemporaryDirectory() as scratch:
         name = "pylock.toml" if lock.file.endswith(".toml") else "requirements.txt"
         target = _install(Path(scratch), name, lock.text, cache, lock.indexes)
         refuse_compiled(target)
-        return _read(target)
+        tree = _read(target)
+        tree.update(scripts_of_wheels(path.read_text() for path in sorted(target.glob("*.dist-info/entry_points.txt"))))
+        return tree
 
 
 def unpack_wheels(pinned: Iterable[str], cache: Path) -> Tree:

@@ -19,10 +19,8 @@ async def test_flask_with_gunicorn(application):
                 "@app.get('/<int:number>')\ndef double(number):\n    return jsonify(doubled=2 * number)\n"
             ),
         },
-        run=(
-            "runtime: python\nconfig_set:\n  web:\n    module: gunicorn\n"
-            "    args: [--bind, '0.0.0.0:8000', --workers, '2', 'app:app']\n"
-        ),
+        require="python",
+        run=("runtime: native\nconfig_set:\n  web:\n    bootcmd: gunicorn --bind 0.0.0.0:8000 --workers 2 app:app\n"),
     )
     assert "requirements.txt was resolved into requirements.lock, with hashes" in application.compose()
     async with application.running(8000, "Booting worker") as port:

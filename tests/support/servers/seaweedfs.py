@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from obstore.store import S3Config
 
 ACCESS_KEY, SECRET_KEY = "safelight", "a secret of the tests"
-TIMEOUT = 60.0
+TIMEOUT = 150.0
+"""Seconds for a start. SeaweedFS answers within three, but now and then only after its retry a minute later."""
 
 
 class Seaweed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -31,6 +32,7 @@ from drumhead.node.lock import read_node_lock
 from drumhead.node.native import check_native
 from drumhead.package.osv.kernel import root_files
 from drumhead.python.bytecode import Interpreter, only_bytecode, with_bytecode
+from drumhead.python.distribution import with_distribution
 from drumhead.python.lock import read_lock
 from drumhead.records import read_cached
 from drumhead.tree import USR_MERGED, Tree, symlink
@@ -91,6 +93,7 @@ class LayerBuilder:
         elif len(modules):
             built.append(self._layers.from_tree("node", NODE_MODULES, modules))
         if inputs.python:
+            files = with_distribution(files, Path(project.root))
             files, skeleton = self._with_bytecode(files, inputs.python), self._with_bytecode(skeleton, inputs.python)
         covered = merge(stored.record.index for stored in built)
         application = application_tree(skeleton, files, covered, inputs.commands, inputs.default)
@@ -115,6 +118,8 @@ class LayerBuilder:
         whole = self._install(lock, python) if lock and python else Tree()
         for name in USR_MERGED:  # the guest's links, so that files in a project's /bin are placed in /usr/bin
             whole.add(name, symlink(f"usr/{name}"))
+        if python:
+            files = with_distribution(files, Path(project.root))
         whole.update(self._with_bytecode(files, python) if python else files)
         merged = whole.filter(lambda path: path not in USR_MERGED)
         notices = [lock.notice] if lock and lock.notice else []

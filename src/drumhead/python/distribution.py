@@ -1,0 +1,107 @@
+"""Install what an installer would make of entry points: console scripts, and the metadata of the project itself.
+
+The project's files lie in the image as they are, so nothing has installed the project. Its metadata let programs ask
+for their own version and plugins (packaging.python.org, Core metadata and Entry points specifications).
+"""
+
+from __future__ import annotations
+
+import configparser
+import re
+from typing import TYPE_CHECKING
+
+from drumhead.python.pyproject import read_pyproject
+from drumhead.python.requirements import PYTHON
+from drumhead.tree import Tree, regular
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+SITE = f"usr/local/lib/python{PYTHON}/dist-packages"
+BIN = "usr/local/bin"
+CONSOLE_SCRIPTS = "console_scripts"
+PYPROJECT = "pyproject.toml"
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+_OBJECT = re.compile(r"\s*([A-Za-z_][\w.]*)\s*:\s*([A-Za-z_][\w.]*)\s*(\[.*\])?\s*")
+_SCRIPT = """\
+#!/usr/bin/python3
+import sys
+{path}from {module} import {first}
+sys.exit({attribute}())
+"""
+
+
+def scripts_of_wheels(entry_points: Iterable[str]) -> Tree:
+    """Return the console scripts of installed wheels, whose ``entry_points.txt`` are given."""
+    tree = Tree()
+    for text in entry_points:
+        parser = configparser.ConfigParser(delimiters=("=",), interpolation=None, strict=False)
+        parser.optionxform = _as_written  # type: ignore[method-assign, assignment]
+        try:
+            parser.read_string(text)
+        except configparser.Error:
+            continue  # installers ignore such a file, too
+        if parser.has_section(CONSOLE_SCRIPTS):
+            tree.update(_scripts(parser[CONSOLE_SCRIPTS], ""))
+    return tree
+
+
+def with_distribution(files: Tree, root: Path) -> Tree:
+    """Return the files of a project in the image, with the metadata and console scripts of its pyproject.toml.
+
+    Files that the project has itself are kept. A version that the project's build computes is not known, and neither
+    are the metadata then. Raises MANIFEST.
+    """
+    if not (root / PYPROJECT).is_file():
+        return files
+    tree = Tree()
+    document = read_pyproject(root, PYPROJECT)
+    project, poetry = document.project, document.tool.poetry
+    name, version = project.name or poetry.name, project.version or poetry.version
+    scripts = {**poetry.console_scripts, **project.scripts}
+    groups = {**project.entry_points, **({CONSOLE_SCRIPTS: scripts} if scripts else {})}
+    if _NAME.fullmatch(name) and _NAME.fullmatch(version):
+        directory = f"{SITE}/{re.sub(r'[-_.]+', '_', name).lower()}-{version}.dist-info"
+        metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        tree.add(f"{directory}/METADATA", regular(metadata.encode()))
+        if groups:
+            lines = [line for group, named in sorted(groups.items()) for line in (f"[{group}]", *_lines(named), "")]
+            tree.add(f"{directory}/entry_points.txt", regular("\n".join(lines).encode()))
+    for script, target in scripts.items():
+        if place := _place(files, target):
+            tree.update(_scripts({script: target}, place))
+    tree.update(files)
+    return tree
+
+
+def _as_written(name: str) -> str:
+    return name
+
+
+def _lines(named: Mapping[str, str]) -> list[str]:
+    return [f"{name} = {target}" for name, target in sorted(named.items()) if "\n" not in f"{name}{target}"]
+
+
+def _place(files: Tree, target: str) -> str:
+    """Return the directory of the image that has the module of an entry point, or an empty string."""
+    module = target.partition(":")[0].strip().replace(".", "/")
+    found = [
+        path.removesuffix(end)
+        for path, _ in files
+        for end in (f"{module}.py", f"{module}/__init__.py")
+        if f"/{path}".endswith(f"/{end}")
+    ]
+    return f"/{min(found, key=len)}".rstrip("/") or "/" if found else ""
+
+
+def _scripts(named: Mapping[str, str], place: str) -> Tree:
+    tree = Tree()
+    for name, target in named.items():
+        match = _OBJECT.fullmatch(target)
+        if match and _NAME.fullmatch(name):
+            path = f"sys.path.insert(0, {place!r})\n" if place else ""
+            first = match[2].partition(".")[0]
+            text = _SCRIPT.format(path=path, module=match[1], first=first, attribute=match[2])
+            tree.add(f"{BIN}/{name}", regular(text.encode(), 0o755))
+    return tree
