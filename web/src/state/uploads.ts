@@ -74,6 +74,9 @@ const failures = new Map<string, { text: string; transient: boolean }>();
 const ended = new Map<string, Row>();
 /** The task of an upload, by the upload's address. */
 const tasks = new Map<string, string>();
+const SENT = "safelight-sent";
+/** More than are sent before the retriever writes its state. */
+const MOST_SENT = 500;
 /** Files that were added since the page was opened. */
 const added = new Set<string>();
 let session = "";
@@ -106,6 +109,7 @@ uppy.on("upload-success", (file, response) => {
   tasks.delete(response.uploadURL ?? "");
   const known = task && may("read") ? { task, outcome: "waiting" as const } : undefined;
   ended.set(file.id, { ...row(file), sent: file.size ?? 0, state: "uploaded", ...known });
+  remember(file.id);
   failures.delete(file.id);
   // The server has the bytes now, so the browser can drop them.
   queueMicrotask(() => uppy.removeFile(file.id));
@@ -222,9 +226,33 @@ function put(file: Blob, name: string, recipe: string, path: string, tenant = ac
     const id = uppy.addFile({ name, type: file.type, data: file, source: "page", meta });
     added.add(id);
     ended.delete(id);
+    forget(id);
   } catch (error) {
     say(`${name}: ${error instanceof Error ? error.message : String(error)}`, "bad");
   }
+}
+
+/** Files that were sent, as the browser remembers them across a reload. */
+function sent(): string[] {
+  try {
+    return JSON.parse(localStorage.getItem(SENT) ?? "[]") as string[];
+  } catch {
+    return [];
+  }
+}
+
+function remember(id: string): void {
+  try {
+    localStorage.setItem(SENT, JSON.stringify([...sent(), id].slice(-MOST_SENT)));
+  } catch {
+    // The browser has no room, and keeps no uploads across a reload either.
+  }
+}
+
+/** Called when the same file is added once more. */
+function forget(id: string): void {
+  const known = sent();
+  if (known.includes(id)) localStorage.setItem(SENT, JSON.stringify(known.filter((one) => one !== id)));
 }
 
 export const send = () => void uppy.upload().catch(() => undefined);
@@ -287,6 +315,7 @@ export function close(): void {
 export async function forgetAll(): Promise<void> {
   uppy.cancelAll();
   ended.clear();
+  localStorage.removeItem(SENT);
   for (const name of Object.keys(localStorage)) if (name.startsWith("tus::")) localStorage.removeItem(name);
   await empty("uppy-blobs");
 }
@@ -299,13 +328,15 @@ function keep(): void {
     indexedDB: { maxFileSize: LARGEST_KEPT, maxTotalSize: MOST_KEPT } as object,
   });
   // Restored files replace the current ones, and may include files that were added and even sent since this page was
-  // opened, because reading the browser's database takes time. Only files from before count.
+  // opened, because reading the browser's database takes time. Only files from before count, and of these only what was
+  // not sent: the retriever writes its state late, so after a quick reload it has files that the server already has.
   let restored: string[] = [];
   uppy.on("state-update", (before, _, patch) => {
     // Removing the last file has the same effect, and allows new uploads.
     if (!patch?.files || !("recoveredState" in patch) || "allowNewUpload" in patch) return;
-    const files = Object.entries(patch.files).filter(([id]) => !added.has(id));
-    const uploads = Object.entries(patch.currentUploads ?? {}).filter(([, { fileIDs }]) => fileIDs.some((id) => !added.has(id)));
+    const known = new Set([...added, ...sent()]);
+    const files = Object.entries(patch.files).filter(([id]) => !known.has(id));
+    const uploads = Object.entries(patch.currentUploads ?? {}).filter(([, { fileIDs }]) => fileIDs.some((id) => !known.has(id)));
     restored = uploads.map(([id]) => id);
     uppy.setState({
       files: { ...Object.fromEntries(files), ...before.files },
