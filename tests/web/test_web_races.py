@@ -47,6 +47,23 @@ SLOW_DATABASE = """(() => {
 })()"""
 """A script that holds the answers of the browser's database until `window.held` is released."""
 
+UPLOAD_IS_KEPT = """() => new Promise((resolve) => {
+  const opening = indexedDB.open("uppy-blobs");
+  opening.onsuccess = () => {
+    const names = [...opening.result.objectStoreNames];
+    if (!names.length) return resolve(false);
+    const transaction = opening.result.transaction(names);
+    const counts = names.map((name) => transaction.objectStore(name).count());
+    transaction.oncomplete = () => { opening.result.close(); resolve(counts.every((one) => one.result > 0)); };
+  };
+})"""
+"""Whether the browser's database has an upload in progress, with its bytes."""
+
+NOTHING_MORE_IS_KEPT = """() => {
+  for (const name of ["put", "delete"]) IDBObjectStore.prototype[name] = function () { return this.count(); };
+}"""
+"""A script after which the browser's database stays as it is, as if the page were reloaded before it is written."""
+
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def crowd(whole):
@@ -187,17 +204,7 @@ async def test_photos_added_while_uploads_are_restored_are_uploaded(browser, who
         between.hold(2_000_000)
         await page.get_by_label("Choose photos").set_input_files(large)
         await expect(page.locator(".tray li")).to_contain_text("%")
-        await page.wait_for_function(
-            """() => new Promise((resolve) => {
-              const opening = indexedDB.open("uppy-blobs");
-              opening.onsuccess = () => {
-                const names = [...opening.result.objectStoreNames];
-                if (!names.length) return resolve(false);
-                const counting = opening.result.transaction(names).objectStore(names[0]).count();
-                counting.onsuccess = () => { opening.result.close(); resolve(counting.result > 0); };
-              };
-            })"""
-        )
+        await page.wait_for_function(UPLOAD_IS_KEPT)
         await page.add_init_script(SLOW_DATABASE)
         await page.reload()
         between.flow()
@@ -207,3 +214,21 @@ async def test_photos_added_while_uploads_are_restored_are_uploaded(browser, who
         await expect(page.get_by_text("2 photos uploaded", exact=True)).to_be_visible()
         tasks = (await client.tasks()).tasks
         assert sorted(task.filename for task in tasks) == ["large.tif", "small.png"]
+
+
+async def test_a_reload_right_after_an_upload_does_not_send_the_photo_again(browser, whole, client, directory):
+    once, after = directory / "once.tif", directory / "next.png"
+    once.write_bytes(photo(0, width=2400, kind="TIFF"))
+    after.write_bytes(photo(72))
+    async with network(whole.master) as between, opened(browser, between.address) as page:
+        between.hold(2_000_000)
+        await page.get_by_label("Choose photos").set_input_files(once)
+        await page.wait_for_function(UPLOAD_IS_KEPT)
+        await page.evaluate(NOTHING_MORE_IS_KEPT)
+        between.flow()
+        await expect(page.get_by_text("1 photo uploaded", exact=True)).to_be_visible()
+        await page.reload()
+        await page.get_by_label("Choose photos").set_input_files(after)
+        await expect(page.get_by_text("1 photo uploaded", exact=True)).to_be_visible()
+        names = [task.filename for task in (await client.tasks()).tasks]
+        assert sorted(names) == ["next.png", "once.tif"]
