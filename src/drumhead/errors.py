@@ -92,6 +92,12 @@ def host_error(error: OSError) -> DrumheadError:
     return DrumheadError(ErrorCode.HOST_TOOL, f"{where}{error.strerror or error}{advice}")
 
 
+def wrong_document(file: str, what: str, error: msgspec.ValidationError) -> DrumheadError:
+    """Return the error for a TOML or JSON file that is not `what`, with the place of the wrong value."""
+    reason, place = wrong_value(error, mapping="keys with values")
+    return manifest_error(file, 1, f"it is not {what}: {place}{': ' if place else ''}{reason}")
+
+
 WORDS = {
     "int": "a whole number",
     "float": "a number",

@@ -11,6 +11,7 @@ import pytest
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
+from client.clock import Clock
 from safelight import serve
 from safelight.client.availability import instances as module
 from safelight.client.availability.instances import Instances, Several
@@ -29,14 +30,6 @@ from support.programs.processes import service
 from support.programs.until import until
 
 DATA = bytes(range(256)) * 20_000
-
-
-class Clock:
-    def __init__(self):
-        self.now = 1000.0
-
-    def monotonic(self):
-        return self.now
 
 
 @pytest.fixture

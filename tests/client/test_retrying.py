@@ -2,19 +2,10 @@
 
 import pytest
 
+from client.clock import Clock
 from safelight.client.availability import retrying as module
 from safelight.client.availability.retrying import Breaker, retrying
 from safelight.errors import Code, Error
-
-
-class Clock:
-    """A clock that only the test advances."""
-
-    def __init__(self):
-        self.now = 1000.0
-
-    def monotonic(self):
-        return self.now
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import msgspec
 
 from drumhead import host
 from drumhead.elf import is_elf, shorten
-from drumhead.errors import DrumheadError, ErrorCode, manifest_error, wrong_value
+from drumhead.errors import DrumheadError, ErrorCode, manifest_error, wrong_document
 from drumhead.manifest.project import is_inside
 from drumhead.manifest.project_files import is_there, read_text
 from drumhead.node.versions import PACKAGE_JSON, RELEASES, read_json, satisfies
@@ -126,8 +126,7 @@ def _locked(root: Path, name: str) -> dict[str, LockedPackage]:
     try:
         packages = msgspec.convert(document.get("packages", {}), dict[str, LockedPackage])
     except msgspec.ValidationError as error:
-        reason, place = wrong_value(error, mapping="keys with values")
-        raise manifest_error(name, 1, f"it is not a lock of npm: {place + ': ' if place else ''}{reason}") from error
+        raise wrong_document(name, "a lock of npm", error) from error
     if not packages and document.get("dependencies"):
         raise manifest_error(
             name, 1, "it was written by npm 6; `npm install --package-lock-only` with npm 7 or later writes it again"

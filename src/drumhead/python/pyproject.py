@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from drumhead.errors import manifest_error, wrong_value
+from drumhead.errors import manifest_error, wrong_document
 from drumhead.manifest.project_files import read_text
 
 if TYPE_CHECKING:
@@ -155,5 +155,4 @@ def convert(document: object, kind: type[Record], name: str, what: str = "a vali
     try:
         return msgspec.convert(document, kind)
     except msgspec.ValidationError as error:
-        reason, place = wrong_value(error, mapping="keys with values")
-        raise manifest_error(name, 1, f"it is not {what}: {place + ': ' if place else ''}{reason}") from error
+        raise wrong_document(name, what, error) from error

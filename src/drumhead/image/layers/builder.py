@@ -93,8 +93,8 @@ class LayerBuilder:
         elif len(modules):
             built.append(self._layers.from_tree("node", NODE_MODULES, modules))
         if inputs.python:
-            files = with_distribution(files, Path(project.root))
-            files, skeleton = self._with_bytecode(files, inputs.python), self._with_bytecode(skeleton, inputs.python)
+            files = self._python_files(project, files, inputs.python)
+            skeleton = self._with_bytecode(skeleton, inputs.python)
         covered = merge(stored.record.index for stored in built)
         application = application_tree(skeleton, files, covered, inputs.commands, inputs.default)
         built.append(self._layers.from_tree("application", project.package.name, application))
@@ -118,9 +118,7 @@ class LayerBuilder:
         whole = self._install(lock, python) if lock and python else Tree()
         for name in USR_MERGED:  # the guest's links, so that files in a project's /bin are placed in /usr/bin
             whole.add(name, symlink(f"usr/{name}"))
-        if python:
-            files = with_distribution(files, Path(project.root))
-        whole.update(self._with_bytecode(files, python) if python else files)
+        whole.update(self._python_files(project, files, python) if python else files)
         merged = whole.filter(lambda path: path not in USR_MERGED)
         notices = [lock.notice] if lock and lock.notice else []
         notices += closed_notices(files, project.package.permissions)
@@ -174,6 +172,9 @@ class LayerBuilder:
         from drumhead.python.wheels import install  # noqa: PLC0415 - not needed when the layer is stored
 
         return only_bytecode(install(lock, self._home.cache), self._interpreter(python))
+
+    def _python_files(self, project: Project, files: Tree, python: Package) -> Tree:
+        return self._with_bytecode(with_distribution(files, Path(project.root)), python)
 
     def _with_bytecode(self, tree: Tree, python: Package) -> Tree:
         return with_bytecode(tree, self._interpreter(python), self._home.cache / "bytecode", python.archive)
