@@ -42,7 +42,8 @@ def server(drumhead, machine_image):
     """Run the server in a detached machine on the private network `shared`; return its ``instances --json``."""
     drumhead(
         *["run", "-d", "-i", machine_image, "server", "-m", "160M", "-c", "2", "--private-network", "shared"],
-        *["--mac", "A2:13:15:00:80:01", "-f", "0:8000", "-f", "0:9000/udp", "--volume", "first:/data:32M"],
+        *["--mac", "A2:13:15:00:80:01", "-f", "0:8000", "-f", "0:9000/udp", "-f", "0:7000"],
+        *["--volume", "first:/data:32M"],
         *["--env", "GIVEN=by hand", "--env", 'ODD=a "b" \\ ü\n\tx', "--env", "EMPTY="],
     )
     asyncio.run(wait_log(drumhead.home, "server", "serving"))

@@ -85,6 +85,34 @@ def test_ports_of_the_host_lead_in_by_tcp_and_udp(server, facts):
         assert sender.recv(100) == b"HELLO"
 
 
+LATE = """
+import socket, time
+with socket.create_server(("", 7000), backlog=1) as door:
+    while door.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)[28] < 100:  # tcpi_sacked: the backlog
+        time.sleep(0.1)
+    print("ready", flush=True)
+    time.sleep(0.9)
+    for _ in range(30):
+        with door.accept()[0] as client:
+            client.sendall(client.recv(100).upper())
+"""
+
+
+async def test_connections_that_a_program_accepts_late_are_answered(server, drumhead):
+    async def shout(text):
+        reader, writer = await asyncio.open_connection("127.0.0.1", forwarded(server, 7000))
+        writer.write(text)
+        answer = await reader.read()
+        writer.close()
+        return answer
+
+    texts = [b"hello %d" % number for number in range(30)]
+    with command(drumhead.home, "exec", "server", "--", "/usr/bin/python3", "-c", LATE) as process:
+        assert process.stdout.readline() == b"ready\n"
+        async with asyncio.timeout(120):
+            assert await asyncio.gather(*map(shout, texts)) == [text.upper() for text in texts]
+
+
 def test_listing_tells_state_and_the_guest_s_own_memory(server, drumhead):
     assert server["state"] == "running"
     assert server["resident"] > 160 << 20, "QEMU's, which is more than the guest has"

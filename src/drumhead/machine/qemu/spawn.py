@@ -13,6 +13,7 @@ from drumhead import host
 from drumhead.blobs import replacing
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.machine.process import die_with_parent, kill, wait_process
+from drumhead.machine.qemu.backlog import raise_backlogs
 from drumhead.machine.qemu.channel import is_qemu_ready
 from drumhead.machine.watch import watching
 
@@ -54,6 +55,7 @@ async def spawn(
         answers.cancel()
         ended.cancel()
     if not ended.done():
+        raise_backlogs(pid)
         return pid
     raise start_failure(directory.name, last_words(directory))
 

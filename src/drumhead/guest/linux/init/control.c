@@ -54,18 +54,7 @@ static void answer_memory(void) {
 
 /* Answer whether a program listens on a TCP port, so that the host's first connection is not lost. */
 static void answer_listening(unsigned wanted) {
-    static const char *const tables[] = {"/proc/net/tcp", "/proc/net/tcp6", NULL};
-    bool found = false;
-    for (int i = 0; tables[i]; i++) {
-        char *table = read_file(tables[i]);
-        for (char *row = table; row && (row = strchr(row, '\n')); row++) {
-            unsigned port, state;
-            if (sscanf(row, " %*d: %*[0-9A-F]:%x %*[0-9A-F]:%*x %x", &port, &state) == 2 && port == wanted)
-                found = found || state == 0x0A;
-        }
-        free(table);
-    }
-    answer(found ? "{\"ok\":true,\"listening\":true}\n" : "{\"ok\":true,\"listening\":false}\n");
+    answer(listens_on(wanted) ? "{\"ok\":true,\"listening\":true}\n" : "{\"ok\":true,\"listening\":false}\n");
 }
 
 static void handle(char *text) {

@@ -7,6 +7,7 @@
  *   warm.c      a machine that is saved before its command starts, and configured when it is resumed
  *   exported.c  a machine on an exported disk, configured by other disks
  *   network/    cards.c: addresses and names;                   dhcp.c     leases;  announce.c  to neighbours
+ *               listeners.c: sockets that listen, with their backlogs
  *   programs/   command.c: the machine's command;               session.c  programs that the host starts beside it
  *               console.c: a shell on the serial console;       process.c  starting a program
  *   parse/      JSON and DHCP messages;                         base/      files, time, virtio-serial ports
@@ -58,6 +59,12 @@ void write_hosts(const char *hostname, const struct json *hosts, const struct js
 
 /* network/announce.c */
 void announce_address(const char *card, uint32_t address); /* in network byte order */
+
+/* network/listeners.c */
+bool listens_on(unsigned port);
+void listeners_watch(void); /* from now on, lengthen short backlogs */
+int listeners_time_left(void);
+void listeners_look_when_due(void);
 
 /* network/dhcp.c */
 bool dhcp_acquire(const char *card, struct lease *, double seconds); /* INFINITY: wait until there is one */

@@ -70,7 +70,8 @@ static void wait_for_events(int signals) {
     control_polls(wanted + CONTROL);
     exported_polls(wanted + BUTTON);
     for (int i = 0; i < SESSIONS; i++) session_polls(i, wanted + FIRST_SESSION + i * SESSION_POLLS);
-    if (poll(wanted, ALL_POLLS, shorter(command_time_left(), console_time_left())) < 0) return;
+    int time_left = shorter(listeners_time_left(), shorter(command_time_left(), console_time_left()));
+    if (poll(wanted, ALL_POLLS, time_left) < 0) return;
     command_events(wanted + OUTPUT);
     console_events(wanted + CONSOLE);
     control_events(wanted + CONTROL);
@@ -78,6 +79,7 @@ static void wait_for_events(int signals) {
     for (int i = 0; i < SESSIONS; i++) session_events(i, wanted + FIRST_SESSION + i * SESSION_POLLS);
     if (wanted[SIGNALS].revents) read_signals(signals);
     command_kill_when_due();
+    listeners_look_when_due();
     if (!wanted[CONSOLE].revents) console_retry();
 }
 

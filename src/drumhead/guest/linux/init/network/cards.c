@@ -211,12 +211,22 @@ static void use_cards(const struct json *nics, bool with_dhcp) {
     }
 }
 
+/* Never send a SYN-ACK twice: after a second one, QEMU's user network (libslirp 4.7) forgets the data that the guest has
+ * not acknowledged, and the connection hangs. The kernel sends a second one if it had no place for the answer to the
+ * first. With SYN cookies it waits for the data instead, which QEMU sends again. */
+static void use_syn_cookies(void) { write_file("/proc/sys/net/ipv4/tcp_syncookies", "2"); }
+
 /* Without `nics` (on an exported disk) every card uses DHCP. Set known addresses first: they have the gateway, and must
 not
  * wait for a DHCP server that does not answer. */
 void set_up_network(const struct json *nics) {
     set(SIOCSIFFLAGS, "lo", 0);
-    if (!nics) use_every_card();
+    if (nics) {
+        use_syn_cookies();
+        listeners_watch();
+    } else {
+        use_every_card();
+    }
     use_cards(nics, false);
     use_cards(nics, true);
 }
