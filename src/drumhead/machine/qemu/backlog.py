@@ -7,9 +7,11 @@ sends them again after up to a minute. QEMU has no option for it, so this proces
 from __future__ import annotations
 
 import ctypes
+import errno
 import logging
 import os
 import socket
+import stat
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -31,10 +33,9 @@ def raise_backlogs(pid: int) -> None:
         return
     try:
         for entry in Path(f"/proc/{pid}/fd").iterdir():
-            if os.readlink(entry).startswith("socket:"):
-                _raise_backlog(process, int(entry.name))
+            _raise_backlog(process, int(entry.name))
     except OSError as error:
-        log.info("process %d keeps short backlogs: %s", pid, error.strerror)
+        log.info("the process %d keeps its short backlogs: %s", pid, error.strerror)
     finally:
         os.close(process)
 
@@ -42,7 +43,12 @@ def raise_backlogs(pid: int) -> None:
 def _raise_backlog(process: int, number: int) -> None:
     copy = LIBC.syscall(PIDFD_GETFD, process, number, 0)
     if copy < 0:
+        if ctypes.get_errno() == errno.EBADF:  # it was closed in the meantime
+            return
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    if not stat.S_ISSOCK(os.fstat(copy).st_mode):
+        os.close(copy)
+        return
     with socket.socket(fileno=copy) as opened:
         is_tcp = opened.family in {socket.AF_INET, socket.AF_INET6} and opened.type == socket.SOCK_STREAM
         if is_tcp and opened.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
