@@ -51,8 +51,8 @@ static void raise_backlog(int process, int number) {
     socklen_t size = sizeof info;
     int copy = (int)syscall(SYS_pidfd_getfd, process, number, 0);
     if (copy < 0) return; /* the program has just closed it */
-    bool known_state = getsockopt(copy, IPPROTO_TCP, TCP_INFO, &info, &size) == 0 && info.tcpi_state == LISTENS;
-    if (known_state && info.tcpi_sacked < LEAST) listen(copy, LEAST); /* tcpi_sacked: the backlog of a listening socket */
+    bool listening = getsockopt(copy, IPPROTO_TCP, TCP_INFO, &info, &size) == 0 && info.tcpi_state == LISTENS;
+    if (listening && info.tcpi_sacked < LEAST) listen(copy, LEAST); /* tcpi_sacked: the backlog of a listening socket */
     close(copy);
 }
 
