@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from drumhead import host
+from drumhead.blobs import replacing
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.tree import Tree, regular, symlink
 
@@ -154,7 +155,8 @@ def with_bytecode(tree: Tree, interpreter: Interpreter, cache: Path, seed: str) 
         cache.mkdir(parents=True, exist_ok=True)
         made = interpreter.compile(fresh)
         for path in fresh:
-            stored[path].write_bytes(made.get(path, b""))
+            with replacing(stored[path]) as temporary:
+                temporary.write_bytes(made.get(path, b""))
     result = tree.filter(lambda path: "__pycache__" not in path.split("/"))
     for path, source in sources.items():
         if contents := stored[path].read_bytes():

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import socket
+from contextlib import ExitStack
 
 import pytest
 
@@ -14,6 +15,7 @@ from drumhead.package.store import PackageStore
 from drumhead.report import silent
 from drumhead.tree import Tree, regular
 from support.guests.composing import Drumhead, listing, write_files
+from support.guests.machines import command
 
 
 def unpacked(command, image, path, tmp_path):
@@ -47,6 +49,31 @@ def test_what_an_image_holds(drumhead, project, tmp_path):
     assert files["bin"].kind == "symlink"
     assert not [path for path in files if path.startswith("meta")]
     assert unpacked(drumhead, "t/holds", "main.py", tmp_path) == (project / "main.py").read_bytes()
+
+
+def test_commands_that_unpack_one_interpreter_wait_for_each_other(drumhead, project, tmp_path):
+    drumhead("package", "compose", "t/first", "-C", project)
+    shutil.rmtree(drumhead.home.cache / "interpreters")
+    shutil.rmtree(drumhead.home.cache / "bytecode")
+    with ExitStack() as stack:
+        running = []
+        for name in ("one", "other"):
+            copied = shutil.copytree(project, tmp_path / name)
+            (copied / "fresh.py").write_text(f"print({name!r})\n")
+            words = ("package", "compose", f"t/{name}", "-C", copied)
+            running.append(stack.enter_context(command(drumhead.home, *words)))
+        for process in running:
+            said = process.communicate(timeout=120)[1].decode()
+            assert process.returncode == 0, said
+
+
+def test_an_interrupted_command_leaves_nothing_that_stops_the_next(drumhead, project):
+    drumhead("package", "compose", "t/before", "-C", project)
+    for mark in (drumhead.home.cache / "interpreters").glob("*/.complete"):
+        mark.unlink()
+    (project / "main.py").write_text("print('after')\n")
+    drumhead("package", "compose", "t/after", "-C", project)
+    assert list((drumhead.home.cache / "interpreters").glob("*/.complete"))
 
 
 def test_an_update_says_what_changed_and_why(drumhead, project):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from drumhead.blobs import replacing
+from drumhead.blobs import exclusive, replacing
 from drumhead.closure import Missing, Node, complete, find_missing, index_of, merge
 from drumhead.guest import find_guest
 from drumhead.image.guest_program import compile_program
@@ -185,13 +186,16 @@ class LayerBuilder:
         return self._trees[package.archive]
 
     def _interpreter(self, python: Package) -> Interpreter:
-        """Return the image's Python, unpacked once on this host."""
+        """Return the image's Python, unpacked once on this host. Another command may unpack it at the same time."""
         root = self._home.cache / "interpreters" / python.archive
         complete_mark = root / ".complete"
         if not complete_mark.is_file():
-            root.mkdir(parents=True, exist_ok=True)
-            Interpreter.unpack(self._tree(python), root)
-            complete_mark.touch()
+            with exclusive(root.with_name(f"{root.name}.lock")):
+                if not complete_mark.is_file():
+                    shutil.rmtree(root, ignore_errors=True)  # of a command that was interrupted
+                    root.mkdir()
+                    Interpreter.unpack(self._tree(python), root)
+                    complete_mark.touch()
         return Interpreter.at(root)
 
     def _pool_index(self, pool: Package) -> Index:
