@@ -192,7 +192,8 @@ class LayerBuilder:
         if not complete_mark.is_file():
             with exclusive(root.with_name(f"{root.name}.lock")):
                 if not complete_mark.is_file():
-                    shutil.rmtree(root, ignore_errors=True)  # of a command that was interrupted
+                    if root.exists():  # left by a command that was interrupted
+                        shutil.rmtree(root)
                     root.mkdir()
                     Interpreter.unpack(self._tree(python), root)
                     complete_mark.touch()

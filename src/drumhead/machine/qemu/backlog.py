@@ -14,12 +14,13 @@ import socket
 import stat
 from pathlib import Path
 
+from drumhead.machine.process import LIBC
+
 log = logging.getLogger(__name__)
 
 BACKLOG = 1024
 PIDFD_GETFD = 438
 """The system call's number, which is the same on all architectures."""
-LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def raise_backlogs(pid: int) -> None:
