@@ -81,7 +81,7 @@ def _expected(types: str, rest: str, hint: Any) -> str:
     if bound := _BOUND.match(rest):
         number, unit = bound["bound"].removesuffix(".0"), ""
         if bound["length"]:
-            unit = f" {_COUNTED.get(names[0], 'values')}"
+            unit = f" {_COUNTED.get(names[0], 'values').removesuffix('s' if number == '1' else '')}"
         return f"expected {wanted} of {_COMPARISONS[bound['comparison']]} {number}{unit}"
     if got := re.fullmatch(r", got `([^`]+)`", rest):
         return f"expected {wanted}, not {_JSON_WORDS.get(got[1], got[1])}"

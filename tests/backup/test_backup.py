@@ -137,3 +137,20 @@ async def test_a_lost_blob_is_reported_and_the_rest_is_backed_up(tmp_path):
     assert made["tasks"] == 2
     async with DirectoryStore.at(tmp_path / "new/storage") as storage, storage.open(two.input.digest) as blob:
         assert b"".join([chunk async for chunk in blob.chunks()]) == photo(2)
+
+
+async def test_a_backup_without_room_leaves_no_part_of_a_database(tmp_path):
+    async with system(tmp_path / "old", workers=0) as whole:
+        words = ("backup", tmp_path / "kept", "--keyvaluestore", whole.keyvaluestore)
+        process = await asyncio.create_subprocess_exec(
+            *("prlimit", "--fsize=4096", COMMAND, *map(str, words)),
+            env=environment(
+                PYTHONDONTWRITEBYTECODE="1"
+            ),  # it could keep cut bytecode (cpython #126606)
+            stderr=asyncio.subprocess.PIPE,
+        )
+        async with asyncio.timeout(LIMIT):
+            _, complaint = await process.communicate()
+    assert process.returncode == 4, complaint.decode()
+    assert f"{tmp_path}/kept is full" in complaint.decode()
+    assert [path.name for path in (tmp_path / "kept").rglob("*") if path.is_file()] == ["lock"]

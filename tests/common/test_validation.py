@@ -18,6 +18,7 @@ from safelight.wire import KnownStore, TaskQuery, decode
         (TaskQuery, {"limit": 0}, "The field limit: expected a whole number of at least 1.", "limit"),
         (TaskQuery, {"limit": "many"}, "The field limit: expected a whole number, not text.", "limit"),
         (TaskQuery, {"since": "now"}, "The field since: expected a number, not text.", "since"),
+        (TaskQuery, {"search": ""}, "expected text of at least 1 character.", "search"),
         (TaskQuery, {"search": "x" * 200}, "expected text of at most 128 characters.", "search"),
         (ArchiveQuery, {"outputs": "a"}, "there is no such field; did you mean output?", "outputs"),
         (Fields, {"x": "a"}, "no such field; known are recipe, priority, batch, webhook.", "x"),

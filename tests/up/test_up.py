@@ -230,6 +230,16 @@ async def test_a_service_that_cannot_start_ends_all_with_the_reason(tmp_path: Pa
             assert await running.stop() == 0
 
 
+async def test_a_service_that_can_never_start_ends_all_with_its_status(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    (data / "db").mkdir(parents=True)
+    (data / "db" / "tasks.sqlite").write_bytes(b"not a database" * 1000)
+    async with up(data, "--workers", 0) as running:
+        assert await running.ended(timeout=60) == 4
+        assert said(running, "up", "services ended with status 4 each time it was started; giving up")
+        assert "tasks.sqlite cannot be opened: file is not a database" in running.lines[-3]["message"]
+
+
 async def test_a_second_signal_kills(tmp_path: Path) -> None:
     async with up(tmp_path / "data", "--slots", 1, "--drain", 60, "--log-level", "debug") as running:
         where = await addresses(running)

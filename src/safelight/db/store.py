@@ -91,9 +91,9 @@ class TaskStore(Protocol):
 
         A task whose idempotency key was used before is not created again: the existing task is returned, whatever its
         state. A task whose input, recipe and engine (that of the worker seen last) match a finished task of the same
-        tenant is finished on creation, with that task's outputs. Raises CONFLICT if a key was used for another input or
-        recipe, TOO_MANY_REQUESTS if too many tasks wait or a limit of the tenant is reached, FORBIDDEN for a tenant
-        that does not exist.
+        tenant is finished on creation, with that task's outputs. Raises CONFLICT if a key was used for another input,
+        recipe, priority, batch or webhook, TOO_MANY_REQUESTS if too many tasks wait or a limit of the tenant is
+        reached, FORBIDDEN for a tenant that does not exist.
         """
         ...
 

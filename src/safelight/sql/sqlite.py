@@ -86,7 +86,9 @@ def connect(
             advice = f". {STOP}" if foreign else "; give this one its own --data."
             detail = f"{path} is in use by another process{advice}"
             raise Error(Code.CONFLICT, detail) from None
-        raise Error(Code.UNAVAILABLE, f"{path} cannot be opened: {error}.") from error
+        damaged = getattr(error, "sqlite_errorname", "").startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT"))
+        advice = " Restore a backup of it (safelight restore)." if damaged and not foreign else ""
+        raise Error(Code.UNAVAILABLE, f"{path} cannot be opened: {error}.{advice}") from error
     return connection
 
 

@@ -79,7 +79,19 @@ async def _copy_blobs(database: Database, storage: StorageClient, target: Direct
 
 async def fetch_database(archive: Archive, db: DbClient) -> tuple[str, int]:
     """Fetch a copy of the database, durably; return its digest and size."""
-    new, state, size = archive.root / ".db-new", hashlib.sha256(), 0
+    new = archive.root / ".db-new"
+    try:
+        digest, size = await _fetch(new, db)
+        await asyncio.to_thread(new.replace, archive.database(digest))
+    except BaseException:  # on a full disk, its room is needed at once
+        new.unlink(missing_ok=True)
+        raise
+    return digest, size
+
+
+async def _fetch(new: Path, db: DbClient) -> tuple[str, int]:
+    """Write a copy of the database to a file and flush it; return its digest and size."""
+    state, size = hashlib.sha256(), 0
     async with opened(lambda: new.open("wb")) as file:
         async with db.backup() as response:
             announced = response.content_length
@@ -91,5 +103,4 @@ async def fetch_database(archive: Archive, db: DbClient) -> tuple[str, int]:
             raise Error(Code.UNAVAILABLE, "The copy of the database was cut off; try again.")
         await asyncio.to_thread(file.flush)
         await asyncio.to_thread(os.fsync, file.fileno())
-    await asyncio.to_thread(new.replace, archive.database(state.hexdigest()))
     return state.hexdigest(), size

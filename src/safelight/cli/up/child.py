@@ -18,6 +18,8 @@ _FIRST_DELAY = 0.5
 _LONGEST_DELAY = 30.0
 _GOOD_RUN = 30.0
 """Seconds after which a child counts as healthy, so that its next restart has a short delay again."""
+_FIRST_ATTEMPTS = 5
+"""How often a child that has never been healthy may fail in a row, in about ten seconds, before all is given up."""
 _PR_SET_PDEATHSIG = 1
 _USAGE = 2
 """The exit status of a program whose settings are wrong."""
@@ -34,21 +36,30 @@ class Child:
         self._process: asyncio.subprocess.Process | None = None
         self._stopped = asyncio.Event()
 
-    async def supervise(self, wrong: Callable[[], None]) -> None:
-        """Run it and restart it until `stop`. Call `wrong` if it does not start because of its settings."""
+    async def supervise(self, give_up: Callable[[int], None]) -> None:
+        """Run it and restart it until `stop`.
+
+        Call `give_up` with its exit status if it cannot start: at once if its settings are wrong, otherwise after
+        several attempts. A child that was healthy once is always restarted, and so is one that a signal ended.
+        """
         delay = _FIRST_DELAY
-        first = True
+        first, was_healthy, failures = True, False, 0
         while not self._stopped.is_set():
             start = time.monotonic()
             status = await self._once()
             if self._stopped.is_set():
                 break
+            if time.monotonic() - start > _GOOD_RUN:
+                delay, was_healthy = _FIRST_DELAY, True
+            failures = failures + 1 if status > 0 else 0
             if first and status == _USAGE:
-                wrong()
+                give_up(status)
+                break
+            if failures == _FIRST_ATTEMPTS and not was_healthy:
+                log.error("%s %s each time it was started; giving up", self.name, ended(status))
+                give_up(status)
                 break
             first = False
-            if time.monotonic() - start > _GOOD_RUN:
-                delay = _FIRST_DELAY
             log.warning("%s %s; starting it again in %.1f s", self.name, ended(status), delay)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopped.wait(), delay)

@@ -213,8 +213,8 @@ class Up:
             log.info("Stopping; the next Ctrl-C or SIGTERM kills")
             self._stopping.set()
 
-    def _give_up(self) -> None:
-        self._status = 2
+    def _give_up(self, status: int) -> None:
+        self._status = status
         self._stopping.set()
 
     async def _stop(self) -> None:

@@ -55,17 +55,25 @@ def _check(transaction: Transaction, task: NewTask, place: int) -> None:
 
 def _check_same(transaction: Transaction, task: NewTask, place: int, row: TaskRow | None, first: NewTask) -> None:
     """Refuse the key of an earlier, different task: `row`, or else `first` among the new ones."""
-    if row is not None:
-        digest = transaction.spec(row).digest
-        same = row.input == (task.input.digest if task.input else None) and digest == task.recipe_digest
+    if row is None:
+        before = _compared(first, first.input.digest if first.input else None, first.recipe_digest)
     else:
-        same = task.input == first.input and task.recipe_digest == first.recipe_digest
-    if not same:
+        before = _compared(row, row.input, transaction.spec(row).digest)
+    now = _compared(task, task.input.digest if task.input else None, task.recipe_digest)
+    different = [field for field in now if now[field] != before[field]]
+    if different:
         raise Error(
             Code.CONFLICT,
-            "This idempotency key was used for another input or recipe. Use a new key for a new task.",
+            f"This idempotency key was used for another {different[0]}. Use a new key for a new task.",
             position=f"$[{place}].idempotency_key",
         )
+
+
+def _compared(task: NewTask | TaskRow, photo: str | None, recipe: str) -> dict[str, object]:
+    """Return what makes two tasks with one idempotency key the same one."""
+    return {
+        "input": photo, "recipe": recipe, "priority": task.priority, "batch": task.batch, "webhook": task.webhook
+    }  # fmt: skip
 
 
 def _check_room(transaction: Transaction, new: Sequence[NewTask], policy: Policy) -> None:
