@@ -144,9 +144,7 @@ async def test_a_backup_without_room_leaves_no_part_of_a_database(tmp_path):
         words = ("backup", tmp_path / "kept", "--keyvaluestore", whole.keyvaluestore)
         process = await asyncio.create_subprocess_exec(
             *("prlimit", "--fsize=4096", COMMAND, *map(str, words)),
-            env=environment(
-                PYTHONDONTWRITEBYTECODE="1"
-            ),  # it could keep cut bytecode (cpython #126606)
+            env=environment(PYTHONDONTWRITEBYTECODE="1"),  # it could keep cut bytecode (cpython #126606)
             stderr=asyncio.subprocess.PIPE,
         )
         async with asyncio.timeout(LIMIT):

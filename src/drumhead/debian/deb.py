@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import lzma
 import posixpath
@@ -32,8 +33,22 @@ def read_deb(path: Path) -> tuple[Tree, int]:
 
     The time is in seconds since the epoch.
     """
+    return _understood(path, _data_tar)
+
+
+def read_scripts(path: Path) -> dict[str, str]:
+    """Return the scripts that a Debian system runs to install a .deb (preinst, postinst), by name."""
+    files, _ = _understood(path, _control_tar)
+    return {
+        name: files[name].read().decode(errors="replace")
+        for name in ("preinst", "postinst")
+        if name in files and files[name].kind == "file"
+    }
+
+
+def _understood(path: Path, part: Callable[[bytes], bytes]) -> tuple[Tree, int]:
     try:
-        return _read_data(_data_tar(path.read_bytes()))
+        return _read_data(part(path.read_bytes()))
     except (tarfile.TarError, lzma.LZMAError, zstandard.ZstdError, KeyError, ValueError) as error:
         raise DrumheadError(ErrorCode.UNVERIFIED, f"{path.name} is not a readable Debian package: {error}") from error
 
@@ -66,20 +81,30 @@ def _merged(path: str) -> str:
 
 
 def _data_tar(deb: bytes) -> bytes:
+    return _tar(deb, "data.tar")
+
+
+def _control_tar(deb: bytes) -> bytes:
+    return _tar(deb, "control.tar")
+
+
+def _tar(deb: bytes, wanted: str) -> bytes:
     for name, contents in _ar_members(deb):
         stem, suffix = posixpath.splitext(name)
-        if name == "data.tar":
+        if name == wanted:
             return contents
-        if stem == "data.tar":
+        if stem == wanted:
             match suffix:
                 case ".xz":
                     return _unpacked(lzma.LZMAFile(io.BytesIO(contents)).read)
+                case ".gz":
+                    return _unpacked(gzip.GzipFile(fileobj=io.BytesIO(contents)).read)
                 case ".zst":
                     decompressor = zstandard.ZstdDecompressor(max_window_size=_WINDOW)
                     return _unpacked(decompressor.stream_reader(io.BytesIO(contents), read_across_frames=True).read)
                 case _:
                     raise ValueError(f"{name} has an unknown compression")
-    raise ValueError("it has no data.tar")
+    raise ValueError(f"it has no {wanted}")
 
 
 def _unpacked(read: Callable[[int], bytes]) -> bytes:

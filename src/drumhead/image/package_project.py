@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.image.inputs import find_node, find_python, resolve_commands, resolve_packages
+from drumhead.image.inputs import resolve_commands, resolve_packages
 from drumhead.image.layers.builder import LayerBuilder
 from drumhead.image.layers.store import LayerStore
 from drumhead.package.names import gather_packages
@@ -37,7 +37,7 @@ async def package_project(home: Home, project: Project, report: Report = silent)
     refs, notices = resolve_packages(project)
     found, more = await gather_packages(home, store, refs, report)
     builder = LayerBuilder(home, store, LayerStore(home, "squashfs", report))
-    tree, told = await asyncio.to_thread(builder.project_tree, project, find_python(found), find_node(found))
+    tree, told = await asyncio.to_thread(builder.project_tree, project, found)
     package = Package(
         name=manifest.name,
         version=manifest.version or "0",

@@ -6,10 +6,12 @@ import asyncio
 import posixpath
 import re
 import tempfile
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from drumhead.accounts import DECLARATIONS, Accounts, declarations
 from drumhead.closure import complete, index_of
 from drumhead.debian.archive import Archive
 from drumhead.debian.deb import read_deb
@@ -184,7 +186,28 @@ def select_files(files: Tree, recipe: Recipe) -> Tree:
     for path, names in recipe.names.items():
         for name in names.split():
             tree.add(posixpath.join(posixpath.dirname(path), name), symlink(posixpath.basename(path)))
+    _give(tree, recipe)
     return tree
+
+
+def _give(tree: Tree, recipe: Recipe) -> None:
+    """Give files their owners."""
+    accounts = Accounts(declarations(tree)) if recipe.owners else None
+    for path, owner in recipe.owners.items():
+        assert accounts is not None
+        owned = [(name, entry) for name, entry in tree if name == path or name.startswith(f"{path}/")]
+        if not owned:
+            raise DrumheadError(ErrorCode.INCOMPLETE, f"recipe {recipe.name}: there is no {path} to give to {owner}")
+        try:
+            uid, gid = accounts.numbers(owner)
+        except KeyError as error:
+            raise DrumheadError(
+                ErrorCode.INCOMPLETE,
+                f"recipe {recipe.name}: there is no account {error.args[0]} to give {path} to; declare it in a file "
+                f"{DECLARATIONS}{recipe.name}.conf: u {error.args[0]} -",
+            ) from None
+        for name, entry in owned:
+            tree.add(name, replace(entry, uid=uid, gid=gid))
 
 
 def _move(tree: Tree, files: Tree, recipe: Recipe, source: str, place: str) -> None:

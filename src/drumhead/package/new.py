@@ -10,7 +10,8 @@ import re
 from typing import TYPE_CHECKING
 
 from drumhead.debian.archive import Archive
-from drumhead.debian.deb import read_deb
+from drumhead.debian.deb import read_deb, read_scripts
+from drumhead.debian.scripts import created_accounts
 from drumhead.debian.sources import find_suites
 from drumhead.download import new_client
 from drumhead.elf import MAGIC
@@ -20,6 +21,7 @@ from drumhead.package.records import PACKAGE_NAME
 from drumhead.report import silent
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from drumhead.debian.archive import DebianPackage
@@ -31,7 +33,7 @@ VERSION = re.compile(r"[0-9.]+")
 PROGRAMS = ("usr/bin/", "usr/sbin/")
 VERSIONED = re.compile(r"(?P<name>.+?)-?[0-9]+[.][0-9.]+")
 """The name of a program with a version, such as php8.2. Debian makes its plain name in scripts that are not run."""
-INSTALLED = ("binfmt.d", "modules-load.d", "pm-utils", "sysctl.d", "systemd", "sysusers.d", "tmpfiles.d", "udev")
+INSTALLED = ("binfmt.d", "modules-load.d", "pm-utils", "sysctl.d", "systemd", "tmpfiles.d", "udev")
 """Directories of /usr/lib that only an installed Debian reads."""
 SERVICES = ("etc/init.d/", "lib/systemd/system/", "usr/lib/systemd/system/")
 """Where packages of servers have files for starting them."""
@@ -51,11 +53,7 @@ include:
 # OPTIONAL. Files to leave out.
 # exclude:
 #   - usr/share/{package}/examples
-# OPTIONAL. Installation scripts of Debian packages are not run; write the files that they would create here.
-# files:
-#   etc/{package}.conf: |
-#     setting = value
-# directories: [data]
+{created}
 {links}
 # OPTIONAL. Other drumhead packages that this one needs, such as cli for a shell.
 # requires: [cli]
@@ -67,6 +65,24 @@ demo:
   command: [{program}, --version]
   output: "TODO: what it prints"
 """
+
+
+CREATED = """\
+# OPTIONAL. Installation scripts of Debian packages are not run; write the files that they would create here. Files
+# usr/lib/sysusers.d/NAME.conf declare accounts (sysusers.d(5)), and `owners` gives files to them.
+# files:
+#   etc/{package}.conf: |
+#     setting = value
+# directories: [data]
+# owners: {{data: www-data}}"""
+CREATED_ACCOUNTS = """\
+# Installation scripts of Debian packages are not run; write the files that they would create here. Those of this
+# package create the following accounts (sysusers.d(5)). `owners` gives files and directories to accounts.
+files:
+  usr/lib/sysusers.d/{name}.conf: |
+{accounts}
+directories: [{homes}]
+owners: {{{owners}}}"""
 
 
 async def write_recipe(home: Home, name: str, package: str, file: Path, report: Report = silent) -> str:
@@ -95,13 +111,16 @@ async def write_recipe(home: Home, name: str, package: str, file: Path, report: 
             near = difflib.get_close_matches(package, archive.names(), n=3)
             hint = f"; there are {', '.join(near)}" if near else ""
             raise DrumheadError(error.code, f"{error.message}{hint}") from error
-        files, _ = read_deb(await archive.fetch(found, report))
+        deb = await archive.fetch(found, report)
+        files, _ = read_deb(deb)
         for dependency in () if _binaries(files) else _related(archive, found):
-            other, _ = read_deb(await archive.fetch(dependency, report))
+            other_deb = await archive.fetch(dependency, report)
+            other, _ = read_deb(other_deb)
             if _binaries(other) or (_programs(other) and not _programs(files)):
-                found, files = dependency, other
+                found, deb, files = dependency, other_deb, other
                 break
-    text = recipe_text(name, found.name, found.description, file.name, files)
+    accounts = created_accounts(read_scripts(deb).values())
+    text = recipe_text(name, found.name, found.description, file.name, files, accounts)
     try:
         await asyncio.to_thread(file.write_text, text)
     except OSError as error:
@@ -128,8 +147,11 @@ def _programs(files: Tree) -> list[str]:
     return [path for path, entry in files if entry.kind != "directory" and path.startswith(PROGRAMS)]
 
 
-def recipe_text(name: str, package: str, description: str, file: str, files: Tree) -> str:
-    """Return the text of a recipe for the Debian package `package` with these files."""
+def recipe_text(name: str, package: str, description: str, file: str, files: Tree, accounts: Sequence[str] = ()) -> str:
+    """Return the text of a recipe for the Debian package `package` with these files.
+
+    `accounts` are the lines of sysusers.d(5) for the accounts that its scripts create.
+    """
     paths = [path for path, entry in files if entry.kind != "directory" and not path.startswith("usr/share/doc")]
     programs = _programs(files)
     elf = _binaries(files)
@@ -146,6 +168,7 @@ def recipe_text(name: str, package: str, description: str, file: str, files: Tre
         else "tool",
         description=json.dumps(description or f"Debian's {package}", ensure_ascii=False),
         include="\n".join([*(f"  - {path}" for path in programs), *lines]) or "  - '**'",
+        created=_created(name, package, accounts),
         links=_links(name, package, first, programs),
         program=f"/{first}",
     )
@@ -155,6 +178,23 @@ def _is_library(path: str) -> bool:
     """Return whether a directory has what programs load: plugins of a server, modules of an interpreter."""
     parts = path.split("/")
     return parts[:2] == ["usr", "lib"] and parts[-1] not in INSTALLED
+
+
+def _created(name: str, package: str, accounts: Sequence[str]) -> str:
+    """Return the recipe's files, directories and owners: those that the accounts need, or an example."""
+    if not accounts:
+        return CREATED.format(package=package)
+    homes = {
+        fields[4].strip("/"): fields[1]
+        for fields in map(str.split, accounts)
+        if fields[0] == "u" and fields[4].startswith("/var/")
+    }
+    return CREATED_ACCOUNTS.format(
+        name=name,
+        accounts="\n".join(f"    {line}" for line in accounts),
+        homes=", ".join(homes),
+        owners=", ".join(f"{home}: {user}" for home, user in homes.items()),
+    )
 
 
 def _links(name: str, package: str, program: str, programs: list[str]) -> str:

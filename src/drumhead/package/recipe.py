@@ -30,6 +30,7 @@ EXPECTED = {
     "version_of": "the name of a Debian package has a-z, 0-9, + - and .",
     "wheels": "a wheel is written NAME==VERSION --hash=sha256:DIGEST",
     "npm": "a package of npm is written NAME@VERSION sha512-DIGEST",
+    "owners": "an owner is written USER, USER:GROUP or as numbers, and a path has no leading slash and no ..",
     "requires": "the name of a package has letters and digits, with . _ + - / between them",
 }
 """Descriptions of valid values, by key."""

@@ -78,6 +78,7 @@ TreePath = Annotated[str, msgspec.Meta(pattern=r"^(?!/)(?!(?:.*/)?\.\.(?:/|$))[^
 """A path in an image without its leading slash."""
 Word = Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
 Pattern = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
+Owner = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,30}(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,30})?$")]
 DebianName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9+.-]{0,127}$")]
 PinnedWheel = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]+==[A-Za-z0-9._+-]+( --hash=sha256:[0-9a-f]{64})+$")]
 
@@ -112,7 +113,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     the selected files need are found by reading ELF and added from the dependencies of the packages. `move` maps a file
     or directory to its path in the image, `links` a new symbolic link to its target, `names` a file to further names
     (separated by blanks, made as links beside it), `files` a new file to its text, `concatenate` a new file to a glob
-    of the files to join. `directories` are new directories.
+    of the files to join. `directories` are new directories. `owners` maps a file or directory, with everything in it,
+    to ``USER``, ``USER:GROUP`` or numbers; the accounts are Debian's, and those of sysusers.d(5) files of the package.
     """
 
     name: PackageName
@@ -130,6 +132,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     names: dict[TreePath, Word] = {}
     files: dict[TreePath, str] = {}
     directories: tuple[TreePath, ...] = ()
+    owners: dict[TreePath, Owner] = {}
     concatenate: dict[TreePath, Pattern] = {}
     requires: tuple[PackageName, ...] = ()
     config_sets: dict[Word, RecipeCommand] = {}

@@ -1,5 +1,6 @@
 """Test programs without a runtime: from drumhead's packages, from a user's recipe, and a static binary."""
 
+import re
 import socket
 import subprocess
 
@@ -128,6 +129,37 @@ async def test_a_go_program_from_a_recipe_of_ones_own(application):
     application.compose()
     async with application.running(8000, "Server address", memory="192M") as port:
         assert get(port) == "from Go"
+
+
+BROKER = """\
+  etc/mosquitto/mosquitto.conf: |
+    listener 1883
+    allow_anonymous true
+    persistence true
+    persistence_location /var/lib/mosquitto/
+"""
+BROKER_COMMAND = "/usr/sbin/mosquitto -c /etc/mosquitto/mosquitto.conf"
+CONNECT = b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01a"
+"""MQTT 3.1.1, 3.1: a connection of the client a, which the broker accepts with 20 02 00 00."""
+
+
+async def test_a_server_has_the_account_that_its_debian_package_creates(application):
+    """Without it, mosquitto runs as nobody and cannot write its data."""
+    root, drumhead = application.root, application.drumhead
+    root.mkdir()
+    drumhead("package", "new", "mosquitto", cwd=root)
+    recipe = root / "mosquitto.yaml"
+    recipe.write_text(recipe.read_text().replace("directories:", BROKER + "directories:"))
+    drumhead("package", "build", "--recipe", "mosquitto.yaml", cwd=root)
+    application.write({}, require="mosquitto, cli", run=NATIVE.format("bootcmd: " + BROKER_COMMAND))
+    application.compose()
+    async with application.running(1883, "mosquitto version 2.0.11 running", memory="96M") as port:
+        assert ask(port, CONNECT, until=b"\x00\x00") == b"\x20\x02\x00\x00"
+        said = drumhead(
+            "exec", application.name, "--", "sh", "-c", "cat /proc/[0-9]*/status; stat -c %U /var/lib/mosquitto"
+        )
+    assert re.search(r"Name:\tmosquitto\n(.*\n)*?Uid:\t(?!0)", said)
+    assert said.endswith("mosquitto\n")
 
 
 @pytest.mark.heavy

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from drumhead.accounts import Accounts
 from drumhead.tree import USR_MERGED, Tree, directory, regular, symlink
 
 FILES = {
-    "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
-    "etc/group": "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n",
     "etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\nservices: files\nprotocols: files\n",
     # Names of machines have IPv4 and IPv6 addresses. Many programs try only the first, and most listen on IPv4.
     "etc/gai.conf": "precedence ::ffff:0:0/96 100\n",
@@ -29,6 +28,6 @@ def skeleton() -> Tree:
     for path in ("var/tmp", "var/log", "var/lib", "etc", "home"):
         tree.add(path, directory(0o1777 if path == "var/tmp" else 0o755))
     tree.add("var/run", symlink("/run"))
-    for path, text in FILES.items():
+    for path, text in (FILES | Accounts().files()).items():
         tree.add(path, regular(text.encode()))
     return tree

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from drumhead.accounts import Accounts
 from drumhead.guest.contract import GuestProgram
 from drumhead.tree import USR_MERGED, Tree, directory, regular, symlink
 
@@ -18,8 +19,6 @@ FSTAB = "".join(
     for path, kind in {"/dev": "devfs", "/proc": "procfs", "/sys": "sysfs", **dict.fromkeys(RAMFS, "ramfs")}.items()
 )
 FILES = {
-    "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
-    "etc/group": "root:x:0:\nnogroup:x:65534:\n",
     "etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\nservices: files\nprotocols: files\n",
     "etc/host.conf": "multi on\n",
     "etc/fstab": FSTAB,
@@ -56,7 +55,7 @@ def skeleton(preload: bytes) -> Tree:
         tree.add(name, symlink(f"usr/{name}"))
     for path in (*MOUNT_POINTS, *(place.lstrip("/") for place in RAMFS), "home"):
         tree.add(path, directory())
-    for path, text in FILES.items():
+    for path, text in (FILES | Accounts().files()).items():
         tree.add(path, regular(text.encode()))
     for path, target in LINKS.items():
         tree.add(path, symlink(target))

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from drumhead.accounts import Accounts, declarations, is_declaration
 from drumhead.blobs import exclusive, replacing
 from drumhead.closure import Missing, Node, complete, find_missing, index_of, merge
 from drumhead.guest import find_guest
 from drumhead.image.guest_program import compile_program
+from drumhead.image.inputs import ComposeInputs, find_node, find_python
 from drumhead.image.layers.permissions import apply_permissions, check_permissions, closed_notices
 from drumhead.image.layers.plan import (
     NODE_MODULES,
@@ -36,12 +38,13 @@ from drumhead.python.bytecode import Interpreter, only_bytecode, with_bytecode
 from drumhead.python.distribution import with_distribution
 from drumhead.python.lock import read_lock
 from drumhead.records import read_cached
-from drumhead.tree import USR_MERGED, Tree, symlink
+from drumhead.tree import USR_MERGED, Tree, regular, symlink
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from drumhead.closure import Index
     from drumhead.home import Home
-    from drumhead.image.inputs import ComposeInputs
     from drumhead.image.layers.store import LayerStore, StoredLayer
     from drumhead.manifest.records import Project
     from drumhead.node.lock import NodeLock
@@ -80,12 +83,19 @@ class LayerBuilder:
         With `trust`, project files whose size and times have not changed are not read again.
         """
         lock = read_lock(project, self._home.cache) if inputs.python else None
-        built = [self._build(planned) for planned in plan_layers(inputs, lock)]
+        planned = plan_layers(inputs, lock)
+        built = [self._build(layer) for layer in planned]
         permissions = project.package.permissions
         check_permissions(permissions, inputs.filesystem)
         skeleton = inputs.guest.skeleton(compile_program(inputs.guest.program, self._home.cache))
         scan = Scan(project, self._home.cache, trust=trust)
         scanned = scan.tree()
+        declaring = [
+            layer.source.package
+            for layer, stored in zip(planned, built, strict=True)
+            if isinstance(layer.source, PackageFiles) and any(map(is_declaration, stored.record.index))
+        ]
+        skeleton.update(self._accounts(declaring, scanned))
         owned = apply_permissions(scanned, permissions, skeleton)
         modules, files = split_project(owned)
         node_lock = self._node_lock(project, modules, inputs.node)
@@ -107,11 +117,15 @@ class LayerBuilder:
             stack.notices += closed_notices(owned, permissions)
         return stack
 
-    def project_tree(self, project: Project, python: Package | None, node: Package | None) -> tuple[Tree, list[str]]:
-        """Return a tree of everything that a project adds to its packages, and notices."""
+    def project_tree(self, project: Project, packages: Sequence[Package]) -> tuple[Tree, list[str]]:
+        """Return a tree of everything that a project adds to the packages that it requires, and notices."""
+        python, node = find_python(packages), find_node(packages)
         scan = Scan(project, self._home.cache, trust=False)
         scanned = scan.tree()
-        files = apply_permissions(scanned, project.package.permissions, find_guest("linux").skeleton(b""))
+        base = find_guest("linux").skeleton(b"")
+        if project.package.permissions:
+            base.update(self._accounts(packages, scanned))
+        files = apply_permissions(scanned, project.package.permissions, base)
         node_lock = self._node_lock(project, split_project(files)[0], node)
         if node_lock:
             files.update(self._files(plan_modules(node_lock)))
@@ -124,6 +138,18 @@ class LayerBuilder:
         notices = [lock.notice] if lock and lock.notice else []
         notices += closed_notices(files, project.package.permissions)
         return merged, [*scan.notices, *notices, *(node_lock.notices if node_lock else ())]
+
+    def _accounts(self, packages: Iterable[Package], files: Tree) -> Tree:
+        """Return /etc/passwd and /etc/group with the accounts that packages and the project's files declare."""
+        declared = [
+            (f"{package.name}: {path}", text)
+            for package in packages
+            for path, text in declarations(self._tree(package))
+        ]
+        tree = Tree()
+        for path, text in Accounts([*declared, *declarations(files)]).files().items():
+            tree.add(path, regular(text.encode()))
+        return tree
 
     def _node_lock(self, project: Project, modules: Tree, node: Package | None) -> NodeLock | None:
         """Return the lock to install node_modules from, or None if the project has node_modules or has no lock.

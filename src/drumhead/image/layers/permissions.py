@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from drumhead.accounts import DECLARATIONS, GROUP, PASSWD
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.patterns import match_whole
 from drumhead.tree import Tree, directory
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from drumhead.manifest.records import Permission
     from drumhead.records import Filesystem
     from drumhead.tree import Entry
-
-PASSWD, GROUP = "etc/passwd", "etc/group"
 
 
 def check_permissions(permissions: Sequence[Permission], filesystem: Filesystem) -> None:
@@ -135,6 +134,6 @@ def _find(permission: Permission, name: str, file: str, files: Tree, base: Tree)
             return fields
     raise DrumheadError(
         ErrorCode.MANIFEST,
-        f"{permission.place}: /{file} of the image has no {name}; give the number, or add a {file} with {name} to the "
-        "project",
+        f"{permission.place}: /{file} of the image has no {name}; give the number, or declare it in a file of the "
+        f"project, {DECLARATIONS}NAME.conf: {'g' if file == GROUP else 'u'} {name} -",
     )
