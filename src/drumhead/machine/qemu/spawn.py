@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
 import shlex
 import subprocess
@@ -26,6 +27,10 @@ log = logging.getLogger(__name__)
 
 MONITOR = "qmp.sock"
 LOCKED = re.compile(r'Failed to get (?:shared )?"\w+" lock.*\[(.+)\]')
+HUGE_PAGES = "glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1"
+"""Settings with which glibc asks for huge pages. The emulator looks translated blocks up in a table of several
+megabytes. In small pages, that took half of an idle machine's processor time and a tenth of that of a start.
+"""
 START_TIME = 30.0
 """Seconds that QEMU may take to set up its devices before the guest runs. It takes 0.1 s."""
 
@@ -78,11 +83,13 @@ def last_words(directory: Path) -> str:
 
 def _start_process(argv: list[str], directory: Path, *, attached: bool, inherited: tuple[int, ...]) -> int:
     program = host.find_program(argv[0])
+    tunables = ":".join(filter(None, (HUGE_PAGES, os.environ.get("GLIBC_TUNABLES"))))
     log.info("$ %s", shlex.join(argv))
     with (directory / "qemu.log").open("wb") as said:
         process = subprocess.Popen(
             [program, *argv[1:]],
             cwd=directory,
+            env={**os.environ, "GLIBC_TUNABLES": tunables},
             stdin=subprocess.DEVNULL,
             stdout=said,
             stderr=said,

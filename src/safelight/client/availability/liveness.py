@@ -28,7 +28,7 @@ _CHECK_AFTER = 2.0
 _HEALTH = 8.0
 """Seconds for the answer to the health check; a machine that is emulated on a busy host has taken more than four."""
 _EVERY = 0.5
-"""Seconds between two checks of the waiting requests."""
+"""The fewest seconds between two checks of the waiting requests."""
 _FORGOTTEN = 30.0
 """Seconds without a request after which an instance is no longer checked."""
 _RETRY_AFTER = 2
@@ -105,7 +105,10 @@ class Liveness:
 
     async def _follow(self, base: str, one: _Instance) -> None:
         while one.waiting or time.monotonic() - one.asked < _FORGOTTEN:
-            await asyncio.sleep(_EVERY)
+            # A request that is sent while this sleeps is not due before the sleep ends.
+            due = max(min(one.waiting.values(), default=math.inf), one.heard) + _CHECK_AFTER
+            pause = _EVERY if one.down else min(max(_EVERY, due - time.monotonic()), _CHECK_AFTER)
+            await asyncio.sleep(pause)
             oldest = min(one.waiting.values(), default=math.inf)
             if not one.down and time.monotonic() - max(oldest, one.heard) < _CHECK_AFTER:
                 continue

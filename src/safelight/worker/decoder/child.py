@@ -110,6 +110,11 @@ class Child:
             raise answers.failure(result)
         return result
 
+    @property
+    def busy(self) -> bool:
+        """Whether it processes a photo."""
+        return self._busy
+
     def reusable(self, settings: Settings) -> bool:
         """Return whether the decoder can take another job."""
         return (

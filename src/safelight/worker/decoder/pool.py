@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Self
@@ -23,8 +23,8 @@ _log = logging.getLogger(__name__)
 _BACKOFF = (0.0, 0.2, 1.0, 5.0, 15.0)
 """Seconds before a start, by the number of failed starts in a row."""
 
-_WATCH = 0.25
-"""Seconds between two checks of the decoders' usage."""
+_WATCH, _WATCH_IDLE = 0.25, 2.0
+"""Seconds between two checks of the decoders' usage, while one is busy and while none is."""
 
 
 class _Slot:
@@ -52,6 +52,8 @@ class ProcessPool:
         self._slots = [_Slot() for _ in range(settings.count)]
         self._replacing: set[asyncio.Task[None]] = set()
         self._closed = False
+        self._begun = asyncio.Event()
+        """Set when a photo begins, since then the next check must be soon."""
         self._directory = Path()
         self._held = AsyncExitStack()
 
@@ -82,6 +84,7 @@ class ProcessPool:
     async def process(self, job: Job) -> Result:
         """See `contract.DecoderPool`."""
         slot, child = await self._take()
+        self._begun.set()
         try:
             return await child.run(job)
         finally:
@@ -135,7 +138,13 @@ class ProcessPool:
 
     async def _watch(self) -> None:
         while True:
-            await asyncio.sleep(_WATCH)
+            if any(slot.child is not None and slot.child.busy for slot in self._slots):
+                await asyncio.sleep(_WATCH)
+            else:
+                self._begun.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_WATCH_IDLE):
+                        await self._begun.wait()
             for slot in self._slots:
                 if slot.child is not None:
                     slot.child.watch(self._settings)
