@@ -50,7 +50,7 @@ def idle(drumhead, machine_image):
 
 def test_the_emulator_asks_for_huge_pages_for_its_heap(idle):
     """The mapping of the heap has the kernel's flag for it (VmFlags: hg), whether or not the host gives any."""
-    smaps = Path(f"/proc/{idle.pid}/smaps").read_text()
+    smaps = Path(f"/proc/{idle['pid']}/smaps").read_text()
     heap = smaps[smaps.index("[heap]") :]
     flags = next(line for line in heap.splitlines() if line.startswith("VmFlags:"))
     assert "hg" in flags.split()
