@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from drumhead.accounts import Accounts
 from drumhead.fleet import file as fleet_file
 from drumhead.fleet.file import read_fleet
 from drumhead.manifest import permissions, project, run_yaml
@@ -17,7 +18,7 @@ REFERENCE = Path(__file__).parents[2] / "docs/reference"
 PAGE = (REFERENCE / "manifests.md").read_text()
 RECIPES = (REFERENCE / "package-recipes.md").read_text()
 PACKAGE, PERMISSIONS, RUN, FLEET = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
-(RECIPE,) = re.findall(r"```yaml\n(.*?)```", RECIPES, re.DOTALL)
+RECIPE, ACCOUNTS = re.findall(r"```yaml\n(.*?)```", RECIPES, re.DOTALL)
 
 
 def section(head: str) -> str:
@@ -61,3 +62,7 @@ def test_the_examples_are_read(tmp_path: Path) -> None:
     assert (fleet.members["web"].count, fleet.members["web"].after) == (2, ("db",))
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     assert read_recipe(tmp_path / "recipe.yaml").name == "jq"
+    (tmp_path / "recipe.yaml").write_text(RECIPE + ACCOUNTS)
+    recipe = read_recipe(tmp_path / "recipe.yaml")
+    users = Accounts(recipe.files.items()).users
+    assert set(recipe.owners.values()) <= users.keys()

@@ -12,8 +12,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-TICK = 0.25
-"""Seconds between two signs of life of the event loop. Ten a second were a fifth of what an idle, emulated db cost."""
+TICK = 0.1
+"""Seconds between two signs of life of the event loop."""
 _LEAST = 0.5
 _PART = 6
 """A stall matters to a lease if it takes a sixth of the lease's duration, and at least half a second."""

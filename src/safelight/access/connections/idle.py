@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 _EVERY = 1.0
 """Seconds between two checks."""
+_EVERY_QUIET = 10.0
+"""The same while all connections are those of authenticated services, which have taken all bytes, and none is new."""
 _MOST_LOOKS = 60
 """The number of checks in a row at which a client may have read nothing of a waiting response."""
 _COUNTED_ON = frozenset({"cluster", "loopback"})
@@ -62,10 +64,21 @@ class Connections:
             yield
 
     async def _watch(self, server: web.Server, listeners: Sequence[Listener]) -> None:
+        accepted = asyncio.Event()
+        for listener in listeners:
+            listener.on_accept = accepted.set
         while True:
+            accepted.clear()
+            if self._is_quiet():
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_EVERY_QUIET):
+                        await accepted.wait()
             await asyncio.sleep(_EVERY)
             self._look(server.connections, time.monotonic())
             self._look_at_handshakes(server.connections, [each for of in listeners for each in of.accepted()])
+
+    def _is_quiet(self) -> bool:
+        return not self._untaken and all(self._trusted.get(each, False) for each in self._since)
 
     def _look(self, connections: list[RequestHandler], now: float) -> None:
         # Forget connections that were closed since the last check.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 from weakref import WeakSet
@@ -27,11 +28,14 @@ class Listener(socket.socket):
         """Create a TCP socket of an address family. Raises OSError."""
         super().__init__(family, socket.SOCK_STREAM)
         self._accepted: WeakSet[socket.socket] = WeakSet()
+        self.on_accept: Callable[[], None] = lambda: None
+        """Called when a connection was accepted."""
 
     def accept(self) -> tuple[socket.socket, Any]:
         """Accept a connection. Raises OSError."""
         connection, address = super().accept()
         self._accepted.add(connection)
+        self.on_accept()
         return connection, address
 
     def accepted(self) -> list[socket.socket]:

@@ -18,6 +18,7 @@ from safelight.db.stalls import TICK
 from safelight.db.store import Policy
 from safelight.errors import Error
 from safelight.steady import Ages, Clock
+from safelight.wire import State
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,8 @@ class SqliteStore(CallStore):
         self._ages = Ages(clock=clock)
         self._next: int | None = None
         self._sooner = asyncio.Event()
+        self._leased = asyncio.Event()
+        """Set while a task is leased."""
         self._database = Database(path, clock=clock, committed=self._committed)
 
     @classmethod
@@ -85,6 +88,7 @@ class SqliteStore(CallStore):
 
     def _committed(self, transaction: Transaction, calls: int) -> None:
         self._observe(calls, transaction.events)
+        self._note_leases()
         if transaction.passed:
             self._next = transaction.foreseen
         if transaction.soonest is not None and (self._next is None or transaction.soonest < self._next):
@@ -113,7 +117,18 @@ class SqliteStore(CallStore):
                         await self._sooner.wait()
 
     async def _tick(self) -> None:
-        """Record that the event loop runs; if it did not, no lease expires for a while."""
+        """Record that the event loop runs; if it did not, no lease expires for a while.
+
+        A time without leases counts as a stall that ends with the next lease, which no lease notices.
+        """
         while True:
+            self._note_leases()
+            await self._leased.wait()
             self._database.stalls.tick()
             await asyncio.sleep(TICK)
+
+    def _note_leases(self) -> None:
+        if self._database.memory.counts[State.WORKING]:
+            self._leased.set()
+        else:
+            self._leased.clear()
