@@ -30,6 +30,7 @@ from safelight.storage.partial.directory import PartialDirectory
 from safelight.storage.partial.store import PartialLimits
 from safelight.wire import NewPartial, State
 from support.photos import is_inverse, photo
+from support.programs.pids import is_stopped
 from support.programs.processes import service
 from support.programs.system import system
 from support.programs.until import until
@@ -174,6 +175,7 @@ async def test_a_power_cut_of_the_whole_system_undoes_nothing(tmp_path: Path) ->
             await until(lambda: len(history.acknowledged) >= 8, timeout=60)
             for program in whole.running.values():
                 program.send(signal.SIGSTOP)
+            await until(lambda: all(is_stopped(program.process.pid) for program in whole.running.values()))
             cut = disk.cut()
             for task in uploading:
                 task.cancel()

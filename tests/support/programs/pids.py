@@ -11,6 +11,12 @@ def children(pid: int) -> list[int]:
     return [int(child) for thread in threads for child in (thread / "children").read_text().split()]
 
 
+def is_stopped(pid: int) -> bool:
+    """Return whether SIGSTOP has stopped all threads of a process; one in a flush stops after it."""
+    states = [(each / "stat").read_text().rpartition(")")[2].split()[0] for each in Path(f"/proc/{pid}/task").iterdir()]
+    return set(states) == {"T"}
+
+
 async def gone(pid: int, timeout: float = 60.0) -> None:
     """Wait until a process has ended, whether it is our child or not."""
     try:
