@@ -94,7 +94,9 @@ class System:
         """Wait until the master reports that it is ready, and can be found in the key-value store."""
         await self.running[self.services[-1]].log("Master is listening on")
         async with Client.connect(self.master) as client:
-            assert await client.is_ready(wait=60.0), "the master did not become ready"
+            is_ready = await client.is_ready(wait=60.0)
+        last = {name: [line["message"] for line in one.lines[-6:]] for name, one in self.running.items()}
+        assert is_ready, f"the master did not become ready; the last lines were {last}"
         await self.running[self.services[-1]].log("Master endpoint registered")
 
     async def aclose(self) -> None:
