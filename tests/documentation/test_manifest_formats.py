@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from drumhead.accounts import Accounts
+from drumhead.debian.accounts import Accounts
 from drumhead.fleet import file as fleet_file
 from drumhead.fleet.file import read_fleet
 from drumhead.manifest import permissions, project, run_yaml

@@ -6,7 +6,7 @@ import re
 import shlex
 from typing import TYPE_CHECKING
 
-from drumhead.accounts import NAME, Accounts
+from drumhead.debian.accounts import NAME, Accounts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

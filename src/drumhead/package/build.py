@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from drumhead.accounts import DECLARATIONS, Accounts, declarations
 from drumhead.closure import complete, index_of
+from drumhead.debian.accounts import DECLARATIONS, Accounts, declarations
 from drumhead.debian.archive import Archive
 from drumhead.debian.deb import read_deb
 from drumhead.debian.sources import find_suites

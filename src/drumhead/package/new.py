@@ -111,14 +111,7 @@ async def write_recipe(home: Home, name: str, package: str, file: Path, report: 
             near = difflib.get_close_matches(package, archive.names(), n=3)
             hint = f"; there are {', '.join(near)}" if near else ""
             raise DrumheadError(error.code, f"{error.message}{hint}") from error
-        deb = await archive.fetch(found, report)
-        files, _ = read_deb(deb)
-        for dependency in () if _binaries(files) else _related(archive, found):
-            other_deb = await archive.fetch(dependency, report)
-            other, _ = read_deb(other_deb)
-            if _binaries(other) or (_programs(other) and not _programs(files)):
-                found, deb, files = dependency, other_deb, other
-                break
+        found, deb, files = await _with_programs(archive, found, report)
     accounts = created_accounts(read_scripts(deb).values())
     text = recipe_text(name, found.name, found.description, file.name, files, accounts)
     try:
@@ -126,6 +119,18 @@ async def write_recipe(home: Home, name: str, package: str, file: Path, report: 
     except OSError as error:
         raise DrumheadError(ErrorCode.USAGE, f"{file} cannot be written: {error.strerror}") from error
     return found.name
+
+
+async def _with_programs(archive: Archive, found: DebianPackage, report: Report) -> tuple[DebianPackage, Path, Tree]:
+    """Return the package to take programs from, its .deb and its files: `found`, or one that it depends on."""
+    deb = await archive.fetch(found, report)
+    files, _ = read_deb(deb)
+    for dependency in () if _binaries(files) else _related(archive, found):
+        other_deb = await archive.fetch(dependency, report)
+        other, _ = read_deb(other_deb)
+        if _binaries(other) or (_programs(other) and not _programs(files)):
+            return dependency, other_deb, other
+    return found, deb, files
 
 
 def _related(archive: Archive, package: DebianPackage) -> list[DebianPackage]:

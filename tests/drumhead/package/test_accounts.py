@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from drumhead.accounts import Accounts
+from drumhead.debian.accounts import Accounts
 from drumhead.debian.scripts import created_accounts
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.package.build import select_files

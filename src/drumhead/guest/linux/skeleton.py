@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from drumhead.accounts import Accounts
+from drumhead.debian.accounts import Accounts
 from drumhead.tree import USR_MERGED, Tree, directory, regular, symlink
 
 FILES = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from drumhead.accounts import Accounts
+from drumhead.debian.accounts import Accounts
 from drumhead.guest.contract import GuestProgram
 from drumhead.tree import USR_MERGED, Tree, directory, regular, symlink
 

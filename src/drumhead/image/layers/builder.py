@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from drumhead.accounts import Accounts, declarations, is_declaration
 from drumhead.blobs import exclusive, replacing
 from drumhead.closure import Missing, Node, complete, find_missing, index_of, merge
+from drumhead.debian.accounts import Accounts, declarations, is_declaration
 from drumhead.guest import find_guest
 from drumhead.image.guest_program import compile_program
 from drumhead.image.inputs import ComposeInputs, find_node, find_python

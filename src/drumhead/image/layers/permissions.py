@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from drumhead.accounts import DECLARATIONS, GROUP, PASSWD
+from drumhead.debian.accounts import DECLARATIONS, GROUP, PASSWD
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.patterns import match_whole
 from drumhead.tree import Tree, directory

@@ -1,0 +1,51 @@
+"""Test that an idempotency key names one task, in every store."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from safelight.errors import Code
+from safelight.wire import Blob, State, TaskQuery
+from support.tasks import digest, new_task, refused
+
+
+async def test_an_idempotency_key_names_one_task(store):
+    first, other, again = await store.create(
+        [new_task("a", idempotency_key="k"), new_task("b"), new_task("a", idempotency_key="k")]
+    )
+    assert first == again != other
+    await store.cancel(first.id)
+    (later,) = await store.create([new_task("a", idempotency_key="k")])
+    assert (later.id, later.state) == (first.id, State.CANCELLED)
+    assert len((await store.find(TaskQuery())).tasks) == 2
+
+
+@pytest.mark.parametrize(
+    ("named", "changed"),
+    [
+        ("input", {"input": Blob(digest=digest("z"), size=1000)}),
+        ("recipe", {"recipe_digest": digest("q")}),
+        ("priority", {"priority": 7}),
+        ("batch", {"batch": "holiday"}),
+        ("webhook", {"webhook": "http://127.0.0.1/hook"}),
+    ],
+)
+async def test_an_idempotency_key_is_not_accepted_for_another_task(store, named, changed):
+    await store.create([new_task("a", idempotency_key="k")])
+    error = await refused(
+        Code.CONFLICT, store.create([new_task("c"), new_task("a", idempotency_key="k").evolve(**changed)])
+    )
+    assert error.extra["position"] == "$[1].idempotency_key"
+    assert f"for another {named}." in error.detail
+    both = [new_task("a", idempotency_key="n"), new_task("a", idempotency_key="n").evolve(**changed)]
+    error = await refused(Code.CONFLICT, store.create(both))
+    assert f"for another {named}." in error.detail
+    assert len((await store.find(TaskQuery())).tasks) == 1
+
+
+async def test_racing_creations_with_one_key_make_one_task(store):
+    made = await asyncio.gather(*(store.create([new_task("a", idempotency_key="k")]) for _ in range(20)))
+    assert len({task.id for (task,) in made}) == 1
+    assert (await store.summary()).tasks["waiting"] == 1
