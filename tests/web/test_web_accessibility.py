@@ -4,12 +4,12 @@ import re
 from contextlib import suppress
 
 import pytest
-from playwright.async_api import TimeoutError as PlaywrightTimeoutError
 from playwright.async_api import expect
 
 from support.pages.axe import findings
 from support.pages.browser import opened
 from support.photos import photo
+from support.programs.until import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
@@ -188,9 +188,9 @@ async def test_nothing_moves_where_motion_is_not_wanted(browser, whole, client):
         await page.emulate_media(media="screen")
         for width in (760, 1000):
             await page.set_viewport_size({"width": width, "height": 430})
-            # A busy browser applies the medium and the size one after the other.
-            with suppress(PlaywrightTimeoutError):
-                await page.wait_for_function(f"{CUT_OFF}.length === 0")
+            # The browser applies the gaps of the new width a moment after the width.
+            with suppress(TimeoutError):
+                await until(lambda: page.evaluate(f"{CUT_OFF}.length === 0"), timeout=10.0)
             assert await page.evaluate(CUT_OFF) == [], width
 
 
