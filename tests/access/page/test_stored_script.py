@@ -72,7 +72,7 @@ async def test_names_are_shown_as_text(keyed, http, tmp_path, bypass_csp):
             await page.reload()
             await page.get_by_role("navigation", name="Main").wait_for()
             if view != "/system":
-                await page.wait_for_function("document.body.outerHTML.includes('onerror=pwned=1')")
+                await page.wait_for_function("() => document.body.outerHTML.includes('onerror=pwned=1')")
             assert await page.evaluate(FOUND) == [0, 0, 0], view
         await page.get_by_role("button", name="Access: signed in as").click()
         await page.get_by_text("acme").first.click()
