@@ -25,8 +25,8 @@ NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,30}")
 FIRST_NUMBER, LAST_NUMBER = 101, 899
 """The numbers of accounts without one of their own. Debian's scripts take theirs from 100 to 999 too."""
 MAX_NUMBER = 65_533
-KINDS = {"u": "a user", "g": "a group", "m": "a member of a group"}
-"""What the lines of sysusers.d files declare."""
+MOST_DECLARED = 1000
+"""The most lines with accounts that an image may have; a Debian with everything has some hundred."""
 
 DEBIAN_USERS = """\
 root:x:0:0:root:/root:/bin/sh
@@ -95,7 +95,11 @@ class Accounts:
         for line in DEBIAN_USERS.splitlines():
             name, _, uid, gid, comment, home, shell = line.split(":")
             self.users[name] = User(int(uid), by_number[int(gid)], comment, home, shell)
-        found = [declared for file, text in declarations for declared in _read(file, text)]
+        found: list[Declaration] = []
+        for file, text in declarations:
+            found += _read(file, text)
+            if len(found) > MOST_DECLARED:
+                raise manifest_error(file, 1, f"an image may declare at most {MOST_DECLARED} accounts")
         for kind, add in (("g", self._add_group), ("u", self._add_user), ("m", self._add_member)):
             # A number that is given decides, so it comes first.
             for declared in sorted(found, key=lambda declared: not declared.number):
@@ -202,7 +206,7 @@ def _declaration(place: tuple[str, int], fields: list[str]) -> Declaration | Non
     kind = kind.removesuffix("!")  # an account that nobody can log in to, as all are
     if kind == "r":
         return None  # a range of numbers, for installations
-    if kind not in KINDS:
+    if kind not in {"u", "g", "m"}:
         raise manifest_error(*place, f"a line begins with u, g or m, not {kind}")
     for each in (name, number) if kind == "m" else (name,):
         if not NAME.fullmatch(each):

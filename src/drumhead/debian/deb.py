@@ -7,6 +7,7 @@ import io
 import lzma
 import posixpath
 import tarfile
+import zlib
 from typing import TYPE_CHECKING
 
 import zstandard
@@ -33,12 +34,12 @@ def read_deb(path: Path) -> tuple[Tree, int]:
 
     The time is in seconds since the epoch.
     """
-    return _understood(path, _data_tar)
+    return _understood(path, "data.tar")
 
 
 def read_scripts(path: Path) -> dict[str, str]:
     """Return the scripts that a Debian system runs to install a .deb (preinst, postinst), by name."""
-    files, _ = _understood(path, _control_tar)
+    files, _ = _understood(path, "control.tar")
     return {
         name: files[name].read().decode(errors="replace")
         for name in ("preinst", "postinst")
@@ -46,10 +47,17 @@ def read_scripts(path: Path) -> dict[str, str]:
     }
 
 
-def _understood(path: Path, part: Callable[[bytes], bytes]) -> tuple[Tree, int]:
+DAMAGE = (
+    *(tarfile.TarError, lzma.LZMAError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError),
+    *(EOFError, KeyError, ValueError),
+)
+"""What the readers raise for a file that is not what it should be."""
+
+
+def _understood(path: Path, part: str) -> tuple[Tree, int]:
     try:
-        return _read_data(part(path.read_bytes()))
-    except (tarfile.TarError, lzma.LZMAError, zstandard.ZstdError, KeyError, ValueError) as error:
+        return _read_data(_tar(path.read_bytes(), part))
+    except DAMAGE as error:
         raise DrumheadError(ErrorCode.UNVERIFIED, f"{path.name} is not a readable Debian package: {error}") from error
 
 
@@ -78,14 +86,6 @@ def _read_data(data: bytes) -> tuple[Tree, int]:
 def _merged(path: str) -> str:
     """Return a path below usr/ as on a merged-/usr system. Packages of Debian 12 still use directories at the root."""
     return f"usr/{path}" if path.split("/", 1)[0] in USR_MERGED else path
-
-
-def _data_tar(deb: bytes) -> bytes:
-    return _tar(deb, "data.tar")
-
-
-def _control_tar(deb: bytes) -> bytes:
-    return _tar(deb, "control.tar")
 
 
 def _tar(deb: bytes, wanted: str) -> bytes:

@@ -186,15 +186,16 @@ def select_files(files: Tree, recipe: Recipe) -> Tree:
     for path, names in recipe.names.items():
         for name in names.split():
             tree.add(posixpath.join(posixpath.dirname(path), name), symlink(posixpath.basename(path)))
-    _give(tree, recipe)
+    _set_owners(tree, recipe)
     return tree
 
 
-def _give(tree: Tree, recipe: Recipe) -> None:
+def _set_owners(tree: Tree, recipe: Recipe) -> None:
     """Give files their owners."""
-    accounts = Accounts(declarations(tree)) if recipe.owners else None
+    if not recipe.owners:
+        return
+    accounts = Accounts(declarations(tree))
     for path, owner in recipe.owners.items():
-        assert accounts is not None
         owned = [(name, entry) for name, entry in tree if name == path or name.startswith(f"{path}/")]
         if not owned:
             raise DrumheadError(ErrorCode.INCOMPLETE, f"recipe {recipe.name}: there is no {path} to give to {owner}")

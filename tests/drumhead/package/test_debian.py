@@ -1,6 +1,7 @@
 """Test Debian's archive: files that are unsigned, expired or differ from their digest are refused."""
 
 import asyncio
+import gzip
 import hashlib
 import lzma
 import os
@@ -11,7 +12,7 @@ from email.utils import format_datetime
 import pytest
 
 from drumhead.debian.archive import Archive
-from drumhead.debian.deb import read_deb
+from drumhead.debian.deb import read_deb, read_scripts
 from drumhead.debian.sources import Suite, find_suites
 from drumhead.debian.version import version_key
 from drumhead.download import new_client
@@ -152,6 +153,18 @@ def test_a_damaged_deb_is_refused(tmp_path):
         file.write_bytes(body)
         with pytest.raises(DrumheadError, match="not a readable Debian package"):
             read_deb(file)
+
+
+@pytest.mark.parametrize(("suffix", "compress"), [(".xz", lzma.compress), (".gz", gzip.compress)])
+@pytest.mark.parametrize("harm", [lambda body: body[: len(body) // 2], lambda body: body[:20] + b"?" * 20 + body[40:]])
+def test_damaged_compression_is_refused(tmp_path, suffix, compress, harm):
+    file = tmp_path / "x.deb"
+    for read, part in ((read_deb, "data.tar"), (read_scripts, "control.tar")):
+        body = harm(compress(os.urandom(4096)))
+        header = f"{part}{suffix}".ljust(48) + str(len(body)).ljust(10) + "`\n"
+        file.write_bytes(b"!<arch>\n" + header.encode() + body)
+        with pytest.raises(DrumheadError, match="not a readable Debian package"):
+            read(file)
 
 
 def test_versions_are_ordered_as_dpkg_orders_them():
