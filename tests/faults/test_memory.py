@@ -14,12 +14,13 @@ import pytest
 from faults.uploading import upload
 from safelight.client.master import Client
 from safelight.wire import State
-from support.programs.system import SERVICES, system
+from support.programs.system import system
 from support.programs.until import until
 
 pytestmark = pytest.mark.slow
 
-WORKER = "worker-0"
+VICTIMS = ("storage", "db", "master", "keyvaluestore", "worker-0")
+"""Storage comes first: before its first photo, it has no freed memory that would be enough for the uploads."""
 UPLOADS = 6
 WITHOUT = 4.0
 """Seconds for which a program has no memory, unless all uploads are answered earlier."""
@@ -50,7 +51,7 @@ async def test_a_program_without_memory_refuses_and_recovers(tmp_path: Path) -> 
         whole = await stack.enter_async_context(system(tmp_path, workers=1, settings=SETTINGS))
         http = await stack.enter_async_context(aiohttp.ClientSession())
         client = await stack.enter_async_context(Client.connect(whole.master))
-        for number, victim in enumerate((*SERVICES, WORKER)):
+        for number, victim in enumerate(VICTIMS):
             program = whole.running[victim]
             pid = program.process.pid
             before, begun = resource.prlimit(pid, resource.RLIMIT_AS), len(program.lines)
@@ -76,7 +77,7 @@ async def test_a_program_without_memory_refuses_and_recovers(tmp_path: Path) -> 
             await until(partial(is_uploaded, http, whole.master, 1000 + number), timeout=60)
             if any(lacks(line) for line in program.lines[begun:]) or program is not whole.running[victim]:
                 without.add(victim)
-        assert {"db", "storage"} & without, "neither of them ran out of memory, so this test shows nothing"
+        assert "storage" in without, "it did not run out of memory, so this test shows nothing"
         for task in kept:
             done = await client.wait(task, timeout=60)
             assert (done.state, done.errors, done.deaths) == (State.FINISHED, 0, 0), done

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from safelight import tracing
 from safelight.client.master import Client
 from safelight.errors import Code, Error
-from safelight.wire import Failed, Failure, Heartbeat, Lease, LeaseRequest, Outcome, Settled, WorkerInfo
+from safelight.wire import Failed, Failure, Heartbeat, Lease, LeaseRequest, Outcome, Returned, Settled, WorkerInfo
 from safelight.worker.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class Held:
         self.lost = False
         self.started = False
         """Whether decoding has begun. When the worker stops, such an attempt may finish; the others are returned."""
-        self.work: asyncio.Task[None] | None = None
+        self.work: asyncio.Task[Outcome] | None = None
         self.span = tracing.begin(
             "lease", lease.traceparent, {"safelight.task": lease.task, "safelight.attempt": lease.attempt}
         )
@@ -176,6 +176,9 @@ class Leases:
         """Extend every lease, three times as often as necessary, and stop the attempts of lost leases."""
         interval = self._seconds / 3
         sent = time.monotonic()
+        for each in self.held.values():
+            if each.outcome is None and (each.work is None or each.work.done()):  # memory ran out in between
+                self.settle(each, Returned(lease=each.lease.id))
         names = list(self.held)
         try:
             async with asyncio.timeout(interval):

@@ -12,7 +12,7 @@ from functools import partial
 from safelight.client.availability.retrying import retrying
 from safelight.client.discovery import Discovery
 from safelight.errors import Error
-from safelight.wire import Died, Returned
+from safelight.wire import Died, Outcome, Returned
 from safelight.worker.attempts import Attempts
 from safelight.worker.leases import Held, Leases
 from safelight.worker.outage import Outage
@@ -106,45 +106,53 @@ class Worker:
             await self._discovery.wait_for(service)
         pause = 0.05
         while not self._stopping.is_set():
-            await self._outage.over()
-            n = self._prefetch.wanted(len(self._leases.held))
-            if not n:
-                self._leases.changed.clear()
-                await self._leases.changed.wait()
-                continue
-            idle = asyncio.get_running_loop().call_later(_IDLE_AFTER, self._say_idle)
             try:
-                taken = await self._leases.take(n)
+                await self._outage.over()
+                await self._take()
             except Error as error:
                 self._warn(error)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 1.0)
-                continue
             except Exception:
                 log.exception("Unexpected error while requesting leases")
                 await asyncio.sleep(1.0)
-                continue
-            finally:
-                idle.cancel()
-            pause, self._warned = 0.05, 0.0
-            for held in taken:
-                self._start(held)
+            else:
+                pause, self._warned = 0.05, 0.0
+
+    async def _take(self) -> None:
+        """Wait until more leases are wanted, take them and start their attempts. Raises the master's errors."""
+        n = self._prefetch.wanted(len(self._leases.held))
+        if not n:
+            self._leases.changed.clear()
+            await self._leases.changed.wait()
+            return
+        idle = asyncio.get_running_loop().call_later(_IDLE_AFTER, self._say_idle)
+        try:
+            taken = await self._leases.take(n)
+        finally:
+            idle.cancel()
+        for held in taken:
+            self._start(held)
 
     def _start(self, held: Held) -> None:
         if self._stopping.is_set() or self._outage.present:
             self._leases.settle(held, Returned(lease=held.lease.id))
             return
         self._idle = False
-        held.work = asyncio.create_task(self._work(held))
+        held.work = asyncio.create_task(self._attempts.make(held))
+        held.work.add_done_callback(partial(self._end, held))
 
-    async def _work(self, held: Held) -> None:
-        try:
-            outcome = await self._attempts.make(held)
-        except asyncio.CancelledError:
-            if held.lost:
-                return
-            outcome = Returned(lease=held.lease.id)
+    def _end(self, held: Held, work: asyncio.Task[Outcome]) -> None:
+        """Settle a lease whose attempt is over, which may have been cancelled before its first step."""
+        if held.lost:
+            return
+        outcome: Outcome = Returned(lease=held.lease.id)
+        if work.cancelled():
             log.info("Returned task %s", held.lease.task, extra={"task": held.lease.task})
+        elif error := work.exception():
+            log.error("Unexpected error in task %s", held.lease.task, extra={"task": held.lease.task}, exc_info=error)
+        else:
+            outcome = work.result()
         self._leases.settle(held, outcome)
 
     def _say_idle(self) -> None:
