@@ -215,6 +215,7 @@ async def test_the_same_key_makes_one_task(client):
     with pytest.raises(Error) as caught:
         await client.upload(photo(2), idempotency_key="mine")
     assert caught.value.code is Code.CONFLICT
+    assert caught.value.extra["position"] == "Idempotency-Key"
     with pytest.raises(Error) as caught:
         await client.upload(photo(1), idempotency_key="no blanks")
     assert caught.value.extra["position"] == "Idempotency-Key"

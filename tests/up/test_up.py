@@ -249,7 +249,7 @@ async def test_a_second_signal_kills(tmp_path: Path) -> None:
         running.send(signal.SIGINT)
         await running.log("Finishing 1 photos in progress")
         running.send(signal.SIGINT)
-        assert await running.ended(timeout=15) == 0, "it must not wait for the photo"
+        assert await running.ended(timeout=15) == 1, "it must not wait for the photo"
 
 
 def test_on_a_terminal_each_line_begins_with_its_program(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from safelight.cli.up.forward import Forward
 from safelight.cli.up.sign_in import sign_in_link
 from safelight.client.availability.instances import Several
 from safelight.client.base import Connection, ServiceClient, session
-from safelight.errors import EXIT_STATUS, Code
+from safelight.errors import EXIT_STATUS, FAILED, Code
 
 log = logging.getLogger("up")
 
@@ -207,6 +207,7 @@ class Up:
     def _signalled(self) -> None:
         if self._stopping.is_set():
             log.warning("Killing everything")
+            self._status = self._status or FAILED
             for child in self.children:
                 child.kill()
         else:

@@ -191,24 +191,27 @@ class Uploads:
 
     async def _create(self, photo: Photo, order: Order, key: str) -> Task:
         assert photo.stored is not None, "a refused photo has no task"
-        task = await self._batcher.create(
-            NewTask(
-                tenant=order.tenant,
-                interactive=len(order.photos) == 1 and not order.fields.batch,
-                input=photo.stored.blob,
-                filename=photo.filename,
-                media_type=photo.stored.media_type,
-                recipe=order.recipe.name,
-                recipe_digest=order.recipe.digest,
-                spec=order.recipe.spec,
-                classic=order.recipe.classic,
-                priority=order.fields.priority,
-                batch=order.fields.batch,
-                webhook=order.fields.webhook,
-                idempotency_key=key,
-            ),
-            new=photo.stored.new,
+        new = NewTask(
+            tenant=order.tenant,
+            interactive=len(order.photos) == 1 and not order.fields.batch,
+            input=photo.stored.blob,
+            filename=photo.filename,
+            media_type=photo.stored.media_type,
+            recipe=order.recipe.name,
+            recipe_digest=order.recipe.digest,
+            spec=order.recipe.spec,
+            classic=order.recipe.classic,
+            priority=order.fields.priority,
+            batch=order.fields.batch,
+            webhook=order.fields.webhook,
+            idempotency_key=key,
         )
+        try:
+            task = await self._batcher.create(new, new=photo.stored.new)
+        except Error as error:
+            if error.code is Code.CONFLICT:  # db names the place in the master's own request
+                error.extra["position"] = "Idempotency-Key"
+            raise
         self._metrics.uploads.inc()
         return task
 
