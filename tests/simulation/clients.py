@@ -93,6 +93,9 @@ class Clients:
                 if reader.done():
                     reader.result()
             await asyncio.sleep(0.1)
+
+    def end_reading(self) -> None:
+        """Let no reader read further events."""
         for reader in self._readers:
             reader.cancel()
 

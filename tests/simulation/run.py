@@ -131,10 +131,12 @@ class _Run:
         await self.clients.waited()
         self._waiting_for = f"readers of event {last}"
         await self.clients.read_until(last)
+        self.clients.end_reading()
 
     async def _released(self, client: Client, task: Task | None) -> Task | None:
         """Release a task as long as real deaths quarantine it; return it after its end."""
         while task is not None and task.state is State.QUARANTINED:
+            await self.clients.read_until(task.seq)
             self._blamed(task)
             await _again(partial(client.release, task.id))
             task = await self._ended(client, task.id)

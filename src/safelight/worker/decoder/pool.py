@@ -126,7 +126,7 @@ class ProcessPool:
         except (Error, OSError) as error:
             slot.failed_starts += 1
             slot.reason = str(error)
-            _log.error("A decoder did not start, for the %d. time in a row: %s", slot.failed_starts, error)
+            _log.error("A decoder did not start (failed starts in a row: %d): %s", slot.failed_starts, error)
             if any(other.child is not None for other in self._slots):
                 self._replace(slot)
                 return
