@@ -18,7 +18,8 @@ from safelight import engine
 from safelight.engine import Limits
 from safelight.errors import Code, Error
 from safelight.recipe import BUILTIN, Recipe, parse
-from safelight.worker.decoder import Job, Settings, open_pool
+from safelight.worker.decoder import Job, NoDecoderError, Settings, open_pool
+from safelight.worker.decoder.child import Child
 from support.programs.until import until
 
 MIB = 1024 * 1024
@@ -196,6 +197,28 @@ async def test_a_decoder_that_dies_idle_costs_no_job():
         results = await asyncio.gather(*(settled(pool.process(job())) for _ in range(3)))
         # only the first job may be sent to the dying decoder
         assert sum(isinstance(result, Error) for result in results) <= 1
+        assert (await pool.process(job())).outputs
+
+
+async def test_a_decoder_for_which_there_was_no_memory_is_started_later(monkeypatch):
+    start, refused = Child.start, asyncio.Event()
+
+    async def start_later(*arguments):
+        if refused.is_set():
+            return await start(*arguments)
+        refused.set()
+        raise MemoryError
+
+    async with open_pool(Settings(count=1)) as pool:
+        (pid,) = children()
+        monkeypatch.setattr(Child, "start", start_later)
+        os.kill(pid, signal.SIGKILL)
+        error = await settled(pool.process(job()))
+        if not isinstance(error, NoDecoderError):  # it has reached the dying decoder
+            await refused.wait()
+            error = await failure(pool.process(job()))
+        assert isinstance(error, NoDecoderError)
+        assert "no memory left" in error.detail
         assert (await pool.process(job())).outputs
 
 

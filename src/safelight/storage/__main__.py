@@ -1,6 +1,5 @@
 """Storage as a program."""
 
-import asyncio
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
@@ -12,7 +11,7 @@ from aiohttp import web
 from msgspec import Meta
 from prometheus_client import Gauge
 
-from safelight import serve, settings
+from safelight import background, serve, settings
 from safelight.access import route
 from safelight.client.accounts import AccountClient
 from safelight.client.db import DbClient
@@ -180,12 +179,8 @@ async def _collecting(
         await identity.accepted()
         await collector.run(every, numbers.count_collection, numbers.failed.inc)
 
-    task = asyncio.create_task(collect(), name="collector")
-    try:
+    async with background.running(collect, "collector"):
         yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -121,7 +121,10 @@ class Attempts:
                 source=source, recipe=recipe, limits=self._limits, time_limit=self._time_limit, threads=threads
             )
             with self._workdir.decoding(lease.id), tracing.span("process", parent=held.span.traceparent):
-                result = await self._pool.process(job)
+                try:
+                    result = await self._pool.process(job)
+                except decoder.NoDecoderError as error:
+                    raise OutageError(error) from error
             self._prefetch.learn(result.seconds)
             return result
 

@@ -201,8 +201,8 @@ class SqliteStore:
     async def _expire(self) -> None:
         try:
             await self._write(lambda draft: draft.expire(time.monotonic()))
-        except Error as error:
-            log.warning("Expired entries could not be deleted yet: %s", error.detail)
+        except (Error, MemoryError) as error:
+            log.warning("Expired entries could not be deleted yet: %s", getattr(error, "detail", "no memory is left."))
             self._set_timer(_RETRY_EXPIRY)
 
     async def _close(self) -> None:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from safelight import background
 from safelight.client.accounts import AccountClient
 from safelight.errors import Code, Error
 from safelight.master.access.fresh import Fresh
@@ -117,11 +118,10 @@ class Quotas:
             yield
             return
         await self._begin(id, limits.uploads)
-        renewing = asyncio.create_task(self._renew(id), name="uploads in progress")
         try:
-            yield
+            async with background.running(lambda: self._renew(id), "uploads in progress"):
+                yield
         finally:
-            renewing.cancel()
             await asyncio.shield(self._end(id))
 
     async def room(self, id: str) -> int | None:

@@ -21,6 +21,7 @@ import secrets
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
+from safelight import background
 from safelight.errors import Code, Error
 from safelight.steady import Ages
 from safelight.storage.bucket.multiparts import abort_unfinished
@@ -99,12 +100,8 @@ class BucketStore:
         """
         store = cls(Bucket(url), ages or Ages())
         await store.bucket.directories("marks")  # reports a wrong address or credentials at the start
-        task = asyncio.create_task(store._tidy_for_ever(), name="bucket")
-        try:
+        async with background.running(store._tidy_for_ever, "bucket"):
             yield store
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
 
     async def put(
         self, chunks: AsyncIterable[bytes], *, expected: str | None = None, limit: int | None = None

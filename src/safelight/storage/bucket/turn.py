@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
+from safelight import background
 from safelight.errors import Code, Error
 from safelight.storage.bucket.objects import Bucket
 
@@ -27,12 +28,10 @@ async def turn(bucket: Bucket) -> AsyncIterator[None]:
         tag = await bucket.replace(_KEY, secrets.token_bytes(16), found.tag)
     if tag is None:
         raise Error(Code.CONFLICT, "Another instance is collecting garbage. Try again later.", busy=True)
-    renewing = asyncio.create_task(_renew(bucket, tag), name="turn")
     try:
-        yield
+        async with background.running(lambda: _renew(bucket, tag), "turn"):
+            yield
     finally:
-        renewing.cancel()
-        await asyncio.gather(renewing, return_exceptions=True)
         with suppress(Error):
             await bucket.delete(_KEY)
 

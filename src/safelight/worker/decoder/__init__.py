@@ -6,9 +6,9 @@
 
 from __future__ import annotations
 
-from safelight.worker.decoder.contract import DecoderPool, Job, Result, Settings
+from safelight.worker.decoder.contract import DecoderPool, Job, NoDecoderError, Result, Settings
 
-__all__ = ["DecoderPool", "Job", "Result", "Settings", "open_pool"]
+__all__ = ["DecoderPool", "Job", "NoDecoderError", "Result", "Settings", "open_pool"]
 
 
 def open_pool(settings: Settings) -> DecoderPool:

@@ -227,11 +227,12 @@ class Child:
 
     async def _cause(self) -> Error:
         """Return why a decoder has closed its socket, as far as that is known."""
+        during = "on this photo" if self._jobs else "while it started"
         try:
             status = await asyncio.to_thread(self._process.wait, _HANG_UP_GRACE)
         except subprocess.TimeoutExpired:
             await self._kill()
-            return Error(Code.DECODER_CRASHED, "The decoder stopped answering on this photo.")
+            return Error(Code.DECODER_CRASHED, f"The decoder stopped answering {during}.")
         self._read_messages()
         if self._excess is not None:
             return self._excess
@@ -240,14 +241,14 @@ class Child:
         if any(word in last_output for word in _NO_MEMORY):
             return _too_large()
         if status >= 0:
-            detail = f"The decoder ended with status {status} on this photo."
+            detail = f"The decoder ended with status {status} {during}."
             return Error(Code.DECODER_CRASHED, detail, exit_status=status)
         name = signal.Signals(-status).name
         if name == "SIGXCPU":
             return Error(Code.TIMED_OUT, "The photo took more processor time than it may.")
         if name == "SIGKILL" and _kernel_kills() > self._kills_seen:
             return _too_large()
-        return Error(Code.DECODER_CRASHED, f"The decoder was ended by {name} on this photo.", signal=name)
+        return Error(Code.DECODER_CRASHED, f"The decoder was ended by {name} {during}.", signal=name)
 
     def _read_messages(self) -> None:
         """Read its standard error, where libraries report problems, and remember the end of it."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Protocol, Self
 from msgspec import Meta, Struct, field
 
 from safelight.engine import Limits, Output, Probe
+from safelight.errors import Code, Error
 from safelight.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -72,8 +73,15 @@ class Result(Struct, frozen=True, kw_only=True):
     peak_memory: int | None
 
 
+class NoDecoderError(Error):
+    """No decoder can be started, for which no photo is to blame."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(Code.UNAVAILABLE, f"No decoder can be started: {reason}")
+
+
 class DecoderPool(Protocol):
-    """A pool of decoders. Entering it starts them, or raises UNAVAILABLE; leaving it ends them all.
+    """A pool of decoders. Entering it starts them, or raises NoDecoderError; leaving it ends them all.
 
     `version` is the version of the engine. `protections` says what confines a decoder. `restarts` counts the decoders
     that were replaced, by reason: the code of an error, recycled, cancelled, or died_idle.
@@ -88,7 +96,7 @@ class DecoderPool(Protocol):
         """Process a photo, waiting while every decoder is busy.
 
         Raises what `engine.process` raises, and OUT_OF_MEMORY, TIMED_OUT, DECODER_CRASHED (its extra has `signal` or
-        `exit_status`), UNAVAILABLE (no decoder starts). None of these affects another job. Cancelling ends the decoder
+        `exit_status`), or `NoDecoderError`. None of these affects another job. Cancelling ends the decoder
         of this job, and another one replaces it.
         """
 

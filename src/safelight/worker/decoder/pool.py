@@ -6,12 +6,15 @@ import asyncio
 import logging
 from collections import Counter
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Self
 
-from safelight.errors import Code, Error
+from safelight import background
+from safelight.errors import Error, lacks_memory
 from safelight.worker.decoder.child import Child
+from safelight.worker.decoder.contract import NoDecoderError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -66,9 +69,8 @@ class ProcessPool:
                 for slot in self._slots:
                     starting.create_task(self._fill(slot))
             if all(slot.child is None for slot in self._slots):
-                raise Error(Code.UNAVAILABLE, f"No decoder process can be started: {self._slots[0].reason}")
-            watching = asyncio.create_task(self._watch(), name="decoder watch")
-            stack.callback(watching.cancel)
+                raise NoDecoderError(self._slots[0].reason)
+            await stack.enter_async_context(background.running(self._watch, "decoder watch"))
             self._held = stack.pop_all()
         _log.info("%d decoders are ready; %s", self.count, "; ".join(self.protections))
         if self.missing or self.escapes:
@@ -98,7 +100,7 @@ class ProcessPool:
             slot = await self._free.get()
             if slot.child is None:
                 self._replace(slot)
-                raise Error(Code.UNAVAILABLE, f"No decoder process can be started: {slot.reason}")
+                raise NoDecoderError(slot.reason)
             if slot.child.reusable(self._settings):
                 return slot, slot.child
             slot.child.end_reason = "died_idle"
@@ -107,7 +109,8 @@ class ProcessPool:
     def _replace(self, slot: _Slot) -> None:
         if self._closed:
             return
-        task = asyncio.create_task(self._refill(slot), name="decoder replacement")
+        refilling = background.again(partial(self._refill, slot), "decoder replacement")
+        task = asyncio.create_task(refilling, name="decoder replacement")
         self._replacing.add(task)
         task.add_done_callback(self._replacing.discard)
 
@@ -123,10 +126,10 @@ class ProcessPool:
         """Start a decoder in a slot. If no decoder works at all, release the empty slot with the reason."""
         try:
             slot.child, ready = await Child.start(self._settings, self._directory)
-        except (Error, OSError) as error:
+        except (Error, OSError, MemoryError) as error:
             slot.failed_starts += 1
-            slot.reason = str(error)
-            _log.error("A decoder did not start (failed starts in a row: %d): %s", slot.failed_starts, error)
+            slot.reason = _reason(error)
+            _log.error("A decoder did not start (failed starts in a row: %d): %s", slot.failed_starts, slot.reason)
             if any(other.child is not None for other in self._slots):
                 self._replace(slot)
                 return
@@ -157,3 +160,14 @@ class ProcessPool:
         await asyncio.gather(*(slot.child.end() for slot in self._slots if slot.child is not None))
         for slot in self._slots:
             slot.child = None
+
+
+def _reason(error: Error | OSError | MemoryError) -> str:
+    """Return as a sentence why a decoder did not start."""
+    match error:
+        case Error():
+            return error.detail
+        case OSError(strerror=str()) if not lacks_memory(error):
+            return f"{error.strerror}."
+        case _:
+            return "The worker has no memory left."

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import asyncpg
 
+from safelight import background
 from safelight.client.availability.reachability import AGAIN, EVERY, LIMIT, Reachability
 from safelight.db.postgres.sessions.address import Address
 from safelight.db.postgres.sessions.failures import told
@@ -35,12 +36,8 @@ async def listening(address: Address, heard: Heard, reachability: Reachability) 
     A lost session is opened again. Then all waiters are woken, since notifications may have been missed. What the
     session shows about the server is recorded in `reachability`, so that readiness needs no session of its own.
     """
-    task = asyncio.create_task(_listen(address, heard, reachability), name="database listener")
-    try:
+    async with background.running(lambda: _listen(address, heard, reachability), "database listener"):
         yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 async def _listen(address: Address, heard: Heard, reachability: Reachability) -> None:
