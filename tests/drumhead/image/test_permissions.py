@@ -7,9 +7,10 @@ import tarfile
 
 import pytest
 
+from drumhead.debian.accounts import Accounts
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.guest.linux.skeleton import skeleton
-from drumhead.image.layers.permissions import apply_permissions, check_permissions, closed_notices
+from drumhead.image.layers.permissions import apply_permissions, check_permissions, closed_notices, replaced_notices
 from drumhead.image.layers.scan import Scan
 from drumhead.image.store import ImageStore
 from drumhead.manifest.project import read_project
@@ -236,3 +237,16 @@ def test_files_that_only_root_can_read_are_named(owned):
     (notice,) = closed_notices(tree, permissions)
     assert notice.startswith("/a.py (mode 0640) and 1 more: a program that does not run as root cannot read")
     assert "chmod" in notice
+
+
+def test_accounts_that_a_file_of_the_project_replaces_are_named():
+    collected, project = Tree(), Tree()
+    for path, text in Accounts([("a package", "u mosquitto 120\n")]).files().items():
+        collected.add(path, regular(text.encode()))
+    assert replaced_notices(project, collected) == []
+    project.add("etc/passwd", regular(b"root:x:0:0:root:/:/bin/sh\n"))
+    (notice,) = replaced_notices(project, collected)
+    assert notice.startswith("/etc/passwd of the project replaces")
+    assert "lacks mosquitto;" in notice
+    project.add("etc/passwd", regular(b"root:x:0:0::/:/bin/sh\nmosquitto:x:7:7::/:/bin/sh\n"))
+    assert replaced_notices(project, collected) == []

@@ -15,7 +15,7 @@ from drumhead.debian.accounts import Accounts, declarations, is_declaration
 from drumhead.guest import find_guest
 from drumhead.image.guest_program import compile_program
 from drumhead.image.inputs import ComposeInputs, find_node, find_python
-from drumhead.image.layers.permissions import apply_permissions, check_permissions, closed_notices
+from drumhead.image.layers.permissions import apply_permissions, check_permissions, closed_notices, replaced_notices
 from drumhead.image.layers.plan import (
     NODE_MODULES,
     Dependencies,
@@ -95,7 +95,8 @@ class LayerBuilder:
             for layer, stored in zip(planned, built, strict=True)
             if isinstance(layer.source, PackageFiles) and any(map(is_declaration, stored.record.index))
         ]
-        skeleton.update(self._accounts(declaring, scanned))
+        accounts = self._accounts(declaring, scanned)
+        skeleton.update(accounts)
         owned = apply_permissions(scanned, permissions, skeleton)
         modules, files = split_project(owned)
         node_lock = self._node_lock(project, modules, inputs.node)
@@ -112,7 +113,7 @@ class LayerBuilder:
         stack = LayerStack(layers=built, application=application)
         stack.missing = find_missing(stack.index)
         stack.notices += [*scan.notices, *([lock.notice] if lock and lock.notice else [])]
-        stack.notices += node_lock.notices if node_lock else ()
+        stack.notices += [*replaced_notices(scanned, accounts), *(node_lock.notices if node_lock else ())]
         if inputs.filesystem != "rofs":
             stack.notices += closed_notices(owned, permissions)
         return stack

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from drumhead.debian.accounts import DECLARATIONS, GROUP, PASSWD
+from drumhead.debian.accounts import DECLARATIONS, GROUP, PASSWD, Accounts
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.patterns import match_whole
 from drumhead.tree import Tree, directory
@@ -92,6 +92,28 @@ def closed_notices(files: Tree, permissions: Sequence[Permission]) -> list[str]:
         "project; chmod -R o=rX, or `permissions` in meta/package.yaml, changes that"
     )
     return [notice]
+
+
+def replaced_notices(files: Tree, collected: Tree) -> list[str]:
+    """Return a notice for each file of accounts of a project that lacks some of those that packages declare.
+
+    The project's file replaces the collected one.
+    """
+    debian, notices = Accounts().files(), []
+    for path in (PASSWD, GROUP):
+        if (own := files.get(path)) is None or own.kind != "file" or (all_of_them := collected.get(path)) is None:
+            continue
+        declared = _names(all_of_them.read().decode()) - _names(debian[path])
+        if lacking := declared - _names(own.read().decode(errors="replace")):
+            notices.append(
+                f"/{path} of the project replaces the one with the accounts that packages declare, and lacks "
+                f"{', '.join(sorted(lacking))}; add what the programs need, or delete the file"
+            )
+    return notices
+
+
+def _names(text: str) -> set[str]:
+    return {line.partition(":")[0] for line in text.splitlines()}
 
 
 def _change(permission: Permission, files: Tree, base: Tree) -> Callable[[Entry], Entry]:
