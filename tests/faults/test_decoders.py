@@ -29,6 +29,8 @@ async def test_a_worker_without_decoders_charges_no_photo(tmp_path: Path) -> Non
             os.kill(decoder, signal.SIGKILL)
         tasks = [await client.upload(photo(number)) for number in range(3)]
         await worker.log(REASON)
+        await worker.log("failed starts in a row: 3")
+        assert sum(REASON in line["message"] for line in worker.lines) == 1, "the outage lasts until a decoder starts"
         away.rename(directory)
         for task in tasks:
             done = await client.wait(task.id, timeout=60)

@@ -39,6 +39,10 @@ class Decoder:
     async def __aexit__(self, *error: object) -> None:
         pass
 
+    async def ready(self) -> bool:
+        async with self._free:
+            return True
+
     async def process(self, job: Job) -> Result:
         source = job.source if isinstance(job.source, bytes) else job.source.read_bytes()
         kind, rng = kind_of(source), self._world.rng

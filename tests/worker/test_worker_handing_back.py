@@ -74,7 +74,7 @@ def after(steps: int, call: Callable[[], None]) -> None:
 @pytest.mark.parametrize("steps", range(8))
 async def test_a_lease_is_handed_back_at_whichever_step_an_outage_begins(tmp_path: Path, steps: int) -> None:
     nothing: Any = None
-    outage = Outage(nothing)
+    outage = Outage(nothing, nothing)
     error = OutageError(Error(Code.UNAVAILABLE, "No answer."))
     master: Any = Granting(lambda: after(steps, lambda: outage.begin(error)))
     attempts: Any = Endless()

@@ -143,7 +143,7 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
                 )
 
             leases = Leases(Client(master), info, config.lease_duration, metrics)
-            outage = Outage(StorageClient(storage))
+            outage = Outage(StorageClient(storage), pool)
             attempts = _attempts(config, pool, StorageClient(storage), workdir, prefetch, metrics, outage)
             assert service.discovery is not None, "without one, `needs` has ended the program"
             worker = Worker(leases, attempts, prefetch, service.discovery, workdir, outage, drain=config.drain)

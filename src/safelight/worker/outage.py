@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
+from safelight.worker.decoder import DecoderPool
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +46,9 @@ async def works(storage: StorageClient) -> bool:
 class Outage:
     """Tracks outages. `hand_back` is called at the beginning of each."""
 
-    def __init__(self, storage: StorageClient) -> None:
+    def __init__(self, storage: StorageClient, decoders: DecoderPool) -> None:
         self._storage = storage
+        self._decoders = decoders
         self._error: OutageError | None = None
         self._pause = _FIRST_PAUSE
         self.hand_back: Callable[[], None] = lambda: None
@@ -81,7 +83,7 @@ class Outage:
         self._error = None
 
     async def _is_over(self, error: OutageError) -> bool:
-        if not await works(self._storage):
+        if not await works(self._storage) or not await self._decoders.ready():
             return False
         if error.code is not Code.STORAGE_FULL:
             return True

@@ -100,6 +100,9 @@ class DecoderPool(Protocol):
         of this job, and another one replaces it.
         """
 
+    async def ready(self) -> bool:
+        """Return whether a decoder can take a photo; start one if there is none. It waits while all are busy."""
+
     async def __aenter__(self) -> Self: ...
 
     async def __aexit__(

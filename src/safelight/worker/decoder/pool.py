@@ -95,6 +95,15 @@ class ProcessPool:
             else:
                 self._replace(slot)
 
+    async def ready(self) -> bool:
+        """See `contract.DecoderPool`."""
+        try:
+            slot, _ = await self._take()
+        except NoDecoderError:
+            return False
+        self._free.put_nowait(slot)
+        return True
+
     async def _take(self) -> tuple[_Slot, Child]:
         while True:
             slot = await self._free.get()

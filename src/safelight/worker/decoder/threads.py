@@ -56,6 +56,11 @@ class ThreadPool:
             stop.stop()
             raise
 
+    async def ready(self) -> bool:
+        """See `contract.DecoderPool`. Threads need no start."""
+        async with self._free:
+            return True
+
     def _finished(self, work: asyncio.Future[Result]) -> None:
         self._free.release()
         if not work.cancelled():
