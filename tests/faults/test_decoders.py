@@ -25,6 +25,7 @@ REASON = "No decoder can be started: No such file or directory. Its leases are h
 async def test_a_worker_without_decoders_charges_no_photo(tmp_path: Path) -> None:
     async with system(tmp_path, workers=1, settings=SETTINGS) as whole, Client.connect(whole.master) as client:
         worker = whole.running["worker-0"]
+        await worker.log("decoders are ready")
         (directory,) = (tmp_path / "worker-0").rglob("decoders-*")
         away = directory.rename(directory.with_name("away"))
         for decoder in children(worker.process.pid):
