@@ -316,6 +316,24 @@ async def test_starting_can_be_cancelled():
     assert open_files() == before
 
 
+@pytest.mark.slow
+async def test_a_pool_can_end_while_a_decoder_is_replaced():
+    before = open_files()
+    for turns in range(10):
+        async with open_pool(Settings(count=1)) as pool:
+            (pid,) = children()
+            watch = os.pidfd_open(pid)
+            os.kill(pid, signal.SIGKILL)
+            await readable(watch)
+            work = asyncio.create_task(pool.process(job()))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+    assert children() == []
+    assert open_files() == before
+
+
 async def test_a_pool_that_cannot_start_raises_an_error():
     error = await failure(open_pool(Settings(count=1, start_limit=0.001)).__aenter__())
     assert error.code is Code.UNAVAILABLE

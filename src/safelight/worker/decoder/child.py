@@ -142,7 +142,15 @@ class Child:
             self._process.kill()
 
     async def end(self) -> None:
-        """End the decoder, whatever it is doing. Calling it again changes nothing."""
+        """End the decoder, whatever it is doing, also if this is cancelled. Calling it again changes nothing."""
+        ending = asyncio.create_task(self._end())
+        try:
+            await asyncio.shield(ending)
+        except asyncio.CancelledError:
+            await asyncio.wait([ending])
+            raise
+
+    async def _end(self) -> None:
         await self._kill()
         async with self._line:  # a caller that waits for an answer must learn of the end first
             self._channel.close()
