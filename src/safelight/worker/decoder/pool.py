@@ -177,6 +177,6 @@ def _reason(error: Error | OSError | MemoryError) -> str:
         case Error():
             return error.detail
         case OSError(strerror=str()) if not lacks_memory(error):
-            return f"{error.strerror}."
+            return f"{error.strerror}{f': {error.filename}' if error.filename else ''}."
         case _:
             return "The worker has no memory left."
