@@ -1,4 +1,4 @@
-"""Test that a worker hands back what it was just granted, at whichever moment an outage begins."""
+"""Test that a worker hands back what it was just granted, whenever an outage begins or memory runs out."""
 
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ class Granting:
     def __init__(self, granting: Callable[[], None]) -> None:
         self._granting = granting
         self._leases = [LEASE]
+        self.memory_errors = 0
+        """How often the answer to outcomes finds no memory at the worker."""
         self.outcomes = asyncio.Queue[Outcome]()
 
     async def lease(self, request: LeaseRequest) -> list[Lease]:
@@ -43,6 +45,9 @@ class Granting:
         return HeartbeatAnswer()
 
     async def settle(self, outcomes: list[Outcome]) -> list[Settled]:
+        if self.memory_errors:
+            self.memory_errors -= 1
+            raise MemoryError
         for outcome in outcomes:
             self.outcomes.put_nowait(outcome)
         return [Settled(lease=outcome.lease) for outcome in outcomes]
@@ -76,12 +81,27 @@ async def test_a_lease_is_handed_back_at_whichever_step_an_outage_begins(tmp_pat
     nothing: Any = None
     outage = Outage(nothing, nothing)
     error = OutageError(Error(Code.UNAVAILABLE, "No answer."))
-    master: Any = Granting(lambda: after(steps, lambda: outage.begin(error)))
+    master = Granting(lambda: after(steps, lambda: outage.begin(error)))
+    await hands_back(tmp_path, master, outage)
+
+
+async def test_an_outcome_is_sent_again_when_there_was_no_memory_for_its_answer(tmp_path: Path) -> None:
+    nothing: Any = None
+    outage = Outage(nothing, nothing)
+    master = Granting(lambda: after(3, lambda: outage.begin(OutageError(Error(Code.UNAVAILABLE, "No answer.")))))
+    master.memory_errors = 2
+    await hands_back(tmp_path, master, outage)
+    assert not master.memory_errors
+
+
+async def hands_back(directory: Path, granting: Granting, outage: Outage) -> None:
+    """Run a worker until it has returned its only lease."""
+    master: Any = granting
     attempts: Any = Endless()
     discovery: Any = Found()
     metrics = Metrics(CollectorRegistry(), 1)
     leases = Leases(master, lambda: WorkerInfo(id="worker"), 30.0, metrics)
-    with Workdir.open(tmp_path, "worker", 1) as workdir:
+    with Workdir.open(directory, "worker", 1) as workdir:
         worker = Worker(leases, attempts, Prefetch(1, 1), discovery, workdir, outage, drain=0.0)
         async with worker.running():
             async with asyncio.timeout(5):

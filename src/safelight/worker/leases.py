@@ -135,9 +135,9 @@ class Leases:
     def settle(self, held: Held, outcome: Outcome) -> None:
         """End an attempt. Its outcome is sent to the master together with others."""
         held.outcome = outcome
+        self._outcomes.set()
         held.settling.end()
         held.settling = tracing.begin("settle", held.span.traceparent)
-        self._outcomes.set()
 
     async def settled(self, timeout: float) -> bool:
         """Wait until no lease is held. Return False if that takes longer than `timeout` seconds."""
@@ -200,7 +200,8 @@ class Leases:
 
     async def _settle(self) -> None:
         """Send the waiting outcomes until the master has answered each."""
-        await self._outcomes.wait()
+        if all(held.outcome is None for held in self.held.values()):  # otherwise an error has ended the last attempt
+            await self._outcomes.wait()
         if not self.leaving and any(held.outcome is None for held in self.held.values()):
             await asyncio.sleep(_GATHER)  # more may follow soon; a single or last outcome does not wait
         self._outcomes.clear()
