@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,8 +11,8 @@ import pytest
 from safelight.client.master import Client
 from safelight.wire import State
 from support.photos import photo
+from support.programs.pids import children, gone
 from support.programs.system import system
-from support.programs.until import until
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +28,7 @@ async def test_a_worker_without_decoders_charges_no_photo(tmp_path: Path) -> Non
         away = directory.rename(directory.with_name("away"))
         for decoder in children(worker.process.pid):
             os.kill(decoder, signal.SIGKILL)
-            await until(partial(is_dead, decoder))  # a photo that reached a dying decoder would be charged
+            await gone(decoder)  # a photo that reached a dying decoder would be charged
         tasks = [await client.upload(photo(number)) for number in range(3)]
         reason = f"No decoder can be started: No such file or directory: {directory}. Its leases are handed back"
         await worker.log(reason)
@@ -39,17 +38,3 @@ async def test_a_worker_without_decoders_charges_no_photo(tmp_path: Path) -> Non
         for task in tasks:
             done = await client.wait(task.id, timeout=60)
             assert (done.state, done.errors, done.deaths) == (State.FINISHED, 0, 0), done
-
-
-def is_dead(pid: int) -> bool:
-    """Return whether a process has ended. Its parent may not have noticed yet."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
-
-
-def children(pid: int) -> list[int]:
-    """Return the processes that a program has started."""
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return [int(child) for task in tasks for child in (task / "children").read_text().split()]

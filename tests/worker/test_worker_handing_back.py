@@ -26,11 +26,11 @@ LEASE = Lease(id="1-lease", task="1-task", attempt=1, expires=2e9, recipe="inver
 class Granting:
     """A master that grants one lease. A real one cannot be made to answer at one step of the worker's event loop."""
 
-    def __init__(self, granting: Callable[[], None]) -> None:
+    def __init__(self, granting: Callable[[], None], memory_errors: int) -> None:
         self._granting = granting
         self._leases = [LEASE]
-        self.memory_errors = 0
-        """How often the answer to outcomes finds no memory at the worker."""
+        self.memory_errors = memory_errors
+        """How often the answer to outcomes still finds no memory at the worker."""
         self.outcomes = asyncio.Queue[Outcome]()
 
     async def lease(self, request: LeaseRequest) -> list[Lease]:
@@ -78,32 +78,26 @@ def after(steps: int, call: Callable[[], None]) -> None:
 
 @pytest.mark.parametrize("steps", range(8))
 async def test_a_lease_is_handed_back_at_whichever_step_an_outage_begins(tmp_path: Path, steps: int) -> None:
-    nothing: Any = None
-    outage = Outage(nothing, nothing)
-    error = OutageError(Error(Code.UNAVAILABLE, "No answer."))
-    master = Granting(lambda: after(steps, lambda: outage.begin(error)))
-    await hands_back(tmp_path, master, outage)
+    await hands_back(tmp_path, steps)
 
 
 async def test_an_outcome_is_sent_again_when_there_was_no_memory_for_its_answer(tmp_path: Path) -> None:
+    await hands_back(tmp_path, memory_errors=2)
+
+
+async def hands_back(directory: Path, steps: int = 3, *, memory_errors: int = 0) -> None:
+    """Run a worker until it has returned its only lease, for an outage that begins so many steps after the grant."""
     nothing: Any = None
     outage = Outage(nothing, nothing)
-    master = Granting(lambda: after(3, lambda: outage.begin(OutageError(Error(Code.UNAVAILABLE, "No answer.")))))
-    master.memory_errors = 2
-    await hands_back(tmp_path, master, outage)
-    assert not master.memory_errors
-
-
-async def hands_back(directory: Path, granting: Granting, outage: Outage) -> None:
-    """Run a worker until it has returned its only lease."""
-    master: Any = granting
+    error = OutageError(Error(Code.UNAVAILABLE, "No answer."))
+    master: Any = Granting(lambda: after(steps, lambda: outage.begin(error)), memory_errors)
     attempts: Any = Endless()
     discovery: Any = Found()
-    metrics = Metrics(CollectorRegistry(), 1)
-    leases = Leases(master, lambda: WorkerInfo(id="worker"), 30.0, metrics)
+    leases = Leases(master, lambda: WorkerInfo(id="worker"), 30.0, Metrics(CollectorRegistry(), 1))
     with Workdir.open(directory, "worker", 1) as workdir:
         worker = Worker(leases, attempts, Prefetch(1, 1), discovery, workdir, outage, drain=0.0)
         async with worker.running():
             async with asyncio.timeout(5):
                 assert await master.outcomes.get() == Returned(lease=LEASE.id)
                 assert await leases.settled(5)
+    assert not master.memory_errors

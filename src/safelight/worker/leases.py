@@ -200,7 +200,7 @@ class Leases:
 
     async def _settle(self) -> None:
         """Send the waiting outcomes until the master has answered each."""
-        if all(held.outcome is None for held in self.held.values()):  # otherwise an error has ended the last attempt
+        if all(held.outcome is None for held in self.held.values()):  # otherwise sending them has failed
             await self._outcomes.wait()
         if not self.leaving and any(held.outcome is None for held in self.held.values()):
             await asyncio.sleep(_GATHER)  # more may follow soon; a single or last outcome does not wait
