@@ -107,6 +107,8 @@ def wire():
         subprocess.run([*inside, "address", "add", f"{SERVER}/24", "dev", "s0"], check=True)
         subprocess.run([*inside, "link", "set", "s0", "up"], check=True)
         subprocess.run(["nsenter", "-t", str(found.client.pid), "-n", "ip", "link", "set", "c0", "up"], check=True)
+        while b"state UP" not in subprocess.check_output([*inside, "link", "show", "s0"], timeout=LIMIT):
+            pass  # the kernel drops what s0 sends until it has noticed that c0 is up
         yield found
 
 
@@ -168,7 +170,7 @@ class Server:
     """Run a server that a test controls. It records the messages that it got as (seconds, kind, id, ciaddr)."""
 
     def __init__(self, link):
-        self.link, self.heard = link, []
+        self.link, self.heard, self.sent = link, [], b""
         self.began = time.monotonic()
 
     def receive(self, seconds):
@@ -184,10 +186,11 @@ class Server:
         return kind, message
 
     def expect(self, kind):
-        """Return the next message, which is of this kind."""
+        """Return the next message, which is of this kind. Answer an earlier one again, as a server does."""
         got, message = self.receive(30)
         while got != kind and len(self.heard) > 1 and self.heard[-1][1:3] == self.heard[-2][1:3]:
             del self.heard[-1]  # on a busy host, the client repeated its message before it got the answer
+            self.broadcast(self.sent)
             got, message = self.receive(30)
         assert got == kind
         return message
@@ -197,6 +200,10 @@ class Server:
                             socket.inet_aton(yours), bytes(4), bytes(4))  # fmt: skip
         options = bytes([53, 1, kind, 54, 4]) + socket.inet_aton(server) + bytes([51, 4]) + struct.pack("!I", lease)
         packet = fixed + request[28:44] + bytes(192) + b"\x63\x82\x53\x63" + options + b"\x01\x04\xff\xff\xff\0\xff"
+        self.sent = packet
+        self.broadcast(packet)
+
+    def broadcast(self, packet):
         self.link.sendto(packet, ("255.255.255.255", 68))
 
     def kinds(self):
