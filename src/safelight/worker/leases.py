@@ -9,11 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Any, NoReturn
 
-from safelight import tracing
+from safelight import background, tracing
 from safelight.client.master import Client
 from safelight.errors import Code, Error
 from safelight.wire import Failed, Failure, Heartbeat, Lease, LeaseRequest, Outcome, Returned, Settled, WorkerInfo
@@ -71,16 +70,11 @@ class Leases:
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
         """Send heartbeats and outcomes until the context ends."""
-        tasks = [
-            asyncio.create_task(_forever(self._beat), name="heartbeats"),
-            asyncio.create_task(_forever(self._settle), name="outcomes"),
-        ]
-        try:
+        async with (
+            background.running(self._heartbeats, "heartbeats"),
+            background.running(self._settlements, "outcomes"),
+        ):
             yield
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def take(self, n: int) -> list[Held]:
         """Wait for up to `n` leases and hold them. Raises the master's errors; `abandon` ends the wait without leases.
@@ -172,6 +166,10 @@ class Leases:
         task = held.lease.task
         log.warning("Lost the lease on task %s: %s; its result is discarded", task, reason, extra={"task": task})
 
+    async def _heartbeats(self) -> None:
+        while True:
+            await self._beat()
+
     async def _beat(self) -> None:
         """Extend every lease, three times as often as necessary, and stop the attempts of lost leases."""
         interval = self._seconds / 3
@@ -197,6 +195,10 @@ class Leases:
             if name in lost and held.outcome is None:  # its outcome is being sent, and is answered separately
                 self._lose(held, "it expired, or the task was cancelled")
         await asyncio.sleep(max(0.0, sent + interval - time.monotonic()))
+
+    async def _settlements(self) -> None:
+        while True:
+            await self._settle()
 
     async def _settle(self) -> None:
         """Send the waiting outcomes until the master has answered each."""
@@ -250,13 +252,3 @@ class Leases:
 def _being_cancelled() -> bool:
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
-
-
-async def _forever(step: Callable[[], Coroutine[Any, Any, None]]) -> NoReturn:
-    """Repeat a step forever. After an unexpected error, log it and wait a second."""
-    while True:
-        try:
-            await step()
-        except Exception:
-            log.exception("Unexpected error in a worker's loop")
-            await asyncio.sleep(1.0)
