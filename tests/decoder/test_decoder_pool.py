@@ -190,13 +190,42 @@ async def test_a_crash_is_charged_to_one_job(name):
 
 async def test_a_decoder_that_dies_idle_costs_no_job():
     async with open_pool(Settings(count=1)) as pool:
+        for _ in range(5):
+            (pid,) = children()
+            os.kill(pid, signal.SIGKILL)
+            assert (await pool.process(job())).outputs
+        assert pool.restarts == {"died_idle": 5}
+
+
+@pytest.mark.parametrize("dies", [True, False], ids=["dies", "hangs"])
+async def test_a_photo_that_a_decoder_does_not_read_is_given_to_another(dies):
+    """Stop a decoder before it can read the photo."""
+    async with open_pool(Settings(count=1)) as pool:
         (pid,) = children()
-        watch = os.pidfd_open(pid)
-        os.kill(pid, signal.SIGKILL)
-        await readable(watch)
-        results = await asyncio.gather(*(settled(pool.process(job())) for _ in range(3)))
-        # only the first job may be sent to the dying decoder
-        assert sum(isinstance(result, Error) for result in results) <= 1
+        os.kill(pid, signal.SIGSTOP)
+        task = await started(pool.process(job(time_limit=60.0 if dies else 3.0)))
+        if dies:
+            os.kill(pid, signal.SIGKILL)
+        assert (await task).outputs
+        assert pool.restarts == {"died_idle": 1}
+
+
+async def test_a_photo_that_no_decoder_reads_is_not_to_blame(monkeypatch):
+    send, kills = Child._send, []
+
+    async def kill_and_send(child, frame, source):
+        if source is not None:
+            kills.append(child)
+            await child._kill()
+        await send(child, frame, source)
+
+    monkeypatch.setattr(Child, "_send", kill_and_send)
+    async with open_pool(Settings(count=2)) as pool:
+        error = await failure(pool.process(job()))
+        assert isinstance(error, NoDecoderError)
+        assert "before they had read a photo" in error.detail
+        assert len(kills) == 3
+        monkeypatch.undo()
         assert (await pool.process(job())).outputs
 
 
@@ -213,20 +242,10 @@ async def test_a_decoder_for_which_there_was_no_memory_is_started_later(monkeypa
         (pid,) = children()
         monkeypatch.setattr(Child, "start", start_later)
         os.kill(pid, signal.SIGKILL)
-        error = await settled(pool.process(job()))
-        if not isinstance(error, NoDecoderError):  # it has reached the dying decoder
-            await refused.wait()
-            error = await failure(pool.process(job()))
+        error = await failure(pool.process(job()))
         assert isinstance(error, NoDecoderError)
         assert "no memory left" in error.detail
         assert (await pool.process(job())).outputs
-
-
-async def settled(awaitable):
-    try:
-        return await awaitable
-    except Error as error:
-        return error
 
 
 async def readable(file):

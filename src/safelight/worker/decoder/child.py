@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
 import math
 import os
@@ -10,6 +11,8 @@ import signal
 import socket
 import subprocess
 import sys
+import termios
+from array import array
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
@@ -56,6 +59,13 @@ _READS = 16
 _HANG_UP_GRACE = 2.0  # seconds for a decoder that has closed its socket to end
 
 
+class UnreadError(Error):
+    """A decoder ended or hung before it had read what it was sent, so a photo in it is not to blame."""
+
+    def __init__(self, cause: Error) -> None:
+        super().__init__(cause.code, cause.detail, **cause.extra)
+
+
 class Child:
     """A running decoder process."""
 
@@ -96,7 +106,7 @@ class Child:
         raise Error(Code.DECODER_CRASHED, "The decoder sent an unexpected message.")
 
     async def run(self, job: Job) -> Result:
-        """Run a job. Raises the engine's errors, and those of a decoder that has ended."""
+        """Run a job. Raises the engine's errors, those of a decoder that has ended, and UnreadError."""
         self._jobs += 1
         self._busy, self.end_reason = True, "cancelled"
         try:
@@ -189,10 +199,14 @@ class Child:
                     head = await self._receive(4)
                     return unpack_from_decoder(await self._receive(length_of(head, MAX_ANSWER)))
             except TimeoutError:
+                unread = self._has_unread()
                 await self._kill()
                 detail = f"The decoder took longer than {limit:g} seconds and was stopped."
-                raise Error(Code.TIMED_OUT, detail, limit=limit) from None
-            except (EOFError, ConnectionError):
+                slow = Error(Code.TIMED_OUT, detail, limit=limit)
+                raise (UnreadError(slow) if unread else slow) from None
+            except ConnectionError:  # its end was closed with unread bytes in it, or before they were sent
+                raise UnreadError(await self._cause()) from None
+            except EOFError:
                 raise await self._cause() from None
             except (ValueError, msgspec.MsgspecError) as error:
                 await self._kill()
@@ -202,6 +216,12 @@ class Child:
         head, rest = frame[:4], memoryview(frame)[4:]
         socket.send_fds(self._channel, [head], [] if source is None else [source])
         await asyncio.get_running_loop().sock_sendall(self._channel, rest)
+
+    def _has_unread(self) -> bool:
+        """Return whether the decoder has not read all that it was sent."""
+        left = array("i", [0])
+        fcntl.ioctl(self._channel, termios.TIOCOUTQ, left)
+        return left[0] > 0
 
     async def _receive(self, count: int) -> bytes:
         loop = asyncio.get_running_loop()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 from safelight import background
 from safelight.errors import Error, lacks_memory
-from safelight.worker.decoder.child import Child
+from safelight.worker.decoder.child import Child, UnreadError
 from safelight.worker.decoder.contract import NoDecoderError
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ _log = logging.getLogger(__name__)
 
 _BACKOFF = (0.0, 0.2, 1.0, 5.0, 15.0)
 """Seconds before a start, by the number of failed starts in a row."""
+
+_UNREAD = 3
+"""The most decoders that a photo is sent to because each ended before it had read it."""
 
 _WATCH, _WATCH_IDLE = 0.25, 2.0
 """Seconds between two checks of the decoders' usage, while one is busy and while none is."""
@@ -85,15 +88,19 @@ class ProcessPool:
 
     async def process(self, job: Job) -> Result:
         """See `contract.DecoderPool`."""
-        slot, child = await self._take()
-        self._begun.set()
-        try:
-            return await child.run(job)
-        finally:
-            if child.reusable(self._settings):
-                self._free.put_nowait(slot)
-            else:
-                self._replace(slot)
+        for _ in range(_UNREAD):
+            slot, child = await self._take()
+            self._begun.set()
+            try:
+                return await child.run(job)
+            except UnreadError:
+                child.end_reason = "died_idle"
+            finally:
+                if child.reusable(self._settings):
+                    self._free.put_nowait(slot)
+                else:
+                    self._replace(slot)
+        raise NoDecoderError(f"{_UNREAD} in a row ended before they had read a photo.")
 
     async def ready(self) -> bool:
         """See `contract.DecoderPool`."""
