@@ -56,6 +56,13 @@ def test_the_emulator_asks_for_huge_pages_for_its_heap(idle):
     assert "hg" in flags.split()
 
 
+def test_the_guest_does_not_use_what_is_slow_to_emulate(drumhead, idle):
+    """Kernel and libc choose how they copy memory, and how many levels their page tables have, by these flags."""
+    flags = drumhead("exec", "idle", "--", "cat", "/proc/cpuinfo").split()
+    assert "sse2" in flags
+    assert not {"erms", "fsrm", "la57"} & set(flags)
+
+
 async def said(reader, text):
     seen = b""
     async with asyncio.timeout(LIMIT):

@@ -135,8 +135,9 @@ def accelerator_arguments(accelerator: Accelerator) -> list[str]:
     """Return -accel and -cpu."""
     if accelerator == "kvm":
         return ["-accel", "kvm", "-cpu", "host"]
-    # Five levels of page tables would slow down the emulator's address translation and cost 20 % of all time.
-    return ["-accel", "tcg,thread=multi", "-cpu", "max,la57=off"]
+    # Five levels of page tables would slow down the emulator's address translation and cost 20 % of all time. With ERMS
+    # and FSRM, kernel and libc copy and clear memory by REP MOVSB and REP STOSB, which it emulates byte by byte.
+    return ["-accel", "tcg,thread=multi", "-cpu", "max,la57=off,erms=off,fsrm=off"]
 
 
 def _drive(number: int, drive: Drive) -> list[str]:
