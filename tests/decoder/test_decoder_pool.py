@@ -20,7 +20,7 @@ from safelight.errors import Code, Error
 from safelight.recipe import BUILTIN, Recipe, parse
 from safelight.worker.decoder import Job, NoDecoderError, Settings, open_pool
 from safelight.worker.decoder.child import Child
-from support.programs.until import until
+from support.programs.until import readable, until
 
 MIB = 1024 * 1024
 PHOTO = Path(importlib.util.find_spec("skimage").submodule_search_locations[0]) / "data" / "rocket.jpg"
@@ -40,6 +40,11 @@ def children():
     for tasks in Path("/proc/self/task").iterdir():
         found += [int(pid) for pid in (tasks / "children").read_text().split()]
     return [pid for pid in found if b"decoder.program" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def processor_time(pid):
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def open_files():
@@ -169,13 +174,14 @@ async def test_the_limits_hold_for_several_threads():
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGSEGV", "SIGABRT", "SIGBUS"])
 async def test_a_crash_is_charged_to_one_job(name):
     async with open_pool(Settings(count=2)) as pool:
-        before = children()
-        for pid in before:
-            os.kill(pid, signal.SIGSTOP)  # so that both jobs are certainly in progress
-        tasks = [await started(pool.process(job())) for _ in range(2)]
-        os.kill(before[0], getattr(signal, name))
-        for pid in before:
-            os.kill(pid, signal.SIGCONT)
+        before = {pid: processor_time(pid) for pid in children()}
+        tasks = [await started(pool.process(job(recipe=ENDLESS)))]
+        await until(lambda: any(processor_time(pid) > least + 0.1 for pid, least in before.items()))
+        victim, other = sorted(before, key=lambda pid: processor_time(pid) - before[pid], reverse=True)
+        os.kill(other, signal.SIGSTOP)  # so that its job is certainly in progress
+        tasks.append(await started(pool.process(job())))
+        os.kill(victim, getattr(signal, name))
+        os.kill(other, signal.SIGCONT)
         async with asyncio.timeout(30):
             outcomes = await asyncio.gather(*tasks, return_exceptions=True)
             await asyncio.gather(*(pool.process(job()) for _ in range(4)))
@@ -246,17 +252,6 @@ async def test_a_decoder_for_which_there_was_no_memory_is_started_later(monkeypa
         assert isinstance(error, NoDecoderError)
         assert "no memory left" in error.detail
         assert (await pool.process(job())).outputs
-
-
-async def readable(file):
-    loop, ready = asyncio.get_running_loop(), asyncio.Event()
-    loop.add_reader(file, ready.set)
-    try:
-        async with asyncio.timeout(60):
-            await ready.wait()
-    finally:
-        loop.remove_reader(file)
-        os.close(file)
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from safelight.errors import Code, Error
 from safelight.recipe import BUILTIN
 from safelight.worker.decoder import Job
 from support.programs.processes import program
+from support.programs.until import readable
 
 MIB = 1024 * 1024
 
@@ -238,19 +239,6 @@ result = decode(_PIXEL, BUILTIN["thumbnail"])
         watch = os.pidfd_open(child._process.pid)
         await readable(watch)
         assert (await pool.process(photo())).outputs
-
-
-async def readable(file):
-    import asyncio
-
-    loop, ready = asyncio.get_running_loop(), asyncio.Event()
-    loop.add_reader(file, ready.set)
-    try:
-        async with asyncio.timeout(120):
-            await ready.wait()
-    finally:
-        loop.remove_reader(file)
-        os.close(file)
 
 
 async def test_a_decoder_that_never_stops_sending_does_not_affect_its_worker(hostile, attack):

@@ -94,6 +94,8 @@ class ProcessPool:
             try:
                 return await child.run(job)
             except UnreadError:
+                if self._closed:
+                    raise
                 child.end_reason = "died_idle"
             finally:
                 if child.reusable(self._settings):
