@@ -92,6 +92,11 @@ def host_error(error: OSError) -> DrumheadError:
     return DrumheadError(ErrorCode.HOST_TOOL, f"{where}{error.strerror or error}{advice}")
 
 
+def message_of(error: DrumheadError | OSError) -> str:
+    """Return what a person reads about an error."""
+    return (host_error(error) if isinstance(error, OSError) else error).message
+
+
 def wrong_document(file: str, what: str, error: msgspec.ValidationError) -> DrumheadError:
     """Return the error for a TOML or JSON file that is not `what`, with the place of the wrong value."""
     reason, place = wrong_value(error, mapping="keys with values")

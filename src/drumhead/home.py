@@ -84,6 +84,16 @@ def make_private(directory: Path) -> None:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
+def entry(directory: Path, name: str, what: str) -> Path:
+    """Return the path of an entry of a directory of the home, which need not exist. `what` it is appears in messages.
+
+    Raises NOT_FOUND for a name that could not be that of an entry, because its path would lead elsewhere.
+    """
+    if name in {"", ".", ".."} or "/" in name:
+        raise DrumheadError(ErrorCode.NOT_FOUND, f"there is no {what} {name!r}")
+    return directory / name
+
+
 def files_in(directory: Path, pattern: str) -> list[Path]:
     """Return the files below a directory of the home that match a pattern, none if there is no such directory.
 

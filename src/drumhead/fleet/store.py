@@ -16,7 +16,7 @@ from drumhead.blobs import replacing
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.fleet.plan import secret_name
 from drumhead.fleet.records import Fleet, FleetState
-from drumhead.home import make_private
+from drumhead.home import entry, make_private
 from drumhead.machine.instances import Instances, lock_holder
 from drumhead.machine.secrets import make_secret
 from drumhead.records import read_cached, read_record
@@ -34,9 +34,10 @@ class FleetStore:
     """
 
     def __init__(self, home: Home, name: str) -> None:
+        """Take the name of a fleet, which need not exist. Raises NOT_FOUND for a text that is no name."""
         self.home = home
         self.name = name
-        self.directory: Path = home.fleets / name
+        self.directory: Path = entry(home.fleets, name, "fleet")
         self._supervised_here = False
 
     def read(self) -> Fleet:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from drumhead.errors import DrumheadError
+from drumhead.errors import DrumheadError, ErrorCode, message_of
 from drumhead.fleet.lifetime import End, Lifetime
 from drumhead.fleet.plan import PlannedMachine, planned_machines
 from drumhead.fleet.records import FleetState, Health, MachineState, Member
@@ -100,9 +100,14 @@ class Supervisor:
         await self._cancel(name)
         self._states.pop(name, None)
         self._applied.pop(name, None)
-        if self._instances.find(name) is not None:
-            await stop_machine(self._instances, name)
-            self._instances.delete(name)
+        try:
+            if self._instances.find(name) is not None:
+                await stop_machine(self._instances, name)
+                self._instances.delete(name)
+        except DrumheadError as error:
+            if error.code not in {ErrorCode.NOT_FOUND, ErrorCode.CONFLICT}:
+                raise
+            log.warning("%s: another command is deleting it: %s", name, error.message)
 
     async def _supervise(self, machine: PlannedMachine) -> None:
         """Wait for the members that a machine depends on, then run it as often as its restart policy says."""
@@ -132,7 +137,10 @@ class Supervisor:
                 self._healthy.notify_all()
 
         life = Lifetime(self._store.home, self._fleet.name, machine, attached=self._attached)
-        return await life.run(starting=lambda: self._note(machine, "starting", restarts), healthy=healthy)
+        try:
+            return await life.run(starting=lambda: self._note(machine, "starting", restarts), healthy=healthy)
+        except OSError as error:  # the disk of the host is full, for example, and will have room again
+            return End(reason=message_of(error), failed=True, healthy_for=0.0)
 
     def _member_is_healthy(self, name: str) -> bool:
         mine = [state for state in self._states.values() if state.member == name]
@@ -145,7 +153,10 @@ class Supervisor:
         self._publish()
 
     def _publish(self) -> None:
-        self._store.write_state(FleetState(revision=self._fleet.revision, machines=dict(self._states)))
+        try:
+            self._store.write_state(FleetState(revision=self._fleet.revision, machines=dict(self._states)))
+        except OSError as error:  # the machines are supervised all the same
+            log.warning("The state of the fleet cannot be written: %s", message_of(error))
 
     async def _stop_all(self) -> None:
         for task in self._tasks.values():

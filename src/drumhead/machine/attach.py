@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
@@ -123,14 +124,14 @@ async def _attend_supervised(home: Home, started: Started, announce: Announce) -
             return _end(await _attend(home, started, announce), announce)
         with supervising(directory):
             while True:
-                failure = None
+                failure, began = None, time.monotonic()
                 try:
                     await _attend(home, started, announce)
                 except DrumheadError as error:
                     failure = error
                 ended = instances.read(spec.name)
                 stopping = signalled.is_set() or is_stopping(directory)
-                delay = None if stopping else note_end(instances, ended, restarts)
+                delay = None if stopping else note_end(instances, ended, restarts, ran=time.monotonic() - began)
                 if delay is None or await pause(delay, directory, signalled):
                     if failure is not None:
                         raise failure

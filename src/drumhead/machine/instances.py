@@ -19,7 +19,7 @@ import msgspec
 
 from drumhead.blobs import replacing
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.home import files_in, make_private
+from drumhead.home import entry, files_in, make_private
 from drumhead.machine.records import Instance, Launch, Supervision
 
 if TYPE_CHECKING:
@@ -54,7 +54,8 @@ class Instances:
         self.home = home
 
     def directory(self, name: str) -> Path:
-        return self.home.instances / name
+        """Return the directory of an instance. Raises NOT_FOUND for a text that is no name."""
+        return entry(self.home.instances, name, "instance")
 
     def names(self) -> list[str]:
         return [path.parent.name for path in files_in(self.home.instances, f"*/{RECORD}")]
@@ -97,10 +98,15 @@ class Instances:
             temporary.write_bytes(msgspec.json.format(msgspec.json.encode(launch)))
 
     def delete(self, name: str) -> None:
-        """Delete an instance and its files, but not its volumes. Raises CONFLICT if it is running, NOT_FOUND."""
+        """Delete an instance and its files, but not its volumes.
+
+        Raises NOT_FOUND, and CONFLICT if it is running or its supervisor would start it again.
+        """
         with self.lock(name):
-            if self.read(name).pid:
-                raise DrumheadError(ErrorCode.CONFLICT, f"{name} is running; stop it first, or delete it with --force")
+            running = bool(self.read(name).pid)
+            if running or supervisor_pid(self.directory(name)) not in {0, os.getpid()}:
+                what = "running" if running else "asleep or about to be restarted"
+                raise DrumheadError(ErrorCode.CONFLICT, f"{name} is {what}; stop it first, or delete it with --force")
             # Remove the record first, so that the remains of an interrupted deletion are not an instance.
             (self.directory(name) / RECORD).unlink()
 

@@ -42,7 +42,7 @@ from drumhead.machine.secrets import read_secrets
 from drumhead.machine.snapshot.records import spare_drives, write_spares
 from drumhead.machine.snapshot.resume import find_snapshot, resume
 from drumhead.machine.snapshot.store import Snapshots
-from drumhead.machine.spec.check import check_spec
+from drumhead.machine.spec.check import check_memory, check_spec
 from drumhead.machine.stop import switch_off
 from drumhead.machine.volume.volumes import (
     OVERLAY,
@@ -60,6 +60,7 @@ if TYPE_CHECKING:
 
     from drumhead.guest.contract import BootPlan, Guest
     from drumhead.home import Home
+    from drumhead.machine.snapshot.records import Snapshot
 
 log = logging.getLogger(__name__)
 
@@ -142,12 +143,6 @@ def refuse_running(instance: Instance | None, supervisor: int = 0) -> None:
         raise DrumheadError(ErrorCode.CONFLICT, f"{name} is {what}; stop it first, or choose another name")
 
 
-def _refuse_little_memory(guest: Guest, memory: int) -> None:
-    if memory < guest.least_memory:
-        least = f"a machine on {guest.name} needs at least {guest.least_memory} MiB"
-        raise DrumheadError(ErrorCode.USAGE, f"{memory} MiB of memory is too little; {least} (-m)")
-
-
 def _plan(
     instances: Instances, image: Image, spec: InstanceSpec, accelerator: Accelerator, *, attached: bool, fleet: str
 ) -> Launch:
@@ -205,7 +200,7 @@ async def _start(
     with doors(() if spec.sleep_after else launch.forwards, launch.inner_forwards) as found:
         await _prepare_directory(ready, fresh=fresh)
         log_offset = file_size(directory / "log")
-        launch, pid = await _resume(instances, ready) or await _boot(instances, ready)
+        launch, pid = await _resume_or_boot(instances, ready)
         start_relay(pid, found)
     return Started(launch=launch, acceleration=ready.acceleration, pid=pid, log_offset=log_offset)
 
@@ -215,7 +210,7 @@ async def _make_ready(instances: Instances, image: Image, spec: InstanceSpec, *,
     home, directory = instances.home, instances.directory(spec.name)
     refuse_shared_disks(home, spec.volumes, spec.name, instances.all())
     guest = find_guest(image.guest)
-    _refuse_little_memory(guest, spec.memory)
+    check_memory(guest, spec.memory)
     if spec.sleep_after:
         require(guest, "listening")
     if image.overlay_size:
@@ -255,24 +250,32 @@ async def _prepare_directory(ready: _Ready, *, fresh: bool) -> None:
     trim_logs(directory)
 
 
-async def _resume(instances: Instances, ready: _Ready) -> tuple[Launch, int] | None:
-    """Resume a machine if there is a snapshot for it. Return None if it has to boot."""
+async def _resume_or_boot(instances: Instances, ready: _Ready) -> tuple[Launch, int]:
+    """Start a machine from its snapshot, or boot it if there is none, or none that can be resumed."""
     snapshot = find_snapshot(ready.home, ready.guest, ready.image, ready.files, ready.launch)
     if snapshot is None:
-        return None
+        return await _boot(instances, ready)
+    try:
+        return await _resume(instances, ready, snapshot)
+    except DrumheadError as error:
+        if error.code is ErrorCode.CONFLICT:  # one of its disks is in use
+            raise
+        log.warning("%s boots, because its snapshot cannot be resumed: %s", ready.launch.spec.name, error.message)
+        started = await _boot(instances, ready)
+        # It was the snapshot's fault if booting works, unless a busy host was too slow.
+        if error.code is not ErrorCode.TIMEOUT:
+            Snapshots(ready.home).delete(snapshot.key)
+        return started
+
+
+async def _resume(instances: Instances, ready: _Ready, snapshot: Snapshot) -> tuple[Launch, int]:
     launch = msgspec.structs.replace(ready.launch, snapshot=snapshot.key)
     instances.write(launch)
     disks = spare_drives(ready.directory, ready.drives)
     write_spares(disks)
     boot = ready.guest.plan_snapshot(ready.image, ready.files, None, ready.directory, disks)
     order = ready.guest.warm_order(snapshot.interpreter, launch.spec.command)
-    try:
-        return launch, await resume(ready.home, snapshot, launch, boot, ready.cards, ready.config, order)
-    except DrumheadError as error:
-        log.warning("%s boots, because its snapshot cannot be resumed: %s", launch.spec.name, error.message)
-        if error.code is not ErrorCode.TIMEOUT:  # a timeout may be the fault of a busy host
-            Snapshots(ready.home).delete(snapshot.key)
-        return None
+    return launch, await resume(ready.home, snapshot, launch, boot, ready.cards, ready.config, order)
 
 
 async def _boot(instances: Instances, ready: _Ready) -> tuple[Launch, int]:

@@ -1,6 +1,7 @@
 """Test a supervisor's decisions without machines: silent services, the order of stopping, and pauses."""
 
 import asyncio
+import errno
 import os
 import subprocess
 import sys
@@ -8,18 +9,21 @@ import sys
 import pytest
 from aiohttp import web
 
-from drumhead.errors import DrumheadError
+from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.fleet import health
 from drumhead.fleet import supervisor as supervisor
 from drumhead.fleet.deploy import wait_settled
+from drumhead.fleet.plan import planned_machines
 from drumhead.fleet.records import Fleet, HealthCheck, Member
 from drumhead.fleet.store import FleetStore
 from drumhead.fleet.supervisor import MAX_RESTART_DELAY, MIN_RESTART_DELAY, next_restart_delay, stop_in_order
 from drumhead.home import Home
+from drumhead.machine.instances import Instances
 from drumhead.machine.network import neighbour
 from drumhead.machine.network.neighbour import Neighbour
 from drumhead.machine.network.private import MulticastGroup
-from drumhead.machine.records import PortForward
+from drumhead.machine.records import InstanceSpec, Launch, PortForward
+from drumhead.records import Command
 
 FIRST = """
 import signal, sys
@@ -35,6 +39,17 @@ with store.supervising():
     signal.sigwait([signal.SIGHUP])
     store.write_state(FleetState(revision=store.read().revision))
 """
+
+LAUNCH = Launch(
+    spec=InstanceSpec(name="f-web-2", image="i", command=Command(argv=("x",))),
+    image_digest="",
+    accelerator="tcg",
+    mac="02:00:00:00:00:01",
+    address="10.64.0.1",
+    forwards=(),
+    started_at=1.0,
+    attached=False,
+)
 
 
 @pytest.fixture
@@ -128,6 +143,52 @@ async def test_machines_stop_when_nobody_needs_them_and_beside_those_that_nobody
         for name in expected:
             allowed[name].set()
     await whole
+
+
+@pytest.mark.parametrize("policy", ["always", "on-failure", "no"])
+async def test_a_full_disk_of_the_host_ends_one_start_and_not_the_supervision(tmp_path, monkeypatch, policy):
+    store = FleetStore(Home(root=tmp_path), "f")
+    fleet = store.write(Fleet(name="f", members={"web": Member(image="i", restart=policy)}))
+    runs = iter([OSError(errno.ENOSPC, "No space left on device", "state.json"), None])
+
+    class Lifetime:
+        def __init__(self, *_arguments, **_flags):
+            pass
+
+        async def run(self, **_calls):
+            if error := next(runs):
+                (store.directory / "state.json").unlink()
+                (store.directory / "state.json").mkdir()  # the state cannot be written either
+                raise error
+            (store.directory / "state.json").rmdir()
+            raise DrumheadError(ErrorCode.NOT_FOUND, "the second start")
+
+    monkeypatch.setattr(supervisor, "Lifetime", Lifetime)
+    monkeypatch.setattr(supervisor, "MIN_RESTART_DELAY", 0.0)
+    monkeypatch.setattr(supervisor, "MAX_RESTART_DELAY", 0.0)
+    keeper = supervisor.Supervisor(store, attached=False)
+    (machine,) = planned_machines(fleet).values()
+    keeper._note(machine, "waiting")
+    await keeper._supervise(machine)
+    (state,) = keeper._states.values()
+    assert state.health == "failed"
+    assert ("No space left on device; free some space" in state.reason) == (policy == "no")
+    assert (state.reason == "the second start") == (policy != "no")
+
+
+async def test_a_machine_that_somebody_deletes_while_the_fleet_shrinks_ends_nothing_else(tmp_path, monkeypatch):
+    store = FleetStore(Home(root=tmp_path), "f")
+    store.write(Fleet(name="f", members={}))
+    instances = Instances(store.home)
+    with instances.lock("f-web-2"):
+        instances.write(LAUNCH)
+
+    async def stop_machine(known, name):
+        known.delete(name)
+        known.read(name)
+
+    monkeypatch.setattr(supervisor, "stop_machine", stop_machine)
+    await supervisor.Supervisor(store, attached=False)._remove("f-web-2")
 
 
 def test_pauses_grow_until_a_machine_was_healthy_for_a_while():

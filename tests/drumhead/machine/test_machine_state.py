@@ -164,6 +164,21 @@ def test_a_wrong_name_among_several_changes_nothing(empty, words):
     assert sorted(file.name for file in known.directory("one").iterdir()) == ["instance.json"]
 
 
+@pytest.mark.parametrize("name", ["", ".", "..", "../volumes", "/"])
+@pytest.mark.parametrize("words", [("start",), ("stop",), ("delete", "--force")])
+def test_a_path_is_no_name_and_nothing_is_deleted(empty, words, name):
+    known = Instances(empty.home)
+    known.directory("one").mkdir(parents=True)
+    known.write(LAUNCH)
+    empty.home.volumes.mkdir()
+    (empty.home.volumes / "data.raw").write_bytes(b"data")
+    before = sorted(empty.home.root.rglob("*"))
+    assert "there is no instance" in empty.refused(*words, name, status=3)
+    if name:
+        assert "there is no fleet" in empty.refused("down", name, status=3)
+    assert sorted(empty.home.root.rglob("*")) == before
+
+
 async def test_a_machine_that_another_command_deletes_is_not_there(instances, monkeypatch):
     found = instances.read("one")
 

@@ -9,9 +9,10 @@ import pytest
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.guest import find_guest
 from drumhead.home import Home
-from drumhead.machine.records import VolumeMount
+from drumhead.machine.records import Instance, InstanceSpec, Launch, VolumeMount
 from drumhead.machine.volume.ext4 import find_holes, was_not_unmounted
-from drumhead.machine.volume.volumes import fill_holes, make_disk, open_volumes, repair_disk
+from drumhead.machine.volume.volumes import fill_holes, make_disk, open_volumes, refuse_shared_disks, repair_disk
+from drumhead.records import Command
 from support.guests.disks import debugfs, is_whole, sparse
 
 SUPERBLOCK, STATE, FREE_BLOCKS, INCOMPATIBLE = 1024, 0x3A, 0x0C, 0x60
@@ -217,6 +218,49 @@ async def test_a_qcow2_disk_is_one_file(tmp_path):
         path = qcow2(tmp_path / f"{version}.qcow2", "-o", f"compat={version}")
         ((drive,), _) = await open_volumes(home, (VolumeMount(source=str(path), path="/data"),), linux)
         assert drive.format == "qcow2"
+
+
+@pytest.fixture
+def used(plain_disk):
+    """Return a disk that was not unmounted, because QEMU is running with it."""
+    change(plain_disk, STATE, "<H", 0)
+    words = ["qemu-system-x86_64", "-S", "-nodefaults", "-display", "none", "-monitor", "stdio", "-accel", "tcg"]
+    words += ["-drive", f"file={plain_disk},format=raw,if=none,id=disk", "-device", "virtio-blk-pci,drive=disk"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as qemu:
+        assert qemu.stdout.read(4) == b"QEMU"
+        yield plain_disk
+        qemu.kill()
+
+
+@pytest.mark.parametrize("readonly", [False, True])
+async def test_a_disk_that_a_machine_of_another_home_uses_is_not_repaired(tmp_path, used, readonly):
+    (tmp_path / "link.raw").symlink_to(used)
+    volume = VolumeMount(source=str(tmp_path / "link.raw"), path="/data", readonly=readonly)
+    before = used.read_bytes()
+    with pytest.raises(DrumheadError, match="another machine or command uses the disk") as refused:
+        await open_volumes(Home(root=tmp_path), (volume,), find_guest("linux"))
+    assert refused.value.code is ErrorCode.CONFLICT
+    assert used.read_bytes() == before
+
+
+async def test_a_disk_that_was_not_unmounted_is_repaired_before_it_is_mounted_read_only(tmp_path, plain_disk):
+    change(plain_disk, STATE, "<H", 0)
+    volume = VolumeMount(source=str(plain_disk), path="/data", readonly=True)
+    await open_volumes(Home(root=tmp_path), (volume,), find_guest("linux"))
+    assert not was_not_unmounted(plain_disk)
+
+
+@pytest.mark.parametrize("path", ["link.raw", "below/../plain.raw"])
+def test_one_disk_has_one_writer_by_whatever_path(tmp_path, plain_disk, path):
+    (tmp_path / "link.raw").symlink_to(plain_disk)
+    (tmp_path / "below").mkdir()
+    mine, theirs = (VolumeMount(source=str(one), path="/data") for one in (tmp_path / path, plain_disk))
+    spec = InstanceSpec(name="writer", image="i", command=Command(argv=("x",)), volumes=(theirs,))
+    launch = Launch(
+        spec=spec, image_digest="", accelerator="tcg", mac="", address="", forwards=(), started_at=0.0, attached=False
+    )
+    with pytest.raises(DrumheadError, match="in use by writer"):
+        refuse_shared_disks(Home(root=tmp_path), (mine,), "other", [Instance(launch=launch, state="running", pid=1)])
 
 
 async def test_a_directory_or_a_disk_without_ext4_is_no_volume(tmp_path):

@@ -9,13 +9,14 @@ from unittest.mock import AsyncMock, Mock
 
 import pytest
 
+from drumhead.home import Home
 from drumhead.machine import attach
 from drumhead.machine.instances import STOPPING, Instances, supervisor_pid
 from drumhead.machine.launch import Started
 from drumhead.machine.records import InstanceSpec, Launch
 from drumhead.machine.stop import record_exit, stop_machine
 from drumhead.machine.supervision.policy import FIRST_DELAY, LONGEST_DELAY, MAX_RESTARTS, STEADY, Restarts
-from drumhead.machine.supervision.supervisor import pause
+from drumhead.machine.supervision.supervisor import note_end, pause
 from drumhead.records import Command
 from support.guests.composing import write_files
 from support.guests.machines import command, find, wait_log
@@ -49,6 +50,18 @@ def test_a_policy_leaves_an_end_as_it_is(policy, failed, again):
     assert (Restarts(policy).after(failed=failed, ran=1.0) is not None) == again
 
 
+def test_a_machine_that_wrote_nothing_has_run_steadily_all_the_same(tmp_path):
+    instances, restarts = Instances(Home(root=tmp_path)), Restarts("always")
+    spec = InstanceSpec(name="quiet", image="i", command=Command(argv=("x",)), restart="always")
+    launch = Launch(
+        spec=spec, image_digest="", accelerator="tcg", mac="", address="", forwards=(), started_at=0.0, attached=False
+    )
+    with instances.lock("quiet"):
+        instances.write(launch)
+    for _ in range(3 * MAX_RESTARTS):
+        assert note_end(instances, instances.read("quiet"), restarts, ran=2 * STEADY) == FIRST_DELAY
+
+
 @pytest.mark.slow
 def test_a_supervisor_that_was_killed_is_not_said_to_restart_anything(empty):
     directory = Instances(empty.home).directory("orphan")
@@ -65,6 +78,7 @@ def test_a_supervisor_that_was_killed_is_not_said_to_restart_anything(empty):
     with subprocess.Popen([sys.executable, "-c", holding, directory], stdout=subprocess.PIPE) as supervisor:
         supervisor.stdout.readline()
         assert "4, restarting" in empty("instances")
+        assert "orphan is asleep or about to be restarted; stop it first" in empty.refused("delete", "orphan", status=5)
         supervisor.kill()
     assert "4, without its supervisor" in empty("instances")
     assert "restarting" not in empty("instances")

@@ -68,7 +68,7 @@ async def post(port, text):
 
 
 async def test_the_first_connection_starts_a_machine_that_sleeps(drumhead, image):
-    port = run(drumhead, image, "sleeper")
+    port = run(drumhead, image, "sleeper", "-f", "0:8001")
     directory = Instances(drumhead.home).directory("sleeper")
     await asleep(drumhead, "sleeper")
     assert "asleep" in drumhead("instances")
@@ -87,6 +87,14 @@ async def test_the_first_connection_starts_a_machine_that_sleeps(drumhead, image
         socket.create_connection(("127.0.0.1", port), timeout=5)
     drumhead("start", "sleeper")
     assert await post(port, "again") == (200, "AGAIN"), "the same port"
+    await asleep(drumhead, "sleeper")
+    dead = find(drumhead, "sleeper")["launch"]["forwards"][1]["host_port"]
+    reader, writer = await asyncio.open_connection("127.0.0.1", dead)
+    writer.write(b"GET / HTTP/1.1\r\n\r\n")
+    refused = asyncio.create_task(reader.read())
+    assert await post(port, "beside") == (200, "BESIDE")
+    assert not refused.done(), "nothing listens on its port, which held up nobody"
+    writer.close()
     drumhead("delete", "--force", "sleeper")
     assert not directory.exists()
 

@@ -3,13 +3,20 @@
 import hashlib
 import json
 import time
+from contextlib import suppress
+from types import SimpleNamespace
+from unittest.mock import AsyncMock, MagicMock, Mock
 
 import msgspec
 import pytest
 
+from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.home import Home
+from drumhead.machine import launch
 from drumhead.machine.attach import run_to_end
 from drumhead.machine.instances import Instances
 from drumhead.machine.records import InstanceSpec
+from drumhead.machine.volume.ext4 import was_not_unmounted
 from drumhead.records import Command
 from support.guests.composing import write_files
 from support.guests.machines import find
@@ -119,9 +126,10 @@ def test_a_resumed_machine_has_the_volumes_that_it_is_given(drumhead, image):
     second, resumed = run(drumhead, image, "snap-disk-2", *flags)
     assert resumed and second["kept"] == "from snap-disk"
     third, resumed = run(
-        drumhead, image, "snap-disk-3", "--volume", "snapdata:/data:ro", "--volume", "snapmore:/more:16M"
+        drumhead, image, "snap-disk-3", "--volume", "snapdata:/data:ro", "--volume", "snapmore:/more room:16M"
     )
     assert resumed and third["kept"] == "from snap-disk"
+    assert not was_not_unmounted(drumhead.home.volumes / "snapmore.raw")
 
 
 async def test_secrets_arrive_after_the_resume(drumhead, image):
@@ -173,6 +181,27 @@ def test_a_damaged_snapshot_costs_a_boot(drumhead, image, tmp_path):
     assert (done.returncode, done.stdout) == (0, "said\n"), done.stderr
     assert "damaged boots, because its snapshot cannot be resumed" in done.stderr
     assert not record.parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("resuming", "boots", "kept"),
+    [
+        (ErrorCode.CONFLICT, True, True),  # another program uses a disk
+        (ErrorCode.TIMEOUT, True, True),
+        (ErrorCode.GUEST, False, True),  # another program has taken a port
+        (ErrorCode.GUEST, True, False),
+    ],
+)
+async def test_a_snapshot_is_deleted_only_if_the_machine_boots_without_it(tmp_path, monkeypatch, resuming, boots, kept):
+    home = Home(root=tmp_path)
+    (home.snapshots / "key").mkdir(parents=True)
+    monkeypatch.setattr(launch, "find_snapshot", Mock(return_value=SimpleNamespace(key="key")))
+    monkeypatch.setattr(launch, "_resume", AsyncMock(side_effect=DrumheadError(resuming, "resuming")))
+    failed = DrumheadError(ErrorCode.GUEST, "booting")
+    monkeypatch.setattr(launch, "_boot", AsyncMock(return_value="booted") if boots else AsyncMock(side_effect=failed))
+    with suppress(DrumheadError):
+        assert await launch._resume_or_boot(Instances(home), MagicMock(home=home)) == "booted"
+    assert (home.snapshots / "key").exists() == kept
 
 
 def test_what_cannot_be_saved_is_refused_with_the_reason(drumhead, image, tmp_path):

@@ -41,7 +41,7 @@ async def spawn(
     """Write the plan's files and start QEMU. Return its process id when its devices are set up.
 
     QEMU inherits the descriptors `inherited`. Raises GUEST with QEMU's message if it does not start, CONFLICT if
-    another program uses one of its disks.
+    another program uses one of its disks, TIMEOUT.
     """
     for path, contents in boot.files.items():
         with replacing(path, mode=0o600) as temporary:  # the machine's configuration may hold secrets
@@ -53,6 +53,10 @@ async def spawn(
     try:
         async with asyncio.timeout(START_TIME):
             await asyncio.wait({answers, ended}, return_when=asyncio.FIRST_COMPLETED)
+    except TimeoutError as error:
+        kill(pid)
+        message = f"QEMU did not set up the devices of {directory.name} within {START_TIME:.0f} s"
+        raise DrumheadError(ErrorCode.TIMEOUT, message) from error
     except BaseException:
         kill(pid)
         raise

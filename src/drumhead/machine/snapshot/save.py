@@ -25,6 +25,7 @@ from drumhead.machine.qemu.command_line import Saved, command_line
 from drumhead.machine.qemu.spawn import spawn
 from drumhead.machine.snapshot.records import MEMORY, RECORD, STATE, Snapshot, saved_cards, spare_drives, write_spares
 from drumhead.machine.snapshot.store import Snapshots, snapshot_key
+from drumhead.machine.spec.check import check_memory
 from drumhead.machine.watch import watching
 
 if TYPE_CHECKING:
@@ -91,11 +92,7 @@ def refuse_unsavable(guest: Guest, image: Image, memory: int) -> None:
             f"{image.name} was composed with --size, so each of its machines has its own disk, which a snapshot "
             "cannot hold; compose it without --size, and give its machines a volume",
         )
-    if memory < guest.least_memory:
-        raise DrumheadError(
-            ErrorCode.USAGE,
-            f"{memory} MiB of memory is too little; a machine on {guest.name} needs at least {guest.least_memory} (-m)",
-        )
+    check_memory(guest, memory)
 
 
 async def _boot_and_save(

@@ -6,6 +6,7 @@ import posixpath
 from typing import TYPE_CHECKING
 
 from drumhead.closure import follow
+from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.image.checks.programs import find_program, is_made_at_start
 from drumhead.image.contents import image_index
 from drumhead.image.timezones import zone_fault
@@ -13,6 +14,7 @@ from drumhead.machine.spec.options import usage
 
 if TYPE_CHECKING:
     from drumhead.closure import Index
+    from drumhead.guest import Guest
     from drumhead.home import Home
     from drumhead.machine.records import InstanceSpec
     from drumhead.records import Command, Image
@@ -75,3 +77,10 @@ def _file_above(index: Index, path: str) -> str:
         if found and found.kind == "file":
             return part
     return ""
+
+
+def check_memory(guest: Guest, memory: int) -> None:
+    """Check that `memory`, in MiB, is enough for a machine on `guest`. Raises USAGE."""
+    if memory < guest.least_memory:
+        least = f"a machine on {guest.name} needs at least {guest.least_memory} MiB"
+        raise DrumheadError(ErrorCode.USAGE, f"{memory} MiB of memory is too little; {least} (-m)")

@@ -12,7 +12,7 @@ import time
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
-from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.errors import DrumheadError, ErrorCode, message_of
 from drumhead.machine.boot import wait_started
 from drumhead.machine.instances import STOPPING, write_supervision
 from drumhead.machine.launch import restart_machine
@@ -48,6 +48,7 @@ class SocketActivation:
         self._instances = instances
         self._name = name
         self._one_change = asyncio.Lock()
+        self._one_question = asyncio.Lock()
         self._waiting = self._open = 0
         self._idle_since = self._began = time.monotonic()
         self._has_listened = False
@@ -134,7 +135,8 @@ class SocketActivation:
         return False
 
     async def _listens(self, port: int) -> bool:
-        answer = await control(self._instances.directory(self._name), {"do": "listening", "port": port})
+        async with self._one_question:  # the control channel has one client at a time
+            answer = await control(self._instances.directory(self._name), {"do": "listening", "port": port})
         return bool(answer.get("listening"))
 
     async def _serve(self, index: int, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -150,8 +152,8 @@ class SocketActivation:
             log.warning("%s: nothing listened on port %d within %.0f s", self._name, port, START_TIME)
             await refuse(reader, writer, f"{self._name} did not listen on port {port} within {START_TIME:.0f} s")
             return
-        except DrumheadError as error:
-            log.warning("%s: %s", self._name, error.message)
+        except (DrumheadError, OSError) as error:
+            log.warning("%s: %s", self._name, message_of(error))
             await refuse(reader, writer, f"{self._name} could not be started")
             return
         finally:
@@ -166,7 +168,10 @@ class SocketActivation:
             self._idle_since = time.monotonic()
 
     async def _wake(self, port: int) -> Instance:
-        """Start the machine if it sleeps, and return it when its program listens on `port`."""
+        """Start the machine if it sleeps, and return it when its program listens on `port`.
+
+        The machine is not put to sleep while a connection waits here.
+        """
         async with self._one_change:
             instance = self._instances.read(self._name)
             if not instance.pid:
@@ -176,12 +181,12 @@ class SocketActivation:
                 started = await restart_machine(self._home, self._name, attached=False)
                 self.watch(started.pid)
             instance = await wait_started(self._instances, self._name)
-            # Ask one at a time, because the control channel has one client at a time.
-            while True:
-                if await self._listens(port):
-                    self._has_listened = True
-                    return instance
-                await asyncio.sleep(POLL)
+        # A port where nothing listens must not hold up connections to the others.
+        while True:
+            if await self._listens(port):
+                self._has_listened = True
+                return instance
+            await asyncio.sleep(POLL)
 
 
 async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, reason: str) -> None:

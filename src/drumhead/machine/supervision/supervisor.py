@@ -14,10 +14,11 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager, suppress
+import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.errors import DrumheadError, ErrorCode, message_of
 from drumhead.machine.instances import STOPPING, SUPERVISOR, Instances, end_reason, write_supervision
 from drumhead.machine.launch import restart_machine
 from drumhead.machine.logs import limiting_logs
@@ -65,7 +66,7 @@ async def start_supervisor(home: Home, name: str) -> None:
 
     Raises GUEST with its last message if it ends, TIMEOUT.
     """
-    directory = home.instances / name
+    directory = Instances(home).directory(name)
     ended = asyncio.create_task(wait_process(_spawn(home, name)))
     try:
         with watching(directory) as changed:
@@ -87,7 +88,7 @@ async def start_supervisor(home: Home, name: str) -> None:
 
 
 def _spawn(home: Home, name: str) -> int:
-    directory = home.instances / name
+    directory = Instances(home).directory(name)
     (directory / READY).unlink(missing_ok=True)
     with (directory / LOG).open("wb") as said:
         process = subprocess.Popen(
@@ -116,13 +117,16 @@ async def supervise(home: Home, name: str) -> None:
         (instances.directory(name) / READY).touch()
         restarts = Restarts(instance.launch.spec.restart)
         while not (stop.is_set() or is_stopping(instances.directory(name))):
+            began = time.monotonic()
             instance = await _wait_end(instances, instance, stop)
             ends = stop.is_set() or is_stopping(instances.directory(name))
-            delay = None if ends else note_end(instances, instance, restarts)
+            delay = None if ends else note_end(instances, instance, restarts, ran=time.monotonic() - began)
             if delay is None or await pause(delay, instances.directory(name), stop):
                 break
-            with suppress(DrumheadError):  # this counts like a machine that ended at once
+            try:
                 await restart_machine(home, name, attached=False)
+            except (DrumheadError, OSError) as error:  # this counts like a machine that ended at once
+                log.warning("%s could not be started: %s", name, message_of(error))
             instance = instances.read(name)
         if stop.is_set():
             await stop_machine(instances, name)
@@ -156,10 +160,12 @@ async def _wait_end(instances: Instances, instance: Instance, stop: asyncio.Even
     return instances.read(instance.launch.spec.name)
 
 
-def note_end(instances: Instances, instance: Instance, restarts: Restarts) -> float | None:
-    """Count, record and log an end. Return the number of seconds until the restart, or None if there is none."""
+def note_end(instances: Instances, instance: Instance, restarts: Restarts, *, ran: float) -> float | None:
+    """Count, record and log the end of a machine that ran for `ran` seconds.
+
+    Return the number of seconds until the restart, or None if there is none.
+    """
     name = instance.launch.spec.name
-    ran = max(0.0, instance.ended_at - instance.launch.started_at)
     reason = end_reason(instance)
     given_up = restarts.exhausted
     delay = restarts.after(failed=instance.exit_status != 0, ran=ran)
@@ -168,7 +174,10 @@ def note_end(instances: Instances, instance: Instance, restarts: Restarts) -> fl
     elif given_up and restarts.exhausted:
         log.warning("%s: %s; not restarted again after %d restarts in a row", name, reason, restarts.in_a_row)
     record = Supervision(restarts=restarts.total, reason=reason, waits=delay is not None)
-    write_supervision(instances.directory(name), record)
+    try:
+        write_supervision(instances.directory(name), record)
+    except OSError as error:  # the record only shows what the supervisor does
+        log.warning("%s: %s", name, message_of(error))
     return delay
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import os
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -13,12 +16,13 @@ from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.guest import require
 from drumhead.guest.contract import Drive, GuestMount
 from drumhead.home import expanded, make_private
+from drumhead.machine.instances import FLOCK
 from drumhead.machine.spec.options import MIN_DISK
 from drumhead.machine.volume import ext4
 from drumhead.machine.volume.formats import disk_format
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from drumhead.guest import Guest
     from drumhead.home import Home
@@ -41,13 +45,13 @@ def volume_path(home: Home, volume: VolumeMount) -> Path:
 
 def refuse_shared_disks(home: Home, volumes: tuple[VolumeMount, ...], name: str, running: Iterable[Instance]) -> None:
     """Check that each disk has one writer or any number of readers. Raises CONFLICT with the other instance's name."""
-    wanted = {volume_path(home, volume): volume for volume in volumes}
+    wanted = {volume_path(home, volume).resolve(): volume for volume in volumes}
     for instance in running:
         spec = instance.launch.spec
         if not instance.pid or spec.name == name:
             continue
         for theirs in spec.volumes:
-            mine = wanted.get(volume_path(home, theirs))
+            mine = wanted.get(volume_path(home, theirs).resolve())
             if mine is not None and not (mine.readonly and theirs.readonly):
                 raise DrumheadError(ErrorCode.CONFLICT, f"volume {mine.source} is in use by {spec.name}; stop it first")
 
@@ -57,7 +61,8 @@ async def open_volumes(
 ) -> tuple[tuple[Drive, ...], tuple[GuestMount, ...]]:
     """Return the disks of `volumes` and their mounts. Missing disks are created, uncleanly closed ones are repaired.
 
-    Raises UNSUPPORTED if `guest` does not support one of them, NOT_FOUND, USAGE, HOST_TOOL.
+    Raises UNSUPPORTED if `guest` does not support one of them, CONFLICT if one that needs repair is in use, NOT_FOUND,
+    USAGE, HOST_TOOL.
     """
     if len(volumes) > 1:
         require(guest, "second-volume")
@@ -73,10 +78,8 @@ async def open_volumes(
         form = await asyncio.to_thread(_check_disk, path, volume)
         if volume.readonly:
             require(guest, "readonly-volume")
-        elif form == "raw":
-            await asyncio.to_thread(repair_disk, path)
-            if "holes" in guest.unsupported:
-                await asyncio.to_thread(fill_holes, path)
+        if form == "raw":
+            await asyncio.to_thread(_mend_disk, path, guest, readonly=volume.readonly)
         if form == "qcow2":
             require(guest, "qcow2-volume")
         serial = f"volume-{number}"
@@ -135,6 +138,35 @@ async def make_overlay(directory: Path, size: int, guest: Guest) -> None:
     """Make the disk of ``overlay_drive``, with `size` bytes. It is kept between starts."""
     if not (directory / OVERLAY).exists():
         await make_disk(directory / OVERLAY, size, guest.volume_options)
+
+
+def _mend_disk(path: Path, guest: Guest, *, readonly: bool) -> None:
+    """Make a raw disk one that `guest` can mount. A disk that was not unmounted cannot even be mounted read-only."""
+    if readonly and not ext4.was_not_unmounted(path):
+        return
+    with _claimed(path):
+        repair_disk(path)
+        if not readonly and "holes" in guest.unsupported:
+            fill_holes(path)
+
+
+@contextmanager
+def _claimed(path: Path) -> Iterator[None]:
+    """Hold the lock that QEMU needs for a disk, because changing the disk of a running machine destroys its files.
+
+    Raises CONFLICT if a machine, perhaps of another home, uses the disk, or if another command is preparing it.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        try:
+            # This lock belongs to the open file. One of the process would end as soon as the disk is closed anywhere.
+            fcntl.fcntl(handle, fcntl.F_OFD_SETLK, FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+        except BlockingIOError as error:
+            message = f"another machine or command uses the disk {path}; stop it first"
+            raise DrumheadError(ErrorCode.CONFLICT, message) from error
+        yield
+    finally:
+        os.close(handle)
 
 
 def repair_disk(path: Path) -> None:

@@ -12,16 +12,29 @@
 
 #include "init.h"
 
+/* Decode in place what the kernel wrote for a path: spaces, tabs, line ends and backslashes are \ooo. */
+static void decode_path(char *path) {
+    char *to = path;
+    for (char *from = path; *from; to++) {
+        if (from[0] == '\\' && from[1] && from[2] && from[3]) {
+            *to = (char)((from[1] - '0') * 64 + (from[2] - '0') * 8 + (from[3] - '0'));
+            from += 4;
+        } else
+            *to = *from++;
+    }
+    *to = 0;
+}
+
 /* Leave every disk clean: unmount or, if that fails, remount read-only, beginning with the newest mount. */
 static void unmount_all(void) {
     char *table = read_file("/proc/mounts"), *line;
     while (table && (line = strrchr(table, '\n'))) {
-        char device[256], path[256];
         *line = 0;
-        char *start = strrchr(table, '\n');
-        if (sscanf(start ? start + 1 : table, "%255s %255s", device, path) == 2 && strncmp(device, "/dev/", 5) == 0 &&
-            umount2(path, 0) != 0)
-            mount(NULL, path, NULL, MS_REMOUNT | MS_RDONLY, NULL);
+        char *start = strrchr(table, '\n'), *rest = start ? start + 1 : table;
+        char *device = strsep(&rest, " "), *path = strsep(&rest, " ");
+        if (!path || strncmp(device, "/dev/", 5) != 0) continue;
+        decode_path(path);
+        if (umount2(path, 0) != 0) mount(NULL, path, NULL, MS_REMOUNT | MS_RDONLY, NULL);
     }
     free(table);
     sync();
