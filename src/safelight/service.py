@@ -50,7 +50,12 @@ _ANSWER_TIMEOUT = 15.0
 
 Port = Annotated[int, Meta(ge=0, le=65535, description="The TCP port to listen on; 0 takes a free one.")]
 DataDirectory = Annotated[
-    str, Meta(description="The directory for everything that the service writes.", extra={"metavar": "DIRECTORY"})
+    str,
+    Meta(
+        pattern=".",
+        description="The directory for everything that the service writes.",
+        extra={"metavar": "DIRECTORY", "words": "a directory"},
+    ),
 ]
 
 

@@ -73,6 +73,23 @@ async def test_while_tasks_are_waited_for(idle: dict[str, str], tmp_path: Path) 
         await client.delete(task.id)
 
 
+async def test_a_task_that_somebody_deletes_is_not_waited_for(idle: dict[str, str], tmp_path: Path) -> None:
+    for number in range(2):
+        (tmp_path / f"{number}.png").write_bytes(photo(10 + number))
+    async with Client.connect(idle["master"]) as client:
+        after = (await client.summary()).seq
+        with terminal("upload", tmp_path, "--wait", "--master", idle["master"]) as shown:
+            waiting = set[str]()
+            while len(waiting) < 2:
+                page = await client.changes(after, wait=30.0)
+                after = page.last
+                waiting |= {event.task for event in page.events if event.state is State.WAITING}
+            for task in waiting:
+                await client.delete(task)
+            assert await asyncio.to_thread(shown.ended) == 1, shown.shown
+    assert shown.shown.count("There is no task") >= 2, shown.shown
+
+
 async def test_while_a_result_is_saved(addresses: dict[str, str], tmp_path: Path) -> None:
     async with Client.connect(addresses["master"]) as client:
         task = await client.upload(photo(3, width=900), recipe="invert", filename="large.png")

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from cli.conftest import Run
+from safelight.cli.photos.paths import collect
 from support.guests.disks import may_mount, small_disk
 from support.photos import is_inverse, photo
 from support.programs.command import COMMAND, environment, terminal
@@ -103,6 +104,9 @@ def test_recipes_are_given_by_name_or_as_a_file(run: Run, tmp_path: Path) -> Non
         (["upload"], 2, "at least one photo"),
         (["upload", "missing.png"], 3, "no file or directory missing.png"),
         (["upload", "."], 3, "no photo"),
+        (["upload", ""], 2, "write a path, not ''"),
+        (["upload", "x", "-o", ""], 2, "--output: write a path, not ''"),
+        (["up", "--data", ""], 2, "--data: write a directory, not ''"),
         (["upload", "x", "-n", "0"], 2, "-n"),
         (["upload", "--bogus"], 2, "--bogus"),
         (["download"], 2, "at least one task"),
@@ -260,6 +264,33 @@ def test_unreadable_photos_and_names_that_are_not_text_cost_no_other_photo(run: 
     assert told["gone.png"]["problem"] == "The file cannot be read: No such file or directory."
     assert [len(entry["saved"]) for entry in told.values()].count(1) == 2
     assert len(list((tmp_path / "out").iterdir())) == 2
+
+
+def test_what_this_user_may_not_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    tmp_path.chmod(0o755)
+    for name, mode in (("closed", 0o000), ("listed", 0o744), ("open", 0o755)):
+        directory = Path("many", name)
+        directory.mkdir(parents=True)
+        (directory / f"{name}.png").write_bytes(photo(97))
+        directory.chmod(mode)
+    with as_nobody():
+        found = [(str(one.path), str(one.within), one.size > 0) for one in collect([Path("many")])]
+    listed = [("many/listed/listed.png", "listed", False), ("many/open/open.png", "open", True)]
+    assert found == [*listed, ("many/closed", ".", False)]
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Give up the rights of root, who may read everything."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
 
 
 def test_names_in_forms_reach_the_task(addresses: dict[str, str], tmp_path: Path) -> None:

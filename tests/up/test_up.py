@@ -6,14 +6,18 @@ import json
 import os
 import signal
 import socket
+import sys
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from safelight.access.cluster_key import ClusterKey
+from safelight.cli.up.child import Child
+from safelight.cli.up.forward import Forward
 from safelight.client.base import session
 from safelight.client.master import Client
 from safelight.wire import State
@@ -288,3 +292,29 @@ def _signed_in(page: str, ticket: str) -> dict[str, Any]:
     except urllib.error.HTTPError as error:
         with error:
             return json.load(error)
+
+
+async def test_programs_are_restarted_after_the_reader_of_their_lines_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    broken = os.fdopen(writer, "w")
+    monkeypatch.setattr(sys, "stderr", broken)
+    forward, lines = Forward(json=False, color=False), list[str]()
+
+    def heard(name: str, line: str) -> None:
+        lines.append(line)
+        forward.line(name, line)
+
+    os.mkfifo(tmp_path / "over")
+    saying = "print('before'); print('x' * 3_000_000); print('after', flush=True); open(sys.argv[1], 'w').write('over')"
+    child = Child("one", "one", ["-c", f"import sys; {saying}", str(tmp_path / "over")], heard)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(child.supervise(lambda _status: None))
+        for _ in range(2):
+            assert await asyncio.to_thread((tmp_path / "over").read_text) == "over"
+        child.kill()
+    with suppress(OSError):
+        broken.close()
+    assert [line for line in lines if "x" not in line][:4] == ["before", "after", "before", "after"]

@@ -10,7 +10,8 @@ import os
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
 
 from drumhead import host
 from drumhead.errors import EXIT_STATUS, DrumheadError, ErrorCode, host_error
@@ -194,6 +195,8 @@ def application(argv: Sequence[str] = ()) -> cyclopts.App:
         version=f"drumhead {__version__}",
         help_format="plaintext",
         default_parameter=cyclopts.Parameter(negative="", show_default=_shown),
+        group_arguments=cyclopts.Group("Arguments", validator=_refuse_empty_paths),
+        group_parameters=cyclopts.Group("Parameters", validator=_refuse_empty_paths),
     )
     groups = {"": app}
     for order, (name, about) in enumerate(GROUPS.items()):
@@ -204,6 +207,15 @@ def application(argv: Sequence[str] = ()) -> cyclopts.App:
         called = list(argv[: path.count(" ") + 1]) == path.split()
         groups[group].command(target, name=name, help=None if called else about, sort_key=order)
     return app
+
+
+def _refuse_empty_paths(arguments: cyclopts.ArgumentCollection) -> None:
+    """Refuse an empty text as a path, such as that of an unset variable, which would mean the working directory."""
+    for argument in arguments:
+        is_path = Path in (argument.hint, *get_args(argument.hint))
+        if is_path and any(token.source == "cli" and not token.value for token in argument.tokens):
+            message = f"{argument.name}: write a path, not ''; the working directory is `.`"
+            raise DrumheadError(ErrorCode.USAGE, message)
 
 
 def _shown(default: object) -> str | None:

@@ -8,6 +8,7 @@ from safelight.cli.connection import HERE, Where, access
 from safelight.cli.kept_keys import Login, load, save
 from safelight.cli.printing import print_json, say
 from safelight.cli.prompt import line, secret
+from safelight.client.availability.instances import first_of
 from safelight.client.base import bearer
 from safelight.errors import Code, Error
 
@@ -36,7 +37,7 @@ async def login_command(*, where: Where = HERE) -> None:
 async def logout_command(*, where: Where = HERE) -> None:
     """Forget the API key of a master; the key itself stays valid until it is revoked."""
     known = load()
-    address = where.master or known.master
+    address = first_of(where.master or known.master)
     if address not in known.keys:
         raise Error(Code.NOT_FOUND, "You are not logged in there.")
     keys = {name: key for name, key in known.keys.items() if name != address}

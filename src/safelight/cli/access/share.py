@@ -39,7 +39,8 @@ async def share_command(
     async with access(where) as (client, _):
         if task is None:
             await client.revoke_links()
-            say("Revoked all links.")
+            if not where.json:
+                say("Revoked all links.")
             return
         link = await client.link(await _id(task, where), output=output, original=original, expires_in=seconds(expires))
     if where.json:

@@ -29,8 +29,8 @@ class Entry:
     task: Task | None = None
     problem: str = ""
     saved: list[Path] = field(default_factory=list)
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
-    """Its task has ended."""
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Its task may have ended or been deleted."""
     over: asyncio.Event = field(default_factory=asyncio.Event)
     """Whether this run is done with the photo."""
 
@@ -67,6 +67,8 @@ class Batch:
         self._progress = progress
         self._by_task: dict[str, Entry] = {}
         self._ended: set[str] = set()
+        self._missed = 0
+        """The number of the last change before which some may have been missed."""
         self._gone: Error | None = None
 
     async def run(self, *, at_once: int) -> None:
@@ -147,30 +149,41 @@ class Batch:
                 self._gone = error
         else:
             self._by_task[entry.task.id] = entry
-            if entry.task.state in ENDED or entry.task.id in self._ended:
-                entry.ended.set()
+            task = entry.task
+            if task.state in ENDED or task.id in self._ended or task.seq <= self._missed:
+                entry.changed.set()
 
     async def _follow(self, after: int) -> None:
-        """Read the events to learn which tasks of this batch have ended."""
+        """Read the events to learn which tasks of this batch have ended or been deleted.
+
+        Every task is read again after events that may have been missed: retention has removed them, or an older copy of
+        the database was restored, which the first page cannot show.
+        """
+        known = ""
         try:
             while True:
-                page = await self._client.changes(after, wait=30.0)
-                after = page.last
+                page = await self._client.changes(after, wait=30.0, known=known)
+                if page.restored or page.oldest > after or not known:
+                    self._missed = page.last
+                    self._look_again()
+                after, known = page.last, page.db
                 for event in page.events:
-                    if event.batch == self.name and event.state in ENDED:
+                    if event.batch == self.name and (event.state in ENDED or event.kind == "deleted"):
                         self._ended.add(event.task)
                         if event.task in self._by_task:
-                            self._by_task[event.task].ended.set()
+                            self._by_task[event.task].changed.set()
         except Error as error:
             self._gone = error
-            for entry in self.entries:
-                entry.ended.set()
+            self._look_again()
+
+    def _look_again(self) -> None:
+        for entry in self.entries:
+            entry.changed.set()
 
     async def _result(self, entry: Entry) -> None:
         assert entry.task is not None
-        await entry.ended.wait()
         try:
-            entry.task = await self._client.task(entry.task.id)
+            entry.task = await self._end_of(entry, entry.task.id)
             if entry.task.state is not State.FINISHED:
                 failure = entry.task.failure
                 entry.problem = failure.detail if failure else f"The task is {entry.task.state.name.lower()}."
@@ -182,6 +195,15 @@ class Batch:
         except Error as error:
             entry.problem = error.detail
         self._over(entry)
+
+    async def _end_of(self, entry: Entry, id: str) -> Task:
+        """Return the task of a photo once it has ended, or as it is if the master is gone. Raises NOT_FOUND."""
+        while True:
+            await entry.changed.wait()
+            entry.changed.clear()
+            task = await self._client.task(id)
+            if task.state in ENDED or self._gone is not None:
+                return task
 
     def _over(self, entry: Entry) -> None:
         if entry.problem:

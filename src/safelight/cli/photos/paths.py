@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ _USUAL = ".jpg .jpeg .jpe .jfif .png .apng .webp .avif .avifs .gif .tif .tiff .h
 _RAW = ".pnm .dng .nef .nrw .cr2 .cr3 .arw .orf .rw2 .pef .raf .srw"
 SUFFIXES = frozenset(f"{_USUAL} {_RAW}".split())
 """Extensions of photos in a directory. A file that is named directly may have any extension."""
+
+_MISSING, _UNREADABLE = 0, 1  # no modes of files
 
 
 @dataclass(frozen=True)
@@ -27,32 +30,50 @@ class Photo:
 def collect(paths: Sequence[Path]) -> list[Photo]:
     """Return the photos that paths name: files, and everything in directories that looks like a photo.
 
-    Skip hidden files and directories, pipes and devices. Keep broken links: their uploads fail and so appear in the
-    report. Raises NOT_FOUND for a path that does not exist, or if there is no photo at all.
+    Skip hidden files and directories, pipes and devices. Keep broken links, and files and directories that this user
+    may not read: their uploads fail and so appear in the report. Raises NOT_FOUND for a path that does not exist, or if
+    there is no photo at all.
     """
     found: dict[Path, Photo] = {}
     for path in paths:
         for file in _files(path):
-            within = file.parent.relative_to(path) if path.is_dir() else Path()
-            found.setdefault(file, Photo(file, file.stat().st_size if file.exists() else 0, within))
+            within = file.parent.relative_to(path) if file != path else Path()
+            found.setdefault(file, Photo(file, _size(file), within))
     if not found:
         raise Error(Code.NOT_FOUND, f"There is no photo in {', '.join(map(str, paths))}.")
     return list(found.values())
 
 
 def _files(path: Path) -> Iterator[Path]:
-    if path.is_dir():
-        for directory, directories, names in os.walk(path):
+    kind = _kind(path)
+    if stat.S_ISDIR(kind):
+        errors: list[OSError] = []
+        for directory, directories, names in os.walk(path, onerror=errors.append):
             directories[:] = sorted(name for name in directories if not name.startswith("."))
             for name in sorted(names):
                 file = Path(directory, name)
-                if (
-                    not name.startswith(".")
-                    and file.suffix.lower() in SUFFIXES
-                    and (file.is_file() or not file.exists())
-                ):
+                if not name.startswith(".") and file.suffix.lower() in SUFFIXES and _may_be_photo(file):
                     yield file
-    elif path.is_file():
+        yield from (Path(error.filename) for error in errors)
+    elif _may_be_photo(path) and kind != _MISSING:
         yield path
     else:
         raise Error(Code.NOT_FOUND, f"There is no file or directory {path}.")
+
+
+def _may_be_photo(file: Path) -> bool:
+    return stat.S_ISREG(kind := _kind(file)) or kind in (_MISSING, _UNREADABLE)
+
+
+def _kind(path: Path) -> int:
+    """Return the mode of what is at a path, `_MISSING`, or `_UNREADABLE` if this user may not even look."""
+    try:
+        return path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return _MISSING
+    except OSError:  # no permission, or links in a circle
+        return _UNREADABLE
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if stat.S_ISREG(_kind(file)) else 0

@@ -107,10 +107,18 @@ class Child:
         if self._stopped.is_set():  # stopped while it was being started
             process.kill()
         assert process.stdout is not None
-        with suppress(ValueError):  # a line longer than the limit: drop the rest of it
-            async for line in process.stdout:
-                self._forward(self.name, line.decode(errors="replace").rstrip("\n"))
+        await self._forward_lines(process.stdout)
         return await process.wait()
+
+    async def _forward_lines(self, output: asyncio.StreamReader) -> None:
+        while True:
+            try:
+                line = await output.readline()
+            except ValueError:  # the part of a line that reached the limit is dropped
+                continue
+            if not line:
+                return
+            self._forward(self.name, line.decode(errors="replace").rstrip("\n"))
 
 
 def ended(status: int) -> str:

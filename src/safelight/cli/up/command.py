@@ -68,7 +68,14 @@ class Config(AccessSettings, frozen=True, kw_only=True):
     separate: Annotated[bool, Meta(description="Run each service in a process of its own, as on several machines.")] = (
         False
     )
-    data: Annotated[str, Meta(description="The directory for all data.", extra={"metavar": "DIRECTORY"})] = "data"
+    data: Annotated[
+        str,
+        Meta(
+            pattern=".",
+            description="The directory for all data.",
+            extra={"metavar": "DIRECTORY", "words": "a directory"},
+        ),
+    ] = "data"
     host: Annotated[
         str,
         Meta(

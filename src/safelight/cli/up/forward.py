@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from contextlib import suppress
 from typing import Any
 
 from safelight.logs import JsonFormatter, TextFormatter
@@ -26,8 +27,9 @@ class Forward:
         self._write(self._as_json(name, text) if self.json else self._as_text(name, text))
 
     def _write(self, line: str) -> None:
-        sys.stderr.write(f"{line}\n")
-        sys.stderr.flush()
+        with suppress(OSError):  # its reader or its terminal is gone, which must not end the services
+            sys.stderr.write(f"{line}\n")
+            sys.stderr.flush()
 
     def several(self, name: str, text: str) -> None:
         """Write one line of a process that runs several services; the line names its service."""
