@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -123,13 +124,13 @@ def harm(kept, kind, fault):
             victim.write_bytes(contents)
 
 
-async def test_a_lost_blob_is_reported_and_the_rest_is_backed_up(tmp_path):
+@pytest.mark.parametrize("harm_it", [Path.unlink, lambda blob: blob.write_bytes(b"rotten")], ids=["lost", "damaged"])
+async def test_a_lost_or_damaged_blob_is_reported_and_the_rest_is_backed_up(tmp_path, harm_it):
     async with system(tmp_path / "data", workers=1) as whole, Client.connect(whole.master) as client:
         one, two = [await client.upload(photo(n), filename=f"{n}.png") for n in (1, 2)]
         await client.wait(one.id, timeout=LIMIT)
         await client.wait(two.id, timeout=LIMIT)
-        lost = next((tmp_path / "data/storage/blobs").rglob(one.input.digest))
-        lost.unlink()
+        harm_it(next((tmp_path / "data/storage/blobs").rglob(one.input.digest)))
         complaint = await run("backup", tmp_path / "kept", "--keyvaluestore", whole.keyvaluestore, status=1)
         assert one.input.digest in complaint
     assert json.loads(await run("restore", tmp_path / "kept", "--check", "--json"))["missing"] == [one.input.digest]

@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 
 import pytest
 
-from safelight.cli.backup import entries
+from safelight.cli.backup import entries, migrating
 from safelight.cli.backup.archive import Database
 from safelight.cli.backup.commands import migrate_command
 from safelight.cli.backup.taking import take
@@ -18,6 +18,7 @@ from safelight.errors import Code, Error
 from safelight.sql import scripts
 from safelight.storage.directory import DirectoryStore
 from support.bodies import stream
+from support.tasks import digest
 
 
 @contextmanager
@@ -87,6 +88,19 @@ async def test_a_store_of_another_system_is_not_taken_over(tmp_path):
     for _ in range(2):
         assert await migrate(tmp_path / "ours", tmp_path / "copy") == 0
     assert (tmp_path / "copy/identity").read_text().strip() == "a" * 32
+
+
+async def test_a_damaged_blob_is_named_and_the_others_are_copied(tmp_path, capfd):
+    async with DirectoryStore.at(tmp_path / "old") as old, DirectoryStore.at(tmp_path / "new") as new:
+        for n in range(3):
+            await old.put(stream(str(n).encode()))
+        (damaged,) = (tmp_path / "old").rglob(digest(1))
+        damaged.write_bytes(b"?")  # what was stored just now counts as verified, and is sent as it is
+        done = await migrating.from_store(old, new, lambda _: None, verify=False)
+        assert (done.copied, done.missing) == (2, {digest(1)})
+    assert await migrate(tmp_path / "old", tmp_path / "newer") == 1
+    assert f"lost or damaged 1 blob, the first is {digest(1)}" in " ".join(capfd.readouterr().err.split())
+    assert len(list((tmp_path / "newer").rglob("?" * 64))) == 2
 
 
 async def test_a_source_that_is_no_store_is_refused_and_unchanged(tmp_path):

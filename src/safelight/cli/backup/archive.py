@@ -43,7 +43,7 @@ _LONGEST_MANIFEST = 64 << 20
 
 
 class Manifest(Record, frozen=True, kw_only=True):
-    """The contents of a backup. `missing` lists blobs that tasks refer to but storage did not have."""
+    """The contents of a backup. `missing` lists blobs that tasks refer to but storage had lost or damaged."""
 
     format: int = FORMAT
     created: float

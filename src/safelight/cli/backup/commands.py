@@ -52,7 +52,7 @@ async def backup_command(directory: Path, /, *, where: Where = HERE) -> int:
     _print(manifest, where, f"Backed up {_contents(manifest)} to {directory}; {_new(copied, 'blob')}.")
     if manifest.missing:
         complain(
-            f"Storage lacks {counted(len(manifest.missing), 'blob')} that tasks refer to, the first is "
+            f"Storage has lost or damaged {counted(len(manifest.missing), 'blob')} that tasks refer to, the first is "
             f"{manifest.missing[0]}. Everything else is in the backup."
         )
     return FAILED if manifest.missing else 0
@@ -264,8 +264,8 @@ async def _copy_blobs(to: str, source: str | None, where: Where, *, verify: bool
         say(f"{to} has all {counted(done.blobs, 'blob')} ({size}); {_new(done.copied, 'blob')}.")
         _tell_way_back(to if source is not None else None, source or "OLD-STORE")
     if done.missing:
-        first = min(done.missing)
-        complain(f"{counted(len(done.missing), 'blob')} could not be found, the first is {first}.")
+        lost = f"The old store has lost or damaged {counted(len(done.missing), 'blob')}"
+        complain(f"{lost}, the first is {min(done.missing)}. Everything else was copied.")
     return FAILED if done.missing else 0
 
 

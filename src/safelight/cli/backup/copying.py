@@ -18,15 +18,18 @@ T = TypeVar("T")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 AT_ONCE = 8
 """Blobs that are copied at a time."""
+_LOST = frozenset({Code.NOT_FOUND, Code.DAMAGED_BLOB, Code.DIGEST_MISMATCH})
+"""What is raised for a blob that is gone or has changed. A store that verified a blob lately sends what it has."""
 
 Open = Callable[[str], AbstractAsyncContextManager[AsyncIterator[bytes]]]
-"""Opens the bytes of a blob by its digest. Raises NOT_FOUND."""
+"""Opens the bytes of a blob by its digest. Raises NOT_FOUND, DAMAGED_BLOB."""
 
 
 class Copying:
     """Copies blobs and names into `target`, and counts them. Existing ones are not copied again.
 
-    The digest of every copied blob is checked; with `verify`, so are those of existing ones.
+    The digest of every copied blob is checked; with `verify`, so are those of existing ones. A lost or damaged blob is
+    added to `missing`, and does not keep the others from being copied.
     """
 
     def __init__(
@@ -44,7 +47,10 @@ class Copying:
         self.missing: set[str] = set()
 
     async def copy(self, page: Reference) -> None:
-        """Copy the blobs that a page of tasks refers to. Raises STORAGE_FULL, UNAVAILABLE, DAMAGED_BLOB."""
+        """Copy the blobs that a page of tasks refers to.
+
+        Raises STORAGE_FULL, UNAVAILABLE, and DAMAGED_BLOB for an invalid digest.
+        """
         await _each(page.digests, self._copy_blob)
         await _each(page.names, self._copy_name)
 
@@ -60,7 +66,7 @@ class Copying:
                 async with self._source(digest) as chunks:
                     size = (await self._target.put(chunks, expected=digest)).size
             except Error as error:
-                if error.code is not Code.NOT_FOUND:
+                if error.code not in _LOST:
                     raise
                 self.missing.add(digest)
                 self._seen.discard(bytes.fromhex(digest))
@@ -75,7 +81,7 @@ class Copying:
             async with self._target.open(digest, verify=self._verify) as blob:
                 return blob.blob.size
         except Error as error:
-            if error.code in (Code.NOT_FOUND, Code.DAMAGED_BLOB):
+            if error.code in _LOST:
                 return None
             raise
 

@@ -117,13 +117,8 @@ def _check_missing(copying: Copying, manifest: Manifest) -> None:
 def _from(store: DirectoryStore) -> Open:
     @asynccontextmanager
     async def opened(digest: str) -> AsyncIterator[AsyncIterator[bytes]]:
-        try:
-            async with store.open(digest, verify=True) as blob:
-                yield blob.chunks()
-        except Error as error:
-            if error.code is Code.DAMAGED_BLOB:
-                raise Error(Code.NOT_FOUND, error.detail) from error
-            raise
+        async with store.open(digest, verify=True) as blob:
+            yield blob.chunks()
 
     return opened
 
