@@ -14,6 +14,7 @@ from safelight.errors import Code, Error
 from safelight.sql.scripts import migrations
 from safelight.steady import ManualClock
 from safelight.wire import State
+from safelight.wire.accounts import Limits, Tenant, Wanted
 from support.tasks import finished, new_task, request
 
 
@@ -121,6 +122,19 @@ async def test_a_call_that_fails_after_a_write_does_not_affect_others(store):
     assert sorted(event.seq for event in (await store.events(0)).events) == sorted(task.seq for task in made)
     assert store._database.memory.engine == ""
     assert (await store.summary()).tasks["waiting"] == 3
+
+
+async def test_a_call_that_changes_nothing_and_is_refused_does_not_undo_the_others(store):
+    await store.accounts.create_tenant(Tenant(id="a", limits=Limits(requests=0.001)))
+    memory = store._database.memory
+    granted, refusal = await asyncio.gather(
+        store.accounts.grant("a", Wanted(master="m", requests=1)),
+        store.delete_recipe("nosuch", tenant="a"),
+        return_exceptions=True,
+    )
+    assert (granted.requests, refusal.code) == (1, Code.NOT_FOUND)
+    assert (await store.accounts.grant("a", Wanted(master="m", requests=1))).requests == 0
+    assert store._database.memory is memory, "it must not be read again"
 
 
 async def test_a_failed_commit_fails_all_its_calls_and_is_recovered_from(store, monkeypatch):

@@ -124,8 +124,9 @@ class Connection:
 
     def run(self, name: str, *values: object) -> int:
         """Run a statement that writes; return how many rows it changed."""
-        self.writes += 1
-        return self._sqlite.execute(self._queries[name], values).rowcount
+        changed = self._sqlite.execute(self._queries[name], values).rowcount
+        self.writes += changed != 0  # -1 means that SQLite does not count them
+        return changed
 
     def write(self, name: str, rows: Sequence[Sequence[object]]) -> None:
         """Write rows, all of the same length."""
