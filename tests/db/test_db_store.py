@@ -18,7 +18,7 @@ from safelight.wire import (
     WebhookAnswer,
     WorkerInfo,
 )
-from support.tasks import digest, failed, finished, new_task, output, refused, request
+from support.tasks import died, digest, failed, finished, new_task, output, refused, request
 
 
 async def test_a_task_is_read_back_unchanged(store):
@@ -232,6 +232,25 @@ async def test_expired_classic_leases_are_counted_separately(opened):
         seen = page.last
     task = await store.get(made.id)
     assert (task.state, task.deaths) == (State.QUARANTINED, 3)
+
+
+async def test_a_classic_worker_that_comes_back_takes_its_death_back(opened):
+    store = await opened(classic_lease_duration=0.02, classic_max_deaths=3)
+    (made,) = await store.create([new_task(classic=True)])
+    lease = await store.lease_classic()
+    page = await store.events(0, wait=10)
+    while page.events[-1].kind != "expired":
+        page = await store.events(page.last, wait=10)
+    assert (await store.get(made.id)).deaths == 1
+    for _ in range(2):  # a death is taken back only once
+        await refused(Code.LEASE_LOST, store.finish_classic(lease.id))
+        task = await store.get(made.id)
+        assert (task.state, task.deaths, task.failure) == (State.WAITING, 0, None)
+    assert [event.kind for event in (await store.events(page.last)).events] == ["excused"]
+    for state in (State.WAITING, State.QUARANTINED):  # it does not count among those of classic workers any more
+        (lease,) = await store.lease(request())
+        (answer,) = await store.settle([died(lease.id)])
+        assert answer.state is state
 
 
 async def test_recipes_are_saved_by_name(store):

@@ -83,16 +83,18 @@ def expired(row: TaskRow, policy: Policy) -> Change:
     return msgspec.structs.replace(change, new=change.new.evolve(settled=row.lease, settled_as=missing))
 
 
-def excused(row: TaskRow, lease: str) -> Change:
+def excused(row: TaskRow, lease: str, *, classic: bool = False) -> Change:
     """Take back the death of an expired lease, since its worker was only unreachable or suspended and has come back.
 
-    `lease` is one of `row.missing`. Other workers may have had, and even finished, the task since. The lease stays
-    lost. A task that this death had quarantined waits again.
+    `lease` is one of `row.missing`, and `classic` says that a classic worker had it. Other workers may have had, and
+    even finished, the task since. The lease stays lost. A task that this death had quarantined waits again.
     """
     deaths = row.deaths - 1
+    classic_deaths = max(0, min(deaths, row.classic_deaths - classic))
     kind = EXCUSED if lease == row.settled else row.ended_as or EXCUSED
     missing = ending(kind, [other for other in row.missing if other != lease])
-    new = row.evolve(deaths=deaths, settled_as=missing, failure=row.failure if deaths or row.errors else None)
+    failure = row.failure if deaths or row.errors else None
+    new = row.evolve(deaths=deaths, classic_deaths=classic_deaths, settled_as=missing, failure=failure)
     return Change(kind=EXCUSED, old=row, new=new.evolve(state=State.WAITING) if row.state is State.QUARANTINED else new)
 
 

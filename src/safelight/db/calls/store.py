@@ -206,7 +206,10 @@ class CallStore:
     ) -> Task:
         """See the contract."""
         finished = Finished(lease=id, outputs=list(outputs), engine=engine, seconds=seconds)
-        return await self._do(leasing.finish_classic, id, finished, self._policy)
+        done = await self._do(leasing.finish_classic, id, finished, self._policy)
+        if isinstance(done, Error):
+            raise done
+        return done
 
     async def heartbeat(self, beat: Heartbeat) -> HeartbeatAnswer:
         """See the contract."""

@@ -154,7 +154,7 @@ def heartbeat(transaction: Transaction, beat: Heartbeat) -> HeartbeatAnswer:
     return HeartbeatAnswer(lost=lost)
 
 
-def _excuse(transaction: Transaction, leases: Sequence[str]) -> None:
+def _excuse(transaction: Transaction, leases: Sequence[str], *, classic: bool = False) -> None:
     """Take back the deaths of expired leases whose worker, which names them now, is alive."""
     if not leases:
         return
@@ -167,15 +167,17 @@ def _excuse(transaction: Transaction, leases: Sequence[str]) -> None:
         if row is None or token is None or row.key != reference.key or token not in row.missing or row.deaths == 0:
             continue
         if row.state in _EXCUSABLE:
-            change = lifecycle.excused(row, token)
+            change = lifecycle.excused(row, token, classic=classic)
             assert change.new is not None
             changes.append(change)
             rows[row.n] = change.new
     transaction.apply(changes)
 
 
-def settle(transaction: Transaction, outcomes: Sequence[Outcome], policy: Policy) -> list[Settled]:
-    """End attempts, independently of one another."""
+def settle(
+    transaction: Transaction, outcomes: Sequence[Outcome], policy: Policy, *, classic: bool = False
+) -> list[Settled]:
+    """End attempts, independently of one another; with `classic`, those of classic workers."""
     references = [ids.parse(outcome.lease) for outcome in outcomes]
     rows = transaction.tasks_by_number({reference.n for reference in references if reference})
     changes: list[Change] = []
@@ -193,20 +195,23 @@ def settle(transaction: Transaction, outcomes: Sequence[Outcome], policy: Policy
             continue
         answers.append(Settled(lease=outcome.lease, state=row.state))
     transaction.apply(changes)
-    _excuse(transaction, [outcome.lease for outcome in late if not isinstance(outcome, Died)])
+    _excuse(transaction, [outcome.lease for outcome in late if not isinstance(outcome, Died)], classic=classic)
     return answers
 
 
-def finish_classic(transaction: Transaction, id: str, finished: Finished, policy: Policy) -> Task:
-    """End the attempt of a classic worker, whose id may be that of the task or of the lease."""
+def finish_classic(transaction: Transaction, id: str, finished: Finished, policy: Policy) -> Task | Error:
+    """End the attempt of a classic worker, whose id may be that of the task or of the lease.
+
+    Return the error of a lost lease: to raise it would undo that its death is taken back. Raises NOT_FOUND.
+    """
     row = transaction.task(id)
     reference = ids.parse(id)
     named_task = reference is not None and reference.token is None
     if named_task and (row.worker == "" or row.state is State.FINISHED):
         finished = finished.evolve(lease=row.lease_id)
-    (answer,) = settle(transaction, [finished], policy)
+    (answer,) = settle(transaction, [finished], policy, classic=True)
     if answer.problem is not None:
-        raise Error.from_problem(answer.problem, 409)
+        return Error.from_problem(answer.problem, 409)
     row = transaction.task(id)
     return row.task(transaction.spec(row).digest)
 
