@@ -179,6 +179,41 @@ async def test_a_commit_whose_answer_was_lost_is_not_made_again(database, monkey
         assert (await store.get(made.id)) == made
 
 
+@pytest.mark.parametrize("again", ["asked", "answered", "refused"])
+async def test_a_commit_whose_answer_was_lost_is_not_made_again_if_the_question_fails_too(database, monkeypatch, again):
+    """The session is lost before the ledger has answered, or just after; or the server refuses the question."""
+    script, value = Connection.script, Connection.value
+    lost = []
+
+    def lose(connection, what):
+        lost.append(what)
+        connection.server.terminate()
+        raise ConnectionResetError(f"{what} was lost")
+
+    def lose_script(connection, text):
+        unknown = store._database._unknown
+        script(connection, text)
+        if text == "COMMIT" and not lost and unknown is not None and unknown.events:
+            lose(connection, "the answer")
+        if text == "ROLLBACK" and len(lost) == 1 and again == "answered":
+            lose(connection, "the session")
+
+    def lose_value(connection, name, *values):
+        if name == "committed" and len(lost) == 1 and again == "asked":
+            lose(connection, "the question")
+        if name == "committed" and len(lost) == 1 and again == "refused":
+            lost.append("the question")
+            raise asyncpg.QueryCanceledError("canceling statement due to statement timeout")
+        return value(connection, name, *values)
+
+    async with PostgresStore.open(database) as store:
+        monkeypatch.setattr(Connection, "script", lose_script)
+        monkeypatch.setattr(Connection, "value", lose_value)
+        (made,) = await store.create([new_task()])
+        assert len(lost) == 2
+        assert [task.id for task in (await store.find(TaskQuery())).tasks] == [made.id]
+
+
 async def test_a_locked_row_is_skipped_and_leased_later(database):
     async with PostgresStore.open(database) as store:
         made = await store.create([new_task() for _ in range(3)])

@@ -75,7 +75,7 @@ class Database:
         self.stalls = Stalls()
         self._writes, self._reads = Calls(), Calls()
         self._unknown: PostgresTransaction | None = None
-        """A transaction of which it is unknown whether it was committed."""
+        """A transaction whose calls wait although it may be committed: its commit was not answered."""
         self._failing_since: float | None = None
         self.maintains = False
         """Whether this instance does the maintenance."""
@@ -212,28 +212,41 @@ class Database:
         """Run calls and commit them. If a call fails, commit nothing and return that call."""
         connection.script(_BEGIN_WRITING)
         try:
-            if self._unknown is not None:
-                transaction, self._unknown = self._unknown, None
-                if connection.value("committed", transaction.version, transaction.token) is not None:
-                    connection.script("ROLLBACK")
-                    return transaction
+            if (earlier := self._committed_earlier(connection)) is not None:
+                connection.script("ROLLBACK")
+                self._unknown = None
+                return earlier
             reads = [call.reads for call in calls if call.reads is not None]
             ahead = reads if postpone and len(reads) == len(calls) else []
             transaction = self._transaction(connection, self._writer, self._roster, postpone=postpone, ahead=ahead)
             failed = _run_all(calls, transaction)
             if failed is None:
                 transaction.finish()
-                self._unknown = transaction if transaction.token else None
-                connection.script("COMMIT")
-                self._unknown = None
+                self._commit(connection, transaction)
                 return transaction
         except Exception as error:
             if concerns(error) is not Concerns.SESSION:
                 self._roll_back(connection, self._writer)
-                self._unknown = None
             raise
         self._roll_back(connection, self._writer)
         return failed
+
+    def _committed_earlier(self, connection: Connection) -> PostgresTransaction | None:
+        """Return the transaction whose commit got no answer, if it has happened. Until that is known, ask again."""
+        unknown = self._unknown
+        if unknown is not None and connection.value("committed", unknown.version, unknown.token) is None:
+            self._unknown = unknown = None
+        return unknown
+
+    def _commit(self, connection: Connection, transaction: PostgresTransaction) -> None:
+        self._unknown = transaction if transaction.token else None
+        try:
+            connection.script("COMMIT")
+        except Exception as error:
+            if concerns(error) is not Concerns.SESSION:  # the server has refused it
+                self._unknown = None
+            raise
+        self._unknown = None
 
     def _transaction(
         self,
