@@ -175,6 +175,32 @@ async def test_a_full_disk_is_logged_in_one_line_until_a_commit_succeeds(store, 
     assert not any(record.exc_info for record in told)
 
 
+async def test_a_webhook_call_whose_number_another_had_belongs_to_its_own_tenant(tmp_path):
+    """There are databases whose numbers began again when they were moved."""
+    path = tmp_path / "tasks.sqlite"
+
+    async def call(store, tenant):
+        await store.create([new_task(tenant=tenant, webhook="https://example.org/")])
+        await store.settle([finished(lease.id) for lease in await store.lease(request())])
+        for due in await store.deliveries():
+            await store.settle_delivery(due.id, delivered=True)
+
+    async with SqliteStore.open(path) as store:
+        for tenant in ("a", "b"):
+            await store.accounts.create_tenant(Tenant(id=tenant))
+        await call(store, "a")
+    with sqlite3.connect(path) as moved:
+        moved.execute("DELETE FROM sqlite_sequence WHERE name = 'delivery'")
+    moved.close()
+    async with SqliteStore.open(path) as store:
+        await call(store, "b")
+        found = {tenant: (await store.webhook_calls(tenant=tenant)).calls for tenant in ("a", "b")}
+        assert {tenant: len(calls) for tenant, calls in found.items()} == {"a": 0, "b": 1}
+        await store.resend(found["b"][0].id, tenant="b")
+        (again,) = await store.deliveries()
+        assert again.task.tenant == "b"
+
+
 async def test_leases_in_force_are_extended_at_a_start(tmp_path):
     now = 1000.0
     path = tmp_path / "tasks.sqlite"

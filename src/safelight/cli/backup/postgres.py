@@ -14,13 +14,18 @@ import msgspec
 
 from safelight.cli.backup.archive import Database, flush_directory
 from safelight.db.commit.memory import Memory
+from safelight.db.commit.transaction import encoded
 from safelight.db.postgres import schema
 from safelight.db.postgres.ledger import Entry, SharedMemory, TenantCounts, payload
+from safelight.db.postgres.sessions import escapes
 from safelight.db.postgres.sessions.address import Address
 from safelight.db.postgres.transaction import INSTANCES, lock
 from safelight.db.rows import EventRow, TaskRow
 from safelight.errors import Code, Error
 from safelight.wire import ENDED, State
+
+Rows = list[tuple[Any, ...]]
+Convert = Callable[[Any], Any]
 
 _TASK = tuple(field.name for field in msgspec.structs.fields(TaskRow))
 _EVENT = tuple(field.name for field in msgspec.structs.fields(EventRow))
@@ -43,9 +48,23 @@ _TABLES: dict[str, tuple[str, tuple[str, ...], str]] = {
     "audit": ("audit", ("seq", "at", "tenant", "body"), "seq"),
 }
 _SUMS = {"task": "sum(n), sum(seq), sum(changed)", "ended": "sum(n), sum(seq), sum(changed)"}
-_SUMS |= {"event": "sum(seq), sum(n), sum(at)", "spec": "sum(id), sum(length(body))"}
+_SUMS |= {"event": "sum(seq), sum(n), sum(at)", "spec": "sum(id), sum(until)"}
 """Sums to compare afterwards, besides the number of rows."""
-_IDENTITIES = {"spec": "id", "delivery": "n", "signing_key": "n", "audit": "seq"}
+_JSON = {**dict.fromkeys(("task", "ended", "event"), ("outputs", "failure")), "webhook_call": ("body", "task")}
+"""The columns that db writes to PostgreSQL as JSON, and escapes as such."""
+_NUMBERED = {
+    # The column with the numbers that a table gives, and the greatest one that rows show.
+    "spec": ("id", "SELECT max(id) FROM spec"),
+    "delivery": ("n", "SELECT greatest((SELECT max(n) FROM delivery), (SELECT max(n) FROM webhook_call))"),
+    "signing_key": ("n", "SELECT max(n) FROM signing_key"),
+    "audit": ("seq", "SELECT max(seq) FROM audit"),
+}
+_GIVEN = """\
+SELECT last_value FROM pg_sequences
+WHERE format('%I.%I', schemaname, sequencename) = pg_get_serial_sequence('{table}', '{column}')
+"""
+_META = ("store", "counted_to")
+"""What is copied of `meta`. The database has an identity of its own, and observes its clock anew."""
 _BATCH = 5000
 _AGAIN = "Once that is mended, run the command again."
 _LEDGER = """\
@@ -69,13 +88,12 @@ async def load(source: Database, url: str) -> dict[str, int]:
             await _refuse_used(server, address)
             await _make_partitions(server, source)
             await server.execute("DELETE FROM tenant")
-            for table, (place, columns, order) in _TABLES.items():
-                for rows in _batches(source, place, columns, order):
+            for table, (_, columns, _) in _TABLES.items():
+                for rows in _batches(source, table):
                     await server.copy_records_to_table(table, records=rows, columns=columns, timeout=600)
-            for table, column in _IDENTITIES.items():
-                serial = f"pg_get_serial_sequence('{table}', '{column}')"
-                await server.execute(f"SELECT setval({serial}, max({column})) FROM {table}")  # noqa: S608
-            await server.execute(_PUT_META, "store", _store_of(source))
+            await _set_numbers(server, source)
+            for name in _META:
+                await server.execute(_PUT_META, name, _meta_of(source, name))
             entry = payload(_entry(source.memory))
             await server.execute("INSERT INTO ledger VALUES (2, 0, 'loaded', $1, true)", entry)
             return {table: await _compare(server, source, table) for table in _TABLES}
@@ -164,24 +182,42 @@ async def _write_all(server: asyncpg.Connection[Any], write: Write) -> None:
         names, marks = ", ".join(columns), ", ".join("?" * len(columns))
         ordered = "n" if order == "rowid" else order
         cursor = server.cursor(f"SELECT {names} FROM {table} ORDER BY {ordered}", prefetch=_BATCH)  # noqa: S608
-        batch: list[tuple[Any, ...]] = []
+        batch: Rows = []
         async for row in cursor:
             batch.append(tuple(row))
             if len(batch) >= _BATCH:
-                write(f"INSERT INTO {into} ({names}) VALUES ({marks})", batch)  # noqa: S608
+                write(f"INSERT INTO {into} ({names}) VALUES ({marks})", _unescaped(table, batch))  # noqa: S608
                 batch = []
         if batch:
-            write(f"INSERT INTO {into} ({names}) VALUES ({marks})", batch)  # noqa: S608
+            write(f"INSERT INTO {into} ({names}) VALUES ({marks})", _unescaped(table, batch))  # noqa: S608
+    await _write_memory(server, write)
+
+
+async def _write_memory(server: asyncpg.Connection[Any], write: Write) -> None:
+    """Write what an instance remembers about the whole database, and the last numbers that tables have given."""
     memory = SharedMemory()
     for version, entry in await server.fetch(_LEDGER):
         memory.apply(version, msgspec.json.decode(entry, type=Entry))
     put_meta = "INSERT INTO meta VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
-    store = await server.fetchval("SELECT value FROM meta WHERE name = 'store'")
-    write(put_meta, [("engine", memory.engine), ("removed_event", memory.removed_event), ("store", store or "")])
+    kept = await server.fetch("SELECT name, value FROM meta WHERE name = ANY($1)", _META)
+    known = [("engine", memory.engine), ("removed_event", memory.removed_event), ("unheard", encoded(memory.unheard))]
+    write(put_meta, [*known, *map(tuple, kept)])
     write("INSERT INTO tenant_use VALUES (?, ?)", [(name, held.bytes) for name, held in memory.held.items()])
-    write("DELETE FROM sqlite_sequence WHERE name IN ('task', 'event')", [()])
     numbers = [("task", memory.last_task), ("event", memory.last_event)]
+    for table, (column, greatest) in _NUMBERED.items():
+        given = await server.fetchval(_GIVEN.format(table=table, column=column))
+        numbers.append((table, max(given or 0, await server.fetchval(greatest) or 0)))
+    write("DELETE FROM sqlite_sequence", [()])
     write("INSERT INTO sqlite_sequence VALUES (?, ?)", numbers)
+
+
+async def _set_numbers(server: asyncpg.Connection[Any], source: Database) -> None:
+    """Continue the numbers of each table, since those of rows that are gone must not be given again."""
+    for table, (column, greatest) in _NUMBERED.items():
+        found = source.query(f"SELECT seq FROM sqlite_sequence WHERE name = '{table}'")  # noqa: S608
+        last = f"nullif(greatest(({greatest}), $1::bigint), 0)"
+        setting = f"SELECT setval(pg_get_serial_sequence('{table}', '{column}'), {last})"
+        await server.execute(setting, found[0][0] if found else None)
 
 
 async def _refuse_used(server: asyncpg.Connection[Any], address: Address) -> None:
@@ -201,15 +237,26 @@ async def _make_partitions(server: asyncpg.Connection[Any], source: Database) ->
         await server.execute("INSERT INTO partition VALUES ($1, $2, 0, $3, NULL)", f"{table}_0", table, until)
 
 
-def _batches(source: Database, place: str, columns: Sequence[str], order: str) -> Iterator[list[tuple[Any, ...]]]:
+def _batches(source: Database, table: str) -> Iterator[Rows]:
+    place, columns, order = _TABLES[table]
     rows = source.rows(f"SELECT {', '.join(columns)} FROM {place} ORDER BY {order}")  # noqa: S608
     while batch := [row for _, row in zip(range(_BATCH), rows, strict=False)]:
-        yield batch
+        yield _converted(table, batch, escapes.text, escapes.json)
 
 
-def _store_of(source: Database) -> str:
-    """Return the id of the store of blobs that a database knows; the same store is used with the copy."""
-    found = source.query("SELECT value FROM meta WHERE name = 'store'")
+def _unescaped(table: str, rows: Rows) -> Rows:
+    return _converted(table, rows, escapes.whole_text, escapes.whole_json)
+
+
+def _converted(table: str, rows: Rows, text: Convert, json: Convert) -> Rows:
+    """Convert the values of rows, each column as text or as JSON."""
+    convert = [json if column in _JSON.get(table, ()) else text for column in _TABLES[table][1]]
+    columns = zip(*rows, strict=True)
+    return list(zip(*(map(one, values) for one, values in zip(convert, columns, strict=True)), strict=True))
+
+
+def _meta_of(source: Database, name: str) -> str:
+    found = source.query(f"SELECT value FROM meta WHERE name = '{name}'")  # noqa: S608
     return str(found[0][0]) if found else ""
 
 
@@ -231,5 +278,6 @@ def _entry(memory: Memory) -> Entry:
         removed_event=memory.removed_event,
         deliveries=memory.deliveries,
         engine=memory.engine,
+        unheard=memory.unheard,
         counts={name: TenantCounts.of(held) for name, held in memory.held.items()},
     )

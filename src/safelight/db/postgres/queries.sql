@@ -575,7 +575,8 @@ UPDATE delivery SET due = $2 WHERE n = $1 AND token IS NULL;
 
 -- name: keep_webhook_call
 INSERT INTO webhook_call (n, tenant, at, body, task) VALUES ($1, $2, $3, ($4::json)::text, ($5::json)::text)
-ON CONFLICT (n) DO UPDATE SET at = excluded.at, body = excluded.body;
+ON CONFLICT (n) DO UPDATE
+SET tenant = excluded.tenant, at = excluded.at, body = excluded.body, task = excluded.task;
 
 -- name: trim_webhook_calls
 -- $1: tenant; $2: how many to keep

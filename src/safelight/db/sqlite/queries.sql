@@ -474,7 +474,7 @@ UPDATE delivery SET due = ?2 WHERE n = ?1 AND token IS NULL;
 
 -- name: keep_webhook_call
 INSERT INTO webhook_call (n, tenant, at, body, task) VALUES (?1, ?2, ?3, ?4, ?5)
-ON CONFLICT (n) DO UPDATE SET at = ?3, body = ?4;
+ON CONFLICT (n) DO UPDATE SET tenant = ?2, at = ?3, body = ?4, task = ?5;
 
 -- name: trim_webhook_calls
 -- ?1: tenant; ?2: how many to keep

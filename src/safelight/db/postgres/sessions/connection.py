@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import asyncpg
 import msgspec
 
+from safelight.db.postgres.sessions import escapes
 from safelight.db.postgres.sessions.waiting import wait
 from safelight.db.rows import EventRow, TaskRow
 from safelight.sql import scripts
@@ -32,15 +33,12 @@ _EVENT = EventRow.__struct_fields__
 _CHANGING = _TASK[: _TASK.index("key")]
 _FIXED = _TASK[_TASK.index("key") :]
 
-_ESCAPE = "\U0010ffff"
-"""The escape character: PostgreSQL cannot store NUL in text, so NUL becomes this and `0`, and this becomes this and
-`1`.
-"""
-_NUL_IN_JSON = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
-
 
 def _type(column: str) -> str:
     return "json" if column in _JSON else "float8" if column in _REAL else "text" if column in _TEXT else "bigint"
+
+
+_ESCAPED = {"json": escapes.json, "text": escapes.text}
 
 
 def _arrays(columns: Sequence[str], *, after: int = 0) -> str:
@@ -85,33 +83,14 @@ def _json_parameters(name: str) -> frozenset[int]:
     return frozenset(int(number) - 1 for number in _JSON_PARAMETER.findall(statements()[name]))
 
 
-def _text(value: Any) -> Any:
-    if type(value) is str and ("\0" in value or _ESCAPE in value):
-        return value.replace(_ESCAPE, f"{_ESCAPE}1").replace("\0", f"{_ESCAPE}0")
-    return value
-
-
-def _json(value: Any) -> Any:
-    if type(value) is not str or ("\\u0000" not in value and _ESCAPE not in value):
-        return value
-    return _NUL_IN_JSON.sub(rf"\1{_ESCAPE}0", value.replace(_ESCAPE, f"{_ESCAPE}1"))
-
-
 def _by_column(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> list[list[object]]:
     """Return the values of rows as one array for each column."""
     if not rows:
         return [[]] * len(columns)
     return [
-        list(map(_json if column in _JSON else _text, values)) if column in _JSON or column in _TEXT else values
+        list(map(_ESCAPED[kind], values)) if (kind := _type(column)) in _ESCAPED else values
         for column, values in zip(columns, map(list, zip(*rows, strict=True)), strict=True)
     ]
-
-
-def _whole(text: str) -> str:
-    """Undo the escapes of `_text` and `_json` in JSON that the server made."""
-    if _ESCAPE not in text:
-        return text
-    return text.replace(f"{_ESCAPE}0", "\\u0000").replace(f"{_ESCAPE}1", _ESCAPE)
 
 
 class Connection:
@@ -165,7 +144,7 @@ class Connection:
     def read(self, name: str, kind: type[T], *values: object) -> T:
         """Return the single value that a statement yields, decoded from JSON as `kind`."""
         text = self.value(name, *values)
-        return msgspec.json.decode("null" if text is None else _whole(text), type=kind)
+        return msgspec.json.decode("null" if text is None else escapes.whole_json(text), type=kind)
 
     def read_from(self, table: str, kind: type[T], *values: object) -> T:
         """Read tasks of a detached partition: `$1` is the last known number, `$2` the limit."""
@@ -177,7 +156,7 @@ class Connection:
                 *values,
             )
         )
-        return msgspec.json.decode(_whole(text), type=kind)
+        return msgspec.json.decode(escapes.whole_json(text), type=kind)
 
     def last_number(self, table: str) -> int | None:
         """Return the number of the last event in a partition."""
@@ -198,7 +177,10 @@ class Connection:
 
     def _given(self, name: str, values: Sequence[object]) -> list[object]:
         json = _json_parameters(name)
-        return [
-            _json(value) if place in json else list(map(_text, value)) if isinstance(value, list) else _text(value)
-            for place, value in enumerate(values)
-        ]
+        return [_escaped(value, json=place in json) for place, value in enumerate(values)]
+
+
+def _escaped(value: object, *, json: bool) -> object:
+    if json:
+        return escapes.json(value)
+    return list(map(escapes.text, value)) if isinstance(value, list) else escapes.text(value)
