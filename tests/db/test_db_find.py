@@ -90,6 +90,19 @@ async def test_search_and_counts(store):
     assert (await store.count(TaskFilter(search="beach"))).reasons == {"damaged_image": 1}
 
 
+async def test_a_search_ignores_the_case_of_every_letter(store):
+    names = ["Ärger.jpg", "ФОТО 1.jpg", "фото.jpg", "Straße.jpg", "İzmir.jpg", "[É]*?^$.jpg", "plain.jpg"]
+    await store.create([new_task(filename=name) for name in names])
+    of = {
+        "ärg": names[:1], "ÄRGER": names[:1], "фОто": names[1:3], "фото.": names[2:3], "straß": names[3:4],
+        "İZM": names[4:5], "[é]*?^$.j": names[5:6], "é.": [], "JPG": names, "ärg*": [], "ärg.*": [],
+    }  # fmt: skip
+    for text, wanted in of.items():
+        found = await store.find(TaskQuery(search=text))
+        assert [task.filename for task in reversed(found.tasks)] == wanted, text
+        assert (await store.count(TaskFilter(search=text))).total == len(wanted), text
+
+
 async def test_many_tasks_are_changed_at_once(store):
     made = await store.create([new_task(batch="b" if place < 5 else "") for place in range(7)])
     leases = await store.lease(request(n=3))

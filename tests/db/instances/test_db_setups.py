@@ -17,6 +17,7 @@ import pytest
 from safelight.db.postgres import PostgresStore, schema
 from safelight.db.postgres.sessions.address import Address
 from safelight.errors import Error
+from safelight.wire import TaskQuery
 from support.programs.ports import free_port
 from support.servers import postgres
 from support.tasks import new_task
@@ -105,6 +106,14 @@ async def test_a_database_that_cannot_store_every_name_is_refused(postgres_serve
         await schema.check(Address(url=postgres_server.url(name)))
     with refused("createdb --encoding UTF8"):
         await schema.migrate(Address(url=postgres_server.url(name)))
+
+
+async def test_a_database_without_a_locale_is_searched_in_either_case(postgres_server):
+    await run(postgres_server.url(), "CREATE DATABASE plain ENCODING 'UTF8' LOCALE 'C' TEMPLATE template0")
+    async with PostgresStore.open(postgres_server.url("plain")) as store:
+        await store.create([new_task(filename="Ärger.jpg"), new_task(filename="ФОТО[1].jpg")])
+        for text, name in (("ärger", "Ärger.jpg"), ("фото[1]", "ФОТО[1].jpg")):
+            assert [task.filename for task in (await store.find(TaskQuery(search=text))).tasks] == [name]
 
 
 async def test_a_read_only_database_is_refused(postgres_server):

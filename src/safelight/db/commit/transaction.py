@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -152,6 +153,10 @@ class Transaction:
 
     def all_taken(self) -> None:
         """Report that all due webhook calls were taken."""
+
+    def quoted(self, letter: str) -> str:
+        """Quote a letter for a pattern of the database: `GLOB`."""
+        return glob.escape(letter)
 
     def oldest_waiting(self, tenant: str) -> int | None:
         """Return when a tenant's oldest waiting task began to wait, or None if none can be leased."""

@@ -432,11 +432,13 @@ SELECT coalesce(json_agg(json_build_array(n, key)), '[]')::text FROM (
 
 -- name: search
 -- $1, $2: numbers between which to look; $3: internal; $4: batch; $5: lower-case text; $6, $7: creation; $8: states as
--- a JSON array; $9: recipe; $10: code of the failure; NULL for no filter; $11: how many rows; $12: tenant
+-- a JSON array; $9: recipe; $10: code of the failure; NULL for no filter; $11: how many rows; $12: tenant;
+-- $13: a pattern for the text in either case, or NULL if `lower` knows the case of all of it
 SELECT coalesce(json_agg(:task), '[]')::text FROM (
   SELECT * FROM every_task
   WHERE tenant = $12 AND n < $1 AND n >= $2 AND internal = $3 AND ($4::text IS NULL OR batch = $4::text)
-    AND ($5::text IS NULL OR strpos(lower(filename), $5::text) > 0 OR strpos(n || '-' || key, $5::text) = 1)
+    AND ($5::text IS NULL OR strpos(lower(filename), $5::text) > 0 OR filename ~ $13::text
+      OR strpos(n || '-' || key, $5::text) = 1)
     AND ($6::bigint IS NULL OR created >= $6::bigint) AND ($7::bigint IS NULL OR created < $7::bigint)
     AND ($8::json IS NULL OR state IN (SELECT value::int FROM json_array_elements_text($8::json)))
     AND ($9::text IS NULL OR recipe = $9::text) AND ($10::text IS NULL OR failure->>'code' = $10::text)
@@ -444,12 +446,13 @@ SELECT coalesce(json_agg(:task), '[]')::text FROM (
 ) AS task;
 
 -- name: count_matching
--- As search, without the filters that are counted separately; $8: tenant
+-- As search, without the filters that are counted separately; $8: tenant; $9: pattern
 SELECT coalesce(json_agg(json_build_array(state, recipe, reason, held)), '[]')::text FROM (
   SELECT state, recipe, CASE WHEN state IN (3, 4) THEN failure->>'code' END AS reason, count(*) AS held
   FROM every_task
   WHERE tenant = $8 AND n < $1 AND n >= $2 AND internal = $3 AND ($4::text IS NULL OR batch = $4::text)
-    AND ($5::text IS NULL OR strpos(lower(filename), $5::text) > 0 OR strpos(n || '-' || key, $5::text) = 1)
+    AND ($5::text IS NULL OR strpos(lower(filename), $5::text) > 0 OR filename ~ $9::text
+      OR strpos(n || '-' || key, $5::text) = 1)
     AND ($6::bigint IS NULL OR created >= $6::bigint) AND ($7::bigint IS NULL OR created < $7::bigint)
   GROUP BY state, recipe, reason
 ) AS counted;

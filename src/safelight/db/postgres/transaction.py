@@ -7,6 +7,7 @@ numbers are therefore assigned in commit order, and the memory reflects the last
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -237,6 +238,10 @@ class PostgresTransaction(Transaction):
     def all_taken(self) -> None:
         """Report that all due webhook calls were taken."""
         self.memory.delivered_until = self.now
+
+    def quoted(self, letter: str) -> str:
+        """Quote a letter for a regular expression."""
+        return re.escape(letter)
 
     def oldest_waiting(self, tenant: str) -> int | None:
         """Return when a tenant's oldest waiting task began to wait."""

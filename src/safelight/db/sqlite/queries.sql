@@ -327,11 +327,12 @@ SELECT json_group_array(json_array(n, key)) FROM (
 
 -- name: search
 -- ?1, ?2: numbers between which to look; ?3: internal; ?4: batch; ?5: lower-case text; ?6, ?7: creation; ?8: states as
--- a JSON array; ?9: recipe; ?10: code of the failure; NULL for no filter; ?11: how many rows; ?12: tenant
+-- a JSON array; ?9: recipe; ?10: code of the failure; NULL for no filter; ?11: how many rows; ?12: tenant;
+-- ?13: a pattern for the text in either case, or NULL if `lower` knows the case of all of it
 SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
   SELECT :task AS as_json FROM task INDEXED BY task_tenant
   WHERE tenant = ?12 AND n < ?1 AND n >= ?2 AND internal = ?3 AND (?4 IS NULL OR batch = ?4)
-    AND (?5 IS NULL OR instr(lower(filename), ?5) OR instr(n || '-' || key, ?5) = 1)
+    AND (?5 IS NULL OR instr(lower(filename), ?5) OR filename GLOB '*' || ?13 || '*' OR instr(n || '-' || key, ?5) = 1)
     AND (?6 IS NULL OR created >= ?6) AND (?7 IS NULL OR created < ?7)
     AND (?8 IS NULL OR state IN (SELECT value FROM json_each(?8)))
     AND (?9 IS NULL OR recipe = ?9) AND (?10 IS NULL OR failure->>'code' = ?10)
@@ -339,12 +340,12 @@ SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
 );
 
 -- name: count_matching
--- As search, without the filters that are counted separately; ?8: tenant
+-- As search, without the filters that are counted separately; ?8: tenant; ?9: pattern
 SELECT json_group_array(json_array(state, recipe, reason, held)) FROM (
   SELECT state, recipe, CASE WHEN state IN (3, 4) THEN failure->>'code' END AS reason, count(*) AS held
   FROM task INDEXED BY task_tenant
   WHERE tenant = ?8 AND n < ?1 AND n >= ?2 AND internal = ?3 AND (?4 IS NULL OR batch = ?4)
-    AND (?5 IS NULL OR instr(lower(filename), ?5) OR instr(n || '-' || key, ?5) = 1)
+    AND (?5 IS NULL OR instr(lower(filename), ?5) OR filename GLOB '*' || ?9 || '*' OR instr(n || '-' || key, ?5) = 1)
     AND (?6 IS NULL OR created >= ?6) AND (?7 IS NULL OR created < ?7)
   GROUP BY state, recipe, reason
 );

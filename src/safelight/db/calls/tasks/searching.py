@@ -59,7 +59,7 @@ def search(transaction: Transaction, query: TaskQuery, tenant: str, below: int) 
     lowest, lowest_id = _lowest(transaction, tenant, below)
     states = encoded(sorted(set(query.states))) if query.states else None
     values = (below, lowest, int(query.internal), *_conditions(query), states, query.recipe, query.reason)
-    rows = transaction.tasks("search", *values, query.limit + 1, tenant)
+    rows = transaction.tasks("search", *values, query.limit + 1, tenant, _pattern(transaction, query.search))
     if len(rows) > query.limit:
         return rows[: query.limit], rows[query.limit - 1].id
     return rows, lowest_id
@@ -68,9 +68,8 @@ def search(transaction: Transaction, query: TaskQuery, tenant: str, below: int) 
 def count(transaction: Transaction, filter: TaskFilter, tenant: str) -> TaskCounts:
     """Count the tasks that match, and those that would match without the state, recipe or reason."""
     lowest, more = _lowest(transaction, tenant, _ALL)
-    cells = transaction.connection.read(
-        "count_matching", list[_Cell], _ALL, lowest, int(filter.internal), *_conditions(filter), tenant
-    )
+    values = (_ALL, lowest, int(filter.internal), *_conditions(filter), tenant, _pattern(transaction, filter.search))
+    cells = transaction.connection.read("count_matching", list[_Cell], *values)
     wanted = set(filter.states)
     total = 0
     states, recipes, reasons = Counter[str](), Counter[str](), Counter[str]()
@@ -100,3 +99,14 @@ def _lowest(transaction: Transaction, tenant: str, below: int) -> tuple[int, str
 def _conditions(filter: TaskFilter) -> tuple[object, ...]:
     since, until = ((None if at is None else round(at * 1000)) for at in (filter.since, filter.until))
     return filter.batch, filter.search.lower() if filter.search else None, since, until
+
+
+def _pattern(transaction: Transaction, text: str | None) -> str | None:
+    """Return a pattern that matches a text in either case, or None for ASCII, whose case every database knows.
+
+    SQLite knows no other, and PostgreSQL what its locale knows. To call Python for each name would cost seconds.
+    """
+    if not text or text.isascii():
+        return None
+    cases = [sorted({case for case in (letter, letter.lower(), letter.upper()) if len(case) == 1}) for letter in text]
+    return "".join(f"[{''.join(each)}]" if len(each) > 1 else transaction.quoted(each[0]) for each in cases)
