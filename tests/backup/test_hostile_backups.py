@@ -122,6 +122,20 @@ async def test_nobody_registers_a_service_by_a_backup(tmp_path):
         assert {entry.value for entry in (await store.entries()).entries} == {"hello", "hi"}
 
 
+async def test_a_restoration_that_ended_among_the_entries_can_be_repeated(tmp_path):
+    good, unfit = Entry(key="greeting", value="hello"), Entry(key="k" * 100_000, value="refused")
+    broken = await backup(tmp_path / "broken", kept=(Entry(key="left", value="behind"), unfit))
+    whole = await backup(tmp_path / "whole", kept=(good,))
+    with pytest.raises(Error) as caught:
+        await restored(broken, tmp_path / "new")
+    assert caught.value.code is Code.INVALID_REQUEST
+    places = await restored(whole, tmp_path / "new")
+    async with SqliteStore.open(places.entries) as store:
+        assert [entry.key for entry in (await store.entries()).entries] == ["greeting"]
+    left = [path.name for directory in (places.db, places.keyvaluestore) for path in directory.iterdir()]
+    assert sorted(left) == ["keyvaluestore.sqlite", "tasks.sqlite"]
+
+
 async def test_nobody_registers_a_service_by_a_file_that_is_migrated(tmp_path):
     file = tmp_path / "theirs.sqlite"
     async with SqliteStore.open(file) as store:

@@ -238,6 +238,12 @@ def flush_directory(path: Path) -> None:
         os.close(descriptor)
 
 
+def remove_file(new: Path) -> None:
+    """Remove a file of SQLite that an earlier attempt left, with its log."""
+    for left in new.parent.glob(f"{new.name}*"):
+        left.unlink()
+
+
 def file_digest(path: Path) -> str:
     """Return the SHA-256 of a file."""
     with path.open("rb") as file:

@@ -12,7 +12,7 @@ from typing import Any
 import asyncpg
 import msgspec
 
-from safelight.cli.backup.archive import Database, flush_directory
+from safelight.cli.backup.archive import Database, flush_directory, remove_file
 from safelight.db.commit.memory import Memory
 from safelight.db.commit.transaction import encoded
 from safelight.db.postgres import schema
@@ -150,7 +150,7 @@ async def unload(url: str, path: Path) -> dict[str, int]:
     finally:
         await server.close()
         if not written:
-            _remove(new)
+            remove_file(new)
     new.replace(path)
     flush_directory(path.parent)
     return written
@@ -161,14 +161,8 @@ def _new_file(path: Path) -> Path:
     if path.exists():
         raise Error(Code.CONFLICT, f"{path} already exists; name a new file.")
     new = path.with_name(f".{path.name}.new")
-    _remove(new)
+    remove_file(new)
     return new
-
-
-def _remove(new: Path) -> None:
-    """Remove a file of SQLite that an earlier attempt left, with its log."""
-    for left in new.parent.glob(f"{new.name}*"):
-        left.unlink()
 
 
 Write = Callable[[str, Sequence[Sequence[Any]]], None]

@@ -10,7 +10,16 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from safelight.cli.backup.archive import Archive, Database, Manifest, file_digest, flush_directory, lasting, pages
+from safelight.cli.backup.archive import (
+    Archive,
+    Database,
+    Manifest,
+    file_digest,
+    flush_directory,
+    lasting,
+    pages,
+    remove_file,
+)
 from safelight.cli.backup.copying import Copying, Open
 from safelight.errors import Code, Error
 from safelight.keyvaluestore.sqlite import SqliteStore
@@ -58,8 +67,8 @@ async def check(root: Path) -> Manifest:
 async def restore(root: Path, places: Places) -> tuple[Manifest, int]:
     """Restore a backup into empty data directories; return its manifest and how many blobs were copied.
 
-    The database comes last, so an interrupted restoration can be repeated. It gets a new identity. Raises CONFLICT if
-    there is data, DAMAGED_BLOB, NOT_FOUND, STORAGE_FULL.
+    The database and the entries are put in place at the end, so an interrupted restoration can be repeated. The
+    database gets a new identity. Raises CONFLICT if there is data, DAMAGED_BLOB, NOT_FOUND, STORAGE_FULL.
     """
     archive = Archive(root)
     manifest = archive.read()
@@ -71,8 +80,9 @@ async def restore(root: Path, places: Places) -> tuple[Manifest, int]:
     await asyncio.to_thread(archive.check_plain, manifest)
     _check_room(places.db, manifest)
     await _check_digest(archive, manifest)
-    new = places.db / ".tasks.sqlite.new"
-    new.with_name(f"{new.name}-wal").unlink(missing_ok=True)
+    new, entries = (path.with_name(f".{path.name}.new") for path in (places.database, places.entries))
+    for left in (new, entries):
+        remove_file(left)
     await asyncio.to_thread(shutil.copyfile, archive.database(manifest.db_digest), new)
     database = await asyncio.to_thread(lambda: Database(new, readonly=False))
     try:
@@ -86,10 +96,10 @@ async def restore(root: Path, places: Places) -> tuple[Manifest, int]:
         await asyncio.to_thread(database.become_another, known)
     finally:
         await asyncio.to_thread(database.close)
-    async with SqliteStore.open(places.entries) as store:
+    async with SqliteStore.open(entries) as store:
         for entry in lasting(manifest.entries):
             await store.set(entry.key, entry.value, instance=entry.instance)
-    await asyncio.to_thread(_put_in_place, new, places.database)
+    await asyncio.to_thread(_put_in_place, {entries: places.entries, new: places.database})
     return manifest, copying.copied
 
 
@@ -128,11 +138,14 @@ def _nowhere(digest: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
     raise Error(Code.NOT_FOUND, f"There is no blob {digest}.")
 
 
-def _put_in_place(new: Path, path: Path) -> None:
-    descriptor = os.open(new, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    new.replace(path)
-    flush_directory(path.parent)
+def _put_in_place(files: dict[Path, Path]) -> None:
+    """Flush files, then rename each to its place, so that little time passes between the first and the last."""
+    for new in files:
+        descriptor = os.open(new, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    for new, path in files.items():
+        new.replace(path)
+        flush_directory(path.parent)
