@@ -76,7 +76,9 @@ async def test_a_worker_that_lost_its_task_cannot_finish_it(running):
         assert await asyncio.to_thread(other.work)
         first = await client.task(task.id)
         assert await asyncio.to_thread(late.finish, held) == 409
-        assert await client.task(task.id) == first
+        now = await client.task(task.id)
+        assert (now.state, now.outputs, now.failure) == (first.state, first.outputs, first.failure)
+        assert (first.deaths, now.deaths) == (1, 0), "it was late and not dead"
         status, result = await asyncio.to_thread(ask, running.master, "GET", f"/task/{task.id}/download")
         assert status == 200
         assert is_inverse(photo(1), result)
