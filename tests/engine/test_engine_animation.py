@@ -111,6 +111,18 @@ def test_other_formats_get_the_first_frame():
     assert opened(results["still"].data).size == (60, 40)
 
 
+@pytest.mark.parametrize("format", ["avif", "tiff", "png", "jpeg", "jxl"])
+@pytest.mark.parametrize("source", ["GIF", "WEBP"])
+def test_a_still_is_the_same_beside_an_animation_as_alone(source, format):
+    data = animation(source, (64, 32))
+    still = {"operations": [{"op": "rotate", "angle": 90}], "format": format, "effort": 1}
+    output = outputs(data, {"outputs": {"moving": {"format": "gif"}, "still": still}})["still"]
+    assert output.data == outputs(data, {"outputs": {"still": still}})["still"].data
+    result = opened(output.data)
+    assert (output.width, output.height) == result.size == (32, 64)
+    assert getattr(result, "n_frames", 1) == 1
+
+
 @pytest.mark.slow
 def test_a_real_animation():
     data = (PHOTOS / "no_time_for_that_tiny.gif").read_bytes()

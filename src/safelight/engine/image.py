@@ -9,6 +9,7 @@ from typing import Any, Literal
 import pyvips
 
 from safelight.engine.color.convert import to_srgb
+from safelight.engine.read.facts import still
 from safelight.engine.transform.turn import reorders, upright
 
 
@@ -61,7 +62,7 @@ class Image:
         if self.frames == 1:
             return self
         frame = self.pixels.crop(0, 0, self.pixels.width, self.pixels.height // self.frames)
-        return replace(self, pixels=frame, frames=1)
+        return replace(self, pixels=still(frame), frames=1)
 
     def _colored(self) -> Image:
         keep = self.color == "keep" and self.pixels.interpretation != "cmyk"

@@ -82,6 +82,14 @@ def animated(image: pyvips.Image, height: int, delays: list[int], plays: int) ->
     return image
 
 
+def still(image: pyvips.Image) -> pyvips.Image:
+    """Return the image as one that is not animated. libvips' writers cut an image into pages of the height it names."""
+    image = image.copy()
+    for field in _ANIMATION.intersection(image.get_fields()):
+        image.remove(field)
+    return image
+
+
 def orientation(block: bytes | None, packet: bytes | None) -> int:
     """Return the orientation (1 to 8) in EXIF or, if it has none, in XMP."""
     return exif.orientation(block) or xmp.orientation(packet) or 1
