@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine.images import array, difference, encoded, made, opened, outputs, photo
+from engine.images import array, difference, encoded, made, opened, outputs, photo, run
 from safelight import engine
 from safelight.errors import Code, Error
 
@@ -30,6 +30,7 @@ def extent(data):
 def hiding(still):
     """Return a sequence whose still image, for programs without animations, is not one of its frames."""
     moving, other = sequence(), encoded(still, "AVIF", quality=100, subsampling="4:4:4")
+    moving = moving.replace(struct.pack(">4s4x2I", b"ispe", *RED.size), struct.pack(">4s4x2I", b"ispe", *still.size), 1)
     offset, length = struct.unpack_from(">II", other, extent(other))
     body = other[offset : offset + length]
     at = extent(moving)
@@ -56,6 +57,37 @@ def test_a_still_output_shows_the_first_frame_of_a_sequence(several, tmp_path):
     found = outputs(data, {"outputs": wanted})["still"]
     assert difference(right, np.asarray(RED))[1] <= 3
     assert difference(array(found.data)[..., :3], right)[1] <= 1
+
+
+def test_a_sequence_is_judged_and_scaled_by_the_size_of_its_frames():
+    data = hiding(BEIGE.resize((16, 16)))
+    probe = engine.probe(data)
+    assert (probe.width, probe.height, probe.frames) == (64, 32, 2)
+    with pytest.raises(Error) as caught:
+        made(data, limits=engine.Limits(max_pixels=64 * 32 - 1))
+    assert caught.value.code is Code.TOO_MANY_PIXELS
+    for kind in ("png", "webp"):
+        result = made(data, {"op": "resize", "width": 32}, format=kind)
+        assert (result.width, result.height) == opened(result.data).size == (32, 16)
+
+
+@pytest.mark.parametrize("with_still", [False, True])
+def test_a_sequence_is_turned_as_its_boxes_say(with_still, tmp_path):
+    for name, image in (("a", RED), ("b", LIME)):
+        image = image.copy()
+        image.paste("blue", (0, 0, 32, 32))
+        image.save(tmp_path / f"{name}.png")
+    run("avifenc", "-s", "8", "--irot", "1", *(str(tmp_path / name) for name in ("a.png", "b.png", "c.avif")))
+    data = (tmp_path / "c.avif").read_bytes()
+    if not with_still:
+        data = data.replace(b"pitm", b"free")
+    probe = engine.probe(data)
+    assert (probe.width, probe.height, probe.frames) == (32, 64, 2)
+    result = made(data, {"op": "resize", "width": 16}, format="png")
+    assert (result.width, result.height) == opened(result.data).size == (16, 32)
+    upper, lower = array(result.data)[8, 8, :3], array(result.data)[24, 8, :3]  # counter-clockwise: the left is below
+    assert difference(upper, (255, 0, 0))[1] < 20
+    assert difference(lower, (0, 0, 255))[1] < 20
 
 
 def test_a_sequence_without_a_still_picture_is_read():

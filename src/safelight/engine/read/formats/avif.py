@@ -15,6 +15,8 @@ from safelight.engine.read.boxes import MainImage, main_image, sequence_colors, 
 from safelight.engine.read.facts import Facts, animated, blob
 from safelight.engine.read.formats.vips import VipsReader
 from safelight.engine.read.plugins import from_pillow, guarded, pillow, present
+from safelight.engine.records import Probe
+from safelight.engine.transform.turn import upright
 
 
 class AvifReader(VipsReader):
@@ -24,6 +26,7 @@ class AvifReader(VipsReader):
         """See `VipsReader`."""
         self.main = described(self.data, self)
         self._sequence: Any = None
+        self._orientation = 1
         self._colors = self.main.colors
         if not self.main.animated:
             return
@@ -34,6 +37,8 @@ class AvifReader(VipsReader):
         elif not self.main.codec:
             raise unsupported(self.format.name, "an AVIF sequence without a still image")
         if self._sequence:
+            # Pillow replaces the tag in the file by what the boxes say.
+            self._orientation = exif.orientation(self._sequence.info.get("exif")) or 1
             self._colors = track_colors(self.data, self) or self._colors
 
     def describe(self, image: pyvips.Image) -> Facts:
@@ -51,11 +56,21 @@ class AvifReader(VipsReader):
         """See `VipsReader`."""
         return int(self._sequence.n_frames) if self._sequence else 1
 
+    def header(self, image: pyvips.Image) -> Probe:
+        """See `VipsReader`. The still image of a sequence may differ from its frames, which are what is read."""
+        return super().header(self._like_a_frame() if self._sequence else image)
+
     def open(self, *, frames: bool = False, shrink: int = 1) -> pyvips.Image:
         """See `VipsReader`. libvips does not open a sequence without a still image: its header is made here."""
         if self.main.codec or not self._sequence:
             return super().open(frames=frames, shrink=shrink)
+        return self._like_a_frame()
+
+    def _like_a_frame(self) -> pyvips.Image:
+        """Return a black image with the size and samples of an upright frame."""
         width, height = self._sequence.size
+        if self._orientation >= 5:
+            width, height = height, width
         bands = len(self._sequence.getbands())
         return pyvips.Image.black(width, height, bands=bands).copy(interpretation="b-w" if bands < 3 else "srgb")
 
@@ -75,13 +90,11 @@ class AvifReader(VipsReader):
 
     def _frame(self, index: int) -> tuple[pyvips.Image, int]:
         """Return a frame, and its time (milliseconds)."""
-        from PIL import ImageOps  # noqa: PLC0415 -- Pillow may not be installed
-
         with guarded(self.format):
             self._sequence.seek(index)
             self._sequence.load()
-            image = from_pillow(ImageOps.exif_transpose(self._sequence))
-        return image, round(self._sequence.info.get("duration", 100))
+            image = from_pillow(self._sequence)
+        return upright(image, self._orientation), round(self._sequence.info.get("duration", 100))
 
 
 def described(data: memoryview, reader: VipsReader) -> MainImage:
