@@ -1,6 +1,7 @@
 """Test how many cores a worker uses, and how its photos share them."""
 
 import asyncio
+import contextlib
 import os
 
 import pytest
@@ -47,6 +48,30 @@ def test_a_limit_of_version_1_counts(group):
 
 def test_without_control_groups_the_affinity_counts(tmp_path):
     assert usable(tmp_path, tmp_path / "missing") == len(os.sched_getaffinity(0))
+
+
+async def test_photos_count_for_the_shares_of_others_while_they_are_processed():
+    prefetch = Prefetch(4, 1 << 20)
+    leave = asyncio.Event()
+    shares = []
+
+    async def attempt():
+        async with contextlib.AsyncExitStack() as stack:
+            async with prefetch.room(1):  # only until a slot is free, as in `Attempts`
+                await stack.enter_async_context(prefetch.slot())
+            shares.append(prefetch.share(8))
+            await leave.wait()
+
+    attempts = []
+    for _ in range(6):
+        attempts.append(asyncio.create_task(attempt()))
+        await asyncio.sleep(0)
+    assert shares == [8, 4, 2, 2]
+    leave.set()
+    await asyncio.gather(*attempts)
+    shares.clear()
+    await attempt()
+    assert shares == [8]
 
 
 async def test_a_photo_gets_all_threads_alone_and_one_on_a_busy_worker():

@@ -25,6 +25,7 @@ class Prefetch:
         self.busy = 0
         self._free = asyncio.Semaphore(slots)
         self._photos = 0
+        """The inputs that have room, or wait for it."""
         self._bytes = 0
         self._most = ahead_bytes
         self._turn = asyncio.Lock()
@@ -45,7 +46,7 @@ class Prefetch:
 
     def share(self, threads: int) -> int:
         """Return how many of a worker's threads each of its photos may use, whether it is processed or waits."""
-        return max(1, threads // max(1, min(self.slots, self._photos)))
+        return max(1, threads // max(1, min(self.slots, self.busy + self._photos)))
 
     def learn(self, seconds: float) -> None:
         """Record how many seconds a photo has taken."""
