@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -305,6 +306,18 @@ async def test_nothing_is_left_behind(tmp_path, monkeypatch):
     assert children() == []
     assert open_files() == before
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_thread_that_cannot_start_takes_no_place():
+    async with open_pool(Settings(isolation="thread", count=1)) as pool:
+        usual = threading.stack_size(1 << 60)  # more than there are addresses
+        try:
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                await pool.process(job(recipe=ENDLESS))
+        finally:
+            threading.stack_size(usual)
+        async with asyncio.timeout(30):
+            assert (await pool.process(job())).outputs
 
 
 async def test_closing_a_pool_ends_its_jobs():

@@ -1,5 +1,7 @@
 """Test that the outputs of a recipe are the same however many are made at a time, and whatever they share."""
 
+import threading
+
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
@@ -100,6 +102,15 @@ def test_outputs_that_would_need_much_memory_together_are_made_one_by_one(monkey
     monkeypatch.setattr(outputs, "_MOST_SIDE_BY_SIDE", 121 * 83 * len(FORMATS) - 1)
     assert len(engine.process(PICTURES["jpeg"], RECIPES["whole"], threads=2).outputs) == len(FORMATS)
     assert not begun
+
+
+def test_outputs_are_made_one_by_one_if_no_thread_can_start():
+    shared = engine.process(PICTURES["jpeg"], CHANGED)
+    usual = threading.stack_size(1 << 60)  # more than there are addresses
+    try:
+        assert engine.process(PICTURES["jpeg"], CHANGED, threads=2) == shared
+    finally:
+        threading.stack_size(usual)
 
 
 OUTSIDE = {"operations": [{"op": "crop", "left": 9000, "top": 0, "width": 10, "height": 10}]}

@@ -24,7 +24,7 @@ from safelight.engine.read.original import Original
 from safelight.engine.records import Output
 from safelight.engine.transform.apply import apply
 from safelight.engine.write.encode import encode, holds, keeps_frames
-from safelight.errors import Code, Error
+from safelight.errors import Code, Error, lacks_memory
 from safelight.recipe import Recipe
 
 _MOST_SHARED = 24 << 20
@@ -62,10 +62,11 @@ class Outputs:
         if threads > 1 and len(self._formats) > 1:
             try:
                 return self._made_side_by_side(threads)
-            except (Error, MemoryError):
+            except Exception as error:
                 # libvips collects the messages of all threads in one place. One after the other, the outputs fail with
-                # the error that they have in one thread, or succeed if memory was lacking.
-                pass
+                # the error that they have in one thread, or succeed if memory was lacking, also for the threads.
+                if not isinstance(error, Error) and not lacks_memory(error):
+                    raise
         shared = _Shared(self._pixels.values(), self._watch)
         return [self._output(name, shared) for name in self._formats]
 

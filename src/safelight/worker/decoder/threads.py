@@ -43,7 +43,12 @@ class ThreadPool:
         """See `contract.DecoderPool`."""
         await self._free.acquire()
         stop = engine.Stop()
-        work = asyncio.get_running_loop().run_in_executor(self._threads, _compute, job, stop)
+        try:
+            work = asyncio.get_running_loop().run_in_executor(self._threads, _compute, job, stop)
+        except BaseException:  # the thread could not be started, but a later one may still find the job
+            stop.stop()
+            self._free.release()
+            raise
         work.add_done_callback(self._finished)
         try:
             async with awake.timeout(job.time_limit):
