@@ -267,3 +267,26 @@ def test_a_step_too_large_is_refused():
     with pytest.raises(Error, match="webp holds at most 16383"):
         made(DATA, {"op": "resize", "width": 20000, "height": 10, "mode": "exact", "enlarge": True}, format="webp")
     assert engine.Limits().max_output_pixels == 100_000_000
+
+
+@pytest.mark.parametrize(
+    ("operation", "orientation", "fits"),
+    [
+        ({"op": "smart_crop"}, 1, False),
+        ({"op": "resize", "mode": "fill"}, 1, True),
+        ({"op": "resize", "mode": "fill"}, 2, True),
+        ({"op": "resize", "mode": "fill"}, 6, False),
+    ],
+)
+def test_a_scaled_image_that_is_held_before_it_is_cropped_counts(operation, orientation, fits):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(CAT.resize((120, 10)), exif=exif)
+    limits = engine.Limits(max_output_pixels=40 * 40)
+    operation = {**operation, "width": 40, "height": 40, "enlarge": True}
+    if fits:
+        assert opened(made(data, operation, limits=limits).data).size == (40, 40)
+        return
+    with pytest.raises(Error, match="(480 by 40|40 by 480) pixels; at most 1600") as caught:
+        made(data, operation, limits=limits)
+    assert caught.value.code is Code.TOO_MANY_PIXELS

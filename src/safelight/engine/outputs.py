@@ -23,6 +23,7 @@ from safelight.engine.limits import Limits, judge_output
 from safelight.engine.read.original import Original
 from safelight.engine.records import Output
 from safelight.engine.transform.apply import apply
+from safelight.engine.transform.scale import held
 from safelight.engine.write.encode import encode, holds, keeps_frames
 from safelight.errors import Code, Error, lacks_memory
 from safelight.recipe import Recipe
@@ -107,6 +108,8 @@ class Outputs:
         if not frames:
             image = image.first_frame()
         for index, operation in enumerate(operations):
+            if scaled := held(operation, image):
+                judge_output(*scaled, image.frames, self._limits)
             try:
                 image = apply(operation, image)
             except ValueError as error:

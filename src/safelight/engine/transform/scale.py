@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import pyvips
 
 from safelight.engine.image import Image, blended
-from safelight.recipe.operations import Resize, SmartCrop
+from safelight.engine.transform.turn import reorders
+from safelight.recipe.operations import Operation, Resize, SmartCrop
 
 Size = tuple[int, int]
 
@@ -38,6 +39,13 @@ def target(operation: Resize | SmartCrop, width: int, height: int) -> Target:
         return _covering(wide, high, width, height, enlarge=operation.enlarge)
     size = (wide, high) if operation.enlarge else (min(wide, width), min(high, height))
     return Target(size, size)
+
+
+def held(operation: Operation, image: Image) -> Size | None:
+    """Return the size of the scaled image of which an operation needs all pixels before it crops, else None."""
+    if isinstance(operation, SmartCrop) or (isinstance(operation, Resize) and reorders(image.orientation)):
+        return target(operation, image.width, image.height).scaled
+    return None
 
 
 def _covering(wide: int, high: int, width: int, height: int, *, enlarge: bool) -> Target:
