@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from engine.images import PHOTOS, encoded, made, opened, outputs
+from engine.images import PHOTOS, chunk, encoded, made, opened, outputs
 from safelight import engine
 from safelight.errors import Code, Error
 
@@ -190,6 +190,13 @@ def test_a_frame_may_be_shown_for_minutes(source, format):
     pictures = [Image.new("RGB", (8, 8), color) for color in COLORS]
     data = encoded(pictures[0], source, save_all=True, append_images=pictures[1:], duration=[70_000, 40, 600_000, 100])
     assert durations(made(data, format=format).data) == [70_000, 40, 600_000, 100]
+
+
+def test_an_animation_may_be_played_more_often_than_libvips_counts():
+    data = animation("PNG")
+    at = data.index(b"acTL")
+    data = data[: at - 4] + chunk(b"acTL", struct.pack(">2I", len(COLORS), 2**32 - 1)) + data[at + 16 :]
+    assert opened(made(data, format="same").data).info["loop"] == 2**31 - 1
 
 
 def test_frames_count_against_the_limits():

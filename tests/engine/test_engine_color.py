@@ -178,6 +178,12 @@ def test_the_primaries_of_a_png_are_used():
         assert difference(opened(made(with_chunks(RGB, *chunks)).data), RGB) == (0, 0)
 
 
+def test_primaries_that_divide_by_zero_are_ignored():
+    white = (0.40416, 0.16778)  # in the Bradford transform, its second coordinate is zero
+    data = with_chunks(RGB, chromaticities(*white, *SRGB_XY[2:]))
+    assert difference(opened(made(data).data), RGB) == (0, 0)
+
+
 def test_code_points_take_precedence_over_a_profile():
     plain = encoded(RGB, icc_profile=PROFILES["linear, called sRGB"])
     data = plain[:33] + chunk(b"cICP", bytes([1, 13, 0, 1])) + plain[33:]

@@ -10,7 +10,7 @@ import tifffile
 from PIL import Image
 from PIL.TiffImagePlugin import IFDRational
 
-from engine.images import PHOTOS, array, difference, encoded, made, opened, outputs, photo, run
+from engine.images import PHOTOS, array, chunk, difference, encoded, made, opened, outputs, photo, run
 from safelight import engine
 from safelight.errors import Code, Error
 from safelight.recipe import parse
@@ -120,6 +120,33 @@ def test_metadata_is_kept_on_request(format):
     assert exif.get_ifd(0x8769)[0x9003] == "2026:11:23 12:00:00"
     everything = made(taken_somewhere("JPEG"), format=format, metadata="keep", keep_gps=True)
     assert opened(everything.data).getexif().get_ifd(0x8825)[1] == "N"
+
+
+def with_exif(block):
+    plain = encoded(CAT.resize((20, 10)))
+    return plain[:33] + chunk(b"eXIf", block) + plain[33:]
+
+
+@pytest.mark.parametrize("format", ["jpeg", "webp", "png", "avif", "tiff", "jxl"])
+def test_exif_that_no_jpeg_could_hold_loses_its_longest_values(format):
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0112], exif[0x010E] = "Camera Maker", 6, "x" * 4095
+    exif.get_ifd(0x8769).update(dict.fromkeys((*range(0x9290, 0x9293), *range(0xA430, 0xA436), 0xA420), "x" * 4095))
+    exif.get_ifd(0x8769).update(dict.fromkeys((0x9003, 0x9004, 0x9010, 0x9011, 0x9012), "y" * 4000))
+    exif.get_ifd(0x8825).update(dict.fromkeys((8, 9, 10, 18, 29), "z" * 4000))
+    options = {"format": format, "metadata": "keep", "keep_gps": True, "auto_orient": False}
+    kept = opened(made(with_exif(exif.tobytes()[6:]), **options).data).getexif()
+    assert kept[0x010F] == "Camera Maker"
+    assert kept.get_ifd(0x8769)[0x9003] == "y" * 4000
+    lengths = [len(str(value)) for number in (0x8769, 0x8825) for value in kept.get_ifd(number).values()]
+    assert 50_000 < sum(lengths) < 65_000
+
+
+@pytest.mark.parametrize("pointer", [-1, -100_000])
+def test_exif_behind_a_negative_offset_is_ignored(pointer):
+    entries = struct.pack(">2HI4s", 0x010F, 2, 3, b"Me\0\0") + struct.pack(">2HIi", 0x8769, 9, 1, pointer)
+    block = b"MM\0*" + struct.pack(">IH", 8, 2) + entries + bytes(4)
+    assert opened(made(with_exif(block), format="jpeg", metadata="keep").data).getexif()[0x010F] == "Me"
 
 
 @pytest.mark.parametrize("order", ["<", ">"])

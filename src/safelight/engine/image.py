@@ -9,6 +9,7 @@ from typing import Any, Literal
 import pyvips
 
 from safelight.engine.color.convert import to_srgb
+from safelight.engine.color.profile import color_space
 from safelight.engine.read.facts import still
 from safelight.engine.transform.turn import reorders, upright
 
@@ -67,7 +68,8 @@ class Image:
     def _colored(self) -> Image:
         keep = self.color == "keep" and self.pixels.interpretation != "cmyk"
         pixels = to_srgb(self.pixels, self.profile, self.bit_depth, keep=keep)
-        return replace(self, pixels=pixels, profile=self.profile if keep else None, color="done")
+        fits = self.profile is not None and (pixels.bands < 3 or color_space(self.profile) != "GRAY")
+        return replace(self, pixels=pixels, profile=self.profile if keep and fits else None, color="done")
 
     def _upright(self) -> Image:
         source = self.in_memory() if reorders(self.orientation) else self

@@ -97,9 +97,9 @@ class Outputs:
 
     def _pixels_of(self, name: str) -> _Pixels:
         wanted, format_ = self._recipe.outputs[name], self._formats[name]
-        color = wanted.color if holds(self._original.facts.profile, format_) else "srgb"
+        keeps = wanted.color == "keep" and holds(self._original.facts.profile, format_)
         bit_depth = wanted.bit_depth if format_.deep else 8
-        return wanted.operations, color, bit_depth, keeps_frames(format_, self._original.probe)
+        return wanted.operations, "keep" if keeps else "srgb", bit_depth, keeps_frames(format_, self._original.probe)
 
     def _changed(self, name: str) -> Image:
         """Return the image after the operations, whose pixels are still to be computed."""

@@ -138,6 +138,15 @@ def test_a_sequence_is_shown_as_often_as_it_says(plays):
     assert times(made(data, format="same").data)[1:] == (plays * once or whole, once)
 
 
+def test_numbers_that_are_too_large_for_libvips_are_read():
+    data = sequence()
+    at, _, once = times(data)
+    data = data[:at] + struct.pack(">Q", once << 40) + data[at + 8 :]
+    at = data.index(b"stts") + 16  # of the duration of each frame
+    data = data[:at] + struct.pack(">I", 2**32 - 1) + data[at + 4 :]
+    assert made(data, format="same").frames == 2
+
+
 @pytest.mark.parametrize("options", [["-y", "444"], ["-y", "420"], ["-y", "444", "-d", "10"]])
 def test_premultiplied_colours_are_restored(options, tmp_path):
     ramp = np.tile(np.linspace(64, 255, 64).astype(np.uint8), (32, 1))

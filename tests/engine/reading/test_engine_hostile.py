@@ -111,6 +111,11 @@ def test_a_truncated_animation_is_damaged():
     assert made(data[:-1], format="gif").frames == 3  # only the trailer is missing
 
 
+def test_a_tiff_with_a_negative_offset_is_damaged():
+    entries = struct.pack(">2HIi", 254, 4, 1, 1) + struct.pack(">2HIi", 330, 9, 1, -1)
+    assert refused(b"MM\0*" + struct.pack(">IH", 8, 2) + entries + bytes(4)) is Code.DAMAGED_IMAGE
+
+
 def jpeg_declaring(width, height, *, progressive=False):
     """Return a small valid JPEG whose header declares another size."""
     data = bytearray(encoded(Image.new("RGB", (16, 16)), "JPEG", progressive=progressive))

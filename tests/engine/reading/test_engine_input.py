@@ -1,6 +1,7 @@
 """Test the properties of input files: orientation tags, colour spaces, depths, animations."""
 
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -100,10 +101,21 @@ def wide_profile():
     return bytes(profile)
 
 
-@pytest.mark.parametrize("profile", [b"", b"rubbish" * 50, bytes(200)])
-def test_a_broken_profile_is_ignored(profile):
+def grey_profile(*values):
+    """Return a profile for grey whose curve has these parameters (ICC.1:2022, 10.18, the second function)."""
+    curve = struct.pack(">4s4xH2x3i", b"para", 1, *(round(value * 65536) for value in values))
+    head = struct.pack(">I8x4s4s4s12x4s", 144 + len(curve), b"mntr", b"GRAY", b"XYZ ", b"acsp").ljust(128, b"\0")
+    return head + struct.pack(">I4s2I", 1, b"kTRC", 144, len(curve)) + curve
+
+
+CUT = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()[:300]
+
+
+@pytest.mark.parametrize("profile", [b"", b"rubbish" * 50, bytes(200), CUT, grey_profile(2.4, -1, 0)])
+@pytest.mark.parametrize("color", ["srgb", "keep"])
+def test_a_broken_profile_is_ignored(profile, color):
     data = encoded(CAT, "PNG", icc_profile=profile) if profile else encoded(CAT)
-    assert difference(opened(made(data).data), CAT)[1] <= 1
+    assert difference(opened(made(data, color=color).data), CAT)[1] <= 1
 
 
 @pytest.mark.parametrize("format", ["JPEG", "TIFF"])

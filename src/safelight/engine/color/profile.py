@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ _CURVE_TOLERANCE = 0.002  # half of one level of 255
 _BRADFORD = ((0.8951, 0.2664, -0.1614), (-0.7502, 1.7135, 0.0367), (0.0389, -0.0685, 1.0296))
 
 Curve = Callable[[float], float]
-"""A function from an encoded sample to light, both between 0 and 1."""
+"""A function from an encoded sample to light, both between 0 and 1. Raises ValueError where it has no real value."""
 Chromaticity = tuple[float, float]
 Matrix = tuple[tuple[float, ...], ...]
 
@@ -104,15 +105,15 @@ def _curve(tag: bytes) -> Curve:
     gamma, a, b, c, d, e, f = values + [0.0] * (7 - count)
     match kind:
         case 0:
-            return lambda x: x**gamma
+            return lambda x: math.pow(x, gamma)
         case 1:
-            return lambda x: (a * x + b) ** gamma if x >= -b / a else 0.0
+            return lambda x: math.pow(a * x + b, gamma) if x >= -b / a else 0.0
         case 2:
-            return lambda x: (a * x + b) ** gamma + c if x >= -b / a else c
+            return lambda x: math.pow(a * x + b, gamma) + c if x >= -b / a else c
         case 3:
-            return lambda x: (a * x + b) ** gamma if x >= d else c * x
+            return lambda x: math.pow(a * x + b, gamma) if x >= d else c * x
         case _:
-            return lambda x: (a * x + b) ** gamma + e if x >= d else c * x + f
+            return lambda x: math.pow(a * x + b, gamma) + e if x >= d else c * x + f
 
 
 def _table_curve(tag: bytes) -> Curve:
@@ -121,7 +122,7 @@ def _table_curve(tag: bytes) -> Curve:
         return lambda x: x
     if count == 1:
         gamma = int(struct.unpack_from(">H", tag, 12)[0]) / 256
-        return lambda x: x**gamma
+        return lambda x: math.pow(x, gamma)
     if count > _MOST_CURVE_POINTS:
         raise ValueError("too many points")
     table = struct.unpack_from(f">{count}H", tag, 12)
@@ -189,7 +190,7 @@ def _xyz_tag(values: tuple[float, ...]) -> bytes:
 
 
 def _fixed(value: float) -> bytes:
-    if not -32768 <= value < 32768:
+    if not -32768 <= value <= 32767:
         raise ValueError("primaries that span no colours")
     return struct.pack(">i", round(value * 65536))
 
@@ -197,6 +198,8 @@ def _fixed(value: float) -> bytes:
 def _adaptation(white: tuple[float, ...]) -> Matrix:
     """Return the Bradford transform from a white point to D50."""
     source, target = _times_vector(_BRADFORD, white), _times_vector(_BRADFORD, _D50)
+    if 0 in source:
+        raise ValueError("primaries that span no colours")
     scaled = tuple(
         tuple(value * after / before for value in row)
         for row, before, after in zip(_BRADFORD, source, target, strict=True)

@@ -134,8 +134,8 @@ class Structure:
         return b"".join((head, self.data[len(head) :], padding, count, *kept, bytes(8)))
 
     def _number(self, layout: str, at: int) -> int:
-        if at + struct.calcsize("=" + layout) > len(self.data):
-            raise StructureError(f"an offset leads to byte {at}, past the end of the file")
+        if at < 0 or at + struct.calcsize("=" + layout) > len(self.data):
+            raise StructureError(f"an offset leads to byte {at}, outside the file")
         return int(struct.unpack_from(self.order + layout, self.data, at)[0])
 
 

@@ -8,6 +8,7 @@ from safelight.engine.metadata.directory import Directory, Structure, StructureE
 
 _ORIENTATION, _EXIF_DIRECTORY, _GPS_DIRECTORY = 0x0112, 0x8769, 0x8825
 _LONGEST = 4096  # bytes; descriptions of a photo are shorter, hidden images are longer
+_MOST = 64_000  # bytes of a block: a segment of a JPEG holds 65,527, and libvips adds a little
 _PICTURE_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"ftyp")
 # An allow list of fields that describe the photo and its camera. It excludes maker notes, previews, further images,
 # embedded XMP and IPTC, and all non-standard fields.
@@ -44,7 +45,7 @@ def orientation(block: bytes | None) -> int | None:
 def carried(block: bytes | memoryview, *, position: bool) -> bytes | None:
     """Copy the allowed fields of an EXIF block, or of a whole TIFF file, without the orientation; None if none is left.
 
-    `position`: include where the photo was taken.
+    `position`: include where the photo was taken. The longest values are dropped until a JPEG can hold the block.
     """
     data = memoryview(block)
     if bytes(data[:6]) in {b"Exif\0\0", b"Exif\0\xff"}:
@@ -59,7 +60,9 @@ def carried(block: bytes | memoryview, *, position: bool) -> bytes | None:
     place = _allowed(_inner(structure, first, _GPS_DIRECTORY), _POSITION) if position else {}
     if not (photo or camera or place):
         return None
-    return _block(structure.order, photo, camera, place)
+    while len(copied := _block(structure.order, photo, camera, place)) > _MOST:
+        _drop_longest(photo, camera, place)
+    return copied
 
 
 def with_orientation(tag: int) -> bytes:
@@ -104,6 +107,15 @@ def _allowed(directory: Directory | None, tags: frozenset[int]) -> Values:
         if not any(start in raw for start in _PICTURE_STARTS):
             found[tag] = (entry.kind, entry.count, raw)
     return found
+
+
+def _drop_longest(*directories: Values) -> None:
+    values = max(directories, key=_longest)
+    del values[max(values, key=lambda tag: len(values[tag][2]))]
+
+
+def _longest(values: Values) -> int:
+    return max((len(raw) for _, _, raw in values.values()), default=0)
 
 
 def _block(order: str, photo: Values, camera: Values, place: Values) -> bytes:

@@ -211,7 +211,7 @@ def _described(codec: str, brands: frozenset[str], properties: list[Box]) -> Mai
         if name == "ispe" and len(content) >= 12:
             width, height = _number(content, 4, 4), _number(content, 8, 4)
         elif name == "pixi" and len(content) >= 6:
-            bits = max(content[5 : 5 + content[4]])
+            bits = max(content[5 : 5 + content[4]], default=bits)
         elif name == "colr" and (points := _code_points(content)):
             colors = points
         elif name == "colr" and bytes(content[:4]) in {b"prof", b"rICC"}:

@@ -55,6 +55,7 @@ class Reader(Protocol):
         return
 
 
+_MOST = 2**31 - 1
 _ANIMATION = frozenset({"page-height", "n-pages", "delay", "loop", "gif-loop", "gif-delay", "background"})
 _GEOMETRY = frozenset(
     {"width", "height", "bands", "format", "coding", "interpretation", "xoffset", "yoffset", "xres", "yres", "filename"}
@@ -73,12 +74,15 @@ def bare(image: pyvips.Image) -> pyvips.Image:
 
 
 def animated(image: pyvips.Image, height: int, delays: list[int], plays: int) -> pyvips.Image:
-    """Mark an image as frames of a given height, one below the other. Delays are in milliseconds."""
+    """Mark an image as frames of a given height, one below the other. Delays are in milliseconds.
+
+    Numbers that are too large for libvips become its largest.
+    """
     image = image.copy()
     image.set_type(pyvips.GValue.gint_type, "page-height", height)
     image.set_type(pyvips.GValue.gint_type, "n-pages", len(delays))
-    image.set_type(pyvips.GValue.gint_type, "loop", plays)
-    image.set_type(pyvips.GValue.array_int_type, "delay", delays)
+    image.set_type(pyvips.GValue.gint_type, "loop", min(plays, _MOST))
+    image.set_type(pyvips.GValue.array_int_type, "delay", [min(delay, _MOST) for delay in delays])
     return image
 
 

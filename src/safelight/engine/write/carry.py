@@ -12,7 +12,7 @@ from safelight.engine.metadata import exif, iptc, xmp
 from safelight.engine.read.facts import Facts
 from safelight.recipe import OutputSpec
 
-_KEEP_EXIF, _KEEP_XMP, _KEEP_IPTC, _KEEP_PROFILE = 1, 2, 4, 8
+_KEEP_EXIF, _KEEP_XMP, _KEEP_IPTC, KEEP_PROFILE = 1, 2, 4, 8
 TAGGED = frozenset({"jpeg", "png", "webp", "tiff"})
 """Formats whose viewers respect an orientation tag. In other formats the pixels are always turned."""
 
@@ -61,7 +61,7 @@ def attach(image: pyvips.Image, leaving: Carried, profile: bytes | None, format_
             image.set_type(kind, field, value)
     image.set_type(pyvips.GValue.gint_type, "orientation", leaving.orientation)
     blobs = {
-        "icc-profile-data": (profile, _KEEP_PROFILE),
+        "icc-profile-data": (profile, KEEP_PROFILE),
         "iptc-data": (_iptc_for(format_name, leaving.iptc), _KEEP_IPTC),
         "xmp-data": (leaving.xmp, _KEEP_XMP),
     }

@@ -39,7 +39,21 @@ def holds(profile: bytes | None, format_: Format) -> bool:
     """Return whether a file of this format can embed the profile. Otherwise the colours are converted to sRGB."""
     if profile and color_space(profile) == "GRAY" and format_.name not in _WITH_GREY:
         return False
+    if profile and format_.name == "png" and not _png_holds(profile):
+        return False
     return format_.name not in _WITHOUT_PROFILES and has(format_.writer)
+
+
+def _png_holds(profile: bytes) -> bool:
+    """Return whether libpng writes the profile: unlike the libraries of other formats, it fails for a broken one."""
+    grey = color_space(profile) == "GRAY"
+    image = pyvips.Image.black(1, 1, bands=1 if grey else 3).copy(interpretation="b-w" if grey else "srgb")
+    image.set_type(pyvips.GValue.blob_type, "icc-profile-data", profile)
+    try:
+        image.pngsave_buffer(keep=carry.KEEP_PROFILE, compression=0)
+    except pyvips.Error:
+        return False
+    return True
 
 
 def keeps_frames(format_: Format, header: Probe) -> bool:
