@@ -93,6 +93,25 @@ def test_on_grey_on_transparent_and_on_16_bits():
     assert (result[0, 0] == np.asarray(logo)[0, 0]).all() or result[0, 0, 3] == 0
 
 
+def test_an_image_that_lies_on_its_side_is_turned():
+    upright = Image.new("RGB", (20, 40), "red")
+    upright.paste("blue", (0, 20, 20, 40))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise
+    lying = encoded(upright.transpose(Image.Transpose.ROTATE_90), exif=exif)
+    marks = [mark(image=base64.b64encode(image).decode(), scale=0.2) for image in (encoded(upright), lying)]
+    for auto_orient in (True, False):
+        one, other = (array(made(DATA, each, auto_orient=auto_orient).data) for each in marks)
+        assert difference(one, other) == (0, 0)
+
+
+def test_an_image_with_something_harmless_is_read_as_a_photo_is():
+    plain = encoded(CAT.resize((90, 60)), "JPEG")
+    odd = plain[:11] + b"\2" + plain[12:]  # the revision of JFIF
+    one, other = (array(made(DATA, mark(image=base64.b64encode(image).decode())).data) for image in (plain, odd))
+    assert difference(one, other) == (0, 0)
+
+
 @pytest.mark.parametrize("bytes_", [b"<svg/>", b"no picture", encoded(MARK)[:200]])
 def test_a_bad_watermark_image_is_an_error_of_the_recipe(bytes_):
     with pytest.raises(Error, match="watermark") as caught:

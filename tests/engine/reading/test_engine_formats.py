@@ -221,6 +221,16 @@ def test_a_png_without_its_end_chunk_is_read_with_a_note():
 
 
 @pytest.mark.slow
+def test_a_packed_jpeg_is_read_as_leniently_as_the_jpeg_itself(tmp_path):
+    plain = encoded(photo().resize((90, 60)), "JPEG")
+    odd = plain[:11] + b"\2" + plain[12:]  # the revision of JFIF
+    (tmp_path / "a.jpg").write_bytes(odd)
+    run("cjxl", "--lossless_jpeg=1", str(tmp_path / "a.jpg"), str(tmp_path / "a.jxl"))
+    right = array(made(plain).data)
+    for data in (odd, (tmp_path / "a.jxl").read_bytes()):
+        assert difference(array(made(data).data), right) == (0, 0)
+
+
 @pytest.mark.parametrize("kind", ["PNG", "GIF", "WEBP", "TIFF", "AVIF", "HEIC", "JXL"])
 def test_missing_pixels_are_not_filled_with_grey(kind):
     data = (

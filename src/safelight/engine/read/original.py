@@ -130,7 +130,7 @@ def _reader(view: memoryview, format_: Format, *, strict: bool, lenient: str) ->
         case "jxl":
             from safelight.engine.read.formats.jxl import JxlReader  # noqa: PLC0415
 
-            return JxlReader(view, format_)
+            return JxlReader(view, format_, strict=strict, lenient=lenient)
         case "webp":
             from safelight.engine.read.formats.vips import VipsReader  # noqa: PLC0415
 

@@ -8,12 +8,13 @@ from html import escape
 import pyvips
 
 from safelight.engine.color.convert import to_srgb
+from safelight.engine.failures import HarmlessComplaint, reading
 from safelight.engine.image import Image, as_rgb, blended, rounded, top
 from safelight.engine.limits import Limits, judge_decode
 from safelight.engine.read.original import Original
 from safelight.engine.transform.scale import placed
-from safelight.engine.transform.turn import rotated
-from safelight.errors import Error
+from safelight.engine.transform.turn import rotated, upright
+from safelight.errors import Code, Error
 from safelight.recipe.operations import Watermark
 
 _IMAGE_LIMITS = Limits(max_pixels=16_000_000, max_frames=1)
@@ -83,16 +84,29 @@ def _has_letters() -> bool:
 
 def _image(operation: Watermark, width: int, height: int) -> pyvips.Image:
     try:
-        original = Original(operation.image, _IMAGE_LIMITS)
-        judge_decode(original.probe, 1, _IMAGE_LIMITS, whole=True)
-        pixels = as_rgb(to_srgb(original.load().copy_memory(), original.facts.profile, 8, keep=False))
+        pixels = _read(operation.image)
     except Error as error:
+        if error.code is Code.OUT_OF_MEMORY:
+            raise
         raise ValueError(f"the watermark's image cannot be used. {error.detail}") from error
-    except pyvips.Error as error:
-        raise ValueError("the watermark's image is damaged") from error
     pixels = pixels if pixels.hasalpha() else pixels.bandjoin(top(pixels))
     factor = min(width / pixels.width, height / pixels.height)
     return blended(pixels, lambda colors: colors.resize(factor))
+
+
+def _read(data: bytes | None, lenient: str = "") -> pyvips.Image:
+    """Return an image as it is read from a photo: upright, in sRGB, in memory. `lenient`: as of `Original`."""
+    try:
+        original = Original(data, _IMAGE_LIMITS, lenient=lenient)
+        judge_decode(original.probe, 1, _IMAGE_LIMITS, whole=True)
+        with reading(original.format):
+            pixels = original.load().copy_memory()
+            colored = as_rgb(to_srgb(pixels, original.facts.profile, 8, keep=False))
+            return upright(colored, original.facts.orientation).copy_memory()
+    except HarmlessComplaint as complaint:
+        if lenient:
+            raise
+        return _read(data, complaint.detail)
 
 
 def _within(mark: pyvips.Image, room: tuple[int, int]) -> pyvips.Image:

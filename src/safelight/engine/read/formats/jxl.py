@@ -28,8 +28,9 @@ _RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
 class JxlReader(Reader):
     """See `facts.Reader`. A JPEG that was packed into JPEG XL is unpacked and read as a JPEG."""
 
-    def __init__(self, data: memoryview, format_: Format) -> None:
+    def __init__(self, data: memoryview, format_: Format, *, strict: bool = False, lenient: str = "") -> None:
         self._data, self._format = bytes(data), format_
+        self._strict, self._lenient = strict, lenient
         self._inner: JpegReader | None = None
         try:
             width, height, self._orientation = _header(_codestream(data))
@@ -78,7 +79,7 @@ class JxlReader(Reader):
             raise damaged(self._format, "its codestream ends early or cannot be decoded") from error
 
     def _unpacked(self, data: Any) -> pyvips.Image:
-        self._inner = JpegReader(memoryview(bytes(data)), FORMATS["jpeg"])
+        self._inner = JpegReader(memoryview(bytes(data)), FORMATS["jpeg"], strict=self._strict, lenient=self._lenient)
         return self._from_inner(self._inner)
 
     def _from_inner(self, inner: JpegReader) -> pyvips.Image:
