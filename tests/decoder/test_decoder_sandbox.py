@@ -41,6 +41,7 @@ def many_files():
 ATTEMPTS = {
     "write a file": lambda: open(f"{scratch}/new", "w"),
     "append to a file": lambda: open(f"{scratch}/old", "a"),
+    "empty a file": lambda: os.open(f"{scratch}/old", os.O_TRUNC),
     "read a file": lambda: open(f"{scratch}/old").read(),
     "list a folder": lambda: os.listdir(scratch),
     "remove a file": lambda: os.remove(f"{scratch}/old"),
@@ -206,6 +207,48 @@ print(json.dumps(sorted(set(escapes.names()) - set(escapes.succeeded(os.getppid(
     # Root may raise its own limits. Some file systems have no attributes, and some kernels no io_uring.
     unsure = {"raise its own limit", "set an attribute", "use io_uring", "read the worker's memory"}
     assert set(json.loads(done.stdout)) <= unsure
+
+
+WITHOUT_LANDLOCK = """
+import ctypes, errno, os, sys
+from safelight.worker.decoder.sandbox.seccomp import filter_calls
+from safelight.worker.decoder.sandbox.syscalls import number
+
+machine = os.uname().machine
+path = sys.argv[1].encode()
+libc = ctypes.CDLL(None, use_errno=True)
+libc.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
+assert filter_calls()
+
+
+def outcomes(flags):
+    flags = ctypes.c_ulong(flags)
+    results = {libc.syscall(number("openat", machine), -100, path, flags, 0o600) >= 0 or ctypes.get_errno()}
+    if number("open", machine) is not None:
+        results.add(libc.syscall(number("open", machine), path, flags, 0o600) >= 0 or ctypes.get_errno())
+    return results
+
+
+for flags in (0, os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 1 << 40):
+    assert outcomes(flags) == {True}, flags
+for flags in (os.O_TRUNC, os.O_CREAT, os.O_WRONLY, os.O_RDWR, os.O_ACCMODE, os.O_APPEND | os.O_WRONLY):
+    for more in (0, os.O_CLOEXEC, 1 << 40):
+        assert outcomes(flags | more) == {errno.EPERM}, flags
+path = os.path.dirname(path)
+assert outcomes(os.O_DIRECTORY) == {True}
+assert outcomes(os.O_TMPFILE | os.O_RDWR) == {errno.EPERM}
+"""
+
+
+def test_files_are_only_read_where_landlock_does_not_prevent_that_they_are_emptied(tmp_path):
+    """Before version 3 it does not; here, seccomp is alone."""
+    kept = tmp_path / "kept"
+    kept.write_text("kept")
+    command = [sys.executable, "-c", WITHOUT_LANDLOCK, str(kept)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert kept.read_text() == "kept"
+    assert list(tmp_path.iterdir()) == [kept]
 
 
 HEADERS = {

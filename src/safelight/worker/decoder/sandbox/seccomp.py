@@ -20,7 +20,7 @@ _ALLOWED = (
     *("read", "write", "readv", "writev", "pread64", "pwrite64", "preadv", "preadv2", "lseek", "fadvise64"),
     *("close", "close_range", "dup", "dup2", "dup3", "recvfrom", "recvmsg", "sendto"),
     # files by name, which Landlock checks; no call here changes a file
-    *("open", "openat", "access", "faccessat", "faccessat2", "readlink", "readlinkat", "getdents64", "getcwd"),
+    *("access", "faccessat", "faccessat2", "readlink", "readlinkat", "getdents64", "getcwd"),
     *("stat", "lstat", "fstat", "newfstatat", "statx", "statfs", "fstatfs"),
     # waiting
     *("poll", "ppoll", "select", "pselect6", "eventfd2", "nanosleep", "clock_nanosleep", "restart_syscall"),
@@ -38,7 +38,9 @@ _ALLOWED = (
     *("getpgrp", "getpgid", "getsid", "getgroups", "getrlimit", "setrlimit"),
 )
 
-# Allowed arguments of the calls that are allowed in part.
+# Allowed and refused arguments of the calls that are allowed in part.
+# O_WRONLY, O_RDWR, O_CREAT, O_TRUNC: to empty a file, Landlock before version 3 demands only the right to read it.
+_CHANGES = 0o1 | 0o2 | 0o100 | 0o1000
 _FCNTL = (0, 1, 2, 3, 4, 1030, 1034)  # F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC, F_GET_SEALS
 _IOCTL = (0x5401, 0x5413, 0x541B, 0x5450, 0x5451)  # TCGETS, TIOCGWINSZ, FIONREAD, FIONCLEX, FIOCLEX
 _PRCTL = (15, 16, 0x53564D41)  # PR_SET_NAME, PR_GET_NAME, PR_SET_VMA
@@ -102,6 +104,8 @@ def _rule(name: str, machine: str, body: list[_Step]) -> list[_Step]:
 def _in_part() -> dict[str, list[_Step]]:
     """Return the filter steps for each call that is allowed only with some arguments."""
     return {
+        "open": _without_bits(1, _CHANGES),
+        "openat": _without_bits(2, _CHANGES),
         "clone": [
             _argument(0),
             (_ANY_BIT, 1, 0, _CLONE_THREAD),
@@ -130,6 +134,10 @@ def _in_part() -> dict[str, list[_Step]]:
 
 def _argument(index: int) -> _Step:
     return (_LOAD, 0, 0, 16 + 8 * index)  # its low half: these arguments are ints
+
+
+def _without_bits(index: int, bits: int) -> list[_Step]:
+    return [_argument(index), (_ANY_BIT, 0, 1, bits), _NO, _YES]
 
 
 def _one_of(index: int, values: tuple[int, ...]) -> list[_Step]:
