@@ -135,7 +135,8 @@ class Structure:
 
     def _number(self, layout: str, at: int) -> int:
         if at < 0 or at + struct.calcsize("=" + layout) > len(self.data):
-            raise StructureError(f"an offset leads to byte {at}, outside the file")
+            where = "before the beginning" if at < 0 else "past the end"
+            raise StructureError(f"an offset leads to byte {at}, {where} of the file")
         return int(struct.unpack_from(self.order + layout, self.data, at)[0])
 
 
