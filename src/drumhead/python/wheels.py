@@ -39,8 +39,10 @@ LEFT_OUT = (
     "**/*.a",
     "multidict/_testcapi*",
     "**/py.typed",
-    "*/tests",
-    "*/test",
+    # Only test runners import these. The rest of a test suite may be part of a package (astropy.tests, django.test).
+    "*/tests/**/test_*.py",
+    "*/tests/**/*_test.py",
+    "*/tests/**/conftest.py",
     # An installer recorded these about this host.
     "*.dist-info/RECORD",
     "*.dist-info/INSTALLER",
@@ -50,6 +52,10 @@ LEFT_OUT = (
     "*.dist-info/uv_cache.json",
     "*.dist-info/sboms",
 )
+TEST_DATA = re.compile(r"[^/]+/tests/.*(?<!\.py)(?<!\.so)", re.DOTALL)
+"""What the tests of a package read: everything below ``tests`` that is not a module."""
+READS_STUB = b"attach_stub"
+"""The function of lazy_loader with which a package (scikit-image, librosa) finds its own names in its ``.pyi``."""
 
 
 def install(lock: Lock, cache: Path) -> Tree:
@@ -122,14 +128,20 @@ def _read(site: Path) -> Tree:
     tree = Tree()
     for path in sorted(site.rglob("*")):
         name = path.relative_to(site).as_posix()
-        if left_out(name) or name.startswith("."):
+        if (left_out(name) and not _is_read(path)) or name.startswith("."):
             continue
         if path.is_symlink():
             tree.add(f"{SITE}/{name}", symlink(str(path.readlink())))
-        elif path.is_file():
+        elif path.is_file() and not TEST_DATA.fullmatch(name):
             mode = 0o755 if path.stat().st_mode & 0o100 else 0o644
             tree.add(f"{SITE}/{name}", regular(_needed(name, path.read_bytes()), mode))
     return tree
+
+
+def _is_read(stub: Path) -> bool:
+    """Return whether a file is a stub that the module beside it reads when it is imported."""
+    source = stub.with_suffix(".py")
+    return stub.suffix == ".pyi" and source.is_file() and READS_STUB in source.read_bytes()
 
 
 def _needed(name: str, contents: bytes) -> bytes:

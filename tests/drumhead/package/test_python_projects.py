@@ -11,7 +11,7 @@ import pytest
 
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.manifest.project import read_project
-from drumhead.python.lock import read_lock
+from drumhead.python.lock import Lock, read_lock
 from drumhead.python.requirements import check_hashes, check_resolvable
 from drumhead.python.wheels import SITE, install
 from support.guests.composing import write_files
@@ -85,20 +85,67 @@ def test_files_that_a_build_backend_reads_are_part_of_what_a_lock_was_made_from(
     assert pinned(read_lock(read_project(project), tmp_path)) == {"six"}
 
 
+def write_wheel(place, files):
+    """Write a wheel of the package `inhouse` with these files; return its path and digest."""
+    wheel = place / "inhouse-1.0-py3-none-any.whl"
+    described = {
+        "METADATA": "Metadata-Version: 2.1\nName: inhouse\nVersion: 1.0\n",
+        "WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        "RECORD": "",
+    }
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, text in {
+            **files,
+            **{f"inhouse-1.0.dist-info/{name}": text for name, text in described.items()},
+        }.items():
+            archive.writestr(name, text)
+    return wheel, hashlib.sha256(wheel.read_bytes()).hexdigest()
+
+
+def installed(place, files):
+    """Return the files of a wheel with these files that are installed, without the description of the package."""
+    wheel, digest = write_wheel(place, files)
+    lock = Lock(file="requirements.txt", text=f"inhouse @ {wheel.as_uri()} --hash=sha256:{digest}\n")
+    tree = install(lock, place / "cache")
+    paths = {path.removeprefix(f"{SITE}/") for path, entry in tree if entry.kind == "file"}
+    return {path for path in paths if ".dist-info/" not in path}
+
+
+def test_of_the_tests_in_a_wheel_only_what_no_program_imports_is_left_out(tmp_path):
+    kept = {
+        "inhouse/test/__init__.py",
+        "inhouse/test/signals.py",
+        "inhouse/tests/__init__.py",
+        "inhouse/tests/helper.py",
+        "inhouse/tests/deep/speedups.cpython-311-x86_64-linux-gnu.so",
+        "inhouse/test_client.py",
+        "inhouse/core/tests/data.csv",
+    }
+    left_out = {
+        "inhouse/tests/test_all.py",
+        "inhouse/tests/deep/all_test.py",
+        "inhouse/tests/conftest.py",
+        "inhouse/tests/data/photo.jpg",
+    }
+    assert installed(tmp_path, dict.fromkeys(kept | left_out, "")) == kept
+
+
+def test_a_stub_that_a_module_reads_is_kept(tmp_path):
+    files = {
+        "inhouse/__init__.py": "import lazy_loader\nname = lazy_loader.attach_stub(__name__, __file__)\n",
+        "inhouse/__init__.pyi": "from .core import answer\n",
+        "inhouse/core.py": "answer = 42\n",
+        "inhouse/core.pyi": "answer: int\n",
+    }
+    assert installed(tmp_path, files) == files.keys() - {"inhouse/core.pyi"}
+
+
 @pytest.fixture
 def private_index(tmp_path):
     """Serve an index with one package, `inhouse`; return its URL."""
     place = tmp_path / "index/simple/inhouse"
     place.mkdir(parents=True)
-    wheel = place / "inhouse-1.0-py3-none-any.whl"
-    with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr("inhouse.py", "answer = 42\n")
-        archive.writestr("inhouse-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: inhouse\nVersion: 1.0\n")
-        archive.writestr(
-            "inhouse-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        )
-        archive.writestr("inhouse-1.0.dist-info/RECORD", "")
-    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    wheel, digest = write_wheel(place, {"inhouse.py": "answer = 42\n"})
     (place / "index.html").write_text(f'<a href="{wheel.name}#sha256={digest}">{wheel.name}</a>')
     handler = partial(SimpleHTTPRequestHandler, directory=place.parents[1])
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from drumhead.records import Command, LayerKind
 
 RUN_FILE = "etc/drumhead/run.json"
-DEPENDENCY_RULES = 3
+DEPENDENCY_RULES = 4
 """Increase this if the same lock file should produce other files."""
 NODE_RULES = 1
 """Increase this if the same package-lock.json should produce other files."""
