@@ -7,7 +7,8 @@ import struct
 import msgspec
 
 MAGIC = b"\x7fELF"
-ET_EXEC = 2
+HEADER = 64
+ET_EXEC, ET_DYN = 2, 3
 PT_LOAD, PT_DYNAMIC, PT_INTERP = 1, 2, 3
 PF_W = 2
 DT_NEEDED, DT_SONAME, DT_RPATH, DT_RUNPATH = 1, 14, 15, 29
@@ -67,7 +68,7 @@ def _text(elf: bytes, place: int) -> str:
 
 def is_elf(contents: bytes) -> bool:
     """Return whether a file starts with the header of a 64-bit ELF file for x86-64."""
-    return contents[:4] == MAGIC and len(contents) >= 64 and contents[4] == 2 and contents[18:20] == b"\x3e\x00"
+    return contents[:4] == MAGIC and len(contents) >= HEADER and contents[4] == 2 and contents[18:20] == b"\x3e\x00"
 
 
 def is_foreign(contents: bytes) -> bool:
@@ -91,7 +92,7 @@ def read_linkage(elf: bytes) -> Linkage:
     """Return the linkage of a file for which ``is_elf`` holds. Like a loader, read segments only."""
     try:
         return _read_linkage(elf)
-    except (struct.error, IndexError):
+    except (struct.error, LookupError, ValueError):
         return Linkage(flaw="is damaged")
 
 
@@ -173,14 +174,17 @@ def shorten(elf: bytes) -> bytes:
     """Return an ELF file up to the end of its last segment, without section headers and debugging symbols.
 
     Loaders read segments only. Unlike strip(1), this moves nothing, so libraries changed by patchelf stay intact.
+    A file that loaders do not read (an object file of a compiler, a damaged file) is returned unchanged.
     """
-    (headers,) = struct.unpack_from("<Q", elf, 32)
-    size, count = struct.unpack_from("<HH", elf, 54)
-    ends = [headers + size * count]
-    for number in range(count):
-        offset, _, _, stored = struct.unpack_from("<QQQQ", elf, headers + number * size + 8)
-        ends.append(offset + stored)
-    short = bytearray(elf[: max(ends)])
+    try:
+        segments = _segments(elf)
+        kind, headers, size, count = struct.unpack_from("<H14xQ14xHH", elf, 16)
+    except struct.error:
+        return elf
+    end = max([HEADER, headers + size * count, *(offset + stored for _, _, offset, _, _, stored, *_ in segments)])
+    if kind not in {ET_EXEC, ET_DYN} or not segments or end > len(elf):
+        return elf
+    short = bytearray(elf[:end])
     struct.pack_into("<Q", short, 40, 0)
     struct.pack_into("<HHH", short, 58, 0, 0, 0)
     return bytes(short)

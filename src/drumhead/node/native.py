@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 INTERMEDIATE = "/obj.target/"
 """A directory of node-gyp with intermediate files."""
-REGISTER = re.compile(r"node_register_module_v(\d+)")
+REGISTER = re.compile(r"node_register_module_v(\d{1,9})")
 KNOWN = frozenset({46, 48, 51, 57, 59, 64, 67, 72, 79, 83, 88, 93, 102, 108, 111, 115, 120, 127, 131, 137})
 """NODE_MODULE_VERSION of Node.js 4 to 24."""
 MAX_FLAGS = 8

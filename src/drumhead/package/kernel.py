@@ -9,6 +9,7 @@ import re
 import struct
 
 import lz4.block
+from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 
 from drumhead.elf import shorten
@@ -25,14 +26,20 @@ XZ_FILTERS: list[dict[str, int]] = [
 
 
 def kernel_tree(files: Tree, modules: tuple[str, ...]) -> Tree:
-    """Return the files of a kernel package: ``vmlinux.xz``, ``vmlinuz`` (Debian's) and ``modules/NN-NAME.ko``."""
+    """Return the files of a kernel package: ``vmlinux.xz``, ``vmlinuz`` (Debian's) and ``modules/NN-NAME.ko``.
+
+    Raises INCOMPLETE, UNSUPPORTED, UNVERIFIED.
+    """
     images = [entry.read() for path, entry in files if path.startswith("boot/vmlinuz-")]
     if len(images) != 1:
         raise DrumheadError(
             ErrorCode.INCOMPLETE, f"a kernel package must have one boot/vmlinuz-*, but this one has {len(images)}"
         )
     tree = Tree()
-    elf = shorten(without_types(unpack_bzimage(images[0])))
+    try:
+        elf = shorten(without_types(unpack_bzimage(images[0])))
+    except (struct.error, OverflowError, lz4.block.LZ4BlockError, ELFError) as error:
+        raise DrumheadError(ErrorCode.UNVERIFIED, f"the kernel is damaged: {error}") from error
     tree.add("vmlinux.xz", regular(lzma.compress(elf, format=lzma.FORMAT_XZ, filters=XZ_FILTERS)))
     tree.add("vmlinuz", regular(images[0]))
     for number, (name, contents) in enumerate(order_modules(files, modules).items()):

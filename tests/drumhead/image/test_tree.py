@@ -1,6 +1,7 @@
 """Test trees and their canonical form, ELF files, and the closure of libraries."""
 
 import io
+import struct
 import subprocess
 import tarfile
 from pathlib import Path
@@ -10,11 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drumhead.closure import Missing, complete, find_missing, follow, index_of, merge
-from drumhead.elf import Needs, read_needs, shorten
+from drumhead.elf import PT_DYNAMIC, Needs, read_linkage, read_needs, shorten, writable_parts
 from drumhead.errors import DrumheadError
 from drumhead.tree import Tree, directory, host_file, read_tar, regular, symlink, write_tar
+from support.guests.composing import write_files
 
 LIBC = Path("/lib/x86_64-linux-gnu/libc.so.6")
+LIBZ = Path("/usr/lib/x86_64-linux-gnu/libz.so.1")
 names = st.text(st.characters(blacklist_characters="/\0", blacklist_categories=["Cs"]), min_size=1, max_size=40)
 paths = st.lists(names.filter(lambda name: name not in {".", ".."}), min_size=1, max_size=4).map("/".join)
 entries = st.one_of(
@@ -117,6 +120,32 @@ def test_a_shortened_program_still_runs(tmp_path):
     short.chmod(0o755)
     assert short.stat().st_size < len(whole)
     assert subprocess.run([short, "still here"], capture_output=True, check=True).stdout == b"still here\n"
+
+
+def test_what_no_loader_reads_is_not_shortened(tmp_path):
+    source = write_files(tmp_path, {"m.c": "int answer = 42;"}) / "m.c"
+    subprocess.run(["clang", "-c", "-g", "-o", tmp_path / "m.o", source], check=True)
+    whole = LIBZ.read_bytes()
+    for contents in ((tmp_path / "m.o").read_bytes(), whole[:64], whole[:1000], whole[:20_000], b"\x7fELF"):
+        assert shorten(contents) == contents
+    assert len(shorten(whole)) < len(whole)
+
+
+def test_no_number_in_an_elf_file_is_an_error():
+    """Damage each word of the headers and of the dynamic table."""
+    whole = LIBZ.read_bytes()
+    headers, size, count = struct.unpack_from("<Q14xHH", whole, 32)
+    segments = [struct.unpack_from("<IIQQQQQQ", whole, headers + size * number) for number in range(count)]
+    ((start, stored),) = [(offset, stored) for kind, _, offset, _, _, stored, *_ in segments if kind == PT_DYNAMIC]
+    words = [(at, 2) for at in range(20, 64, 2)]
+    words += [(at, 8) for at in (*range(headers, headers + size * count, 8), *range(start, start + stored, 8))]
+    for at, width in words:
+        for number in (0, 1, (1 << 8 * width - 1) - 1, (1 << 8 * width) - 1):
+            damaged = whole[:at] + number.to_bytes(width, "little") + whole[at + width :]
+            read_needs(damaged)
+            read_linkage(damaged)
+            writable_parts(damaged)
+            assert len(shorten(damaged)) <= len(whole)
 
 
 def test_the_closure_takes_what_is_missing_and_nothing_else():

@@ -287,6 +287,10 @@ def test_a_native_module_tells_its_version(tmp_path, kind, expected):
     assert module_abi(native(tmp_path, kind, 127)) == expected
 
 
+def test_a_number_that_is_no_version_is_not_read(tmp_path):
+    assert module_abi(native(tmp_path, "new", "1" * 5000)) == 0
+
+
 def test_native_modules_for_another_version_are_refused_before_composing(empty, tmp_path):
     built = native(tmp_path / "build", "new", 137)
     modules = Tree()

@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from drumhead.package.osv.module import bind_at_once, fit, load_whole
+from drumhead.package.osv.module import SECTION, SHT_STRTAB, bind_at_once, fit, load_whole
 from support.guests import osv
 
 
@@ -65,3 +65,12 @@ def test_a_module_is_made_fit_in_both_ways(module, tmp_path):
     changed.write_bytes(fit(module.read_bytes()))
     assert any("NOW" in one for one in flags(changed))
     assert ".note.osv-mlock" in read(changed, "-SW").stdout
+
+
+def test_a_module_with_as_many_sections_as_a_header_counts_stays_as_it_is(module):
+    header = bytearray(module.read_bytes())
+    start = len(header)
+    header[40:48] = start.to_bytes(8, "little")
+    header[60:64] = b"\xff\xff\0\0"
+    many = bytes(header) + 0xFFFF * SECTION.pack(0, SHT_STRTAB, *[0] * 8)
+    assert load_whole(many) == many

@@ -4,6 +4,7 @@ import asyncio
 import re
 import shutil
 import socket
+import struct
 
 import pytest
 from msgspec.structs import replace
@@ -11,10 +12,12 @@ from msgspec.structs import replace
 from drumhead.blobs import file_digest
 from drumhead.errors import DrumheadError
 from drumhead.home import Home
+from drumhead.package.kernel import LZ4_MAGIC, kernel_tree
 from drumhead.package.recipe import known_recipes, read_recipe
 from drumhead.package.records import PackageRef
 from drumhead.package.remote.remotes import Remote, check_url, write_remotes
 from drumhead.package.store import PackageStore, parse_ref
+from drumhead.tree import Tree, regular
 from support.guests.composing import FAST_LEVEL, Drumhead, write_files
 
 
@@ -42,6 +45,28 @@ def test_the_kernel_package_can_be_booted_both_ways(drumhead):
     assert order["failover"] < order["net_failover"] < order["virtio_net"]
     assert tree["vmlinuz"].read()[0x202:0x206] == b"HdrS"
     assert tree["vmlinux.xz"].size < 7_000_000, "its type information is left out"
+
+
+BZIMAGE = bytes(0x202) + b"HdrS" + bytes(0x42) + struct.pack("<II", 0, 30) + bytes(0xA00)
+
+
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        (BZIMAGE, "the kernel's payload is not LZ4"),
+        (BZIMAGE[:0x206], "the kernel is damaged: unpack_from requires"),
+        (
+            BZIMAGE[:0xA00] + LZ4_MAGIC + struct.pack("<I", 16) + bytes(40),
+            "the kernel is damaged: Decompression failed",
+        ),
+        (BZIMAGE[:0xA00] + LZ4_MAGIC + struct.pack("<I", 5) + b"\x40text" + bytes(17), "the kernel is damaged: "),
+    ],
+)
+def test_a_damaged_kernel_is_refused(image, reason):
+    files = Tree()
+    files.add("boot/vmlinuz-6.1", regular(image))
+    with pytest.raises(DrumheadError, match=reason):
+        kernel_tree(files, ())
 
 
 def test_every_recipe_has_a_demo():

@@ -11,6 +11,8 @@ SEGMENT = struct.Struct("<IIQQQQQQ")
 ENTRY = struct.Struct("<QQ")
 SECTION = struct.Struct("<IIQQQQIIQQ")
 SHT_PROGBITS, SHT_STRTAB = 1, 3
+MAX_SECTIONS = 0xFF00
+"""With as many sections or more, their number is elsewhere in the file."""
 IN_MEMORY = b".note.osv-mlock\0"
 
 
@@ -52,7 +54,7 @@ def load_whole(module: bytes) -> bytes:
     """
     sections = _sections(module)
     (names_at,) = struct.unpack_from("<H", module, 62)
-    if names_at >= len(sections):
+    if names_at >= len(sections) or len(sections) + 1 >= MAX_SECTIONS:
         return module
     names_section = sections[names_at]
     names = module[names_section[4] : names_section[4] + names_section[5]]
