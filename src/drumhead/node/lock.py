@@ -15,6 +15,7 @@ import msgspec
 from drumhead import host
 from drumhead.elf import is_elf, shorten
 from drumhead.errors import DrumheadError, ErrorCode, manifest_error, wrong_document
+from drumhead.manifest.ignore import read_ignore
 from drumhead.manifest.project import is_inside
 from drumhead.manifest.project_files import is_there, read_text
 from drumhead.node.versions import PACKAGE_JSON, RELEASES, read_json, satisfies
@@ -36,6 +37,7 @@ FOREIGN = {
     "bun.lockb": "bun install",
 }
 """Lock files of other programs, each with the command that installs node_modules from it."""
+NODE_MODULES = "node_modules"
 LEFT_OUT = ".package-lock.json"
 DEPENDENCIES = ("dependencies", "devDependencies", "optionalDependencies")
 MAX_PACKAGES = 20_000
@@ -108,9 +110,11 @@ def missing_modules(root: Path) -> str:
 
     This is not an error, because a bundled application does not need node_modules.
     """
-    if any((root / name).exists() for name in (*FILES, "node_modules")) or not read_json(root, PACKAGE_JSON).get(
-        "dependencies"
-    ):
+    if any((root / name).exists() for name in FILES) or not read_json(root, PACKAGE_JSON).get("dependencies"):
+        return ""
+    ignored, _ = read_ignore(root)
+    inside = (path.relative_to(root).as_posix() for path in (root / NODE_MODULES).glob("*"))
+    if any(is_installed(path) and not ignored(path) for path in inside):
         return ""
     lock = next((name for name in FOREIGN if (root / name).is_file()), "")
     why = f"{lock} is not read" if lock else f"{PACKAGE_JSON} has dependencies, but there is no lock of npm"
@@ -119,6 +123,15 @@ def missing_modules(root: Path) -> str:
         f"{why}, and the image has no node_modules; run `{made}` before composing, "
         f"or write a lock with `npm install --package-lock-only`"
     )
+
+
+def is_installed(path: str) -> bool:
+    """Return whether a file of a project is one of the node_modules beside its lock.
+
+    Hidden directories there, such as .cache, are made without installing anything.
+    """
+    first, *names = path.split("/")
+    return first == NODE_MODULES and not any(name.startswith(".") for name in names)
 
 
 def _locked(root: Path, name: str) -> dict[str, LockedPackage]:

@@ -5,15 +5,20 @@ import subprocess
 
 import pytest
 
+from drumhead.closure import follow
 from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.guest import find_guest
 from drumhead.home import Home
-from drumhead.image.inputs import resolve_packages
+from drumhead.image.inputs import ComposeInputs, resolve_packages
+from drumhead.image.layers.builder import LayerBuilder
+from drumhead.image.layers.store import LayerStore
 from drumhead.manifest.project import read_project
 from drumhead.node.lock import install, read_node_lock
 from drumhead.node.native import check_native, module_abi
 from drumhead.node.versions import MODULE_ABI, RELEASES, engines
 from drumhead.package.names import gather_packages
 from drumhead.package.recipe import known_recipes
+from drumhead.package.records import Package
 from drumhead.package.store import PackageStore, parse_ref
 from drumhead.report import silent
 from drumhead.tree import Tree, regular
@@ -141,6 +146,72 @@ def test_what_others_write_for_engines_stops_nobody(tmp_path, written):
     assert read_node_lock(node_project(tmp_path, package={"name": "web"}, lock=lock), "node")
 
 
+WORKSPACE = {
+    "package": {"name": "web", "version": "1.0.0", "dependencies": {"shared": "file:lib/shared"}},
+    "lock": {
+        "": {"name": "web", "version": "1.0.0", "dependencies": {"shared": "file:lib/shared"}},
+        "node_modules/shared": {"resolved": "lib/shared", "link": True},
+        "lib/shared": {"version": "1.0.0"},
+    },
+}
+"""A project whose only dependency is its own, so that npm needs no registry."""
+SHARED = {"lib/shared/package.json": '{"name": "shared", "version": "1.0.0"}'}
+
+
+@pytest.mark.parametrize(
+    ("files", "installed"),
+    [
+        ({}, False),
+        ({"node_modules/.cache/x/data": "", "node_modules/.package-lock.json": "{}"}, False),
+        (
+            {"client/node_modules/x/index.js": "", ".drumheadignore": "/node_modules\n", "node_modules/x/x.js": ""},
+            False,
+        ),
+        ({"node_modules/x/index.js": ""}, True),
+        ({"node_modules/@a/x/index.js": ""}, True),
+    ],
+)
+def test_modules_beside_the_lock_replace_it_and_others_are_added(tmp_path, files, installed):
+    root, home = tmp_path / "project", Home(root=tmp_path / "home")
+    (root / "node_modules").mkdir(parents=True)
+    project = node_project(write_files(root, SHARED | files), **WORKSPACE)
+    builder = LayerBuilder(home, PackageStore(home), LayerStore(home, "squashfs", silent))
+    tree, _ = builder.project_tree(project, [node_package(home)])
+    assert ("node_modules/shared" in tree) != installed
+    places = {path for path in files if not path.startswith((".", "node_modules/x/x.js"))}
+    assert places <= {path for path, _ in tree}
+
+
+def node_package(home):
+    """Store a package with the name of Node.js and one file, and return it."""
+    tree = Tree()
+    tree.add("usr/bin/node", regular(b""))
+    package = Package(
+        name="node", version="18", kind="runtime", description="", created="", archive="0" * 64, archive_size=0,
+        unpacked_size=0,
+    )  # fmt: skip
+    return PackageStore(home).add(tree, package)
+
+
+@pytest.mark.slow
+def test_modules_below_lib_are_where_the_guests_link_leads(tmp_path):
+    """Build the layers of a lock and of modules below /lib, which is a link to /usr/lib in every guest."""
+    home = Home(root=tmp_path / "home")
+    files = {"lib/app/node_modules/x/index.js": "", "lib/app/web.js": "", "bin/node_modules/y/y.js": ""}
+    project = node_project(write_files(tmp_path / "project", SHARED | files), **WORKSPACE)
+    inputs = ComposeInputs(
+        guest=find_guest("linux"), filesystem="squashfs", kernel_files=None, packages=(node_package(home),),
+        commands={}, default="", notices=(),
+    )  # fmt: skip
+    stack = LayerBuilder(home, PackageStore(home), LayerStore(home, "squashfs", silent)).build(
+        project, inputs, trust=False
+    )
+    assert [stored.layer.name for stored in stack.layers] == ["node 18", "node_modules", "nested node_modules", "web"]
+    for path in ("lib/app/node_modules/x/index.js", "lib/app/web.js", "bin/node_modules/y/y.js"):
+        assert follow(stack.index, f"/{path}") == f"usr/{path}"
+    assert follow(stack.index, "/node_modules/shared/package.json") == "usr/lib/shared/package.json"
+
+
 @pytest.mark.parametrize(
     ("file", "said"),
     [
@@ -149,6 +220,8 @@ def test_what_others_write_for_engines_stops_nobody(tmp_path, written):
         ("pnpm-lock.yaml", "run `pnpm install`"),
         ("package-lock.json", ""),
         ("node_modules/x/index.js", ""),
+        ("node_modules/.cache/x", "the image has no node_modules"),
+        ("client/node_modules/x/index.js", "the image has no node_modules"),
     ],
 )
 def test_dependencies_that_nothing_installs_are_noted(tmp_path, file, said):

@@ -17,7 +17,7 @@ from drumhead.image.guest_program import compile_program
 from drumhead.image.inputs import ComposeInputs, find_node, find_python
 from drumhead.image.layers.permissions import apply_permissions, check_permissions, closed_notices, replaced_notices
 from drumhead.image.layers.plan import (
-    NODE_MODULES,
+    OWN_MODULES,
     Dependencies,
     KernelModules,
     Libraries,
@@ -29,16 +29,17 @@ from drumhead.image.layers.plan import (
     plan_libraries,
     plan_modules,
     split_project,
+    usr_merged,
 )
 from drumhead.image.layers.scan import Scan
-from drumhead.node.lock import read_node_lock
+from drumhead.node.lock import NODE_MODULES, read_node_lock
 from drumhead.node.native import check_native
 from drumhead.package.osv.kernel import root_files
 from drumhead.python.bytecode import Interpreter, only_bytecode, with_bytecode
 from drumhead.python.distribution import with_distribution
 from drumhead.python.lock import read_lock
 from drumhead.records import read_cached
-from drumhead.tree import USR_MERGED, Tree, regular, symlink
+from drumhead.tree import Tree, regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -99,11 +100,8 @@ class LayerBuilder:
         skeleton.update(accounts)
         owned = apply_permissions(scanned, permissions, skeleton)
         modules, files = split_project(owned)
-        node_lock = self._node_lock(project, modules, inputs.node)
-        if node_lock:
-            built.append(self._build(plan_modules(node_lock)))
-        elif len(modules):
-            built.append(self._layers.from_tree("node", NODE_MODULES, modules))
+        node_lock = self._node_lock(project, modules, inputs.node, installed=scan.has_modules)
+        built += self._module_layers(node_lock, modules)
         if inputs.python:
             files = self._python_files(project, files, inputs.python)
             skeleton = self._with_bytecode(skeleton, inputs.python)
@@ -127,15 +125,11 @@ class LayerBuilder:
         if project.package.permissions:
             base.update(self._accounts(packages, scanned))
         files = apply_permissions(scanned, project.package.permissions, base)
-        node_lock = self._node_lock(project, split_project(files)[0], node)
-        if node_lock:
-            files.update(self._files(plan_modules(node_lock)))
+        node_lock = self._node_lock(project, split_project(files)[0], node, installed=scan.has_modules)
         lock = read_lock(project, self._home.cache) if python else None
-        whole = self._install(lock, python) if lock and python else Tree()
-        for name in USR_MERGED:  # the guest's links, so that files in a project's /bin are placed in /usr/bin
-            whole.add(name, symlink(f"usr/{name}"))
-        whole.update(self._python_files(project, files, python) if python else files)
-        merged = whole.filter(lambda path: path not in USR_MERGED)
+        below = [self._install(lock, python)] if lock and python else []
+        below += [self._files(plan_modules(node_lock))] if node_lock else []
+        merged = usr_merged(*below, self._python_files(project, files, python) if python else files)
         notices = [lock.notice] if lock and lock.notice else []
         notices += closed_notices(files, project.package.permissions)
         return merged, [*scan.notices, *notices, *(node_lock.notices if node_lock else ())]
@@ -152,17 +146,24 @@ class LayerBuilder:
             tree.add(path, regular(text.encode()))
         return tree
 
-    def _node_lock(self, project: Project, modules: Tree, node: Package | None) -> NodeLock | None:
-        """Return the lock to install node_modules from, or None if the project has node_modules or has no lock.
+    def _node_lock(self, project: Project, modules: Tree, node: Package | None, *, installed: bool) -> NodeLock | None:
+        """Return the lock to install node_modules from, or None if they are `installed` or the project has no lock.
 
-        Raises UNSUPPORTED for native modules of the project that were built for another version of Node.js.
+        `modules` are all node_modules of the project; `installed` means that some are beside the lock. Raises
+        UNSUPPORTED for native modules of the project that were built for another version of Node.js.
         """
         if node is None:
             return None
+        check_native(modules, node.name)
+        return None if installed else read_node_lock(project, node.name)
+
+    def _module_layers(self, lock: NodeLock | None, modules: Tree) -> list[StoredLayer]:
+        """Return the layers of node_modules: what the lock says, and above it what the project has."""
+        layers = [self._build(plan_modules(lock))] if lock else []
         if len(modules):
-            check_native(modules, node.name)
-            return None
-        return read_node_lock(project, node.name)
+            name = OWN_MODULES if lock else NODE_MODULES
+            layers.append(self._layers.from_tree("node", name, usr_merged(modules)))
+        return layers
 
     def add_libraries(self, stack: LayerStack, pool: Package) -> None:
         """Add a layer with the libraries of `pool` that `stack` needs."""
@@ -189,7 +190,7 @@ class LayerBuilder:
             case NodeModules(lock=node_lock):
                 from drumhead.node.lock import install as install_modules  # noqa: PLC0415 - as for wheels
 
-                return install_modules(node_lock, self._home.cache)
+                return usr_merged(install_modules(node_lock, self._home.cache))
             case Libraries(pool=pool, files=files):
                 contents, tree = self._tree(pool), Tree()
                 for place, source in files.items():

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from drumhead.node.lock import NODE_MODULES
 from drumhead.package.osv.kernel import ROOT
-from drumhead.tree import Tree, regular
+from drumhead.tree import USR_MERGED, Tree, regular, symlink
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable
@@ -23,9 +24,10 @@ if TYPE_CHECKING:
 RUN_FILE = "etc/drumhead/run.json"
 DEPENDENCY_RULES = 4
 """Increase this if the same lock file should produce other files."""
-NODE_RULES = 1
+NODE_RULES = 2
 """Increase this if the same package-lock.json should produce other files."""
-NODE_MODULES = "node_modules"
+OWN_MODULES = "nested node_modules"
+"""The name of the layer with a project's own node_modules if another has those of its lock."""
 ORDER: dict[LayerKind, int] = {"package": 0, "libraries": 1, "python": 2, "node": 3, "application": 4, "root": 5}
 
 
@@ -130,6 +132,19 @@ def split_project(files: Tree) -> tuple[Tree, Tree]:
         return NODE_MODULES in path.split("/")
 
     return files.filter(is_module), files.filter(lambda path: not is_module(path))
+
+
+def usr_merged(*trees: Tree) -> Tree:
+    """Return the trees over one another, with their files in /bin or /lib placed in /usr/bin or /usr/lib.
+
+    Every guest has links there, which would cover a directory of a lower layer.
+    """
+    whole = Tree()
+    for name in USR_MERGED:
+        whole.add(name, symlink(f"usr/{name}"))
+    for tree in trees:
+        whole.update(tree)
+    return whole.filter(lambda path: path not in USR_MERGED)
 
 
 def application_tree(

@@ -15,6 +15,7 @@ import msgspec
 from drumhead.blobs import file_digest, replacing
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.manifest.ignore import read_ignore
+from drumhead.node.lock import is_installed
 from drumhead.tree import Tree, directory, host_file, symlink
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ class Scan:
         self._known = self._load() if trust else {}
         self._seen: dict[str, Stamp] = {}
         self.notices: list[str] = []
+        self.has_modules = False
+        """Whether the tree has a file of the node_modules beside the project's lock."""
 
     def tree(self) -> Tree:
         """Return the project's files at their paths in the image. Raises UNSUPPORTED for sockets, pipes and devices."""
@@ -54,6 +57,7 @@ class Scan:
         _check_text(path, source)
         facts = path.lstat()
         mode = stat.S_IMODE(facts.st_mode) & ~0o022
+        self.has_modules |= is_installed(source) and not stat.S_ISDIR(facts.st_mode)
         if stat.S_ISDIR(facts.st_mode):
             if place:
                 tree.add(place, directory(mode | 0o755))  # a umask must not close /usr or /etc of the image
