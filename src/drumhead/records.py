@@ -31,6 +31,19 @@ VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 """Names with dots and hyphens are read by programs in Java and Node.js, although a shell cannot write them."""
 
 
+VERSION_RULE = "a version has at most 128 bytes, printable characters only, and nothing but a number before a colon"
+_VERSION = re.compile(r"([0-9]{1,9}:.*|[^:]*)")
+
+
+def version_fault(version: str) -> str:
+    """Return why a text cannot be the version of a package; empty where it can.
+
+    A version is the name of a file, and versions are sorted as Debian sorts them.
+    """
+    fits = version.isprintable() and len(version.encode()) <= 128 and _VERSION.fullmatch(version)
+    return "" if fits else f"{VERSION_RULE}, not {version[:60]!r}"
+
+
 def variable_fault(name: str, value: str) -> str:
     """Return why a program cannot receive an environment variable; empty where it can."""
     if not VARIABLE_NAME.fullmatch(name):

@@ -11,9 +11,12 @@ Key = tuple[int, tuple[tuple[tuple[int, ...], int], ...], tuple[tuple[tuple[int,
 
 
 def version_key(version: str) -> Key:
-    """Return a key that sorts ``[epoch:]upstream[-revision]`` as dpkg does."""
-    epoch, colon, rest = version.partition(":")
-    if not colon:
+    """Return a key that sorts ``[epoch:]upstream[-revision]`` as dpkg does. Any text has one.
+
+    A number of more than 999 digits is sorted as several.
+    """
+    epoch, _, rest = version.partition(":")
+    if not re.fullmatch(r"[0-9]{1,999}", epoch) or ":" not in version:
         epoch, rest = "0", version
     upstream, _, revision = rest.rpartition("-") if "-" in rest else (rest, "", "0")
     return int(epoch), _part_key(upstream), _part_key(revision)
@@ -21,7 +24,7 @@ def version_key(version: str) -> Key:
 
 def _part_key(part: str) -> tuple[tuple[tuple[int, ...], int], ...]:
     """Return the alternating runs of non-digits and digits. ``~`` sorts before the end, then letters, then the rest."""
-    runs = re.findall(r"(\D*)(\d*)", part)
+    runs = re.findall(r"(\D*)(\d{0,999})", part)
     return tuple(((*map(_character_key, letters), 0), int(digits or 0)) for letters, digits in runs)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.manifest.project import NAME
 from drumhead.manifest.run_yaml import RUNTIMES
+from drumhead.records import version_fault
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,7 +58,7 @@ def init_project(
     require: tuple[str, ...] = (),
     runtime: str = "",
 ) -> list[Path]:
-    """Write meta/package.yaml and, for a runtime, meta/run.yaml. Raises CONFLICT if one of them exists."""
+    """Write meta/package.yaml and, for a runtime, meta/run.yaml. Raises CONFLICT if one of them exists, USAGE."""
     if runtime and runtime not in RUNTIMES:
         raise DrumheadError(ErrorCode.USAGE, f"{runtime} is not a runtime; runtimes are {', '.join(RUNTIMES)}")
     directory = root.absolute().name
@@ -65,6 +66,8 @@ def init_project(
         raise DrumheadError(
             ErrorCode.USAGE, f"{name!r} is not a package name (letters and digits, with . _ + - / inside)"
         )
+    if fault := version_fault(version):
+        raise DrumheadError(ErrorCode.USAGE, fault)
     name = name or re.sub(r"[^A-Za-z0-9._+-]+", "-", directory).strip("-._+") or "project"
     title = title or directory or name
     lines = [f"name: {quote(name)}", f"title: {quote(title)}", f"author: {quote(author or _author())}"]

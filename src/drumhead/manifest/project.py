@@ -12,6 +12,7 @@ from drumhead.manifest.project_files import is_there
 from drumhead.manifest.records import PackageManifest, Project, PythonNeeds
 from drumhead.manifest.run_yaml import read_run
 from drumhead.manifest.yaml_reader import Section, read_yaml
+from drumhead.records import version_fault
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,11 +62,14 @@ def _package(section: Section, root: Path) -> PackageManifest:
         wanted, at, version = required.partition("@")
         if not NAME.fullmatch(wanted) or (at and not version):
             raise manifest_error(section.file, line, f"{required!r} is not a package (NAME or NAME@VERSION)")
+    version = section.text("version", "")
+    if fault := version_fault(version):
+        raise section.refuse("version", fault)
     return PackageManifest(
         name=name,
         title=section.text("title"),
         author=section.text("author"),
-        version=section.text("version", ""),
+        version=version,
         require=section.texts("require"),
         guest="osv" if guest == "osv" else "linux",
         kernel=section.text("kernel", ""),

@@ -13,7 +13,7 @@ import yaml
 
 from drumhead.errors import DrumheadError, ErrorCode, manifest_error, wrong_value
 from drumhead.package.records import PackageKind, Recipe
-from drumhead.records import is_text, variable_fault
+from drumhead.records import VERSION_RULE, is_text, variable_fault, version_fault
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,6 +30,7 @@ EXPECTED = {
     "version_of": "the name of a Debian package has a-z, 0-9, + - and .",
     "wheels": "a wheel is written NAME==VERSION --hash=sha256:DIGEST",
     "npm": "a package of npm is written NAME@VERSION sha512-DIGEST",
+    "version": VERSION_RULE,
     "owners": "an owner is written USER, USER:GROUP or as numbers, and a path has no leading slash and no ..",
     "requires": "the name of a package has letters and digits, with . _ + - / between them",
 }
@@ -144,6 +145,8 @@ def _fault(recipe: Recipe) -> tuple[str, str] | None:
         return "name", "the recipe must give debian (or wheels, or npm), the packages to take files from"
     if bool(recipe.version) == bool(recipe.version_of):
         return "version", "the recipe must give either version_of, a Debian package, or version"
+    if fault := version_fault(recipe.version):
+        return "version", fault
     if recipe.kind == "kernel" and not recipe.modules:
         return "kind", "a kernel must give modules"
     if recipe.modules and recipe.kind != "kernel":

@@ -15,7 +15,7 @@ from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.filesystem.squashfs import write_squashfs
 from drumhead.home import files_in
 from drumhead.package.records import PACKAGE_NAME, Package, PackageRef, PackedLayer
-from drumhead.records import read_record
+from drumhead.records import read_record, version_fault
 from drumhead.tree import read_tar, write_tar
 
 if TYPE_CHECKING:
@@ -56,6 +56,12 @@ def unpacked_limit(package: Package) -> int:
     return package.unpacked_size * 5 // 4 + SMALL  # headers and padding; many small files have more of them
 
 
+def check_version(package: Package) -> None:
+    """Refuse a new package whose version the store cannot name or sort. Raises UNVERIFIED."""
+    if fault := version_fault(package.version):
+        raise DrumheadError(ErrorCode.UNVERIFIED, f"package {package.name}: {fault}")
+
+
 class PackageStore:
     """The packages of one home. Reading and writing need no lock, because records and blobs appear by rename."""
 
@@ -84,7 +90,11 @@ class PackageStore:
         return versions[-1]
 
     def add(self, tree: Tree, package: Package) -> Package:
-        """Store `tree` as the archive and the layer of `package`. Return the record with digests and sizes."""
+        """Store `tree` as the archive and the layer of `package`. Return the record with digests and sizes.
+
+        Raises UNVERIFIED for a version that cannot be stored.
+        """
+        check_version(package)
         packed = io.BytesIO()
         with zstandard.ZstdCompressor(level=ZSTD_LEVEL).stream_writer(packed, closefd=False) as out:
             write_tar(tree, out)

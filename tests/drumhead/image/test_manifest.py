@@ -75,6 +75,11 @@ def test_values_are_taken_as_written(tmp_path):
     assert project.notices == ()
 
 
+@pytest.mark.parametrize("version", ["''", "'1:2.0-3+deb12u1'", "2016-11-01", "1.0 (beta)", "v1~rc/2"])
+def test_many_texts_are_versions(tmp_path, version):
+    assert read(tmp_path, PACKAGE + f"version: {version}\n").package.version == version.strip("'")
+
+
 @pytest.mark.parametrize(
     ("run", "name", "command"),
     [
@@ -140,6 +145,9 @@ def test_a_config_set_inherits_a_packages_command(tmp_path):
         ("name: ../x\ntitle: t\nauthor: a\n", 1, "not a package name"),
         (PACKAGE + "  x: [\n", 4, "not YAML"),
         (PACKAGE + "guest: windows\n", 4, "linux or osv"),
+        (PACKAGE + "version: 2024-05-01T12:30\n", 4, "nothing but a number before a colon, not '2024-05-01T12:30'"),
+        (PACKAGE + 'version: "1\\e[2J"\n', 4, "printable characters only"),
+        (PACKAGE + f"version: {'é' * 65}\n", 4, "a version has at most 128 bytes"),
         (PACKAGE + "files:\n  /srv: nowhere\n", 5, "not a file or directory"),
         (PACKAGE + "files:\n  /srv: ../..\n", 5, "not a file or directory"),
         (PACKAGE + "python:\n  lock: no.lock\n", 5, "not a file of the project"),
@@ -266,6 +274,8 @@ def test_init_makes_a_name_of_that_of_the_directory_and_refuses_a_wrong_one(tmp_
     assert (package.name, package.title) == ("Mein-Projekt-neu", "Mein Projekt (neu)")
     with pytest.raises(DrumheadError, match="'a b' is not a package name"):
         init_project(tmp_path, name="a b")
+    with pytest.raises(DrumheadError, match="a version has at most 128 bytes"):
+        init_project(tmp_path, version="feature:1")
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a\n", "-x", "/a", "a//b", "../x", "x" * 129])

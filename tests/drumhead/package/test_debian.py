@@ -173,3 +173,9 @@ def test_versions_are_ordered_as_dpkg_orders_them():
     assert sorted(mixed, key=version_key) == ordered
     for one, two in zip(ordered, ordered[1:], strict=False):
         assert subprocess.run(["dpkg", "--compare-versions", one, "lt", two], check=False).returncode == 0
+
+
+def test_any_text_has_a_place_among_versions():
+    texts = ["", ":", "feature:1", "2024-05-01T12:30", "²:1", "-", "1:2:3", "9" * 5000, f"{'9' * 5000}:1", "\0é\n"]
+    assert sorted(sorted(texts, key=version_key, reverse=True), key=version_key) == sorted(texts, key=version_key)
+    assert version_key("2024-05-01T12:30") < version_key("2024-05-01T13:00") < version_key("2024-10-01T00:00")

@@ -320,6 +320,18 @@ async def test_what_a_remotes_key_signed_is_pulled_and_nothing_else(sender, empt
     assert (done.returncode, "not verified" in done.stderr) == (0, False), done.stderr
 
 
+async def test_a_version_that_cannot_be_sorted_is_not_pulled(sender, empty, serve, tmp_path):
+    await asyncio.to_thread(sender, "package", "push", "tool", "--to", tmp_path / "www")
+
+    def change(path, body):
+        return body.replace(b'"version": "1"', b'"version": "main:1"') if path.endswith("index.json") else body
+
+    await asyncio.to_thread(empty, "remote", "add", "web", await serve(tmp_path / "www", change=change))
+    said = await asyncio.to_thread(empty.refused, "package", "pull", "tool", status=6)
+    assert "package tool: a version has at most 128 bytes" in said
+    assert not list(empty.home.packages.rglob("*.json"))
+
+
 async def test_another_key_is_refused_and_no_key_is_mentioned(sender, empty, serve, tmp_path):
     await asyncio.to_thread(sender, "package", "push", "tool", "--to", tmp_path / "www")
     url = await serve(tmp_path / "www")

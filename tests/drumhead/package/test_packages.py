@@ -10,11 +10,11 @@ import pytest
 from msgspec.structs import replace
 
 from drumhead.blobs import file_digest
-from drumhead.errors import DrumheadError
+from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.home import Home
 from drumhead.package.kernel import LZ4_MAGIC, kernel_tree
 from drumhead.package.recipe import known_recipes, read_recipe
-from drumhead.package.records import PackageRef
+from drumhead.package.records import Package, PackageRef
 from drumhead.package.remote.remotes import Remote, check_url, write_remotes
 from drumhead.package.store import PackageStore, parse_ref
 from drumhead.tree import Tree, regular
@@ -180,6 +180,35 @@ async def test_a_registry_is_a_remote(drumhead, empty, registry, tmp_path):
     stored.write_bytes(stored.read_bytes()[:-1] + b"?")
     (empty.home.blobs / archive).unlink()
     await asyncio.to_thread(empty.refused, "package", "pull", "cli", status=6)
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """Return a store and the record of a package that may be stored there."""
+    store = PackageStore(Home(root=tmp_path / "home"))
+    package = Package(
+        name="own", version="2", kind="libraries", description="", created="", archive="0" * 64, archive_size=0,
+        unpacked_size=0,
+    )  # fmt: skip
+    return store, store.add(Tree(), package)
+
+
+@pytest.mark.parametrize("version", ["feature:1", "1" * 129, "1\x1b[2J", "1\n"])
+def test_a_version_that_cannot_be_sorted_is_not_stored(stored, version):
+    store, package = stored
+    with pytest.raises(DrumheadError, match="^package own: a version has at most 128 bytes") as refused:
+        store.add(Tree(), replace(package, version=version))
+    assert refused.value.code is ErrorCode.UNVERIFIED
+    assert store.list() == [package]
+
+
+def test_a_stored_version_that_cannot_be_sorted_stops_nothing(stored):
+    store, package = stored
+    older = replace(package, version="feature:1")
+    store.put(older)
+    assert store.pack(older) == older
+    assert {one.version for one in store.list()} == {"2", "feature:1"}
+    assert store.find(parse_ref("own@feature:1")) == older
 
 
 def copy_package(command, name, home, **changes):

@@ -39,6 +39,8 @@ def refusal(tmp_path, text):
         (MINIMAL.replace("[jq]", "['jq; reboot']"), ":5: debian: the name of a Debian package has"),
         (MINIMAL.replace("debian: [jq]\n", ""), "must give debian (or wheels, or npm)"),
         (MINIMAL.replace("version_of: jq\n", ""), "either version_of, a Debian package, or version"),
+        (MINIMAL.replace("version_of: jq", "version: 'main:1'"), ":4: a version has at most 128 bytes, printable"),
+        (MINIMAL.replace("version_of: jq", 'version: "1\\e[2J"'), ":4: version: a version has at most 128 bytes"),
         (MINIMAL + "files: {../../etc/cron.d/x: text}\n", ":6: files: a path of the image has no leading slash"),
         (MINIMAL + "links: {/usr/bin/x: jq}\n", ":6: links: a path of the image has no leading slash"),
         (MINIMAL + "demo: {command: [jq], output: '', files: {/etc/motd: x}}\n", ":6: demo.files: a path of the image"),

@@ -18,7 +18,7 @@ from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.package.remote.http_directory import HttpRemote
 from drumhead.package.remote.oci import OciRemote
 from drumhead.package.signing import sign, verify
-from drumhead.package.store import unpacked_limit
+from drumhead.package.store import check_version, unpacked_limit
 from drumhead.report import silent
 
 if TYPE_CHECKING:
@@ -176,6 +176,7 @@ async def pull_package(
             if versions:
                 package = max(versions, key=lambda version: version_key(version.version))
                 check_signature(candidate, package)
+                check_version(package)
                 unpacked_limit(package)
                 for digest in package.blobs:
                     await repository.fetch(package, digest, store.blobs.path(digest), report)
