@@ -6,7 +6,8 @@ import hashlib
 import json
 import shutil
 import tempfile
-from pathlib import Path
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
@@ -229,6 +230,23 @@ def _local_sources(root: Path, name: str, document: PyProject) -> list[str]:
     return found
 
 
+def _settings(root: Path, name: str) -> list[str]:
+    """Return uv's settings in the project (constraints, overrides, indexes), which decide what it resolves a file to.
+
+    uv reads uv.toml, or the table ``tool.uv``, in the directory of the file or above it.
+    """
+    found = []
+    for directory in PurePosixPath(name).parents:
+        settings, described = str(directory / "uv.toml"), str(directory / "pyproject.toml")
+        if is_there(root, settings):
+            found.append(read_text(root, settings))
+        with suppress(DrumheadError):  # uv ignores a pyproject.toml that is not one, unless it resolves it
+            tools = read_toml(root, described).get("tool") if is_there(root, described) else None
+            if isinstance(tools, dict) and (table := tools.get("uv")):
+                found.append(json.dumps(table, sort_keys=True, default=str))
+    return found
+
+
 def _resolved(
     root: Path,
     name: str,
@@ -239,12 +257,14 @@ def _resolved(
     options: Sequence[str] = (),
     indexes: tuple[str, ...] = (),
 ) -> Lock:
-    """Return the existing lock if it was resolved from `inputs`, or resolve now. Raises HOST_TOOL with uv's message.
+    """Return the existing lock if it was resolved from `inputs` and uv's settings of today, or resolve now.
 
     Versions of the old lock that still fit are kept, as uv does with its output file. `options` are lines for the lock.
+    Raises HOST_TOOL with uv's message.
     """
     kept = ["options", *options] if options else []
-    digest = hashlib.sha256("\n".join([PLATFORM, PYTHON, *extras, *kept, *inputs]).encode()).hexdigest()
+    parts = [PLATFORM, PYTHON, *extras, *kept, *inputs, *_settings(root, name)]
+    digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
     file = (root / name).parent / RESOLVED
     shown = file.relative_to(root).as_posix()
     old = read_text(root, shown) if is_there(root, shown) else ""

@@ -72,6 +72,25 @@ def test_a_directory_that_uv_takes_a_package_from_is_left_out(project, tmp_path)
     assert "of inner, only the dependencies were installed" in lock.notice
 
 
+@pytest.mark.parametrize("source", ["pyproject.toml", "requirements.txt"])
+def test_settings_of_uv_are_part_of_what_a_lock_was_made_from(project, tmp_path, source):
+    files = {"pyproject.toml": PACKAGE.format("x", '"idna"' if source == "pyproject.toml" else "")}
+    write_files(project, files | ({source: "idna\n"} if source == "requirements.txt" else {}))
+    first = read_lock(read_project(project), tmp_path)
+    write_files(project, {"pyproject.toml": files["pyproject.toml"] + "[tool.other]\nx = 1\n"})
+    assert read_lock(read_project(project), tmp_path).notice == ""
+    constrained = files["pyproject.toml"] + '[tool.uv]\nconstraint-dependencies = ["idna<3"]\n'
+    write_files(project, {"pyproject.toml": constrained})
+    second = read_lock(read_project(project), tmp_path)
+    assert "idna==2." in second.text
+    assert "idna==2." not in first.text
+    assert read_lock(read_project(project), tmp_path).notice == ""
+    write_files(
+        project, {"pyproject.toml": files["pyproject.toml"], "uv.toml": 'constraint-dependencies = ["idna<2.9"]\n'}
+    )
+    assert "idna==2.8" in read_lock(read_project(project), tmp_path).text
+
+
 @pytest.mark.slow
 def test_files_that_a_build_backend_reads_are_part_of_what_a_lock_was_made_from(project, tmp_path):
     dynamic = (
