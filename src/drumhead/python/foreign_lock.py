@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 
 PUBLIC_INDEX = re.compile(r"https?://pypi(\.python)?\.org/simple/?")
 SHA256 = re.compile(r"sha256:[0-9a-f]{64}")
+MAX_MARKER = 2000
+"""The length of a marker above which a package does not widen those of its dependencies further."""
+Markers = frozenset[frozenset[str]]
+"""The conditions under which a package is needed: any of them, and of each of these all markers."""
+ALWAYS: Markers = frozenset({frozenset()})
 
 
 class PipfilePackage(msgspec.Struct, frozen=True):
@@ -128,7 +133,7 @@ def read_poetry_lock(root: Path, name: str, needs: PythonNeeds) -> str:
     for package in lock.package:
         packages.setdefault(normal_name(package.name), []).append(package)
     lines, indexes = [], set()
-    for package_name, marker in sorted(_walk(packages, wanted, name).items()):
+    for package_name, markers in sorted(_walk(packages, wanted, name).items()):
         for package in packages[package_name]:
             if package.source.type != "legacy":
                 raise manifest_error(
@@ -139,7 +144,7 @@ def read_poetry_lock(root: Path, name: str, needs: PythonNeeds) -> str:
             hashes = [one.hash for one in package.files or lock.metadata.files.get(package.name, [])]
             _check_hashes(package_name, hashes, name, "poetry lock")
             condition = own.get("main", "") if isinstance(own, dict) else own
-            lines.append(_line(f"{package.name}=={package.version}", condition or marker, hashes))
+            lines.append(_line(f"{package.name}=={package.version}", condition or _marker(markers), hashes))
     return _text(lines, indexes)
 
 
@@ -148,8 +153,11 @@ def _check_hashes(package: str, hashes: list[str], name: str, command: str) -> N
         raise manifest_error(name, 1, f"{package} has no SHA-256 hash; a newer version of `{command}` writes one")
 
 
-def _roots(document: PyProject, needs: PythonNeeds, file: str) -> dict[str, tuple[str, tuple[str, ...]]]:
-    """Return the names of the main dependencies of a pyproject.toml, each with a marker and extras."""
+def _roots(document: PyProject, needs: PythonNeeds, file: str) -> dict[str, tuple[Markers, tuple[str, ...]]]:
+    """Return the names of the main dependencies of a pyproject.toml, each with markers and extras.
+
+    Several requirements of one package (for one version of Python each) are united.
+    """
     project, poetry = document.project, document.tool.poetry
     optional, extras = project.optional_dependencies, poetry.extras
     chosen: set[str] = set()
@@ -159,33 +167,38 @@ def _roots(document: PyProject, needs: PythonNeeds, file: str) -> dict[str, tupl
             raise manifest_error(file, 1, f"it has no extra {extra}, which package.yaml names")
         texts += optional.get(extra, [])
         chosen |= {normal_name(one) for one in extras.get(extra, [])}
-    found: dict[str, tuple[str, tuple[str, ...]]] = {}
+    asked: list[tuple[str, str, list[str]]] = []
     for text in texts:
         match = re.match(r"([A-Za-z0-9._-]+)\s*(?:\[([^\]]*)\])?[^;]*(?:;\s*(.*))?", text)
         if match:
-            found[normal_name(match[1])] = (match[3] or "", tuple(re.findall(r"[\w.-]+", match[2] or "")))
-    for package, spec in poetry.dependencies.items():
+            asked.append((normal_name(match[1]), match[3] or "", re.findall(r"[\w.-]+", match[2] or "")))
+    standard = {name for name, _, _ in asked}
+    for package, specs in poetry.dependencies.items():
         name = normal_name(package)
-        first = spec if isinstance(spec, PoetrySpec) else PoetrySpec()
-        if name != "python" and (not first.optional or name in chosen):
-            found.setdefault(name, (first.markers, tuple(first.extras)))
+        for spec in specs if isinstance(specs, list) else [specs]:
+            facts = spec if isinstance(spec, PoetrySpec) else PoetrySpec()
+            if name not in {"python", *standard} and (not facts.optional or name in chosen):
+                asked.append((name, facts.markers, facts.extras))
+    found: dict[str, tuple[Markers, tuple[str, ...]]] = {}
+    for name, marker, more in asked:
+        markers, known = found.get(name, (frozenset(), ()))
+        found[name] = _either(markers, _both(ALWAYS, marker)), tuple(dict.fromkeys((*known, *more)))
     return found
 
 
 def _walk(
-    packages: dict[str, list[PoetryPackage]], roots: dict[str, tuple[str, tuple[str, ...]]], file: str
-) -> dict[str, str]:
-    """Return every package that `roots` need, with the marker under which it is needed (empty means always)."""
-    needed: dict[str, str] = {}
-    seen: set[tuple[str, str, tuple[str, ...]]] = set()
-    todo = [(name, marker, extras) for name, (marker, extras) in roots.items()]
+    packages: dict[str, list[PoetryPackage]], roots: dict[str, tuple[Markers, tuple[str, ...]]], file: str
+) -> dict[str, Markers]:
+    """Return every package that `roots` need, with the markers under which it is needed."""
+    needed: dict[str, Markers] = {}
+    seen: set[tuple[str, Markers, tuple[str, ...]]] = set()
+    todo = [(name, markers, extras) for name, (markers, extras) in roots.items()]
     while todo:
-        name, marker, extras = todo.pop()
+        name, markers, extras = todo.pop()
         if name not in packages:
             raise manifest_error(file, 1, f"it does not have {name}; `poetry lock` writes it again")
-        before = needed.get(name)
-        needed[name] = marker if before is None else _either(before, marker)
-        if (name, needed[name], extras) in seen or len(needed[name]) > 2000:
+        needed[name] = _either(needed.get(name, frozenset()), markers)
+        if (name, needed[name], extras) in seen or len(_marker(needed[name])) > MAX_MARKER:
             continue
         seen.add((name, needed[name], extras))
         for package in packages[name]:
@@ -214,16 +227,23 @@ def _edges(package: PoetryPackage, extras: tuple[str, ...]) -> list[tuple[str, s
     return found
 
 
-def _either(one: str, other: str) -> str:
-    if not one or not other:
-        return ""
-    return one if other in one else f"({one}) or ({other})"
+def _either(one: Markers, other: Markers) -> Markers:
+    """Return markers that hold if one of two does, without conditions that are narrower than another."""
+    whole = one | other
+    return frozenset(condition for condition in whole if not any(wider < condition for wider in whole))
 
 
-def _both(one: str, other: str) -> str:
-    if not one or not other or one == other:
-        return one or other
-    return f"({one}) and ({other})"
+def _both(markers: Markers, marker: str) -> Markers:
+    return frozenset(condition | {marker} for condition in markers) if marker else markers
+
+
+def _marker(markers: Markers) -> str:
+    """Return one marker for `markers`; empty means always."""
+    return _joined(" or ", sorted(_joined(" and ", sorted(condition)) for condition in markers))
+
+
+def _joined(word: str, markers: list[str]) -> str:
+    return markers[0] if len(markers) == 1 else word.join(f"({marker})" for marker in markers)
 
 
 def _line(requirement: str, marker: str, hashes: list[str]) -> str:

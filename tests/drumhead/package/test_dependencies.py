@@ -271,6 +271,39 @@ def test_poetry_locks_are_read(project, tmp_path):
     assert read.text.count("--hash=sha256:") == 5
 
 
+NT, POSIX = "os_name == 'nt'", "os_name == 'posix'"
+TABLE = f"""
+[tool.poetry.dependencies]
+core = [{{version = "1", markers = "{NT}"}}, {{version = "1", markers = "{POSIX}", extras = ["json"]}}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("toml", "expected"),
+    [
+        (
+            f'[project]\ndependencies = ["core; {NT}", "core[json]; {POSIX}"]\n',
+            {"core": f"({NT}) or ({POSIX})", "more": f"({NT}) or ({POSIX})"},
+        ),
+        (TABLE, {"core": f"({NT}) or ({POSIX})", "more": f"({NT}) or ({POSIX})"}),
+        (f'[project]\ndependencies = ["core; {NT}", "core"]\n', {"core": ""}),
+        (
+            f'[project]\ndependencies = ["both; {NT}", "win"]\n',
+            {"both": NT, "core": "sys_platform == 'win32'", "win": ""},
+        ),
+    ],
+)
+def test_requirements_of_one_package_are_united(project, tmp_path, toml, expected):
+    """Read locks in which `core` is needed in several ways; `both` and `win` need it on Windows."""
+    edge = '[package.dependencies]\ncore = {version = "*", markers = "sys_platform == \'win32\'"}\n'
+    optional = '[package.dependencies]\nmore = {version = "*", optional = true}\n[package.extras]\njson = ["more"]\n'
+    more = {"core": optional, "both": edge, "win": edge}
+    lock = "".join(POETRY_PACKAGE.format(name=name, hash="a" * 64) + more.get(name, "") for name in (*more, "more"))
+    write_files(project, {"poetry.lock": lock, "pyproject.toml": toml})
+    lines = [line for line in read_lock(read_project(project), tmp_path).text.splitlines() if "==1.0" in line]
+    assert {line.partition("==")[0]: line.removesuffix(" \\").partition(" ; ")[2] for line in lines} == expected
+
+
 def test_pipfile_locks_are_read(project, tmp_path):
     package = {"version": "==1.0", "hashes": ["sha256:" + "a" * 64], "index": "pypi"}
     sources = [{"name": "pypi", "url": "https://pypi.org/simple"}, {"name": "own", "url": "https://example.org/simple"}]
