@@ -1,16 +1,24 @@
 """Test container images made from composed images: no kernel, shared layers, and services under podman and runc."""
 
 import json
+import os
 import subprocess
 import tarfile
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from drumhead.blobs import Blobs
+from drumhead.home import Home
+from drumhead.image.export.container import Service, write_container
+from drumhead.image.layers.store import write_layer
 from drumhead.image.store import ImageStore
+from drumhead.records import Blob, Command, Image, Kernel, Layer
+from drumhead.tree import Tree, directory, regular
 from support.guests.containers import LIMIT, Podman
 from support.photos import is_inverse, photo
 from support.programs.command import COMMAND, environment
@@ -169,6 +177,56 @@ def nobody(*words, owned=None, check=True, stdout=subprocess.PIPE):
     done = subprocess.run([*drop, *words], stdout=stdout, stderr=subprocess.STDOUT, timeout=LIMIT, check=False, cwd="/")
     assert done.returncode == 0 or not check, done.stdout
     return done
+
+
+@pytest.mark.parametrize("filesystem", ["squashfs", "erofs"])
+def test_a_container_has_the_modes_of_its_layers_whoever_exports_it(filesystem):
+    tree = Tree()
+    tree.add("usr/bin/su", regular(b"su", 0o4755))
+    tree.add("usr/bin/write", regular(b"write", 0o2711))
+    tree.add("etc/shadow", regular(b"root:*:", 0))
+    tree.add("etc/open", regular(b"", 0o666))
+    tree.add("var/tmp", directory(0o1777))
+    tree.add("var/mail", directory(0o2775))
+    tree.add("locked/file", regular(b"kept"))
+    tree.add("locked", directory(0o511 if filesystem == "erofs" else 0o111))
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as place:  # the user nobody cannot read pytest's directories
+        home, out = Home(root=Path(place) / "home"), Path(place) / "layout"
+        write_layer(tree, Path(place) / "layer", filesystem, 1)
+        image = image_of(Blobs(home).put((Path(place) / "layer").read_bytes()), filesystem)
+        export = partial(write_container, home, image, [Service(name="a", command=Command(argv=("/a",)))], "1:1", out)
+        as_nobody(export, place)
+        ((manifest, _),) = manifests(out).values()
+        with tarfile.open(blob(out, manifest["layers"][0]["digest"])) as layer:
+            assert {member.name: member.mode for member in layer} == {path: entry.mode for path, entry in tree}
+            assert layer.extractfile("locked/file").read() == b"kept"
+
+
+def image_of(layer, filesystem):
+    """Return an image of one layer."""
+    kernel = Kernel(package="linux", version="1", vmlinux=Blob(digest="0" * 64, size=0), initrd=None)
+    layers = (
+        Layer(kind="application", name="a", filesystem=filesystem, source="", blob=layer, files=1, unpacked_size=1),
+    )
+    return Image(name="a", title="A", version="1", guest="linux", kernel=kernel, layers=layers)
+
+
+def as_nobody(function, place):
+    """Call a function in a process of the user nobody, who becomes the owner of `place`, with a strict umask."""
+    subprocess.run(["chown", "-R", f"{NOBODY}:{NOBODY}", place], check=True)
+    if pid := os.fork():
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        return
+    status = 1
+    try:
+        os.umask(0o077)
+        os.setgroups([])
+        os.setgid(NOBODY)
+        os.setuid(NOBODY)
+        function()
+        status = 0
+    finally:
+        os._exit(status)
 
 
 def test_what_no_container_can_be_is_refused(drumhead, small):

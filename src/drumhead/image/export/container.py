@@ -7,6 +7,7 @@ is a separate image of the layout with its own command. These images share their
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 from drumhead import host
 from drumhead.blobs import Blobs
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.filesystem.squashfs import squashfs_owners
+from drumhead.filesystem.squashfs import Attributes, squashfs_attributes
 from drumhead.image.export.layout import (
     LayerWriter,
     LayoutBlob,
@@ -162,13 +163,14 @@ def _write_layer(file: Path, layer: Layer, out: Path, paths: set[str]) -> Layout
     """Write a layer as a compressed tar, and add its paths to `paths`."""
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out) as scratch, LayerWriter(out) as writer:
-        root, owners = Path(scratch) / "root", {}
-        if layer.filesystem == "erofs":
-            host.run(["fsck.erofs", f"--extract={root}", file])
+        root = Path(scratch) / "root"
+        known: dict[str, Attributes] = {}
+        if layer.filesystem == "erofs":  # all of it belongs to root, and a new owner would clear setuid
+            host.run(["fsck.erofs", f"--extract={root}", "--no-preserve-owner", "--preserve-perms", file])
         else:
             host.run(["unsquashfs", "-quiet", "-no-progress", "-no-xattrs", "-dest", root, file])
-            owners = squashfs_owners(file)
-        for path in _walk(root):
+            known = squashfs_attributes(file)
+        for path, mode in _walk(root):
             name = path.relative_to(root).as_posix()
             if path.name.startswith(WHITEOUT):
                 raise DrumheadError(
@@ -176,7 +178,7 @@ def _write_layer(file: Path, layer: Layer, out: Path, paths: set[str]) -> Layout
                     f"/{name} cannot be in a container, where names with {WHITEOUT} mark deletions",
                 )
             paths.add(name)
-            writer.add(path, name, owner=owners.get(name, (0, 0)))
+            writer.add(path, name, known.get(name, Attributes(mode)))
         return writer.finish()
 
 
@@ -189,9 +191,17 @@ def _write_mount_points(volumes: list[str], user: str, out: Path) -> LayoutBlob:
         return writer.finish()
 
 
-def _walk(root: Path) -> list[Path]:
-    """Return everything below `root`, parents first, in an order that does not depend on the host."""
+def _walk(root: Path) -> list[tuple[Path, int]]:
+    """Return everything below `root` with its mode, parents first, in an order that does not depend on the host.
+
+    All of it becomes readable for this user.
+    """
     found = []
     for directory, directories, files in os.walk(root):
-        found += [Path(directory) / name for name in (*directories, *files)]
-    return sorted(found, key=lambda path: path.parts)
+        for name in (*directories, *files):
+            path = Path(directory) / name
+            mode = path.lstat().st_mode
+            found.append((path, stat.S_IMODE(mode)))
+            if not stat.S_ISLNK(mode):
+                path.chmod(stat.S_IMODE(mode) | 0o500)
+    return sorted(found, key=lambda one: one[0].parts)

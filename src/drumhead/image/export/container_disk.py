@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from drumhead.filesystem.squashfs import Attributes
 from drumhead.image.export.layout import LayerWriter, config_of, encode, entry, manifest_of, put, write_index
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def write_container_disk(image: Image, disk: Path, out: Path) -> None:
     out.mkdir(parents=True)
     with LayerWriter(out) as writer:
         writer.add_directory("disk", OWNER, OWNER)
-        writer.add(disk, "disk/disk.qcow2", owner=(OWNER, OWNER))
+        writer.add(disk, "disk/disk.qcow2", Attributes(0o644, OWNER, OWNER))
         layers = [writer.finish()]
     annotations = {"org.opencontainers.image.title": image.title, "org.opencontainers.image.version": image.version}
     config = put(out, encode(config_of(layers, {"Labels": annotations})))

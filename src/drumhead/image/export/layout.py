@@ -20,6 +20,8 @@ from drumhead.blobs import replacing
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from drumhead.filesystem.squashfs import Attributes
+
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
@@ -113,12 +115,10 @@ class LayerWriter:
         self._file.close()
         self._path.unlink(missing_ok=True)
 
-    def add(self, path: Path, name: str, *, owner: tuple[int, int] = (0, 0)) -> None:
-        """Add one file, directory or symbolic link. `owner` is the number of its user and that of its group."""
-        facts = path.lstat()
+    def add(self, path: Path, name: str, attributes: Attributes) -> None:
+        """Add one file, directory or symbolic link with these attributes instead of those that it has here."""
         info = tarfile.TarInfo(name)
-        info.uid, info.gid = owner
-        info.mode = facts.st_mode & 0o7777
+        info.mode, info.uid, info.gid = attributes.mode, attributes.uid, attributes.gid
         if path.is_symlink():
             info.type, info.linkname = tarfile.SYMTYPE, str(path.readlink())
             self._tar.addfile(info)
@@ -126,7 +126,7 @@ class LayerWriter:
             info.type = tarfile.DIRTYPE
             self._tar.addfile(info)
         else:
-            info.size = facts.st_size
+            info.size = path.stat().st_size
             with path.open("rb") as contents:
                 self._tar.addfile(info, contents)
 
