@@ -38,6 +38,15 @@ class System:
         self.services[name] = running
         return running
 
+    async def start_services(self) -> None:
+        """Start everything behind a master."""
+        config = KeyValueStoreConfig(port=0, data=str(self._data / "keyvaluestore"))
+        first = await self.start("keyvaluestore", build_keyvaluestore, config)
+        self.keyvaluestore = first.url.removeprefix("http://")
+        common = {"keyvaluestore": self.keyvaluestore, "port": 0}
+        await self.start("db", build_db, DbConfig(data=str(self._data / "db"), **common))
+        await self.start("storage", build_storage, StorageConfig(data=str(self._data / "storage"), **common))
+
     async def master(self, **settings: Any) -> serve.Service:
         """Start a master, or another one, and wait until it knows the services."""
         config = MasterConfig(keyvaluestore=self.keyvaluestore, port=0, data=str(self._data / "master"), **settings)
@@ -56,13 +65,7 @@ async def system(tmp_path, request) -> AsyncIterator[System]:
     """Run the services behind a master, called directly or over HTTP; tests start the master that they need."""
     async with AsyncExitStack() as stack:
         whole = System(stack, tmp_path, together=request.param == "one process")
-        first = await whole.start(
-            "keyvaluestore", build_keyvaluestore, KeyValueStoreConfig(port=0, data=str(tmp_path / "keyvaluestore"))
-        )
-        whole.keyvaluestore = first.url.removeprefix("http://")
-        common = {"keyvaluestore": whole.keyvaluestore, "port": 0}
-        await whole.start("db", build_db, DbConfig(data=str(tmp_path / "db"), **common))
-        await whole.start("storage", build_storage, StorageConfig(data=str(tmp_path / "storage"), **common))
+        await whole.start_services()
         yield whole
 
 

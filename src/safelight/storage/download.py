@@ -14,6 +14,7 @@ import msgspec
 from aiohttp import web
 
 from safelight.errors import Code, Error
+from safelight.files.sending import send_file
 from safelight.storage.store import OpenBlob
 from safelight.wire import Blob
 
@@ -117,9 +118,7 @@ async def _stream(
             if request.method == "HEAD" or not span:
                 return 0
             if reading.file is not None and request.transport is not None:
-                # This waits for earlier bytes to be sent, and falls back to reads and writes without sendfile.
-                loop = asyncio.get_running_loop()
-                await loop.sendfile(request.transport, reading.file, span.start, len(span))
+                await send_file(request.transport, reading.file, span.start, len(span))
             else:
                 async for chunk in reading.chunks(span.start, span.stop):
                     await response.write(chunk)

@@ -11,10 +11,18 @@ import aiohttp
 import pytest
 
 from access.conftest import ELSEWHERE
+from master.conftest import System
+from safelight import serve
 from safelight.access.connections import tls
 from safelight.client.availability.instances import Several
 from safelight.client.base import Connection, ServiceClient, session
+from safelight.client.master import Client
 from safelight.errors import Error
+from safelight.storage.__main__ import Config as StorageConfig
+from safelight.storage.__main__ import build as build_storage
+from safelight.storage.directory import DirectoryStore
+from storage import content
+from support.photos import photo
 
 
 async def openssl(*arguments: str) -> None:
@@ -88,6 +96,53 @@ async def test_services_call_one_another_by_tls(plane, certificate):
         # The answer comes from db.
         async with trusting.get(url, headers=plane.credentials) as answer:
             assert answer.status == 200
+
+
+SIZES_AND_RANGES = [(1000, None), (3 << 20, None), (1001, range(10)), ((3 << 20) + 1, range(7, 2 << 20))]
+"""Bytes to send over TLS, each from another blob: small ones and several blocks, all of them or a part."""
+
+
+async def received(http, url: str, span: range | None) -> bytes:
+    """Download all bytes or a range; fail if the sender stalls."""
+    headers = {} if span is None else {"Range": f"bytes={span.start}-{span.stop - 1}"}
+    async with asyncio.timeout(30), http.get(url, headers=headers) as answer:
+        assert answer.status == (200 if span is None else 206)
+        return await answer.read()
+
+
+@pytest.mark.slow
+async def test_the_first_download_of_a_blob_over_tls_has_all_its_bytes(certificate, tmp_path):
+    """Storage verifies a blob when it is read for the first time, and so reads its file to the end."""
+    public, private = certificate
+    wanted = [(content.made(size), span or range(size)) for size, span in SIZES_AND_RANGES]
+    async with DirectoryStore.at(tmp_path / "storage") as store:
+        digests = [(await store.put(content.chunks(data))).digest for data, _ in wanted]
+    config = StorageConfig(port=0, data=str(tmp_path / "storage"), tls_certificate=public, tls_key=private)
+    async with serve.running("storage", config, build_storage) as storage, session(authorities=public) as trusting:
+        for digest, (data, span), (_, asked) in zip(digests, wanted, SIZES_AND_RANGES, strict=True):
+            url = f"{storage.url}/blobs/{digest}"
+            assert await received(trusting, url, asked) == data[span.start : span.stop]
+
+
+@pytest.mark.slow
+async def test_the_first_download_of_a_photo_over_tls_has_all_its_bytes(certificate, tmp_path):
+    """The master sends the file itself if storage runs in its process."""
+    public, private = certificate
+    photos = [photo(0) + content.made(size) for size, _ in SIZES_AND_RANGES]
+    async with AsyncExitStack() as stack:
+        system = System(stack, tmp_path, together=True)
+        await system.start_services()
+        client = await stack.enter_async_context(Client.connect((await system.master()).url))
+        tasks = [await client.upload(each) for each in photos]
+    async with AsyncExitStack() as stack:
+        system = System(stack, tmp_path, together=True)
+        await system.start_services()
+        master = await system.master(tls_certificate=public, tls_key=private)
+        trusting = await stack.enter_async_context(session(authorities=public))
+        for task, data, (_, asked) in zip(tasks, photos, SIZES_AND_RANGES, strict=True):
+            span = asked or range(len(data))
+            url = f"{master.url}/task/{task.id}/original"
+            assert await received(trusting, url, asked) == data[span.start : span.stop]
 
 
 async def test_a_renewed_certificate_is_used_without_a_restart(plane, certificate, tmp_path, monkeypatch, caplog):

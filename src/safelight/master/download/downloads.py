@@ -20,6 +20,7 @@ from safelight.client.db import DbClient
 from safelight.client.master import output_filename
 from safelight.client.storage import BlobAnswer, StorageClient
 from safelight.errors import Code, Error
+from safelight.files.sending import send_file
 from safelight.master.access.tenant import tenant_of
 from safelight.master.api.endpoint import BINARY, Endpoint
 from safelight.untrusted.photos import EXTENSIONS, LOOKED_AT, media_type_or_bytes
@@ -216,9 +217,8 @@ async def _send_body(request: web.Request, response: web.StreamResponse, answer:
     try:
         if answer.file is not None and request.transport is not None:
             file, span = answer.file
-            loop = asyncio.get_running_loop()
             for start in range(span.start, span.stop, _AT_ONCE):
-                await _taken(loop.sendfile(request.transport, file, start, min(_AT_ONCE, span.stop - start)))
+                await _taken(send_file(request.transport, file, start, min(_AT_ONCE, span.stop - start)))
         else:
             async for chunk in answer.chunks():
                 await _taken(response.write(chunk))

@@ -313,6 +313,7 @@ class DirectoryStore:
     def _verify(self, file: FileIO, digest: str) -> None:
         if hashlib.file_digest(file, "sha256").hexdigest() != digest:
             raise self._verified.damaged(digest)
+        file.seek(0)  # for those who read the file from its position
         self._verified.note(digest)
 
     def _check_known(self, path: Path, digest: str) -> None:
