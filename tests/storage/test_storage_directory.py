@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import hashlib
 import math
 import os
 import stat
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from safelight.errors import Code, Error
 from safelight.storage.directory import DirectoryStore
+from safelight.storage.maintenance.scrubber import Scrubber
 from storage.content import chunks, digest_of, files, made, read
 from support.guests.disks import may_mount, small_disk
 
@@ -123,6 +126,59 @@ async def test_damage_is_found_and_repaired_by_storing_the_bytes_again(tmp_path)
         assert (await store.put(chunks(data))).new
         assert await read(store, stored.digest, verify=True) == data
         assert (await store.info()).blobs == before.blobs == 1
+
+
+async def test_a_blob_that_cannot_be_read_is_damaged_and_replaced(tmp_path, monkeypatch):
+    datas = [made(1000, seed) for seed in range(3)]
+    async with DirectoryStore.at(tmp_path) as store:
+        lost, replaced, sound = [(await store.put(chunks(data))).digest for data in datas]
+    async with DirectoryStore.at(tmp_path) as store:  # which has not verified them yet
+        with monkeypatch.context() as patch:
+            bad = {lost, replaced}
+            patch.setattr(hashlib, "file_digest", unreadable(bad))
+            assert (await store.put(chunks(datas[1]))).new
+            bad.remove(replaced)
+            counted: list[bool] = []
+            assert await Scrubber(store, 0, lambda _size, *, damaged: counted.append(damaged), None).walk() == {lost}
+            assert sorted(counted) == [False, False, True]
+            assert (await store.put(chunks(datas[0]))).new
+        assert not (await store.put(chunks(datas[2]))).new
+        for data, digest in zip(datas, (lost, replaced, sound), strict=True):
+            assert await read(store, digest, verify=True) == data
+        assert (await store.info()).blobs == 3
+
+
+async def test_no_blob_counts_as_damaged_while_the_whole_disk_fails(tmp_path, monkeypatch):
+    data = made(1000)
+    async with DirectoryStore.at(tmp_path) as store:
+        digest = (await store.put(chunks(data))).digest
+
+    def failing(_file: int) -> None:
+        raise OSError(errno.EIO, "the disk fails")
+
+    async with DirectoryStore.at(tmp_path) as store:
+        with monkeypatch.context() as patch:
+            patch.setattr(hashlib, "file_digest", unreadable({digest}))
+            patch.setattr(os, "fsync", failing)
+            assert await Scrubber(store, 0, lambda _size, *, damaged: None, None).walk() == set()
+            for attempt in (store.put(chunks(data)), read(store, digest, verify=True)):
+                with pytest.raises(Error) as refused:
+                    await attempt
+                assert refused.value.code is Code.UNAVAILABLE
+        assert not (await store.put(chunks(data))).new
+    assert [path.name for path in files(tmp_path, "blobs")] == [digest]
+
+
+def unreadable(digests: set[str]):
+    """Return a replacement of `hashlib.file_digest` that cannot read these blobs."""
+    real = hashlib.file_digest
+
+    def read_or_fail(file, algorithm):
+        if Path(f"/proc/self/fd/{file.fileno()}").readlink().name in digests:
+            raise OSError(errno.EIO, "Input/output error")
+        return real(file, algorithm)
+
+    return read_or_fail
 
 
 async def test_bytes_that_would_leave_too_little_room_are_refused(tmp_path):

@@ -55,7 +55,7 @@ class BlobStore(Protocol):
         """Open a blob for reading until the context ends.
 
         Raises NOT_FOUND; with `verify`, which reads them from the disk, DAMAGED_BLOB if the bytes no longer have this
-        digest.
+        digest, or if only they cannot be read.
         """
         ...
 

@@ -7,6 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from io import FileIO
 
 from safelight.errors import Code, Error
 from safelight.wire import Blob
@@ -41,11 +42,18 @@ class Verified:
             while len(self._seen) > _KEPT:
                 self._seen.popitem(last=False)
 
-    def damaged(self, digest: str) -> Error:
-        """Record that the bytes do not have their digest, and return the error for it."""
+    def check(self, file: FileIO, digest: str) -> None:
+        """Verify all bytes of a file, whose position is its start again. Raises DAMAGED_BLOB, OSError."""
+        if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+            raise self.damaged(digest)
+        file.seek(0)
+        self.note(digest)
+
+    def damaged(self, digest: str, why: str = "have changed") -> Error:
+        """Record that the bytes do not have their digest, or `why` else they are lost, and return the error for it."""
         self._damaged.add(digest)
         self._seen.pop(digest, None)
-        return Error(Code.DAMAGED_BLOB, f"The blob {digest} is damaged: its bytes have changed. Store it again.")
+        return Error(Code.DAMAGED_BLOB, f"The blob {digest} is damaged: its bytes {why}. Store it again.")
 
     async def passing(
         self, blob: Blob, chunks: AsyncIterator[bytes], in_thread: Callable[..., Awaitable[None]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 from collections.abc import AsyncIterator
@@ -12,7 +13,10 @@ import aiohttp
 import pytest
 
 from faults.power import Disk
+from faults.shim import Faults
 from safelight.client.accounts import AccountClient
+from safelight.client.availability.instances import Several
+from safelight.client.base import Connection, session
 from safelight.client.db import DbClient
 from safelight.client.master import Client
 from safelight.client.storage import StorageClient
@@ -124,6 +128,26 @@ async def test_a_large_blob_is_verified_while_it_is_sent(tmp_path: Path) -> None
             await client.put(data)
             assert await client.read(digest) == data
         await program.stop()
+
+
+async def test_a_blob_that_the_disk_cannot_read_is_replaced_unless_it_can_read_none(tmp_path: Path) -> None:
+    faults, store = Faults(tmp_path, "storage"), tmp_path / "storage"
+    argv = ["--data", str(store)]
+    async with service("storage", *argv) as program, StorageClient.connect(await program.address()) as client:
+        digests = [(await client.put(data)).digest for data in (b"lost", b"sound")]
+        await program.stop()
+    async with service("storage", *argv, env=faults.environment) as program, session() as http:
+        client = StorageClient(Connection(http, Several(await program.address()), retry_for=0.0))
+        for only, code in (("/blobs/", Code.UNAVAILABLE), (digests[0], Code.DAMAGED_BLOB)):
+            faults.apply(read_error=errno.EIO, only=only)
+            with pytest.raises(Error) as refused:
+                async with client.open(digests[0], verify=True):
+                    pass
+            assert refused.value.code is code
+        assert (await client.put(b"lost")).new
+        assert not (await client.put(b"sound")).new
+        faults.apply(read_error=0)
+        assert [await client.read(digest) for digest in digests] == [b"lost", b"sound"]
 
 
 async def test_a_scrub_reads_the_disk_instead_of_the_page_cache(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from safelight.storage.files import read_plainly
+from safelight.storage.files import older, read_plainly
 
 _LONGEST = 1 << 16
 
@@ -17,3 +17,9 @@ def read_name(path: Path) -> tuple[str, str] | None:
     except FileNotFoundError:
         return None
     return digest, name
+
+
+def older_names(directory: Path, before: float) -> list[str]:
+    """Return the names whose files in a directory are older than a time."""
+    found = (read_name(directory / file) for file in older(directory, before))
+    return [known[1] for known in found if known is not None]

@@ -22,6 +22,7 @@ import hashlib
 import math
 import os
 import re
+import secrets
 import time
 from collections import Counter
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
@@ -33,9 +34,10 @@ from typing import TypeVar
 
 from safelight.errors import Code, Error
 from safelight.files.opening import opened
-from safelight.storage.directory.names import read_name
+from safelight.storage.directory.names import older_names, read_name
 from safelight.storage.directory.open_file import OpenFile
 from safelight.storage.directory.preparing import LOCK, SHARDS, prepare
+from safelight.storage.directory.probing import can_rename, reads_back
 from safelight.storage.directory.room import Room
 from safelight.storage.directory.shard import Shard
 from safelight.storage.files import (
@@ -136,19 +138,7 @@ class DirectoryStore:
 
     def can_adopt(self, directory: Path) -> bool:
         """Return whether files in a directory can be renamed to blobs. This blocks: call it in a thread."""
-        probe = Incoming(directory)
-        try:
-            probe.path.touch()
-            probe.path.rename(self._incoming / probe.path.name)
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-            return False
-        else:
-            return True
-        finally:
-            for place in (directory, self._incoming):
-                (place / probe.path.name).unlink(missing_ok=True)
+        return can_rename(directory, self._incoming)
 
     def hold(self, digest: str) -> None:
         """Keep a blob from being removed until it is released once for each call."""
@@ -178,7 +168,7 @@ class DirectoryStore:
         """List old names and blobs; see the contract."""
         await self._run(self.check_place)
         for digits in SHARDS:
-            for name in await self._run(self._aged_names, self._names / digits, before - self._fresh_for):
+            for name in await self._run(older_names, self._names / digits, before - self._fresh_for):
                 yield NAME_PREFIX + name
         for digits in SHARDS:
             for digest in await self._run(older, self._blobs / digits, before - self._fresh_for):
@@ -299,10 +289,11 @@ class DirectoryStore:
             size = os.fstat(file.fileno()).st_size
             blob = Blob(digest=digest, size=size)
             lately, damaged = self._verified.lately(digest), self._verified.is_damaged(digest)
-            if verify or damaged or (size <= _CHECKED_AT_ONCE and not lately):
-                if verify:
-                    drop_cached(file)
-                self._verify(file, digest)
+            if verify:
+                drop_cached(file)
+                self._judge(file, digest)
+            elif damaged or (size <= _CHECKED_AT_ONCE and not lately):
+                self._verified.check(file, digest)
             elif not lately:
                 return OpenFile(blob, file, self._threads, self._verified)
             return OpenFile(blob, file, self._threads)
@@ -310,18 +301,35 @@ class DirectoryStore:
             file.close()
             raise
 
-    def _verify(self, file: FileIO, digest: str) -> None:
-        if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-            raise self._verified.damaged(digest)
-        file.seek(0)  # for those who read the file from its position
-        self._verified.note(digest)
+    def _judge(self, file: FileIO, digest: str) -> None:
+        """Verify a blob. One that cannot be read is damaged as well, unless the disk as a whole does not work."""
+        try:
+            self._verified.check(file, digest)
+        except OSError as error:
+            if error.errno != errno.EIO or not self._works():
+                raise
+            raise self._verified.damaged(digest, "cannot be read") from error
+
+    def _works(self) -> bool:
+        """Return whether a new blob can be stored on the disk and read back from it."""
+        incoming, probe = Incoming(self._incoming), secrets.token_bytes(32)
+        try:
+            digest = self._finish(incoming, [probe], None).digest
+            try:
+                return reads_back(self._place(digest)[1], probe)
+            finally:
+                self._remove(digest, math.inf)
+        except (OSError, Error):
+            return False
+        finally:
+            incoming.drop()
 
     def _check_known(self, path: Path, digest: str) -> None:
         """Check once per period whether the existing blob is undamaged; otherwise the new bytes replace it."""
         if self._verified.is_damaged(digest) or self._verified.lately(digest):
             return
         with suppress(FileNotFoundError, Error), read_plainly(path) as file:
-            self._verify(file, digest)
+            self._judge(file, digest)
 
     def _put_name(self, name: str, digest: str) -> None:
         shard, blob = self._place(digest)
@@ -355,10 +363,6 @@ class DirectoryStore:
             if known is not None:
                 return Blob(digest=known[0], size=self._place(known[0])[1].stat().st_size)
         raise Error(Code.NOT_FOUND, f"Nothing is stored under the name {name}.")
-
-    def _aged_names(self, directory: Path, before: float) -> list[str]:
-        found = (read_name(directory / file) for file in older(directory, before))
-        return [known[1] for known in found if known is not None]
 
     def _remove_all(self, items: Sequence[str], before: float) -> list[int | None]:
         self.check_place()

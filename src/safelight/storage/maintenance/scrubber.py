@@ -91,7 +91,7 @@ class Scrubber:
                     log.warning("The blob %s could not be searched for damage: %s", digest, error.detail)
                 return False
             self._scrubbed(size, damaged=True)
-            log.error("The blob %s is damaged: its bytes no longer have this digest.", digest)  # noqa: TRY400
+            log.error("Damage was found. %s", error.detail)  # noqa: TRY400
             return True
         self._scrubbed(size, damaged=False)
         await asyncio.sleep(size / self._rate if self._rate else 0.0)
