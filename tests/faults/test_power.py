@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import itertools
 import os
 import secrets
@@ -75,6 +76,15 @@ async def append(address: str, number: int) -> str:
         return upload.id
 
 
+async def append_checked(address: str, number: int) -> str:
+    data = bytes([number]) + DATA
+    checksum = f"sha256:{hashlib.sha256(data).hexdigest()}"
+    async with PartialClient.connect(address) as client:
+        upload = await client.create(NewPartial(size=len(data)))
+        assert (await client.append(upload.id, 0, stream(data), checksum=checksum)).offset == len(data)
+        return upload.id
+
+
 async def append_kept(data: Path, id: str) -> bool:
     async with (
         DirectoryStore.at(data) as blobs,
@@ -131,6 +141,7 @@ CASES = {
     "directory of a blob": Case("storage", put, blob_kept, "/blobs/[0-9a-f]{2}$"),
     "bytes of an adopted file": Case("storage", adopt, blob_kept, "/handover/"),
     "bytes of a partial upload": Case("storage", append, append_kept, "/bytes$"),
+    "removal of the mark of a checksum": Case("storage", append_checked, append_kept, "/partials/[0-9a-f]{32}$"),
     "record of a partial upload": Case("storage", append, append_kept, "/record[.]new$"),
     "directory of the blob that a partial upload becomes": Case("storage", finish, blob_kept, "/blobs/[0-9a-f]{2}$"),
     "tasks": Case("db", create, task_kept, "[.]sqlite-wal$"),

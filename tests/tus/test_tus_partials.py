@@ -2,7 +2,9 @@
 
 import asyncio
 import hashlib
+import os
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 
@@ -233,6 +235,31 @@ async def test_after_a_crash_a_chunk_with_an_unverified_checksum_is_removed(tmp_
             assert (await store.get(opened.id)).offset == 6
             await store.append(opened.id, 6, stream(b"6789"))
             assert (await store.finish(opened.id)).digest == hashlib.sha256(b"0123456789").hexdigest()
+
+
+async def test_the_mark_of_a_checksum_is_removed_durably(tmp_path, monkeypatch):
+    """After a power cut, a directory has the names of its last flush."""
+    flush, durable = os.fsync, {}
+
+    def flushed(file):
+        path = Path(f"/proc/self/fd/{file}").readlink()
+        if path.is_dir():
+            durable[path.name] = {each.name for each in path.iterdir()}
+        flush(file)
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    async with DirectoryStore.at(tmp_path / "blobs") as blobs:
+        async with PartialDirectory.at(tmp_path / "partials", blobs, PartialLimits()) as store:
+            opened = await store.create(NewPartial(size=10))
+            right, wrong = (f"md5:{hashlib.md5(data).hexdigest()}" for data in (b"0123", b"other"))
+            await store.append(opened.id, 0, stream(b"0123"), checksum=right)
+            assert durable[opened.id] == {"bytes", "record.json"}
+            await refused(Code.DIGEST_MISMATCH, store.append(opened.id, 4, stream(b"45"), checksum=wrong))
+            assert durable[opened.id] == {"bytes", "record.json"}
+        (tmp_path / "partials" / opened.id / "verified").write_text("4")
+        async with PartialDirectory.at(tmp_path / "partials", blobs, PartialLimits()) as store:
+            assert (await store.get(opened.id)).offset == 4
+        assert durable[opened.id] == {"bytes", "record.json"}
 
 
 async def test_a_cancelled_append_keeps_the_order_of_bytes(tmp_path):

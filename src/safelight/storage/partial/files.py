@@ -223,8 +223,8 @@ class PartialFiles:
         with suppress(FileNotFoundError):
             size = int((directory / "verified").read_bytes())
             os.truncate(directory / "bytes", size)
-            (directory / "verified").unlink()
         sync(directory / "bytes")
+        _remove_verified(directory)
         self._taken[id] = _Taken(size, None if size else hashlib.sha256())
         return size
 
@@ -304,16 +304,23 @@ class Append:
             try:
                 file.truncate(end)
                 os.fsync(file.fileno())
+                _remove_verified(self._directory)
             except OSError:
                 with suppress(OSError):
                     file.truncate(self._offset)
                 raise
             self._note(_Taken(end, self._hashed) if right else self._before)
-            (self._directory / "verified").unlink(missing_ok=True)
         if failure is not None:
             raise failure
         if whole and not right:
             raise Error(Code.DIGEST_MISMATCH, "The bytes do not match their checksum. Send them again.")
+
+
+def _remove_verified(directory: Path) -> None:
+    """Remove `verified` durably: if it came back after a power cut, it would cut off later bytes."""
+    with suppress(FileNotFoundError):
+        (directory / "verified").unlink()
+        sync(directory)
 
 
 def _outcome(directory: Path) -> str:
