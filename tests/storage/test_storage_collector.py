@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 
 import pytest
 
 from safelight.errors import Code, Error
 from safelight.storage.bucket import BucketStore
+from safelight.storage.directory import DirectoryStore
 from safelight.storage.maintenance import collector as module
 from safelight.storage.maintenance.collector import Collector
 from safelight.wire import Collected, Reference
-from storage.content import chunks, digest_of, made, read
+from storage.content import chunks, digest_of, files, made, read
 
 DAY = 86400.0
 PREFIXES = ("blobs", "fresh", "names")
@@ -80,6 +82,34 @@ async def test_a_named_blob_is_kept_without_a_reference_by_digest(store, tmp_pat
     assert await there(store, blob.digest)
     with pytest.raises(Error):
         await store.named("old")
+
+
+async def test_a_blob_is_kept_by_a_name_that_is_a_little_newer(tmp_path, monkeypatch):
+    """A collection may treat times in between as old; in a bucket, a name is written some requests after its blob."""
+    async with DirectoryStore.at(tmp_path / "store") as store:
+        named, other = [(await store.put(chunks(data))).digest for data in (b"named", b"not named")]
+        await store.name("kept", named)
+        now = time.time()
+        for directory, age in (("blobs", DAY + 1000), ("names", DAY)):
+            for path in files(tmp_path / "store", directory):
+                os.utime(path, (now - age, now - age))
+        collector = Collector(store, pages(reference(names=["kept"])), grace=DAY, known_db=tmp_path / "db")
+
+        async def collected_at(moment: float) -> Collected:
+            monkeypatch.setattr(collector._ages, "before", lambda _name, keep: moment - keep)
+            return await collector.collect()
+
+        assert (await collected_at(now - 500)).removed == 0
+        assert (await collected_at(now + DAY)).removed == 1
+        assert await there(store, named)
+        assert not await there(store, other)
+
+
+async def test_a_name_in_a_directory_is_never_newer_than_its_blob(tmp_path):
+    async with DirectoryStore.at(tmp_path / "store") as store:
+        await store.name("kept", (await store.put(chunks(b"named"))).digest)
+    (blob,), (name,) = (files(tmp_path / "store", directory) for directory in ("blobs", "names"))
+    assert blob.stat().st_mtime_ns >= name.stat().st_mtime_ns
 
 
 async def test_nothing_is_removed_within_the_grace_period(store, tmp_path):

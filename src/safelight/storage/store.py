@@ -73,7 +73,7 @@ class BlobStore(Protocol):
     def aged(self, before: float) -> AsyncIterator[str]:
         """List the names (as `name:NAME`) and then the digests that were last stored before a time (Unix seconds).
 
-        Naming a blob makes it fresh as well, so a blob is at least as fresh as the newest of its names.
+        Naming a blob first makes it fresh as well, so a blob is hardly older than the newest of its names.
         """
         ...
 

@@ -335,7 +335,8 @@ class DirectoryStore:
         shard, blob = self._place(digest)
         with shard.lock:
             try:
-                self._set_time(shard, blob, -math.inf)  # at least as fresh as its name
+                self._set_time(shard, blob, -math.inf)
+                moment = blob.stat().st_mtime_ns
             except FileNotFoundError:
                 self.check_place()
                 raise Error(Code.NOT_FOUND, f"There is no blob {digest} to name.") from None
@@ -344,7 +345,7 @@ class DirectoryStore:
         incoming = Incoming(self._incoming)
         try:
             incoming.write([f"{digest}\n{name}".encode()])
-            incoming.flush(time.time_ns())
+            incoming.flush(moment)  # so the blob is at least as fresh as its name
             with shard.lock:
                 known = read_name(path)
                 if known is not None and known[0] != digest and self._place(known[0])[1].exists():

@@ -4,6 +4,9 @@ A collection first lists the blobs that are older than a grace period (by `stead
 nothing). Then it reads the references of every task, and removes the listed blobs that are not referenced. A blob that
 is stored again meanwhile is fresh, and `remove` skips it; a reference that appears after the listing belongs to a blob
 that was stored, and so was fresh, before it. If the references cannot be read completely, nothing is removed.
+
+A blob is kept by its names, which are judged only once they are old themselves. A name may be a little newer than what
+makes its blob fresh, so blobs stay a little longer than names.
 """
 
 from __future__ import annotations
@@ -30,6 +33,8 @@ _AGAIN = 60.0
 """Seconds after which a failed collection is tried again."""
 _AT_ONCE = 50
 """Items to remove in one call: few enough that concurrent stores do not wait long."""
+_NAMED_LATER = 3600.0
+"""The most seconds by which a name may be newer than what makes its blob fresh, if a bucket answers only to retries."""
 _CANDIDATES = 200_000
 """Candidates for which to read the references once; they take about 30 MB."""
 
@@ -82,6 +87,7 @@ class Collector:
         self._known_db = known_db
         self._references = references
         self._grace = grace
+        self._longer = min(_NAMED_LATER, grace / 24)
         self._ages = ages or Ages()
         self._confirmed = confirmed
         self._lock = asyncio.Lock()
@@ -158,7 +164,7 @@ class Collector:
             if size is None:
                 await self._keep_blob_of(item.removeprefix(NAME_PREFIX), named)
         blobs = [item for item in candidates.difference(names) if bytes.fromhex(item) not in named]
-        freed = [size for size in sizes + await self._remove(blobs, before) if size is not None]
+        freed = [size for size in sizes + await self._remove(blobs, before - self._longer) if size is not None]
         return Collected(examined=examined, removed=len(freed), freed=sum(freed))
 
     async def _remove(self, items: list[str], before: float) -> list[int | None]:
