@@ -8,8 +8,11 @@ import io
 import aiohttp
 import pytest
 
+from safelight import serve
 from safelight.errors import Code, Error
+from safelight.storage.__main__ import Config, build
 from storage.content import chunks, digest_of, files, made
+from support.metrics import metric
 
 MIB = 1 << 20
 
@@ -300,3 +303,14 @@ async def test_metrics(service, http, client):
             async with http.get(f"{service.url}/metrics") as answer:
                 lines = set((await answer.text()).splitlines())
     assert any(line.startswith("safelight_storage_free_bytes ") for line in lines)
+
+
+async def test_metrics_are_answered_while_the_disk_is_unmounted(http, tmp_path):
+    config = Config(port=0, data=str(tmp_path / "data"), store=f"file://{tmp_path / 'blobs'}")
+    async with serve.running("storage", config, build) as service:
+        (tmp_path / "blobs").rename(tmp_path / "away")
+        assert await metric(http, service.url, "safelight_storage_free_bytes") == -1
+        (tmp_path / "away").rename(tmp_path / "blobs")
+        assert await metric(http, service.url, "safelight_storage_free_bytes") >= 0
+        name = 'safelight_requests_total{method="GET",route="/metrics",status="200"}'
+        assert await metric(http, service.url, name) == 2

@@ -28,6 +28,7 @@ from safelight.storage.maintenance.remake import make_again
 from safelight.storage.maintenance.scrubber import Scrubber
 from safelight.storage.partial.app import Partials
 from safelight.storage.partial.store import PartialLimits
+from safelight.storage.store import BlobStore
 
 
 class Config(serve.Config, frozen=True, kw_only=True):
@@ -92,7 +93,7 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
         if backend.reachability is not None:
             service.depends_on(backend.reachability)
         free = Gauge("safelight_storage_free_bytes", "Bytes that still fit, or -1", registry=service.registry)
-        free.set_function(lambda: -1 if (left := store.free()) is None else left)
+        free.set_function(partial(_free, store))
         collector = tasks = remake = identity = None
         if service.discovery is not None:
             # Not `service.needs`: once db has confirmed that it knows this store, storage needs db only for garbage
@@ -116,6 +117,15 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
                 service.neighbours.offer(StorageClient, DirectStorage(store, limits, numbers, backend.link))
                 service.neighbours.offer(PartialClient, DirectPartials(backend.partials, config.idle_timeout))
             yield application
+
+
+def _free(store: BlobStore) -> int:
+    """Return how many bytes still fit, or -1 if that is unknown: without its disk, storage still has other metrics."""
+    try:
+        left = store.free()
+    except OSError:
+        return -1
+    return -1 if left is None else left
 
 
 def _backend(config: Config, ages: Ages) -> AbstractAsyncContextManager[backends.Backend]:
