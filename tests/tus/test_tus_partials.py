@@ -164,6 +164,24 @@ async def opened_by(store, tenant):
     return opened
 
 
+@pytest.mark.parametrize("backend", ["directory", pytest.param("bucket", marks=pytest.mark.slow)])
+async def test_uploads_that_are_opened_at_the_same_time_are_limited(tmp_path, request, backend):
+    limits = PartialLimits(count=16)
+    async with AsyncExitStack() as stack:
+        if backend == "bucket":
+            blobs = await stack.enter_async_context(BucketStore.at(request.getfixturevalue("bucket_url")))
+            store = await stack.enter_async_context(PartialBucket.at(blobs.bucket, blobs, limits))
+        else:
+            blobs = await stack.enter_async_context(DirectoryStore.at(tmp_path / "blobs"))
+            store = await stack.enter_async_context(PartialDirectory.at(tmp_path / "partials", blobs, limits))
+        new = NewPartial(size=1, metadata={"tenant": "first"})
+        opened = await asyncio.gather(*(store.create(new) for _ in range(30)), return_exceptions=True)
+        errors = [each for each in opened if isinstance(each, Error)]
+        assert len(opened) - len(errors) == 8
+        assert {each.code for each in errors} == {Code.TOO_MANY_REQUESTS}
+        assert len(await opened_by(store, "second")) == 4
+
+
 @pytest.mark.parametrize("backend", ["directory", "bucket"])
 async def test_no_tenant_takes_all_places(tmp_path, request, backend):
     limits = PartialLimits(count=16)

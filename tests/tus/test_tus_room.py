@@ -1,6 +1,9 @@
 """Test the limit of stored bytes of a tenant, for resumable uploads and for whole ones, of known and unknown size."""
 
 import asyncio
+import errno
+import os
+import threading
 from contextlib import AsyncExitStack
 
 import pytest
@@ -17,6 +20,8 @@ from safelight.storage.partial.store import PartialLimits
 from safelight.wire import NewPartial
 from support.bodies import stream
 from support.photos import photo
+from support.programs.until import until
+from support.tasks import refused
 
 ACME = {"tenant": "acme"}
 
@@ -43,6 +48,89 @@ async def test_open_uploads_count_with_the_bytes_that_they_will_have(tmp_path):
                 await store.create(NewPartial(size=1, room=1100, metadata=ACME))
             await store.delete(first.id)
             await store.create(NewPartial(size=60, room=1100, metadata=ACME))
+
+
+@pytest.mark.parametrize("repeated", [False, True])
+async def test_an_upload_that_is_opened_although_its_client_has_left_counts(tmp_path, monkeypatch, repeated):
+    async with (
+        DirectoryStore.at(tmp_path / "blobs") as blobs,
+        PartialDirectory.at(tmp_path / "partials", blobs, PartialLimits()) as store,
+    ):
+        create, begun, may = store._files.create, threading.Event(), threading.Event()
+
+        def slowly(name, new):
+            begun.set()
+            assert may.wait(30)
+            return create(name, new)
+
+        monkeypatch.setattr(store._files, "create", slowly)
+        new = NewPartial(id="ab" * 16, size=60, room=100, metadata=ACME)
+        opening = asyncio.create_task(store.create(new))
+        assert await asyncio.to_thread(begun.wait, 30)
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        if repeated:
+            again = asyncio.create_task(store.create(new))
+            await asyncio.sleep(0)
+            may.set()
+            assert (await again).id == new.id
+        else:
+            may.set()
+            await until((tmp_path / "partials" / new.id / "record.json").exists)
+        second = NewPartial(size=50, room=100, metadata=ACME)
+        await refused(Code.TOO_MANY_REQUESTS, store.create(second))
+        await store.delete(new.id)
+        await store.create(second)
+
+
+async def test_an_upload_that_cannot_be_opened_does_not_count(tmp_path, monkeypatch):
+    async with (
+        DirectoryStore.at(tmp_path / "blobs") as blobs,
+        PartialDirectory.at(tmp_path / "partials", blobs, PartialLimits()) as store,
+    ):
+        new = NewPartial(size=60, room=100, metadata=ACME)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", full)
+            await refused(Code.STORAGE_FULL, store.create(new))
+        await store.create(new)
+
+
+def full(_file):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.slow
+async def test_in_a_bucket_uploads_that_are_opened_during_a_search_for_others_count(bucket_url, monkeypatch):
+    """The list is older than they are: the first is being opened when it is requested, the second is opened then."""
+    async with (
+        BucketStore.at(bucket_url) as blobs,
+        PartialBucket.at(blobs.bucket, blobs, PartialLimits()) as store,
+    ):
+        await store.create(NewPartial(size=1))  # counts those of other instances, which happens only now and then
+        create, listing = store._states.create, store._bucket.directories
+        begun, may, opening = asyncio.Event(), asyncio.Event(), []
+
+        async def slowly(state):
+            begun.set()
+            await may.wait()
+            return await create(state)
+
+        async def listed(prefix):
+            found = await listing(prefix)
+            opening.append(asyncio.create_task(store.create(NewPartial(size=40, room=100, metadata=ACME))))
+            may.set()
+            await asyncio.gather(*opening)
+            return found
+
+        monkeypatch.setattr(store._states, "create", slowly)
+        monkeypatch.setattr(store._bucket, "directories", listed)
+        opening.append(asyncio.create_task(store.create(NewPartial(size=50, room=100, metadata=ACME))))
+        await begun.wait()
+        await store.expire()
+        monkeypatch.undo()
+        error = await refused(Code.TOO_MANY_REQUESTS, store.create(NewPartial(size=20, room=100, metadata=ACME)))
+        assert error.extra["limit"] == 10
 
 
 @pytest.mark.slow

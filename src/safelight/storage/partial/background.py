@@ -1,4 +1,4 @@
-"""Background work of partial stores: end appends whose call was cancelled, and delete expired uploads."""
+"""Background work of partial stores: end what a cancelled call has begun, and delete expired uploads."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ SWEEP = 300.0
 
 
 class Background:
-    """Appends that are ending, each in a task of its own, which continues if the call is cancelled."""
+    """Appends that are ending and uploads that are opened, each in a task, which continues if the call is cancelled."""
 
     def __init__(self) -> None:
         self._ending: set[asyncio.Task[Partial]] = set()
 
     def end(self, ending: Coroutine[object, object, Partial]) -> asyncio.Task[Partial]:
-        """End an append in a task of its own."""
-        task = asyncio.create_task(ending, name="append")
+        """End an append, or open an upload, in a task of its own."""
+        task = asyncio.create_task(ending, name="partial upload")
         self._ending.add(task)
         task.add_done_callback(self._ended)
         return task
 
     @asynccontextmanager
     async def sweeping(self, expire: Callable[[], Awaitable[int]], keep: float) -> AsyncIterator[None]:
-        """Delete expired uploads until the context ends, and then wait for appends that are ending."""
+        """Delete expired uploads until the context ends, and then wait for the tasks."""
         try:
             async with background.running(lambda: _sweep(expire, min(SWEEP, keep)), "partials"):
                 yield
@@ -42,7 +42,7 @@ class Background:
     def _ended(self, task: asyncio.Task[Partial]) -> None:
         self._ending.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.debug("An append failed: %s", error)
+            log.debug("A change of a partial upload failed: %s", error)
 
 
 async def _sweep(expire: Callable[[], Awaitable[int]], pause: float) -> None:

@@ -55,6 +55,8 @@ class PartialBucket:
         self._count, self._counted = 0, -SWEEP
         self._shares = Shares(limits.count)
         """Owners of the uploads that were opened at this instance; no instance knows all."""
+        self._opening: set[str] = set()
+        """Those of them that do not exist in the bucket yet."""
         self._background = Background()
 
     @classmethod
@@ -69,17 +71,30 @@ class PartialBucket:
 
     async def create(self, new: NewPartial) -> Partial:
         """Open an upload; see the contract."""
+        state = State(id=new.id or secrets.token_hex(16), size=new.size, metadata=new.metadata)
         if time.monotonic() - self._counted >= SWEEP or self._count >= self._limits.count:
-            self._count = len(await self._bucket.directories("partials"))
+            self._count = len(await self._bucket.directories("partials")) + len(self._opening)
             self._counted = time.monotonic()
+        if state.id in self._shares:  # the request is repeated
+            return self._partial(await self._states.create(state))
         if self._count >= self._limits.count:
             raise too_many(self._count)
         self._shares.check(new)
-        state = State(id=new.id or secrets.token_hex(16), size=new.size, metadata=new.metadata)
+        self._shares.add(state.id, state.size, state.metadata)
         self._count += 1
-        made = self._partial(await self._states.create(state))
-        self._shares.add(made.id, made.size, made.metadata)
-        return made
+        self._opening.add(state.id)
+        # This continues if the call is cancelled, as the request to the bucket may.
+        return await asyncio.shield(self._background.end(self._create(state)))
+
+    async def _create(self, state: State) -> Partial:
+        try:
+            return self._partial(await self._states.create(state))
+        except BaseException:
+            self._shares.remove(state.id)
+            self._count -= 1
+            raise
+        finally:
+            self._opening.discard(state.id)
 
     async def get(self, id: str) -> Partial:
         """Return an upload; see the contract."""
@@ -149,8 +164,9 @@ class PartialBucket:
         """Delete expired uploads, and parts that belong to no upload; see the contract."""
         removed, now = 0, time.time()
         expired = self._ages.before("partials", self._limits.keep)
+        counted = self._shares.ids() - self._opening
         directories = await self._bucket.directories("partials")
-        await self._count_out([directory.rpartition("/")[2] for directory in directories])
+        await self._count_out(counted, {directory.rpartition("/")[2] for directory in directories})
         for directory in directories:
             changed = {key.rpartition("/")[2]: found.stored async for key, found in self._bucket.listing(directory)}
             upload, state = directory.rpartition("/")[2], changed.pop("state", None)
@@ -163,11 +179,13 @@ class PartialBucket:
                 await self._delete_all(upload)
         return removed
 
-    async def _count_out(self, there: list[str]) -> None:
-        """Stop counting uploads that were opened here but closed or deleted by another instance."""
-        self._shares.keep(there)
-        for upload in there:
-            if upload in self._shares and not await self._is_open(upload):
+    async def _count_out(self, counted: set[str], there: set[str]) -> None:
+        """Stop counting uploads that were opened here but closed or deleted by another instance.
+
+        `counted` existed before those that are `there` were listed; later ones may be missing from the list.
+        """
+        for upload in counted:
+            if upload not in there or not await self._is_open(upload):
                 self._shares.remove(upload)
 
     async def _is_open(self, id: str) -> bool:

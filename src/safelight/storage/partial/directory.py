@@ -46,6 +46,8 @@ class PartialDirectory:
         self._ages = ages
         self._threads = threads
         self._shares = Shares(limits.count)
+        self._opening: dict[str, asyncio.Task[Partial]] = {}
+        """Uploads that do not exist yet; a request that is repeated meanwhile waits for them."""
         self._busy: dict[str, int | None] = {}
         """Uploads that a call is changing, with the offset at which an append began."""
         self._held: dict[str, str] = {}
@@ -76,16 +78,25 @@ class PartialDirectory:
 
     async def create(self, new: NewPartial) -> Partial:
         """Open an upload; see the contract."""
-        if new.id in self._shares:
-            return await self.get(new.id)
-        self._shares.check(new)
         name = new.id or secrets.token_hex(16)
-        self._shares.add(name, new.size, new.metadata)
+        opening = self._opening.get(name)
+        if opening is None:
+            if name in self._shares:
+                return await self.get(name)
+            self._shares.check(new)
+            self._shares.add(name, new.size, new.metadata)
+            # This continues if the call is cancelled, as its thread does, so that the upload counts if it is opened.
+            opening = self._opening[name] = self._background.end(self._open(name, new))
+        return await asyncio.shield(opening)
+
+    async def _open(self, name: str, new: NewPartial) -> Partial:
         try:
             return await self._run(self._create, name, new)
         except BaseException:
             self._shares.remove(name)
             raise
+        finally:
+            del self._opening[name]
 
     async def get(self, id: str) -> Partial:
         """Return an upload; see the contract."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from safelight.access.shares import no_room, share
 from safelight.storage.partial.refusals import too_many
@@ -60,7 +60,6 @@ class Shares:
         if not self._counts[owner]:
             del self._counts[owner], self._bytes[owner]
 
-    def keep(self, ids: Iterable[str]) -> None:
-        """Stop counting all uploads except these."""
-        for id in self._open.keys() - set(ids):  # noqa: A001 - an upload's id is called id
-            self.remove(id)
+    def ids(self) -> set[str]:
+        """Return the uploads that are counted."""
+        return set(self._open)
