@@ -10,6 +10,7 @@ import pytest
 
 from safelight.client.uploads import Upload
 from safelight.errors import Code, Error
+from safelight.master.upload import uploads
 from safelight.wire import State
 from support.leases import digest_of
 from support.metrics import metric, until
@@ -207,6 +208,19 @@ async def test_too_large_by_length_and_by_count(master, http, client, storage):
         assert answer.status == 413
         assert (await answer.json())["limit"] == 4 << 20
     assert (await storage.info()).blobs == 0
+
+
+async def test_a_request_that_becomes_too_large_within_a_photo_is_refused_as_a_whole(master, http, client, monkeypatch):
+    monkeypatch.setattr(uploads, "_PHOTOS", 2)
+
+    async def pieces():
+        for number in range(2):
+            yield part("image", photo(number).ljust(4 << 20, b"\0"))
+
+    async with http.post(f"{master.url}/tasks", data=pieces(), headers=JSON) as answer:
+        assert answer.status == 413
+        assert (await answer.json())["limit"] == 8 << 20
+    assert (await client.tasks()).tasks == []
 
 
 async def test_the_same_key_makes_one_task(client):

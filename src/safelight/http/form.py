@@ -84,15 +84,26 @@ class Part:
         self.filename = filenames.clean(told.get("filename", ""))
         self._events = events
         self._ended = False
+        self._failure: Error | None = None
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Stream the bytes. Raises what `Form.parts` raises."""
         while not self._ended:
-            event = await anext(self._events)
+            event = await self._next()
             if event is None:
                 self._ended = True
             elif not isinstance(event, MultipartSegment):
                 yield bytes(event)
+
+    async def _next(self) -> _Event:
+        """Return the next event of the form, or raise what ended it, also if its reader has taken that for its own."""
+        if self._failure is not None:
+            raise self._failure
+        try:
+            return await anext(self._events)
+        except Error as error:
+            self._failure = error
+            raise
 
     async def text(self, limit: int) -> str:
         """Read a field of at most `limit` bytes. Raises TOO_LARGE, INVALID_REQUEST."""
