@@ -35,7 +35,7 @@ async def master(tmp_path, request) -> AsyncIterator[serve.Service]:
         common = {"keyvaluestore": first.url.removeprefix("http://"), "port": 0}
         await start("db", DbConfig(data=str(tmp_path / "db"), **common), build_db)
         await start("storage", StorageConfig(data=str(tmp_path / "storage"), idle_timeout=1.0, **common), build_storage)
-        settings = {"max_photo": 4 << 20, **common}
+        settings = {"max_photo": 4 << 20, "upload_idle_timeout": 1.0, **common}
         running = await start("master", MasterConfig(data=str(tmp_path / "master"), **settings), build_master)
         for name in ("db", "storage"):
             await running.discovery.wait_for(name)

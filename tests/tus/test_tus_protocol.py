@@ -144,6 +144,16 @@ async def test_a_client_that_falls_silent_can_continue(tus, png):
     assert (await tus.patch(path, 3000, png[3000:])).headers["Safelight-Task"]
 
 
+async def test_a_client_that_falls_silent_within_the_first_bytes_can_start_again(tus, png):
+    """Nothing is stored before these bytes show that they are of a photo."""
+    path = await tus.opened(len(png))
+    answer = await tus.patch(path, 0, stream(png[:500], b"", gate=asyncio.Event()))
+    assert answer.status == 503
+    assert "Nothing more arrived" in await answer.text()
+    assert await tus.offset(path) == 0
+    assert (await tus.patch(path, 0, png)).headers["Safelight-Task"]
+
+
 async def test_a_part_of_a_photo_does_not_become_a_task(tus, client, png):
     """Clients upload parts of a file in parallel (`parallelUploads`) where a server can join them."""
     answer = await tus.send("POST", "/uploads", Upload_Length=str(len(png)), Upload_Concat="partial")

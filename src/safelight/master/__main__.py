@@ -183,6 +183,7 @@ def _uploads(
         places=places,
         budget=budget,
         limit=config.max_photo,
+        idle_timeout=config.upload_idle_timeout,
         private_webhooks=config.webhook_allow_private,
     )
     return Uploads(ingest, batcher, recipes, metrics, _limits(config), quotas, places), tus

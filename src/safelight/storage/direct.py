@@ -5,16 +5,15 @@ Like the routes, this adds limits, metrics and idle timeouts to the stores.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from io import FileIO
 
 from safelight.errors import Code, Error
+from safelight.http.silence import in_time
 from safelight.storage import download
 from safelight.storage.app import Limits, Numbers
 from safelight.storage.backends import MakeLink
-from safelight.storage.partial.refusals import idle
 from safelight.storage.partial.store import PartialStore
 from safelight.storage.store import BlobStore, OpenBlob
 from safelight.wire import Blob, BlobLink, NewBlobLink, NewPartial, Partial, StorageInfo, StoredBlob
@@ -146,17 +145,3 @@ class DirectPartials:
 
 async def _once(data: bytes) -> AsyncIterator[bytes]:
     yield data
-
-
-async def in_time(chunks: AsyncIterable[bytes], idle_timeout: float) -> AsyncIterator[bytes]:
-    """Pass chunks on. Raises UNAVAILABLE if none arrives for `idle_timeout` seconds."""
-    waiting = aiter(chunks)
-    try:
-        while True:
-            async with asyncio.timeout(idle_timeout):
-                chunk = await anext(waiting)
-            yield chunk
-    except StopAsyncIteration:
-        return
-    except TimeoutError:
-        raise idle() from None

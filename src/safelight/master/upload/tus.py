@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from email.utils import formatdate
 
 import msgspec
@@ -22,6 +23,7 @@ from safelight.access.connections.places import Places
 from safelight.access.route import Route
 from safelight.client.partials import PartialClient
 from safelight.errors import Code, Error
+from safelight.http.silence import in_time
 from safelight.master.access.quotas import Quotas
 from safelight.master.access.tenant import tenant_of
 from safelight.master.download.downloads import Downloads
@@ -65,9 +67,10 @@ class Tus:
         places: Places,
         budget: ReplayBudget,
         limit: int,
+        idle_timeout: float,
         private_webhooks: bool = False,
     ) -> None:
-        """Take photos of at most `limit` bytes."""
+        """Take photos of at most `limit` bytes. Give up after `idle_timeout` seconds without one of the first bytes."""
         self._private_webhooks = private_webhooks
         self._partials = partials
         self._batcher = batcher
@@ -77,6 +80,7 @@ class Tus:
         self._places = places
         self._budget = budget
         self._limit = limit
+        self._idle_timeout = idle_timeout
         self._quotas = quotas
 
     def routes(self) -> list[route.Route]:
@@ -187,7 +191,7 @@ class Tus:
             with self._places.take(http.client(request)) as place:
                 body = place.counted(aiter(request.content.iter_any()))
                 if offset == 0:
-                    body = await _checked_type(body, partial.size)
+                    body = await _checked_type(body, partial.size, self._idle_timeout)
                 async with self._quotas.upload(tenant_of(request)):
                     taken = await segments.append(
                         self._partials,
@@ -282,13 +286,17 @@ def _problem(error: Error) -> web.Response:
     return response
 
 
-async def _checked_type(body: AsyncIterator[bytes], size: int) -> AsyncIterator[bytes]:
-    """Refuse a file whose first bytes are not those of a photo; otherwise yield these bytes and the rest."""
+async def _checked_type(body: AsyncIterator[bytes], size: int, idle_timeout: float) -> AsyncIterator[bytes]:
+    """Refuse a file whose first bytes are not those of a photo; otherwise yield these bytes and the rest.
+
+    Raises UNAVAILABLE if nothing arrives for `idle_timeout` seconds; for the rest of the body, storage has a limit.
+    """
     head = bytearray()
-    async for chunk in body:
-        head += chunk
-        if len(head) >= photos.LOOKED_AT:
-            break
+    async with aclosing(in_time(body, idle_timeout)) as chunks:
+        async for chunk in chunks:
+            head += chunk
+            if len(head) >= photos.LOOKED_AT:
+                break
     if len(head) >= min(size, photos.LOOKED_AT):  # otherwise it is checked at the end
         photos.media_type(bytes(head[: photos.LOOKED_AT]))
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
 from typing import Annotated
 
 import msgspec
@@ -13,7 +11,7 @@ from msgspec import Meta
 from safelight import http
 from safelight.access import route
 from safelight.access.caller import Access
-from safelight.storage.partial.refusals import idle
+from safelight.http.silence import in_time
 from safelight.storage.partial.store import PartialStore
 from safelight.wire import NewPartial
 
@@ -59,7 +57,7 @@ class Partials:
     async def append(self, request: web.Request) -> web.Response:
         """Append the body to an upload."""
         append = http.query(request, _Append)
-        body = self._body(request)
+        body = in_time(request.content.iter_any(), self._idle_timeout)
         return http.json_response(
             await self._store.append(
                 request.match_info["id"], append.offset, body, checksum=append.checksum, holder=append.holder
@@ -79,12 +77,3 @@ class Partials:
         """Delete an upload."""
         await self._store.delete(request.match_info["id"])
         return web.Response(status=204)
-
-    async def _body(self, request: web.Request) -> AsyncIterator[bytes]:
-        try:
-            while not request.content.at_eof():
-                async with asyncio.timeout(self._idle_timeout):
-                    chunk = await request.content.readany()
-                yield chunk
-        except TimeoutError:
-            raise idle() from None

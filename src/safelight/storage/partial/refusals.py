@@ -10,11 +10,6 @@ def busy() -> Error:
     return Error(Code.CONFLICT, "Another request is changing this upload. Try again soon.", busy=True)
 
 
-def idle() -> Error:
-    """Return the error for an append whose sender has sent nothing for too long."""
-    return Error(Code.UNAVAILABLE, "Nothing more arrived. Continue with the missing bytes.", idle=True)
-
-
 def too_many(count: int) -> Error:
     """Return the error for too many open uploads."""
     sentence = f"{count} partial uploads are open, which is the limit. Try again later."
