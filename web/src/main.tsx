@@ -10,7 +10,7 @@ import { Icon, type IconName } from "./parts/icons";
 import { Toasts } from "./parts/toast";
 import * as offline from "./offline/offline";
 import * as recipes from "./state/recipes";
-import { may } from "./state/session";
+import { may, whose } from "./state/session";
 import { acting, link, subject, view, type View, VIEWS } from "./router";
 import * as uploads from "./state/uploads";
 import { language, texts } from "./texts";
@@ -111,7 +111,7 @@ function ThemeButton() {
 
 function start() {
   live.start(() => may("read"));
-  uploads.start();
+  uploads.start(whose());
   void recipes.load().catch(() => undefined);
   offline.whenLive(() => recipes.recipes.value.length || void recipes.load().catch(() => undefined));
   offline.start();

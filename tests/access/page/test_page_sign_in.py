@@ -7,7 +7,7 @@ import asyncio
 import aiohttp
 import pytest
 
-from access.tenants import Api, finish_one
+from access.tenants import Api, finish_one, keyed_tenant
 from support.pages.axe import findings
 from support.pages.browser import chromium, opened
 from support.photos import photo
@@ -161,6 +161,71 @@ async def test_a_session_that_has_ended_is_noticed_by_the_next_request(keyed, ro
         await page.get_by_text("1 photo uploaded", exact=True).wait_for()
 
 
+KEPT = """() => new Promise((resolve) => {
+  const opening = indexedDB.open("uppy-blobs");
+  opening.onsuccess = () => {
+    const names = [...opening.result.objectStoreNames];
+    if (!names.length) return resolve(false);
+    const transaction = opening.result.transaction(names);
+    const counts = names.map((name) => transaction.objectStore(name).count());
+    transaction.oncomplete = () => { opening.result.close(); resolve(counts.every((one) => one.result > 0)); };
+  };
+})"""
+"""Whether the browser keeps a photo that was not sent."""
+
+
+async def sign_in(page, token):
+    await page.get_by_label("API key", exact=True).fill(token)
+    await page.get_by_role("button", name="Sign in").click()
+    await page.get_by_role("navigation", name="Main").wait_for()
+    await page.get_by_role("link", name="Photos", exact=True).click()
+
+
+async def names(api):
+    async with api.client() as client:
+        return [task.filename for task in (await client.tasks()).tasks]
+
+
+@pytest.mark.parametrize("reloaded", [False, True], ids=["in the same tab", "after a reload"])
+async def test_photos_that_a_session_left_behind_are_sent_only_by_their_own_user(keyed, root, tmp_path, reloaded):
+    acme, beta = await keyed_tenant(root, "acme"), await keyed_tenant(root, "beta")
+    for name in ("theirs.png", "ours.png"):
+        (tmp_path / name).write_bytes(photo(len(name)))
+    async with chromium() as browser, opened(browser, root.url.removeprefix("http://")) as page:
+        await sign_in(page, acme.token)
+        await page.get_by_text("Live", exact=True).wait_for()
+        await page.context.clear_cookies()
+        await page.get_by_label("Choose photos").set_input_files(tmp_path / "theirs.png")
+        await page.locator(".tray li.failed").wait_for()
+        await page.wait_for_function(KEPT)
+        if reloaded:
+            await page.reload()
+        else:
+            await page.get_by_role("link", name="System").click()
+            await page.get_by_text("1 photo is not sent yet").wait_for()
+        await sign_in(page, beta.token)
+        await page.get_by_label("Choose photos").set_input_files(tmp_path / "ours.png")
+        await page.get_by_text("1 photo uploaded", exact=True).wait_for()
+        assert (await names(beta), await names(acme)) == (["ours.png"], [])
+        await page.get_by_role("button", name="Access: signed in as key of beta").click()
+        await page.get_by_role("button", name="Sign out").click()
+        await sign_in(page, acme.token)
+        await page.get_by_text("1 photo uploaded", exact=True).wait_for()
+        assert (await names(beta), await names(acme)) == (["ours.png"], ["theirs.png"])
+
+
+async def test_another_tab_notices_that_somebody_else_has_signed_in(keyed, root):
+    acme, beta = await keyed_tenant(root, "acme"), await keyed_tenant(root, "beta")
+    async with chromium() as browser, opened(browser, root.url.removeprefix("http://")) as page:
+        await sign_in(page, acme.token)
+        await page.get_by_role("button", name="Access: signed in as key of acme").wait_for()
+        other = await page.context.new_page()
+        await page.context.clear_cookies()
+        await other.goto(root.url)
+        await sign_in(other, beta.token)
+        await page.get_by_role("button", name="Access: signed in as key of beta").wait_for()
+
+
 async def test_a_result_is_shared_by_a_link(keyed, root):
     made = await root.call("POST", "/keys", {"name": "me", "scopes": ["administer"]})
     async with Api(root.http, root.url, made["token"]).client() as client:
@@ -179,7 +244,8 @@ async def test_a_result_is_shared_by_a_link(keyed, root):
 
 
 HELD = """async () => {
-  const held = Object.keys(localStorage).filter((name) => name.startsWith("tus::") || name === "safelight.session");
+  const private_ = /^tus::|^safelight\\.(session|user)$/;
+  const held = Object.keys(localStorage).filter((name) => private_.test(name));
   for (const { name } of await indexedDB.databases()) {
     const database = await new Promise((done, failed) => {
       const opening = indexedDB.open(name);
@@ -214,7 +280,7 @@ async def test_nothing_private_is_left_in_the_browser_after_signing_out(keyed, r
         await page.get_by_label("Choose photos").set_input_files(tmp_path / "private.png")
         await page.get_by_text("Ready").first.wait_for()
         await page.wait_for_function("() => navigator.serviceWorker.controller !== null")
-        while await page.evaluate(HELD) < 2:  # the session, and the photo that waits
+        while await page.evaluate(HELD) < 3:  # the session, its user, and the photo that waits
             pass
         # a user who is signed in can open the page without a connection
         await page.context.set_offline(True)

@@ -6,6 +6,7 @@ import { refused } from "../api/api";
 import { connection } from "../api/live";
 import { Icon } from "../parts/icons";
 import { begin, me, signIn } from "../state/session";
+import { unsent } from "../state/uploads";
 import { texts as all } from "../texts";
 
 const texts = all.access;
@@ -70,6 +71,7 @@ function SignIn() {
           <Icon name="lamp" /> {words.title}
         </h1>
         <p class="quiet">{words.words}</p>
+        {unsent.value > 0 && <p role="status">{words.unsent(unsent.value)}</p>}
         <label>
           <span>{words.key}</span>
           <input

@@ -5,7 +5,7 @@ import { ask, Problem } from "../api/api";
 import { connection } from "../api/live";
 import { empty } from "./shared";
 import { acting } from "../router";
-import { forgetAll as forgetUploads, retryTransient } from "./uploads";
+import { forgetAll as forgetUploads, pauseAll, retryTransient } from "./uploads";
 import type { components } from "../api/openapi";
 
 type Schemas = components["schemas"];
@@ -20,6 +20,7 @@ export type Link = Schemas["Link"];
 
 export const SCOPES: Scope[] = ["upload", "read", "operate", "administer"];
 const KEY = "safelight.session";
+const USER = "safelight.user";
 const TICKET = /^#\/sign-in\/([a-z2-7]+)$/;
 
 /** Undefined until the service has said who looks at the page. */
@@ -27,6 +28,9 @@ export const me = signal<SignedIn | undefined>(undefined);
 /** Whether one looks at the tenant whose people run the system, and so see its workers and its disk. */
 export const runsSystem = () => me.value?.tenant === "default" && !acting;
 export const may = (scope: Scope) => me.value?.scopes.includes(scope) ?? false;
+/** Whose the page's memory and its uploads are: who was signed in first since it was opened. */
+let owner: string | undefined;
+export const whose = () => owner ?? "";
 
 /** Ask who looks; a link that signs in stands in the fragment, which no server sees, and is taken out at once. */
 export async function begin(): Promise<void> {
@@ -35,7 +39,9 @@ export async function begin(): Promise<void> {
   } catch (error) {
     // Without a connection, the user who was signed in last can still add photos, which that session sends later.
     const kept = localStorage.getItem(KEY);
-    if (!kept || !(error instanceof Problem) || error.code !== "unavailable" || me.value) throw error;
+    const user = localStorage.getItem(USER);
+    if (!kept || !user || !(error instanceof Problem) || error.code !== "unavailable" || me.value) throw error;
+    owner = user;
     me.value = JSON.parse(kept) as SignedIn;
     connection.subscribe((now) => now === "live" && void look().catch(() => undefined));
   }
@@ -45,23 +51,38 @@ async function look(): Promise<void> {
   const ticket = TICKET.exec(location.hash)?.[1];
   if (ticket) {
     history.replaceState(null, "", "#/");
-    me.value = await ask<SignedIn>("POST", "session", { ticket });
+    take(await ask<SignedIn>("POST", "session", { ticket }));
   } else {
-    me.value = await ask<SignedIn>("GET", "session");
+    take(await ask<SignedIn>("GET", "session"));
   }
-  if (me.value.signed_in) localStorage.setItem(KEY, JSON.stringify({ ...me.value, name: "" }));
-  else localStorage.removeItem(KEY);
 }
 
+/** Take in who looks. For another user than before the page begins anew: what it holds would be sent as theirs. */
+function take(who: SignedIn): void {
+  if (who.signed_in) {
+    const user = `${who.tenant} ${who.key || who.name}`;
+    if (user !== owner) localStorage.setItem(USER, user);
+    if (owner !== undefined && user !== owner) {
+      pauseAll();
+      return location.reload();
+    }
+    owner = user;
+    localStorage.setItem(KEY, JSON.stringify({ ...who, name: "" }));
+  } else localStorage.removeItem(KEY);
+  me.value = who;
+}
+// The session is one of the whole browser: in another tab, somebody else may have signed in.
+window.addEventListener("storage", ({ key, newValue }) => key === USER && newValue && void look().catch(() => undefined));
+
 export async function signIn(key: string): Promise<void> {
-  me.value = await ask<SignedIn>("POST", "session", { key });
-  retryTransient();
-  localStorage.setItem(KEY, JSON.stringify({ ...me.value, name: "" }));
+  take(await ask<SignedIn>("POST", "session", { key }));
+  if (me.value?.signed_in) retryTransient();
 }
 
 export async function signOut(): Promise<void> {
   await ask("DELETE", "session");
   localStorage.removeItem(KEY);
+  localStorage.removeItem(USER);
   await forgetUploads();
   await empty();
   // The memory of the page belongs to the user who was signed in.

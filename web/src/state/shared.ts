@@ -22,15 +22,22 @@ export async function take(): Promise<File[]> {
   return reading.result;
 }
 
-/** Empty a database, if there is one of that name. */
-export async function empty(name = NAME): Promise<void> {
+/** Empty a database, or remove some of its records, if there is one of that name. */
+export async function empty(name = NAME, unwanted: (record: { id?: string; store?: string }) => boolean = () => true): Promise<void> {
   const known = await indexedDB.databases();
   if (!known.some((one) => one.name === name)) return;
   const database = await opened(indexedDB.open(name));
   const stores = [...database.objectStoreNames];
   if (stores.length) {
     const transaction = database.transaction(stores, "readwrite");
-    for (const store of stores) transaction.objectStore(store).clear();
+    for (const store of stores) {
+      const reading = transaction.objectStore(store).openCursor();
+      reading.onsuccess = () => {
+        const cursor = reading.result;
+        if (cursor && unwanted(cursor.value as object)) cursor.delete();
+        cursor?.continue();
+      };
+    }
     await ended(transaction);
   }
   database.close();

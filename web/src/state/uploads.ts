@@ -55,6 +55,10 @@ export const review = signal(localStorage.getItem(REVIEW_KEY) === "true");
 export const paused = computed(() => active.value.length > 0 && active.value.every((row) => row.state === "paused"));
 export const active = computed(() => rows.value.filter((row) => row.state !== "uploaded" && row.state !== "failed"));
 export const ready = computed(() => rows.value.filter((row) => row.state === "ready"));
+/** How many photos a session that has ended leaves behind; only the same user sends them. */
+export const unsent = computed(
+  () => active.value.length + rows.value.filter((row) => row.state === "failed" && failures.get(row.id)?.transient).length,
+);
 /** Bytes a second over the last seconds. */
 export const speed = signal(0);
 export const overall = computed(() => ({
@@ -311,13 +315,17 @@ export function close(): void {
   show();
 }
 
-/** Forget all uploads and what the browser keeps of them: photos, and the addresses at which they could continue. */
+/**
+ * Forget all uploads and what the browser keeps of them: photos, and the addresses at which they could continue. Photos
+ * of other users, whose sessions ended before these were sent, stay.
+ */
 export async function forgetAll(): Promise<void> {
   uppy.cancelAll();
   ended.clear();
   localStorage.removeItem(SENT);
   for (const name of Object.keys(localStorage)) if (name.startsWith("tus::")) localStorage.removeItem(name);
-  await empty("uppy-blobs");
+  const mine = uppy.getID();
+  await empty("uppy-blobs", ({ id, store }) => id === mine || store === mine);
 }
 
 /** Keep uploads in progress in the browser's own database, and continue with them after a reload. */
@@ -360,9 +368,11 @@ function keep(): void {
 }
 
 /** One tab at a time keeps uploads; another would take up what the first is still sending. */
-export function start(): void {
+export function start(owner: string): void {
   if (started) return;
   started = true;
+  // The browser keeps the uploads of each user under another name, so that nobody sends those of somebody else.
+  uppy.setOptions({ id: `safelight ${owner}` });
   if (!navigator.locks) keep(); // a browser has locks only over HTTPS or on the machine itself
   else
     void navigator.locks.request(LOCK, () => {

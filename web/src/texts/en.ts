@@ -286,6 +286,8 @@ export const en = {
       key: "API key", action: "Sign in", link: "Signing in with your link …",
       provider: (name: string) => `Sign in with ${name}`,
       problem: "Try again",
+      unsent: (value: number) =>
+        `${photos(value)} ${value === 1 ? "is" : "are"} not sent yet, and will be when the same user signs in again.`,
     },
     me: (name: string, tenant: string) => `${name} of ${tenant}`,
     open: (name: string) => `Access: signed in as ${name}`,
