@@ -9,7 +9,7 @@ import pytest
 
 from access.tenants import Api, finish_one, keyed_tenant
 from support.pages.axe import findings
-from support.pages.browser import chromium, opened
+from support.pages.browser import chromium, opened, switch_tab
 from support.photos import photo
 
 pytestmark = pytest.mark.slow
@@ -214,6 +214,22 @@ async def test_photos_that_a_session_left_behind_are_sent_only_by_their_own_user
         assert (await names(beta), await names(acme)) == (["ours.png"], ["theirs.png"])
 
 
+async def test_the_page_is_live_again_after_its_session_ended_while_it_was_hidden(keyed, root):
+    made = await root.call("POST", "/keys", {"name": "me", "scopes": ["upload", "read"]})
+    async with chromium() as browser, opened(browser, root.url.removeprefix("http://")) as page:
+        await page.clock.install()
+        await page.reload()
+        await sign_in(page, made["token"])
+        await page.get_by_text("Live", exact=True).wait_for()
+        await switch_tab(page, "hidden")
+        await page.context.clear_cookies()
+        await switch_tab(page, "visible")
+        await page.get_by_role("heading", name="Sign in").wait_for()
+        await page.clock.fast_forward(60_000)  # the page tries the stream again, without a session
+        await sign_in(page, made["token"])
+        await page.get_by_text("Live", exact=True).wait_for()
+
+
 async def test_another_tab_notices_that_somebody_else_has_signed_in(keyed, root):
     acme, beta = await keyed_tenant(root, "acme"), await keyed_tenant(root, "beta")
     async with chromium() as browser, opened(browser, root.url.removeprefix("http://")) as page:
@@ -244,8 +260,8 @@ async def test_a_result_is_shared_by_a_link(keyed, root):
 
 
 HELD = """async () => {
-  const private_ = /^tus::|^safelight\\.(session|user)$/;
-  const held = Object.keys(localStorage).filter((name) => private_.test(name));
+  const personal = /^tus::|^safelight\\.(session|user)$/;
+  const held = Object.keys(localStorage).filter((name) => personal.test(name));
   for (const { name } of await indexedDB.databases()) {
     const database = await new Promise((done, failed) => {
       const opening = indexedDB.open(name);
@@ -270,7 +286,7 @@ HELD = """async () => {
 """An expression for the number of entries that the browser keeps of a signed-in user."""
 
 
-async def test_nothing_private_is_left_in_the_browser_after_signing_out(keyed, root, tmp_path):
+async def test_nothing_personalis_left_in_the_browser_after_signing_out(keyed, root, tmp_path):
     made = await root.call("POST", "/keys", {"name": "me", "scopes": ["upload", "read"]})
     (tmp_path / "private.png").write_bytes(photo(3))
     async with chromium() as browser, opened(browser, root.url.removeprefix("http://")) as page:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Literal
 
 from playwright.async_api import Browser, Page, async_playwright, expect
 
@@ -51,3 +52,14 @@ async def opened(browser: Browser, address: str, **options) -> AsyncIterator[Pag
         assert [text for text in complaints if not any(known in text for known in TOLERATED)] == []
     finally:
         await context.close()
+
+
+async def switch_tab(page: Page, state: Literal["hidden", "visible"]) -> None:
+    """Tell the page that its tab is hidden, or visible again; without windows, no tab ever is hidden."""
+    await page.evaluate(
+        """(state) => {
+          Object.defineProperty(document, "visibilityState", { value: state, configurable: true });
+          document.dispatchEvent(new Event("visibilitychange"));
+        }""",
+        state,
+    )

@@ -36,7 +36,8 @@ export function follow(follower: Follower): () => void {
 
 let allowed = () => true;
 
-function open(): void {
+/** Open the stream, anew if there is one. Who may not read gets none; call this again when somebody has signed in. */
+export function connect(): void {
   clearTimeout(retry);
   source?.close();
   if (!allowed()) {
@@ -70,7 +71,7 @@ function lose(): void {
   source?.close();
   connection.value = "lost";
   clearTimeout(retry);
-  retry = window.setTimeout(open, RETRY_AFTER);
+  retry = window.setTimeout(connect, RETRY_AFTER);
 }
 
 function hand(): void {
@@ -83,15 +84,15 @@ function hand(): void {
 /** Follow while the page is looked at; a hidden page gives its connection back and catches up later. */
 export function start(mayRead: () => boolean): void {
   allowed = mayRead;
-  open();
+  connect();
   document.addEventListener("visibilitychange", () => {
-    if (document.visibilityState === "visible") open();
+    if (document.visibilityState === "visible") connect();
     else {
       clearTimeout(retry);
       source?.close();
     }
   });
-  window.addEventListener("online", open);
+  window.addEventListener("online", connect);
   window.addEventListener("offline", lose);
   // A stream over a network that is gone gives no error for minutes; a request does.
   unreached.subscribe((count) => count > 0 && connection.value === "live" && lose());

@@ -2,7 +2,7 @@
 
 import { signal } from "@preact/signals";
 import { ask, Problem } from "../api/api";
-import { connection } from "../api/live";
+import { connect, connection } from "../api/live";
 import { empty } from "./shared";
 import { acting } from "../router";
 import { forgetAll as forgetUploads, pauseAll, retryTransient } from "./uploads";
@@ -70,6 +70,7 @@ function take(who: SignedIn): void {
     localStorage.setItem(KEY, JSON.stringify({ ...who, name: "" }));
   } else localStorage.removeItem(KEY);
   me.value = who;
+  if (connection.value === "none" && may("read")) connect();
 }
 // The session is one of the whole browser: in another tab, somebody else may have signed in.
 window.addEventListener("storage", ({ key, newValue }) => key === USER && newValue && void look().catch(() => undefined));
