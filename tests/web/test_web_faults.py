@@ -8,7 +8,7 @@ import pytest_asyncio
 from playwright.async_api import expect
 
 from support.many import make_many
-from support.pages.browser import opened
+from support.pages.browser import opened, switch_tab
 from support.pages.firefox import firefox
 from support.photos import photo
 
@@ -147,6 +147,27 @@ async def test_long_lists_are_loaded_and_drawn_in_parts(browser, no_worker, clie
                 await page.evaluate(
                     "new Promise((done) => (scrollTo(0, document.body.scrollHeight), requestAnimationFrame(done)))"
                 )
+
+
+async def test_tasks_that_ended_while_the_page_was_hidden_leave_its_lists(browser, no_worker, client):
+    await make_many(no_worker, waiting=12)
+    tasks = (await client.tasks()).tasks
+    async with opened(browser, no_worker.master) as page:
+        await page.goto(f"http://{no_worker.master}/#/tasks")
+        await expect(page.locator(".table .virtual .row")).to_have_count(12)
+        await expect(page.get_by_text("Live", exact=True)).to_be_visible()
+        await switch_tab(page, "hidden")
+        for task in tasks[2:]:
+            await client.delete(task.id)
+        await switch_tab(page, "visible")
+        await expect(page.locator(".table .virtual .row")).to_have_count(2)
+        await page.get_by_role("link", name="Photos", exact=True).click()
+        await expect(page.get_by_text("2 photos in progress")).to_be_visible()
+        await switch_tab(page, "hidden")
+        for task in tasks[:2]:
+            await client.cancel(task.id)
+        await switch_tab(page, "visible")
+        await expect(page.get_by_text("No results yet.")).to_be_visible()
 
 
 async def test_back_closes_the_viewer_at_once_and_focus_is_kept(browser, no_worker, client):

@@ -1,7 +1,7 @@
 // Lists of tasks, newest first, read page by page and kept current by the stream of changes.
 
 import { signal } from "@preact/signals";
-import type { Task, TaskEvent } from "../api/api";
+import type { Task, TaskEvent, TaskPage } from "../api/api";
 import { findTasks, getTask, Problem } from "../api/api";
 import { type Filter, matches, mayMatch } from "../api/filter";
 import { follow } from "../api/live";
@@ -60,6 +60,7 @@ export class TaskList {
       return;
     }
     await this.read(async () => {
+      const before = new Set(this.items.value);
       const page = await findTasks(this.filter, { limit: this.limit });
       const known = new Set(this.items.value.map((task) => task.id));
       const joins = page.tasks.some((task) => known.has(task.id));
@@ -67,10 +68,18 @@ export class TaskList {
         this.items.value = [];
         this.next = page.next ?? undefined;
         this.complete.value = !page.next;
-      }
+      } else this.drop(before, page);
       this.loaded.value = true;
       this.merge(page.tasks);
     });
+  }
+
+  /** Drop what a page reaches down to and does not have, unless it came or changed after the page was asked for. */
+  private drop(before: ReadonlySet<Task>, page: TaskPage): void {
+    const there = new Set(page.tasks.map((task) => task.id));
+    const reach = page.next ? (page.tasks.at(-1)?.created ?? Infinity) : -Infinity;
+    this.items.value = this.items.value.filter((task) => !before.has(task) || there.has(task.id) || task.created <= reach);
+    this.complete.value ||= !page.next;
   }
 
   forget(id: string): void {
