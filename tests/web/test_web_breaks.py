@@ -85,6 +85,20 @@ async def test_an_upload_survives_a_reload_of_the_page(page, client, between, la
     await arrived(client, large)
 
 
+async def test_photos_added_to_restored_uploads_get_a_batch(page, client, between, large, directory):
+    (directory / "small.png").write_bytes(photo(1, width=120))
+    await start_upload(page, between, large)
+    await page.wait_for_function(STORED)
+    await page.reload()
+    await expect(page.get_by_text("Continuing the uploads from before the reload.")).to_be_visible()
+    await page.get_by_label("Choose photos").set_input_files(directory / "small.png")
+    between.flow()
+    await expect(page.get_by_text("2 photos uploaded", exact=True)).to_be_visible()
+    batches = {task.filename: task.batch for task in (await client.tasks()).tasks}
+    assert set(batches) == {"large.tif", "small.png"}
+    assert all(batches.values())
+
+
 STORED = """() => new Promise((resolve) => {
   const opening = indexedDB.open("uppy-blobs");
   opening.onerror = () => resolve(false);

@@ -136,6 +136,7 @@ async def test_review_rename_and_choose_before_sending(page, client, directory):
     await page.get_by_label("Choose photos").set_input_files(list(directory.iterdir()))
     await expect(page.locator(".tray li")).to_have_count(3)
     assert (await client.tasks()).tasks == []
+    await page.get_by_label("Batch").fill("")  # for photos that are added later
     await page.get_by_role("button", name="Change the name or recipe of one.png").click()
     await page.get_by_label("File name").fill("first.png")
     await page.locator(".edit-upload select").select_option("grayscale")

@@ -209,7 +209,8 @@ export function add(files: readonly File[]): void {
   if (others.length) say(words.notPhotos(...few(others)), "bad");
   if (empties.length) say(words.empty(...few(empties)), "bad");
   if (photos.length === 0) return;
-  if (active.value.length === 0) {
+  // After a reload, restored uploads may be active already.
+  if (!session || active.value.length === 0) {
     session = stamp();
     samples = [];
   }
@@ -223,10 +224,10 @@ const divided = (files: readonly File[], wanted: (file: File) => boolean) =>
 /** The first names, and how many more there are. */
 const few = (files: File[]): [string[], number] => [files.slice(0, NAMED).map((file) => file.name), files.length - NAMED];
 
-function put(file: Blob, name: string, recipe: string, path: string, tenant = acting): void {
+function put(file: Blob, name: string, recipe: string, path: string, tenant = acting, into = batch.value.trim() || session): void {
   try {
     const where = [...(tenant ? [tenant] : []), recipe, name, path].join("/");
-    const meta = { recipe, batch: (batch.value.trim() || session).slice(0, 64), tenant, relativePath: where };
+    const meta = { recipe, batch: into.slice(0, 64), tenant, relativePath: where };
     const id = uppy.addFile({ name, type: file.type, data: file, source: "page", meta });
     added.add(id);
     ended.delete(id);
@@ -276,13 +277,13 @@ export async function addDropped(transfer: DataTransfer): Promise<void> {
   add(await getDroppedFiles(transfer));
 }
 
-/** Another name or recipe for a file that was not begun: it is put in anew. */
+/** Another name or recipe for a file that was not begun: it is put in anew, into the same batch. */
 export function change(id: string, next: { name?: string; recipe?: string }): void {
   const file = uppy.getFile(id);
   if (!file || !(file.data instanceof Blob)) return;
   uppy.removeFile(id);
-  const { recipe, relativePath: path = "", tenant } = file.meta;
-  put(file.data, next.name?.trim() || file.name || "", next.recipe ?? recipe, path, tenant);
+  const { recipe, relativePath: path = "", tenant, batch: into } = file.meta;
+  put(file.data, next.name?.trim() || file.name || "", next.recipe ?? recipe, path, tenant, into);
   if (!review.value) send();
   show();
 }
