@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 import aiohttp
@@ -51,15 +52,18 @@ def acting(name: str) -> dict[str, str]:
     return {"Safelight-Tenant": name}
 
 
-async def finish_one(plane, result: bytes) -> str:
-    """Take one task as a worker and finish it; return its id."""
+async def finish_one(plane, result: bytes, *, outputs: Sequence[str] = ("image",)) -> str:
+    """Take one task as a worker and finish it, with the same result for all outputs; return its id."""
     key = bearer(plane.key)
     async with AsyncExitStack() as stack:
         db = await stack.enter_async_context(DbClient.connect(plane.url("db"), credentials=key))
         storage = await stack.enter_async_context(StorageClient.connect(plane.url("storage"), credentials=key))
         (lease,) = await db.lease(LeaseRequest(worker=WorkerInfo(id="w", engine="engine 1"), wait=5.0))
         blob = await storage.put(result)
-        made = Output(name="image", digest=blob.digest, size=blob.size, media_type="image/png", width=1, height=1)
-        (settled,) = await db.settle([finished(lease.id, outputs=[made])])
+        made = [
+            Output(name=name, digest=blob.digest, size=blob.size, media_type="image/png", width=1, height=1)
+            for name in outputs
+        ]
+        (settled,) = await db.settle([finished(lease.id, outputs=made)])
         assert settled.problem is None
         return lease.task

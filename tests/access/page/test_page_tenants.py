@@ -1,6 +1,7 @@
 """Test that a system administrator can view another tenant on the page, and act for it."""
 
 import re
+import zipfile
 
 import pytest
 from playwright.async_api import expect
@@ -59,6 +60,22 @@ async def test_tasks_are_found_by_tenant_and_acted_on(keyed, http, tmp_path):
         names = {task.filename for task in (await theirs.tasks()).tasks}
         assert names == {"their-first.png", "their-second.png", "their-third.png", "for-them.png"}
         assert [task.filename for task in (await ours.tasks()).tasks] == ["our-own.png"]
+
+
+async def test_all_outputs_of_a_photo_of_another_tenant_are_downloaded(keyed, http):
+    root = Api(http, keyed.url("master"), keyed.key)
+    acme = await keyed_tenant(root, "acme")
+    made = await root.call("POST", "/keys", {"name": "root", "scopes": ["administer"]})
+    async with acme.client() as theirs:
+        task = await theirs.upload(photo(1), filename="theirs.png")
+    await finish_one(keyed, photo(2), outputs=("small", "large"))
+    async with chromium() as browser, opened(browser, root.url.removeprefix("http://")) as page:
+        await sign_in(page, Api(http, root.url, made["token"]))
+        await page.goto(f"{root.url}/#/photos/{task.id}?tenant=acme")
+        async with page.expect_download() as download:
+            await page.get_by_role("link", name="All outputs as ZIP").click()
+        with zipfile.ZipFile(await (await download.value).path()) as archive:
+            assert sorted(archive.namelist()) == ["theirs.large.png", "theirs.small.png"]
 
 
 async def test_nobody_else_looks_at_another_tenant(keyed, http):

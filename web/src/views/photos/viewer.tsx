@@ -2,7 +2,7 @@
 
 import { ShareButton } from "../../access/share";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
-import { deleteTask, getTask, originalUrl, type Output, renditionUrl, resultUrl, shownUrl, State, type Task } from "../../api/api";
+import { archiveUrl, deleteTask, getTask, originalUrl, type Output, renditionUrl, resultUrl, shownUrl, State, type Task } from "../../api/api";
 import { type PhotoData, photoData } from "../../exif";
 import { toQuery } from "../../api/filter";
 import { bytes, change, dimensions, kind, outputNotes, reason } from "../../format";
@@ -166,7 +166,7 @@ function Finished({ task, name, swipe }: { task: Task; name: string; swipe: (by:
         </ul>
         <ShareButton task={task.id} outputs={task.outputs.map((one) => one.name)} />
         {task.outputs.length > 1 && (
-          <a class="button" href={`archive?tasks=${task.id}`} download>
+          <a class="button" href={archiveUrl({ tasks: task.id })} download>
             <Icon name="download" /> {words.all}
           </a>
         )}
