@@ -1,6 +1,7 @@
 """Test that no user action is lost while the page is drawn, when data arrives, or by older answers."""
 
 import asyncio
+import json
 import re
 
 import pytest
@@ -187,6 +188,33 @@ async def test_a_recipe_is_edited_from_the_first_moment(page):
     await page.get_by_label("Name to save under").fill("mine")
     await page.get_by_role("link", name="thumbnail").click()
     await expect(page.get_by_label("Name to save under")).to_have_value("mine")
+
+
+async def test_a_recipe_that_is_edited_while_it_is_saved_keeps_the_edit(page, client):
+    let_go = asyncio.Event()
+
+    async def held(route):
+        await let_go.wait()
+        await route.continue_()
+
+    save, description = page.get_by_role("button", name="Save", exact=True), page.get_by_label("Description")
+    await page.route("**/recipes/edited", held)
+    await page.get_by_role("link", name="Recipes").click()
+    await page.get_by_role("link", name="thumbnail").click()
+    await page.get_by_label("Name to save under").fill("edited")
+    async with page.expect_request("**/recipes/edited"):
+        await save.click()
+    await description.fill("typed meanwhile")
+    let_go.set()
+    await expect(page.get_by_role("heading", name="edited")).to_be_visible()
+    await expect(description).to_have_value("typed meanwhile")
+    # what was typed is a change that is neither lost nor saved by itself
+    await page.get_by_role("link", name="System").click()
+    await page.get_by_role("button", name="Keep editing").click()
+    await save.click()
+    await expect(save).to_be_disabled()
+    assert json.loads(bytes((await client.recipe("edited")).spec))["description"] == "typed meanwhile"
+    await client.delete_recipe("edited")
 
 
 async def test_photos_dropped_before_the_page_is_ready_are_uploaded(browser, whole, client):

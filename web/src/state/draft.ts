@@ -35,8 +35,9 @@ export function begin(recipe: Recipe = EMPTY, under = ""): void {
   saved.value = "";
 }
 
-export function forget(): void {
-  saved.value = JSON.stringify(draft.value);
+/** Take a version as saved, or as not worth saving. */
+export function forget(version = draft.value): void {
+  saved.value = JSON.stringify(version);
 }
 
 /** Change it. Changes of one value in quick succession (a slider that is dragged) are undone together. */

@@ -9,7 +9,7 @@ import { attempt, say } from "../../state/messages";
 import { changeRecipe, loadSummary, summary } from "../../state/queue";
 import { choose, chosen, isBuiltin, load, recipes } from "../../state/recipes";
 import { may } from "../../state/session";
-import { detail, go, guarded, link, query, unguard } from "../../router";
+import { detail, go, guarded, link, query, unguard, view } from "../../router";
 import { texts } from "../../texts";
 import { toToml } from "../../toml";
 import { Editor } from "./editor";
@@ -21,6 +21,7 @@ const leave = async () =>
   !changed.value ||
   (await confirmed({ title: words.leave, text: words.leaveText, action: words.leaveAction, keep: words.stay, danger: true }));
 
+/** Guard the draft while it has changes, and another one that takes its place as well. */
 function useGuard() {
   useLayoutEffect(() => {
     if (!changed.value) return undefined;
@@ -35,7 +36,7 @@ function useGuard() {
       stop();
       window.removeEventListener("beforeunload", unload);
     };
-  }, [changed.value]);
+  }, [changed.value, detail.value, query.value.draft]);
 }
 
 function useUndoKey() {
@@ -51,6 +52,12 @@ function useUndoKey() {
   }, []);
 }
 
+/** Of which recipe the draft is, and how the service had it when it was opened; another object for each draft. */
+interface Shown {
+  name: string;
+  spec: string;
+}
+
 export function Recipes() {
   const isNew = query.value.draft !== undefined;
   const current = isNew ? undefined : recipes.value.find((recipe) => recipe.name === (detail.value || chosen.value));
@@ -58,7 +65,7 @@ export function Recipes() {
     void load().catch(() => undefined);
     void loadSummary().catch(() => undefined);
   }, []);
-  const shown = useRef({ name: "", spec: "" });
+  const shown = useRef<Shown>({ name: "", spec: "" });
   const spec = current ? JSON.stringify(current.spec) : "";
   // Runs before painting, so that nobody edits the previous recipe. A list that is read again must not drop what was
   // typed since, so a recipe is opened again only if it is another one.
@@ -68,7 +75,7 @@ export function Recipes() {
     if (known.name === current.name && (changed.value || known.spec === spec)) return;
     shown.current = { name: current.name, spec };
     open(current);
-  }, [current?.name, spec]);
+  }, [current?.name, spec, query.value.draft]);
   useGuard();
   useUndoKey();
   return (
@@ -93,7 +100,7 @@ export function Recipes() {
       {!current && !isNew && recipes.value.length > 0 && <p class="empty">{words.unknown(detail.value)}</p>}
       {(current || isNew) && (
         <div class="edit">
-          <Heading current={current} />
+          <Heading current={current} shown={shown} />
           <Editor />
         </div>
       )}
@@ -143,16 +150,22 @@ function Pause({ name: of }: { name: string }) {
   );
 }
 
-function Heading({ current }: { current: NamedRecipe | undefined }) {
+function Heading({ current, shown }: { current: NamedRecipe | undefined; shown: { current: Shown } }) {
+  // What is typed until the service has answered is a change of the saved recipe. Another draft that was opened stays.
   const save = async (event: Event) => {
     event.preventDefault();
     const under = name.value.trim();
-    const saved = await attempt(() => saveRecipe(under, { ...draft.value, name: under }));
+    const [sent, of] = [draft.value, shown.current];
+    const saved = await attempt(() => saveRecipe(under, { ...sent, name: under }));
     if (!saved) return;
     say(words.saved(saved.name));
-    forget();
-    unguard();
+    if (shown.current === of) {
+      forget(sent);
+      shown.current = { name: saved.name, spec: "" };
+    }
     await load();
+    if (view.value !== "recipes" || detail.value === saved.name || shown.current.name !== saved.name) return;
+    unguard();
     go("recipes", saved.name);
   };
   const drop = async (named: NamedRecipe) => {
