@@ -10,8 +10,8 @@ import { Icon, type IconName } from "./parts/icons";
 import { Toasts } from "./parts/toast";
 import * as offline from "./offline/offline";
 import * as recipes from "./state/recipes";
-import { may, whose } from "./state/session";
-import { acting, link, subject, view, type View, VIEWS } from "./router";
+import { may, offered, place, whose } from "./state/session";
+import { acting, link, subject, type View } from "./router";
 import * as uploads from "./state/uploads";
 import { language, texts } from "./texts";
 import { Batches } from "./views/batches";
@@ -36,12 +36,12 @@ effect(() => {
   localStorage.setItem(THEME_KEY, theme.value);
 });
 effect(() => {
-  document.title = `${subject.value || texts.views[view.value]} · safelight`;
+  document.title = `${subject.value || texts.views[place.value]} · safelight`;
 });
 document.documentElement.lang = language;
 
 function Page() {
-  const Shown = PLACES[view.value].page;
+  const Shown = PLACES[place.value].page;
   const state = live.connection.value;
   return (
     <>
@@ -54,8 +54,8 @@ function Page() {
           <span>safelight</span>
         </a>
         <nav aria-label={texts.navigation}>
-          {VIEWS.map((name) => (
-            <a key={name} href={link(name)} aria-current={view.value === name ? "page" : undefined}>
+          {offered.value.map((name) => (
+            <a key={name} href={link(name)} aria-current={place.value === name ? "page" : undefined}>
               <Icon name={PLACES[name].icon} />
               <span>{texts.views[name]}</span>
             </a>
@@ -86,7 +86,7 @@ function Page() {
 const Acting = () => (
   <p class="panel notice" role="status">
     <span>{texts.tenant.acting(acting)}</span>
-    <a class="button" href={link(view.value, "", { tenant: "" })}>
+    <a class="button" href={link(place.value, "", { tenant: "" })}>
       {texts.tenant.leave}
     </a>
   </p>

@@ -72,11 +72,23 @@ async def check_an_uploaders_page(browser, root, token):
     async with opened(browser, root.url.removeprefix("http://")) as page:
         asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url))
+        refused: list[str] = []
+        page.on("response", lambda answer: refused.append(answer.url) if answer.status == 403 else None)
         await page.get_by_label("API key", exact=True).fill(token)
         await page.get_by_role("button", name="Sign in").click()
         await page.get_by_text("Upload only").wait_for()
         await page.get_by_text("Your key may only upload.").wait_for()
         assert [url for url in asked if "/events" in url or "/tasks" in url] == []
+        # Views whose requests would all be refused are not offered, and photos are shown in their place.
+        views = page.get_by_role("navigation", name="Main").get_by_role("link")
+        assert await views.all_inner_texts() == ["Photos", "Recipes"]
+        await views.filter(has_text="Recipes").click()
+        await page.get_by_role("heading", name="web", exact=True).wait_for()
+        for view in ("tasks", "batches", "system"):
+            await page.goto(f"{root.url}/#/{view}")
+            await page.get_by_role("heading", name="Add your photos").wait_for()
+            assert await page.title() == "Photos · safelight"
+        assert refused == []
 
 
 async def copied_over_plain_http(page):

@@ -1,14 +1,15 @@
 // The keyboard shortcuts of the page, and the list of them.
 
 import { useLayoutEffect, useRef } from "preact/hooks";
-import { go, VIEWS } from "../router";
+import { go, type View } from "../router";
 import { clear } from "../state/selection";
+import { offered } from "../state/session";
 import { texts } from "../texts";
 import { focusSearch } from "./filters";
 import { Icon } from "./icons";
 
 const words = texts.keys;
-const LETTERS: Record<string, (typeof VIEWS)[number]> = { p: "photos", t: "tasks", b: "batches", r: "recipes", s: "system" };
+const LETTERS: Record<string, View> = { p: "photos", t: "tasks", b: "batches", r: "recipes", s: "system" };
 const AFTER_G = 1500;
 
 const isTyping = (target: EventTarget | null) =>
@@ -33,7 +34,8 @@ export function Help() {
         g = event.timeStamp;
       } else if (event.key in LETTERS && event.timeStamp - g < AFTER_G) {
         g = -Infinity;
-        go(LETTERS[event.key]!);
+        const to = LETTERS[event.key]!;
+        if (offered.value.includes(to)) go(to);
       } else if (event.key === "Escape") clear();
     };
     document.addEventListener("keydown", heard);

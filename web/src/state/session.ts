@@ -1,10 +1,10 @@
 // The user of the page: a session, or a machine that needs none.
 
-import { signal } from "@preact/signals";
+import { computed, signal } from "@preact/signals";
 import { ask, Problem } from "../api/api";
 import { connect, connection } from "../api/live";
 import { empty } from "./shared";
-import { acting } from "../router";
+import { acting, view, type View, VIEWS } from "../router";
 import { forgetAll as forgetUploads, pauseAll, retryTransient } from "./uploads";
 import type { components } from "../api/openapi";
 
@@ -28,6 +28,13 @@ export const me = signal<SignedIn | undefined>(undefined);
 /** Whether one looks at the tenant whose people run the system, and so see its workers and its disk. */
 export const runsSystem = () => me.value?.tenant === "default" && !acting;
 export const may = (scope: Scope) => me.value?.scopes.includes(scope) ?? false;
+/** What the requests of a view need, one scope of each. */
+const NEEDED: Record<View, readonly Scope[]> = {
+  photos: SCOPES, tasks: ["read"], batches: ["read"], recipes: ["upload", "read"], system: ["read"],
+};
+export const offered = computed(() => VIEWS.filter((name) => NEEDED[name].some(may)));
+/** The view that is shown: photos in the place of one that would only be refused. */
+export const place = computed(() => (offered.value.includes(view.value) ? view.value : "photos"));
 /** Whose the page's memory and its uploads are: who was signed in first since it was opened. */
 let owner: string | undefined;
 export const whose = () => owner ?? "";

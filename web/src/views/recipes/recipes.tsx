@@ -63,7 +63,7 @@ export function Recipes() {
   const current = isNew ? undefined : recipes.value.find((recipe) => recipe.name === (detail.value || chosen.value));
   useEffect(() => {
     void load().catch(() => undefined);
-    void loadSummary().catch(() => undefined);
+    if (may("read")) void loadSummary().catch(() => undefined);
   }, []);
   const shown = useRef<Shown>({ name: "", spec: "" });
   const spec = current ? JSON.stringify(current.spec) : "";
