@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -39,3 +40,9 @@ def test_outdated_types_of_the_api_are_found(tmp_path):
 
 def test_the_page_is_small_enough():
     assert len(gzip.compress((BUILT / "app.js").read_bytes(), 9)) < 120_000
+
+
+def test_what_moves_all_the_time_moves_in_steps():
+    endless = re.findall(r"animation:([^;}]*infinite[^;}]*)", (BUILT / "style.css").read_text())
+    assert len(endless) == 4
+    assert all("steps(" in each for each in endless)
