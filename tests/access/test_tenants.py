@@ -198,6 +198,17 @@ async def test_a_tenants_rate_of_requests_is_limited(keyed, root):
         await other.call("GET", "/summary")
 
 
+async def test_an_upload_is_locked_while_its_tenant_sends_too_many_requests(keyed, root):
+    """After any other error of HEAD, clients open another upload and send everything again."""
+    limited = await keyed_tenant(root, "limited", requests=1)
+    path, headers = "/uploads/any", {**limited.headers, "Tus-Resumable": "1.0.0"}
+    statuses = [await _status(limited.http.head(limited.url + path, headers=headers)) for _ in range(5)]
+    assert statuses.count(404) >= 2
+    assert set(statuses) == {404, 423}
+    async with limited.http.delete(limited.url + path, headers=headers) as answer:
+        assert (answer.status, answer.headers["Tus-Resumable"]) == (429, "1.0.0")
+
+
 async def test_uploads_at_once_are_counted_by_tenant(keyed, root):
     limited = await keyed_tenant(root, "limited", uploads=1)
     other = await keyed_tenant(root, "other")

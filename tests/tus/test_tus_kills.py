@@ -113,7 +113,7 @@ async def test_clients_that_got_503_continue_when_storage_is_back(whole, tmp_pat
 
 @pytest.mark.slow
 async def test_an_upload_starts_again_if_storage_has_lost_everything(whole, tmp_path):
-    """Clients are told 503 until a person accepts the empty store, and then that their upload is not there."""
+    """Clients are told to wait until a person accepts the empty store, and then that their upload is not there."""
     file = tmp_path / "one.png"
     file.write_bytes(photo(0) + os.urandom(1 << 20))
     async with network(f"http://{whole.master}") as between, Client.connect(whole.master) as client:
@@ -129,7 +129,7 @@ async def test_an_upload_starts_again_if_storage_has_lost_everything(whole, tmp_
                 between.flow()
                 new = (await refusal(whole)).split()[-1].rstrip(".")
                 await node.log("status 503", timeout=60)
-                assert (await tus.send("HEAD", lost)).status == 503
+                assert (await tus.send("HEAD", lost)).status == 423
                 await client.accept_storage(new)
                 assert await node.ended(60) == 0, node.lines
             gone = await tus.send("HEAD", lost)

@@ -5,7 +5,12 @@ import hashlib
 import json
 from email.utils import parsedate_to_datetime
 
+import pytest
+
+from safelight.client.access import AccessClient
+from safelight.client.partials import PartialClient
 from safelight.errors import Code
+from safelight.wire.accounts import Limits
 from support.bodies import stream
 from support.programs.until import until
 from support.tus import encoded, sha1
@@ -188,3 +193,57 @@ async def test_a_problem_document_has_the_status_of_its_answer(tus, png):
     path = await tus.opened(len(png))
     answer = await tus.patch(path, 0, png, Upload_Checksum=sha1(b"other"))
     assert (answer.status, (await answer.json())["status"]) == (460, 460)
+
+
+async def limit_waiting(master, most):
+    async with AccessClient.connect(master.url) as access:
+        await access.change_tenant("default", name="", weight=1.0, limits=Limits(waiting=most))
+
+
+@pytest.mark.parametrize("reason", ["checksum", "length", "limit"])
+async def test_an_upload_that_is_refused_with_its_creation_is_not_kept(master, tus, png, tmp_path, reason):
+    """Its answer has no address, so the client opens another one each time it tries again."""
+    if reason == "limit":
+        await limit_waiting(master, 0)
+    answer = await tus.send(
+        "POST",
+        "/uploads",
+        body=png,
+        Content_Type="application/offset+octet-stream",
+        Upload_Length=str(len(png) - (reason == "length")),
+        Upload_Checksum=sha1(b"other") if reason == "checksum" else None,
+    )
+    assert (answer.status, answer.headers.get("Location")) == (
+        {"checksum": 460, "length": 413, "limit": 429}[reason],
+        None,
+    )
+    assert kept(tmp_path) == []
+
+
+async def test_an_upload_whose_connection_breaks_at_its_creation_is_not_kept(master, tus, png, tmp_path):
+    gate = asyncio.Event()
+    sending = asyncio.create_task(tus.create(len(png), body=stream(png[:3000], png[3000:], gate=gate)))
+    await until(lambda: len(kept(tmp_path)) == 1)
+    sending.cancel()
+    await until(lambda: kept(tmp_path) == [], timeout=10)
+
+
+def kept(data):
+    """Return the records of the uploads that storage keeps."""
+    return list((data / "storage").rglob("record.json"))
+
+
+async def test_a_complete_upload_that_cannot_become_a_task_yet_is_locked_until_it_can(master, tus, png):
+    """After any other error of HEAD, tus-js-client and Uppy open another upload and send everything again."""
+    path = await tus.opened(len(png))
+    await tus.patch(path, 0, png[:-1])
+    await limit_waiting(master, 0)
+    (storage,) = master.discovery.known("storage")
+    async with PartialClient.connect(storage) as partials:  # a master took the last byte, and then died
+        await partials.append(path.rpartition("/")[2], len(png) - 1, stream(png[-1:]))
+    locked = await tus.send("HEAD", path)
+    assert (locked.status, locked.headers["Retry-After"], locked.headers["Tus-Resumable"]) == (423, "5", "1.0.0")
+    refused = await tus.patch(path, len(png), b"")
+    assert refused.status == 429
+    await limit_waiting(master, None)
+    assert (await tus.send("HEAD", path)).headers["Safelight-Task"]

@@ -61,6 +61,12 @@ def classic(handler: F) -> F:
     return handler
 
 
+def refusing(handler: F, answer: Callable[[web.Request, Error], web.Response]) -> F:
+    """Mark a handler whose protocol answers errors in its own way, also those of the gate."""
+    handler.__dict__["refusing"] = answer
+    return handler
+
+
 def json_response(value: object, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
     """Answer with JSON."""
     response = _Json(body=encode(value), status=status, headers=_JSON_HEADERS)
@@ -270,6 +276,9 @@ def _refused(request: web.Request, error: Error) -> web.Response:
     if error.status >= 500:
         log.warning("%s %s: %s", request.method, request.path, error)
         error = as_told(error, request.get(CALLER, NOBODY))
+    answer: Callable[[web.Request, Error], web.Response] | None = getattr(request.match_info.handler, "refusing", None)
+    if answer is not None:
+        return answer(request, error)
     if getattr(request.match_info.handler, "classic", False) and "json" not in request.headers.get("Accept", ""):
         return web.Response(text=error.detail, status=error.status, headers=_error_headers(error))
     return problem_response(error)

@@ -125,9 +125,10 @@ uppy.on("upload-error", (file, error, response) => {
   const xhr = (response?.body as TusBody | undefined)?.xhr;
   const status = xhr?.status ?? 0;
   const text = xhr?.responseText ? Problem.from(xhr.responseText).message : "";
+  const away = status === 0 || status === 423; // 423 answers HEAD, so it comes without a sentence
   failures.set(file.id, {
-    text: text || (status ? error.message : words.broken),
-    transient: status === 0 || status >= 500 || status === 429 || status === 401,
+    text: text || (away ? words.broken : error.message),
+    transient: away || status >= 500 || status === 429 || status === 401,
   });
   show();
 });

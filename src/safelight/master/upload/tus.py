@@ -8,13 +8,15 @@ The last PATCH and every HEAD after it answer with the id of the task in `Safeli
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from email.utils import formatdate
 
 import msgspec
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from safelight import http, tracing
 from safelight.access import route
@@ -104,6 +106,18 @@ class Tus:
 
     async def create(self, request: web.Request) -> web.Response:
         """`POST /uploads`: open an upload, and append the body of the request if it has one."""
+        partial = await self._open(request)
+        location = {"Location": http.location(request, f"{_PATH}/{partial.id}")}
+        if request.content_type != _CHUNK:
+            return web.Response(status=201, headers={**TUS, **location, **_expires(partial)})
+        try:
+            return await self._answer(await self._take(request, partial, 0), 201, location)
+        except BaseException:
+            # The client has no address at which to continue; it sends everything again as another upload.
+            await asyncio.shield(self._forget(partial))
+            raise
+
+    async def _open(self, request: web.Request) -> Partial:
         size = length(request)
         if size > self._limit:
             raise too_large(self._limit)
@@ -115,7 +129,7 @@ class Tus:
         if fields.webhook is not None:
             check_url(fields.webhook, allow_private=self._private_webhooks)
         chosen = await self._recipes.of(tenant).choose(fields.recipe)
-        partial = await self._partials.create(
+        return await self._partials.create(
             NewPartial(
                 id=secrets.token_hex(16),
                 size=size,
@@ -133,14 +147,12 @@ class Tus:
                 },
             )
         )
-        location = {"Location": http.location(request, f"{_PATH}/{partial.id}")}
-        if request.content_type == _CHUNK:
-            partial = await self._take(request, partial, 0)
-            return await self._answer(partial, 201, location)
-        return web.Response(status=201, headers={**TUS, **location, **_expires(partial)})
 
     async def look(self, request: web.Request) -> web.Response:
-        """`HEAD /uploads/{id}`: answer with the offset; finish a complete upload if finishing was interrupted."""
+        """`HEAD /uploads/{id}`: answer with the offset; finish a complete upload if finishing was interrupted.
+
+        While the upload cannot be read or finished, the answer is 423, which says that it is still there.
+        """
         partial = await self._own(request)
         headers = {"Upload-Length": str(partial.size), "Cache-Control": "no-store"}
         if given := partial.metadata.get("header"):
@@ -252,26 +264,29 @@ class Tus:
         self._metrics.refused.labels(error.code.value).inc()
         await self._partials.delete(partial.id)
 
+    async def _forget(self, partial: Partial) -> None:
+        with contextlib.suppress(Error):  # it was deleted already, or is removed when it expires
+            await self._partials.delete(partial.id)
+
     def _checked(self, handler: Handler) -> Handler:
         """Check the protocol's version, and answer errors as the protocol requires."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
             if request.headers.get("Tus-Resumable") != "1.0.0":
                 sentence = "This server supports tus 1.0.0. Send the header Tus-Resumable: 1.0.0."
-                return _problem(Error(Code.PRECONDITION_FAILED, sentence))
-            try:
-                return await handler(request)
-            except Error as error:
-                return _problem(error)
+                raise Error(Code.PRECONDITION_FAILED, sentence)
+            return await handler(request)
 
-        return handle
+        return http.refusing(handle, _problem)
 
 
-def _problem(error: Error) -> web.Response:
+def _problem(request: web.Request, error: Error) -> web.Response:
     """Answer with the protocol's own status for an error, also in the document."""
+    # After any other error of HEAD, clients open another upload, send everything again and leave this one behind.
+    locked = error.extra.get("busy") or (request.method == hdrs.METH_HEAD and error.transient)
     if error.code is Code.DIGEST_MISMATCH:
         error.extra["status"] = 460
-    elif error.extra.get("busy"):
+    elif locked:
         error.extra["status"] = 423
     response = http.problem_response(error)
     response.headers.update(TUS)
@@ -279,7 +294,7 @@ def _problem(error: Error) -> web.Response:
         response.headers["Tus-Version"] = _SERVER["Tus-Version"]
     if error.code is Code.DIGEST_MISMATCH:
         response.set_status(460, "Checksum Mismatch")
-    if error.extra.get("busy"):
+    if locked:
         response.set_status(423, "Locked")
     if (offset := error.extra.get("offset")) is not None:
         response.headers["Upload-Offset"] = str(offset)
