@@ -15,7 +15,7 @@ from safelight import background
 from safelight.client.accounts import AccountClient
 from safelight.errors import Code, Error
 from safelight.master.access.fresh import Fresh
-from safelight.wire.accounts import Granted, Tenant, TenantUse, Wanted
+from safelight.wire.accounts import Granted, Limits, Tenant, TenantUse, Wanted
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class _Requests:
 class Quotas:
     """Enforces the limits of tenants, which apply to all masters together: db counts for them.
 
-    db enforces the limits on tasks and bytes; here uploads are only refused early.
+    db enforces the limits on tasks and bytes; here uploads are only refused early, and previews are refused.
     """
 
     def __init__(self, accounts: AccountClient) -> None:
@@ -105,15 +105,23 @@ class Quotas:
                 raise _too_many(tenant, rate, granted.retry_after)
             known.left, known.until = granted.requests - 1, now + 10 * _TAKEN_FOR
 
-    @asynccontextmanager
-    async def upload(self, id: str) -> AsyncIterator[None]:
-        """Take one of a tenant's places for uploads. Raises TOO_MANY_REQUESTS if no place or no room is left."""
+    async def check(self, id: str) -> Limits:
+        """Raise TOO_MANY_REQUESTS if as many tasks of a tenant wait or as many bytes are kept as may be.
+
+        The numbers are a few seconds old. Return the tenant's limits.
+        """
         limits = (await self._tenants.get(id)).limits
         if limits.waiting is not None or limits.bytes is not None:
             use = (await self._use.get("all")).get(id)
             if use is not None:
                 _check("tasks wait", use.tasks.get("waiting", 0), limits.waiting, retry_after=5)
                 _check("bytes are kept", use.bytes, limits.bytes, retry_after=60)
+        return limits
+
+    @asynccontextmanager
+    async def upload(self, id: str) -> AsyncIterator[None]:
+        """Take one of a tenant's places for uploads. Raises TOO_MANY_REQUESTS if no place or no room is left."""
+        limits = await self.check(id)
         if limits.uploads is None:
             yield
             return

@@ -3,6 +3,9 @@
 Files that browsers can show are sent as they are. For others, a worker makes a rendition as an internal task, which is
 deleted as soon as it is done. Its blob stays in storage until it is collected, and this master remembers it until then.
 Renditions are therefore a cache: no list shows them, and they do not outlive their photos for long.
+
+A preview is an internal task too, which its caller deletes once it is seen. Not every caller may or does, so this
+master deletes it some minutes after it was answered.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from safelight import http
 from safelight.access.caller import Access
 from safelight.client.db import DbClient
 from safelight.errors import Code, Error
+from safelight.master.access.quotas import Quotas
 from safelight.master.access.tenant import tenant_of
 from safelight.master.api.endpoint import BINARY, JSON, Endpoint
 from safelight.master.api.public_schema import PublicTask, public
@@ -42,6 +46,8 @@ _QUEUED = 64
 others.
 """
 _PREVIEW_WAIT = 60.0
+_PREVIEW_KEPT = 15 * 60.0
+"""Seconds after which an answered preview is deleted."""
 _KNOWN = 10_000
 _AT_ONCE = 8
 """Tasks of a tenant at once."""
@@ -73,16 +79,18 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True):
 class Renditions:
     """The handlers of renditions and previews."""
 
-    def __init__(self, db: DbClient, downloads: Downloads, batcher: TaskBatcher, feed: Feed) -> None:
+    def __init__(self, db: DbClient, downloads: Downloads, batcher: TaskBatcher, feed: Feed, quotas: Quotas) -> None:
         self._db = db
         self._downloads = downloads
         self._batcher = batcher
         self._feed = feed
+        self._quotas = quotas
         self._made: OrderedDict[_Key, File] = OrderedDict()
         self._failed: OrderedDict[_Key, Error] = OrderedDict()
         self._making: dict[_Key, asyncio.Task[File]] = {}
         self._places: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(_AT_ONCE))
         self._recipes = {size: _rendition_recipe(side) for size, side in _SIDES.items()}
+        self._dropping: set[asyncio.Task[None]] = set()
 
     async def rendition(self, request: web.Request) -> web.StreamResponse:
         """`GET /task/{id}/rendition`."""
@@ -110,13 +118,25 @@ class Renditions:
         chosen = choose(parse(bytes(asked.recipe)), "preview")
         task = await self._db.get(asked.task, tenant=tenant_of(request))
         source = await self._downloads.original_file(task)
-        made = await self._create(task.tenant, source, chosen)
+        await self._quotas.check(task.tenant)  # db lets internal tasks pass
+        creating = asyncio.ensure_future(self._create(task.tenant, source, chosen))
         try:
-            made = await self._ended(made, _PREVIEW_WAIT)
+            made = await self._ended(await asyncio.shield(creating), _PREVIEW_WAIT)
         except BaseException:
-            await asyncio.shield(self._drop(made.id))
+            await asyncio.shield(self._abandon(creating))
             raise
+        asyncio.get_running_loop().call_later(_PREVIEW_KEPT, self._forget_preview, made.id)
         return http.json_response(public(made))
+
+    async def _abandon(self, creating: asyncio.Future[Task]) -> None:
+        """Delete the task of a preview that nobody waits for any more, also if it is only being created."""
+        with contextlib.suppress(Error):
+            await self._drop((await creating).id)
+
+    def _forget_preview(self, id: str) -> None:
+        dropping = asyncio.create_task(self._drop(id), name="preview")
+        self._dropping.add(dropping)
+        dropping.add_done_callback(self._dropping.discard)
 
     async def _rendition_of(self, tenant: str, source: File, size: Size, wait: float) -> File | None:
         """Return the rendition, or None if it takes longer than the caller waits."""
@@ -182,7 +202,7 @@ class Renditions:
         return task
 
     async def _drop(self, id: str) -> None:
-        with contextlib.suppress(Error):  # a task that stays is deleted with other old ones
+        with contextlib.suppress(Error):  # a task that stays, or that a master leaves, is deleted with other old ones
             await self._db.delete(id)
 
     def endpoints(self) -> list[Endpoint]:
@@ -201,9 +221,15 @@ class Renditions:
             Endpoint(
                 method="POST", path="/preview", handler=self.preview, access=Access.UPLOAD, tag="recipes",
                 summary="Try a recipe on the photo of a task",
-                description="Answers when it has ended, with an internal task. Delete it once seen.",
+                description=(
+                    "Answers when it has ended, with an internal task. Delete it once seen; otherwise it is deleted "
+                    "after 15 minutes. The tenant's limits on waiting tasks and stored bytes apply."
+                ),
                 body={JSON: Preview}, answer={JSON: PublicTask},
-                errors=(Code.INVALID_REQUEST, Code.INVALID_RECIPE, Code.NOT_FOUND, Code.CONFLICT, Code.UNAVAILABLE),
+                errors=(
+                    Code.INVALID_REQUEST, Code.INVALID_RECIPE, Code.NOT_FOUND, Code.CONFLICT, Code.TOO_MANY_REQUESTS,
+                    Code.UNAVAILABLE,
+                ),
             ),
         ]  # fmt: skip
 
