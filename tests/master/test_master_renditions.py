@@ -10,9 +10,9 @@ from safelight.client.access import AccessClient
 from safelight.errors import Code, Error
 from safelight.master.download import renditions
 from safelight.master.upload.task_batcher import TaskBatcher
-from safelight.wire import State, TaskQuery
+from safelight.wire import Failure, State, TaskQuery
 from safelight.wire.accounts import Limits
-from support.leases import finish, take
+from support.leases import fail, finish, take
 from support.photos import photo
 from support.programs.until import until
 
@@ -78,6 +78,23 @@ async def test_the_limits_of_a_tenant_apply_to_previews(master, client, db, http
         await access.change_tenant("default", name="", weight=1.0, limits=limits)
     assert await asked(http, master, task.id) == 429
     assert await internal(db) == []
+
+
+async def test_the_failure_of_a_rendition_is_its_answer_only_for_a_while(master, client, http, scan, monkeypatch):
+    """Its cause may end: a damaged photo is replaced when it is uploaded again."""
+
+    async def shown(wait: float) -> int:
+        async with http.get(f"{master.url}/task/{scan.id}/rendition?wait={wait}") as answer:
+            return answer.status
+
+    asking = asyncio.create_task(shown(20.0))
+    (lease,) = await take(client)
+    await fail(client, lease, Failure(code=Code.DAMAGED_IMAGE, detail="The photo is damaged."))
+    assert await asking == 422
+    assert await shown(0.0) == 422
+    monkeypatch.setattr(renditions, "_FAILED_KEPT", 0.0)
+    assert await shown(0.0) == 202
+    assert len(await take(client)) == 1
 
 
 async def asked(http, master, task: str) -> int:

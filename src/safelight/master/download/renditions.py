@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import time
 from collections import OrderedDict, defaultdict
 from typing import Annotated, Literal, TypeVar
 
@@ -48,6 +49,8 @@ others.
 _PREVIEW_WAIT = 60.0
 _PREVIEW_KEPT = 15 * 60.0
 """Seconds after which an answered preview is deleted."""
+_FAILED_KEPT = 60.0
+"""Seconds for which the failure of a rendition is its answer; its cause may end: a damaged photo may be replaced."""
 _KNOWN = 10_000
 _AT_ONCE = 8
 """Tasks of a tenant at once."""
@@ -86,7 +89,8 @@ class Renditions:
         self._feed = feed
         self._quotas = quotas
         self._made: OrderedDict[_Key, File] = OrderedDict()
-        self._failed: OrderedDict[_Key, Error] = OrderedDict()
+        self._failed: OrderedDict[_Key, tuple[float, Error]] = OrderedDict()
+        """The failures of renditions, and when they happened, by the monotonic clock."""
         self._making: dict[_Key, asyncio.Task[File]] = {}
         self._places: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(_AT_ONCE))
         self._recipes = {size: _rendition_recipe(side) for size, side in _SIDES.items()}
@@ -144,8 +148,9 @@ class Renditions:
         if (file := self._made.get(key)) is not None:
             self._made.move_to_end(key)
             return file
-        if (error := self._failed.get(key)) is not None:
-            raise error
+        at, error = self._failed.get(key, (0.0, None))
+        if error is not None and time.monotonic() - at < _FAILED_KEPT:
+            raise error.with_traceback(None)  # or it would grow with each request
         making = self._making.get(key)
         if making is None:
             if sum(tenant == other for other, _, _ in self._making) >= _QUEUED:
@@ -161,7 +166,7 @@ class Renditions:
             return
         error = done.exception()  # retrieve the error, since the callers may have left
         if isinstance(error, Error) and not error.transient:
-            _remember(self._failed, key, error)
+            _remember(self._failed, key, (time.monotonic(), error))
 
     async def _make(self, tenant: str, source: File, size: Size) -> File:
         async with self._places[tenant]:
