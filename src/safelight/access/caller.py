@@ -72,3 +72,8 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
 NOBODY = Caller(name="nobody", scopes=Access(0), via="nobody")
 CALLER = web.RequestKey("caller", Caller)
 """The key under which a request stores its caller."""
+
+
+def is_admitted(request: web.Request) -> bool:
+    """Return whether a caller was found for a request before, so that it does not count as another request."""
+    return request.get(CALLER, NOBODY) is not NOBODY

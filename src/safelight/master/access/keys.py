@@ -14,7 +14,7 @@ from msgspec import Meta
 
 from safelight import http
 from safelight.access.authenticate import bearer
-from safelight.access.caller import SCOPES, Access, Caller
+from safelight.access.caller import SCOPES, Access, Caller, is_admitted
 from safelight.client.accounts import AccountClient
 from safelight.errors import Code, Error
 from safelight.master.access.audit import Audit
@@ -71,20 +71,20 @@ class Keys:
         key = await self._keys.get(id)
         return key if key is not None and key.valid(time.time()) else None
 
-    async def of_token(self, token: str) -> ApiKey | None:
-        """Return the key of a token, or None for a wrong one. Count a request of its tenant."""
+    async def of_token(self, token: str, *, counted: bool = False) -> ApiKey | None:
+        """Return the key of a token, or None for a wrong one. Count a request of its tenant unless it was `counted`."""
         parsed = accounts.parse_token(token)
         key = await self.valid(parsed[0]) if parsed is not None else None
         if parsed is None or key is None or not key.matches(parsed[1], time.time()):
             return None
         self._used[key.id] = time.time()
-        await self._quotas.request(key.tenant)
+        await self._quotas.request(key.tenant, counted=counted)
         return key
 
     async def authenticate(self, request: web.Request) -> Caller | None:
         """Return the caller for the token in `Authorization: Bearer`."""
         token = bearer(request)
-        key = await self.of_token(token) if token is not None else None
+        key = await self.of_token(token, counted=is_admitted(request)) if token is not None else None
         if key is None:
             return None  # the gate refuses a token that no authenticator knows
         request[KEY] = key.id

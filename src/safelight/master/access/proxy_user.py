@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from safelight import http
-from safelight.access.caller import Access, Caller
+from safelight.access.caller import Access, Caller, is_admitted
 from safelight.access.networks import Networks
 from safelight.errors import Code, Error
 from safelight.master.access.quotas import Quotas
@@ -34,5 +34,5 @@ class ProxyUsers:
         name = names[0].strip()
         if len(names) > 1 or not 0 < len(name) <= _LONGEST or not name.isprintable():
             raise Error(Code.UNAUTHENTICATED, f"The proxy must send one {self._header} with the user's name.")
-        await self._quotas.request(self._tenant)
+        await self._quotas.request(self._tenant, counted=is_admitted(request))
         return Caller(name=name, tenant=self._tenant, scopes=self._scopes, via="proxy")

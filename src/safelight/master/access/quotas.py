@@ -73,8 +73,12 @@ class Quotas:
         self._tenants.forget(id)
         self._requests.pop(id, None)
 
-    async def request(self, id: str) -> Tenant:
-        """Count a request of a tenant. Raises TOO_MANY_REQUESTS with the time to wait; FORBIDDEN for a disabled one."""
+    async def request(self, id: str, *, counted: bool = False) -> Tenant:
+        """Count a request of a tenant, unless it was `counted` before.
+
+        Raises TOO_MANY_REQUESTS with the time to wait; FORBIDDEN for a disabled tenant, UNAUTHENTICATED for a deleted
+        one.
+        """
         try:
             tenant = await self._tenants.get(id)
         except Error as error:
@@ -83,7 +87,7 @@ class Quotas:
             raise Error(Code.UNAUTHENTICATED, f"The tenant {id} was deleted.") from None
         if tenant.disabled:
             raise Error(Code.FORBIDDEN, f"The tenant {id} is disabled; ask an administrator of this system.")
-        if (rate := tenant.limits.requests) is not None:
+        if (rate := tenant.limits.requests) is not None and not counted:
             await self._take(id, rate)
         return tenant
 

@@ -12,7 +12,7 @@ from aiohttp import hdrs, web
 from msgspec import Meta
 
 from safelight import http
-from safelight.access.caller import CALLER, Access, Caller
+from safelight.access.caller import CALLER, Access, Caller, is_admitted
 from safelight.client.accounts import AccountClient
 from safelight.errors import Code, Error
 from safelight.master.access import cookies
@@ -83,7 +83,7 @@ class Sessions:
         if request.method not in _SAFE and not {"Sec-Fetch-Site", hdrs.ORIGIN} & request.headers.keys():
             # The browser says which page sent the request, and the gate has checked it.
             raise Error(Code.FORBIDDEN, "A session's cookie changes things only from the web page; use an API key.")
-        await self._quotas.request(session.tenant)
+        await self._quotas.request(session.tenant, counted=is_admitted(request))
         request[KEY], request[SECRET] = session.key, session.secret
         return Caller(
             name=session.name or session.key, tenant=session.tenant, scopes=flags(session.scopes), via="session"

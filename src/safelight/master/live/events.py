@@ -6,6 +6,7 @@ import asyncio
 import logging
 import re
 import socket
+import time
 from contextlib import suppress
 from typing import Annotated
 
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 _STREAM = "text/event-stream"
 _RETRY = b"retry: 2000\n\n"
 _KEEP_ALIVE = 15.0
+_ADMITTED_FOR = 1.0
+"""Seconds after which a stream's credential is checked again before anything more is sent."""
 _PAGE = 500
 _BUFFER = 128 * 1024
 _BIGGEST = 2**63 - 1
@@ -95,6 +98,8 @@ class Events:
             page, _ = await self._feed.read(
                 after, limit=query.limit, wait=query.wait, task=task, tenant=tenant_of(request), known=known
             )
+            if query.wait and (error := await _refused_now(request)) is not None:
+                raise error
             return http.json_response(page)
         with self._readers.take(tenant_of(request), request.transport):
             if request.method == "HEAD":  # the headers alone, which are sent when this returns
@@ -111,12 +116,18 @@ class Events:
         _bound_buffer(request)
         tenant = tenant_of(request)
         data = _RETRY + b"id: %b\n\n" % stream_id(after, known)
+        checked = time.monotonic()
         try:
             while not self._stopping.is_set():
                 # A client that does not read must not use up memory; it can resume where it was disconnected.
                 async with asyncio.timeout(self._stall_timeout):
                     await response.write(data)
                 after, known, data = await self._next(after, known, task, tenant)
+                if (now := time.monotonic()) - checked >= _ADMITTED_FOR:
+                    checked = now
+                    if (error := await _refused_now(request)) is not None:
+                        log.debug("An event stream ends with its credential: %s", error.detail)
+                        break
             await response.write_eof()
         except TimeoutError:
             log.info("Closed an event stream whose reader does not read", extra={"remote": request.remote})
@@ -167,6 +178,21 @@ class Events:
                 request_headers=headers, answer=answer, errors=(*errors, Code.NOT_FOUND),
             ),
         ]  # fmt: skip
+
+
+async def _refused_now(request: web.Request) -> Error | None:
+    """Return UNAUTHENTICATED or FORBIDDEN if an admitted request would be refused now.
+
+    Its key may have been revoked, its session may have ended, its tenant may be disabled. While nobody can tell, it
+    stays admitted.
+    """
+    gate = request.app[http.SERVICE].gate
+    try:
+        if gate.recognise(request, Access.READ) is None:
+            await gate.admit(request, Access.READ)
+    except Error as error:
+        return error if error.code in (Code.UNAUTHENTICATED, Code.FORBIDDEN) else None
+    return None
 
 
 def _bound_buffer(request: web.Request) -> None:
