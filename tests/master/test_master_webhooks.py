@@ -216,6 +216,27 @@ async def test_an_https_receiver_needs_a_certificate_of_a_known_authority(system
             assert receiver.calls.empty()
 
 
+@pytest.mark.parametrize("failure", [OSError("no"), RuntimeError("can't start new thread"), MemoryError()], ids=repr)
+async def test_authorities_that_could_not_be_read_are_read_again(
+    system, storage, http, certificate, monkeypatch, failure
+):
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(certificate)
+    master = await system.master(webhook_allow_private=True, webhook_retry=0.05, webhook_authorities=str(certificate))
+    make, failures = ssl.create_default_context, [failure]
+
+    def made(**options):
+        if failures:
+            raise failures.pop()
+        return make(**options)
+
+    monkeypatch.setattr(ssl, "create_default_context", made)
+    async with receiving(tls) as receiver, Client.connect(master.url) as client:
+        await end_one(client, storage, receiver.url)
+        await receiver.next()
+        await until(http, master.url, outcome("failed"), lambda count: count == 1)
+
+
 def test_a_missing_list_of_authorities_is_refused_at_the_start(tmp_path):
     with pytest.raises(SystemExit):
         program.main(["localhost:1", "--webhook-authorities", str(tmp_path / "none.pem"), "--data", str(tmp_path)])

@@ -152,7 +152,7 @@ class Webhooks:
             trust = await self._trusted() if URL(delivery.url).scheme == "https" else True
             async with http.post(delivery.url, data=body, headers=headers, allow_redirects=False, ssl=trust) as answer:
                 status, beginning = answer.status, await _beginning(answer)
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+        except (aiohttp.ClientError, OSError, ValueError, RuntimeError, MemoryError) as error:  # or no new thread
             refused = isinstance(error, RefusedAddressError) or isinstance(error.__cause__, RefusedAddressError)
             reason = reason_of(error)
             return "refused" if refused else "failed", reason, WebhookAnswer(detail=reason[:_SHOWN])
@@ -162,11 +162,12 @@ class Webhooks:
         return "given_up" if status == _GONE else "failed", f"answered {status}", answered
 
     async def _trusted(self) -> ssl.SSLContext:
-        """Return the trusted authorities. The list is long, so it is read only when needed."""
-        if self._trust is None:
+        """Return the trusted authorities. The list is long, so it is read when needed, and again if that failed."""
+        trust = self._trust
+        if trust is None or (trust.done() and (trust.cancelled() or trust.exception() is not None)):
             reading = asyncio.to_thread(ssl.create_default_context, cafile=self._authorities)
-            self._trust = asyncio.ensure_future(reading)
-        return await asyncio.shield(self._trust)
+            trust = self._trust = asyncio.ensure_future(reading)
+        return await asyncio.shield(trust)
 
 
 async def _beginning(answer: aiohttp.ClientResponse) -> str:
