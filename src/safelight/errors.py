@@ -127,14 +127,14 @@ class Error(Exception):
     """A failure with a code for programs and a sentence for people that says what to do.
 
     `extra` holds further members of the problem document (`position`, `retry_after` in seconds, `limit`, …); its
-    values are JSON values.
+    values are JSON values. Text that is quoted from a request may contain bytes that are not UTF-8, which are escaped.
     """
 
     def __init__(self, code: Code, detail: str, /, **extra: Any) -> None:
-        super().__init__(code, detail)
         self.code = code
-        self.detail = detail
-        self.extra = extra
+        self.detail = _escaped(detail)
+        self.extra = {name: _escaped(value) if isinstance(value, str) else value for name, value in extra.items()}
+        super().__init__(code, self.detail)
 
     def __str__(self) -> str:
         return f"{self.detail} ({self.code.value})"
@@ -171,6 +171,11 @@ class Error(Exception):
         detail = str(fields.get("detail") or f"The service answered {status} {_phrase(status)}.")
         known = {"type", "title", "status", "detail", "code"}
         return cls(code, detail, **{key: value for key, value in fields.items() if key not in known})
+
+
+def _escaped(text: str) -> str:
+    """Escape halves of surrogate pairs, which stand for bytes that are not UTF-8 and which nothing can encode."""
+    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
 
 
 def status_of(error: Error) -> int:

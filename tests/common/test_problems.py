@@ -16,7 +16,7 @@ from safelight.access.caller import Access
 from safelight.client.availability.instances import Several
 from safelight.client.base import Connection, ServiceClient, session
 from safelight.errors import STATUS, TITLE, Code, Error
-from safelight.wire import Blob, decode
+from safelight.wire import Blob, decode, encode
 
 
 @pytest.mark.parametrize("code", list(Code))
@@ -28,6 +28,13 @@ def test_every_code_goes_over_the_wire_and_back(code):
     assert document["title"] == TITLE[code]
     again = Error.from_problem(document, error.status)
     assert (again.code, again.detail, again.extra) == (code, "A sentence.", {"position": "$.a", "limit": 5})
+
+
+def test_an_error_can_quote_bytes_that_are_not_text():
+    header = b"caf\xe9 \xc3\xa9".decode(errors="surrogateescape")  # as aiohttp reads it
+    document = encode(Error(Code.INVALID_REQUEST, f"There is no {header}.", position=header).problem())
+    error = Error.from_problem(decode(document, dict), 400)
+    assert (error.detail, error.extra) == (r"There is no caf\udce9 é.", {"position": r"caf\udce9 é"})
 
 
 @pytest.mark.parametrize(

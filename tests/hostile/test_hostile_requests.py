@@ -80,6 +80,20 @@ BODIES = {
         {"Tus-Resumable": "1.0.0", "Upload-Length": "9", "Upload-Metadata": "a " + "," * 4000 + "b =,c \xff"},
         b"",
     ),
+    "an upload of metadata that are not text": (
+        {"Tus-Resumable": "1.0.0", "Upload-Length": "9", "Upload-Metadata": "\xff aGk="},
+        b"",
+    ),
+    "an upload with a checksum that is not text": (
+        {
+            "Tus-Resumable": "1.0.0",
+            "Upload-Length": "9",
+            "Upload-Offset": "0",
+            "Upload-Checksum": "\xff x",
+            "Content-Type": "application/offset+octet-stream",
+        },
+        b"x",
+    ),
     "an upload with a wrong checksum": (
         {
             "Tus-Resumable": "1.0.0",
@@ -99,6 +113,7 @@ HEADERS = {
     "a number of the past": {"Last-Event-ID": "9" * 5000},
     "a key of no characters": {"Idempotency-Key": "\x7f\xff"},
     "wrong credentials": {"Authorization": "Bearer \xff\xfe" + "x" * 4000, "Cookie": "=;" * 2000},
+    "a session that is not text": {"Cookie": "safelight_session=\xff", "Origin": "\xff", "Safelight-Tenant": "\xff"},
     "wants everything": {"Accept": ",".join(["a/b;q=" + "0" * 50] * 100), "Accept-Encoding": "gzip;q=x"},
 }
 QUERIES = (
@@ -196,6 +211,21 @@ async def all_answer(services):
         for service, _ in services.values():
             async with session.get(f"{service.url}/readyz") as answer:
                 assert answer.status == 200
+
+
+async def test_a_header_that_is_not_text_is_refused(services):
+    master, _ = services["master"]
+    for what, (method, target, status) in {
+        "an upload of metadata that are not text": ("POST", "/uploads", 400),
+        "an upload with a checksum that is not text": ("POST", "/uploads", 400),
+        "a session that is not text": ("GET", "/summary", 403),
+    }.items():
+        headers, body = BODIES.get(what) or (HEADERS[what], b"")
+        assert await status_of(master, method, target, headers, body) == status, what
+    for cookie in ("safelight_session=\xff", 'safelight_session="\xff"; safelight_session=\xfe'):
+        assert await status_of(master, "GET", "/summary", {"Cookie": cookie}, b"") == 200  # as from this machine
+        headers = {"Cookie": cookie, "Origin": f"http://127.0.0.1:{master.port}"}
+        assert await status_of(master, "DELETE", "/session", headers, b"") == 204
 
 
 @pytest.mark.slow

@@ -288,7 +288,7 @@ class AuditPage(Record, frozen=True, kw_only=True):
 
 def digest(secret: str) -> str:
     """Return the digest of a secret, which is stored instead of it."""
-    return hashlib.sha256(secret.encode()).hexdigest()
+    return hashlib.sha256(secret.encode(errors="replace")).hexdigest()  # a wrong one need not be text
 
 
 def new_secret() -> str:

@@ -10,6 +10,7 @@ import pytest
 
 from access.tenants import ALL, Api, acting, finish_one, keyed_tenant
 from safelight.master.access.refusals import Refusals
+from safelight.wire import accounts
 from support.photos import photo
 
 
@@ -81,6 +82,12 @@ async def test_wrong_keys_are_refused_alike(root):
     first = await keyed_tenant(root, "first")
     for token in (first.token + "a", first.token[:-1], "sl_unknown_aaaa", "sl__", "x" * 300):
         await Api(first.http, first.url, token).call("GET", "/summary", status=401)
+
+
+def test_a_secret_that_is_not_text_is_wrong():
+    key = accounts.ApiKey(id="a", scopes=[accounts.Scope.READ], digest=accounts.digest("right"))
+    assert key.matches("right", 0.0)
+    assert not key.matches("\udcff", 0.0)  # a byte that is not UTF-8, as aiohttp passes it on
 
 
 async def test_sessions_start_with_a_key_and_end(root):

@@ -25,10 +25,10 @@ def read(request: web.Request, name: str) -> str | None:
 
 
 def every(request: web.Request, name: str) -> set[str]:
-    """Return the values of all cookies of a name."""
+    """Return the values of all cookies of a name, without those that are not ASCII, since `give` sets no such ones."""
     sent = _name(request, name)
     pairs = (pair.partition("=") for value in request.headers.getall(hdrs.COOKIE, ()) for pair in value.split(";"))
-    return {value.strip().strip('"') for given, _, value in pairs if given.strip() == sent}
+    return {value.strip().strip('"') for given, _, value in pairs if given.strip() == sent and value.isascii()}
 
 
 def give(

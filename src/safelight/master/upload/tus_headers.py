@@ -36,7 +36,11 @@ def length(request: web.Request) -> int:
 def metadata(request: web.Request) -> dict[str, str]:
     """Read `Upload-Metadata`: names and base64 values. Raises INVALID_REQUEST."""
     found: dict[str, str] = {}
-    for pair in filter(None, map(str.strip, request.headers.get("Upload-Metadata", "").split(","))):
+    text = request.headers.get("Upload-Metadata", "")
+    if not text.isascii():
+        sentence = "Upload-Metadata has names in ASCII and values in base64."
+        raise Error(Code.INVALID_REQUEST, sentence, position="Upload-Metadata")
+    for pair in filter(None, map(str.strip, text.split(","))):
         name, _, value = pair.partition(" ")
         if name in found:
             raise Error(Code.INVALID_REQUEST, f"Upload-Metadata names {name[:64]} twice.", position="Upload-Metadata")
