@@ -33,6 +33,10 @@ _MAX_TASKS = 10_000
 """The most tasks that a request can name."""
 _STALL_TIMEOUT = 60.0
 """Seconds after which a client that reads nothing is disconnected."""
+_PIECE = 256 * 1024
+"""Bytes of the directory to send at once."""
+_EARLIEST, _LATEST = 315_532_800, 4_354_819_198
+"""The first and last second of the years 1980 to 2107, which a ZIP counts."""
 
 
 class ArchiveQuery(TaskFilter, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -200,16 +204,26 @@ async def zipped(storage: StorageClient, members: AsyncIterator[tuple[Task, File
     """Stream a ZIP of blobs. Only its directory is kept in memory, a few hundred bytes for each file."""
     sink = _Sink()
     names: dict[str, int] = {}
-    with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:  # type: ignore[call-overload]
+    archive = zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED, allowZip64=True)  # type: ignore[call-overload]
+    try:
         async for task, file in members:
-            entry = zipfile.ZipInfo(_unique(file.filename, names), time.gmtime(task.changed)[:6])
+            entry = zipfile.ZipInfo(_unique(file.filename, names), _date(task.changed))
             entry.external_attr = 0o644 << 16
             async with storage.open(file.digest) as answer:
                 with archive.open(entry, "w", force_zip64=file.size >= zipfile.ZIP64_LIMIT) as member:
                     async for chunk in answer.chunks():
                         member.write(chunk)
                         yield sink.taken()
-    yield sink.taken()
+    finally:
+        await asyncio.to_thread(archive.close)  # writes the directory, which takes long for many files
+    end = sink.taken()
+    for start in range(0, len(end), _PIECE):
+        yield end[start : start + _PIECE]
+
+
+def _date(seconds: float) -> tuple[int, int, int, int, int, int]:
+    """Return a time as years, months, …, seconds, or the nearest one that a ZIP can express."""
+    return time.gmtime(max(_EARLIEST, min(seconds, _LATEST)))[:6]
 
 
 def _unique(filename: str, names: dict[str, int]) -> str:

@@ -1,0 +1,63 @@
+"""Test archives of results, above all how they end."""
+
+from __future__ import annotations
+
+import io
+import threading
+import zipfile
+
+import pytest
+
+from safelight.master.download.archive import zipped
+from safelight.master.download.downloads import File
+from safelight.wire import State, Task
+
+
+@pytest.fixture
+async def members(storage):
+    """Return a function that describes files with the longest names that a ZIP can have, changed at some times."""
+    blob = await storage.put(b"a result")
+
+    async def described(*changed: float):
+        for number, at in enumerate(changed):
+            name = f"{number}{'x' * 60_000}.png"
+            task = Task(id=f"{number}-a", state=State.FINISHED, seq=1, created=at, changed=at)
+            yield task, File(digest=blob.digest, media_type="image/png", filename=name, size=blob.size)
+
+    return described
+
+
+async def test_the_directory_of_an_archive_is_sent_in_pieces(storage, members):
+    """A slow client must read each within a minute."""
+    chunks = [chunk async for chunk in zipped(storage, members(*[1e9] * 12))]
+    assert max(map(len, chunks)) <= 256 * 1024
+    with zipfile.ZipFile(io.BytesIO(b"".join(chunks))) as archive:
+        assert archive.testzip() is None
+        assert len(archive.namelist()) == 12
+
+
+async def test_a_time_that_no_zip_can_express_becomes_the_nearest(storage, members):
+    chunks = [chunk async for chunk in zipped(storage, members(-1.0, 0.0, 1e9, 1e300))]
+    with zipfile.ZipFile(io.BytesIO(b"".join(chunks))) as archive:
+        dates = [entry.date_time for entry in archive.infolist()]
+    assert dates == [
+        (1980, 1, 1, 0, 0, 0), (1980, 1, 1, 0, 0, 0), (2001, 9, 9, 1, 46, 40), (2107, 12, 31, 23, 59, 58),
+    ]  # fmt: skip
+
+
+async def test_the_directory_is_written_beside_the_event_loop_also_if_the_client_leaves(storage, members, monkeypatch):
+    """For 100,000 files that takes most of a second."""
+    closed_by, close = [], zipfile.ZipFile.close
+
+    def noted(archive):
+        if archive.fp is not None:
+            closed_by.append(threading.current_thread())
+        close(archive)
+
+    monkeypatch.setattr(zipfile.ZipFile, "close", noted)
+    chunks = zipped(storage, members(1e9, 1e9))
+    assert await anext(chunks)
+    await chunks.aclose()
+    assert [chunk async for chunk in zipped(storage, members(1e9))]
+    assert len(closed_by) == 2
+    assert threading.main_thread() not in closed_by
