@@ -34,7 +34,7 @@ _REMEMBERED = "86400"
 
 
 class Origins:
-    """The checks of `Host`, `Origin` and `Sec-Fetch-Site`."""
+    """The checks of the host name, of `Origin` and of `Sec-Fetch-Site`."""
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
@@ -48,11 +48,12 @@ class Origins:
         headers = request.headers
         host = headers.get(hdrs.HOST)
         if host is not None and not self._known(host):
-            raise Error(
-                Code.MISDIRECTED,
-                f"This service is not addressed as {_shown(host)}. To allow this name, use --allowed-hosts "
-                "or --public-url.",
-            )
+            raise _misdirected(host)
+        if not request.raw_path.startswith("/"):
+            # The request line has a whole address, whose host counts instead of Host (RFC 9112, 3.2.2).
+            target = request.url.host_subcomponent or ""
+            if not self._known(target):
+                raise _misdirected(target)
         site, origin = headers.get(_SITE), headers.get(hdrs.ORIGIN)
         if site is None and origin is None:
             return
@@ -117,6 +118,11 @@ class Origins:
             return True
         # An IP address cannot be rebound; one that is not this machine's own comes from a forwarded port.
         return not self._policy.loopback_only and parsed(name) is not None
+
+
+def _misdirected(host: str) -> Error:
+    allow = "To allow this name, use --allowed-hosts or --public-url."
+    return Error(Code.MISDIRECTED, f"This service is not addressed as {_shown(host)}. {allow}")
 
 
 def _shown(host: str) -> str:

@@ -90,3 +90,17 @@ async def test_a_user_is_not_spoofed(master):
     for headers in USERS:
         got = await status(master, "/tasks", *headers)
         assert got in (400, 401), (headers, got)
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("http://localhost/healthz", 200), ("http://u:p@127.0.0.1:99/healthz", 200), ("http://[::1]:8/healthz", 200),
+        ("http://evil.example/healthz", 421), ("http://localhost:x@evil.example/healthz", 421),
+        ("http://[2001:db8::1]/healthz", 421), ("//evil.example/healthz", 404),
+    ],
+)  # fmt: skip
+async def test_the_host_of_an_address_in_the_request_line_counts(plane, target, expected):
+    """`Host` is right, but a server must ignore it then (RFC 9112, 3.2.2)."""
+    service = await plane.start("keyvaluestore")
+    assert await status(service.url, target) == expected
