@@ -133,7 +133,9 @@ class Error(Exception):
     def __init__(self, code: Code, detail: str, /, **extra: Any) -> None:
         self.code = code
         self.detail = _escaped(detail)
-        self.extra = {name: _escaped(value) if isinstance(value, str) else value for name, value in extra.items()}
+        self.extra: dict[str, Any] = {
+            name: _escaped(value) if isinstance(value, str) else value for name, value in extra.items()
+        }
         super().__init__(code, self.detail)
 
     def __str__(self) -> str:
