@@ -24,6 +24,7 @@ def walk(drumhead, tmp_path):
     """Return a walk in a copy of the project, because the page edits the project."""
     for directory in ("meta", "locks", "bin", "deploy"):
         shutil.copytree(ROOT / directory, tmp_path / directory)
+    shutil.copy(ROOT / ".drumheadignore", tmp_path)
     ignore = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "src/safelight", tmp_path / "src/safelight", ignore=ignore)
     shutil.copy(Path(skimage.__file__).parent / "data/astronaut.png", tmp_path / "photo.png")
