@@ -55,7 +55,7 @@ class Gate:
     def known(self, request: web.Request) -> Caller:
         """Return who sent a request, or NOBODY if only another service could tell."""
         token = bearer(request)
-        caller = self._everybody if token is None else self._service(token)
+        caller = self._without_credential(request) if token is None else self._service(token)
         return NOBODY if caller is None else caller
 
     async def admit(self, request: web.Request, access: Access) -> Caller:
@@ -79,6 +79,12 @@ class Gate:
             raise Error(
                 Code.UNAUTHENTICATED, "This key is unknown. It may have been revoked, or belong to another system."
             )
+        return self._without_credential(request)
+
+    def _without_credential(self, request: web.Request) -> Caller | None:
+        """Return the caller of a request that only its origin admits, or None if it needs a credential."""
+        if self.origins.is_named(request) and not self.policy.open:
+            return None  # the page is no program on this machine, nor one of the network
         if self.policy.classic and client_address(request, self.policy.proxies) in self.policy.classic:
             # A network that may use the classic protocol must not get less than everybody else.
             return self._everybody or self._classic

@@ -7,6 +7,7 @@ import socket
 import pytest
 from aiohttp.test_utils import make_mocked_request
 
+from access.conftest import ELSEWHERE
 from safelight.access.forwarded import client_address
 from safelight.access.networks import Networks
 
@@ -111,8 +112,10 @@ async def test_a_named_origin_can_call_the_api_and_read_its_answers(plane, http)
                 assert name in answer.headers["Access-Control-Allow-Headers"]
             assert "Access-Control-Allow-Credentials" not in answer.headers
     crossing = {"Origin": named, "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "cors"}
-    for path, expected in (("/tasks", 200), ("/task/none", 404)):
-        async with http.get(master + path, headers=crossing) as answer:
+    # On this machine programs need no key, but a page is none of them.
+    keyed = crossing | plane.credentials
+    for path, sent, expected in (("/tasks", keyed, 200), ("/task/none", keyed, 404), ("/tasks", crossing, 401)):
+        async with http.get(master + path, headers=sent) as answer:
             assert (answer.status, answer.headers["Access-Control-Allow-Origin"]) == (expected, named)
             assert "Location" in answer.headers["Access-Control-Expose-Headers"]
             assert "Upload-Offset" in answer.headers["Access-Control-Expose-Headers"]
@@ -120,6 +123,24 @@ async def test_a_named_origin_can_call_the_api_and_read_its_answers(plane, http)
     for origin in ("https://app.example.evil", "http://app.example", "https://other.example"):
         async with http.get(f"{master}/tasks", headers={"Origin": origin}) as answer:
             assert (answer.status, answer.headers.get("Access-Control-Allow-Origin")) == (403, None)
+    async with http.get(f"{master}/tasks") as answer:
+        assert answer.status == 200
+
+
+async def test_a_page_of_a_named_origin_may_do_nothing_without_a_key(plane, http):
+    """Not even where programs need none: on this machine, and in the networks of the classic protocol."""
+    await plane.start_all()
+    crossing = {"Origin": "https://app.example", "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "cors"}
+    for more in ({}, {"classic_networks": "127.0.0.0/8", "trusted_proxies": ELSEWHERE}):
+        master = (await plane.start("master", cors_origins="https://app.example", **more)).url
+        for path, method in (
+            ("/task/next", "GET"), ("/tasks", "GET"), ("/queue/pause", "POST"), ("/keys", "GET"),
+            ("/sign-in-links", "POST"),
+        ):  # fmt: skip
+            assert await status(http, master + path, method, **crossing) == 401, (path, more)
+        assert await status(http, f"{master}/task/next") == 404
+    opened = (await plane.start("master", cors_origins="https://app.example", open=True)).url
+    assert await status(http, f"{opened}/tasks", **crossing) == 200
 
 
 async def test_no_answer_can_be_sniffed_framed_or_embedded(plane, http):
