@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -348,6 +349,14 @@ async def test_a_mistake_in_the_settings_is_reported_at_the_start(plane, tmp_pat
     with pytest.raises(SystemExit):
         await plane.start("master", **{**settings, **changed})
     assert reason.format(**paths) in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root owns files as Kubernetes and systemd do")
+async def test_the_clients_secret_can_be_one_that_kubernetes_or_systemd_provides(site, tmp_path, monkeypatch):
+    (tmp_path / "secret").chmod(0o440)  # of root, and readable by the group of the service, which is not root
+    monkeypatch.setattr(os, "geteuid", lambda: 65534)
+    ours = await site("https://accounts.example.org")
+    assert (await ours.session())["providers"] == [ours.name]
 
 
 async def test_a_provider_that_is_away_is_named(site):

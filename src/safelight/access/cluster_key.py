@@ -70,7 +70,7 @@ class ClusterKey:
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not ASCII text"
             raise Error(Code.INVALID_REQUEST, f"The cluster key file {self._path} cannot be read: {reason}.") from None
-        if os.name == "posix" and _is_open_to_others(self._path.stat()):
+        if is_open_to_others(self._path):
             sentence = f"The cluster key file {self._path} can be read by others: chmod 600 it."
             raise Error(Code.INVALID_REQUEST, sentence)
         keys = tuple(line.strip().encode() for line in text.splitlines() if line.strip())
@@ -83,11 +83,14 @@ class ClusterKey:
         self._headers = {"Authorization": f"Bearer {keys[0].decode()}"}
 
 
-def _is_open_to_others(facts: os.stat_result) -> bool:
-    """Return whether anybody but the file's owner can read it.
+def is_open_to_others(path: Path) -> bool:
+    """Return whether anybody but the owner of a file with a secret can read it. Raises OSError.
 
     Kubernetes and systemd own the secrets that they provide, and let a service read them by group or access list.
     """
+    if os.name != "posix":
+        return False
+    facts = path.stat()
     handed_over = facts.st_uid == 0 != os.geteuid()
     allowed = stat.S_IRGRP if handed_over else 0
     return bool(facts.st_mode & (stat.S_IRWXG | stat.S_IRWXO) & ~allowed)

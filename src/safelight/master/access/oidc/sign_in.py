@@ -11,8 +11,6 @@ import asyncio
 import hmac
 import html
 import logging
-import os
-import stat
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -24,6 +22,7 @@ from msgspec import Meta
 
 from safelight import http
 from safelight.access.caller import Access
+from safelight.access.cluster_key import is_open_to_others
 from safelight.access.route import Route
 from safelight.errors import Code, Error
 from safelight.master.access import cookies
@@ -172,7 +171,7 @@ def _secret(path: Path) -> str:
     """Read the client's secret. Raises `Error` if other users of this machine can read the file too."""
     try:
         text = path.read_text(encoding="utf-8").strip()
-        others = os.name == "posix" and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
+        others = is_open_to_others(path)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise Error(Code.INVALID_REQUEST, f"{path} cannot be read: {reason}") from None
