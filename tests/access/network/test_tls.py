@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import aiohttp
@@ -23,6 +24,7 @@ from safelight.storage.__main__ import build as build_storage
 from safelight.storage.directory import DirectoryStore
 from storage import content
 from support.photos import photo
+from support.programs.until import until
 
 
 async def openssl(*arguments: str) -> None:
@@ -172,6 +174,38 @@ async def test_a_renewed_certificate_is_used_without_a_restart(plane, certificat
         while found == first:
             found = await shown()
     assert found == in_file(renewed)
+
+
+async def test_a_certificate_that_could_not_be_read_is_read_once_it_can_be(certificate, tmp_path, caplog, monkeypatch):
+    """What was wrong may be the mode of a file, which changes neither its time nor its size."""
+    monkeypatch.setattr(tls, "_LOOK_AGAIN", 0.01)
+    public, private = map(Path, certificate)
+    (tmp_path / "new").mkdir()
+    renewed, its_key = map(Path, await made(tmp_path / "new"))
+    now = tls.Certificate(str(public), str(private))
+
+    def write(certificate: bytes, key: bytes) -> None:
+        for path, data in ((public, certificate), (private, key)):
+            path.write_bytes(data)
+            os.utime(path, ns=(1, 1))
+
+    write(renewed.read_bytes(), b"x" * its_key.stat().st_size)
+    async with asyncio.timeout(30), now.watching():
+        await until(lambda: "stays as it was" in caplog.text)
+        write(renewed.read_bytes(), its_key.read_bytes())
+        await until(lambda: presented(now.context) == in_file(str(renewed)))
+
+
+def presented(context: ssl.SSLContext) -> bytes | None:
+    """Return the certificate that a server with this context shows."""
+    trusting_all = ssl.create_default_context()
+    trusting_all.check_hostname, trusting_all.verify_mode = False, ssl.CERT_NONE
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client, server = trusting_all.wrap_bio(back, there), context.wrap_bio(there, back, server_side=True)
+    for end in (client, server, client):
+        with suppress(ssl.SSLWantReadError):
+            end.do_handshake()
+    return client.getpeercert(binary_form=True)
 
 
 def in_file(path: str) -> bytes:

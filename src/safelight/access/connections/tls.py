@@ -50,10 +50,11 @@ class Certificate:
             _load(_context(), self._files)  # a new context, so that the one in use stays valid
             _load(self.context, self._files)
         except PolicyError as error:
+            # The next look tries again: what was wrong, such as the mode of a file, may not show in its state.
             log.warning("The certificate stays as it was: %s", error)
         else:
             log.info("The certificate was read again")
-        self._state = state
+            self._state = state
 
     def _look(self) -> State:
         found = []
