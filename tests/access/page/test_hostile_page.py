@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from aiohttp import web
+from playwright.async_api import Page, expect
 
 from support.pages.browser import chromium
 from support.photos import photo
@@ -148,6 +149,25 @@ async def test_a_page_from_elsewhere_reads_nothing_and_changes_nothing(plane, ht
     for name, outcome in outcomes.items():
         assert outcome in (("refused", "", "opaque") if name in opaque else ("refused",)), (name, outcome)
     assert await state(plane, http) == before
+
+
+@asynccontextmanager
+async def beside_the_installed_page(master: str) -> AsyncIterator[Page]:
+    """Yield a hostile page in a browser in which safelight's page has its service worker."""
+    async with hostile_site() as port, chromium(*FLAGS) as browser:
+        page = await browser.new_page()
+        await page.goto(f"{master}/")
+        await page.wait_for_function("() => navigator.serviceWorker.controller !== null")
+        await page.goto(f"http://localhost:{port}/")
+        yield page
+
+
+async def test_a_link_on_another_site_leads_to_the_page_also_once_that_is_installed(plane):
+    """The service worker fetches the page then."""
+    await plane.start_all()
+    async with beside_the_installed_page(plane.url("master")) as page:
+        await page.evaluate("target => { location.href = target + '/#/tasks' }", plane.url("master"))
+        await expect(page.get_by_role("heading", name="Tasks")).to_be_visible()
 
 
 async def attack(route):

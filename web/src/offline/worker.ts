@@ -51,7 +51,8 @@ async function activate(): Promise<void> {
 
 async function page(request: Request): Promise<Response> {
   try {
-    return await fetch(request);
+    // The request of a link on another site would be refused: passed on from here, it does not look like one any more.
+    return await fetch(new Request(request, { redirect: "manual" }));
   } catch (error) {
     const kept = await (await caches.open(CACHE)).match(scope);
     if (!kept) throw error;
