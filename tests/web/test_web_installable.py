@@ -78,6 +78,8 @@ async def test_photos_that_are_shared_are_uploaded_and_only_the_page_itself_is_k
             }""",
             list(photo(0, width=200)),
         )
+        asked = page.get_by_role("dialog", name="Upload what was shared?")
+        await asked.get_by_role("button", name="Upload").click()
         await expect(page.get_by_text("1 photo uploaded", exact=True)).to_be_visible()
         await expect(page.locator(".card img.shown")).to_have_count(1)
         assert "shared" not in page.url

@@ -151,6 +151,21 @@ async def test_a_page_from_elsewhere_reads_nothing_and_changes_nothing(plane, ht
     assert await state(plane, http) == before
 
 
+SHARE = """
+async ({target, bytes}) => {
+  const transfer = new DataTransfer();
+  transfer.items.add(new File([new Uint8Array(bytes)], "theirs.gif", {type: "image/gif"}));
+  const form = Object.assign(document.createElement("form"),
+    {action: target + "/share", method: "post", enctype: "multipart/form-data"});
+  const field = Object.assign(document.createElement("input"), {type: "file", name: "photos"});
+  field.files = transfer.files;
+  form.append(field);
+  document.body.append(form);
+  form.submit();
+}
+"""
+
+
 @asynccontextmanager
 async def beside_the_installed_page(master: str) -> AsyncIterator[Page]:
     """Yield a hostile page in a browser in which safelight's page has its service worker."""
@@ -160,6 +175,24 @@ async def beside_the_installed_page(master: str) -> AsyncIterator[Page]:
         await page.wait_for_function("() => navigator.serviceWorker.controller !== null")
         await page.goto(f"http://localhost:{port}/")
         yield page
+
+
+async def test_photos_that_a_page_from_elsewhere_shares_are_not_uploaded_unasked(plane, http):
+    """The service worker answers its form, so the service does not see that another site has sent it."""
+    await plane.start_all()
+    master = plane.url("master")
+    async with beside_the_installed_page(master) as page:
+        await page.evaluate(SHARE, {"target": master, "bytes": list(photo(2))})
+        asked = page.get_by_role("dialog", name="Upload what was shared?")
+        await expect(asked).to_contain_text("1 photo: theirs.gif.")
+        await asked.get_by_role("button", name="Discard").click()
+        await expect(asked).to_have_count(0)
+        await page.goto(f"{master}/?shared")
+        await expect(page.get_by_text("Live", exact=True)).to_be_visible()
+        await expect(asked).to_have_count(0)
+        await expect(page.get_by_role("region", name="Uploads")).to_have_count(0)
+    async with http.get(f"{master}/tasks") as answer:
+        assert (await answer.json())["tasks"] == []
 
 
 async def test_a_link_on_another_site_leads_to_the_page_also_once_that_is_installed(plane):

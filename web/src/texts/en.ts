@@ -161,6 +161,10 @@ export const en = {
       `Not uploaded because they are not photos: ${names.join(", ")}${more > 0 ? ` and ${number(more)} more` : ""}.`,
     notKept: (names: string[]) => `Add these files again to continue; they were too large to keep: ${names.join(", ")}.`,
     restored: "Continuing the uploads from before the reload.",
+    shared: (names: string[]) => ({
+      title: "Upload what was shared?", action: "Upload", keep: "Discard",
+      text: `${photos(names.length)}: ${names.slice(0, 5).join(", ")}${names.length > 5 ? " …" : ""}.`,
+    }),
   },
   viewer: {
     newer: "Newer photo", older: "Older photo", close: "Close", task: "Details of the task",
