@@ -2,6 +2,9 @@
 
 import importlib
 import json
+import os
+import re
+import stat
 import subprocess
 import sys
 import time
@@ -44,6 +47,23 @@ def test_compose_starts_each_service_with_settings_that_it_has(name):
 
 def test_the_cluster_key_beside_compose_is_not_committed():
     assert "/deploy/cluster-key" in (ROOT / ".gitignore").read_text().splitlines()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a file to somebody else")
+@pytest.mark.parametrize("document", ["deploy/compose.yaml", "docs/guide/deploying.md"])
+def test_the_command_for_the_cluster_key_beside_compose_makes_one(tmp_path, document):
+    (command,) = re.findall(r"^(?:#  |\$) (.*install -m 400 .*)$", (ROOT / document).read_text(), re.MULTILINE)
+    sudo = tmp_path / "sudo"
+    # As sudo does, so that the command gets none of the shell's other descriptors.
+    sudo.write_text("#!/usr/bin/python3\nimport os, sys\nos.closerange(3, 256)\nos.execvp(sys.argv[1], sys.argv[1:])\n")
+    sudo.chmod(0o755)
+    (tmp_path / "deploy").mkdir()
+    path = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    subprocess.run(["bash", "-c", command], cwd=tmp_path, env=path, check=True)
+    key = tmp_path / "deploy/cluster-key"
+    assert re.fullmatch("[0-9a-f]{64}\n", key.read_text())
+    facts = key.stat()
+    assert (facts.st_uid, facts.st_gid, stat.S_IMODE(facts.st_mode)) == (65534, 65534, 0o400)
 
 
 @pytest.mark.slow
