@@ -1,18 +1,22 @@
 """Test trees and their canonical form, ELF files, and the closure of libraries."""
 
 import io
+import os
 import struct
 import subprocess
 import tarfile
+from functools import partial
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from drumhead.blobs import file_digest
 from drumhead.closure import Missing, complete, find_missing, follow, index_of, merge
 from drumhead.elf import PT_DYNAMIC, Needs, read_linkage, read_needs, shorten, writable_parts
 from drumhead.errors import DrumheadError
+from drumhead.filesystem.plain_erofs import write_plain_erofs
 from drumhead.tree import Tree, directory, host_file, read_tar, regular, symlink, write_tar
 from support.guests.composing import write_files
 
@@ -92,6 +96,16 @@ def test_a_file_that_changes_while_it_is_read_is_noticed(tmp_path):
     file.write_text("now")
     with pytest.raises(DrumheadError, match="changed while"):
         host_file(file, 0o644, 3, "0" * 64).read()
+
+
+@pytest.mark.parametrize("write", [pack, partial(write_plain_erofs, path=Path(os.devnull))], ids=["tar", "erofs"])
+def test_a_file_that_grows_while_it_is_listed_is_not_cut(tmp_path, write):
+    file = tmp_path / "f"
+    file.write_text("now and later")
+    tree = Tree()
+    tree.add("f", host_file(file, 0o644, 3, file_digest(file)))
+    with pytest.raises(DrumheadError, match="changed while"):
+        write(tree)
 
 
 def test_a_device_in_an_archive_is_refused():
