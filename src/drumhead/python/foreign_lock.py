@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 PUBLIC_INDEX = re.compile(r"https?://pypi(\.python)?\.org/simple/?")
 SHA256 = re.compile(r"sha256:[0-9a-f]{64}")
+OF_EXTRA = re.compile(r"""\bextra\s*(==|!=)\s*["']([^"']*)["']""")
+"""A condition of Poetry 2 on the extras of the project, in the markers of packages that only some of these need."""
+HOLDS = {True: 'python_version >= "3"', False: 'python_version < "3"'}
+"""Markers that always and never hold."""
 MAX_MARKER = 2000
 """The length of a marker above which a package does not widen those of its dependencies further."""
 Markers = frozenset[frozenset[str]]
@@ -144,8 +148,17 @@ def read_poetry_lock(root: Path, name: str, needs: PythonNeeds) -> str:
             hashes = [one.hash for one in package.files or lock.metadata.files.get(package.name, [])]
             _check_hashes(package_name, hashes, name, "poetry lock")
             condition = own.get("main", "") if isinstance(own, dict) else own
-            lines.append(_line(f"{package.name}=={package.version}", condition or _marker(markers), hashes))
+            condition = _decided(condition, set(map(normal_name, needs.extras))) or _marker(markers)
+            lines.append(_line(f"{package.name}=={package.version}", condition, hashes))
     return _text(lines, indexes)
+
+
+def _decided(marker: str, extras: set[str]) -> str:
+    """Return a marker that holds where `marker` does when the project is installed with `extras`.
+
+    An installer of requirements knows no extras of the project and would leave these packages out.
+    """
+    return OF_EXTRA.sub(lambda found: HOLDS[(found[1] == "==") == (normal_name(found[2]) in extras)], marker)
 
 
 def _check_hashes(package: str, hashes: list[str], name: str, command: str) -> None:

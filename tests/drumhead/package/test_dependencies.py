@@ -4,6 +4,7 @@ import json
 import subprocess
 
 import pytest
+from packaging.markers import Marker
 
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.image.inputs import resolve_packages
@@ -269,6 +270,28 @@ def test_poetry_locks_are_read(project, tmp_path):
     assert names(read) == {"web", "core", "win", "fast-json", "chosen"}
     assert "win==1.0 ; sys_platform == 'win32'" in read.text
     assert read.text.count("--hash=sha256:") == 5
+
+
+@pytest.mark.parametrize(
+    ("marker", "needed"),
+    [
+        ('extra == "more"', True),
+        ('extra == "other"', False),
+        ('extra == "other" or extra == "more"', True),
+        ('(python_version >= "3.12") and extra == "more"', False),
+        ('extra == "more" and extra != "other"', True),
+    ],
+)
+def test_the_extras_that_a_manifest_names_decide_the_markers_of_poetry_2(project, tmp_path, marker, needed):
+    """Read the lock of a project with optional dependencies, in which Poetry 2 says which extras need a package."""
+    lock = POETRY_PACKAGE.format(name="chosen", hash="a" * 64) + f"markers = {json.dumps(marker)}\n"
+    toml = '[project]\nname = "x"\n[project.optional-dependencies]\nmore = ["chosen"]\nother = ["chosen"]\n'
+    write_files(project, {"poetry.lock": lock, "pyproject.toml": toml})
+    manifest = project / "meta/package.yaml"
+    manifest.write_text(manifest.read_text() + "python:\n  extras: [more]\n")
+    (line,) = [one for one in read_lock(read_project(project), tmp_path).text.splitlines() if "==1.0" in one]
+    condition = Marker(line.partition(" ; ")[2].removesuffix(" \\"))
+    assert condition.evaluate({"extra": "", "python_version": "3.11"}) is needed
 
 
 NT, POSIX = "os_name == 'nt'", "os_name == 'posix'"
