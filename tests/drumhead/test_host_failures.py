@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -17,7 +18,9 @@ from drumhead.machine.instances import Instances
 from drumhead.machine.records import VolumeMount
 from drumhead.machine.snapshot.store import Snapshots
 from drumhead.machine.volume.volumes import volume_path
-from drumhead.package.store import PackageStore
+from drumhead.package.store import PackageStore, parse_ref
+from drumhead.python.bytecode import Interpreter, only_bytecode, with_bytecode
+from drumhead.tree import Tree, regular
 from support.guests.composing import Drumhead
 
 
@@ -87,6 +90,26 @@ async def test_a_download_that_does_not_fit_leaves_nothing(drumhead, empty, tmp_
     empty("remote", "add", "near", await serve(tmp_path))
     await asyncio.to_thread(limited, empty, 1 << 16, "package", "pull", package.name)
     assert max(file.stat().st_size for file in empty.home.root.rglob("*") if file.is_file()) < 1 << 16
+
+
+def test_bytecode_that_does_not_fit_is_no_bytecode(drumhead, tmp_path):
+    """Compile a short source whose bytecode is longer than a file may be, and keep nothing that was cut."""
+    store = PackageStore(drumhead.home)
+    interpreter = Interpreter.unpack(store.tree(store.find(parse_ref("python"))), tmp_path)
+    tree = Tree()
+    for name in ("odd\tname\r\n.py", "plain.py"):
+        tree.add(name, regular(b"a = 1\n"))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, before[1]))
+    try:
+        with pytest.raises(DrumheadError, match="File too large"):
+            only_bytecode(tree, interpreter)
+        with pytest.raises(DrumheadError, match="File too large"):
+            with_bytecode(tree, interpreter, tmp_path / "cache", "seed")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list((tmp_path / "cache").iterdir()) == []
+    assert {path for path, _ in only_bytecode(tree, interpreter)} == {"odd\tname\r\n.pyc", "plain.pyc"}
 
 
 def test_a_user_without_a_home_directory(monkeypatch):

@@ -28,30 +28,38 @@ LOADER = "usr/lib64/ld-linux-x86-64.so.2"
 COMPILER = """
 import _frozen_importlib_external as external, _imp, os, sys
 optimize = int(sys.argv[1])
-failed = []
-def compile_file(source, target, name):
-    with open(source, 'rb') as file:
-        text = file.read()
-    try:
-        code = compile(text, name, 'exec', dont_inherit=True, optimize=optimize)
-    except (SyntaxError, ValueError):
-        return 1
-    with open(target, 'wb') as file:
-        file.write(external._code_to_hash_pyc(code, _imp.source_hash(external._RAW_MAGIC_NUMBER, text), False))
-    return 0
 free = len(os.sched_getaffinity(0))
+failed = False
+def compile_file(source, target, name):
+    try:
+        with open(source, 'rb') as file:
+            text = file.read()
+        name = os.fsdecode(bytes.fromhex(name))
+        code = compile(text, name, 'exec', dont_inherit=True, optimize=optimize)
+        made = external._code_to_hash_pyc(code, _imp.source_hash(external._RAW_MAGIC_NUMBER, text), False)
+        with open(target, 'wb') as file:
+            file.write(made)
+    except OSError as error:
+        os.write(2, f'{error.strerror}\\n'.encode())
+        return 1
+    except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError):
+        pass
+    return 0
+def wait():
+    global free, failed
+    failed |= os.wait()[1] != 0
+    free += 1
 for line in sys.stdin:
     if not free:
-        os.wait()
-        free += 1
+        wait()
     if os.fork() == 0:
         os._exit(compile_file(*line.rstrip('\\n').split('\\t')))
     free -= 1
 try:
     while True:
-        os.wait()
+        wait()
 except ChildProcessError:
-    pass
+    sys.exit(failed)
 """
 
 
@@ -89,7 +97,10 @@ class Interpreter:
         return cls(root, programs[0].removeprefix("python"))
 
     def compile(self, sources: dict[str, Entry], *, optimize: int = 0) -> dict[str, bytes]:
-        """Return the bytecode (unchecked-hash .pyc) of each source that compiles, by path. `optimize` is 0, 1 or 2."""
+        """Return the bytecode (unchecked-hash .pyc) of each source that compiles, by path. `optimize` is 0, 1 or 2.
+
+        Raises HOST_TOOL if the bytecode cannot be written, such as to a full disk.
+        """
         with tempfile.TemporaryDirectory() as scratch:
             names = sorted(sources)
 
@@ -97,7 +108,8 @@ class Interpreter:
                 for number, name in enumerate(names):
                     source = Path(scratch) / f"{number}.py"
                     source.write_bytes(sources[name].read())
-                    pipe.write(f"{source}\t{scratch}/{number}.pyc\t/{name}\n".encode())
+                    place = f"/{name}".encode(errors="surrogateescape").hex()  # a name may have tabs and line ends
+                    pipe.write(f"{source}\t{scratch}/{number}.pyc\t{place}\n".encode())
 
             host.run(
                 [
