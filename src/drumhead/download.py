@@ -109,6 +109,8 @@ def failure_text(error: aiohttp.ClientError | TimeoutError) -> str:
             f"it does not speak TLS ({reason}); if it speaks plain HTTP, give its URL with http://, or with "
             "oci+http:// for a registry"
         )
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return "the connection broke off within its answer"
     return str(error) or "no answer"
 
 

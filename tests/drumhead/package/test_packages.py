@@ -287,6 +287,41 @@ async def test_a_remote_without_tls_is_explained(empty, scheme):
     assert "oci+http://" in said
 
 
+BROKEN = b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"
+LOGIN = (
+    b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nConnection: close\r\n"
+    b'WWW-Authenticate: Bearer realm="http://127.0.0.1:PORT/token"\r\n\r\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("answers", "said"),
+    [
+        ([BROKEN], "broke off within its answer"),
+        ([LOGIN, BROKEN], "broke off within its answer"),
+        ([LOGIN, b""], "/token does not answer"),
+        ([LOGIN.replace(b"realm", b"service")], "gave no token"),
+    ],
+)
+async def test_a_registry_whose_answer_breaks_off_does_not_answer(empty, answers, said):
+    """Break the connection within an answer of a registry and of its server for tokens."""
+    left = iter(answers)
+
+    async def answer(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(next(left, b"").replace(b"PORT", str(port).encode()))
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        write_remotes(empty.home, [Remote(name="one", url=f"oci+http://127.0.0.1:{port}/x")])
+        done = await asyncio.to_thread(empty.run, "package", "search", "cli")
+    assert done.returncode == 0, done.stderr
+    assert re.search(rf"{said}.*; the packages of one are not listed", done.stderr)
+
+
 @pytest.mark.slow
 def test_the_demos_run_in_machines(drumhead):
     outcomes = drumhead.json("package", "test", "cli", "python", "ca-certificates", "linux")

@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import os
 import re
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
 
@@ -21,7 +22,7 @@ from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.report import silent
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from drumhead.report import Report
@@ -117,6 +118,8 @@ class Registry:
             if error.code is not ErrorCode.NOT_FOUND:
                 raise
         async with await self._request("POST", f"/v2/{name}/blobs/uploads/", scope="pull,push") as answer:
+            if "Location" not in answer.headers:
+                raise DrumheadError(ErrorCode.REMOTE, f"{self._url} is no registry: it does not say where to upload to")
             place = urljoin(str(answer.url), answer.headers["Location"])
         place += ("&" if "?" in place else "?") + f"digest={blob.digest}"
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(blob.size)}
@@ -160,17 +163,16 @@ class Registry:
             sent = dict(headers or {})
             if self._authorization:
                 sent["Authorization"] = self._authorization
-            try:
+            with _answering(self._url):
                 answer = await self._client.request(method, url, headers=sent, data=data)
-            except (aiohttp.ClientError, TimeoutError) as error:
-                raise DrumheadError(ErrorCode.REMOTE, f"{self._url} does not answer: {failure_text(error)}") from error
             if answer.status == 401 and attempt == 0:
                 challenge = answer.headers.get("WWW-Authenticate", "")
                 answer.release()
                 self._authorization = await self._answer_challenge(challenge, scope)
                 continue
             if answer.status >= 400:
-                said = (await answer.content.read(300)).decode(errors="replace")
+                with _answering(self._url):
+                    said = (await answer.content.read(300)).decode(errors="replace")
                 answer.release()
                 code = ErrorCode.NOT_FOUND if answer.status == 404 else ErrorCode.REMOTE
                 raise DrumheadError(code, f"{method} {url} answered {answer.status} {answer.reason}: {said}")
@@ -198,8 +200,11 @@ class Registry:
         query = {key: fields[key] for key in ("service", "scope") if key in fields}
         if "scope" in query:
             query["scope"] = re.sub(r":[a-z,*]+$", f":{scope}", query["scope"])
-        async with self._client.get(fields.get("realm", ""), params=query, auth=login) as answer:
-            body = await self._json(answer) if answer.status == 200 else {}
+        body: dict[str, Any] = {}
+        if realm := fields.get("realm", ""):
+            with _answering(realm):
+                async with self._client.get(realm, params=query, auth=login) as answer:
+                    body = await self._json(answer) if answer.status == 200 else {}
         token = body.get("token") or body.get("access_token")
         if not token:
             raise DrumheadError(
@@ -214,13 +219,23 @@ def describe(contents: bytes, media_type: str) -> Descriptor:
     return Descriptor(media_type=media_type, digest=_digest(contents), size=len(contents))
 
 
+@contextmanager
+def _answering(url: str) -> Iterator[None]:
+    """Raise REMOTE if `url` cannot be asked or its answer breaks off while the block runs."""
+    try:
+        yield
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise DrumheadError(ErrorCode.REMOTE, f"{url} does not answer: {failure_text(error)}") from error
+
+
 async def _small(answer: aiohttp.ClientResponse) -> bytes:
-    """Read a document. Raises REMOTE if it is larger than MOST_BYTES."""
+    """Read a document. Raises REMOTE if it is larger than MOST_BYTES, or if the connection breaks."""
     contents = bytearray()
-    async for chunk in answer.content.iter_any():
-        contents += chunk
-        if len(contents) > MOST_BYTES:
-            raise DrumheadError(ErrorCode.REMOTE, f"{answer.url} has more than {MOST_BYTES} bytes")
+    with _answering(str(answer.url)):
+        async for chunk in answer.content.iter_any():
+            contents += chunk
+            if len(contents) > MOST_BYTES:
+                raise DrumheadError(ErrorCode.REMOTE, f"{answer.url} has more than {MOST_BYTES} bytes")
     return bytes(contents)
 
 
