@@ -1,6 +1,7 @@
 """Test packages from recipes, and remotes: HTTP directories and a real registry (Debian's docker-registry)."""
 
 import asyncio
+import json
 import re
 import shutil
 import socket
@@ -10,12 +11,14 @@ import pytest
 from msgspec.structs import replace
 
 from drumhead.blobs import file_digest
+from drumhead.download import new_client
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.home import Home
 from drumhead.package.kernel import LZ4_MAGIC, kernel_tree
 from drumhead.package.recipe import known_recipes, read_recipe
 from drumhead.package.records import Package, PackageRef
-from drumhead.package.remote.remotes import Remote, check_url, write_remotes
+from drumhead.package.remote.registry import Registry, describe
+from drumhead.package.remote.remotes import Remote, check_url, push_package, search_remotes, write_remotes
 from drumhead.package.store import PackageStore, parse_ref
 from drumhead.tree import Tree, regular
 from support.guests.composing import FAST_LEVEL, Drumhead, write_files
@@ -209,6 +212,44 @@ def test_a_stored_version_that_cannot_be_sorted_stops_nothing(stored):
     assert store.pack(older) == older
     assert {one.version for one in store.list()} == {"2", "feature:1"}
     assert store.find(parse_ref("own@feature:1")) == older
+
+
+OCI, DOCKER = "application/vnd.oci.image", "application/vnd.docker.distribution"
+
+
+@pytest.mark.parametrize("single", [f"{OCI}.manifest.v1+json", f"{DOCKER}.manifest.v2+json"], ids=["oci", "docker"])
+async def test_other_artifacts_of_a_registry_stop_no_package(stored, registry, tmp_path, single):
+    """Push a container image, alone and in an index for several processors, beside a package."""
+    store, package = stored
+    home, url = Home(root=tmp_path / "home"), f"http://{registry}"
+    write_remotes(home, [Remote(name="one", url=f"oci+{url}/team")])
+    await push_package(home, store, parse_ref("own"), "one")
+    index = {f"{OCI}.manifest.v1+json": f"{OCI}.index.v1+json"}.get(single, f"{DOCKER}.manifest.list.v2+json")
+    contents = b'{"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}}'
+    config = describe(contents, f"{OCI}.config.v1+json")
+    fields = {"digest": config.digest, "size": config.size, "mediaType": config.media_type}
+    manifest = json.dumps({"schemaVersion": 2, "mediaType": single, "config": fields, "layers": []}).encode()
+    about = {"digest": describe(manifest, single).digest, "size": len(manifest), "mediaType": single}
+    about["platform"] = {"architecture": "amd64", "os": "linux"}
+    several = json.dumps({"schemaVersion": 2, "mediaType": index, "manifests": [about]}).encode()
+    async with new_client() as client:
+        await Registry(client, url).push_blob("team/app", config, contents)
+        for tag, kind, body in (("single", single, manifest), ("several", index, several)):
+            place = f"{url}/v2/team/app/manifests/{tag}"
+            async with client.put(place, data=body, headers={"Content-Type": kind}) as answer:
+                assert answer.status == 201, await answer.text()
+        assert await search_remotes(home) == ([package], [])
+
+
+async def test_a_tag_that_is_deleted_while_a_registry_is_listed_stops_no_package(stored, registry, tmp_path):
+    store, package = stored
+    home = Home(root=tmp_path / "home")
+    write_remotes(home, [Remote(name="one", url=f"oci+http://{registry}/team")])
+    await push_package(home, store, parse_ref("own"), "one")
+    store.put(replace(package, version="3"))
+    await push_package(home, store, parse_ref("own@3"), "one")
+    shutil.rmtree(next((tmp_path / "registry").rglob("own/_manifests/tags/2/current")))
+    assert [found.version for found in (await search_remotes(home))[0]] == ["3"]
 
 
 def copy_package(command, name, home, **changes):

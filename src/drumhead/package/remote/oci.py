@@ -72,8 +72,13 @@ class OciRemote:
             raise
 
     async def _read(self, name: str, tag: str) -> Package | None:
-        """Return the record of a tag, or None if the artifact is not a package."""
-        manifest = await self.registry.manifest(name, tag)
+        """Return the record of a tag, or None if the artifact is not a package or was deleted meanwhile."""
+        try:
+            manifest = await self.registry.manifest(name, tag)
+        except DrumheadError as error:
+            if error.code is ErrorCode.NOT_FOUND:
+                return None
+            raise
         if manifest.config.media_type != PACKAGE_TYPE:
             return None
         record = await self.registry.blob(name, manifest.config)

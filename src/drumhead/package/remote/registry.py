@@ -28,6 +28,13 @@ if TYPE_CHECKING:
     from drumhead.report import Report
 
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
+MANIFEST_TYPES = (
+    MANIFEST_TYPE,
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+)
+"""What a tag may name. Only the first can be of drumhead, but a registry refuses to give what is not asked for."""
 LAYER_TYPE = "application/vnd.drumhead.layer.v1."
 """The prefix of the media types of layers; the name of the file system follows."""
 PAGE = 100
@@ -50,12 +57,12 @@ class Descriptor(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """An OCI image manifest that carries an artifact."""
+    """An OCI image manifest that carries an artifact. Documents of other kinds have an empty config."""
 
     schema_version: int = 2
     media_type: str = MANIFEST_TYPE
     artifact_type: str = ""
-    config: Descriptor
+    config: Descriptor = Descriptor(media_type="", digest="", size=0)
     layers: tuple[Descriptor, ...] = ()
     annotations: dict[str, str] = {}
 
@@ -78,7 +85,7 @@ class Registry:
     async def manifest(self, name: str, reference: str) -> Manifest:
         """Return the manifest of a tag or digest; verify it for a digest. Raises NOT_FOUND, UNVERIFIED, REMOTE."""
         async with await self._request(
-            "GET", f"/v2/{name}/manifests/{reference}", headers={"Accept": MANIFEST_TYPE}
+            "GET", f"/v2/{name}/manifests/{reference}", headers={"Accept": ", ".join(MANIFEST_TYPES)}
         ) as answer:
             contents = await _small(answer)
         if reference.startswith("sha256:") and _digest(contents) != reference:
