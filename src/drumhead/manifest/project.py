@@ -26,7 +26,7 @@ CAPSTAN_ONLY = ("binary", "created", "platform")
 
 
 def read_project(root: Path) -> Project:
-    """Read the project in the directory `root`.
+    """Read the project in the directory `root`, which may be a link to it.
 
     Raises MANIFEST with file, line and reason, and NOT_FOUND if there is no package.yaml.
     """
@@ -39,6 +39,7 @@ def read_project(root: Path) -> Project:
             ErrorCode.NOT_FOUND,
             f"{root / PACKAGE_FILE} does not exist; `drumhead package init {root}` writes one",
         )
+    root = root.resolve()  # a link among the files of a project goes into the image as a link
     section = read_yaml(root, PACKAGE_FILE, "package.yaml")
     notices = list(section.known(*PACKAGE_KEYS, *CAPSTAN_ONLY))
     package = _package(section, root)
@@ -46,7 +47,7 @@ def read_project(root: Path) -> Project:
     if is_there(root, RUN_FILE):
         run, more = read_run(read_yaml(root, RUN_FILE, "run.yaml"))
         notices += more
-    return Project(root=str(root.absolute()), package=package, run=run, notices=tuple(notices))
+    return Project(root=str(root), package=package, run=run, notices=tuple(notices))
 
 
 def _package(section: Section, root: Path) -> PackageManifest:
@@ -88,6 +89,8 @@ def _files(section: Section, root: Path) -> dict[str, str]:
             raise inside.refuse(place, f"{place} must be a path from the image's root (/srv/app)")
         if not is_inside(root, source):
             raise inside.refuse(place, f"{source or 'it'} is not a file or directory of the project")
+        if not place.strip("/") and ((root / source).is_symlink() or not (root / source).is_dir()):
+            raise inside.refuse(place, f"{source} is a file or a link, and only a directory can be the image's root")
     return files
 
 

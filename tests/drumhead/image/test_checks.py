@@ -261,6 +261,22 @@ def test_links_that_lead_out_of_the_project_give_a_notice(tmp_path):
     ]
 
 
+def test_a_link_to_a_project_is_the_project(tmp_path):
+    """Compose ``current``, as deployments call a link to the newest of several directories."""
+    root = write_files(
+        tmp_path / "7", {"meta/package.yaml": "name: a\ntitle: A\nauthor: b\n", "x.py": "", "y/z.py": ""}
+    )
+    (tmp_path / "current").symlink_to(root)
+    (root / "link").symlink_to("y")
+    for place in (root, tmp_path / "current"):
+        tree = Scan(read_project(place), tmp_path / "cache", trust=False).tree()
+        assert {path for path, _ in tree} == {"link", "x.py", "y", "y/z.py"}
+    manifest = root / "meta/package.yaml"
+    manifest.write_text(manifest.read_text() + "files:\n  /: link\n")
+    with pytest.raises(DrumheadError, match=r"^meta/package.yaml:5: link is a file or a link"):
+        read_project(root)
+
+
 # Composing
 
 

@@ -150,6 +150,7 @@ def test_a_config_set_inherits_a_packages_command(tmp_path):
         (PACKAGE + f"version: {'é' * 65}\n", 4, "a version has at most 128 bytes"),
         (PACKAGE + "files:\n  /srv: nowhere\n", 5, "not a file or directory"),
         (PACKAGE + "files:\n  /srv: ../..\n", 5, "not a file or directory"),
+        (PACKAGE + "files:\n  /: meta/package.yaml\n", 5, "only a directory can be the image's root"),
         (PACKAGE + "python:\n  lock: no.lock\n", 5, "not a file of the project"),
         ("- a\n", 1, "must be a mapping"),
         ("", 1, "empty"),
