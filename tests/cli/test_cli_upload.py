@@ -75,6 +75,17 @@ def test_json_describes_each_photo_and_the_status_tells_of_failures(run: Run, tm
     assert "damaged" in cut["problem"]
 
 
+def test_a_photo_that_cannot_be_read_to_its_end_does_not_keep_the_others_from_being_sent(
+    run: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "good.png").write_bytes(photo(28))
+    done = run("upload", "/proc/self/mem", "good.png", "--at-once", "1", "--json")  # the former can be opened only
+    assert done.returncode == 1
+    bad, good = json.loads(done.stdout)["photos"]
+    assert bad["problem"] == "The file cannot be read: Input/output error."
+    assert good["task"] is not None
+
+
 def test_failures_are_shown_in_a_table(run: Run, tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("no photo")
     done = run("upload", "text.png", "--wait")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import json
 
@@ -266,6 +267,23 @@ async def test_many_in_one_request(client):
     assert [one.task and one.task.id for one in again] == [one.task and one.task.id for one in made]
     page = await client.tasks(batch="b")
     assert [task.filename for task in page.tasks] == ["four.png", "one.png"]
+
+
+async def test_a_photo_that_cannot_be_read_to_its_end_is_an_error_of_its_own(client):
+    tries = 0
+
+    async def failing():
+        nonlocal tries
+        tries += 1
+        yield photo(1)[:100]
+        raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(OSError, match="Input/output error"):
+        await client.upload(failing)
+    with pytest.raises(OSError, match="Input/output error"):
+        await client.upload_many([Upload(source=photo(2)), Upload(source=failing)])
+    assert tries == 2, "nobody mends a file by sending it again"
+    assert (await client.tasks()).tasks == []
 
 
 async def test_an_upload_over_the_limit_is_told_when_to_retry(master, http, client):

@@ -79,7 +79,8 @@ class Client(ServiceClient):
         """Upload a photo (a path, bytes, or a function that opens a new stream for each try) and return its task.
 
         The task is durable when this returns. The upload is retried after transient failures with the same idempotency
-        key, so it becomes one task however often the connection fails. Raises the errors of the photo and the recipe.
+        key, so it becomes one task however often the connection fails. Raises the errors of the photo and the recipe,
+        and OSError for a photo that cannot be read.
         """
         one = Upload(source=source, filename=filename)
         headers = {"Idempotency-Key": idempotency_key or secrets.token_hex(16)}

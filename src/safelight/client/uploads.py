@@ -13,6 +13,7 @@ import aiohttp
 import msgspec
 from aiohttp.payload import AsyncIterablePayload, BytesPayload, Payload
 
+from safelight.errors import Error
 from safelight.files.opening import opened
 from safelight.untrusted import filenames
 
@@ -54,18 +55,27 @@ def form_fields(recipe: str | Mapping[str, Any] | None, **others: Any) -> dict[s
 
 @asynccontextmanager
 async def multipart(uploads: Sequence[Upload], fields: Mapping[str, str]) -> AsyncIterator[aiohttp.MultipartWriter]:
-    """Make a body of text fields and one part `image` for each photo; files stay open as long as the context lasts."""
+    """Make a body of text fields and one part `image` for each photo; files stay open as long as the context lasts.
+
+    Raises OSError for a photo that cannot be read.
+    """
     writer = aiohttp.MultipartWriter("form-data")
+    unreadable: list[OSError] = []
     async with AsyncExitStack() as stack:
         for name, value in fields.items():
             part = writer.append(value)
             part.set_content_disposition("form-data", name=name)
         for upload in uploads:
-            payload = await _payload(upload, stack)
+            payload = await _payload(upload, stack, unreadable)
             # UTF-8 without percent-encoding, as browsers and curl send it.
             payload.set_content_disposition("form-data", quote_fields=False, name="image", filename=_filename(upload))
             writer.append_payload(payload)
-        yield writer
+        try:
+            yield writer
+        except Error:
+            if unreadable:  # the request has only told of a broken connection
+                raise unreadable[0] from None
+            raise
 
 
 def _filename(upload: Upload) -> str:
@@ -75,7 +85,7 @@ def _filename(upload: Upload) -> str:
     return filenames.clean(name)  # a name that a header can hold; the name of a file may not even be valid text
 
 
-async def _payload(upload: Upload, stack: AsyncExitStack) -> Payload:
+async def _payload(upload: Upload, stack: AsyncExitStack, unreadable: list[OSError]) -> Payload:
     match upload.source:
         case bytes() as data if len(data) < _SMALL and upload.progress is None:
             return BytesPayload(data, content_type=_TYPE)
@@ -89,7 +99,7 @@ async def _payload(upload: Upload, stack: AsyncExitStack) -> Payload:
             chunks = _read(file, first)
         case opener:
             chunks = opener()
-    counted = _counted(chunks, upload.progress)
+    counted = _counted(chunks, upload.progress, unreadable)
     stack.push_async_callback(_close, chunks)
     stack.push_async_callback(_close, counted)
     return AsyncIterablePayload(counted, content_type=_TYPE)
@@ -118,8 +128,15 @@ async def _split(data: bytes) -> AsyncIterator[bytes]:
         yield data[start : start + _CHUNK]
 
 
-async def _counted(chunks: AsyncIterator[bytes], progress: Callable[[int], None] | None) -> AsyncIterator[bytes]:
-    async for chunk in chunks:
-        yield chunk
-        if progress is not None:
-            progress(len(chunk))
+async def _counted(
+    chunks: AsyncIterator[bytes], progress: Callable[[int], None] | None, unreadable: list[OSError]
+) -> AsyncIterator[bytes]:
+    """Pass chunks on and count them. An error of their source is added to `unreadable` before it is raised."""
+    try:
+        async for chunk in chunks:
+            yield chunk
+            if progress is not None:
+                progress(len(chunk))
+    except OSError as error:
+        unreadable.append(error)
+        raise
