@@ -26,6 +26,7 @@ from support.programs.command import COMMAND, environment, everything, safelight
 from support.programs.pids import children, gone
 from support.programs.ports import first_of_free_ports
 from support.programs.processes import Program, program
+from support.programs.until import until
 
 pytestmark = pytest.mark.slow
 
@@ -318,3 +319,18 @@ async def test_programs_are_restarted_after_the_reader_of_their_lines_is_gone(
     with suppress(OSError):
         broken.close()
     assert [line for line in lines if "x" not in line][:4] == ["before", "after", "before", "after"]
+
+
+async def test_a_program_that_cannot_be_started_is_started_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    interpreter = tmp_path / "python"
+    monkeypatch.setattr(sys, "executable", str(interpreter))  # which an upgrade is replacing at this moment
+    lines = asyncio.Queue[str]()
+    child = Child("one", "one", ["-c", "print('works')"], lambda _name, line: lines.put_nowait(line))
+    async with asyncio.TaskGroup() as group:
+        group.create_task(child.supervise(lambda status: lines.put_nowait(f"gave up with {status}")))
+        await until(lambda: "one cannot be started: No such file or directory" in caplog.messages)
+        interpreter.symlink_to(sys._base_executable)  # type: ignore[attr-defined]
+        assert await lines.get() == "works"
+        child.kill()

@@ -7,10 +7,13 @@ import ctypes
 import logging
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+
+from safelight.errors import FAILED
 
 log = logging.getLogger("up")
 
@@ -93,7 +96,20 @@ class Child:
         return self._process.pid if self._process is not None and self._process.returncode is None else None
 
     async def _once(self) -> int:
-        self._process = process = await asyncio.create_subprocess_exec(
+        """Run it once and return its exit status, or 1 if the system could not start it, such as for lack of memory."""
+        try:
+            self._process = process = await self._start()
+        except (OSError, subprocess.SubprocessError) as error:
+            log.error("%s cannot be started: %s", self.name, getattr(error, "strerror", None) or error)  # noqa: TRY400 - that says it all
+            return FAILED
+        if self._stopped.is_set():  # stopped while it was being started
+            process.kill()
+        assert process.stdout is not None
+        await self._forward_lines(process.stdout)
+        return await process.wait()
+
+    async def _start(self) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
             sys.executable,
             *self._argv,
             stdin=asyncio.subprocess.DEVNULL,
@@ -104,11 +120,6 @@ class Child:
             process_group=0,  # only this program receives Ctrl-C, and it stops its children in order
             preexec_fn=die_with_parent(os.getpid()),
         )
-        if self._stopped.is_set():  # stopped while it was being started
-            process.kill()
-        assert process.stdout is not None
-        await self._forward_lines(process.stdout)
-        return await process.wait()
 
     async def _forward_lines(self, output: asyncio.StreamReader) -> None:
         while True:
