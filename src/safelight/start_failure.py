@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections.abc import Iterator
@@ -11,12 +12,15 @@ from safelight.errors import EXIT_STATUS, Code, Error, status_of
 
 log = logging.getLogger(__name__)
 
+_FULL = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), " Make room on the disk of the data directory.")
+"""What to do about a full disk, by the number of the error."""
+
 
 @contextmanager
 def explained(title: str, *directories: str) -> Iterator[None]:
     """End the program with one sentence if an expected failure leaves the block: an error, or a data directory.
 
-    An OSError is expected if this process cannot write one of the data directories.
+    An OSError is expected if this process cannot write one of the data directories, or if a disk is full.
     """
     try:
         yield
@@ -24,7 +28,7 @@ def explained(title: str, *directories: str) -> Iterator[None]:
         log.error("%s cannot start: %s%s", title, error.detail, _advice(directories))  # noqa: TRY400 - that says it all
         raise SystemExit(status_of(error)) from None
     except OSError as error:
-        if not (advice := _advice(directories)):
+        if not (advice := _advice(directories) or _FULL.get(error.errno or 0, "")):
             raise
         log.error("%s cannot start: %s.%s", title, error, advice)  # noqa: TRY400 - as above
         raise SystemExit(EXIT_STATUS[Code.UNAVAILABLE]) from None

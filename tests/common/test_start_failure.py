@@ -1,5 +1,6 @@
 """Test what is told of services that cannot start."""
 
+import errno
 import subprocess
 import sys
 
@@ -19,6 +20,15 @@ def test_an_error_ends_with_its_status_and_an_unwritable_directory_is_named(tmp_
     first, second = (record.message for record in caplog.records)
     assert first == "db cannot start: It is in use."
     assert f"The data directory {tmp_path}/missing cannot be written by this user" in second
+
+
+def test_a_full_disk_is_reported_in_a_sentence(tmp_path, caplog):
+    with pytest.raises(SystemExit) as ended, explained("worker", str(tmp_path)):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert ended.value.code == 4
+    assert caplog.messages == [
+        "worker cannot start: [Errno 28] No space left on device. Make room on the disk of the data directory."
+    ]
 
 
 def test_an_unexpected_error_is_not_hidden(tmp_path):

@@ -130,6 +130,15 @@ async def test_a_data_directory_that_cannot_be_made_ends_it_as_it_ends_a_service
     assert "cannot be used as the data directory" in refused.stderr
 
 
+@pytest.mark.parametrize("written", ["up.lock", "cluster.key"])
+async def test_a_data_directory_without_room_ends_it_in_the_same_way(tmp_path: Path, written: str) -> None:
+    room = 0 if written == "up.lock" else 20  # bytes, of which the process id in the former takes at most 11
+    limited = ("prlimit", f"--fsize={room}")
+    refused = await asyncio.to_thread(safelight, "up", "--port", "0", "--data", tmp_path / "data", before=limited)
+    assert (refused.returncode, len(refused.stderr.splitlines())) == (4, 1)
+    assert f"{tmp_path}/data cannot be used as the data directory: File too large." in refused.stderr
+
+
 async def test_a_clean_start_logs_no_warnings(tmp_path: Path) -> None:
     async with up(tmp_path / "data") as running:
         await addresses(running)

@@ -129,7 +129,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     with _alone(Path(config.data)):
         if config.cluster_key_file is None:
             key = Path(config.data, "cluster.key")
-            cluster_key.ensure(key)
+            with _usable(Path(config.data)):
+                cluster_key.ensure(key)
             config = msgspec.structs.replace(config, cluster_key_file=str(key))
         everything = Up(config, forward, _passed(arguments))
         _check_free(config.host, everything.ports)
@@ -339,26 +340,33 @@ def _refuse(sentence: str) -> NoReturn:
 
 
 @contextmanager
-def _alone(data: Path) -> Iterator[None]:
-    """Lock the data directory. The lock ends with the process, however that ends."""
+def _usable(data: Path) -> Iterator[None]:
+    """End with an error if the data directory cannot be written, as on a full disk."""
     try:
-        data.mkdir(parents=True, exist_ok=True)
-        file = (data / "up.lock").open("a+")
+        yield
     except OSError as error:
         sentence = f"{data} cannot be used as the data directory: {error.strerror}."
         settings.fail(sentence, status=EXIT_STATUS[Code.UNAVAILABLE])
+
+
+@contextmanager
+def _alone(data: Path) -> Iterator[None]:
+    """Lock the data directory. The lock ends with the process, however that ends."""
+    with _usable(data):
+        data.mkdir(parents=True, exist_ok=True)
+        file = (data / "up.lock").open("ab+", buffering=0)
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             file.seek(0)
             _refuse(
-                f"Another safelight up (process {file.read().strip()}) uses the data directory {data}. Stop it first, "
-                "or give another --data."
+                f"Another safelight up (process {file.read().decode().strip()}) uses the data directory {data}. Stop "
+                "it first, or give another --data."
             )
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+        with _usable(data):
+            file.truncate(0)
+            file.write(b"%d\n" % os.getpid())
         yield
 
 
