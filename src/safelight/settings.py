@@ -128,11 +128,13 @@ def _merge(kind: type[C], given: dict[str, Any], section: str, environ: Mapping[
     origin: dict[str, tuple[str, Any]] = {}
     table = _read_file(path) if path else {}
     _check_names(table, kind, section, path)
+    own = table.get(section)
+    own = own if isinstance(own, dict) else {}  # the setting `keyvaluestore` of the others has the name of a program
     for name, hint in hints(kind).items():
         candidates = [
             (f"--{name.replace('_', '-')}", given.get(name)),
             *((variable, environ.get(variable)) for variable in _variables(section, name)),
-            (f"{name} in [{section}] of {path}", table.get(section, {}).get(name)),
+            (f"{name} in [{section}] of {path}", own.get(name)),
             (f"{name} in {path}", None if isinstance(table.get(name), dict) else table.get(name)),
         ]
         for source, value in candidates:
@@ -171,6 +173,10 @@ def _check_names(table: dict[str, Any], kind: type[msgspec.Struct], section: str
     A setting at the top level may be another program's, so it counts only if it is nearly the name of a setting.
     """
     sections = {name: value for name, value in table.items() if isinstance(value, dict)}
+    for name in PROGRAMS:
+        value = table.get(name, {})
+        if not isinstance(value, dict) and (name, type(value)) != ("keyvaluestore", str):
+            raise SettingsError(f"{name} in {path}: write a table, [{name}], not {value!r}")
     for name in sections:
         if name not in PROGRAMS:
             raise SettingsError(f"{path}: there is no program [{name}]{suggestion(name, PROGRAMS)}")

@@ -118,6 +118,9 @@ def test_mistakes_end_the_program_with_a_sentence(argv, environ, sentence, capsy
         ("[db]\nprot = 1", "there is no such setting; did you mean port? See"),
         ("[db]\nshutdown-token = 'x'", "there is no such setting. See"),
         ("[stroage]\nport = 1", "there is no program [stroage]; did you mean storage? See"),
+        ("[[db]]\nport = 1", "write a table, [db], not [{'port': 1}]. See"),
+        ("master = '10.0.0.1:8003'", "write a table, [master], not '10.0.0.1:8003'. See"),
+        ("[[keyvaluestore]]\nport = 1", "write a table, [keyvaluestore], not [{'port': 1}]. See"),
     ],
 )
 def test_mistakes_in_the_file_name_the_file(tmp_path, text, sentence, capsys):
@@ -128,6 +131,16 @@ def test_mistakes_in_the_file_name_the_file(tmp_path, text, sentence, capsys):
     error = capsys.readouterr().err
     assert sentence in error
     assert str(file) in error
+
+
+def test_every_program_reads_a_file_that_says_where_the_key_value_store_is(tmp_path):
+    file = tmp_path / "settings.toml"
+    file.write_text("keyvaluestore = '10.0.0.1:8000'\ndata = 'x'\n")
+    for name in PROGRAMS:
+        kind = importlib.import_module(f"safelight.{name}.__main__").Config
+        found = settings.load(kind, ["--config", str(file)], section=name, program=name, environ={})
+        assert found.data == "x"
+        assert getattr(found, "keyvaluestore", "10.0.0.1:8000") == "10.0.0.1:8000"
 
 
 @pytest.mark.parametrize("service", ["keyvaluestore", "storage"])
