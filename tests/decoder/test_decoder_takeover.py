@@ -146,6 +146,14 @@ async def test_a_forged_frame_is_a_death_and_costs_no_other_photo(hostile, attac
         assert (await pool.process(photo())).outputs
 
 
+async def test_a_signal_without_a_name_is_a_death(hostile, attack):
+    code = "import signal, threading\nsignal.pthread_kill(threading.get_ident(), 40)"
+    async with hostile() as pool:
+        error = await failure(pool, attack(code))
+        assert (error.code, error.extra) == (Code.DECODER_CRASHED, {"signal": "signal 40"})
+        assert (await pool.process(photo())).outputs
+
+
 async def test_an_error_keeps_its_own_members(hostile, attack):
     names = ["self", "code", "detail", "type", "title", "status"]
     frame = f"""pack(Failed(code="damaged_image", detail="so it is", resident=1,

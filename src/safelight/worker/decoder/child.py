@@ -271,7 +271,7 @@ class Child:
         if status >= 0:
             detail = f"The decoder ended with status {status} {during}."
             return Error(Code.DECODER_CRASHED, detail, exit_status=status)
-        name = signal.Signals(-status).name
+        name = _name_of(-status)
         if name == "SIGXCPU":
             return Error(Code.TIMED_OUT, "The photo took more processor time than it may.")
         if name == "SIGKILL" and _kernel_kills() > self._kills_seen:
@@ -329,6 +329,14 @@ def _spawn(directory: Path) -> tuple[subprocess.Popen[bytes], socket.socket, int
         )
         on_failure.pop_all()
     return process, ours, output, messages
+
+
+def _name_of(number: int) -> str:
+    """Return the name of a signal; of the real-time ones, only the first and the last have one in Python."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def _too_large() -> Error:
