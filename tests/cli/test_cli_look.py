@@ -1,5 +1,6 @@
 """Test the commands that show tasks, recipes, the queue and the key-value store, and that change tasks."""
 
+import asyncio
 import json
 import re
 import subprocess
@@ -11,7 +12,8 @@ import pytest
 
 from cli.conftest import Run
 from support.photos import photo
-from support.programs.command import safelight, terminal
+from support.programs.command import COMMAND, environment, safelight, terminal
+from support.programs.until import until
 
 pytestmark = pytest.mark.slow
 
@@ -114,6 +116,20 @@ def test_the_store_is_watched(run: Run, addresses: dict[str, str]) -> None:
         shown.until(lambda text: "- mood=good" in text)
         shown.press(b"\x03")
         assert shown.ended() == 130
+
+
+async def test_changes_of_the_store_reach_programs_at_once(run: Run, addresses: dict[str, str], tmp_path: Path) -> None:
+    env = environment(SAFELIGHT_KEYVALUESTORE=addresses["keyvaluestore"], PYTHONUNBUFFERED="")
+    seen = tmp_path / "seen"
+    with seen.open("w") as file:
+        watch = await asyncio.create_subprocess_exec(COMMAND, "store", "watch", "tempo", "--json", stdout=file, env=env)
+    try:
+        await until(lambda: '"entries": []' in seen.read_text())
+        await asyncio.to_thread(run, "store", "set", "tempo", "presto")
+        await until(lambda: '"value": "presto"' in seen.read_text())
+    finally:
+        watch.kill()
+        await watch.wait()
 
 
 def test_top_is_live(run: Run, addresses: dict[str, str], tmp_path: Path) -> None:

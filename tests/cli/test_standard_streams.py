@@ -43,6 +43,17 @@ def test_a_full_disk_under_the_output_is_named(argv: tuple[str, ...]) -> None:
     assert done.returncode == 1
 
 
+def test_the_status_of_a_failure_tells_that_the_reader_of_its_report_is_gone(tmp_path: Path) -> None:
+    (tmp_path / "one.png").write_bytes(photo(1))
+    reader, writer = os.pipe()
+    os.close(reader)
+    argv = [COMMAND, "upload", tmp_path / "one.png", "--json", "--master", "127.0.0.1:9"]
+    env = environment(PYTHONUNBUFFERED="", SAFELIGHT_API_KEY="no\nheader")  # which fails before anything is sent
+    with os.fdopen(writer, "w") as closed:
+        done = subprocess.run(argv, env=env, stdout=closed, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
 def test_letters_that_the_terminal_lacks_are_escaped(tmp_path: Path) -> None:
     (tmp_path / "日本.png").write_bytes(photo(1))
     with everything(tmp_path / "data", "--workers", "0") as where:

@@ -74,8 +74,9 @@ def path_text(path: Path) -> str:
 
 
 def print_json(value: object) -> None:
-    """Print one JSON document on stdout."""
+    """Print one JSON document on stdout at once, since a reader may wait for it, or be gone."""
     sys.stdout.write(printable_json(msgspec.json.format(msgspec.json.encode(value)).decode()) + "\n")
+    sys.stdout.flush()
 
 
 def table(*columns: str, rows: Iterable[Sequence[str | Text]], right: Sequence[str] = (), wrap: bool = False) -> Table:
