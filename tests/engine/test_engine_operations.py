@@ -5,7 +5,7 @@ import pytest
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from skimage import color
 
-from engine.images import array, difference, encoded, made, magick, opened, outputs, photo, vips
+from engine.images import array, difference, encoded, made, magick, opened, outputs, photo, png16, vips
 from safelight import engine
 from safelight.errors import Code, Error
 
@@ -290,3 +290,15 @@ def test_a_scaled_image_that_is_held_before_it_is_cropped_counts(operation, orie
     with pytest.raises(Error, match="(480 by 40|40 by 480) pixels; at most 1600") as caught:
         made(data, operation, limits=limits)
     assert caught.value.code is Code.TOO_MANY_PIXELS
+
+
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+@pytest.mark.parametrize("sigma", [0.5, 3])
+def test_sharpen_makes_no_rim_beside_transparent_colours(sigma, mode, deep):
+    square = np.zeros((40, 40, len(mode)), np.uint8)
+    square[10:30, 10:30] = (*[128] * (len(mode) - 1), 255)
+    data = png16(square.astype(int) * 257) if deep else encoded(Image.fromarray(square))
+    result = array(made(data, {"op": "sharpen", "sigma": sigma, "amount": 10}).data)
+    assert difference(result[10:30, 10:30], square[10:30, 10:30])[1] <= 1
+    assert difference(result[..., -1], square[..., -1]) == (0, 0)

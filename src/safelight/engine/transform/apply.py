@@ -133,18 +133,22 @@ def _(operation: op.Adjust, image: Image) -> Image:
 
 @apply.register
 def _(operation: op.Blur, image: Image) -> Image:
-    # libvips' own default cuts the kernel off at a fifth of its height
-    return image.ready().each_frame(
-        lambda pixels: blended(pixels, lambda colors: colors.gaussblur(operation.sigma, min_ampl=0.02))
-    )
+    return image.ready().each_frame(lambda pixels: blended(pixels, lambda colors: _blurred(colors, operation.sigma)))
 
 
 @apply.register
 def _(operation: op.Sharpen, image: Image) -> Image:
+    def sharpened(colors: pyvips.Image) -> pyvips.Image:
+        return colors.sharpen(sigma=operation.sigma, m1=operation.flat, m2=operation.amount)
+
     def change(pixels: pyvips.Image) -> pyvips.Image:
-        return on_colors(
-            pixels, lambda colors: colors.sharpen(sigma=operation.sigma, m1=operation.flat, m2=operation.amount)
-        )
+        if not pixels.hasalpha():
+            return sharpened(pixels)
+        # Nobody sees the colours of transparent pixels, but beside other colours they would be an edge.
+        around = blended(pixels, lambda colors: _blurred(colors, operation.sigma))
+        alpha = pixels[pixels.bands - 1]
+        filled = (alpha == 0).ifthenelse(around, pixels)
+        return sharpened(filled.extract_band(0, n=pixels.bands - 1)).bandjoin(alpha)
 
     return image.ready().each_frame(change)
 
@@ -187,6 +191,11 @@ def _with_alpha_for(pixels: pyvips.Image, background: list[float]) -> pyvips.Ima
     """Return the image in colour, with alpha if the background is transparent."""
     pixels = as_rgb(pixels)
     return pixels if pixels.hasalpha() or background[3] == 255 else pixels.bandjoin(top(pixels))
+
+
+def _blurred(pixels: pyvips.Image, sigma: float) -> pyvips.Image:
+    # libvips' own default cuts the kernel off at a fifth of its height
+    return pixels.gaussblur(sigma, min_ampl=0.02)
 
 
 def _samples(color: str) -> list[float]:
