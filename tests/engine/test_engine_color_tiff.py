@@ -151,6 +151,15 @@ def test_associated_alpha_is_divided_out():
     assert difference(result[0, 0], (199, 100, 50, 128))[1] <= 1
 
 
+@pytest.mark.parametrize(("photometric", "colors"), [("rgb", 3), ("minisblack", 1), ("separated", 4)])
+def test_transparency_of_sixteen_bits_is_rounded_whatever_the_colours_become(photometric, colors):
+    alpha = np.random.default_rng(2).integers(0, 65536, (16, 16, 1), dtype=np.uint16)
+    samples = np.concatenate([np.full((16, 16, colors), 30000, np.uint16), alpha], -1)
+    profile = {} if colors == 4 else {"iccprofile": PROFILES["Adobe RGB"]}
+    result = array(made(tiff(samples, photometric, extrasamples=["unassalpha"], **profile)).data)
+    assert difference(result[..., -1:], np.round(alpha / 257)) == (0, 0)
+
+
 def test_a_reduced_page_is_not_used_as_the_image():
     file = io.BytesIO()
     with tifffile.TiffWriter(file) as writer:

@@ -74,6 +74,9 @@ def _three(image: pyvips.Image) -> pyvips.Image:
 
 def _transformed(image: pyvips.Image, profile: bytes | None, fallback: str, *, deep: bool) -> pyvips.Image:
     """Convert with littleCMS to the given depth, rounding once. A profile that does not fit is ignored."""
+    if image.hasalpha():  # libvips would cut it off instead of rounding, and take 16 bits beside CMYK for 8
+        colors = _transformed(image.extract_band(0, n=image.bands - 1), profile, fallback, deep=deep)
+        return colors.bandjoin(_of_depth(image[image.bands - 1], deep=colors.format == "ushort"))
     described = image.copy()
     if profile:
         described.set_type(pyvips.GValue.blob_type, "icc-profile-data", profile)
