@@ -50,6 +50,19 @@ def test_resize_looks_as_pillows_does(kind, width):
     assert mean < 1.5
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
+@pytest.mark.parametrize("width", [26, 33, 65, 130])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_nothing_is_cut_off_when_the_size_is_no_multiple_of_the_reduction(kind, width, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(photo("astronaut.png").resize((535, 527)), kind, quality=95, exif=exif)
+    source = ImageOps.exif_transpose(opened(data)).convert("RGB")
+    result = opened(made(data, {"op": "resize", "width": width}).data)
+    mean, _ = difference(result, source.resize(result.size, Image.Resampling.LANCZOS))
+    assert mean < 2.5
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG", "WEBP"])
 def test_files_larger_than_the_readers_cache_are_scaled_while_they_are_read(kind):

@@ -15,7 +15,7 @@ from safelight.engine.outputs import Outputs
 from safelight.engine.read.facts import Facts
 from safelight.engine.read.original import Original
 from safelight.engine.records import Probe, Result
-from safelight.engine.transform.scale import target
+from safelight.engine.transform.scale import Size, target
 from safelight.engine.transform.turn import reorders
 from safelight.engine.write.encode import keeps_frames, resolve
 from safelight.errors import Code, Error
@@ -23,6 +23,8 @@ from safelight.recipe import OutputSpec, Recipe
 from safelight.recipe.operations import Flip, Resize, Rotate, SmartCrop
 
 DEFAULT_LIMITS = Limits()
+_MOST_LOST = 1 / 16
+"""The most that the reader may cut off, in pixels of an output."""
 
 
 class Stop:
@@ -127,24 +129,30 @@ def _start(pixels: pyvips.Image, header: Probe, facts: Facts, frames: int, *, up
 
 
 def _common_shrink(recipe: Recipe, original: Original) -> int:
-    """Return the factor by which the reader may shrink, so that every output still scales down by half or more."""
+    """Return the factor by which the reader may shrink, so that every output still scales down by half or more.
+
+    The reader of JPEG cuts off the last columns and rows if the factor does not divide the size. The rest would be
+    stretched, so that is allowed only as far as nobody sees it.
+    """
     header = original.probe
     if not original.format.shrinks:
         return 1
-    width, height = header.width, header.height
+    size = header.width, header.height
     if recipe.auto_orient and header.orientation >= 5:
-        width, height = height, width
-    factor = min(_reduction(output, width, height) for output in recipe.outputs.values())
-    return next((shrink for shrink in (8, 4, 2) if factor >= 2 * shrink), 1)
+        size = size[::-1]
+    sides = [pair for output in recipe.outputs.values() for pair in zip(size, _scaled(output, size), strict=True)]
+    cuts = original.format.name == "jpeg"
+    for shrink in (8, 4, 2):
+        lost = max(side % shrink * wanted / side for side, wanted in sides) if cuts else 0.0
+        if lost <= _MOST_LOST and all(side >= 2 * shrink * wanted for side, wanted in sides):
+            return shrink
+    return 1
 
 
-def _reduction(output: OutputSpec, width: int, height: int) -> float:
-    """Return the factor by which an output scales down before other operations."""
+def _scaled(output: OutputSpec, size: Size) -> Size:
+    """Return the size to which an output scales before other operations."""
     first = output.operations[0] if output.operations else None
-    if not isinstance(first, Resize | SmartCrop):
-        return 1.0
-    scaled = target(first, width, height).scaled
-    return min(width / scaled[0], height / scaled[1])
+    return target(first, *size).scaled if isinstance(first, Resize | SmartCrop) else size
 
 
 def _needs_all(recipe: Recipe, header: Probe, frames: int) -> bool:

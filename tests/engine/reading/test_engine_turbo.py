@@ -6,12 +6,13 @@ from engine.images import encoded, made, outputs, photo
 from safelight.engine import turbo
 from safelight.errors import Code, Error
 
-CAT = photo().resize((301, 201))
+CAT = photo().resize((302, 202))
 RECIPE = {
     "outputs": {
         "inverted": {"format": "jpeg", "operations": [{"op": "invert"}]},
         "half": {"format": "jpeg", "quality": 95, "operations": [{"op": "resize", "width": 70}]},
-        "eighth": {"format": "jpeg", "operations": [{"op": "resize", "width": 17}]},
+        "quarter": {"format": "jpeg", "operations": [{"op": "resize", "width": 9}]},
+        "eighth": {"format": "jpeg", "operations": [{"op": "resize", "width": 3}]},
         "grey": {"format": "jpeg", "operations": [{"op": "grayscale"}]},
         "kept": {"format": "jpeg", "metadata": "keep"},
         "progressive": {"format": "jpeg", "progressive": True},
