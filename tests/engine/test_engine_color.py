@@ -112,6 +112,27 @@ def test_grey_profiles_are_used_and_grey_stays_grey(tone):
         assert difference(result, by_littlecms(RAMP, icc).convert("L"))[1] <= tolerance
 
 
+def test_the_grey_profile_of_an_animation_is_used():
+    icc = profile({b"kTRC": curve(1.0)}, b"GRAY")
+    data = encoded(RAMP, save_all=True, append_images=[RAMP.rotate(180)], duration=100, icc_profile=icc)
+    right = by_littlecms(RAMP, icc).convert("L")
+    for kind in ("png", "tiff"):  # all frames, and the first alone
+        assert difference(opened(made(data, format=kind).data).convert("L"), right)[1] <= 2
+    frame = opened(made(data, format="png", color="keep").data)
+    assert frame.info["icc_profile"] == icc
+    assert difference(frame.convert("L"), RAMP) == (0, 0)
+
+
+def test_the_grey_profile_of_an_avif_is_used(tmp_path):
+    icc = profile({b"kTRC": curve(1.0)}, b"GRAY")
+    (tmp_path / "a.png").write_bytes(encoded(RAMP.resize((256, 64)), icc_profile=icc))
+    lossless = ("-y", "400", "--min", "0", "--max", "0")
+    run("avifenc", *lossless, str(tmp_path / "a.png"), str(tmp_path / "a.avif"))
+    result = opened(made((tmp_path / "a.avif").read_bytes()).data)
+    assert result.mode == "L"
+    assert difference(result, by_littlecms(RAMP.resize((256, 64)), icc).convert("L"))[1] <= 2
+
+
 def test_an_rgb_profile_of_a_grey_photo_is_used():
     icc = PROFILES["linear, called sRGB"]
     result = opened(made(encoded(RAMP, icc_profile=icc)).data)

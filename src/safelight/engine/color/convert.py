@@ -7,6 +7,7 @@ from typing import Any
 import pyvips
 
 from safelight.engine.color.profile import color_space, is_srgb
+from safelight.engine.color.samples import as_grey
 
 _GREY = {"b-w", "grey16"}
 
@@ -60,11 +61,7 @@ def _converted(image: pyvips.Image, profile: bytes, *, deep: bool) -> pyvips.Ima
     if color_space(profile) == "RGB":
         image = _three(image)
     made = _transformed(image, profile, "srgb", deep=deep)
-    if made.bands < 3:
-        return made
-    light = made.extract_band(1)  # all three are alike for grey
-    light = light.bandjoin(made.extract_band(3)) if made.bands > 3 else light
-    return light.copy(interpretation="grey16" if made.format == "ushort" else "b-w")
+    return made if made.bands < 3 else as_grey(made)
 
 
 def _three(image: pyvips.Image) -> pyvips.Image:

@@ -50,6 +50,13 @@ def from_narrow(image: pyvips.Image) -> pyvips.Image:
     return stretched.cast(image.format).copy(interpretation=image.interpretation)
 
 
+def as_grey(image: pyvips.Image) -> pyvips.Image:
+    """Return an RGB image whose three colours are alike as grey, with its alpha."""
+    grey = image.extract_band(1)
+    grey = grey.bandjoin(image.extract_band(3)) if image.bands > 3 else grey
+    return grey.copy(interpretation="grey16" if image.format == "ushort" else "b-w")
+
+
 def unpremultiplied(image: pyvips.Image) -> pyvips.Image:
     """Divide premultiplied colours by their alpha, which is the last band."""
     divided = image.unpremultiply() + 0.5

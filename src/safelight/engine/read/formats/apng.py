@@ -9,12 +9,14 @@ from typing import Any
 
 import pyvips
 
+from safelight.engine.color.samples import as_grey
 from safelight.engine.failures import damaged, plain_reason
 from safelight.engine.formats import Format
 from safelight.engine.read.chunks import SIGNATURE, Chunk, made
 from safelight.engine.read.facts import animated, bare
 
 _SHARED = (b"PLTE", b"tRNS", b"gAMA", b"cHRM", b"sBIT")
+_COLOR_TYPE, _GREY = 9, frozenset({0, 4})  # in the header chunk
 _BACKGROUND, _PREVIOUS = 1, 2  # how a frame is disposed of
 _OVER = 1
 _MOST_FRAMES = 2**31 - 1
@@ -77,7 +79,7 @@ class Animation:
             first = not seen  # without a previous frame, the specification means the background
             seen.append(shown)
             canvas = _left(shown, canvas, frame, first=first)
-        return seen
+        return list(map(as_grey, seen)) if head[_COLOR_TYPE] in _GREY else seen
 
 
 def animation(data: memoryview, chunks: Sequence[Chunk], format_: Format) -> Animation | None:

@@ -8,7 +8,7 @@ from typing import Any
 import pyvips
 
 from safelight.engine.color.cicp import CodePoints, profile_of
-from safelight.engine.color.samples import from_narrow, unpremultiplied
+from safelight.engine.color.samples import as_grey, from_narrow, unpremultiplied
 from safelight.engine.failures import damaged, unsupported
 from safelight.engine.metadata import exif
 from safelight.engine.read.boxes import MainImage, main_image, sequence_colors, sequence_plays
@@ -63,7 +63,9 @@ class AvifReader(VipsReader):
     def open(self, *, frames: bool = False, shrink: int = 1) -> pyvips.Image:
         """See `VipsReader`. libvips does not open a sequence without a still image: its header is made here."""
         if self.main.codec or not self._sequence:
-            return super().open(frames=frames, shrink=shrink)
+            image = super().open(frames=frames, shrink=shrink)
+            # libvips makes it RGB, which no grey profile fits
+            return as_grey(image) if self.main.grey and image.bands > 2 else image
         return self._like_a_frame()
 
     def _like_a_frame(self) -> pyvips.Image:
