@@ -43,6 +43,21 @@ def test_ten_bits_of_a_heic_are_kept(tmp_path):
     assert difference(np.asarray(opened(made(data).data).convert("L")), ramp / 257)[1] <= 3
 
 
+@pytest.mark.parametrize("bits", ["10", "12"])
+@pytest.mark.parametrize("kind", ["avif", "heic"])
+def test_white_of_ten_and_twelve_bits_is_white(kind, bits, tmp_path):
+    file, png = str(tmp_path / f"a.{kind}"), tmp_path / "a.png"
+    samples = np.full((64, 64, 4), 65535, np.uint16)
+    samples[:32, :, 3] = 0
+    png.write_bytes(png16(samples))
+    options = ("avifenc", "-d", bits, "-l") if kind == "avif" else ("heif-enc", "-b", bits, "-L")
+    run(*options, str(png), *(("-o",) if kind == "heic" else ()), file)
+    data = (tmp_path / f"a.{kind}").read_bytes()
+    result = tifffile.imread(io.BytesIO(made(data, format="tiff", bit_depth=16).data))
+    assert difference(result[40:], 65535) == (0, 0)
+    assert (result[:24, :, 3] == 0).all()
+
+
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
 def test_jpeg_xl_is_read_and_written(mode, tmp_path):
     image = SMALL.convert(mode)

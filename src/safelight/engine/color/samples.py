@@ -50,6 +50,14 @@ def from_narrow(image: pyvips.Image) -> pyvips.Image:
     return stretched.cast(image.format).copy(interpretation=image.interpretation)
 
 
+def widened(image: pyvips.Image, bits: int) -> pyvips.Image:
+    """Stretch samples of so many bits, which libheif's users shift up to 16, to the full range."""
+    if image.format != "ushort" or not 8 < bits < 16:
+        return image
+    stretched = image * (_TOP / (65536 - (1 << (16 - bits)))) + 0.5
+    return stretched.cast("ushort").copy(interpretation=image.interpretation)
+
+
 def as_grey(image: pyvips.Image) -> pyvips.Image:
     """Return an RGB image whose three colours are alike as grey, with its alpha."""
     grey = image.extract_band(1)

@@ -8,7 +8,7 @@ from typing import Any
 import pyvips
 
 from safelight.engine.color.cicp import CodePoints, profile_of
-from safelight.engine.color.samples import as_grey, from_narrow, unpremultiplied
+from safelight.engine.color.samples import as_grey, from_narrow, unpremultiplied, widened
 from safelight.engine.failures import damaged, unsupported
 from safelight.engine.metadata import exif
 from safelight.engine.read.boxes import MainImage, main_image, sequence_colors, sequence_plays
@@ -76,13 +76,18 @@ class AvifReader(VipsReader):
         bands = len(self._sequence.getbands())
         return pyvips.Image.black(width, height, bands=bands).copy(interpretation="b-w" if bands < 3 else "srgb")
 
+    def samples(self, image: pyvips.Image) -> pyvips.Image:
+        """See `VipsReader`."""
+        if not self.main.stretches and image.get_typeof("bits-per-sample"):
+            image = widened(image, image.get("bits-per-sample"))
+        if self.main.premultiplied and image.hasalpha():
+            image = unpremultiplied(image)
+        return from_narrow(image) if self.main.stretches else image
+
     def load(self, *, frames: bool = False, shrink: int = 1) -> pyvips.Image:  # noqa: ARG002 -- the contract's
         """See `facts.Reader`."""
         if not self._sequence:
-            image = super().load()
-            if self.main.premultiplied and image.hasalpha():
-                image = unpremultiplied(image)
-            return from_narrow(image) if self.main.stretches else image
+            return super().load()
         count = self._sequence.n_frames if frames else 1  # the still image may not be one of the frames
         images, delays = zip(*map(self._frame, range(count)), strict=True)
         if not frames:

@@ -8,7 +8,7 @@ from typing import Any
 import pyvips
 
 from safelight.engine.color.cicp import profile_of
-from safelight.engine.color.samples import from_narrow, unpremultiplied
+from safelight.engine.color.samples import from_narrow, unpremultiplied, widened
 from safelight.engine.failures import damaged, unsupported
 from safelight.engine.formats import Format
 from safelight.engine.read.boxes import main_image
@@ -64,6 +64,8 @@ class HeicReader(Reader):
             stride = self._picture.stride
         image = from_bytes(data, stride // (bands * size), height, bands, deep=self._deep)
         image = image.crop(0, 0, width, height)
+        if not self._stretches:
+            image = widened(image, self._picture.info.get("bit_depth", 16))
         if self._mode == "RGBa":
             image = unpremultiplied(image)
         return from_narrow(image) if self._stretches else image
