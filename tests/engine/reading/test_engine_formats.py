@@ -93,6 +93,14 @@ def test_jpeg_xl_of_sixteen_bits_is_read(channels, tmp_path):
 COLORS = ["red", "lime", "blue", "yellow", "white"]
 
 
+def test_the_xmp_of_a_jpeg_xl_is_kept_with_the_position():
+    data = encoded(SMALL, "JXL", xmp=b"<x:xmpmeta>a meadow</x:xmpmeta>")
+    assert b"a meadow" in data
+    assert b"a meadow" in made(data, format="jpeg", metadata="keep", keep_gps=True).data
+    for told in ({"metadata": "keep"}, {}):
+        assert b"a meadow" not in made(data, format="jpeg", **told).data
+
+
 def test_an_animated_and_an_hdr_jpeg_xl_are_refused_by_name(tmp_path):
     frames = [Image.new("RGB", (32, 24), color) for color in ("red", "lime")]
     (tmp_path / "a.gif").write_bytes(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:], duration=100))

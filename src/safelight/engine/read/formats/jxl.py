@@ -62,8 +62,9 @@ class JxlReader(Reader):
             return self._unpacked(data)
         if info.mode not in _BANDS:
             raise unsupported(self._format.name, f"JPEG XL with samples of the kind {info.mode}")
-        block = next((box.data[4:] for box in found if box.box_type == b"Exif"), None)
-        self.facts = Facts(profile=profile or None, exif=exif.body(block) if block else None)
+        blocks = {box.box_type: bytes(box.data) for box in found if box.box_type in {b"Exif", b"xml "}}
+        block = blocks.get(b"Exif", b"")[4:]
+        self.facts = Facts(profile=profile or None, exif=exif.body(block) or None, xmp=blocks.get(b"xml "))
         bands = _BANDS[info.mode]
         deep = len(data) == 2 * info.width * info.height * bands  # `mode` does not say so for grey with transparency
         return from_bytes(data, info.width, info.height, bands, deep=deep)
