@@ -23,7 +23,7 @@ from safelight.recipe import OutputSpec, Recipe
 from safelight.recipe.operations import Flip, Resize, Rotate, SmartCrop
 
 DEFAULT_LIMITS = Limits()
-_MOST_LOST = 1 / 16
+_MOST_LOST = 1 / 8
 """The most that the reader may cut off, in pixels of an output."""
 
 
@@ -132,7 +132,7 @@ def _common_shrink(recipe: Recipe, original: Original) -> int:
     """Return the factor by which the reader may shrink, so that every output still scales down by half or more.
 
     The reader of JPEG cuts off the last columns and rows if the factor does not divide the size. The rest would be
-    stretched, so that is allowed only as far as nobody sees it.
+    stretched, so that is allowed only as far as nobody sees it: to decode everything takes several times as long.
     """
     header = original.probe
     if not original.format.shrinks:
