@@ -19,7 +19,7 @@ from safelight.client.base import Connection, session
 from safelight.client.discovery import Discovery
 from safelight.client.keyvaluestore import KeyValueStoreClient
 from safelight.client.storage import StorageClient
-from safelight.errors import Error
+from safelight.errors import Code, Error
 from safelight.keyvaluestore.__main__ import Config, build
 from safelight.master.metrics import Metrics
 from safelight.master.upload.ingest import Ingest
@@ -221,6 +221,27 @@ async def test_a_short_body_is_read_again_after_its_receiver_died():
             assert b"".join([chunk async for chunk in reader.chunks()]) == b"01234567"
     await replay.close()
     assert budget.left == 100
+
+
+async def test_a_body_that_became_long_after_its_receiver_died_is_not_begun_again():
+    """The chunk that is being read when a receiver dies may be the one that is too much to keep."""
+    gate, readers = asyncio.Event(), []
+    chunks = _chunks(b"23", b"45", gate=gate)
+    replay = Replay([b"01"], chunks, ReplayBudget(100), most=5, on_long=lambda: readers.append(replay.reader()))
+    first = replay.reader()
+    task = asyncio.create_task(_count(first))
+    await until(lambda: first.at == 2 and replay._reading and not replay._reading.done())
+    task.cancel()
+    replay.leave(first)
+    gate.set()
+    await until(lambda: bool(readers))
+    second = readers[0].chunks()
+    assert [await anext(second), await anext(second)] == [b"01", b"23"]
+    with pytest.raises(Error) as refused:
+        replay.reader()
+    assert refused.value.code is Code.UNAVAILABLE
+    assert [chunk async for chunk in second] == [b"45"]
+    await replay.close()
 
 
 @pytest.mark.parametrize(("most", "total"), [(5, 100), (100, 5), (100, 1)])

@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import Self
 
+from safelight.errors import Code, Error
+
 _TOTAL = 64 << 20
 """Bytes to keep for all uploads of this process, so that they can be sent again from their start."""
 _WINDOW = 1 << 20
@@ -83,7 +85,10 @@ class Replay:
         """The exception that reading the chunks raised."""
 
     def reader(self) -> Reader:
-        """Return a reader that starts from the beginning, while the stream is `repeatable`."""
+        """Return a reader that starts from the beginning. Raises UNAVAILABLE if the stream is not `repeatable`."""
+        if not self.repeatable:
+            sentence = "Storage failed, and the upload is too large to be sent there again from memory. Send it again."
+            raise Error(Code.UNAVAILABLE, sentence)
         reader = Reader(self)
         self._readers.add(reader)
         return reader
