@@ -6,9 +6,11 @@ import asyncio
 import base64
 import hashlib
 import hmac
+import os
 import socket
 import ssl
 import subprocess
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -27,6 +29,7 @@ from safelight.wire.accounts import Tenant
 from support.leases import fail, finish, take
 from support.metrics import until
 from support.photos import photo
+from support.programs.until import until as until_true
 from support.tasks import new_task
 
 KEY = bytes(range(32))
@@ -121,6 +124,35 @@ async def test_a_receiver_that_never_answers_does_not_delay_the_calls_of_other_t
         await db.cancel(task.id)
         _, body = await receiver.next()
         assert msgspec.json.decode(body)["task"]["id"] == task.id
+
+
+async def test_names_that_are_never_resolved_delay_no_other_tenant(client, system, db, receiver, monkeypatch):
+    """Looking up a name occupies a thread, and the event loop has only a few of them for everything else."""
+    async with AccountClient.connect(system.address("db")) as accounts:
+        for name in ("silent", "other"):
+            await accounts.create_tenant(Tenant(id=name))
+    resolve, asked, answered = socket.getaddrinfo, [], threading.Event()
+
+    def look_up(host, *arguments, **options):
+        if str(host).endswith(".silent.test"):
+            asked.append(host)
+            answered.wait(60.0)
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return resolve(host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    few = min(32, (os.cpu_count() or 1) + 4)
+    try:
+        tasks = await db.create([new_task(tenant="silent", webhook=f"http://{n}.silent.test/") for n in range(few)])
+        await asyncio.gather(*(db.cancel(task.id) for task in tasks))
+        await until_true(lambda: len(asked) >= few)
+        (task,) = await db.create([new_task(tenant="other", webhook=receiver.url.replace("127.0.0.1", "localhost"))])
+        await db.cancel(task.id)
+        _, body = await receiver.next()
+        assert msgspec.json.decode(body)["task"]["id"] == task.id
+        await asyncio.wait_for(asyncio.to_thread(int), 10.0)
+    finally:
+        answered.set()
 
 
 @asynccontextmanager

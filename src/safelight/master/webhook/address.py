@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import socket
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from safelight.errors import Code, Error
@@ -77,3 +81,31 @@ def guarded_socket(info: aiohttp.AddrInfoType) -> socket.socket:
     if not is_public(str(address[0])):
         raise RefusedAddressError(f"{address[0]} is inside this network, which only --webhook-allow-private allows")
     return socket.socket(family, kind, protocol)
+
+
+class Resolver(AbstractResolver):
+    """Resolves the names of webhooks in threads of its own.
+
+    A tenant may choose names whose servers never answer. They must not occupy the few threads that the event loop has
+    for everything else.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="webhook names")
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Return the addresses of a host. Raises OSError."""
+        stream, usable = socket.SOCK_STREAM, socket.AI_ADDRCONFIG
+        look_up = partial(socket.getaddrinfo, host, port, family=family, type=stream, flags=usable)
+        found = await asyncio.get_running_loop().run_in_executor(self._threads, look_up)
+        numeric = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+        return [
+            ResolveResult(hostname=host, host=str(address[0]), port=port, family=kind, proto=protocol, flags=numeric)
+            for kind, _, protocol, _, address in found
+        ]
+
+    async def close(self) -> None:
+        """Start no more look-ups."""
+        self._threads.shutdown(wait=False, cancel_futures=True)

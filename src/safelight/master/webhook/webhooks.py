@@ -20,7 +20,7 @@ from safelight.client.db import DbClient
 from safelight.errors import Error
 from safelight.master.api.public_schema import public
 from safelight.master.metrics import Metrics
-from safelight.master.webhook.address import RefusedAddressError, guarded_socket
+from safelight.master.webhook.address import RefusedAddressError, Resolver, guarded_socket
 from safelight.master.webhook.signing import Signer
 from safelight.wire import Delivery, WebhookAnswer, encode
 
@@ -30,6 +30,8 @@ _PAUSES = (1, 3, 12, 60, 180, 360, 720, 1440, 2880, 2880)
 """The delays as multiples of the first. With 10 s: 10 s, 30 s, 2 min, 10 min, 30 min, 1 h, 2 h, 4 h, 8 h and 8 h."""
 _AT_ONCE = 64
 """The most concurrent calls. A tenant has half of the places that the others leave (`share`)."""
+_LOOK_UPS = 2 * _AT_ONCE
+"""The most names that are looked up at once: a look-up cannot be interrupted, and may take longer than its call."""
 _LOOK_AGAIN = 0.25
 """Seconds between two polls while a tenant has its share, so that calls of other tenants do not wait for its calls."""
 _ANSWER_TIME = aiohttp.ClientTimeout(total=15, sock_connect=5)
@@ -72,8 +74,12 @@ class Webhooks:
     @asynccontextmanager
     async def delivering(self) -> AsyncIterator[None]:
         """Make calls until the context ends. Calls that are interrupted at its end are due again."""
+        resolver = Resolver(_LOOK_UPS)
         connector = aiohttp.TCPConnector(
-            limit=_AT_ONCE, force_close=True, socket_factory=None if self._allow_private else guarded_socket
+            limit=_AT_ONCE,
+            force_close=True,
+            resolver=resolver,
+            socket_factory=None if self._allow_private else guarded_socket,
         )
         # Use no proxies or cookies, and nothing else with which the owner of a URL could influence other requests.
         async with aiohttp.ClientSession(
@@ -87,6 +93,7 @@ class Webhooks:
                 for task in self._in_progress:
                     task.cancel()
                 await asyncio.gather(taking, *self._in_progress, return_exceptions=True)
+                await resolver.close()
 
     async def _take(self, http: aiohttp.ClientSession) -> None:
         while True:
