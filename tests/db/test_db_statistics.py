@@ -9,7 +9,7 @@ import pytest
 
 from safelight.db.calls import statistics
 from safelight.errors import Code
-from safelight.wire import TaskChange, TaskFilter
+from safelight.wire import TaskChange, TaskFilter, TaskQuery
 from support.tasks import died, failed, finished, new_task, refused, request
 
 DAY = 86400
@@ -51,6 +51,19 @@ async def test_every_event_is_counted_once(opened):
     assert await store.statistics(span=DAY, step=300, tenant="other") == []
     await store.change(TaskChange(action="delete", filter=TaskFilter(state="finished"), limit=1000))
     assert (await total(store))["finished"] == 5, "tasks that were deleted since must still count"
+
+
+async def test_a_task_that_is_deleted_before_its_end_is_no_longer_open(opened):
+    store = await opened()
+    await store.create([new_task() for _ in range(4)])
+    ended, working = await store.lease(request(n=2))
+    await store.settle([finished(ended.id)])
+    waiting = (await store.find(TaskQuery(state="waiting"))).tasks[0]
+    for task in (waiting.id, working.task):
+        await store.delete(task)
+    assert (await total(store))["change"] == 1
+    await store.delete(ended.task)
+    assert (await total(store))["change"] == 1, "it had ended before"
 
 
 async def test_spans_that_are_not_multiples_are_refused(service):

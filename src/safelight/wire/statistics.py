@@ -109,12 +109,14 @@ class Counts(msgspec.Struct, omit_defaults=True):
 
 
 def _opens(event: Happened) -> int:
-    """Return by how much an event changes the number of open tasks (a deleted task counts as ended before)."""
+    """Return by how much an event changes the number of open tasks. That of a deletion has the state before it."""
     if event.kind == "created":
         return 0 if event.state in ENDED else 1
+    if event.kind == "deleted":
+        return 0 if event.state in ENDED else -1
     if event.kind in ("retried", "released"):
         return 1
-    return -1 if event.state in ENDED and event.kind not in ("deleted", "excused") else 0
+    return -1 if event.state in ENDED and event.kind != "excused" else 0
 
 
 class StatisticsSlot(Record, frozen=True, kw_only=True):
