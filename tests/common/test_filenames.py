@@ -94,6 +94,8 @@ FORMS = [
     (b"filename=bare.jpg", "bare.jpg"),
     (b'FILENAME="loud.jpg"', "loud.jpg"),
     (b'filename="100%25.jpg"', "100%25.jpg"),
+    (b"filename*=utf-7''half+2AA-.jpg", "half?.jpg"),
+    (b'filename="=?unicode_escape?Q?half=5Cud800.jpg?="', "half?.jpg"),
 ]
 
 

@@ -399,6 +399,14 @@ async def test_routes_that_answer_get_answer_head(master, http):
             assert await headed.read() == b""
 
 
+async def test_a_field_whose_name_is_not_text_is_refused(http, master):
+    """UTF-7 can express half a surrogate pair."""
+    body = b"--b\r\nContent-Disposition: form-data; name*=utf-7''+2AA-\r\n\r\nx\r\n--b--\r\n"
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    async with http.post(f"{master.url}/archive", data=body, headers=headers) as answer:
+        assert (answer.status, (await answer.json())["position"]) == (400, "?")
+
+
 async def test_a_misspelt_field_is_refused_and_not_left_out(master, http, client):
     body = form(part("image", photo(1)), part("reciep", "web"))
     for path in ("/task", "/tasks"):

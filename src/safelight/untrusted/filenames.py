@@ -27,8 +27,7 @@ _JOINER = "\u200d"
 def clean(name: str, limit: int = MAX_BYTES) -> str:
     """Return the last part of a path in NFC without control characters, at most `limit` bytes, its extension kept."""
     last = name.replace("\\", "/").rpartition("/")[2]
-    text = last.encode(errors="replace").decode()  # half a surrogate pair is not text
-    text = _UNSEEN.sub("", unicodedata.normalize("NFC", text)).strip()
+    text = _UNSEEN.sub("", unicodedata.normalize("NFC", _whole(last))).strip()
     if text in {".", ".."}:
         return ""
     stem, dot, extension = text.rpartition(".")
@@ -79,9 +78,14 @@ def parameters(disposition: str) -> dict[str, str]:
         else:
             value = re.sub(r'\\(["\\])', r"\1", quoted) if quoted else bare.strip()
             found.setdefault(name, _decoded(value.replace("%22", '"')))
-    return {name: found.get(name + "*", value) for name, value in found.items() if not name.endswith("*")} | {
-        name[:-1]: value for name, value in found.items() if name.endswith("*")
-    }
+    plain = {name: value for name, value in found.items() if not name.endswith("*")}
+    extended = {name[:-1]: value for name, value in found.items() if name.endswith("*")}
+    return {name: _whole(value) for name, value in (plain | extended).items()}
+
+
+def _whole(text: str) -> str:
+    """Replace halves of surrogate pairs, which are not text; some charsets, such as UTF-7, can express them."""
+    return text.encode(errors="replace").decode()
 
 
 def _extended(value: str) -> str | None:
