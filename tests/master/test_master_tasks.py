@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from safelight.errors import Code, Error
+from safelight.master.download import downloads
 from safelight.master.download.downloads import content_disposition
 from safelight.wire import Failure, State, TaskFilter, TaskQuery
 from support.leases import fail, finish, take
@@ -186,6 +187,22 @@ async def test_ranges_and_conditions_pass_through(master, http, client, storage)
     async with http.head(url) as answer:
         assert answer.status == 200
         assert answer.content_length == len(data)
+
+
+async def test_a_large_photo_is_sent_in_pieces(client, monkeypatch):
+    """A slow client must read each within a minute."""
+    sizes, send = [], downloads.send_file
+
+    async def noted(transport, file, start, size):
+        sizes.append(size)
+        await send(transport, file, start, size)
+
+    monkeypatch.setattr(downloads, "send_file", noted)
+    data = photo(1) + bytes(2 << 20)
+    task = await client.upload(data)
+    async with client.original(task.id) as answer:
+        assert await answer.read() == data
+    assert max(sizes, default=0) <= 256 * 1024
 
 
 async def test_files_of_users_never_run_as_a_page(master, http, client, storage):

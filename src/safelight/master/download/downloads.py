@@ -39,8 +39,8 @@ PARTLY: dict[int, dict[str, Any]] = {206: {"image/*": BINARY}, 304: {}}
 """The answers to Range and to conditional requests."""
 _ELSEWHERE: dict[int, dict[str, Any]] = {**PARTLY, 307: {}}
 """The same, and a redirect to the bucket."""
-_AT_ONCE = 1 << 20
-"""Bytes of a file to send in one call; the client must read them within `_STALL_TIMEOUT`."""
+_AT_ONCE = 256 * 1024
+"""Bytes of a file to send in one call; the client must read them within `_STALL_TIMEOUT`, also if it is slow."""
 _CONDITIONS = ("If-Range", "If-None-Match", "If-Modified-Since", "If-Match", "If-Unmodified-Since")
 _REDIRECTED = 1 << 20
 """Bytes from which on a client is redirected to a public bucket; sending a smaller file costs less than a redirect."""
