@@ -12,7 +12,7 @@ from safelight.master.download import renditions
 from safelight.master.upload.task_batcher import TaskBatcher
 from safelight.wire import Failure, State, TaskQuery
 from safelight.wire.accounts import Limits
-from support.leases import fail, finish, take
+from support.leases import digest_of, fail, finish, take
 from support.photos import photo
 from support.programs.until import until
 
@@ -95,6 +95,28 @@ async def test_the_failure_of_a_rendition_is_its_answer_only_for_a_while(master,
     monkeypatch.setattr(renditions, "_FAILED_KEPT", 0.0)
     assert await shown(0.0) == 202
     assert len(await take(client)) == 1
+
+
+async def test_a_rendition_that_is_damaged_is_made_again(tmp_path, master, client, storage, http, scan):
+    async def shown(wait: float) -> tuple[int, bytes]:
+        async with http.get(f"{master.url}/task/{scan.id}/rendition?wait={wait}") as answer:
+            return answer.status, await answer.read()
+
+    async def made() -> None:
+        asking = asyncio.create_task(shown(20.0))
+        (lease,) = await take(client)
+        await finish(client, storage, lease, {"rendition": b"made"})
+        assert await asking == (200, b"made")
+
+    await made()
+    digest = digest_of(b"made")
+    (tmp_path / "storage/blobs" / digest[:2] / digest).write_bytes(b"rot!")
+    with pytest.raises(Error) as found:  # as when the scrubber passes
+        async with storage.open(digest, verify=True):
+            pass
+    assert found.value.code is Code.DAMAGED_BLOB
+    assert await shown(0.0) == (202, b"")
+    await made()
 
 
 async def asked(http, master, task: str) -> int:

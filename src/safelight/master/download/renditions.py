@@ -111,9 +111,11 @@ class Renditions:
             try:
                 return await self._downloads.send(request, file)
             except Error as error:
-                if error.code is not Code.NOT_FOUND:
+                if error.code not in (Code.NOT_FOUND, Code.DAMAGED_BLOB):
                     raise
-                self._made.pop((task.tenant, source.digest, query.size), None)  # it was collected meanwhile
+                self._made.pop(
+                    (task.tenant, source.digest, query.size), None
+                )  # it was collected, or has to be replaced
         return web.Response(status=202, headers={"Retry-After": "1", "Cache-Control": "no-store"})
 
     async def preview(self, request: web.Request) -> web.Response:
