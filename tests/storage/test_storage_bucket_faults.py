@@ -6,6 +6,8 @@ import asyncio
 
 import aiohttp
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from safelight import serve
 from safelight.client.availability import reachability
@@ -40,6 +42,24 @@ def test_a_prefix_that_would_become_another_one_is_refused(prefix):
     with pytest.raises(Error) as refused:
         Bucket(f"s3://photos/{prefix}")
     assert refused.value.code is Code.INVALID_REQUEST
+
+
+@pytest.mark.parametrize(("status", "code"), [(503, Code.UNAVAILABLE), (507, Code.STORAGE_FULL)])
+async def test_only_a_bucket_that_is_full_is_said_to_be(status, code, monkeypatch):
+    """The URL of an object, which is a part of the library's message, has the number 507 now and then."""
+    app = web.Application()
+
+    async def answer(_request: web.Request) -> web.Response:
+        return web.Response(status=status)
+
+    app.router.add_route("*", "/{path:.*}", answer)
+    async with TestServer(app) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", str(server.make_url("")))
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "any")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "any")
+        with pytest.raises(Error) as failed:
+            await Bucket("s3://photos/a507f").ask()
+    assert failed.value.code is code
 
 
 async def test_storage_is_not_ready_while_the_bucket_is_away(tmp_path, monkeypatch):

@@ -269,10 +269,13 @@ def translated(where: str) -> Iterator[None]:
         raise Error(Code.NOT_FOUND, f"{where} does not have this object.") from error
     except exceptions.BaseError as error:
         reason = _reason(error)
-        if "507" in reason or "QuotaExceeded" in reason or "InsufficientStorage" in reason:
+        if any(sign in reason for sign in _FULL):
             raise Error(Code.STORAGE_FULL, f"The bucket {where} is full: {reason}.") from error
         raise Error(Code.UNAVAILABLE, f"The bucket {where} failed: {reason}.{_advice(reason)}") from error
 
+
+_FULL = ("507 Insufficient Storage", "QuotaExceeded", "InsufficientStorage")
+"""Signs of a bucket that is full. The number alone may also be in a digest or in the time that a request took."""
 
 _ADVICE = {
     ("NoSuchBucket", "ContainerNotFound"): "Create the bucket, or correct --store.",
