@@ -16,7 +16,7 @@ from obstore.store import ObjectStore, from_url
 from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
 from safelight.steady import Ages, ManualClock
-from safelight.storage.bucket import Bucket, BucketStore, removal
+from safelight.storage.bucket import Bucket, BucketStore, removal, sizes
 from safelight.storage.bucket.multiparts import abort_unfinished
 from safelight.storage.bucket.turn import turn
 from safelight.storage.partial import bucket as partial_bucket
@@ -47,6 +47,33 @@ async def partials(stores):
     async with AsyncExitStack() as stack:
         opened = [PartialBucket.at(store.bucket, store, PartialLimits()) for store in stores]
         yield [await stack.enter_async_context(one) for one in opened]
+
+
+async def test_a_bucket_whose_listing_takes_longer_than_callers_wait_tells_its_size(bucket_url, monkeypatch):
+    listing, began, gate = Bucket.listing, [], asyncio.Event()
+
+    async def slow(bucket, prefix):
+        if prefix == "blobs":
+            began.append(prefix)
+            await gate.wait()
+        async for found in listing(bucket, prefix):
+            yield found
+
+    monkeypatch.setattr(Bucket, "listing", slow)
+    for name, value in {"_PATIENCE": 0.01, "_VALID": 0.0, "_SHARE": 0}.items():
+        monkeypatch.setattr(sizes, name, value)
+    async with BucketStore.at(bucket_url) as store:
+        await store.put(chunks(b"one"))
+        for _ in range(2):
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(store.info(), 0.01)
+        gate.set()
+        assert (await store.info()).blobs == 1
+        await store.put(chunks(b"other"))
+        gate.clear()
+        async with asyncio.timeout(30):
+            assert (await store.info()).blobs == 2
+    assert len(began) == 2
 
 
 def apart(bucket: Bucket) -> ObjectStore:

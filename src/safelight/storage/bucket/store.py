@@ -100,7 +100,7 @@ class BucketStore:
         """
         store = cls(Bucket(url), ages or Ages())
         await store.bucket.directories("marks")  # reports a wrong address or credentials at the start
-        async with background.running(store._tidy_for_ever, "bucket"):
+        async with background.running(store._tidy_for_ever, "bucket"), store._sizes.listed():
             yield store
 
     async def put(
