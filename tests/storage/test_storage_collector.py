@@ -73,6 +73,19 @@ async def test_only_unreferenced_blobs_are_removed(store, tmp_path, monkeypatch,
     assert not await there(store, named[1])
 
 
+async def test_what_others_left_among_the_blobs_stops_no_collection(store, tmp_path):
+    digest = (await store.put(chunks(b"unwanted"))).digest
+    left = f"blobs/{digest[:2]}/.nfs00000000000000010000000a"
+    if isinstance(store, BucketStore):
+        await store.bucket.write(left, b"unwanted")
+    else:
+        (tmp_path / "store" / left).write_bytes(b"unwanted")
+    await past(store)
+    collected = await Collector(store, pages(reference()), grace=0, known_db=tmp_path / "db").collect()
+    assert (collected.examined, collected.removed) == (1, 1)
+    assert not await there(store, digest)
+
+
 async def test_a_named_blob_is_kept_without_a_reference_by_digest(store, tmp_path):
     blob = await store.put(chunks(b"picture"))
     await store.name("old", blob.digest)

@@ -173,7 +173,8 @@ class BucketStore:
             }
             async for key, found in self.bucket.listing(directory):
                 digest = key.rpartition("/")[2]
-                if digest not in fresh and await self._is_old(key, found.stored, before):
+                is_blob = _DIGEST.fullmatch(digest) is not None  # others may put objects there
+                if is_blob and digest not in fresh and await self._is_old(key, found.stored, before):
                     yield digest
 
     async def remove(self, items: Sequence[str], *, before: float) -> list[int | None]:

@@ -172,7 +172,8 @@ class DirectoryStore:
                 yield NAME_PREFIX + name
         for digits in SHARDS:
             for digest in await self._run(older, self._blobs / digits, before - self._fresh_for):
-                yield digest
+                if _DIGEST.fullmatch(digest) is not None:  # NFS and rsync leave files of their own there
+                    yield digest
 
     async def remove(self, items: Sequence[str], *, before: float) -> list[int | None]:
         """Remove items; see the contract."""
