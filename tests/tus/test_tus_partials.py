@@ -208,18 +208,32 @@ async def test_no_tenant_takes_all_places(tmp_path, request, backend):
             assert await opened_by(await start(), "third") == []
 
 
-async def test_closed_uploads_take_no_place(tmp_path):
+@pytest.mark.parametrize("backend", ["directory", "bucket"])
+async def test_closed_uploads_take_no_place(tmp_path, request, backend):
+    limits = PartialLimits(count=1)
     async with AsyncExitStack() as stack:
-        blobs = await stack.enter_async_context(DirectoryStore.at(tmp_path / "blobs"))
-        where = tmp_path / "partials"
-        async with PartialDirectory.at(where, blobs, PartialLimits(count=1)) as store:
+        if backend == "bucket":
+            blobs = await stack.enter_async_context(BucketStore.at(request.getfixturevalue("bucket_url")))
+        else:
+            blobs = await stack.enter_async_context(DirectoryStore.at(tmp_path / "blobs"))
+
+        def start():
+            if isinstance(blobs, BucketStore):
+                return PartialBucket.at(blobs.bucket, blobs, limits)
+            return PartialDirectory.at(tmp_path / "partials", blobs, limits)
+
+        async with start() as store:
             for number in range(3):
                 opened = await store.create(NewPartial(size=1))
+                await refused(Code.TOO_MANY_REQUESTS, store.create(NewPartial(size=1)))
                 await store.append(opened.id, 0, stream(b"x"))
                 assert (await store.close(opened.id, f"task {number}")).outcome
                 assert (await store.close(opened.id, "again")).outcome == f"task {number}"
-        async with PartialDirectory.at(where, blobs, PartialLimits(count=1)) as store:
+            await store.delete(opened.id)
+        async with start() as store:
+            await store.expire()
             await store.create(NewPartial(size=1))
+            await refused(Code.TOO_MANY_REQUESTS, store.create(NewPartial(size=1)))
 
 
 async def test_abandoned_uploads_expire_and_continued_ones_stay(tmp_path):

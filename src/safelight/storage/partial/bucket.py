@@ -57,6 +57,8 @@ class PartialBucket:
         """Owners of the uploads that were opened at this instance; no instance knows all."""
         self._opening: set[str] = set()
         """Those of them that do not exist in the bucket yet."""
+        self._closed: set[str] = set()
+        """Uploads whose records stay in the bucket until they expire, but which take no place."""
         self._background = Background()
 
     @classmethod
@@ -73,7 +75,7 @@ class PartialBucket:
         """Open an upload; see the contract."""
         state = State(id=new.id or secrets.token_hex(16), size=new.size, metadata=new.metadata)
         if time.monotonic() - self._counted >= SWEEP or self._count >= self._limits.count:
-            self._count = len(await self._bucket.directories("partials")) + len(self._opening)
+            self._count = len(await self._ids() - self._closed) + len(self._opening)
             self._counted = time.monotonic()
         if state.id in self._shares:  # the request is repeated
             return self._partial(await self._states.create(state))
@@ -144,6 +146,8 @@ class PartialBucket:
             replaced = await self._states.replace(state.evolve(outcome=outcome, parts=[], holder=""))
             if replaced is not None:
                 self._shares.remove(id)
+                self._closed.add(id)
+                self._count -= 1
                 with suppress(Error):  # otherwise they are deleted with the record
                     await self._delete_parts(id, state.parts)
                 return self._partial(replaced)
@@ -156,7 +160,8 @@ class PartialBucket:
     async def _delete(self, id: str) -> None:
         await self._states.delete(id)
         self._shares.remove(id)
-        self._count -= 1
+        self._count -= id not in self._closed
+        self._closed.discard(id)
         with suppress(Error):  # the next search for expired uploads removes them
             await self._delete_all(id)
 
@@ -164,12 +169,14 @@ class PartialBucket:
         """Delete expired uploads, and parts that belong to no upload; see the contract."""
         removed, now = 0, time.time()
         expired = self._ages.before("partials", self._limits.keep)
-        counted = self._shares.ids() - self._opening
-        directories = await self._bucket.directories("partials")
-        await self._count_out(counted, {directory.rpartition("/")[2] for directory in directories})
-        for directory in directories:
-            changed = {key.rpartition("/")[2]: found.stored async for key, found in self._bucket.listing(directory)}
-            upload, state = directory.rpartition("/")[2], changed.pop("state", None)
+        counted, closed = self._shares.ids() - self._opening, self._closed.copy()
+        uploads = await self._ids()
+        self._closed -= closed - uploads
+        await self._count_out(counted, uploads)
+        for upload in uploads:
+            listing = self._bucket.listing(f"partials/{upload}")
+            changed = {key.rpartition("/")[2]: found.stored async for key, found in listing}
+            state = changed.pop("state", None)
             if state is not None and expired is not None and state < expired:
                 with suppress(Error):  # another instance was faster
                     if await self._states.expire(upload, expired):
@@ -177,7 +184,12 @@ class PartialBucket:
                         removed += 1
             elif state is None and max(changed.values(), default=now) + _ORPHANED < now:
                 await self._delete_all(upload)
+            elif not changed and upload not in self._closed and not await self._is_open(upload):
+                self._closed.add(upload)  # by another instance, or before this one started
         return removed
+
+    async def _ids(self) -> set[str]:
+        return {directory.rpartition("/")[2] for directory in await self._bucket.directories("partials")}
 
     async def _count_out(self, counted: set[str], there: set[str]) -> None:
         """Stop counting uploads that were opened here but closed or deleted by another instance.
