@@ -246,6 +246,34 @@ async def test_an_upload_is_taken_over_from_an_instance_that_hangs(partials, mon
     assert (await one.finish(opened.id)).digest == digest_of(b"01234567")
 
 
+async def test_an_append_that_is_cancelled_before_its_bytes_holds_the_upload_no_longer(partials, monkeypatch):
+    one, other = partials
+    opened = await one.create(NewPartial(size=4))
+    replace, written, answered = Bucket.replace, asyncio.Event(), asyncio.Event()
+
+    async def slow(bucket, key, data, tag):
+        replaced = await replace(bucket, key, data, tag)
+        written.set()
+        await answered.wait()
+        return replaced
+
+    monkeypatch.setattr(Bucket, "replace", slow)
+    arriving = asyncio.create_task(one.append(opened.id, 0, stream(b"0123")))
+    await written.wait()
+    arriving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await arriving
+    answered.set()
+
+    async def is_free():
+        try:
+            return (await other.append(opened.id, 0, stream(b"0123"))).offset == 4
+        except Error as error:
+            return not error.extra["busy"]
+
+    await until(is_free, timeout=partial_bucket._HOLD / 2)
+
+
 async def test_expired_uploads_and_orphaned_parts_are_removed(stores):
     bucket = stores[0].bucket
     async with PartialBucket.at(bucket, stores[0], PartialLimits(keep=0.2)) as store:

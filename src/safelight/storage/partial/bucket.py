@@ -106,7 +106,12 @@ class PartialBucket:
         self, id: str, offset: int, chunks: AsyncIterable[bytes], *, checksum: str | None = None, holder: str = ""
     ) -> Partial:
         """Append bytes; see the contract."""
-        append = await self._open(id, offset, checksum, holder)
+        opening = asyncio.ensure_future(self._open(id, offset, checksum, holder))
+        try:
+            append = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            self._background.end(self._give_back(opening))
+            raise
         failure: BaseException | None = None
         saving: asyncio.Future[None] | None = None
         try:
@@ -225,6 +230,11 @@ class PartialBucket:
         if held is None:
             raise busy()
         return Append(self._bucket, self._states, held, tail, data, wanted)
+
+    async def _give_back(self, opening: asyncio.Future[Append]) -> Partial:
+        """End the hold of a cancelled call, whose request for it may be on its way; others are refused until then."""
+        append = await opening
+        return self._partial(await append.close(whole=False))
 
     async def _end(self, append: Append, saving: asyncio.Future[None] | None, *, whole: bool) -> Partial:
         if saving is not None:
