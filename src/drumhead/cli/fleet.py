@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from drumhead.cli.flags import FleetFile, Json
 from drumhead.cli.output import notice, print_json, print_table
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.fleet.deploy import check_images, start_supervisor, take_down, wait_settled
+from drumhead.fleet.deploy import check_fleet, start_supervisor, take_down, wait_settled
 from drumhead.fleet.file import read_fleet
 from drumhead.fleet.plan import planned_machines, shared, with_guest
 from drumhead.fleet.records import MAX_COUNT
@@ -63,7 +63,7 @@ async def up_command(
     if guest:
         fleet = with_guest(fleet, guest)
     store = FleetStore(find_home(), fleet.name)
-    check_images(store, fleet)
+    check_fleet(store, fleet)
     supervisor = store.supervisor()
     if not detach and not supervisor:
         await _supervise_here(store, store.write(fleet))
@@ -169,7 +169,7 @@ async def scale_command(
             raise DrumheadError(ErrorCode.USAGE, f"{member}: {reason}")
         wanted[member] = int(number)
     fleet = scaled(fleet, wanted)
-    check_images(store, fleet)
+    check_fleet(store, fleet)
     supervisor = store.supervisor()
     if not supervisor:
         raise DrumheadError(ErrorCode.CONFLICT, f"fleet {fleet.name} has no supervisor; run `drumhead up` first")

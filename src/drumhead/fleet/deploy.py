@@ -10,6 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.fleet.lifetime import refuse_stranger
 from drumhead.fleet.plan import machine_spec, planned_machines
 from drumhead.fleet.supervisor import failures, is_settled
 from drumhead.image.store import ImageStore
@@ -28,10 +29,13 @@ if TYPE_CHECKING:
 SUPERVISOR_LOG = "supervisor.log"
 
 
-def check_images(store: FleetStore, fleet: Fleet) -> None:
-    """Check that every member's image exists and has what the member asks for. Raises NOT_FOUND, USAGE."""
-    images = ImageStore(store.home)
+def check_fleet(store: FleetStore, fleet: Fleet) -> None:
+    """Check that every member's image exists and has what the member asks for, and that no machine outside the fleet
+    has the name of one of its machines. Raises NOT_FOUND, USAGE, CONFLICT.
+    """
+    images, instances = ImageStore(store.home), Instances(store.home)
     for wanted in planned_machines(fleet).values():
+        refuse_stranger(instances, fleet.name, wanted.name)
         image = images.find(wanted.member.image, wanted.member.guest)
         try:
             check_spec(store.home, image, machine_spec(fleet.name, wanted, image))

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from drumhead.errors import DrumheadError
+from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.fleet.health import wait_healthy, wait_unresponsive
 from drumhead.fleet.plan import find_forward, machine_spec
 from drumhead.image.store import ImageStore
@@ -42,6 +42,18 @@ class End:
     healthy_for: float
 
 
+def refuse_stranger(instances: Instances, fleet: str, name: str) -> None:
+    """Raise CONFLICT if there is a machine of this name that does not belong to the fleet."""
+    found = instances.find(name)
+    if found is None or found.launch.fleet == fleet:
+        return
+    owner = f"belongs to the fleet {found.launch.fleet}" if found.launch.fleet else "belongs to no fleet"
+    raise DrumheadError(
+        ErrorCode.CONFLICT,
+        f"there is a machine {name} already, which {owner}; delete it, or rename the fleet {fleet} or its member",
+    )
+
+
 class Lifetime:
     """A machine of the fleet `fleet` from its start to its end, which ``run`` covers."""
 
@@ -57,7 +69,8 @@ class Lifetime:
         """Start the machine, or take over the running one, and return when it has ended.
 
         `starting` is called before a start, `healthy` when the machine is healthy. A machine that does not become
-        healthy, or that stops answering, is stopped. Raises the errors of ``start_machine``.
+        healthy, or that stops answering, is stopped. Raises the errors of ``start_machine``, and CONFLICT if a machine
+        of this name does not belong to the fleet.
         """
         instance = await self._take_over()
         if instance is None:
@@ -86,7 +99,11 @@ class Lifetime:
         return End(reason=reason, failed=failed, healthy_for=time.monotonic() - since if since is not None else 0.0)
 
     async def _take_over(self) -> Instance | None:
-        """Return the running machine if it matches the fleet. Stop it and return None if it does not."""
+        """Return the running machine if it matches the fleet. Stop it and return None if it does not.
+
+        Raises CONFLICT for a machine that does not belong to the fleet.
+        """
+        refuse_stranger(self._instances, self._fleet, self._machine.name)
         running = self._instances.find(self._machine.name)
         if running is None or not running.pid:
             return None

@@ -101,7 +101,7 @@ class Supervisor:
         self._states.pop(name, None)
         self._applied.pop(name, None)
         try:
-            if self._instances.find(name) is not None:
+            if _has_machine(self._instances, self._fleet, name):
                 await stop_machine(self._instances, name)
                 self._instances.delete(name)
         except DrumheadError as error:
@@ -166,6 +166,12 @@ class Supervisor:
         await stop_in_order(self._instances, self._fleet, {name: one.member for name, one in self._states.items()})
 
 
+def _has_machine(instances: Instances, fleet: Fleet, name: str) -> bool:
+    """Return whether there is a machine of this name that belongs to the fleet."""
+    found = instances.find(name)
+    return found is not None and found.launch.fleet == fleet.name
+
+
 def next_restart_delay(delay: float, healthy_for: float) -> float:
     """Return the delay in seconds before the next restart. `delay` is the previous one."""
     return MIN_RESTART_DELAY if healthy_for > MAX_RESTART_DELAY else min(delay * 2, MAX_RESTART_DELAY)
@@ -179,7 +185,7 @@ async def stop_in_order(instances: Instances, fleet: Fleet, machines: dict[str, 
         for other, dependent in fleet.members.items():
             if member in dependent.after:
                 await stopped[other].wait()
-        mine = [name for name, owner in machines.items() if owner == member and instances.find(name) is not None]
+        mine = [name for name, owner in machines.items() if owner == member and _has_machine(instances, fleet, name)]
         await asyncio.gather(*[stop_machine(instances, name) for name in mine])
         stopped[member].set()
 

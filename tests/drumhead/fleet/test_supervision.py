@@ -6,13 +6,14 @@ import os
 import subprocess
 import sys
 
+import msgspec
 import pytest
 from aiohttp import web
 
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.fleet import health
 from drumhead.fleet import supervisor as supervisor
-from drumhead.fleet.deploy import wait_settled
+from drumhead.fleet.deploy import check_fleet, wait_settled
 from drumhead.fleet.plan import planned_machines
 from drumhead.fleet.records import Fleet, HealthCheck, Member
 from drumhead.fleet.store import FleetStore
@@ -22,7 +23,7 @@ from drumhead.machine.instances import Instances
 from drumhead.machine.network import neighbour
 from drumhead.machine.network.neighbour import Neighbour
 from drumhead.machine.network.private import MulticastGroup
-from drumhead.machine.records import InstanceSpec, Launch, PortForward
+from drumhead.machine.records import Instance, InstanceSpec, Launch, PortForward
 from drumhead.records import Command
 
 FIRST = """
@@ -49,6 +50,7 @@ LAUNCH = Launch(
     forwards=(),
     started_at=1.0,
     attached=False,
+    fleet="f",
 )
 
 
@@ -128,8 +130,8 @@ async def test_machines_stop_when_nobody_needs_them_and_beside_those_that_nobody
         await allowed[name].wait()
 
     class Instances:
-        def find(self, name):
-            return name
+        def find(self, _name):
+            return Instance(launch=LAUNCH, state="running")
 
     monkeypatch.setattr(supervisor, "stop_machine", stop_machine)
     after = {"store": (), "db": ("store",), "blobs": ("store",), "web": ("db", "blobs")}
@@ -174,6 +176,30 @@ async def test_a_full_disk_of_the_host_ends_one_start_and_not_the_supervision(tm
     assert state.health == "failed"
     assert ("No space left on device; free some space" in state.reason) == (policy == "no")
     assert (state.reason == "the second start") == (policy != "no")
+
+
+@pytest.mark.parametrize("owner", ["", "f-web"])
+async def test_a_fleet_leaves_a_machine_alone_that_has_the_name_of_one_of_its_own(tmp_path, monkeypatch, owner):
+    store = FleetStore(Home(root=tmp_path), "f")
+    fleet = store.write(Fleet(name="f", members={"web": Member(image="i", count=2)}))
+    stranger = msgspec.structs.replace(LAUNCH, fleet=owner)
+    with Instances(store.home).lock("f-web-2"):
+        Instances(store.home).write(stranger)
+
+    async def stop_machine(_instances, name):
+        raise AssertionError(f"{name} was stopped")
+
+    monkeypatch.setattr(supervisor, "stop_machine", stop_machine)
+    with pytest.raises(DrumheadError, match="there is a machine f-web-2 already, which belongs to") as refused:
+        check_fleet(store, msgspec.structs.replace(fleet, members={"web-2": Member(image="i")}))
+    assert refused.value.code is ErrorCode.CONFLICT
+    keeper = supervisor.Supervisor(store, attached=False)
+    _, second = planned_machines(fleet).values()
+    await keeper._supervise(second)
+    assert "f-web-2 already" in keeper._states["f-web-2"].reason
+    await keeper._stop_all()
+    await keeper._remove("f-web-2")
+    assert Instances(store.home).read("f-web-2").launch == stranger
 
 
 async def test_a_machine_that_somebody_deletes_while_the_fleet_shrinks_ends_nothing_else(tmp_path, monkeypatch):
