@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 
@@ -21,8 +22,8 @@ from drumhead.machine.launch import Started, start_machine
 from drumhead.machine.memory import with_memory
 from drumhead.machine.qemu.acceleration import Acceleration
 from drumhead.machine.records import InstanceSpec, Launch
-from drumhead.machine.session.protocol import _silence
-from drumhead.machine.stop import destroy_machine, exit_status
+from drumhead.machine.session.protocol import _silence, open_session
+from drumhead.machine.stop import destroy_machine, exit_status, stop_machine
 from drumhead.records import Command
 
 HOLD = (
@@ -38,6 +39,8 @@ LAUNCH = Launch(
     started_at=1.0,
     attached=False,
 )
+
+DEEP = '{"ok":true,"x":' + "[" * 50_000 + "]" * 50_000 + "}"
 
 
 @pytest.fixture
@@ -122,8 +125,54 @@ def test_a_machine_that_says_nothing_has_failed(instances):
 
 
 def test_what_a_guest_should_not_write_harms_nobody(instances):
-    report(instances, "\x00 no json", '["list"]', '{"event":7}', '{"event":"failed","reason":"no disk"}', '{"eve')
+    report(instances, "\x00 no json", '["list"]', DEEP, '{"event":7}', '{"event":"failed","reason":"no disk"}', '{"eve')
     assert instances.read("one").reason == "no disk"
+
+
+@asynccontextmanager
+async def guest(path, handle):
+    """Serve the guest's end of a socket, until every connection has ended."""
+    connections = []
+
+    async def serve(reader, writer):
+        connections.append(asyncio.current_task())
+        with suppress(ConnectionError):
+            await handle(reader, writer)
+        writer.close()
+
+    async with await asyncio.start_unix_server(serve, path):
+        yield
+        await asyncio.gather(*connections)
+
+
+@pytest.mark.parametrize("answer", ["\x00 no json", '["list"]', DEEP, "a line that is too long" * 10_000])
+async def test_a_guest_that_answers_anything_is_shown_and_stopped(instances, alive, answer):  # noqa: ARG001
+    report(instances, '{"event":"started"}')
+
+    async def write(reader, writer):
+        await reader.readline()
+        writer.write(answer.encode() + b"\n")
+        await writer.drain()
+
+    async with guest(instances.directory("one") / "control.sock", write):
+        (found,) = await with_memory(instances, instances.all())
+        assert found.state == "running" and found.memory is None
+        assert (await stop_machine(instances, "one")).pid == 0
+
+
+@pytest.mark.parametrize("frame", [b"?\0\0\0\0", b"x\0\0\0\0", b"1\xff\xff\xff\xff"])
+async def test_what_is_no_frame_of_a_session_ends_it_with_a_sentence(instances, frame):
+    async def write(reader, writer):
+        request = json.loads(await reader.readline())
+        writer.write(request["token"].encode() + frame)
+        await reader.read()
+
+    async with guest(instances.directory("one") / "exec.0.sock", write):
+        with pytest.raises(DrumheadError, match="no output of a program") as refused:
+            async with open_session(instances.directory("one"), Command(argv=("x",))) as session:
+                async for _ in session.frames():
+                    pass
+    assert refused.value.code is ErrorCode.GUEST
 
 
 def test_a_new_launch_forgets_the_old_end(instances):

@@ -51,20 +51,23 @@ async def connect(directory: Path, name: str) -> AsyncIterator[tuple[asyncio.Str
 async def control(directory: Path, request: dict[str, Any], *, time_limit: float = ANSWER_TIME) -> dict[str, Any]:
     """Send a request to the guest's init and return its answer.
 
-    Raises GUEST if init refuses, TIMEOUT if it does not answer.
+    Raises GUEST if init refuses or sends something else, TIMEOUT if it does not answer.
     """
     try:
         async with asyncio.timeout(time_limit), connect(directory, "control.sock") as (reader, writer):
             writer.write(msgspec.json.encode(request) + b"\n")
             await writer.drain()
             line = await reader.readline()
+            answer = msgspec.json.decode(line, type=dict[str, Any]) if line else None
     except TimeoutError as error:
         raise DrumheadError(ErrorCode.TIMEOUT, f"{directory.name} did not answer within {time_limit:.0f} s") from error
     except OSError as error:
         raise DrumheadError(ErrorCode.GUEST, f"{directory.name} closed its control channel") from error
-    if not line:
+    except (ValueError, RecursionError) as error:  # a guest may write anything, also a line without an end
+        message = f"{directory.name} did not answer in the way of drumhead's guests"
+        raise DrumheadError(ErrorCode.GUEST, message) from error
+    if answer is None:
         raise DrumheadError(ErrorCode.GUEST, f"{directory.name} has ended")
-    answer = msgspec.json.decode(line, type=dict[str, Any])
     if not answer.get("ok"):
         reason = answer.get("reason")
         raise DrumheadError(ErrorCode.GUEST, f"{directory.name} refused the request {request['do']}: {reason}")

@@ -27,6 +27,7 @@ ATTEMPTS = 3
 START_TIME = 5.0
 """Seconds to wait for the first frame. A port whose last client was killed may need another attempt."""
 MAX_INPUT = 32768
+MAX_OUTPUT = 1 << 16
 
 FrameKind = Literal["output", "errors", "exit"]
 KINDS: dict[bytes, FrameKind] = {b"1": "output", b"2": "errors", b"x": "exit"}
@@ -49,11 +50,13 @@ class Session:
     async def frames(self) -> AsyncIterator[tuple[FrameKind, bytes]]:
         """Yield the program's output, and finally its exit status as one byte.
 
-        Raises GUEST if the machine ends first.
+        Raises GUEST if the machine ends first or sends something else.
         """
         while True:
             try:
                 kind, size = HEADER.unpack(await self._reader.readexactly(HEADER.size))
+                if kind not in KINDS or size > MAX_OUTPUT or (kind == b"x" and size != 1):
+                    raise DrumheadError(ErrorCode.GUEST, "the machine sent something that is no output of a program")
                 payload = await self._reader.readexactly(size)
             except (asyncio.IncompleteReadError, OSError) as error:
                 raise DrumheadError(ErrorCode.GUEST, "the machine ended before the program did") from error
