@@ -1,4 +1,4 @@
-"""Test init's parsers of untrusted bytes on the host: DHCP replies and JSON, with sanitizers and a fuzzer."""
+"""Test parts of init on the host: its parsers of DHCP replies and JSON, with sanitizers and a fuzzer, and its files."""
 
 import ctypes
 import shutil
@@ -210,3 +210,21 @@ def test_fuzzing_finds_nothing(fuzzer, tmp_path):
     found = shutil.copytree(corpus, tmp_path / "corpus")
     told = fuzz(program, f"-max_total_time={SECONDS}", "-max_len=1024", f"-artifact_prefix={tmp_path}/", found)
     assert "DONE" in told
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    library = tmp_path_factory.mktemp("files") / "files.so"
+    build = ["cc", "-std=gnu11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", library]
+    subprocess.run([*build, INIT.sources / "base/files.c"], check=True, timeout=60)
+    return ctypes.CDLL(str(library))
+
+
+def test_a_program_that_reads_names_while_they_change_reads_all_of_the_old_ones(files, tmp_path):
+    hosts = tmp_path / "hosts"
+    hosts.write_text("127.0.0.1 localhost\n")
+    with hosts.open() as reading:
+        files.replace_file(bytes(hosts), b"127.0.0.1 localhost\n10.64.0.1 web\n")
+        assert reading.read() == "127.0.0.1 localhost\n"
+    assert hosts.read_text() == "127.0.0.1 localhost\n10.64.0.1 web\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["hosts"]

@@ -245,6 +245,7 @@ def test_too_little_memory_is_refused_and_the_least_is_enough(drumhead, machine_
 
 def test_neighbours_find_each_other_by_name_and_strangers_do_not(server, drumhead, machine_image):
     fetch = "wget -q -O - http://server:8000/ | head -c 8; hostname; nslookup localhost >/dev/null; exit 0"
+    old, _ = execute(drumhead, "ls", "-i", "/etc/hosts")
     told = drumhead(
         "run", "-i", machine_image, "neighbour", "--private-network", "shared", "-m", "96M", "-e", f'sh -c "{fetch}"'
     )
@@ -252,6 +253,8 @@ def test_neighbours_find_each_other_by_name_and_strangers_do_not(server, drumhea
     assert told.startswith('{"argv":')
     out, _ = execute(drumhead, "cat", "/etc/hosts")
     assert f"{find(drumhead, 'neighbour')['launch']['address']} neighbour".encode() in out
+    new, _ = execute(drumhead, "ls", "-i", "/etc/hosts")
+    assert new != old, "it is another file: a program that is reading the old one reads all of it"
     drumhead.run("run", "-i", machine_image, "stranger", "-m", "96M", "-e", "cat /etc/hosts")
     assert "server" not in drumhead("logs", "stranger")
     drumhead("delete", "neighbour", "stranger")

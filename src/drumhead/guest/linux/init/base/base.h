@@ -8,7 +8,8 @@ double now(void); /* monotonic seconds */
 void say(const char *format, ...) __attribute__((format(printf, 1, 2))); /* a line on the console */
 char *read_file(const char *path); /* NULL if it cannot be read; the caller frees it */
 bool write_file(const char *path, const char *text);
-void write_all(int fd, const void *bytes, size_t size);
+void replace_file(const char *path, const char *text); /* a reader finds the old text or the new one */
+bool write_all(int fd, const void *bytes, size_t size);
 void make_directories(const char *path);
 
 int open_port(const char *name); /* -1 if there is none */

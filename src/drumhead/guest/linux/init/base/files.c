@@ -26,14 +26,15 @@ void say(const char *format, ...) {
     va_end(values);
 }
 
-void write_all(int fd, const void *bytes, size_t size) {
+bool write_all(int fd, const void *bytes, size_t size) {
     for (const char *at = bytes; size > 0;) {
         ssize_t written = write(fd, at, size);
         if (written < 0 && errno == EINTR) continue;
-        if (written <= 0) return;
+        if (written <= 0) return false;
         at += written;
         size -= (size_t)written;
     }
+    return true;
 }
 
 char *read_file(const char *path) {
@@ -61,8 +62,17 @@ char *read_file(const char *path) {
 bool write_file(const char *path, const char *text) {
     int file = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     if (file < 0) return false;
-    write_all(file, text, strlen(text));
-    return close(file) == 0;
+    bool good = write_all(file, text, strlen(text));
+    return close(file) == 0 && good;
+}
+
+/* By rename, because a program may be reading the file. A full disk may have room only in place of the old text. */
+void replace_file(const char *path, const char *text) {
+    char fresh[300];
+    snprintf(fresh, sizeof fresh, "%s.%d", path, getpid());
+    if (write_file(fresh, text) && rename(fresh, path) == 0) return;
+    unlink(fresh);
+    write_file(path, text);
 }
 
 void make_directories(const char *path) {

@@ -124,7 +124,7 @@ static void write_nameservers(const struct lease *lease) {
         size_t length = strlen(text);
         snprintf(text + length, sizeof text - length, "nameserver %s\n", address);
     }
-    if (*text) write_file("/etc/resolv.conf", text);
+    if (*text) replace_file("/etc/resolv.conf", text);
 }
 
 static void apply_lease(const char *card, const struct lease *lease) {
@@ -253,6 +253,6 @@ void write_hosts(const char *hostname, const struct json *hosts, const struct js
     char *to = text + sprintf(text, "127.0.0.1 localhost\n");
     if (!known) to += sprintf(to, "%s %s\n", *leased ? leased : "127.0.1.1", own_name);
     add_names(add_names(to, text + size, hosts), text + size, hosts6);
-    write_file("/etc/hosts", text);
+    replace_file("/etc/hosts", text);
     free(text);
 }
