@@ -26,6 +26,8 @@ HEADER = struct.Struct(">cI")
 ATTEMPTS = 3
 START_TIME = 5.0
 """Seconds to wait for the first frame. A port whose last client was killed may need another attempt."""
+MAX_REQUEST = 65541
+"""The bytes of a request that init takes (session.c, `received`); it drops a longer one without an answer."""
 MAX_INPUT = 32768
 MAX_OUTPUT = 1 << 16
 
@@ -86,7 +88,10 @@ class Session:
 
 @asynccontextmanager
 async def open_session(directory: Path, command: Command, terminal: Terminal | None = None) -> AsyncIterator[Session]:
-    """Start a program in the machine with this directory. Raises CONFLICT if all ports are in use, GUEST."""
+    """Start a program in the machine with this directory.
+
+    Raises CONFLICT if all ports are in use, USAGE if the command is too long, GUEST.
+    """
     with _free_port(directory) as port:
         for attempt in range(ATTEMPTS):
             async with connect(directory, f"{port}.sock") as (reader, writer):
@@ -121,7 +126,13 @@ async def _begin(
     request: dict[str, object] = {"argv": command.argv, "env": command.env, "cwd": command.cwd, "token": token}
     if terminal is not None:
         request |= {"tty": True, "rows": terminal.rows, "cols": terminal.cols}
-    writer.write(msgspec.json.encode(request) + b"\n")
+    line = msgspec.json.encode(request) + b"\n"
+    if len(line) > MAX_REQUEST:
+        reason = (
+            f"the program, its arguments and its variables take {len(line)} bytes; at most {MAX_REQUEST} are possible"
+        )
+        raise DrumheadError(ErrorCode.USAGE, f"{reason}. Give the program its data as input")
+    writer.write(line)
     try:
         async with asyncio.timeout(START_TIME):
             await writer.drain()
