@@ -7,7 +7,9 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +25,7 @@ from drumhead.machine.memory import with_memory
 from drumhead.machine.qemu.acceleration import Acceleration
 from drumhead.machine.records import InstanceSpec, Launch
 from drumhead.machine.session.protocol import MAX_REQUEST, _silence, open_session
+from drumhead.machine.session.terminal import pumping_input
 from drumhead.machine.stop import destroy_machine, exit_status, stop_machine
 from drumhead.records import Command
 
@@ -328,3 +331,20 @@ async def test_a_machine_that_a_full_disk_of_the_host_has_paused_is_shown_and_co
     assert "cont" not in paused
     assert await start_command("one") == 0
     assert "cont" in paused
+
+
+async def test_input_that_nobody_takes_any_more_leaves_no_traceback(monkeypatch):
+    waiting = asyncio.Event()
+
+    async def send(_data):
+        waiting.set()
+        await asyncio.Event().wait()
+
+    with await asyncio.to_thread(Path("/dev/zero").open, "rb") as zeros:
+        monkeypatch.setattr(sys, "stdin", zeros)
+        async with pumping_input(send):
+            await waiting.wait()
+        (reader,) = (thread for thread in threading.enumerate() if thread.name == "stdin")
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()  # as at the end of a command
+        await asyncio.to_thread(reader.join)

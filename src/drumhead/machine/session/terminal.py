@@ -9,6 +9,7 @@ import sys
 import termios
 import threading
 import tty
+from concurrent.futures import CancelledError
 from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING
 
@@ -72,7 +73,7 @@ async def pumping_input(send: Callable[[bytes], Awaitable[None]]) -> AsyncIterat
                 asyncio.run_coroutine_threadsafe(give(data), loop).result()
                 if not data:
                     return
-        except (OSError, RuntimeError, asyncio.CancelledError):
+        except (OSError, RuntimeError, CancelledError):  # not asyncio's, which is another class
             return  # the session is over
 
     threading.Thread(target=read, daemon=True, name="stdin").start()
