@@ -4,6 +4,7 @@ import asyncio
 import fcntl
 import gc
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -348,3 +349,29 @@ async def test_input_that_nobody_takes_any_more_leaves_no_traceback(monkeypatch)
         for task in asyncio.all_tasks() - {asyncio.current_task()}:
             task.cancel()  # as at the end of a command
         await asyncio.to_thread(reader.join)
+
+
+@pytest.mark.parametrize(("closed", "status"), [("output", 141), ("machine", 0)])
+async def test_a_console_whose_output_is_lost_is_no_success(instances, alive, closed, status):  # noqa: ARG001
+    async def show(reader, writer):
+        writer.write(b"login: ")
+        if closed == "machine":
+            await reader.readexactly(1)
+            writer.transport.abort()  # before it has read all keys
+        await reader.read()
+
+    reading, writing = os.pipe()
+    os.close(reading)
+    zeros = os.open("/dev/zero", os.O_RDONLY)
+    async with guest(instances.directory("one") / "console.sock", show):
+        process = await asyncio.create_subprocess_exec(
+            *[sys.executable, "-m", "drumhead", "console", "one"],
+            env={**os.environ, "DRUMHEAD_HOME": str(instances.home.root)},
+            stdin=zeros,
+            stdout=writing if closed == "output" else subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        os.close(writing)
+        os.close(zeros)
+        _, told = await process.communicate()
+    assert (process.returncode, told) == (status, b"Console of one; Ctrl-] leaves it.\n")

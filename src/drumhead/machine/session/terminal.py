@@ -116,6 +116,7 @@ async def run_console(directory: Path) -> None:
     """Attach the terminal to the machine's serial console until Ctrl-], the end of input or the machine's end.
 
     After the end of input (``echo uptime | drumhead console web``), wait until the console has been quiet for `QUIET`.
+    Raises OSError if stdout cannot be written.
     """
     left, ended, shown = asyncio.Event(), asyncio.Event(), asyncio.Event()
     async with connect(directory, "console.sock") as (reader, writer):
@@ -129,8 +130,14 @@ async def run_console(directory: Path) -> None:
             if not data:
                 ended.set()
 
+        async def receive() -> bytes:
+            try:
+                return await reader.read(CHUNK)
+            except OSError:  # QEMU ended before it took all keys
+                return b""
+
         async def copy() -> None:
-            while data := await reader.read(CHUNK):
+            while data := await receive():
                 shown.set()
                 await asyncio.to_thread(_write, sys.stdout.fileno(), data)
 
@@ -138,8 +145,10 @@ async def run_console(directory: Path) -> None:
             async with pumping_input(send):
                 copying, leaving = asyncio.create_task(copy()), asyncio.create_task(_leave(left, ended, shown))
                 await asyncio.wait({copying, leaving}, return_when=asyncio.FIRST_COMPLETED)
-                copying.cancel()
                 leaving.cancel()
+                if copying.done():
+                    copying.result()
+                copying.cancel()
 
 
 async def _leave(left: asyncio.Event, ended: asyncio.Event, shown: asyncio.Event) -> None:
