@@ -116,3 +116,19 @@ def test_a_disk_for_kubevirt_is_configured_by_other_disks_and_stops_by_the_power
     read = ["debugfs", "-R", "cat after", data]
     assert subprocess.run(read, check=True, capture_output=True).stdout == b"stopped\n"
     drumhead("volume", "delete", "exported")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("told", "form"),
+    [
+        ({"env": {"FROM": 8080}}, "env must be an object of texts"),
+        ({"env": ["FROM=here"]}, "env must be an object of texts"),
+        ({"argv": "echo hello"}, "argv must be a list of texts"),
+    ],
+)
+def test_a_configuration_that_would_be_read_in_part_starts_nothing(drumhead, image, tmp_path, told, form):
+    drumhead("export", image, tmp_path / "disk.qcow2")
+    config = config_disk(tmp_path / "config", {"machine.json": json.dumps(told)})
+    with boot(tmp_path / "disk.qcow2", {"config": config}, tmp_path) as machine:
+        says(machine, f"drumhead: machine.json: {form}; texts are in quotes, also numbers".encode())

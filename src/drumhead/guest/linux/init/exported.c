@@ -37,10 +37,31 @@ static struct json *read_record(const char *path) {
     return record;
 }
 
+/* People write machine.json. Without this check a value of another kind, such as a number among the variables, would be
+ * left out without a word. */
+static void check_config(const struct json *config) {
+    static const struct { const char *name, *form; int kind, of; } known[] = {
+        {"run", "a text", JSON_STRING, 0},
+        {"argv", "a list of texts", JSON_ARRAY, JSON_STRING},
+        {"env", "an object of texts", JSON_OBJECT, JSON_STRING},
+        {"mounts", "a list of objects", JSON_ARRAY, JSON_OBJECT},
+        {"hostname", "a text", JSON_STRING, 0},
+        {"stop_grace", "a number", JSON_NUMBER, 0},
+        {NULL, NULL, 0, 0}};
+    for (int i = 0; known[i].name; i++) {
+        const struct json *value = json_get(config, known[i].name);
+        bool good = !value || (int)value->kind == known[i].kind;
+        for (const struct json *one = value ? value->child : NULL; one; one = one->next)
+            good = good && (int)one->kind == known[i].of;
+        if (!good) fail("machine.json: %s must be %s; texts are in quotes, also numbers", known[i].name, known[i].form);
+    }
+}
+
 struct json *exported_config(void) {
     if (!mount_files(config_disk)) return NULL;
     struct json *config = read_record("/run/disk/machine.json");
     umount2(mounted, MNT_DETACH);
+    check_config(config);
     return config;
 }
 
