@@ -9,8 +9,9 @@ from db.leases.test_db_clock import DAY, JumpingClock
 from safelight.db.postgres import PostgresStore
 from safelight.db.store import Policy
 from safelight.wire import State, TaskQuery
+from safelight.wire.accounts import Scope, Session, Wanted
 from support.programs.until import until
-from support.tasks import finished, new_task, request
+from support.tasks import digest, failed, finished, new_task, request
 
 REFUSE = """
     CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -60,3 +61,36 @@ async def test_old_tasks_and_events_are_dropped_with_their_partitions(database):
             assert kinds == ["deleted"]
     finally:
         await server.close()
+
+
+@pytest.mark.slow
+async def test_after_the_clock_went_back_leases_expire_and_delayed_tasks_fall_due(database):
+    clock, policy = JumpingClock(), Policy(retry_first=0.5, retry_longest=0.5)
+    async with PostgresStore.open(database, policy=policy, clock=clock) as store:
+        clock.offset += 40 * DAY
+        await store.create([new_task(), new_task()])
+        delayed, early = await store.lease(request("gone", n=2, seconds=0.5))
+        await store.settle([failed(delayed.id)])
+        await store.accounts.grant("default", Wanted(master="gone", uploads=1, new=1))
+        clock.offset -= 40 * DAY
+        now = clock.wall()
+        session = Session(id=digest(0), tenant="default", scopes=[Scope.READ], created=now, expires=now + 3600)
+        assert await store.accounts.session((await store.accounts.create_session(session)).id) == session
+        granted = await store.accounts.grant("default", Wanted(master="alive", uploads=1, new=1))
+        assert granted.in_progress == 1, "uploads that the wrong clock has counted still count"
+        await store.create([new_task()])
+        (late,) = await store.lease(request("gone too", seconds=0.5))
+
+        expired: set[str] = set()
+        last = 0
+        while expired != {early.task, late.task}:
+            page = await store.events(last, wait=30)
+            assert page.events, "a lease of the wrong clock stays in force"
+            expired |= {event.task for event in page.events if event.kind == "expired"}
+            last = page.last
+        taken: set[str] = set()
+        while len(taken) < 3:
+            leases = await store.lease(request("alive", n=3, wait=30, holding=[]))
+            assert leases, "a delay of the wrong clock lasts"
+            await store.settle([finished(lease.id) for lease in leases])
+            taken |= {lease.task for lease in leases}

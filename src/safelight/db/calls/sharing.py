@@ -30,7 +30,11 @@ def grant(transaction: Transaction, tenant: Tenant, wanted: Wanted) -> Granted:
         left -= requests
         if requests < wanted.requests:
             retry_after = max(0.0, 1 - left) / limits.requests
-    held = {name: each for name, each in shares.uploads.items() if each[1] > now and name != wanted.master}
+    held = {
+        name: each
+        for name, each in shares.uploads.items()
+        if now < each[1] <= now + HELD_FOR and name != wanted.master  # PostgreSQL's clock may have gone back
+    }
     in_progress = sum(count for count, _ in held.values())
     uploads = wanted.uploads
     if limits.uploads is not None:

@@ -89,8 +89,8 @@ class Transaction:
         self.connection = connection
         self.memory = memory
         self.workers = workers
-        self.now = now
-        """The time for people."""
+        self.now = self.stamp = now
+        """The time for people, and the one that changes and events get."""
         self.steady = now if steady is None else steady
         """The time by which leases expire and delayed tasks become due. It never jumps."""
         self.events: list[EventRow] = []
@@ -205,7 +205,7 @@ class Transaction:
         memory.last_event += 1
         row = change.new or change.old
         assert row is not None
-        row = row.evolve(seq=memory.last_event, changed=self.now)
+        row = row.evolve(seq=memory.last_event, changed=self.stamp)
         if row.state is State.WAITING and row.due is None and change.new is not None:
             row = row.evolve(due=memory.hold(row)) if memory.holds else row
         old = change.old
@@ -221,7 +221,7 @@ class Transaction:
         self.events.append(
             EventRow(
                 seq=row.seq,
-                at=self.now,
+                at=self.stamp,
                 n=row.n,
                 key=row.key,
                 state=row.state,

@@ -82,7 +82,7 @@ class SharedMemory(Memory):
         self.partitioned: dict[str, int] = {}
         """By table: the time up to which it has partitions."""
         self.earliest = 0
-        """The beginning of the newest partition; no change is older."""
+        """The beginning of the newest partition; no change gets an earlier time."""
         self.held_since: dict[str, int] = {}
         """By worker: the number of the change before which it has no leases."""
         self.expired_until = self.due_until = self.delivered_until = 0

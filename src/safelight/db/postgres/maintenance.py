@@ -24,6 +24,7 @@ _HELD = 100
 _DROP_EVERY, _DROP_LONGEST = 1.0, 60.0
 """The least and most seconds between two searches for old partitions; the time doubles while readers are in the way."""
 _SWEEP = 60.0
+_LONGEST_DELIVERY = 86_400_000
 _LEDGER_KEPT = 600_000
 """Milliseconds for which to keep entries of the ledger; an instance further behind loads everything again."""
 _WORKERS_KEPT = 3600.0
@@ -72,10 +73,12 @@ class Maintenance:
             self._clock.set(now / 1000)
         if self._ages is None:
             self._ages = Ages(transaction.connection.value("meta", "ages"), clock=self._clock)
-        if started >= self._sweep_at or now < max(memory.expired_until, memory.due_until, memory.delivered_until):
+        went_back = now < max(memory.expired_until, memory.due_until, memory.delivered_until)
+        if started >= self._sweep_at or went_back:
             # After the clock went back; and once a minute, for rows that were locked when they were passed.
             self._sweep_at = started + _SWEEP
             memory.expired_until = memory.due_until = memory.delivered_until = 0
+            self._cap(transaction, went_back=went_back)
         self._confirm_clock(transaction)
         more, held = self._expire(transaction, stalls)
         more += self._fall_due(transaction)
@@ -104,6 +107,14 @@ class Maintenance:
         if confirmation not in (0.0, self._ages.confirmation):
             self._drop_at = 0.0
         self._ages.confirm(confirmation)
+
+    def _cap(self, transaction: PostgresTransaction, *, went_back: bool) -> None:
+        """Limit how far times lie ahead, since they may be those of a clock that has been set back."""
+        connection, now = transaction.connection, transaction.now
+        connection.run("cap_leases", now)
+        connection.run("cap_delays", now + _ms(self._policy.retry_longest))
+        if went_back:  # otherwise a long --webhook-retry would be cut short
+            connection.run("cap_deliveries", now + _LONGEST_DELIVERY)
 
     def _expire(self, transaction: PostgresTransaction, stalls: Stalls) -> tuple[int, bool]:
         """End the leases that were not extended in time, except those whose extension a stall of db prevented.

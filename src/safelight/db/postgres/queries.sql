@@ -226,6 +226,16 @@ WHERE n IN (SELECT value::bigint FROM json_array_elements_text($1::json));
 -- name: extend_all
 UPDATE task SET expires = $1 + lease_duration WHERE state = 1;
 
+-- name: cap_leases
+UPDATE task SET expires = $1 + lease_duration WHERE state = 1 AND expires > $1 + lease_duration;
+
+-- name: cap_delays
+-- $1: the latest time at which a delayed task may fall due; those from 2^52 on never do (rows.HOLD)
+UPDATE task SET due = $1 WHERE state = 0 AND due IS NOT NULL AND due > $1 AND due < 4503599627370496;
+
+-- name: cap_deliveries
+UPDATE delivery SET due = $1 WHERE due > $1;
+
 -- name: expired
 -- $1, $2: times between which they expired; $3: how many
 SELECT coalesce(json_agg(:task), '[]')::text FROM (

@@ -88,7 +88,8 @@ class PostgresTransaction(Transaction):
     ) -> None:
         self.rows = Rows(postpone=postpone)
         ordered = OrderedConnection(connection, lambda: self.rows.write(self.connection), self._forget)
-        super().__init__(ordered, memory, workers, max(now, memory.earliest))
+        super().__init__(ordered, memory, workers, now)
+        self.stamp = max(now, memory.earliest)  # there may be no partition for an earlier time
         self._read = False
         """Whether rows were read when it began."""
         self._claims = 0
@@ -164,11 +165,11 @@ class PostgresTransaction(Transaction):
     def _partition(self) -> None:
         """Ensure that there is a partition for current changes."""
         for table, span in self._spans.items():
-            if self.now < self.memory.partitioned.get(table, 0):
+            if self.stamp < self.memory.partitioned.get(table, 0):
                 continue
             until = self.connection.value("last_partition", table) or 0
-            if self.now >= until:
-                lo, until = max(until, self.now - self.now % span), self.now - self.now % span + span
+            if self.stamp >= until:
+                lo, until = max(until, self.stamp - self.stamp % span), self.stamp - self.stamp % span + span
                 name = f"{table}_{lo}"
                 # Attaching does not conflict with readers of the table; creating the partition in place would.
                 self.connection.script(
