@@ -75,6 +75,23 @@ async def test_a_tenant_with_tasks_cannot_be_deleted(backend):
         assert await tasks.recipes(tenant="acme") == []
 
 
+async def test_a_tenant_has_nothing_of_an_earlier_one_of_its_id(backend):
+    async with backend.open() as tasks:
+        await tasks.accounts.create_tenant(Tenant(id="acme"))
+        made = await tasks.create([new_task(tenant="acme", webhook="http://127.0.0.1:1/") for _ in range(2)])
+        for task in made:
+            await tasks.cancel(task.id)
+        (call,) = await tasks.deliveries(n=1)
+        await asyncio.gather(*(tasks.delete(task.id) for task in made), tasks.accounts.delete_tenant("acme"))
+
+        await tasks.accounts.create_tenant(Tenant(id="acme"))
+        await tasks.settle_delivery(call.id, delivered=False)
+        assert (await tasks.webhook_calls(tenant="acme")).calls == []
+        assert await tasks.deliveries() == []
+        assert (await tasks.summary()).webhooks_due == 0
+        assert await tasks.statistics(span=86400, step=300, tenant="acme") == []
+
+
 async def test_tenants_and_their_data_survive_a_restart(backend):
     async with backend.open() as tasks:
         await tasks.accounts.create_tenant(Tenant(id="acme", weight=4.0))

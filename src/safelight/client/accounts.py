@@ -54,7 +54,7 @@ class AccountClient(ServiceClient):
         return await self._connection.call("POST", path, Tenant)
 
     async def delete_tenant(self, id: str) -> None:
-        """Delete a tenant with its keys, sessions and recipes. Raises NOT_FOUND, CONFLICT."""
+        """Delete a tenant with its keys, sessions, recipes and webhook calls. Raises NOT_FOUND, CONFLICT."""
         await self._connection.call("DELETE", _path("tenants", id), bytes)
 
     async def use(self) -> list[TenantUse]:

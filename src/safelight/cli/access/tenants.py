@@ -153,7 +153,7 @@ async def _tenant(client: AccessClient, id: str) -> Tenant:
 
 @app.command(name="delete")
 async def delete_command(id: str, /, *, where: Where = HERE) -> None:
-    """Delete a tenant that has no tasks, with its keys, sessions and recipes.
+    """Delete a tenant that has no tasks, with its keys, sessions, recipes and webhook calls.
 
     Parameters
     ----------

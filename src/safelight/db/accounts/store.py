@@ -58,7 +58,10 @@ class AccountStore(Protocol):
         ...
 
     async def delete_tenant(self, id: str) -> None:
-        """Delete a tenant with its keys, sessions and recipes. Raises NOT_FOUND; CONFLICT while it has tasks."""
+        """Delete a tenant with its keys, sessions, recipes, statistics and webhook calls, also those that are due.
+
+        Raises NOT_FOUND; CONFLICT while it has tasks.
+        """
         ...
 
     async def use(self) -> list[TenantUse]:

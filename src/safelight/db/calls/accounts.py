@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from safelight.db.calls import sharing
+from safelight.db.calls import sharing, statistics
 from safelight.db.calls.tasks import pausing
 from safelight.db.commit.transaction import Transaction, encoded
 from safelight.errors import Code, Error
@@ -200,6 +200,10 @@ def _delete_tenant(transaction: Transaction, id: str) -> None:
         raise Error(Code.CONFLICT, "The tenant default cannot be deleted.")
     if count := sum(transaction.memory.of(id).counts.values()):
         raise Error(Code.CONFLICT, f"The tenant {id} has {count} tasks; delete them first.", tasks=count)
+    transaction.write_events()
+    while statistics.count(transaction):
+        pass  # the last changes would count for the next tenant of this id
+    transaction.memory.deliveries -= transaction.connection.run("delete_deliveries_of_tenant", id)
     for statement in (
         "tenant",
         "tenant_use",

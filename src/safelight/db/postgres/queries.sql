@@ -613,6 +613,9 @@ DELETE FROM webhook_call WHERE n IN (
   SELECT n FROM (SELECT n, at FROM webhook_call ORDER BY n LIMIT 500) AS oldest WHERE at < $1
 );
 
+-- name: delete_deliveries_of_tenant
+DELETE FROM delivery WHERE tenant = $1;
+
 -- name: delete_webhook_calls_of_tenant
 DELETE FROM webhook_call WHERE tenant = $1;
 

@@ -497,5 +497,8 @@ SELECT json_array(json(body), json(task)) FROM webhook_call WHERE n = ?1 AND ten
 -- name: delete_old_webhook_calls
 DELETE FROM webhook_call WHERE n IN (SELECT n FROM (SELECT n, at FROM webhook_call ORDER BY n LIMIT 500) WHERE at < ?1);
 
+-- name: delete_deliveries_of_tenant
+DELETE FROM delivery WHERE tenant = ?1;
+
 -- name: delete_webhook_calls_of_tenant
 DELETE FROM webhook_call WHERE tenant = ?1;

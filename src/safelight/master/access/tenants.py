@@ -109,7 +109,7 @@ class Tenants:
             ),
             Endpoint(
                 method="DELETE", path="/tenants/{id}", handler=self.delete, access=Access.ADMINISTER, tag="access",
-                summary="Delete a tenant that has no tasks, with its keys, sessions and recipes", status=204,
-                errors=errors,
+                summary="Delete a tenant that has no tasks, with its keys, sessions, recipes and webhook calls",
+                status=204, errors=errors,
             ),
         ]  # fmt: skip
