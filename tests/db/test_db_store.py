@@ -7,6 +7,8 @@ import asyncio
 import msgspec
 import pytest
 
+from db.leases.test_db_clock import DAY, JumpingClock
+from safelight.db.store import Policy
 from safelight.errors import Code
 from safelight.wire import (
     Heartbeat,
@@ -18,6 +20,7 @@ from safelight.wire import (
     WebhookAnswer,
     WorkerInfo,
 )
+from support.programs.until import until
 from support.tasks import died, digest, failed, finished, new_task, output, refused, request
 
 
@@ -326,6 +329,26 @@ async def test_webhook_calls_are_recorded_with_their_answers_and_can_be_repeated
     assert [call.outcome for call in page.calls] == ["given_up"]
     older = await store.webhook_calls(limit=1, before=page.next)
     assert ([call.id for call in older.calls], older.next) == ([delivered.id], None)
+
+
+async def test_a_failed_call_that_was_too_old_to_be_repeated_can_be_made_again(backend):
+    clock = JumpingClock()
+    async with backend.open(policy=Policy(keep_events=7 * DAY), clock=clock) as store:
+        (made,) = await store.create([new_task(webhook="http://127.0.0.1:1/hook")])
+        await store.cancel(made.id)
+        clock.passed += 6 * DAY
+        (first,) = await store.deliveries(wait=30)
+        await store.settle_delivery(first.id, delivered=False, retry_after=20 * DAY)
+
+        async def forgotten() -> bool:
+            clock.passed += DAY / 4
+            await store.pass_time()
+            return (await store.summary()).webhooks_due == 0
+
+        await until(forgotten, timeout=30)
+        (failed_call,) = (await store.webhook_calls()).calls
+        await store.resend(failed_call.id)
+        assert [call.task.id for call in await store.deliveries(wait=30)] == [made.id]
 
 
 @pytest.mark.slow

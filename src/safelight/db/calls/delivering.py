@@ -104,11 +104,12 @@ def resend(transaction: Transaction, id: str, tenant: str) -> WebhookCall:
     if found is None:
         raise Error(Code.NOT_FOUND, "There is no such webhook call; calls are kept for a while.")
     call, task = found
-    if call.outcome != "failed":
+    # A call that was to be repeated may have been deleted meanwhile, as old ones are.
+    if call.outcome == "failed" and connection.read("deliveries_by_number", list[WebhookRow], encoded([n])):
+        connection.run("hasten_delivery", n, transaction.steady)
+    else:
         connection.run("insert_delivery", transaction.now, transaction.steady, call.url, encoded(task), tenant)
         transaction.memory.deliveries += 1
-    else:
-        connection.run("hasten_delivery", n, transaction.steady)
     transaction.schedule(transaction.steady)
     transaction.webhooks = True
     return call
