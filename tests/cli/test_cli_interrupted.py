@@ -1,7 +1,9 @@
 """Test Ctrl-C at each stage of a command: it ends soon with status 130 and a message, and leaves nothing half done."""
 
 import asyncio
+import signal
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +14,7 @@ from safelight.client.master import Client
 from safelight.wire import State
 from support.broken_network import network
 from support.photos import photo
-from support.programs.command import Terminal, everything, terminal
+from support.programs.command import Terminal, environment, everything, terminal
 
 pytestmark = pytest.mark.slow
 SOON = 15.0
@@ -88,6 +90,22 @@ async def test_a_task_that_somebody_deletes_is_not_waited_for(idle: dict[str, st
                 await client.delete(task)
             assert await asyncio.to_thread(shown.ended) == 1, shown.shown
     assert shown.shown.count("There is no task") >= 2, shown.shown
+
+
+async def test_a_command_that_python_runs_as_a_module_ends_alike(idle: dict[str, str]) -> None:
+    async with Client.connect(idle["master"]) as client:
+        task = await client.upload(photo(4), filename="waits.png")
+        async with network(idle["master"]) as between:
+            between.hold_answers_after = 0
+            argv = ("-m", "safelight", "task", task.id, "--wait", "--master", between.address)
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, *argv, env=environment(), stderr=asyncio.subprocess.PIPE
+            )
+            await between.held.wait()
+            process.send_signal(signal.SIGINT)
+            _, said = await process.communicate()
+        assert (process.returncode, said) == (130, b"")
+        await client.delete(task.id)
 
 
 async def test_while_a_result_is_saved(addresses: dict[str, str], tmp_path: Path) -> None:

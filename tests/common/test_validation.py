@@ -10,6 +10,7 @@ from safelight.master.task_actions import TaskAction
 from safelight.master.upload.uploads import Fields
 from safelight.validation import refusal
 from safelight.wire import KnownStore, TaskQuery, decode
+from safelight.wire.records import Digest, TenantId
 
 
 @pytest.mark.parametrize(
@@ -60,3 +61,10 @@ def test_a_wrong_json_body_is_refused_with_its_place_and_what_was_expected(kind,
 def test_a_request_without_a_body_is_told_to_send_one():
     with pytest.raises(Error, match=r"The request has no body\. Send JSON\."):
         decode(b"", KnownStore)
+
+
+@pytest.mark.parametrize(("kind", "text"), [(TenantId, "acme"), (Digest, "0" * 64)])
+def test_a_line_feed_at_the_end_is_part_of_a_text(kind, text):
+    assert msgspec.convert(text, kind) == text
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert(f"{text}\n", kind)

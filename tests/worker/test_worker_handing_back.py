@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,11 @@ LEASE = Lease(id="1-lease", task="1-task", attempt=1, expires=2e9, recipe="inver
 class Granting:
     """A master that grants one lease. A real one cannot be made to answer at one step of the worker's event loop."""
 
-    def __init__(self, granting: Callable[[], None], memory_errors: int) -> None:
+    def __init__(self, granting: Callable[[], None], failures: list[Exception]) -> None:
         self._granting = granting
         self._leases = [LEASE]
-        self.memory_errors = memory_errors
-        """How often the answer to outcomes still finds no memory at the worker."""
+        self.failures = failures
+        """How the next reports of outcomes fail: no memory is left for the answer, or the master refuses them."""
         self.outcomes = asyncio.Queue[Outcome]()
 
     async def lease(self, request: LeaseRequest) -> list[Lease]:
@@ -45,9 +45,8 @@ class Granting:
         return HeartbeatAnswer()
 
     async def settle(self, outcomes: list[Outcome]) -> list[Settled]:
-        if self.memory_errors:
-            self.memory_errors -= 1
-            raise MemoryError
+        if self.failures:
+            raise self.failures.pop()
         for outcome in outcomes:
             self.outcomes.put_nowait(outcome)
         return [Settled(lease=outcome.lease) for outcome in outcomes]
@@ -82,15 +81,20 @@ async def test_a_lease_is_handed_back_at_whichever_step_an_outage_begins(tmp_pat
 
 
 async def test_an_outcome_is_sent_again_when_there_was_no_memory_for_its_answer(tmp_path: Path) -> None:
-    await hands_back(tmp_path, memory_errors=2)
+    await hands_back(tmp_path, failures=[MemoryError(), MemoryError()])
 
 
-async def hands_back(directory: Path, steps: int = 3, *, memory_errors: int = 0) -> None:
+@pytest.mark.parametrize("code", [Code.UNAUTHENTICATED, Code.FORBIDDEN])
+async def test_an_outcome_is_sent_again_until_the_master_knows_the_worker(tmp_path: Path, code: Code) -> None:
+    await hands_back(tmp_path, failures=[Error(code, "The key is unknown.") for _ in range(3)])
+
+
+async def hands_back(directory: Path, steps: int = 3, *, failures: Sequence[Exception] = ()) -> None:
     """Run a worker until it has returned its only lease, for an outage that begins so many steps after the grant."""
     nothing: Any = None
     outage = Outage(nothing, nothing)
     error = OutageError(Error(Code.UNAVAILABLE, "No answer."))
-    master: Any = Granting(lambda: after(steps, lambda: outage.begin(error)), memory_errors)
+    master: Any = Granting(lambda: after(steps, lambda: outage.begin(error)), list(failures))
     attempts: Any = Endless()
     discovery: Any = Found()
     leases = Leases(master, lambda: WorkerInfo(id="worker"), 30.0, Metrics(CollectorRegistry(), 1))
@@ -100,4 +104,4 @@ async def hands_back(directory: Path, steps: int = 3, *, memory_errors: int = 0)
             async with asyncio.timeout(5):
                 assert await master.outcomes.get() == Returned(lease=LEASE.id)
                 assert await leases.settled(5)
-    assert not master.memory_errors
+    assert not master.failures

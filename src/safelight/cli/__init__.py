@@ -95,6 +95,8 @@ def _run(argv: list[str]) -> int:
     from safelight.cli.printing import complain  # noqa: PLC0415 - as above
     from safelight.errors import FAILED, Error, status_of  # noqa: PLC0415 - as above
 
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # set while modules are imported, see `safelight`
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         command, bound, _ = application(argv).parse_args(argv, exit_on_error=False, print_error=False)
         imports.complete()

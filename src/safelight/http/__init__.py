@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from aiohttp import hdrs, web
@@ -52,7 +52,7 @@ class _Json(web.Response):
 
 
 class _Wait(msgspec.Struct, frozen=True, kw_only=True):
-    wait: float = 0.0
+    wait: Annotated[float, msgspec.Meta(ge=0)] = 0.0
 
 
 def classic(handler: F) -> F:

@@ -27,12 +27,13 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
 DEFAULT_TENANT = "default"
 """The tenant that owns everything if no tenants were set up."""
 
+# Python's `$` also matches before a line feed at the end.
 TenantId = Annotated[
-    str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$", description="1 to 32 of a-z, 0-9 and -, not beginning with -")
+    str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,31}(?!\n)$", description="1 to 32 of a-z, 0-9 and -, not beginning with -")
 ]
-Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the bytes, lower-case hex")]
+Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}(?!\n)$", description="SHA-256 of the bytes, lower-case hex")]
 Traceparent = Annotated[
-    str, Meta(pattern=r"^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$", description="a span, by W3C Trace Context")
+    str, Meta(pattern=r"^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?!\n)$", description="a span, by W3C Trace Context")
 ]
 Seconds = Annotated[float, Meta(ge=0, le=1e9)]
 

@@ -43,7 +43,7 @@ class ClockConfirmed(Record, frozen=True, kw_only=True):
 class KnownStore(Record, frozen=True, kw_only=True):
     """A store of blobs, identified by the id that is stored beside the blobs; "" is none."""
 
-    id: Annotated[str, Meta(pattern="^([0-9a-f]{32})?$", extra={"words": "32 of 0-9 and a-f"})] = ""
+    id: Annotated[str, Meta(pattern=r"^([0-9a-f]{32})?(?!\n)$", extra={"words": "32 of 0-9 and a-f"})] = ""
 
 
 class StoreClaim(Record, frozen=True, kw_only=True):
@@ -52,7 +52,7 @@ class StoreClaim(Record, frozen=True, kw_only=True):
     Storage says which it has found and with which database it has worked, db which it knows and which database it is.
     """
 
-    id: Annotated[str, Meta(pattern="^([0-9a-f]{32})?$", extra={"words": "32 of 0-9 and a-f"})] = ""
+    id: Annotated[str, Meta(pattern=r"^([0-9a-f]{32})?(?!\n)$", extra={"words": "32 of 0-9 and a-f"})] = ""
     db: Annotated[str, Meta(max_length=64)] = ""
 
 
@@ -63,7 +63,7 @@ class NewPartial(Record, frozen=True, kw_only=True):
     the limit in bytes for all open uploads of the same tenant, if it has one.
     """
 
-    id: Annotated[str, Meta(pattern="^([0-9a-f]{32})?$", extra={"words": "32 of 0-9 and a-f"})] = ""
+    id: Annotated[str, Meta(pattern=r"^([0-9a-f]{32})?(?!\n)$", extra={"words": "32 of 0-9 and a-f"})] = ""
     size: Annotated[int, Meta(ge=0)]
     metadata: Annotated[dict[str, str], Meta(max_length=32)] = {}
     room: Annotated[int, Meta(ge=0)] | None = None
@@ -88,7 +88,7 @@ class SharedDirectory(Record, frozen=True, kw_only=True):
     """Storage's directory, for programs on the same file system; `token` names a file that exists only there."""
 
     path: str
-    token: Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
+    token: Annotated[str, Meta(pattern=r"^[0-9a-f]{32}(?!\n)$")]
 
 
 class NewFile(Record, frozen=True, kw_only=True):

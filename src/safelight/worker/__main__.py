@@ -38,7 +38,7 @@ class Config(serve.Config, frozen=True, kw_only=True):
 
     data: serve.DataDirectory = "data/worker"
     name: Annotated[
-        Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$", extra={"words": _NAME})] | None,
+        Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}(?!\n)$", extra={"words": _NAME})] | None,
         Meta(
             description="What people call this worker: up to 40 letters, digits, dots, - and _. Its unique id begins "
             "with it; by default with the host's name.",

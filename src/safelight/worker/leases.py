@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 _BATCH = 200
 """The most outcomes in one request."""
+_UNKNOWN = (Code.UNAUTHENTICATED, Code.FORBIDDEN)
 _GATHER = 0.02
 """Seconds for which to gather outcomes into one request while other attempts are in progress."""
 _ABANDON = 0.25
@@ -213,7 +214,8 @@ class Leases:
                 async with asyncio.timeout(max(1.0, self._seconds / 3)):
                     answers = await self._client.settle([held.outcome for held in waiting if held.outcome is not None])
             except (Error, TimeoutError) as error:
-                refused = isinstance(error, Error) and not error.transient
+                # A master that does not know the worker now, such as while the cluster key is changed, may do so again.
+                refused = isinstance(error, Error) and not error.transient and error.code not in _UNKNOWN
                 if isinstance(error, Error) and refused and len(waiting) == 1:
                     self._refuse(waiting[0], error)
                     continue

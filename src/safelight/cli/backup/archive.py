@@ -50,7 +50,7 @@ class Manifest(Record, frozen=True, kw_only=True):
     safelight: str
     db: str
     """The identity of the database that was copied."""
-    db_digest: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    db_digest: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}(?!\n)$")]
     db_size: int
     tasks: int
     last_event: int

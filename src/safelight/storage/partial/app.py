@@ -21,7 +21,7 @@ class _Append(msgspec.Struct, frozen=True, kw_only=True):
 
     offset: Annotated[int, Meta(ge=0)]
     checksum: str | None = None
-    holder: Annotated[str, Meta(pattern="^[0-9a-f]{0,64}$")] = ""
+    holder: Annotated[str, Meta(pattern=r"^[0-9a-f]{0,64}(?!\n)$")] = ""
 
 
 class _Outcome(msgspec.Struct, frozen=True, kw_only=True):
