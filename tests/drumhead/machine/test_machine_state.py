@@ -48,8 +48,8 @@ DEEP = '{"ok":true,"x":' + "[" * 50_000 + "]" * 50_000 + "}"
 
 
 @pytest.fixture
-def instances(tmp_path):
-    found = Instances(Home(root=tmp_path))
+def instances(tmp_path_factory):
+    found = Instances(Home(root=tmp_path_factory.mktemp("home")))  # a socket's path has at most 107 bytes
     with found.lock("one"):
         found.write(LAUNCH)
     return found

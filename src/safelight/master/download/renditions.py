@@ -113,9 +113,8 @@ class Renditions:
             except Error as error:
                 if error.code not in (Code.NOT_FOUND, Code.DAMAGED_BLOB):
                     raise
-                self._made.pop(
-                    (task.tenant, source.digest, query.size), None
-                )  # it was collected, or has to be replaced
+                # It was collected, or has to be replaced.
+                self._made.pop((task.tenant, source.digest, query.size), None)
         return web.Response(status=202, headers={"Retry-After": "1", "Cache-Control": "no-store"})
 
     async def preview(self, request: web.Request) -> web.Response:
