@@ -33,6 +33,8 @@ FLOCK = struct.Struct("hhqqi4x")
 SUPERVISOR, SUPERVISION, STOPPING = "supervisor", "supervision.json", "stopping"
 """The supervisor's lock, its record, and a file that exists while the machine must not be started again."""
 CONSOLE_BYTES = 8192
+STATUS_BYTES = 1 << 20
+"""How much of the end of a status file is read. Machines write a few hundred bytes, but a guest may write anything."""
 CONTROLS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[^ -\x7e\u00a0-\uffff]")
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -269,9 +271,11 @@ def lock_holder(path: Path) -> int:
 
 
 def status_lines(path: Path) -> list[StatusLine]:
-    """Return the status lines of the guest without an incomplete last line."""
+    """Return the latest status lines of the guest without an incomplete last line."""
     try:
-        text = path.read_bytes()
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - STATUS_BYTES))
+            text = file.read(STATUS_BYTES)
     except FileNotFoundError:
         return []
     lines = []

@@ -1,4 +1,4 @@
-"""Limit the size of a machine's log and console while QEMU keeps writing.
+"""Limit the size of what a machine writes into files of the host, its log, console and status, while it keeps writing.
 
 Trimming punches a hole at the start of the file, so offsets stay valid for QEMU, which appends, and for readers.
 """
@@ -22,7 +22,7 @@ TRIM_ABOVE = 64 << 20
 KEPT_BYTES = 32 << 20
 """Bytes that remain of a trimmed file."""
 TRIM_INTERVAL = 30.0
-NAMES = ("log", "console")
+NAMES = ("log", "console", "status")
 KEEP_SIZE, PUNCH_HOLE = 1, 2
 BLOCK = 4096
 

@@ -200,6 +200,14 @@ async def test_a_program_with_more_arguments_than_a_machine_takes_is_refused_at_
     assert refused.value.code is ErrorCode.USAGE
 
 
+def test_a_status_without_end_is_read_from_its_end(instances):
+    with (instances.directory("one") / "status").open("wb") as file:
+        file.truncate(1 << 40)
+        file.seek(0, os.SEEK_END)
+        file.write(b'\n{"event":"failed","reason":"no disk"}\n')
+    assert instances.read("one").reason == "no disk"
+
+
 def test_a_new_launch_forgets_the_old_end(instances):
     report(instances, '{"event":"exit","code":3}')
     with instances.lock("one"):
