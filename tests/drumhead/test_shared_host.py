@@ -1,6 +1,7 @@
 """Test a host that several users and several commands share: modes of files, and commands at the same moment."""
 
 import asyncio
+import fcntl
 import os
 import subprocess
 from pathlib import Path
@@ -8,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from drumhead.blobs import replacing
+from drumhead.cli import kernel
+from drumhead.cli.package import build, remotes
 from drumhead.errors import DrumheadError
 from drumhead.fleet.records import Fleet
 from drumhead.fleet.store import FleetStore
@@ -20,6 +23,7 @@ from drumhead.machine.volume.volumes import create_volume, make_overlay, open_vo
 
 LINUX = find_guest("linux")
 SIZE = 16 << 20
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -78,6 +82,30 @@ async def test_a_disk_of_its_own_is_made_while_the_machine_is_locked(home):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("module", "name", "command"),
+    [
+        (build, "build_package", lambda: build.build_command("python")),
+        (build, "package_project", lambda: build.build_command(project=ROOT)),
+        (remotes, "pull_package", lambda: remotes.pull_command("python")),
+        (kernel, "add_kernel", lambda: kernel.add_command("loader.elf")),
+    ],
+)
+async def test_blobs_stay_until_a_package_has_its_record(home, monkeypatch, module, name, command):
+    class TriedError(Exception):
+        pass
+
+    async def store(*_arguments, **_flags):
+        with (home.root / "lock").open("a") as file, pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # as a command that removes blobs does
+        raise TriedError
+
+    monkeypatch.setenv("DRUMHEAD_HOME", str(home.root))
+    monkeypatch.setattr(module, name, store)
+    with pytest.raises(TriedError):
+        await command()
+
+
 def test_remotes_added_at_the_same_moment_are_all_there(empty):
     adding = [
         subprocess.Popen([*empty.words, "remote", "add", f"r{number}", "https://r.test"], env=environment(empty))

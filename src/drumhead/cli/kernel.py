@@ -6,6 +6,7 @@ from drumhead.cli.flags import Json
 from drumhead.cli.output import print_json, print_table, progress, size_text
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.home import find_home
+from drumhead.image.store import ImageStore
 from drumhead.package.osv.kernel import OSV, add_kernel, find_osv
 from drumhead.package.records import Origin
 from drumhead.package.store import PackageStore, parse_ref
@@ -26,8 +27,9 @@ async def add_command(*files: str, digest: tuple[str, ...] = (), json: Json = Fa
     """
     if not files:
         raise DrumheadError(ErrorCode.USAGE, "give at least one file: drumhead kernel add loader-stripped.elf")
-    with progress("adding") as report:
-        package = await add_kernel(PackageStore(find_home()), files, digest, report)
+    home = find_home()
+    with progress("adding") as report, ImageStore(home).using():  # as `package build` does
+        package = await add_kernel(PackageStore(home), files, digest, report)
     if json:
         print_json(package)
         return

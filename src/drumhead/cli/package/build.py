@@ -15,6 +15,7 @@ from drumhead.cli.package.store import print_packages
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.home import find_home
 from drumhead.image.package_project import package_project
+from drumhead.image.store import ImageStore
 from drumhead.manifest.project import read_project
 from drumhead.package.build import build_package
 from drumhead.package.new import write_recipe
@@ -50,7 +51,8 @@ async def build_command(
         return
     recipes = [find_recipe(name) for name in names]
     recipes += [await asyncio.to_thread(read_recipe, recipe)] if recipe else []
-    with progress("building") as report:
+    # Until a package has its record, another command could remove its blobs.
+    with progress("building") as report, ImageStore(home).using():
         built = [
             await build_package(home, PackageStore(home), one, report) for one in recipes or known_recipes().values()
         ]
@@ -64,8 +66,9 @@ def _project_here() -> Path | None:
 async def _build_project(project: Path, names: tuple[str, ...], recipe: Path | None, *, json: bool) -> None:
     if names or recipe:
         raise DrumheadError(ErrorCode.USAGE, "build either a project (--project) or recipes, not both")
-    with progress("building") as report:
-        built, notices = await package_project(find_home(), await asyncio.to_thread(read_project, project), report)
+    home = find_home()
+    with progress("building") as report, ImageStore(home).using():
+        built, notices = await package_project(home, await asyncio.to_thread(read_project, project), report)
     for text in notices:
         notice(text)
     print_packages([built], json=json)

@@ -10,6 +10,7 @@ from drumhead.cli.output import notice, progress
 from drumhead.cli.package.store import print_packages
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.home import find_home
+from drumhead.image.store import ImageStore
 from drumhead.package.names import resolve_names
 from drumhead.package.remote.http_directory import write_directory
 from drumhead.package.remote.remotes import find_remote, pull_package, push_package
@@ -50,7 +51,7 @@ async def pull_command(name: str, /, *, remote: str = "", json: Json = False) ->
     refs, notices = resolve_names([name])
     for text in notices:
         notice(text)
-    with progress("pulling") as report:
+    with progress("pulling") as report, ImageStore(home).using():  # as `package build` does
         for ref in refs:
             chosen = find_remote(home, remote) if remote else None
             package = await pull_package(home, PackageStore(home), ref, report, remote=chosen)
