@@ -132,9 +132,9 @@ class Error(Exception):
 
     def __init__(self, code: Code, detail: str, /, **extra: Any) -> None:
         self.code = code
-        self.detail = _escaped(detail)
+        self.detail = escaped(detail)
         self.extra: dict[str, Any] = {
-            name: _escaped(value) if isinstance(value, str) else value for name, value in extra.items()
+            name: escaped(value) if isinstance(value, str) else value for name, value in extra.items()
         }
         super().__init__(code, self.detail)
 
@@ -175,7 +175,7 @@ class Error(Exception):
         return cls(code, detail, **{key: value for key, value in fields.items() if key not in known})
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """Escape halves of surrogate pairs, which stand for bytes that are not UTF-8 and which nothing can encode."""
     return text if text.isascii() else text.encode(errors="backslashreplace").decode()
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from safelight.errors import escaped
 from safelight.untrusted.text import printable, printable_json, printable_lines
 
 service: ContextVar[str] = ContextVar("service", default="")
@@ -52,7 +53,13 @@ class JsonFormatter(logging.Formatter):
         line |= {"logger": record.name, "message": record.getMessage()} | _fields(record)
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return printable_json(msgspec.json.encode(line, enc_hook=str).decode())
+        # The name of a file may not be UTF-8.
+        line = {name: escaped(value) if isinstance(value, str) else value for name, value in line.items()}
+        return printable_json(msgspec.json.encode(line, enc_hook=_text).decode())
+
+
+def _text(value: object) -> str:
+    return escaped(str(value))
 
 
 class TextFormatter(logging.Formatter):

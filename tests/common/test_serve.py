@@ -279,6 +279,15 @@ def test_logs_for_programs_are_one_json_object_a_line():
     assert fields["time"].endswith("Z")
 
 
+def test_logs_for_programs_have_names_that_are_not_text():
+    name = os.fsdecode(b"\xff.jpg")
+    line = logs.JsonFormatter("db").format(record(f"{name} is damaged", file=Path(name), photo=name))
+    fields = json.loads(line.encode())
+    assert (fields["message"], fields["file"], fields["photo"]) == (
+        r"\udcff.jpg is damaged", r"\udcff.jpg", r"\udcff.jpg",
+    )  # fmt: skip
+
+
 def test_logs_for_people_are_the_sentence():
     assert logs.TextFormatter().format(record("Database is listening on 8001")) == "Database is listening on 8001"
     assert logs.TextFormatter().format(record("Listening", port=1)) == "Listening  [port=1]"

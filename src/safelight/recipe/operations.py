@@ -103,7 +103,8 @@ class Rotate(Operation, tag="rotate", frozen=True, kw_only=True):
     background: Color = "transparent"
 
     def __post_init__(self) -> None:
-        force_setattr(self, "angle", self.angle % 360.0)
+        # Without the rounding, an angle just below 0 would become 360.
+        force_setattr(self, "angle", round(self.angle, 9) % 360.0)
         force_setattr(self, "background", plain_color(self.background))
 
 
