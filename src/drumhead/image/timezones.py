@@ -52,11 +52,13 @@ def uses_time_zones(project: Project, commands: Mapping[str, Command]) -> bool:
 
 def _sources(root: Path, part: str, ignored: Callable[[str], bool]) -> Iterator[bytes]:
     """Yield the Python sources of a part of the project, in the same way as ``layers.scan`` finds files."""
-    for place, directories, names in os.walk(root / part):
+    top = root / part
+    is_file = top.is_file() and not top.is_symlink()
+    for place, directories, names in [(str(top.parent), [], [top.name])] if is_file else os.walk(top):
         inside = os.path.relpath(place, root)
-        directories[:] = [
-            name for name in directories if name != "node_modules" and not ignored(os.path.normpath(f"{inside}/{name}"))
-        ]
+        for found in (directories, names):
+            found[:] = [name for name in found if not ignored(os.path.normpath(f"{inside}/{name}"))]
+        directories[:] = [name for name in directories if name != "node_modules"]
         for name in names:
             path = Path(place, name)
             facts = path.lstat()  # the target of a link is found by itself, or is not a file of the project

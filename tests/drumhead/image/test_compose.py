@@ -149,6 +149,7 @@ PARTLY = (
         ({}, ("--env", "TZ=UTC"), False),
         ({".venv/lib/clock.py": "import zoneinfo\n"}, (), False),
         ({"meta/package.yaml": PARTLY, "tool.py": "import zoneinfo\n"}, (), False),
+        ({"meta/package.yaml": PARTLY, "main.py": "import zoneinfo\n"}, (), True),
     ],
 )
 def test_time_zones_are_there_where_they_are_used(drumhead, project, files, flags, added):
