@@ -210,8 +210,8 @@ def blobs_flushed_later() -> None:
 
 def grace_forgotten() -> None:
     """Let a collection remove unreferenced blobs, however new they are."""
-    before = Ages.before
-    Ages.before = lambda self, name, keep: time.time() if name == "blobs" else before(self, name, keep)
+    before, hour = Ages.before, 3600.0  # blobs stay up to an hour longer than names
+    Ages.before = lambda self, name, keep: time.time() + hour if name == "blobs" else before(self, name, keep)
 
 
 def restored_untold() -> None:
