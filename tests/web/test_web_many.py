@@ -232,3 +232,26 @@ async def test_keys(page):
     await expect(page.get_by_role("heading", name="Tasks")).to_be_visible()
     await page.keyboard.press("/")
     await expect(page.get_by_role("searchbox")).to_be_focused()
+
+
+SIZES_COME_LATE = """(() => {
+  const told = new Promise((tell) => (window.tellSizes = tell));
+  const Own = ResizeObserver;
+  window.ResizeObserver = class extends Own {
+    constructor(heard) { super((...sizes) => void told.then(() => heard(...sizes))); }
+  };
+})()"""
+"""A script that holds the sizes of elements until `window.tellSizes()`, as a busy browser does for a moment."""
+
+
+async def test_a_key_before_the_browser_tells_sizes_zooms_to_the_right_scale(browser, whole, client):
+    task = await client.upload(photo(3, width=1600, kind="JPEG"), recipe="invert", filename="large.jpg")
+    await client.wait(task.id, timeout=90)
+    async with opened(browser, whole.master) as page:
+        await page.add_init_script(SIZES_COME_LATE)
+        await page.goto(f"http://{whole.master}/#/photos/{task.id}")
+        await page.reload()
+        await expect(page.locator(".stage img.shown")).to_have_count(2)
+        await page.keyboard.press("1")
+        await page.evaluate("window.tellSizes()")
+        await expect(page.get_by_role("button", name="Shown at 100 %")).to_be_visible()

@@ -12,7 +12,7 @@ from safelight.client.master import Client
 from safelight.wire import State
 from support.broken_network import network
 from support.many import make_many
-from support.pages.browser import opened
+from support.pages.browser import UPLOAD_IS_KEPT, opened
 from support.photos import photo
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
@@ -47,18 +47,6 @@ SLOW_DATABASE = """(() => {
   };
 })()"""
 """A script that holds the answers of the browser's database until `window.held` is released."""
-
-UPLOAD_IS_KEPT = """() => new Promise((resolve) => {
-  const opening = indexedDB.open("uppy-blobs");
-  opening.onsuccess = () => {
-    const names = [...opening.result.objectStoreNames];
-    if (!names.length) return resolve(false);
-    const transaction = opening.result.transaction(names);
-    const counts = names.map((name) => transaction.objectStore(name).count());
-    transaction.oncomplete = () => { opening.result.close(); resolve(counts.every((one) => one.result > 0)); };
-  };
-})"""
-"""Whether the browser's database has an upload in progress, with its bytes."""
 
 NOTHING_MORE_IS_KEPT = """() => {
   for (const name of ["put", "delete"]) IDBObjectStore.prototype[name] = function () { return this.count(); };

@@ -86,6 +86,8 @@ def main(arguments: list[str] | None = None) -> int:
     if argv and argv[0] in PROGRAMS:
         module = importlib.import_module(PROGRAMS[argv[0]][0])
         return module.main(argv[1:]) or 0
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # set while modules are imported, see `safelight`
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     return _run(argv)
 
 
@@ -95,8 +97,6 @@ def _run(argv: list[str]) -> int:
     from safelight.cli.printing import complain  # noqa: PLC0415 - as above
     from safelight.errors import FAILED, Error, status_of  # noqa: PLC0415 - as above
 
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # set while modules are imported, see `safelight`
-        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         command, bound, _ = application(argv).parse_args(argv, exit_on_error=False, print_error=False)
         imports.complete()

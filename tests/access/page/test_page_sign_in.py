@@ -9,7 +9,7 @@ import pytest
 
 from access.tenants import Api, finish_one, keyed_tenant
 from support.pages.axe import findings
-from support.pages.browser import chromium, opened, switch_tab
+from support.pages.browser import UPLOAD_IS_KEPT, chromium, opened, switch_tab
 from support.photos import photo
 
 pytestmark = pytest.mark.slow
@@ -173,19 +173,6 @@ async def test_a_session_that_has_ended_is_noticed_by_the_next_request(keyed, ro
         await page.get_by_text("1 photo uploaded", exact=True).wait_for()
 
 
-KEPT = """() => new Promise((resolve) => {
-  const opening = indexedDB.open("uppy-blobs");
-  opening.onsuccess = () => {
-    const names = [...opening.result.objectStoreNames];
-    if (!names.length) return resolve(false);
-    const transaction = opening.result.transaction(names);
-    const counts = names.map((name) => transaction.objectStore(name).count());
-    transaction.oncomplete = () => { opening.result.close(); resolve(counts.every((one) => one.result > 0)); };
-  };
-})"""
-"""Whether the browser keeps a photo that was not sent."""
-
-
 async def sign_in(page, token):
     await page.get_by_label("API key", exact=True).fill(token)
     await page.get_by_role("button", name="Sign in").click()
@@ -208,7 +195,7 @@ async def test_photos_that_a_session_left_behind_are_sent_only_by_their_own_user
         await page.get_by_text("Live", exact=True).wait_for()
         await page.context.clear_cookies()
         await page.get_by_label("Choose photos").set_input_files(tmp_path / "theirs.png")
-        await page.wait_for_function(KEPT)
+        await page.wait_for_function(UPLOAD_IS_KEPT)
         if reloaded:
             await page.reload()
         else:

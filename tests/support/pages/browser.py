@@ -63,3 +63,16 @@ async def switch_tab(page: Page, state: Literal["hidden", "visible"]) -> None:
         }""",
         state,
     )
+
+
+UPLOAD_IS_KEPT = """() => new Promise((resolve) => {
+  const opening = indexedDB.open("uppy-blobs");
+  opening.onsuccess = () => {
+    const names = [...opening.result.objectStoreNames];
+    if (!names.length) return resolve(false);
+    const transaction = opening.result.transaction(names);
+    const counts = names.map((name) => transaction.objectStore(name).count());
+    transaction.oncomplete = () => { opening.result.close(); resolve(counts.every((one) => one.result > 0)); };
+  };
+})"""
+"""Whether the browser's database has an upload in progress, with its bytes."""

@@ -36,10 +36,12 @@ interface View {
   y: number;
 }
 const FIT: View = { scale: 1, x: 0, y: 0 };
+/** The size of the stage before the browser has told it, a frame after it is there. */
+const UNKNOWN = { width: 1, height: 1 };
 
 export function Stage(props: Props) {
   const box = useRef<HTMLDivElement>(null);
-  const [size, setSize] = useState({ width: 1, height: 1 });
+  const [size, setSize] = useState(UNKNOWN);
   const [share, setShare] = useState(50);
   const [view, setView] = useState(FIT);
   useLayoutEffect(() => {
@@ -49,9 +51,11 @@ export function Stage(props: Props) {
   }, []);
   useEffect(() => setView(FIT), [props.before.rendition]);
 
-  const fit = Math.min(size.width / (props.width || 1), size.height / (props.height || 1));
+  const fitOf = (width: number, height: number) => Math.min(width / (props.width || 1), height / (props.height || 1));
+  const actualAt = (fit: number) => (props.width ? 1 / (fit * devicePixelRatio) : 1);
+  const fit = fitOf(size.width, size.height);
   /** The scale at which one pixel of the photo is one of the screen. */
-  const actual = props.width ? 1 / (fit * devicePixelRatio) : 1;
+  const actual = actualAt(fit);
   const most = Math.max(LARGEST, actual * LARGEST);
   const clamp = (next: View): View => {
     const scale = Math.min(most, Math.max(1, next.scale));
@@ -68,6 +72,10 @@ export function Stage(props: Props) {
       const next = Math.min(most, Math.max(1, scale)) / now.scale;
       return clamp({ scale: now.scale * next, x: at.x - (at.x - now.x) * next, y: at.y - (at.y - now.y) * next });
     });
+  const zoomToActual = () => {
+    const { clientWidth, clientHeight } = box.current!;
+    zoom(size === UNKNOWN ? actualAt(fitOf(clientWidth, clientHeight)) : actual);
+  };
   const pointers = usePointers(box, { view, setView, clamp, zoom, share, setShare, size, ...(props.swipe && { swipe: props.swipe }) });
 
   // Two quick wheel turns or keys must build on each other, so the handlers change with the view at once.
@@ -84,9 +92,10 @@ export function Stage(props: Props) {
   });
   const keys = (event: KeyboardEvent) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const scales: Record<string, number> = { "+": view.scale * STEP, "=": view.scale * STEP, "-": view.scale / STEP, "0": 1, "1": actual };
+    const scales: Record<string, number> = { "+": view.scale * STEP, "=": view.scale * STEP, "-": view.scale / STEP, "0": 1 };
     const scale = scales[event.key];
     if (scale !== undefined) zoom(scale);
+    else if (event.key === "1") zoomToActual();
     else if (event.key === "b") setShare((now) => (now === 100 ? 0 : 100));
     else return;
     event.preventDefault();
@@ -141,7 +150,7 @@ export function Stage(props: Props) {
         <button class="plain round" aria-label={words.zoomOut} disabled={view.scale <= 1} onClick={() => zoom(view.scale / STEP)}>
           <Icon name="zoomOut" />
         </button>
-        <button class="plain" aria-label={words.actual(percent)} title={words.actual(percent)} onClick={() => zoom(view.scale > 1 ? 1 : actual)}>
+        <button class="plain" aria-label={words.actual(percent)} title={words.actual(percent)} onClick={() => (view.scale > 1 ? zoom(1) : zoomToActual())}>
           {percent} %
         </button>
         <button class="plain round" aria-label={words.zoomIn} disabled={view.scale >= most} onClick={() => zoom(view.scale * STEP)}>
