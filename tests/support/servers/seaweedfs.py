@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -88,9 +89,13 @@ class Seaweed:
             self._process = None
 
     def pause(self) -> None:
-        """Suspend the server: it accepts connections and never answers, as if the network dropped packets."""
+        """Suspend the server: it accepts connections and never answers, as if the network dropped packets.
+
+        Until the thread that gets the signal runs, the others answer, so wait until all have stopped.
+        """
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def resume(self) -> None:
         """Let the suspended server go on."""
