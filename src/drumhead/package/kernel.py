@@ -20,9 +20,9 @@ LZ4_MAGIC = b"\x02\x21\x4c\x18"
 LZ4_BLOCK = 8 << 20
 XZ_FILTERS: list[dict[str, int]] = [
     {"id": lzma.FILTER_X86},
-    {"id": lzma.FILTER_LZMA2, "preset": 6},
+    {"id": lzma.FILTER_LZMA2, "preset": 1},
 ]
-"""Preset 9 with `extreme` would save 16 kB of 6.2 MB and take a fifth longer."""
+"""Preset 6 would save 0.7 of 7.4 MB and take 11 s instead of 2.3, a quarter of what the first image on a host costs."""
 
 
 def kernel_tree(files: Tree, modules: tuple[str, ...]) -> Tree:
