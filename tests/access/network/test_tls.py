@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
+import sys
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
@@ -98,6 +99,49 @@ async def test_services_call_one_another_by_tls(plane, certificate):
         # The answer comes from db.
         async with trusting.get(url, headers=plane.credentials) as answer:
             assert answer.status == 200
+
+
+GET = """
+import asyncio, ssl, sys
+from safelight.client.base import session
+import aiohttp
+
+def read():
+    return aiohttp.connector._SSL_CONTEXT_VERIFIED.cert_store_stats()["x509"]
+
+async def main(url):
+    before = read()
+    async with session() as http:
+        for _ in range(2):
+            async with http.get(url) as answer:
+                print(before, read(), answer.status)
+
+print(ssl.create_default_context().cert_store_stats()["x509"])
+asyncio.run(main(*sys.argv[1:]))
+"""
+"""Prints how many authorities the system has, and how many aiohttp has read before a connection and after it."""
+
+
+async def test_the_authorities_of_the_system_are_read_by_the_first_connection(plane, certificate, tmp_path):
+    public, private = certificate
+    (tmp_path / "other").mkdir()
+    other, _ = await made(tmp_path / "other")
+    store = await plane.start("keyvaluestore", tls_certificate=public, tls_key=private, trusted_proxies=ELSEWHERE)
+
+    async def get(authorities: str) -> tuple[str, str]:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", GET, f"https://localhost:{store.port}/healthz"),
+            env={**os.environ, "SSL_CERT_FILE": authorities, "SSL_CERT_DIR": str(tmp_path / "none")},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        printed, failure = await process.communicate()
+        return printed.decode(), failure.decode()
+
+    assert await get(public) == ("1\n0 1 200\n0 1 200\n", "")
+    printed, failure = await get(other)
+    assert printed == "1\n"
+    assert "certificate verify failed: self-signed certificate" in failure
 
 
 SIZES_AND_RANGES = [(1000, None), (3 << 20, None), (1001, range(10)), ((3 << 20) + 1, range(7, 2 << 20))]

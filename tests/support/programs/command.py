@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from support.programs.forked import FEW_AUTHORITIES, popen, run
+from support.programs.forked import popen, run
 
 COMMAND = str(Path(sys.executable).with_name("safelight"))
 TIMEOUT = 60.0
@@ -27,7 +27,7 @@ def environment(**more: str) -> dict[str, str]:
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith(("SAFELIGHT_", "COLUMNS", "LINES"))
     }
-    return {**kept, **FEW_AUTHORITIES, "TERM": "xterm-256color", **more}
+    return {**kept, "TERM": "xterm-256color", **more}
 
 
 def safelight(

@@ -17,7 +17,7 @@ from typing import Any
 _SERVER = Path(__file__).with_name("fork_server.py")
 _COMMAND = str(Path(sys.executable).with_name("safelight"))
 _PR_SET_CHILD_SUBREAPER = 36
-_AT_START = ("PYTHON", "LD_", "MALLOC_", "GLIBC_", "SSL_", "LC_", "LANG", "TZ")
+_AT_START = ("PYTHON", "LD_", "MALLOC_", "GLIBC_", "LC_", "LANG", "TZ")
 """How the names of variables begin that the loader, libc or an imported module reads only once, before or while the
 fork server imports. A program with other values for them is started from nothing. `safelight` reads COLUMNS then, too.
 """
@@ -25,10 +25,6 @@ _FOLLOWED = {"PYTHONUNBUFFERED"}
 """Such variables that the fork server follows."""
 _PLAIN = {"stdin", "stdout", "stderr", "cwd", "text", "start_new_session"}
 """The arguments of Popen that the fork server follows, besides the environment."""
-_ONE = min(Path("/usr/share/ca-certificates").rglob("*.crt"), default=None)
-FEW_AUTHORITIES = {"SSL_CERT_FILE": str(_ONE)} if _ONE is not None and "SSL_CERT_FILE" in os.environ else {}
-"""The environment of programs that connect to no server outside the tests. aiohttp reads all authorities that
-SSL_CERT_FILE names when it is imported, which takes a fifth of a program's start."""
 _servers: dict[str, ForkServer] = {}
 
 
@@ -42,7 +38,6 @@ class ForkServer:
         with theirs:
             env = dict(os.environ)
             if package == "safelight":
-                env |= FEW_AUTHORITIES
                 env.pop("COLUMNS", None)
             words = [sys.executable, "-P", str(_SERVER), package, str(theirs.fileno())]
             streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}

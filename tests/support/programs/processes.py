@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from support.programs.forked import FEW_AUTHORITIES, popen
+from support.programs.forked import popen
 from support.programs.pids import gone
 
 TIMEOUT = 60.0
@@ -132,8 +132,7 @@ def service(
     last = ("--log-format", "json")  # with several services, for the last one
     if name == "worker":
         last += ("--log-level", "debug")  # with a line for each photo
-    env = {**FEW_AUTHORITIES, **(env or {})}
     if module is not None:
-        env["PYTHONPATH"] = str(_TESTS)
+        env = {**(env or {}), "PYTHONPATH": str(_TESTS)}
     command = (sys.executable, "-W", "error", "-m", *(module or (f"safelight.{name}",)), *argv, *port, *last)
     return program(*prefix, *command, env=env, name=name)
