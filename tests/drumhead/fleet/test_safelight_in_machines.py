@@ -45,6 +45,11 @@ BOOTS = "master"
 machine that resumes takes a fifth of the processor time of a boot. test_machines_page.py boots every service."""
 LARGE = (1500, 1000)
 """The width and height of a photo that a worker is still processing when it is destroyed."""
+SURROUNDINGS = """
+import locale, ssl
+print(locale.setlocale(locale.LC_ALL, ""), len(ssl.create_default_context().get_ca_certs()) > 100)
+"""
+"""A program that prints its locale, and whether it would trust the certificates of other sites."""
 LONGEST = 300.0
 """Seconds in which a restarted machine must be back: a boot, and the pauses before it, which grow with each restart."""
 
@@ -146,11 +151,11 @@ async def test_without_a_key_nothing_gets_in(drumhead, fleet):
 
 
 def test_a_program_runs_beside_a_service_or_is_refused_with_the_reason(drumhead, up, fleet):
-    words = ("exec", "proof-master", "--", "python3", "-c", "import locale; print(locale.setlocale(locale.LC_ALL, ''))")
+    words = ("exec", "proof-master", "--", "python3", "-c", SURROUNDINGS)
     if up.guest == "osv":
         assert "OSv is one process" in drumhead.refused(*words, status=5)
     else:
-        assert drumhead(*words) == "C.UTF-8\n"
+        assert drumhead(*words) == "C.UTF-8 True\n"
 
 
 def large_photo(number):

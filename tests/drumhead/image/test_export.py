@@ -8,7 +8,7 @@ import tarfile
 
 import pytest
 
-from support.guests.exported import boot, config_disk, press_power_button, says
+from support.guests.exported import CPU, boot, config_disk, press_power_button, says
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +25,14 @@ def image(drumhead, tmp_path_factory):
         (root / name).write_text(text)
     drumhead("package", "compose", "t/disk", "-C", root)
     return "t/disk"
+
+
+@pytest.fixture(scope="module")
+def disk(drumhead, image, tmp_path_factory):
+    """Return the image as a disk, which machines leave as it is."""
+    path = tmp_path_factory.mktemp("disk") / "disk.qcow2"
+    drumhead("export", image, path)
+    return path
 
 
 def test_the_same_image_gives_the_same_disk(drumhead, image, tmp_path):
@@ -65,16 +73,14 @@ def test_an_oci_layout_holds_together(drumhead, image, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("firmware", ["bios", "uefi"])
-def test_a_qcow2_disk_boots_by_itself(drumhead, image, tmp_path, firmware):
-    disk = tmp_path / "disk.qcow2"
-    drumhead("export", image, disk)
+def test_a_qcow2_disk_boots_by_itself(disk, firmware):
     facts = json.loads(
         subprocess.run(["qemu-img", "info", "--output=json", disk], capture_output=True, check=True).stdout
     )
     assert facts["format"] == "qcow2"
     assert facts["actual-size"] < 33_000_000
-    words = ["qemu-system-x86_64", "-M", "q35", "-accel", "tcg", "-cpu", "max", "-m", "256", "-nographic", "-no-reboot"]
-    words += ["-nic", "none", "-drive", f"file={disk},if=virtio"]
+    words = ["qemu-system-x86_64", "-M", "q35", "-accel", "tcg", "-cpu", CPU, "-m", "256", "-nographic", "-no-reboot"]
+    words += ["-nic", "none", "-snapshot", "-drive", f"file={disk},if=virtio"]
     words += ["-bios", "/usr/share/ovmf/OVMF.fd"] if firmware == "uefi" else []
     done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=120, check=False)
     assert b"booted from disk" in done.stdout
@@ -127,8 +133,7 @@ def test_a_disk_for_kubevirt_is_configured_by_other_disks_and_stops_by_the_power
         ({"argv": "echo hello"}, "argv must be a list of texts"),
     ],
 )
-def test_a_configuration_that_would_be_read_in_part_starts_nothing(drumhead, image, tmp_path, told, form):
-    drumhead("export", image, tmp_path / "disk.qcow2")
+def test_a_configuration_that_would_be_read_in_part_starts_nothing(disk, tmp_path, told, form):
     config = config_disk(tmp_path / "config", {"machine.json": json.dumps(told)})
-    with boot(tmp_path / "disk.qcow2", {"config": config}, tmp_path) as machine:
+    with boot(disk, {"config": config}, tmp_path) as machine:
         says(machine, f"drumhead: machine.json: {form}; texts are in quotes, also numbers".encode())

@@ -68,7 +68,6 @@ spec:
         - --port={{ $port }}
         - --data=/data
         - --cluster-key-file=/run/secrets/safelight/cluster-key
-        - --log-format=json
         {{- if eq $component "master" }}
         - --allowed-hosts={{ $name }}-master,{{ $name }}-master.{{ $root.Release.Namespace }}.svc{{ if $root.Values.ingress.enabled }},{{ $root.Values.ingress.host }}{{ end }}
         {{- with $root.Values.publicUrl }}
@@ -82,7 +81,7 @@ spec:
         {{- toYaml . | nindent 8 }}
         {{- end }}
       env:
-        - {name: SSL_CERT_FILE, value: /etc/ssl/certs/ca-certificates.crt}
+        - {name: SAFELIGHT_LOG_FORMAT, value: json}
         {{- if and (hasKey $values "storeSecret") $values.storeSecret.name }}
         - name: SAFELIGHT_{{ upper $component }}_STORE
           valueFrom:
