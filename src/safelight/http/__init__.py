@@ -115,8 +115,13 @@ def absolute(request: web.Request, path: str) -> str:
     return f"{origin}{policy.prefix}{path}"
 
 
-async def read_body(request: web.Request) -> bytes:
-    """Read the body, which must arrive within a minute. It is read once. Raises INVALID_REQUEST."""
+async def read_body(request: web.Request, most: int | None = None) -> bytes:
+    """Read the body, which must arrive within a minute. It is read once. Raises INVALID_REQUEST, TOO_LARGE.
+
+    It may have as many bytes as the application allows, or `most`.
+    """
+    if most is not None:
+        request = request.clone(client_max_size=most)
     if request.content.is_eof():
         return _read_at_once(request)
     try:
@@ -138,9 +143,12 @@ def _read_at_once(request: web.Request) -> bytes:
     return data
 
 
-async def read_json(request: web.Request, kind: type[T]) -> T:
-    """Decode the JSON body as `kind`. Raises INVALID_REQUEST with the position of the invalid value."""
-    return decode(await read_body(request), kind)
+async def read_json(request: web.Request, kind: type[T], most: int | None = None) -> T:
+    """Decode the JSON body as `kind`. Raises INVALID_REQUEST with the position of the invalid value, and TOO_LARGE.
+
+    `most` is as for `read_body`.
+    """
+    return decode(await read_body(request, most), kind)
 
 
 def query(request: web.Request, kind: type[T]) -> T:

@@ -249,6 +249,18 @@ async def test_sign_ins_that_fail_are_in_the_audit_log_and_do_not_fill_it(root):
     assert [json.loads(line) for line in (await first.call("GET", "/audit")).splitlines()][-1]["outcome"] == "begun"
 
 
+async def test_the_body_of_a_sign_in_is_small(root):
+    """Strangers send it, so it must not fill memory, whether they say its length or not."""
+
+    async def chunks():
+        while True:
+            yield b" " * 65536
+
+    for body in (b" " * 65536, chunks()):
+        async with asyncio.timeout(30), root.http.post(f"{root.url}/session", data=body) as answer:
+            assert answer.status == 413
+
+
 def test_failures_are_counted_by_address_and_all_together():
     refusals = Refusals()
     assert [refusals.admit("a", 0.0) for _ in range(7)] == [0] * 5 + [None] * 2

@@ -28,6 +28,8 @@ from safelight.wire.accounts import ApiKey, Link, Scope, Session, SignedIn, Tick
 _COOKIE = "safelight_session"
 _SIGN_IN = "sign_in"
 _SIGN_IN_LINK_LASTS = 3600.0
+_SIGN_IN_BYTES = 16 << 10
+"""The largest body of a sign-in. Strangers send it, so it is less than what callers with a key may send."""
 _SAFE = ("GET", "HEAD")
 
 
@@ -117,7 +119,7 @@ class Sessions:
 
     async def create(self, request: web.Request) -> web.Response:
         """`POST /session`."""
-        asked = await http.read_json(request, SignIn)
+        asked = await http.read_json(request, SignIn, _SIGN_IN_BYTES)
         if (asked.key is None) == (asked.ticket is None):
             raise Error(Code.INVALID_REQUEST, "Sign in with an API key, or with the ticket of a sign-in link.")
         async with self.noting_refusals(request, "key" if asked.ticket is None else "ticket", _shown_id(asked.key)):
