@@ -160,6 +160,18 @@ async def test_signed_links_show_one_thing_until_they_end(keyed, root):
             await answer.read()
             return answer.status
 
+    made = [json.loads(line) for line in (await first.call("GET", "/audit")).splitlines()]
+    assert [
+        (line["who"], line["action"], line["subject"], line["detail"]) for line in made if "links" in line["action"]
+    ] == [
+        (
+            "first/key of first",
+            "links.create",
+            task.id,
+            {"output": output, "original": whole, "expires": link["expires"]},
+        )
+        for output, whole, link in (("image", False, result), ("", True, original), ("", False, short))
+    ]
     assert result["url"].startswith(f"{root.url}/task/{task.id}/result?output=image&link=")
     async with root.http.get(result["url"] + "&download=true") as answer:
         assert await answer.read() == photo(3)

@@ -68,7 +68,9 @@ class Links:
         (key, *_) = await self._keys.get(tenant)
         query = {"output": output} if output else {}
         query["link"] = _link(key, tenant, path, output, expires)
-        url = http.absolute(request, f"{path}?{urlencode(query)}")
+        detail = {"output": output, "original": asked.original, "expires": expires}
+        async with self._audit.record(request, "links.create", task.id, **detail):
+            url = http.absolute(request, f"{path}?{urlencode(query)}")
         return http.json_response(Link(url=url, expires=expires))
 
     async def rotate(self, request: web.Request) -> web.Response:
