@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from drumhead import host
+from drumhead.blobs import exclusive
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.image.compose import compose
+from drumhead.image.compose import Composition, compose
 from drumhead.image.inputs import ComposeOptions
 from drumhead.image.store import ImageStore
 
@@ -29,6 +30,13 @@ async def collect(home: Home, project: Project, target: Path, report: Report) ->
     """
     if await asyncio.to_thread(lambda: target.exists() and any(target.iterdir())):
         raise DrumheadError(ErrorCode.CONFLICT, f"{target} is not empty; delete it first")
+    with exclusive(home.cache / "collect.lock"):  # another one of this project would remove the image under this one
+        made = await _unpacked(home, project, target, report)
+    return await asyncio.to_thread(lambda: sum(not path.is_dir() for path in target.rglob("*"))), made.notices
+
+
+async def _unpacked(home: Home, project: Project, target: Path, report: Report) -> Composition:
+    """Compose an image, unpack its layers, and remove it."""
     images = ImageStore(home)
     name = f"{SCRATCH_IMAGE}/{project.package.name}"
     made = await compose(home, project, name, ComposeOptions(filesystem="squashfs", scratch=True), report)
@@ -37,7 +45,7 @@ async def collect(home: Home, project: Project, target: Path, report: Report) ->
             await asyncio.to_thread(_unpack, layer, target)
     finally:
         await asyncio.to_thread(images.remove, name, project.package.guest)
-    return await asyncio.to_thread(lambda: sum(not path.is_dir() for path in target.rglob("*"))), made.notices
+    return made
 
 
 def _unpack(layer: Path, target: Path) -> None:

@@ -1,5 +1,6 @@
 """Test composing: the contents of an image, updates, and that the same inputs give the same bytes."""
 
+import asyncio
 import os
 import re
 import shutil
@@ -289,6 +290,12 @@ def test_collect_shows_what_an_image_would_hold(drumhead, project):
     assert (project / "mpm-pkg/main.py").read_text() == (project / "main.py").read_text()
     assert (project / "mpm-pkg/usr/bin/python3.11").stat().st_size > 1_000_000
     assert "is not empty" in drumhead.refused("package", "collect", "-C", project, status=5)
+
+
+async def test_two_may_collect_one_project_at_once(drumhead, project, tmp_path):
+    outs = [tmp_path / "one", tmp_path / "two"]
+    await asyncio.gather(*(asyncio.to_thread(drumhead, "package", "collect", out, "-C", project) for out in outs))
+    assert all((out / "main.py").read_text() == (project / "main.py").read_text() for out in outs)
 
 
 @pytest.mark.slow

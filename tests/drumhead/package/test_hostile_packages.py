@@ -28,6 +28,7 @@ from drumhead.image.store import ImageStore
 from drumhead.manifest.project import read_project
 from drumhead.package import signing
 from drumhead.package.records import Package
+from drumhead.package.remote.http_directory import write_directory
 from drumhead.package.store import PackageStore
 from drumhead.records import Image, Kernel
 from drumhead.tree import Tree, regular
@@ -284,6 +285,22 @@ def test_a_signing_key_is_its_owners_alone(sender):
     assert "exists" in sender.refused("key", "create", status=5)
     sender.home.signing_key.chmod(0o644)
     assert "other users can read" in sender.refused("key", "show", status=5)
+
+
+async def test_packages_that_are_pushed_at_once_are_all_in_the_index(empty, tmp_path):
+    store, names = PackageStore(empty.home), [f"tool-{number}" for number in range(8)]
+    for name in names:
+        tree = Tree()
+        tree.add("usr/bin/tool", regular(name.encode() * 100_000, 0o755))
+        package = Package(
+            name=name, version="1", kind="tool", description="x", created="2026-01-01T00:00:00Z", archive="0" * 64,
+            archive_size=0, unpacked_size=0,
+        )  # fmt: skip
+        store.add(tree, package)
+    packed = [store.pack(package) for package in store.list()]
+    await asyncio.gather(*(write_directory(tmp_path / "www", [package], store.blobs) for package in packed))
+    index = json.loads((tmp_path / "www/index.json").read_bytes())
+    assert [record["name"] for record in index] == names
 
 
 async def test_what_a_remotes_key_signed_is_pulled_and_nothing_else(sender, empty, serve, tmp_path):

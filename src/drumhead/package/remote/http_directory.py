@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from drumhead.blobs import replacing
+from drumhead.blobs import exclusive, replacing
 from drumhead.download import fetch_bytes, fetch_file
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.package.records import Package
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from drumhead.blobs import Blobs
     from drumhead.report import Report
 
-INDEX = "index.json"
+INDEX, LOCK = "index.json", ".lock"
 
 
 class HttpRemote:
@@ -66,6 +66,11 @@ async def write_directory(directory: Path, packages: Sequence[Package], blobs: B
 
 
 def _write_directory(directory: Path, packages: Sequence[Package], blobs: Blobs) -> None:
+    with exclusive(directory / LOCK):  # two that add packages at once would each write an index without the other's
+        _add(directory, packages, blobs)
+
+
+def _add(directory: Path, packages: Sequence[Package], blobs: Blobs) -> None:
     index = directory / INDEX
     known = decode_index(index.read_bytes(), str(directory)) if index.is_file() else []
     for package in packages:

@@ -68,8 +68,10 @@ class Links:
         (key, *_) = await self._keys.get(tenant)
         query = {"output": output} if output else {}
         query["link"] = _link(key, tenant, path, output, expires)
-        detail = {"output": output, "original": asked.original, "expires": expires}
-        async with self._audit.record(request, "links.create", task.id, **detail):
+        original = asked.original
+        async with self._audit.record(
+            request, "links.create", task.id, output=output, original=original, expires=expires
+        ):
             url = http.absolute(request, f"{path}?{urlencode(query)}")
         return http.json_response(Link(url=url, expires=expires))
 
