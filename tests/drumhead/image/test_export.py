@@ -59,6 +59,15 @@ def test_a_full_disk_is_the_reason(drumhead, image, tmp_path):
     assert f"{tmp_path}/disk.raw: No space left on device; free some space" in done.stderr
 
 
+def test_an_oci_layout_appears_only_when_it_is_complete(drumhead, image, tmp_path):
+    words = ["mount -t tmpfs -o size=64k none $0 && exec env", f"DRUMHEAD_HOME={drumhead.home.root}"]
+    words += ["sh -c", f"'{sys.executable} -m drumhead export {image} $0/oci --format oci; ls -A $0'", "$0"]
+    alone = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", " ".join(words), tmp_path]
+    done = subprocess.run(alone, capture_output=True, text=True, check=False)
+    assert "No space left on device" in done.stderr
+    assert done.stdout == ""
+
+
 def test_an_oci_layout_holds_together(drumhead, image, tmp_path):
     drumhead("export", image, tmp_path / "oci", "--format", "oci")
     index = json.loads((tmp_path / "oci/index.json").read_text())

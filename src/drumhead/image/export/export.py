@@ -35,25 +35,27 @@ ExportFormat = Literal["qcow2", "raw", "oci", "containerdisk"]
 def export_image(home: Home, name: str, form: ExportFormat, out: Path, guest: str = "") -> None:
     """Write the image `name` to `out` in the format `form`. This blocks the calling thread.
 
-    A bootable disk is a file. An OCI layout, with the image's blobs or with such a disk, is a directory. Raises
-    NOT_FOUND (the image, or the directory of `out`), CONFLICT (`out` exists), HOST_TOOL, UNSUPPORTED (OSv without its
-    boot image).
+    A bootable disk is a file. An OCI layout, with the image's blobs or with such a disk, is a directory. `out` appears
+    only when it is complete. Raises NOT_FOUND (the image, or the directory of `out`), CONFLICT (`out` exists),
+    HOST_TOOL, UNSUPPORTED (OSv without its boot image).
     """
     _check_place(out)
-    image = ImageStore(home).find(name, guest)
-    if form == "oci":
-        write_layout(home, image, out)
-        return
-    if form == "raw":
-        _write_disk(home, image, out)
-        return
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
-        raw, disk, layout = (Path(scratch) / name for name in ("disk.raw", "disk.qcow2", "layout"))
-        _write_disk(home, image, raw)
-        write_qcow2(raw, disk)
-        if form == "containerdisk":
-            write_container_disk(image, disk, layout)
-        (layout if form == "containerdisk" else disk).rename(out)
+    store = ImageStore(home)
+    with store.using():
+        image = store.find(name, guest)
+        if form == "raw":
+            _write_disk(home, image, out)
+            return
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
+            raw, disk, layout = (Path(scratch) / name for name in ("disk.raw", "disk.qcow2", "layout"))
+            if form == "oci":
+                write_layout(home, image, layout)
+            else:
+                _write_disk(home, image, raw)
+                write_qcow2(raw, disk)
+            if form == "containerdisk":
+                write_container_disk(image, disk, layout)
+            (disk if form == "qcow2" else layout).rename(out)
 
 
 def export_container(home: Home, image: Image, services: Sequence[Service], user: str, out: Path) -> list[str]:
