@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import time
 from typing import TYPE_CHECKING
 
@@ -158,7 +159,7 @@ def _check(home: Home, project: Project, inputs: ComposeInputs, store: LayerStor
     check_zones(index, commands)
     check_warm(index, project.run.warm if project.run else (), shared_circumstances(commands))
     findings = visible_findings((stored.record.index, store.findings(stored.record)) for stored in stack.layers)
-    cache = home.cache / "syntax-scans" / f"{hashlib.sha256(project.root.encode()).hexdigest()}.json"
+    cache = home.cache / "syntax-scans" / f"{hashlib.sha256(os.fsencode(project.root)).hexdigest()}.json"
     with cached_scans(cache):
         notices = check_findings(inputs.guest, findings, stack.application, programs)
     return [*missing_notices(stack.missing), *locale_notices(index, commands), *notices]

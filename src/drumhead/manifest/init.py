@@ -61,7 +61,7 @@ def init_project(
     """Write meta/package.yaml and, for a runtime, meta/run.yaml. Raises CONFLICT if one of them exists, USAGE."""
     if runtime and runtime not in RUNTIMES:
         raise DrumheadError(ErrorCode.USAGE, f"{runtime} is not a runtime; runtimes are {', '.join(RUNTIMES)}")
-    directory = root.absolute().name
+    directory = root.absolute().name.encode(errors="replace").decode()  # a name that is not UTF-8 has a ? instead
     if name and not NAME.fullmatch(name):
         raise DrumheadError(
             ErrorCode.USAGE, f"{name!r} is not a package name (letters and digits, with . _ + - / inside)"

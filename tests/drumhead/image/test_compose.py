@@ -292,6 +292,13 @@ def test_collect_shows_what_an_image_would_hold(drumhead, project):
     assert "is not empty" in drumhead.refused("package", "collect", "-C", project, status=5)
 
 
+def test_a_project_may_lie_below_a_directory_whose_name_is_not_utf_8(drumhead, project, tmp_path):
+    odd = project.rename(tmp_path / os.fsdecode(b"\xff"))
+    drumhead("package", "compose", "t/odd", cwd=odd)
+    assert "nothing changed" in drumhead("package", "compose", "t/odd", "--update", cwd=odd)
+    drumhead("rmi", "t/odd")
+
+
 async def test_two_may_collect_one_project_at_once(drumhead, project, tmp_path):
     outs = [tmp_path / "one", tmp_path / "two"]
     await asyncio.gather(*(asyncio.to_thread(drumhead, "package", "collect", out, "-C", project) for out in outs))

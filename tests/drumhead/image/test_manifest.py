@@ -1,5 +1,6 @@
 """Test manifests: they are read as by Capstan, and errors name the file, the line and the reason."""
 
+import os
 import re
 
 import pytest
@@ -273,6 +274,10 @@ def test_init_makes_a_name_of_that_of_the_directory_and_refuses_a_wrong_one(tmp_
     init_project(tmp_path / "Mein Projekt (neu)")
     package = read_project(tmp_path / "Mein Projekt (neu)").package
     assert (package.name, package.title) == ("Mein-Projekt-neu", "Mein Projekt (neu)")
+    odd = tmp_path / os.fsdecode(b"pr\xffj")
+    init_project(odd)
+    package = read_project(odd).package
+    assert (package.name, package.title) == ("pr-j", "pr?j")
     with pytest.raises(DrumheadError, match="'a b' is not a package name"):
         init_project(tmp_path, name="a b")
     with pytest.raises(DrumheadError, match="a version has at most 128 bytes"):

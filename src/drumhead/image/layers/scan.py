@@ -34,7 +34,7 @@ class Scan:
         self._root = Path(project.root)
         self._project = project
         self._ignored, _ = read_ignore(self._root)
-        self._file = cache / "scans" / f"{hashlib.sha256(project.root.encode()).hexdigest()}.json"
+        self._file = cache / "scans" / f"{hashlib.sha256(os.fsencode(project.root)).hexdigest()}.json"
         self._known = self._load() if trust else {}
         self._seen: dict[str, Stamp] = {}
         self.notices: list[str] = []
