@@ -57,9 +57,15 @@ class _Loader(importlib.abc.Loader):
             """A context that reads the authorities before its first connection, and is an ordinary one from then on."""
 
             def wrap_bio(self, *args: Any, **options: Any) -> ssl.SSLObject:
+                return self._read().wrap_bio(*args, **options)
+
+            def wrap_socket(self, *args: Any, **options: Any) -> ssl.SSLSocket:
+                return self._read().wrap_socket(*args, **options)
+
+            def _read(self) -> ssl.SSLContext:
                 self.__class__ = ssl.SSLContext  # type: ignore[assignment]
                 self.load_default_certs()
-                return self.wrap_bio(*args, **options)
+                return self
 
         def load_default_certs(context: ssl.SSLContext, *_: object) -> None:
             context.__class__ = Context
