@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import re
 
 import pytest
@@ -250,6 +251,32 @@ async def test_a_disabled_tenant_is_refused_within_seconds_and_its_tasks_go_on(k
             await client.upload(photo(2))
         assert refused.value.code is Code.FORBIDDEN
     await finish_one(keyed, photo(3))
+
+
+async def test_a_tenant_reads_nothing_about_an_earlier_one_that_had_its_id(keyed, root):
+    earlier = await keyed_tenant(root, "again")
+    async with earlier.client() as client:
+        task = await client.upload(photo(1), batch="secret")
+        await client.cancel(task.id)
+        await client.delete(task.id)
+    for number in range(3):
+        await earlier.call("PUT", f"/recipes/secret-{number}", {"outputs": {"image": {"format": "png"}}})
+    await root.call("DELETE", "/tenants/again", status=204)
+    later = await keyed_tenant(root, "again")
+    async with later.client() as client:
+        own = await client.upload(photo(2))
+    json_alone = {"Accept": "application/json"}
+    for query in ("after=0", "after=0&wait=10"):  # from db, and from the master's memory
+        page = await later.call("GET", f"/events?{query}", headers=json_alone)
+        assert {event["task"] for event in page["events"]} == {own.id}
+    page = await later.call("GET", f"/events?after=0&task={task.id}", headers=json_alone)
+    assert page["events"] == []
+    told = [json.loads(line) for line in (await later.call("GET", "/audit?limit=2")).splitlines()]
+    assert [line["action"] for line in told] == ["keys.create"]
+    lines = (await root.call("GET", "/audit")).splitlines()
+    assert [json.loads(line)["subject"] for line in lines if "recipes.save" in line] == [
+        f"secret-{n}" for n in range(3)
+    ]
 
 
 async def test_only_operators_manage_tenants(root):

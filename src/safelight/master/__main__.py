@@ -132,7 +132,9 @@ def _application(
     storage, recipes = service.uses(StorageClient, "storage", breaks=True), RecipeBook(db, _from_file(config.recipes))
     batcher, downloads = TaskBatcher(db, storage), Downloads(db, storage)
     uploads, tus = _uploads(config, service, batcher, recipes, downloads, metrics, access.quotas)
-    events = Events(feed, db, metrics, stall_timeout=config.event_stall_timeout, readers=config.event_readers)
+    events = Events(
+        feed, db, access.quotas, metrics, stall_timeout=config.event_stall_timeout, readers=config.event_readers
+    )
     service.on_stop(events.stop)
     parts: tuple[HasEndpoints, ...] = (
         uploads,

@@ -15,6 +15,7 @@ from safelight import background
 from safelight.client.accounts import AccountClient
 from safelight.errors import Code, Error
 from safelight.master.access.fresh import Fresh
+from safelight.wire import DEFAULT_TENANT
 from safelight.wire.accounts import Granted, Limits, Tenant, TenantUse, Wanted
 
 log = logging.getLogger(__name__)
@@ -67,6 +68,18 @@ class Quotas:
     async def tenant(self, id: str) -> Tenant:
         """Return a tenant, from the cache. Raises NOT_FOUND."""
         return await self._tenants.get(id)
+
+    async def created(self, id: str) -> float:
+        """Return when a tenant was created, in Unix seconds: what is older is about an earlier one that had its id.
+
+        It is 0 for the default tenant, which was always there, and for a deleted one, about which operators may ask.
+        """
+        try:
+            return 0.0 if id == DEFAULT_TENANT else (await self._tenants.get(id)).created
+        except Error as error:
+            if error.code is not Code.NOT_FOUND:
+                raise
+            return 0.0
 
     def changed(self, id: str) -> None:
         """Drop a tenant from the cache."""

@@ -18,6 +18,7 @@ from safelight import http
 from safelight.access.caller import Access
 from safelight.client.db import DbClient
 from safelight.errors import Code, Error
+from safelight.master.access.quotas import Quotas
 from safelight.master.access.tenant import tenant_of
 from safelight.master.api.endpoint import JSON, Endpoint
 from safelight.master.live.feed import Feed, stream_id
@@ -64,10 +65,13 @@ class EventQuery(TaskEventQuery, frozen=True, kw_only=True, forbid_unknown_field
 class Events:
     """The handlers of live events."""
 
-    def __init__(self, feed: Feed, db: DbClient, metrics: Metrics, *, stall_timeout: float, readers: int) -> None:
+    def __init__(
+        self, feed: Feed, db: DbClient, quotas: Quotas, metrics: Metrics, *, stall_timeout: float, readers: int
+    ) -> None:
         """Disconnect readers that do not read for `stall_timeout` seconds; allow at most `readers` streams."""
         self._feed = feed
         self._db = db
+        self._quotas = quotas
         self._metrics = metrics
         self._stall_timeout = stall_timeout
         self._readers = Readers(readers)
@@ -95,8 +99,10 @@ class Events:
             after = await self._feed.now()
         accept = request.headers.get("Accept", "")
         if JSON in accept and _STREAM not in accept:
+            tenant = tenant_of(request)
+            since = await self._quotas.created(tenant)
             page, _ = await self._feed.read(
-                after, limit=query.limit, wait=query.wait, task=task, tenant=tenant_of(request), known=known
+                after, limit=query.limit, wait=query.wait, task=task, tenant=tenant, since=since, known=known
             )
             if query.wait and (error := await _refused_now(request)) is not None:
                 raise error
@@ -140,8 +146,9 @@ class Events:
 
     async def _next(self, after: int, known: str, task: str | None, tenant: str) -> tuple[int, str, bytes]:
         try:
+            since = await self._quotas.created(tenant)
             page, frames = await self._feed.read(
-                after, limit=_PAGE, wait=_KEEP_ALIVE, task=task, tenant=tenant, known=known
+                after, limit=_PAGE, wait=_KEEP_ALIVE, task=task, tenant=tenant, since=since, known=known
             )
         except Error as error:  # old events are read from db, which is not available
             log.debug("An event stream pauses: %s", error.detail)
