@@ -5,11 +5,11 @@ import itertools
 import signal
 import sys
 
-from safelight import authorities
+from safelight import imports
 
 __version__ = "0.1.0"
 
-authorities.read_later()
+imports.read_authorities_later()
 
 if "safelight" in {module.partition(".")[0] for flag, module in itertools.pairwise(sys.orig_argv) if flag == "-m"}:
     # `python -m safelight.NAME` imports a lot: until then, Ctrl-C ends it without a traceback. A service handles SIGINT

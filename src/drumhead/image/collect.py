@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,9 @@ async def collect(home: Home, project: Project, target: Path, report: Report) ->
     """
     if await asyncio.to_thread(lambda: target.exists() and any(target.iterdir())):
         raise DrumheadError(ErrorCode.CONFLICT, f"{target} is not empty; delete it first")
-    with exclusive(home.cache / "collect.lock"):  # another one of this project would remove the image under this one
+    with ExitStack() as lock:
+        # Another one of this project would remove the image under this one.
+        await asyncio.to_thread(lock.enter_context, exclusive(home.cache / "collect.lock"))
         made = await _unpacked(home, project, target, report)
     return await asyncio.to_thread(lambda: sum(not path.is_dir() for path in target.rglob("*"))), made.notices
 

@@ -68,12 +68,11 @@ class Links:
         (key, *_) = await self._keys.get(tenant)
         query = {"output": output} if output else {}
         query["link"] = _link(key, tenant, path, output, expires)
-        original = asked.original
+        made = Link(url=http.absolute(request, f"{path}?{urlencode(query)}"), expires=expires)
         async with self._audit.record(
-            request, "links.create", task.id, output=output, original=original, expires=expires
+            request, "links.create", task.id, output=output, original=asked.original, expires=expires
         ):
-            url = http.absolute(request, f"{path}?{urlencode(query)}")
-        return http.json_response(Link(url=url, expires=expires))
+            return http.json_response(made)
 
     async def rotate(self, request: web.Request) -> web.Response:
         """`POST /links/rotate`."""

@@ -40,16 +40,7 @@ from safelight.storage.directory.preparing import LOCK, SHARDS, prepare
 from safelight.storage.directory.probing import can_rename, reads_back
 from safelight.storage.directory.room import Room
 from safelight.storage.directory.shard import Shard
-from safelight.storage.files import (
-    Block,
-    Incoming,
-    blocks,
-    check_place,
-    drop_cached,
-    guarded,
-    older,
-    read_plainly,
-)
+from safelight.storage.files import Block, Incoming, blocks, check_place, drop_cached, guarded, older, read_plainly
 from safelight.storage.store import NAME_PREFIX, PutResult
 from safelight.storage.verified import Verified
 from safelight.wire import Blob, StorageInfo
