@@ -93,7 +93,7 @@ def cached_scans(file: Path) -> Iterator[None]:
 def scan_source(source: bytes, module: str, *, package: bool) -> ScanResult:
     """Scan the source of `module` (a dotted name; `package` for an ``__init__``).
 
-    Invalid syntax gives an empty result.
+    Invalid syntax gives an empty result. A statement that is nested too deeply is skipped.
     """
     memory = _SCAN_CACHE.get()
     if memory is None:
@@ -107,7 +107,7 @@ def scan_source(source: bytes, module: str, *, package: bool) -> ScanResult:
 def _read(source: bytes, module: str, *, package: bool) -> ScanResult:
     try:
         tree = ast.parse(source)
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return ScanResult()
     reader = _Reader(module if package else module.rpartition(".")[0], main=module.rpartition(".")[2] == "__main__")
     for node in ast.walk(tree):
@@ -160,6 +160,13 @@ class _Reader(ast.NodeVisitor):
         if isinstance(node, ast.Name):
             root = self._names.get(node.id, "?" if words else node.id)
         return ".".join([root, *reversed(words)])
+
+    def visit_Module(self, node: ast.Module) -> None:
+        for statement in node.body:
+            try:
+                self.visit(statement)
+            except RecursionError:  # generated code, such as a sum of a thousand terms
+                self._functions = self._guards = 0
 
     def visit_Import(self, node: ast.Import) -> None:
         self._note(alias.name for alias in node.names)

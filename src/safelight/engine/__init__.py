@@ -35,6 +35,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = "pipeline" if name in {"Stop", "probe", "process"} else "library"
-    value = globals()[name] = getattr(import_module(f"{__name__}.{module}"), name)
+    module = import_module(f"{__name__}.library")  # first: libvips reads its environment when it is loaded
+    if name in {"Stop", "probe", "process"}:
+        module = import_module(f"{__name__}.pipeline")
+    value = globals()[name] = getattr(module, name)
     return value

@@ -135,6 +135,15 @@ def test_uses_are_found_in_sources(text, names):
     assert [use.name for use in scan_source(text.encode(), "m", package=False).uses] == names
 
 
+def test_a_statement_that_is_nested_too_deeply_hides_no_other():
+    text = f"import os\ndef total():\n    return {' + '.join(['1'] * 2000)}\nimport late\nos.fork()\n"
+    found = scan_source(text.encode(), "m", package=False)
+    assert [use.line for use in found.uses] == [5]
+    assert found.early == ("os", "late")
+    assert scan_source(f"x = {'(' * 200}1{')' * 200}".encode(), "m", package=False) == scan_source(b"", "m", package=False)
+    assert scan_source(f"x = {'-' * 20_000}1".encode(), "m", package=False).uses == ()
+
+
 def test_imports_are_told_apart_by_when_they_happen():
     text = (
         "from __future__ import annotations\nimport a.b\nfrom . import c\nfrom .d import e\nfrom ..f import g\n"

@@ -3,6 +3,7 @@
 import random
 import re
 import subprocess
+import sys
 from collections import Counter
 
 import pytest
@@ -33,6 +34,17 @@ def test_damage_in_the_middle_of_a_jpeg_is_noticed():
     for broken in (JPEG[:middle], JPEG[:middle] + JPEG[-2:], zeroed, JPEG[:middle] + b"\xff\xd9" + JPEG[middle:]):
         assert "row" in refused(broken)
         assert "row" in refused(broken, format="jpeg")
+
+
+def test_a_damaged_photo_leaves_nothing_on_standard_error():
+    program = (
+        "import sys\nfrom safelight.engine import process\nfrom safelight.recipe import parse\n"
+        "try:\n    process(sys.stdin.buffer.read(), parse({'outputs': {'image': {'format': 'png'}}}))\n"
+        "except Exception as error:\n    print(error.code.value)\n"
+    )
+    half = JPEG[: len(JPEG) // 2]
+    done = subprocess.run([sys.executable, "-c", program], input=half, capture_output=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == (b"damaged_image\n", b"")
 
 
 def test_complaints_about_undamaged_files_are_harmless():
