@@ -7,11 +7,14 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from safelight.cli.tasks import actions
 from safelight.client.master import Client
-from safelight.wire import State
+from safelight.errors import Code, Error
+from safelight.wire import State, TaskChanges, TaskFilter
 from support.broken_network import network
 from support.photos import photo
 from support.programs.command import Terminal, environment, everything, terminal
@@ -90,6 +93,29 @@ async def test_a_task_that_somebody_deletes_is_not_waited_for(idle: dict[str, st
                 await client.delete(task)
             assert await asyncio.to_thread(shown.ended) == 1, shown.shown
     assert shown.shown.count("There is no task") >= 2, shown.shown
+
+
+async def test_a_rerun_whose_answer_is_lost_creates_no_task_twice(idle: dict[str, str]) -> None:
+    async with Client.connect(idle["master"]) as client:
+
+        class LosesAnAnswer:
+            find = client.find
+            lost = 0
+
+            async def act(self, *argv: Any, **options: Any) -> TaskChanges:
+                done = await client.act(*argv, **options)
+                if not self.lost:
+                    self.lost += 1
+                    raise Error(Code.UNAVAILABLE, "The connection ended.")
+                return done
+
+        for number in range(3):
+            await client.upload(photo(20 + number), batch="lost")
+        loses: Any = LosesAnAnswer()
+        steps = [step async for step in actions._steps(loses, "rerun", [], TaskFilter(batch="lost"), "web")]
+        assert ([step.changed for step in steps], loses.lost) == ([3], 1)
+        assert sorted(task.recipe for task in (await client.tasks(batch="lost")).tasks) == ["invert"] * 3 + ["web"] * 3
+        await client.act("delete", filter=TaskFilter(batch="lost"))
 
 
 async def test_a_command_that_python_runs_as_a_module_ends_alike(idle: dict[str, str]) -> None:

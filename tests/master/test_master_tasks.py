@@ -52,6 +52,25 @@ async def test_list_filters_and_pages(client, storage):
     assert len({task.id for task in seen}) == len(seen) == 6
 
 
+async def test_a_rerun_of_named_tasks_can_be_repeated(client):
+    first = [await client.upload(photo(n), filename=f"{n}.png") for n in range(3)]
+    ids = [task.id for task in first]
+    for _ in range(2):
+        assert (await client.act("rerun", tasks=ids[:2], recipe="web", idempotency_key="k")).changed == 2
+    assert (await client.act("rerun", tasks=ids, recipe="web", idempotency_key="k")).changed == 3
+    assert len((await client.find(TaskQuery(recipe="web"))).tasks) == 3
+    await client.act("rerun", tasks=ids, recipe="web", idempotency_key="another")
+    await client.act("rerun", tasks=ids, recipe="web")
+    assert len((await client.find(TaskQuery(recipe="web"))).tasks) == 9
+    for words, code in (
+        ({"tasks": ids, "recipe": "thumbnail"}, Code.CONFLICT),
+        ({"filter": TaskFilter(), "recipe": "web"}, Code.INVALID_REQUEST),
+    ):
+        with pytest.raises(Error) as refused:
+            await client.act("rerun", **words, idempotency_key="k")
+        assert (refused.value.code, refused.value.extra["position"]) == (code, "Idempotency-Key")
+
+
 async def test_many_tasks_at_once(client, storage):
     done = await finished(client, storage, {"image": b"x"}, batch="a", recipe="web", filename="beach.png")
     waiting = [await client.upload(photo(n), batch="b", filename=f"forest-{n}.png") for n in range(3)]

@@ -151,17 +151,17 @@ class Client(ServiceClient):
         recipe: str | None = None,
         before: str | None = None,
         limit: int = 200,
+        idempotency_key: str | None = None,
     ) -> TaskChanges:
-        """Act on the tasks named, or on one page of those that match a filter; `next` leads to the next page."""
-        body = {
-            "action": action,
-            "tasks": None if tasks is None else list(tasks),
-            "filter": filter,
-            "recipe": recipe,
-            "before": before,
-            "limit": limit,
-        }
-        return await self._connection.call("POST", "/tasks/actions", TaskChanges, json=body, retry=False)
+        """Act on the tasks named, or on one page of those that match a filter; `next` leads to the next page.
+
+        A rerun of named tasks may be repeated with the same `idempotency_key`: it creates no task twice.
+        """
+        named = None if tasks is None else list(tasks)
+        body = {"action": action, "tasks": named, "filter": filter, "recipe": recipe, "before": before, "limit": limit}
+        headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
+        path = "/tasks/actions"
+        return await self._connection.call("POST", path, TaskChanges, json=body, headers=headers, retry=False)
 
     async def batches(self, *, before: str | None = None, limit: int = 100) -> BatchPage:
         """Return a page of batches, those with the newest tasks first."""

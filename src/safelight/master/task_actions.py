@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import secrets
 from typing import Annotated, Literal
 
@@ -16,6 +17,7 @@ from safelight.client.db import DbClient
 from safelight.errors import Code, Error
 from safelight.master.access.tenant import tenant_of
 from safelight.master.api.endpoint import JSON, Endpoint
+from safelight.master.api.idempotency import HEADER, idempotency_key
 from safelight.master.recipes.recipe_book import Chosen, RecipeBook
 from safelight.master.upload.task_batcher import TaskBatcher
 from safelight.wire import NewTask, Task, TaskChange, TaskChanges, TaskCounts, TaskFilter
@@ -64,7 +66,7 @@ class TaskActions:
         if (action.tasks is None) == (action.filter is None):
             raise Error(Code.INVALID_REQUEST, "Name either tasks or a filter.", position="$.tasks")
         if action.action == "rerun":
-            return http.json_response(await self._rerun(action, tenant_of(request)))
+            return http.json_response(await self._rerun(action, tenant_of(request), idempotency_key(request)))
         changed = await self._db.change(
             TaskChange(
                 action=action.action,
@@ -77,19 +79,30 @@ class TaskActions:
         )
         return http.json_response(TaskActionResult(changed=changed.changed, skipped=changed.skipped, next=changed.next))
 
-    async def _rerun(self, action: TaskAction, tenant: str) -> TaskActionResult:
+    async def _rerun(self, action: TaskAction, tenant: str, key: str | None) -> TaskActionResult:
         if action.recipe is None:
             raise Error(Code.INVALID_REQUEST, "Name the recipe to run the photos with.", position="$.recipe")
+        if key is not None and action.tasks is None:  # a filter would also match the tasks that the first request made
+            raise Error(Code.INVALID_REQUEST, f"{HEADER} needs the ids of the tasks, not a filter.", position=HEADER)
         recipe = await self._book.of(tenant).choose(action.recipe)
         tasks, following, missing = await self._tasks(action, tenant)
         again = [task for task in tasks if task.input is not None]
-        created = await asyncio.gather(*(self._batcher.create(_again(task, recipe)) for task in again))
+        key = key or secrets.token_hex(16)
+        created = await self._create([_again(task, recipe, key) for task in again])
         return TaskActionResult(
             changed=len(again),
             skipped=len(tasks) - len(again) + missing,
             next=following,
             created=[task.id for task in created],
         )
+
+    async def _create(self, tasks: list[NewTask]) -> list[Task]:
+        try:
+            return await asyncio.gather(*map(self._batcher.create, tasks))
+        except Error as error:
+            if error.code is Code.CONFLICT:  # db names the place in the master's own request
+                error.extra["position"] = HEADER
+            raise
 
     async def _tasks(self, action: TaskAction, tenant: str) -> tuple[list[Task], str | None, int]:
         """Return the tasks, where to continue, and how many of the named ones do not exist."""
@@ -126,13 +139,16 @@ class TaskActions:
                     "For a filter, each request changes one page: repeat it with `next` as `before` until it is "
                     "null. Tasks in a state that does not allow the action are skipped."
                 ),
+                request_headers={HEADER: "for a rerun of named tasks: the same key again creates none of them twice"},
                 body={JSON: TaskAction}, answer={JSON: TaskActionResult},
-                errors=(Code.INVALID_REQUEST, Code.NOT_FOUND, Code.TOO_MANY_REQUESTS, Code.UNAVAILABLE),
+                errors=(
+                    Code.INVALID_REQUEST, Code.NOT_FOUND, Code.CONFLICT, Code.TOO_MANY_REQUESTS, Code.UNAVAILABLE,
+                ),
             ),
         ]  # fmt: skip
 
 
-def _again(task: Task, recipe: Chosen) -> NewTask:
+def _again(task: Task, recipe: Chosen, key: str) -> NewTask:
     return NewTask(
         tenant=task.tenant,
         interactive=False,
@@ -144,5 +160,5 @@ def _again(task: Task, recipe: Chosen) -> NewTask:
         spec=recipe.spec,
         classic=recipe.classic,
         batch=task.batch,
-        idempotency_key=f"rerun.{secrets.token_hex(16)}",
+        idempotency_key=f"rerun.{hashlib.sha256(f'{key} {task.id}'.encode()).hexdigest()}",
     )

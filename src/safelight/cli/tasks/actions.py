@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import secrets
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Annotated, Literal, NamedTuple
 
 import msgspec
@@ -261,20 +263,33 @@ async def _confirmed(action: _Action, plan: _Plan) -> bool:
 async def _steps(
     client: Client, action: _Action, ids: list[str], filter: TaskFilter, recipe: str | None
 ) -> AsyncIterator[TaskChanges]:
-    """Apply an action page by page; retry if the server goes away, except for a rerun, which cannot be repeated."""
-    pages = [ids[start : start + _AT_ONCE] for start in range(0, len(ids), _AT_ONCE)]
+    """Apply an action page by page; repeat a page if the server goes away."""
+    if not ids and action != "rerun":
+        before: str | None = None
+        while True:
+            act = partial(client.act, action, filter=filter, before=before)
+            changes = await retrying(act, retry_for=_RETRY_FOR)
+            yield changes
+            before = changes.next
+            if before is None:
+                return
+    key = secrets.token_hex(16) if action == "rerun" else None  # a repeated page creates no task twice
+    async for page in _pages(client, ids, filter):
+        act = partial(client.act, action, tasks=page, recipe=recipe, idempotency_key=key)
+        yield await retrying(act, retry_for=_RETRY_FOR)
+
+
+async def _pages(client: Client, ids: list[str], filter: TaskFilter) -> AsyncIterator[list[str]]:
+    """Yield the named ids, or those of the tasks that match, newest first: later tasks are not among them."""
+    for start in range(0, len(ids), _AT_ONCE):
+        yield ids[start : start + _AT_ONCE]
     before: str | None = None
-    while True:
-        page = pages.pop(0) if pages else None
-
-        async def attempt(page: list[str] | None = page, before: str | None = before) -> TaskChanges:
-            chosen = filter if page is None else None
-            return await client.act(action, tasks=page, filter=chosen, recipe=recipe, before=before)
-
-        changes = await retrying(attempt, retry_for=0.0 if action == "rerun" else _RETRY_FOR)
-        yield changes
-        before = changes.next
-        if before is None and not pages:
+    while not ids:
+        query = filter.page(before=before, limit=_AT_ONCE)
+        found = await retrying(partial(client.find, query), retry_for=_RETRY_FOR)
+        yield [task.id for task in found.tasks]
+        before = found.next
+        if before is None:
             return
 
 

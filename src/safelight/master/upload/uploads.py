@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -23,6 +22,7 @@ from safelight.http.form import Form, Part
 from safelight.master.access.quotas import Quotas
 from safelight.master.access.tenant import tenant_of
 from safelight.master.api.endpoint import BINARY, JSON, Endpoint
+from safelight.master.api.idempotency import DESCRIPTION, HEADER, idempotency_key
 from safelight.master.api.public_schema import PublicTask, PublicUploaded, public
 from safelight.master.metrics import Metrics
 from safelight.master.recipes.recipe_book import Chosen, RecipeBook
@@ -99,7 +99,7 @@ class Uploads:
     async def one(self, request: web.Request) -> web.Response:
         """`POST /task`."""
         async with self._admitted(request) as place:
-            key = _idempotency_key(request)
+            key = _key(request)
             order = await self._read(request, place, limit=self._limits.photo + _FIELDS_BYTES, most=1)
             photo = order.photos[0]
             if photo.refusal is not None:
@@ -111,7 +111,7 @@ class Uploads:
     async def many(self, request: web.Request) -> web.Response:
         """`POST /tasks`."""
         async with self._admitted(request) as place:
-            key = _idempotency_key(request)
+            key = _key(request)
             order = await self._read(request, place, limit=self._limits.photo * _PHOTOS, most=_PHOTOS)
             uploaded = (self._uploaded(photo, order, f"{key}.{n}") for n, photo in enumerate(order.photos))
             return json_response(await asyncio.gather(*uploaded))
@@ -210,7 +210,7 @@ class Uploads:
             task = await self._batcher.create(new, new=photo.stored.new)
         except Error as error:
             if error.code is Code.CONFLICT:  # db names the place in the master's own request
-                error.extra["position"] = "Idempotency-Key"
+                error.extra["position"] = HEADER
             raise
         self._metrics.uploads.inc()
         return task
@@ -219,7 +219,7 @@ class Uploads:
         """Return the routes."""
         form = _form({**BINARY, "description": "the photo; its name is kept for downloads"})
         several = _form({"type": "array", "items": BINARY, "maxItems": _PHOTOS})
-        header = {"Idempotency-Key": "1 to 100 visible ASCII characters; the same key again returns the existing task"}
+        header = {HEADER: DESCRIPTION}
         errors = (
             Code.INVALID_REQUEST, Code.INVALID_RECIPE, Code.NOT_FOUND, Code.CONFLICT, Code.TOO_LARGE, Code.NOT_AN_IMAGE,
             Code.TOO_MANY_REQUESTS, Code.UNAVAILABLE, Code.STORAGE_FULL,
@@ -270,15 +270,9 @@ def _too_many(most: int) -> Error:
     )
 
 
-def _idempotency_key(request: web.Request) -> str:
-    """Return the client's key, or a new one, so that the call to db can be repeated."""
-    key = request.headers.get("Idempotency-Key")
-    if key is None:
-        return secrets.token_hex(16)
-    if re.fullmatch(r"[\x21-\x7e]{1,100}", key) is None:
-        sentence = "An Idempotency-Key has 1 to 100 visible ASCII characters."
-        raise Error(Code.INVALID_REQUEST, sentence, position="Idempotency-Key")
-    return key
+def _key(request: web.Request) -> str:
+    """Return the client's idempotency key, or a new one, so that the call to db can be repeated."""
+    return idempotency_key(request) or secrets.token_hex(16)
 
 
 def _fields(values: dict[str, str], others: Sequence[str]) -> Fields:
