@@ -9,13 +9,14 @@ import importlib
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import aiohttp
 import cyclopts
 import msgspec
+from cyclopts.help import create_parameter_help_panel
 
 from drumhead import errors as drumhead_errors
 from drumhead.package.recipe import known_recipes
@@ -46,11 +47,18 @@ def program_settings(name: str) -> str:
     def row(field: str, hint: Any) -> tuple[object, ...]:
         positional = settings.extra(hint, "positional")
         default = defaults[field]
-        shown = "" if default in (None, "") or default is msgspec.NODEFAULT else default
+        shown = "" if default in (None, "", False) or default is msgspec.NODEFAULT else default
         flag = positional or f"--{field.replace('_', '-')}"
-        return code(flag), code(settings.typed(shown, settings.extra(hint, "unit"))), settings.description(hint)
+        about = [settings.description(hint), noted("choices", choices(hint))]
+        return code(flag), code(settings.typed(shown, settings.extra(hint, "unit"))), " ".join(filter(None, about))
 
     return table(("flag", "default", "meaning"), [row(*each) for each in settings.hints(kind).items()])
+
+
+def choices(hint: Any) -> tuple[str, ...]:
+    """Return the values that a setting may have, or nothing if they are not listed."""
+    parts = get_args(hint)
+    return parts if get_origin(hint) is Literal else next(filter(None, map(choices, parts)), ())
 
 
 def safelight_codes() -> str:
@@ -92,24 +100,29 @@ def api(document: dict[str, Any]) -> str:
 
 
 def program_commands(program: str) -> str:
-    parts = []
-    for path, command in commands(applications()[program]):
+    app, parts = applications()[program], []
+    for path, command in commands(app):
         if command.default_command is None or (program == "safelight" and path[0] in PROGRAMS):
             continue
-        parts.append(f"### {' '.join([program, *path])}\n{one_command(command)}")
+        parts.append(f"### {' '.join([program, *path])}\n{one_command(command, app.default_parameter)}")
     return "\n" + "\n".join(parts) + "\n"
 
 
-def one_command(command: cyclopts.App) -> str:
+def one_command(command: cyclopts.App, defaults: cyclopts.Parameter | None) -> str:
+    """Write a command's arguments as its help does; `defaults` are those of the application."""
     about = (command.default_command.__doc__ or "").partition("Parameters\n")[0]  # type: ignore[union-attr]
+    arguments = command.assemble_argument_collection(default_parameter=defaults, parse_docstring=True)
     rows = []
-    for argument in command.assemble_argument_collection(parse_docstring=True):
-        if argument.show:
-            default = argument.field_info.default
-            names = " ".join(code(name) for name in argument.names)
-            empty = default is argument.field_info.empty or default is None or default is False or default in ("", ())
-            rows.append((names, "" if empty else code(default), argument.parameter.help))
+    for entry in create_parameter_help_panel(cyclopts.Group(), arguments, "plaintext").entries:
+        names = " ".join(code(label) for label in entry.display_labels)
+        default = "required" if entry.required else code(entry.default or "")
+        notes = [noted("choices", entry.choices), noted("env var", entry.env_var)]
+        rows.append((names, default, " ".join([str(entry.description.primary_renderable), *filter(None, notes)])))
     return " ".join(about.split()) + "\n" + ("\n" + table(("argument", "default", "meaning"), rows) if rows else "")
+
+
+def noted(name: str, words: Sequence[str] | None) -> str:
+    return f"[{name}: {', '.join(map(code, words))}]" if words else ""
 
 
 def packages() -> str:
