@@ -3,6 +3,7 @@
 import ast
 import asyncio
 import base64
+import json
 import re
 import secrets
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from support.photos import photo
-from support.programs.command import everything
+from support.programs.command import everything, safelight
 
 pytestmark = pytest.mark.slow
 
@@ -32,6 +33,13 @@ def master(tmp_path_factory: pytest.TempPathFactory) -> Any:
         yield found["master"]
 
 
+@pytest.fixture(scope="module")
+def key(master: str) -> str:
+    done = safelight("keys", "create", "example", "--json", "--master", master)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)["token"]
+
+
 def run(code: str) -> dict[str, Any]:
     """Run an example, which may use `await` outside of a function."""
     names: dict[str, Any] = {}
@@ -42,8 +50,9 @@ def run(code: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_example(name: str, master: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_example(name: str, master: str, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SAFELIGHT_API_KEY", key)
     (tmp_path / "photo.jpg").write_bytes(photo(70, kind="JPEG"))
     names = run(EXAMPLES[name].replace("localhost:8003", master))
     made = {path.name for path in tmp_path.iterdir()} - {"photo.jpg"}
