@@ -1,29 +1,41 @@
 """Test deploy/systemd: the units are valid and hardened, and use only settings that the services have."""
 
-import configparser
 import importlib
-import shlex
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from safelight import settings
 from support.programs.command import COMMAND
 
-UNITS = sorted((Path(__file__).parents[2] / "deploy/systemd").glob("*.service"))
+DEPLOY = Path(__file__).parents[2] / "deploy"
+UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
 MOST_EXPOSED = 2.0
 
 
+def values(unit, key):
+    """Return what the lines of a unit say for a key."""
+    return [line.removeprefix(f"{key}=") for line in unit.read_text().splitlines() if line.startswith(f"{key}=")]
+
+
 def started(unit):
-    """Return the name of the service that a unit starts, and its flags."""
-    parser = configparser.ConfigParser(strict=False, interpolation=None, delimiters=("=",), comment_prefixes=("#",))
-    parser.optionxform = str
-    parser.read_string(unit.read_text())
-    program, name, *argv = shlex.split(parser["Service"]["ExecStart"])
+    """Return the name of the service that a unit starts. It has no flags, which no file of the user could change."""
+    (line,) = values(unit, "ExecStart")
+    program, name = line.split(" ")
     assert program == "/opt/safelight/bin/safelight"
-    return name, argv
+    return name
+
+
+def config(unit, **more):
+    """Return the settings of a unit's service, or of the first worker; `more` are those of an environment file."""
+    name = started(unit)
+    environ = dict(line.replace("%i", "1").split("=", 1) for line in values(unit, "Environment")) | more
+    kind = importlib.import_module(f"safelight.{name}.__main__").Config
+    assert settings.misspelt(environ, list(settings.hints(kind)), name) == []
+    return settings.load(kind, [], section=name, program=name, environ=environ)
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
@@ -35,16 +47,30 @@ def test_systemd_never_gives_a_service_up(unit):
 
 
 def test_each_service_has_a_unit():
-    assert {started(unit)[0] for unit in UNITS} == {"keyvaluestore", "db", "storage", "master", "worker"}
+    assert {started(unit) for unit in UNITS} == {"keyvaluestore", "db", "storage", "master", "worker"}
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
 def test_a_unit_starts_its_service_with_settings_that_it_has(unit):
-    name, argv = started(unit)
-    kind = importlib.import_module(f"safelight.{name}.__main__").Config
-    config = settings.load(kind, argv, section=name, program=name, environ={})
-    assert config.cluster_key_file == "%d/cluster-key"
-    assert config.data.startswith("%S/safelight-")
+    found = config(unit)
+    assert found.cluster_key_file == "%d/cluster-key"
+    assert found.data.startswith("%S/safelight-")
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
+def test_an_environment_file_overrides_the_settings_of_a_unit(unit):
+    """systemd prefers variables of an EnvironmentFile; those of one service must also win over the unit's."""
+    name = started(unit)
+    files = [f"-/etc/safelight/{name}.env"] + ["-/etc/safelight/worker-%i.env"] * (name == "worker")
+    assert values(unit, "EnvironmentFile") == files
+    assert config(unit, SAFELIGHT_PORT="9000").port == 9000
+    assert config(unit, **{f"SAFELIGHT_{name}_PORT".upper(): "9000"}).port == 9000
+
+
+def test_prometheus_finds_every_unit():
+    for job in yaml.safe_load((DEPLOY / "prometheus/prometheus.yaml").read_text())["scrape_configs"]:
+        (unit,) = (unit for unit in UNITS if unit.stem.rstrip("@") == job["job_name"])
+        assert job["static_configs"][0]["targets"][0] == f"127.0.0.1:{config(unit).port}"
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
