@@ -150,28 +150,49 @@ import drumhead.cli
 from drumhead import host
 
 async def command():
-    await asyncio.to_thread(host.run, ["sh", "-c", "trap '' INT; exec 3>$0; exec sleep 600", sys.argv[1]])
+    await asyncio.to_thread(host.run, ["sh", "-c", "trap '' INT TERM HUP; exec 3>$0; exec sleep 600", sys.argv[1]])
 
 try:
-    drumhead.cli._run(command())
+    sys.exit(drumhead.cli._run(command()))
 except KeyboardInterrupt:
     sys.exit(130)
 """
 
 
-def test_ctrl_c_ends_a_command_whose_thread_waits_for_a_program(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_command_whose_thread_waits_for_a_program(tmp_path, number):
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     with subprocess.Popen([sys.executable, "-c", BUSY, fifo], process_group=0) as process:
         try:
-            with fifo.open(
-                "rb"
-            ) as started:  # opening blocks until the program runs; reading ends when the program ends
-                os.killpg(process.pid, signal.SIGINT)
-                assert process.wait(timeout=60) == 130
+            # Opening blocks until the program runs; reading ends when the program ends.
+            with fifo.open("rb") as started:
+                os.killpg(process.pid, number)
+                assert process.wait(timeout=60) == 128 + number
                 assert started.read() == b""
         finally:
             process.kill()
+
+
+NEAT = """
+import asyncio, sys, tempfile
+import drumhead.cli
+
+async def command():
+    with tempfile.TemporaryDirectory(dir=sys.argv[1]):
+        print("begun", flush=True)
+        await asyncio.Event().wait()
+
+sys.exit(drumhead.cli._run(command()))
+"""
+
+
+def test_a_command_that_is_terminated_removes_its_temporary_files(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", NEAT, tmp_path], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "begun\n"
+        process.terminate()
+        assert process.wait(timeout=60) == 143
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_program_that_finds_the_disk_full_gets_the_advice_for_it():

@@ -7,6 +7,7 @@ import gc
 import inspect
 import logging
 import os
+import signal
 import sys
 import threading
 import time
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     import cyclopts
 
 GRACE = 3.0
-"""Seconds that threads have to finish after Ctrl-C."""
+"""Seconds that threads have to finish after Ctrl-C or another signal."""
 CLEAN_UP = 0.3
 """Seconds that they have after that to remove their temporary files, once the programs they wait for are killed."""
 GROUPS = {
@@ -153,23 +154,55 @@ def _main(arguments: list[str] | None) -> int:
 def _run(command: Coroutine[Any, Any, Any]) -> Any:
     """Run the coroutine of a command.
 
-    After Ctrl-C the coroutine is cancelled. Threads that are still packing or unpacking have a few seconds to remove
-    their temporary files. Files get their name only when they are complete, so stopping these threads loses nothing.
+    After Ctrl-C, SIGTERM or SIGHUP the coroutine is cancelled. Threads that are still packing or unpacking have a few
+    seconds to remove their temporary files. Files get their name only when they are complete, so stopping these threads
+    loses nothing.
     """
     with asyncio.Runner() as runner:
         try:
-            return runner.run(command)
+            return runner.run(_until_signalled(command))
         except KeyboardInterrupt:
-            logging.disable()  # libraries report that they were interrupted
-            threading.Thread(target=_give_up, daemon=True).start()
+            _limit_clean_up(128 + signal.SIGINT)
             raise
 
 
-def _give_up() -> None:
+async def _until_signalled(command: Coroutine[Any, Any, Any]) -> Any:
+    """Run a command that SIGTERM and SIGHUP cancel. Return its status, or that of the signal.
+
+    A signal that is ignored, as under nohup, stays so.
+    """
+    task, loop, received = asyncio.ensure_future(command), asyncio.get_running_loop(), list[int]()
+
+    def cancel(number: int, _frame: object) -> None:
+        received.append(number)
+        task.cancel()
+        loop.call_soon_threadsafe(lambda: None)  # wakes the loop
+
+    # asyncio's handlers would not come back when a command that has handlers of its own removes those.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, cancel)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if not received:
+            raise
+    status = 128 + received[0]
+    _limit_clean_up(status)
+    return status
+
+
+def _limit_clean_up(status: int) -> None:
+    """End the process with `status` if its threads do not end by themselves."""
+    logging.disable()  # libraries report that they were interrupted
+    threading.Thread(target=_give_up, args=[status], daemon=True).start()
+
+
+def _give_up(status: int) -> None:
     time.sleep(GRACE)
     host.kill_all()
     time.sleep(CLEAN_UP)
-    os._exit(130)
+    os._exit(status)
 
 
 def _check_text(argv: Sequence[str]) -> None:
