@@ -10,7 +10,7 @@ from contextlib import closing
 import pytest
 
 from safelight.cli.backup import entries, migrating, restoring
-from safelight.cli.backup.archive import Archive, Manifest
+from safelight.cli.backup.archive import Archive, Database, Manifest
 from safelight.cli.backup.commands import migrate_command
 from safelight.client.discovery import REGISTRATION_KEYS
 from safelight.db.sqlite.connection import Connection
@@ -240,3 +240,42 @@ async def test_a_new_disk_and_an_interrupted_backup_take_one(tmp_path):
         Archive(tmp_path).prepare()
         (tmp_path / name).touch()
     Archive(await backup(tmp_path / "backup")).prepare()
+
+
+def damage(path, table):
+    """Overwrite the first page of a table, or if it is the table of the schema, what follows the file's header."""
+    with closing(sqlite3.connect(path)) as file:
+        file.execute("PRAGMA journal_mode = DELETE")
+        ((size,),) = file.execute("PRAGMA page_size")
+        ((page,),) = file.execute(
+            "SELECT rootpage FROM (SELECT 1 AS rootpage, 'sqlite_schema' AS name UNION ALL "
+            "SELECT rootpage, name FROM sqlite_schema) WHERE name = ?",
+            [table],
+        )
+    content = bytearray(path.read_bytes())
+    start = 100 if page == 1 else (page - 1) * size
+    content[start : page * size] = b"\xff" * (page * size - start)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("readonly", [True, False])
+@pytest.mark.parametrize("table", ["sqlite_schema", "audit"])
+async def test_a_damaged_page_of_a_database_is_told_in_a_sentence(tmp_path, table, readonly):
+    database(tmp_path / "tasks.sqlite")
+    damage(tmp_path / "tasks.sqlite", table)
+    with (
+        pytest.raises(Error, match="malformed") as caught,
+        closing(Database(tmp_path / "tasks.sqlite", readonly=readonly)) as damaged,
+    ):
+        damaged.query("SELECT * FROM audit")
+    assert caught.value.code is Code.UNAVAILABLE
+    assert caught.value.detail.startswith(f"{tmp_path}/tasks.sqlite cannot be ")
+
+
+async def test_a_damaged_page_of_a_key_value_store_is_told_in_a_sentence(tmp_path):
+    async with SqliteStore.open(tmp_path / "entries.sqlite"):
+        pass
+    damage(tmp_path / "entries.sqlite", "entry")
+    with pytest.raises(Error, match="The key-value store failed: database disk image is malformed"):
+        async with entries.opened(f"sqlite://{tmp_path}/entries.sqlite"):
+            pass

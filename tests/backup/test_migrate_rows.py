@@ -1,12 +1,17 @@
 """Test what the move of a database to a real PostgreSQL server and back keeps, besides the tasks themselves."""
 
+import sqlite3
+from contextlib import closing
+
+import asyncpg
 import msgspec
 import pytest
 
 from safelight.cli.backup.archive import Database
-from safelight.cli.backup.postgres import load, unload
+from safelight.cli.backup.postgres import _compare, load, unload
 from safelight.db.postgres import PostgresStore
 from safelight.db.sqlite import SqliteStore
+from safelight.errors import Error
 from safelight.steady import ManualClock
 from safelight.wire import Failed, Failure, Heartbeat, TaskQuery, WorkerInfo
 from safelight.wire.accounts import AuditEntry, Tenant
@@ -150,3 +155,39 @@ async def test_the_death_of_a_lease_that_never_arrived_is_taken_back_after_a_mov
     async with SqliteStore.open(tmp_path / "back.sqlite") as store:
         await store.heartbeat(Heartbeat(worker=WorkerInfo(id="w"), holding=[]))
         assert (await store.get(made.id)).deaths == 0
+
+
+async def test_the_sums_of_many_rows_do_not_overflow(url, tmp_path):
+    """Two rows with the latest times stand for the millions whose sums of ordinary times have more than 64 bits."""
+    async with SqliteStore.open(tmp_path / "old.sqlite") as store:
+        for _ in range(2):
+            await call(store, "default")
+        await store.create([new_task() for _ in range(2)])
+    with closing(sqlite3.connect(tmp_path / "old.sqlite")) as file, file:
+        file.execute("UPDATE task SET changed = ?", [2**62])
+        file.execute("UPDATE event SET at = ?", [2**62])
+        file.execute("UPDATE spec SET until = ?", [2**62])
+    await move(tmp_path / "old.sqlite", url)
+    assert (await unload(url, tmp_path / "back.sqlite"))["ended"] == 2
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+async def test_a_copy_with_other_times_is_noticed(url, tmp_path, sign):
+    """The rows of a PostgreSQL server could be others than those that it was given, but their sums would differ."""
+    async with SqliteStore.open(tmp_path / "old.sqlite") as store:
+        await store.create([new_task() for _ in range(2)])
+    with closing(sqlite3.connect(tmp_path / "old.sqlite")) as file, file:
+        file.execute("UPDATE task SET changed = ? * (changed + n)", [sign])
+    await move(tmp_path / "old.sqlite", url)
+    server, database = await asyncpg.connect(url), Database(tmp_path / "old.sqlite")
+    try:
+        assert await _compare(server, database, "task") == 2
+        for change in ("changed + 1", "changed + 4294967296"):
+            await server.execute(f"UPDATE task SET changed = {change} WHERE n = 1")
+            with pytest.raises(Error, match="The copy of the table task differs"):
+                await _compare(server, database, "task")
+            await server.execute(f"UPDATE task SET changed = 2 * changed - ({change}) WHERE n = 1")
+            assert await _compare(server, database, "task") == 2
+    finally:
+        await server.close()
+        database.close()

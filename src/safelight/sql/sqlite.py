@@ -113,8 +113,10 @@ def read(path: Path, package: str, *, foreign: bool = False) -> sqlite3.Connecti
     if foreign:
         try:
             _check_schema(connection, path, package)
-        except BaseException:
+        except BaseException as error:
             connection.close()
+            if isinstance(error, sqlite3.Error):
+                raise Error(Code.UNAVAILABLE, f"{path} cannot be read: {error}.") from error
             raise
     return connection
 

@@ -40,6 +40,8 @@ _WRITTEN = re.compile(rf"{_DATABASE.pattern}|\.?manifest\.json|storage|lost\+fou
 """The names in the directory of a backup, which may be a disk of its own."""
 _PAGE = 10_000
 _LONGEST_MANIFEST = 64 << 20
+NO_ROOM = {"SQLITE_FULL", "SQLITE_IOERR_WRITE"}
+"""What SQLite reports when the disk is full; the second, when the limit of a file's size is reached."""
 
 
 class Manifest(Record, frozen=True, kw_only=True):
@@ -180,8 +182,9 @@ class Database:
         It knows the store of blobs with the id `store`, to which it has been restored, or if that is "", the first one
         that asks.
         """
-        self._connection.run("set_meta", "id", os.urandom(16).hex())
-        self._connection.run("set_meta", "store", store)
+        with self._usable():
+            self._connection.run("set_meta", "id", os.urandom(16).hex())
+            self._connection.run("set_meta", "store", store)
 
     def references(self, after: int) -> Reference:
         """Return what one page of tasks refers to. Raises DAMAGED_BLOB."""
@@ -190,18 +193,20 @@ class Database:
 
     def rows(self, statement: str) -> Iterator[tuple[Any, ...]]:
         """Yield the rows of a statement."""
-        return self._connection.rows(statement)
+        with self._usable():
+            yield from self._connection.rows(statement)
 
     @contextmanager
     def writing(self) -> Iterator[Callable[[str, Sequence[Sequence[Any]]], None]]:
         """Yield a function that runs a statement for each of some rows, all in one transaction."""
-        self._connection.begin()
-        try:
-            yield self._connection.write_rows
-        except BaseException:
-            self._connection.rollback()
-            raise
-        self._connection.commit()
+        with self._usable():
+            self._connection.begin()
+            try:
+                yield self._connection.write_rows
+            except BaseException:
+                self._connection.rollback()
+                raise
+            self._connection.commit()
 
     def query(self, statement: str) -> list[tuple[Any, ...]]:
         """Return the rows of a statement."""
@@ -213,6 +218,17 @@ class Database:
             yield
         except (sqlite3.Error, ValueError, TypeError, OverflowError, RecursionError) as error:
             raise Error(Code.DAMAGED_BLOB, f"{self._path} contains rows that db did not write: {error}.") from error
+
+    @contextmanager
+    def _usable(self) -> Iterator[None]:
+        """Translate errors of SQLite, except those of a full disk: `target.writing_to` says where to make room."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorname", "") in NO_ROOM:
+                raise
+            advice = "Check its disk, or restore a backup (safelight restore)."
+            raise Error(Code.UNAVAILABLE, f"{self._path} cannot be read or written: {error}. {advice}") from error
 
     @property
     def tasks(self) -> int:

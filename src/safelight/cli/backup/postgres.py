@@ -47,9 +47,15 @@ _TABLES: dict[str, tuple[str, tuple[str, ...], str]] = {
     "signing_key": ("signing_key", ("n", "tenant", "body"), "n"),
     "audit": ("audit", ("seq", "at", "tenant", "body"), "seq"),
 }
-_SUMS = {"task": "sum(n), sum(seq), sum(changed)", "ended": "sum(n), sum(seq), sum(changed)"}
-_SUMS |= {"event": "sum(seq), sum(n), sum(at)", "spec": "sum(id), sum(until)"}
-"""Sums to compare afterwards, besides the number of rows."""
+_SUMMED = {
+    "task": ("n", "seq", "changed"),
+    "ended": ("n", "seq", "changed"),
+    "event": ("seq", "n", "at"),
+    "spec": ("id", "until"),
+}
+"""The columns whose sums are compared afterwards, besides the number of rows."""
+_SUM = "sum({0} >> 32), sum({0} & 4294967295)"
+"""The two halves of a column are summed apart: SQLite's sums have 64 bits, and times of some million rows have more."""
 _JSON = {**dict.fromkeys(("task", "ended", "event"), ("outputs", "failure")), "webhook_call": ("body", "task")}
 """The columns that db writes to PostgreSQL as JSON, and escapes as such."""
 _NUMBERED = {
@@ -256,7 +262,7 @@ def _meta_of(source: Database, name: str) -> str:
 
 async def _compare(server: asyncpg.Connection[Any], source: Database, table: str) -> int:
     place, _, _ = _TABLES[table]
-    sums = f"count(*), {_SUMS.get(table, 'count(*)')}"
+    sums = ", ".join(["count(*)", *(_SUM.format(column) for column in _SUMMED.get(table, ()))])
     (there,) = source.query(f"SELECT {sums} FROM {place}")  # noqa: S608
     here = await server.fetchrow(f"SELECT {sums} FROM {table}")  # noqa: S608
     if [int(one or 0) for one in here or ()] != [int(one or 0) for one in there]:

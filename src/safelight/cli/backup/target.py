@@ -10,12 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from safelight.cli.backup.archive import NO_ROOM
 from safelight.cli.printing import complain
 from safelight.errors import Code, Error
 from safelight.storage.files import FULL, full
 
-_NO_ROOM = {"SQLITE_FULL", "SQLITE_IOERR_WRITE"}
-"""What SQLite reports when the disk is full; the second, when the limit of a file's size is reached."""
 MAKE_ROOM = "Make room there, and run the command again."
 
 
@@ -58,7 +57,7 @@ def writing_to(target: Path | str, advice: str = MAKE_ROOM) -> Iterator[None]:
             raise
         raise _full(target, advice) from error
     except sqlite3.OperationalError as error:
-        if error.sqlite_errorname not in _NO_ROOM:
+        if error.sqlite_errorname not in NO_ROOM:
             raise
         raise _full(target, advice) from error
     except OSError as error:

@@ -34,8 +34,10 @@ def open_file(path: Path, foreign: bool = False) -> tuple[sqlite3.Connection, li
             revision = (time.time_ns() // 1_000,)
             database.execute(queries["first_revision"], revision)
         return database, database.execute(queries["entries"]).fetchall(), revision[0]
-    except BaseException:
+    except BaseException as error:
         database.close()
+        if isinstance(error, sqlite3.Error):
+            raise sqlite.wrapped(error, "the key-value store") from error
         raise
 
 
