@@ -12,6 +12,7 @@ import pytest
 from safelight.cli.backup import entries, migrating, restoring
 from safelight.cli.backup.archive import Archive, Database, Manifest
 from safelight.cli.backup.commands import migrate_command
+from safelight.cli.backup.postgres import unload
 from safelight.client.discovery import REGISTRATION_KEYS
 from safelight.db.sqlite.connection import Connection
 from safelight.errors import Code, Error
@@ -240,6 +241,21 @@ async def test_a_new_disk_and_an_interrupted_backup_take_one(tmp_path):
         Archive(tmp_path).prepare()
         (tmp_path / name).touch()
     Archive(await backup(tmp_path / "backup")).prepare()
+
+
+@pytest.mark.parametrize("end", ["", "-wal", "-journal", "-shm"])
+@pytest.mark.parametrize("name", ["db/tasks.sqlite", "keyvaluestore/keyvaluestore.sqlite"])
+async def test_nothing_is_written_beside_the_log_of_a_database_that_was_moved_away(tmp_path, name, end):
+    root, left = await backup(tmp_path / "backup"), tmp_path / "new" / f"{name}{end}"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"left")
+    with pytest.raises(Error, match=f"^{left} already exists; ") as caught:
+        await restored(root, tmp_path / "new")
+    assert caught.value.code is Code.CONFLICT
+    with pytest.raises(Error, match=f"^{left} already exists; ") as caught:
+        await unload("postgresql://127.0.0.1:1/a", left.with_name(left.name.removesuffix(end)))
+    assert caught.value.code is Code.CONFLICT
+    assert [path for path in (tmp_path / "new").rglob("*") if path.is_file()] == [left]
 
 
 def damage(path, table):

@@ -254,6 +254,12 @@ def flush_directory(path: Path) -> None:
         os.close(descriptor)
 
 
+def found_of(database: Path) -> Path | None:
+    """Return a file of SQLite that is there, or else a log without its file, which would change a new file; or None."""
+    files = (database.with_name(f"{database.name}{end}") for end in ("", "-wal", "-journal", "-shm"))
+    return next((file for file in files if file.exists()), None)
+
+
 def remove_file(new: Path) -> None:
     """Remove a file of SQLite that an earlier attempt left, with its log."""
     for left in new.parent.glob(f"{new.name}*"):

@@ -16,6 +16,7 @@ from safelight.cli.backup.archive import (
     Manifest,
     file_digest,
     flush_directory,
+    found_of,
     lasting,
     pages,
     remove_file,
@@ -72,8 +73,8 @@ async def restore(root: Path, places: Places) -> tuple[Manifest, int]:
     """
     archive = Archive(root)
     manifest = archive.read()
-    for file in (places.database, places.entries):
-        if file.exists():
+    for place in (places.database, places.entries):
+        if file := found_of(place):
             raise Error(Code.CONFLICT, f"{file} already exists; stop the service and move its data away first.")
     for directory in (places.db, places.storage, places.keyvaluestore):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
