@@ -271,11 +271,15 @@ async def test_a_tenant_reads_nothing_about_an_earlier_one_that_had_its_id(keyed
         assert {event["task"] for event in page["events"]} == {own.id}
     page = await later.call("GET", f"/events?after=0&task={task.id}", headers=json_alone)
     assert page["events"] == []
-    told = [json.loads(line) for line in (await later.call("GET", "/audit?limit=2")).splitlines()]
-    assert [line["action"] for line in told] == ["keys.create"]
+    for number in range(2):
+        await later.call("PUT", f"/recipes/own-{number}", {"outputs": {"image": {"format": "png"}}})
+    told = [json.loads(line) for line in (await later.call("GET", "/audit?limit=3")).splitlines()]
+    assert [line["subject"] for line in told[1:]] == ["own-0", "own-1"], "a page must not be short before the end"
+    assert told[0]["action"] == "keys.create"
     lines = (await root.call("GET", "/audit")).splitlines()
     assert [json.loads(line)["subject"] for line in lines if "recipes.save" in line] == [
-        f"secret-{n}" for n in range(3)
+        *(f"secret-{n}" for n in range(3)),
+        *(f"own-{n}" for n in range(2)),
     ]
 
 

@@ -92,6 +92,34 @@ async def test_a_tenant_has_nothing_of_an_earlier_one_of_its_id(backend):
         assert await tasks.statistics(span=86400, step=300, tenant="acme") == []
 
 
+async def test_a_tenant_reads_its_own_events_and_audit_entries_whatever_the_clock_said_when_it_was_created(backend):
+    async def act(tasks):
+        """Make a task of the tenant and an audit entry; return the task's id."""
+        (task,) = await tasks.create([new_task(tenant="acme")])
+        await tasks.accounts.append_audit([AuditEntry(who="root", action=f"make {task.id}", tenant="acme")])
+        return task.id
+
+    now = 2e9  # some decades ahead
+    async with backend.open(clock=ManualClock(lambda: now)) as tasks:
+        await tasks.accounts.create_tenant(Tenant(id="acme"))
+        earlier = await act(tasks)
+        await tasks.delete(earlier)
+        await tasks.accounts.delete_tenant("acme")
+        assert {event.task for event in (await tasks.events(0, tenant="acme")).events} == {earlier}, "operators may ask"
+        made = await tasks.accounts.create_tenant(Tenant(id="acme"))
+    now = 1e9
+    async with backend.open(clock=ManualClock(lambda: now)) as tasks:
+        assert await tasks.accounts.change_tenant(Tenant(id="acme", weight=2.0)) == made.evolve(weight=2.0)
+        own = await act(tasks)
+        assert [event.task for event in (await tasks.events(0, tenant="acme")).events] == [own]
+        assert (await tasks.events(0, tenant="acme", task=earlier)).events == []
+        page = await tasks.accounts.audit(tenant="acme", limit=1)
+        assert [entry.action for entry in page.entries] == [f"make {own}"]
+        assert (await tasks.accounts.audit(page.last, tenant="acme", limit=1)).entries == []
+        assert {event.task for event in (await tasks.events(0)).events} == {earlier, own}
+        assert len((await tasks.accounts.audit()).entries) == 2
+
+
 async def test_tenants_and_their_data_survive_a_restart(backend):
     async with backend.open() as tasks:
         await tasks.accounts.create_tenant(Tenant(id="acme", weight=4.0))

@@ -70,7 +70,8 @@ class Tenant(Record, frozen=True, kw_only=True):
     disabled tenant are refused, but its tasks continue. `paused` says since when (Unix seconds) the tenant's queue is
     paused, so that workers begin none of its tasks; 0 if it is not. `pauses` are those of single recipes. `draining`
     lists the workers that take no more leases, and since when; it is stored with the tenant `default`, whose users run
-    the workers.
+    the workers. Events up to the number `after_event` and audit entries up to `after_audit` are about an earlier tenant
+    of this id, and this one cannot read them.
     """
 
     id: TenantId
@@ -82,6 +83,8 @@ class Tenant(Record, frozen=True, kw_only=True):
     pauses: list[RecipePause] = msgspec.field(default_factory=list)
     draining: dict[str, float] = msgspec.field(default_factory=dict)
     created: float = 0.0
+    after_event: int = 0
+    after_audit: int = 0
 
     @property
     def paused_recipes(self) -> dict[str, float]:

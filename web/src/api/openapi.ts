@@ -1620,6 +1620,10 @@ export interface components {
             };
             /** @default 0 */
             created: number;
+            /** @default 0 */
+            after_event: number;
+            /** @default 0 */
+            after_audit: number;
         };
         Limits: {
             /** @default null */

@@ -36,7 +36,7 @@ class AccountStore(Protocol):
         ...
 
     async def create_tenant(self, tenant: Tenant) -> Tenant:
-        """Create a tenant. Raises CONFLICT if there is one of this id."""
+        """Create a tenant, which reads no events and audit entries from before. Raises CONFLICT if its id is taken."""
         ...
 
     async def change_tenant(self, tenant: Tenant) -> Tenant:
@@ -137,5 +137,8 @@ class AccountStore(Protocol):
         ...
 
     async def audit(self, after: int = 0, *, limit: int = 1000, tenant: str | None = None) -> AuditPage:
-        """Return the entries after a number, of a tenant or of all, oldest first."""
+        """Return the entries after a number, of a tenant or of all, oldest first.
+
+        Those about an earlier tenant of its id are left out.
+        """
         ...

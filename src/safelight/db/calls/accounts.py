@@ -31,6 +31,8 @@ T = TypeVar("T")
 Do = Callable[[Callable[[Transaction], T]], Awaitable[T]]
 """Runs a function of the transaction in the next commit."""
 
+_KEPT = ("created", "paused", "pauses", "draining", "after_event", "after_audit")
+"""What a change of a tenant does not replace."""
 _RELEASED = 500
 """Tasks of a resumed recipe to release at once; maintenance releases the others."""
 _CLEANED = 100
@@ -161,14 +163,15 @@ def _tenant(transaction: Transaction, id: str) -> Tenant:
 def _create_tenant(transaction: Transaction, tenant: Tenant) -> Tenant:
     if tenant.id in transaction.memory.tenants:
         raise Error(Code.CONFLICT, f"There is a tenant {tenant.id} already.")
-    return _keep_tenant(transaction, tenant.evolve(created=transaction.now / 1000))
+    last = {"after_event": transaction.memory.last_event, "after_audit": transaction.connection.value("last_audit")}
+    return _keep_tenant(transaction, tenant.evolve(created=transaction.now / 1000, **last))
 
 
 def _change_tenant(transaction: Transaction, tenant: Tenant) -> Tenant:
     before = _tenant(transaction, tenant.id)
     if tenant.id == DEFAULT_TENANT and tenant.disabled:
         raise Error(Code.CONFLICT, "The tenant default cannot be disabled: its administrators manage the others.")
-    kept = {"created": before.created, "paused": before.paused, "pauses": before.pauses, "draining": before.draining}
+    kept = {name: getattr(before, name) for name in _KEPT}
     return _keep_tenant(transaction, tenant.evolve(**kept))
 
 
@@ -333,6 +336,8 @@ def _append_audit(transaction: Transaction, entries: Sequence[AuditEntry]) -> No
 
 
 def _audit(transaction: Transaction, after: int, limit: int, tenant: str | None) -> AuditPage:
+    if tenant in transaction.memory.tenants:
+        after = max(after, transaction.memory.tenants[tenant].after_audit)
     rows = transaction.connection.read("audit", list[tuple[int, float, msgspec.Raw]], after, limit, tenant)
     entries = [msgspec.json.decode(body, type=AuditEntry).evolve(seq=seq, at=at) for seq, at, body in rows]
     return AuditPage(entries=entries, last=entries[-1].seq if entries else after)

@@ -555,6 +555,9 @@ SELECT coalesce(json_agg(json_build_array(seq, at, body::json)), '[]')::text FRO
   SELECT * FROM audit WHERE seq > $1 AND ($3::text IS NULL OR tenant = $3::text) ORDER BY seq LIMIT $2
 ) AS entries;
 
+-- name: last_audit
+SELECT coalesce(max(seq), 0) FROM audit;
+
 -- name: delete_old_audit
 DELETE FROM audit WHERE seq IN (SELECT seq FROM (SELECT seq, at FROM audit ORDER BY seq LIMIT $2) AS oldest WHERE at < $1);
 

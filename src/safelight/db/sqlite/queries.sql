@@ -442,6 +442,9 @@ SELECT json_group_array(json_array(seq, at, json(body))) FROM (
   SELECT * FROM audit WHERE seq > ?1 AND (?3 IS NULL OR tenant = ?3) ORDER BY seq LIMIT ?2
 );
 
+-- name: last_audit
+SELECT coalesce(max(seq), 0) FROM audit;
+
 -- name: delete_old_audit
 DELETE FROM audit WHERE seq IN (SELECT seq FROM (SELECT seq, at FROM audit ORDER BY seq LIMIT ?2) WHERE at < ?1);
 

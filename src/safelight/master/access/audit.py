@@ -20,7 +20,6 @@ from safelight.access.caller import Access
 from safelight.access.forwarded import client_address
 from safelight.client.accounts import AccountClient
 from safelight.errors import Code, Error
-from safelight.master.access.quotas import Quotas
 from safelight.master.access.refusals import Refusals
 from safelight.master.access.tenant import is_operator, named, tenant_of
 from safelight.master.api.endpoint import Endpoint
@@ -43,9 +42,8 @@ class AuditQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 class Audit:
     """Writes and returns entries."""
 
-    def __init__(self, accounts: AccountClient, quotas: Quotas) -> None:
+    def __init__(self, accounts: AccountClient) -> None:
         self._accounts = accounts
-        self._quotas = quotas
         self._refusals = Refusals()
 
     @asynccontextmanager
@@ -112,14 +110,8 @@ class Audit:
         query = http.query(request, AuditQuery)
         everything = is_operator(http.caller(request)) and named(request) is None
         tenant = None if everything else tenant_of(request)
-        since = 0.0 if tenant is None else await self._quotas.created(tenant)
-        after, entries = query.after, list[AuditEntry]()
-        while not entries:
-            page = await self._accounts.audit(after, limit=query.limit, tenant=tenant)
-            if not page.entries:
-                break
-            after, entries = page.last, [entry for entry in page.entries if entry.at >= since]
-        body = b"".join(encode(entry) + b"\n" for entry in entries)
+        page = await self._accounts.audit(query.after, limit=query.limit, tenant=tenant)
+        body = b"".join(encode(entry) + b"\n" for entry in page.entries)
         return web.Response(body=body, content_type=_LINES, headers={"Cache-Control": "no-store"})
 
     def endpoints(self) -> list[Endpoint]:

@@ -76,7 +76,7 @@ class MasterAccess:
         """Add the authenticators to the service's gate."""
         self.accounts = accounts = service.uses(AccountClient, "db", breaks=True)
         self.quotas = Quotas(accounts)
-        self.audit = audit = Audit(accounts, self.quotas)
+        self.audit = audit = Audit(accounts)
         self.audited = audit.audited
         self._keys = Keys(accounts, self.quotas, audit)
         links = Links(db, accounts, audit)

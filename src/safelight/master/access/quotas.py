@@ -69,17 +69,17 @@ class Quotas:
         """Return a tenant, from the cache. Raises NOT_FOUND."""
         return await self._tenants.get(id)
 
-    async def created(self, id: str) -> float:
-        """Return when a tenant was created, in Unix seconds: what is older is about an earlier one that had its id.
+    async def after_event(self, id: str) -> int:
+        """Return the number of the last event before a tenant was created; those up to it are about an earlier one.
 
         It is 0 for the default tenant, which was always there, and for a deleted one, about which operators may ask.
         """
         try:
-            return 0.0 if id == DEFAULT_TENANT else (await self._tenants.get(id)).created
+            return 0 if id == DEFAULT_TENANT else (await self._tenants.get(id)).after_event
         except Error as error:
             if error.code is not Code.NOT_FOUND:
                 raise
-            return 0.0
+            return 0
 
     def changed(self, id: str) -> None:
         """Drop a tenant from the cache."""

@@ -100,7 +100,7 @@ class Events:
         accept = request.headers.get("Accept", "")
         if JSON in accept and _STREAM not in accept:
             tenant = tenant_of(request)
-            since = await self._quotas.created(tenant)
+            since = await self._quotas.after_event(tenant)
             page, _ = await self._feed.read(
                 after, limit=query.limit, wait=query.wait, task=task, tenant=tenant, since=since, known=known
             )
@@ -146,7 +146,7 @@ class Events:
 
     async def _next(self, after: int, known: str, task: str | None, tenant: str) -> tuple[int, str, bytes]:
         try:
-            since = await self._quotas.created(tenant)
+            since = await self._quotas.after_event(tenant)
             page, frames = await self._feed.read(
                 after, limit=_PAGE, wait=_KEEP_ALIVE, task=task, tenant=tenant, since=since, known=known
             )

@@ -80,13 +80,13 @@ class Feed:
         wait: float = 0.0,
         task: str | None = None,
         tenant: str | None = None,
-        since: float = 0.0,
+        since: int = 0,
         known: str = "",
     ) -> tuple[EventPage, list[bytes]]:
         """Return the changes after a number, and their frames for event streams, waiting for the first one.
 
-        Those from before `since`, in Unix seconds, are left out. `known` is the `db` of the page before; a page that is
-        `restored` is returned at once.
+        Those up to the number `since` are not the tenant's; db leaves them out itself. `known` is the `db` of the page
+        before; a page that is `restored` is returned at once.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait
@@ -96,10 +96,9 @@ class Feed:
             try:
                 # Memory may lack changes that were acknowledged already; who waits receives them next.
                 in_memory = wait > 0 and known in ("", self._db_known)
-                found = self._kept(after, limit, task, tenant, since) if in_memory else None
+                found = self._kept(max(after, since), limit, task, tenant) if in_memory else None
                 if found is None:
                     page = await self._db.events(after, limit=limit, task=task, tenant=tenant, known=known)
-                    page = page.evolve(events=[event for event in page.events if event.at >= since])
                     found = page, [frame(event, page.db) for event in page.events]
                 left = deadline - loop.time()
                 if found[0].events or found[0].restored or self._stopped or left <= 0:
@@ -131,7 +130,7 @@ class Feed:
                     future.set_result(None)
 
     def _kept(
-        self, after: int, limit: int, task: str | None, tenant: str | None, since: float
+        self, after: int, limit: int, task: str | None, tenant: str | None
     ) -> tuple[EventPage, list[bytes]] | None:
         """Read from memory. Return None if the changes after that number are not all in memory."""
         if self._floor is None or after < self._floor or after > self._last:
@@ -140,7 +139,7 @@ class Feed:
         frames: list[bytes] = []
         for at in range(bisect_right(self._numbers, after), len(self._numbers)):
             event = self._events[at]
-            if task in (None, event.task) and tenant in (None, event.tenant) and event.at >= since:
+            if task in (None, event.task) and tenant in (None, event.tenant):
                 events.append(event)
                 frames.append(self._frames[at])
                 if len(events) == limit:

@@ -36,6 +36,8 @@ def events(
     until = memory.last_event
     if memory.restored(after, known):
         return EventPage(events=[], last=until, oldest=memory.removed_event, db=memory.history, restored=True)
+    if tenant in memory.tenants:
+        after = max(after, memory.tenants[tenant].after_event)
     if task is None and tenant is not None:
         until = min(until, after + LOOKED_THROUGH)
         rows = transaction.connection.read("tenant_events_after", list[EventRow], after, limit, until, tenant)
