@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry, Gauge
 from safelight import logs, settings
 from safelight.access.authenticate import Gate
 from safelight.access.connections.idle import Connections
-from safelight.access.policy import Policy, PolicyError, split_host
+from safelight.access.policy import Policy, PolicyError, host_of
 from safelight.access.route import Table
 from safelight.access.settings import AccessSettings, CorsOrigins, PublicUrl
 from safelight.client.availability.instances import first_of
@@ -341,7 +341,7 @@ def reachable_host(host: str, keyvaluestore: str | None = None) -> str:
     """
     if host not in EVERY_NETWORK:
         return in_url(host)
-    store = split_host(first_of(keyvaluestore or ""))
+    store = host_of(first_of(keyvaluestore or ""))
     target = store or ("2001:db8::1" if ":" in host else "192.0.2.1")
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:

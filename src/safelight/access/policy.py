@@ -62,7 +62,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
                 "system share (safelight up makes one)."
             )
         names = {name.strip().lower() for name in settings.allowed_hosts.split(",") if name.strip()}
-        names |= {split_host(advertised.rpartition("://")[2])} if advertised else set()
+        names |= {host_of(advertised)} if advertised else set()
         names |= {public.host.lower()} if public is not None and public.host else set()
         names |= {host.lower()} if host not in _EVERYWHERE else set()
         # Nobody else decides where the name of this machine leads, so it cannot be rebound.
@@ -124,6 +124,11 @@ def _origins(text: str) -> frozenset[str]:
             raise PolicyError(f"--cors-origins: {name} is not an origin. Write {origin}, without a path.")
         found.add(origin)
     return frozenset(found)
+
+
+def host_of(address: str) -> str:
+    """Return the host of a service's address, which is `host:port` or a URL."""
+    return split_host(address.strip().rpartition("://")[2].partition("/")[0])
 
 
 def split_host(value: str) -> str:

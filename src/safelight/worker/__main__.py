@@ -13,7 +13,7 @@ from msgspec import Meta, field
 
 from safelight import serve, settings
 from safelight.access.networks import is_loopback
-from safelight.access.policy import split_host
+from safelight.access.policy import host_of
 from safelight.client.master import Client
 from safelight.client.shared import SharedBlobs
 from safelight.client.storage import StorageClient
@@ -166,7 +166,7 @@ def _pool_settings(config: Config, directory: Path) -> decoder.Settings:
 
 def _on_this_machine_alone(config: Config) -> bool:
     """Return whether this worker and its key-value stores are all on loopback addresses."""
-    stores = [split_host(address.strip().rpartition("://")[2]) for address in (config.keyvaluestore or "").split(",")]
+    stores = [host_of(address) for address in (config.keyvaluestore or "").split(",")]
     return all(is_loopback(host) for host in (config.host, *stores))
 
 
