@@ -128,16 +128,9 @@ def _merge(kind: type[C], given: dict[str, Any], section: str, environ: Mapping[
     origin: dict[str, tuple[str, Any]] = {}
     table = _read_file(path) if path else {}
     _check_names(table, kind, section, path)
-    own = table.get(section)
-    own = own if isinstance(own, dict) else {}  # the setting `keyvaluestore` of the others has the name of a program
     for name, hint in hints(kind).items():
-        candidates = [
-            (f"--{name.replace('_', '-')}", given.get(name)),
-            *((variable, environ.get(variable)) for variable in _variables(section, name)),
-            (f"{name} in [{section}] of {path}", own.get(name)),
-            (f"{name} in {path}", None if isinstance(table.get(name), dict) else table.get(name)),
-        ]
-        for source, value in candidates:
+        flag = [(f"--{name.replace('_', '-')}", given.get(name))]
+        for source, value in (*flag, *_candidates(name, section, table, path, environ)):
             if value is not None:
                 values[name], origin[name] = _in_units(value, hint, source), (source, value)
                 break
@@ -148,6 +141,26 @@ def _merge(kind: type[C], given: dict[str, Any], section: str, environ: Mapping[
         field = position.removeprefix("$.").partition("[")[0]
         source, value = origin.get(field, (field, None))
         raise SettingsError(f"{source}: {_advice(sentence, hints(kind).get(field), value)}") from None
+
+
+def _candidates(
+    name: str, section: str, table: dict[str, Any], path: str | None, environ: Mapping[str, str]
+) -> list[tuple[str, Any]]:
+    """Return where a setting of a program may be given besides its flag, strongest first, and what is given there."""
+    own = table.get(section)
+    own = own if isinstance(own, dict) else {}  # the setting `keyvaluestore` of the others has the name of a program
+    return [
+        *((variable, environ.get(variable)) for variable in _variables(section, name)),
+        (f"{name} in [{section}] of {path}", own.get(name)),
+        (f"{name} in {path}", None if isinstance(table.get(name), dict) else table.get(name)),
+    ]
+
+
+def source(name: str, section: str, path: str | None, environ: Mapping[str, str] = os.environ) -> str | None:
+    """Return where a setting of any program is given besides its flag: a variable or a place in a settings file."""
+    table = _read_file(path) if path else {}
+    candidates = _candidates(name, section, table, path, environ)
+    return next((place for place, value in candidates if value is not None), None)
 
 
 def _advice(sentence: str, hint: Any, value: Any) -> str:

@@ -26,9 +26,10 @@ from safelight import imports, logs, serve, settings
 from safelight.access import cluster_key
 from safelight.access.settings import AccessSettings, CorsOrigins, PublicUrl
 from safelight.cli.printing import complain
-from safelight.cli.up import machines
+from safelight.cli.up import machines, plain
 from safelight.cli.up.child import Child
 from safelight.cli.up.forward import Forward
+from safelight.cli.up.plain import NoTls
 from safelight.cli.up.sign_in import sign_in_link
 from safelight.client.availability.instances import Several
 from safelight.client.base import Connection, ServiceClient, session
@@ -91,6 +92,8 @@ class Config(AccessSettings, frozen=True, kw_only=True):
             description="The first of four ports, for key-value store, db, storage and master; 0 takes free ones.",
         ),
     ] = 8000
+    tls_certificate: NoTls = None
+    tls_key: NoTls = None
     public_url: PublicUrl = None
     cors_origins: CorsOrigins = ""
     drain: Annotated[settings.Duration, Meta(description="How long photos in progress may take to end at a stop.")] = (
@@ -124,6 +127,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 flag = name.replace("_", "-")
                 settings.fail(f"--{flag} has no effect on machines: the fleet file describes them (--fleet FILE).")
         return machines.run(config.fleet, config.guest, as_json=config.json)
+    passed = _passed(arguments)
+    plain.check(config, passed[-1].removeprefix("--config=") if passed else os.environ.get("SAFELIGHT_CONFIG"))
     os.umask(0o077)
     serve.keep_private(config.data)
     with _alone(Path(config.data)):
@@ -132,7 +137,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             with _usable(Path(config.data)):
                 cluster_key.ensure(key)
             config = msgspec.structs.replace(config, cluster_key_file=str(key))
-        everything = Up(config, forward, _passed(arguments))
+        everything = Up(config, forward, passed)
         _check_free(config.host, everything.ports)
         return asyncio.run(everything.run())
 
@@ -274,7 +279,8 @@ class Up:
 
 
 _NOT_FOR_MACHINES = (
-    *("workers", "slots", "masters", "separate", "data", "host", "port", "open", "public_url", "tls_certificate"),
+    *("workers", "slots", "masters", "separate", "data", "host", "port", "open", "public_url"),
+    *("tls_certificate", "tls_key"),
 )
 _FOR_MASTER = ("public_url", "cors_origins", "trusted_proxies")
 """Settings that only the service that browsers and proxies call has."""

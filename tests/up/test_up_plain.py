@@ -1,0 +1,40 @@
+"""Test that `safelight up` refuses certificates: its programs would wait for one another for ever."""
+
+from pathlib import Path
+
+import pytest
+
+from safelight.settings import PROGRAMS
+from support.programs.command import safelight
+
+pytestmark = pytest.mark.slow
+
+
+def refused(where: Path, *flags: str, **variables: str) -> str:
+    """Run the command, which must refuse to start; return what it says."""
+    ended = safelight("up", "--port", 0, "--data", where / "data", "--workers", 0, *flags, **variables)
+    assert ended.returncode == 2, ended.stderr
+    assert "put a proxy with TLS in front of the master (docs/guide/proxies.md)" in ended.stderr
+    assert not (where / "data").exists()
+    return ended.stderr
+
+
+@pytest.mark.parametrize("flag", ["--tls-certificate", "--tls-key"])
+def test_a_certificate_in_a_flag_is_refused(tmp_path: Path, flag: str) -> None:
+    assert f"safelight up: {flag}: everything speaks plain HTTP" in refused(tmp_path, flag, "some.pem")
+
+
+@pytest.mark.parametrize("table", ["", *(f"[{name}]" for name in PROGRAMS)])
+def test_a_certificate_in_the_settings_file_is_refused_for_every_program(tmp_path: Path, table: str) -> None:
+    file = tmp_path / "safelight.toml"
+    file.write_text(f'{table}\ntls_certificate = "chain.pem"\ntls_key = "key.pem"\n')
+    place = f"tls_certificate in {f'{table} of ' if table else ''}{file}: "
+    assert place in refused(tmp_path, "--config", str(file))
+    assert place in refused(tmp_path, f"--config={file}")
+    assert place in refused(tmp_path, SAFELIGHT_CONFIG=str(file))
+
+
+@pytest.mark.parametrize("program", ["", *(f"{name.upper()}_" for name in PROGRAMS)])
+def test_a_certificate_in_a_variable_is_refused_for_every_program(tmp_path: Path, program: str) -> None:
+    name = f"SAFELIGHT_{program}TLS_KEY"
+    assert f"safelight up: {name}: " in refused(tmp_path, **{name: "key.pem"})
