@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Lock
 from typing import NamedTuple
 
 from safelight.client.master import Client, output_filename
@@ -35,6 +36,7 @@ class ResultDirectory:
         self._overwrite = overwrite
         self._turns = asyncio.Semaphore(at_once)
         self._taken: set[Path] = set()
+        self._reserving = Lock()  # names are reserved in threads
 
     async def save(self, client: Client, task: Task, outputs: Sequence[str] = (), *, within: Path = Path()) -> Saved:
         """Save the outputs of a task (all, or those named) below the subdirectory `within`. Every output is tried.
@@ -59,7 +61,7 @@ class ResultDirectory:
         return Saved(saved, problem)
 
     async def _save(self, client: Client, task: Task, output: str, place: Path, size: int) -> Path:
-        path, ours = await asyncio.to_thread(self._reserve_any, place, task.id)
+        path, ours = await asyncio.to_thread(self.reserve, place, task.id)
         try:
             await asyncio.to_thread(_check_room, path.parent, size)
             await client.save(task.id, path, output=output, limit=size)
@@ -68,6 +70,11 @@ class ResultDirectory:
                 path.unlink(missing_ok=True)
             raise
         return path
+
+    def reserve(self, place: Path, id: str) -> tuple[Path, bool]:
+        """Reserve a name for a result of a task, in any thread; return whether its file is ours to remove."""
+        with self._reserving:
+            return self._reserve_any(place, id)
 
     def _reserve_any(self, place: Path, id: str) -> tuple[Path, bool]:
         """Reserve a name that the file system accepts: a shorter or simpler one if it rejects the first."""
