@@ -374,7 +374,7 @@ def _change(
     change = transition(row)
     if change is not None:
         (row,) = transaction.apply([change])
-    return row.task(transaction.spec(row).digest)
+    return transaction.record(row)
 
 
 def _delete(transaction: Transaction, id: str, tenant: str | None) -> None:

@@ -12,13 +12,6 @@ from safelight.wire import DEFAULT_TENANT, State
 from safelight.wire.accounts import Tenant
 
 
-class Spec(msgspec.Struct, array_like=True):
-    """The content of a recipe: its digest and its JSON."""
-
-    digest: str
-    body: str
-
-
 class Shares(msgspec.Struct, array_like=True):
     """The unused part of one tenant's limits. Times are in milliseconds."""
 
@@ -72,7 +65,10 @@ class Memory:
         self.runs: list[tuple[str, int]] = []
         """The latest starts of the database: each has a name, and the number of the last event before it."""
         self.engine = ""
-        self.specs: dict[int, Spec] = {}
+        self.spec_digests: dict[int, str] = {}
+        self.spec_bodies: dict[int, str] = {}
+        self.spec_bytes = 0
+        """The length of these bodies together."""
         self.spec_ids: dict[str, tuple[int, int]] = {}
         """By digest: the number of the spec, and the last task for which it is kept."""
         self.unheard: dict[str, list[str]] = {}
@@ -145,8 +141,14 @@ class Memory:
 
     def forget_specs(self) -> None:
         """Forget the specs, since some were removed."""
-        self.specs.clear()
+        self.spec_digests.clear()
         self.spec_ids.clear()
+        self.forget_bodies()
+
+    def forget_bodies(self) -> None:
+        """Forget the bodies of specs, since they would take too much memory."""
+        self.spec_bodies.clear()
+        self.spec_bytes = 0
 
     def set_unheard(self, worker: str, leases: list[str]) -> None:
         """Store which leases of a worker have expired since its last request."""

@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from safelight.db import ids
-from safelight.db.commit.memory import Memory, Shares, Spec
+from safelight.db.commit.memory import Memory, Shares
 from safelight.db.lifecycle import LEASED, Change
 from safelight.db.rows import HOLD, EventRow, TaskRow, Value
 from safelight.errors import Code, Error
@@ -19,9 +19,11 @@ from safelight.wire.accounts import Tenant
 _SPEC_KEPT_FOR = 1000
 """The number of further tasks for which to mark a spec as used, so that most new tasks do not have to update it."""
 _CACHED_SPECS = 500
+_CACHED_DIGESTS = 10_000
+_CACHED_BODIES = 32 * 1024 * 1024
+"""The most bytes of specs to cache. One of several megabytes takes milliseconds to read."""
 COUNT_EVERY = 5000
 """Milliseconds after which maintenance counts new events (`statistics`)."""
-_CACHED_SPEC_SIZE = 65536
 
 
 T = TypeVar("T")
@@ -183,7 +185,7 @@ class Transaction:
             if row.webhook is None:
                 continue
             if row.state in ENDED and (change.old is None or change.old.state not in ENDED):
-                task = encoded(row.task(self.spec(row).digest))
+                task = encoded(self.record(row))
                 self.connection.run("insert_delivery", self.now, self.steady, row.webhook, task, row.tenant)
                 self.memory.deliveries += 1
                 self.webhooks = True
@@ -264,17 +266,31 @@ class Transaction:
         if rows:
             self.connection.write(query, rows)
 
-    def spec(self, row: TaskRow) -> Spec:
-        """Return the spec of a task."""
-        known = self.memory.specs
-        spec = known.get(row.spec)
-        if spec is None:
-            spec = self.connection.read("spec", Spec, row.spec)
-            if len(spec.body) <= _CACHED_SPEC_SIZE:
-                if len(known) >= _CACHED_SPECS:
-                    known.clear()
-                known[row.spec] = spec
-        return spec
+    def record(self, row: TaskRow) -> Task:
+        """Return the record of a task."""
+        return row.task(self.spec_digest(row))
+
+    def spec_digest(self, row: TaskRow) -> str:
+        """Return the digest of a task's spec, without reading the body."""
+        known = self.memory.spec_digests
+        digest = known.get(row.spec)
+        if digest is None:
+            if len(known) >= _CACHED_DIGESTS:
+                known.clear()
+            digest = known[row.spec] = self.connection.read("spec_digest", str, row.spec)
+        return digest
+
+    def spec_body(self, row: TaskRow) -> str:
+        """Return a task's spec as JSON."""
+        memory = self.memory
+        body = memory.spec_bodies.get(row.spec)
+        if body is None:
+            body = self.connection.read("spec_body", str, row.spec)
+            if memory.spec_bytes + len(body) > _CACHED_BODIES:
+                memory.forget_bodies()
+            memory.spec_bodies[row.spec] = body
+            memory.spec_bytes += len(body)
+        return body
 
     def spec_id(self, digest: str, body: msgspec.Raw, last_task: int) -> int:
         """Return the number of a spec that tasks up to `last_task` will use, storing it if it is new."""

@@ -356,8 +356,11 @@ UPDATE partition SET announced = $2 WHERE name = $1;
 -- name: delete_partition
 DELETE FROM partition WHERE name = $1;
 
--- name: spec
-SELECT json_build_array(digest, body)::text FROM spec WHERE id = $1;
+-- name: spec_digest
+SELECT to_json(digest)::text FROM spec WHERE id = $1;
+
+-- name: spec_body
+SELECT to_json(body)::text FROM spec WHERE id = $1;
 
 -- name: spec_by_digest
 SELECT id FROM spec WHERE digest = $1;

@@ -33,8 +33,9 @@ have ended, or None for nowhere.
 _APART = frozenset({
     "commit", "committed", "delete_ended", "delete_tasks", "end_tasks", "ended_by_number", "insert_delivery",
     "insert_ended", "insert_events", "insert_partition", "insert_tasks", "keep_spec", "keep_workers", "last_partition",
-    "live_by_number", "load", "meta", "notify", "read_ahead", "refresh", "refresh_and_read_ahead", "set_meta", "spec",
-    "spec_by_digest", "update_tasks", "waiting", "waiting_by_number", "waiting_classic", "waiting_oldest",
+    "live_by_number", "load", "meta", "notify", "read_ahead", "refresh", "refresh_and_read_ahead", "set_meta",
+    "spec_body", "spec_by_digest", "spec_digest", "update_tasks", "waiting", "waiting_by_number", "waiting_classic",
+    "waiting_oldest",
 })  # fmt: skip
 """Statements that neither read nor change tasks, and those of this module and `PostgresTransaction`, which handle the
 order themselves.

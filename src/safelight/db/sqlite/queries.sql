@@ -253,8 +253,11 @@ SELECT value FROM meta WHERE name = ?1;
 -- name: set_meta
 INSERT INTO meta (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = ?2;
 
--- name: spec
-SELECT json_array(digest, body) FROM spec WHERE id = ?1;
+-- name: spec_digest
+SELECT json_quote(digest) FROM spec WHERE id = ?1;
+
+-- name: spec_body
+SELECT json_quote(body) FROM spec WHERE id = ?1;
 
 -- name: spec_by_digest
 SELECT id FROM spec WHERE digest = ?1;

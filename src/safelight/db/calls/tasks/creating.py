@@ -36,7 +36,7 @@ def create(transaction: Transaction, tasks: Sequence[NewTask], policy: Policy) -
             if key is not None:
                 known[key] = row
         answer.append(row)
-    return [row.task(transaction.spec(row).digest) for row in answer]
+    return [transaction.record(row) for row in answer]
 
 
 def _key(task: NewTask | TaskRow) -> TenantKey:
@@ -58,7 +58,7 @@ def _check_same(transaction: Transaction, task: NewTask, place: int, row: TaskRo
     if row is None:
         before = _compared(first, first.input.digest if first.input else None, first.recipe_digest)
     else:
-        before = _compared(row, row.input, transaction.spec(row).digest)
+        before = _compared(row, row.input, transaction.spec_digest(row))
     now = _compared(task, task.input.digest if task.input else None, task.recipe_digest)
     different = [field for field in now if now[field] != before[field]]
     if different:

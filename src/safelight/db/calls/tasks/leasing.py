@@ -105,7 +105,7 @@ def _lease(transaction: Transaction, rows: Sequence[TaskRow], worker: str, secon
         lifecycle.leased(row, token=token, worker=worker, now=transaction.steady, lease_duration=lease_duration)
         for row, token in zip(rows, ids.randoms(len(rows)), strict=True)
     ]
-    return [row.lease_record(transaction.spec(row).body) for row in transaction.apply(changes)]
+    return [row.lease_record(transaction.spec_body(row)) for row in transaction.apply(changes)]
 
 
 def expire(transaction: Transaction, rows: Sequence[TaskRow], policy: Policy) -> None:
@@ -213,7 +213,7 @@ def finish_classic(transaction: Transaction, id: str, finished: Finished, policy
     if answer.problem is not None:
         return Error.from_problem(answer.problem, 409)
     row = transaction.task(id)
-    return row.task(transaction.spec(row).digest)
+    return transaction.record(row)
 
 
 def _settled_before(row: TaskRow, reference: ids.Reference, outcome: Outcome) -> bool:

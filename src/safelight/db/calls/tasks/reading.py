@@ -17,13 +17,13 @@ LOOKED_THROUGH = 10_000
 def get(transaction: Transaction, id: str, tenant: str | None) -> Task:
     """Return one task."""
     row = transaction.task(id, tenant)
-    return row.task(transaction.spec(row).digest)
+    return transaction.record(row)
 
 
 def spec(transaction: Transaction, id: str, tenant: str | None) -> NamedRecipe:
     """Return the recipe of a task."""
     row = transaction.task(id, tenant)
-    body = msgspec.Raw(transaction.spec(row).body)
+    body = msgspec.Raw(transaction.spec_body(row))
     return NamedRecipe(tenant=row.tenant, name=row.recipe, spec=body, changed=row.created / 1000)
 
 

@@ -25,7 +25,7 @@ _ALL = 2**62
 def find(transaction: Transaction, query: TaskQuery, tenant: str) -> TaskPage:
     """Return one page of tasks, newest first."""
     rows, following = found(transaction, query, tenant)
-    return TaskPage(tasks=[row.task(transaction.spec(row).digest) for row in rows], next=following)
+    return TaskPage(tasks=[transaction.record(row) for row in rows], next=following)
 
 
 def found(transaction: Transaction, query: TaskQuery, tenant: str) -> tuple[list[TaskRow], str | None]:
