@@ -32,7 +32,7 @@ async def everything(db):
     tasks, page = [], await db.find(TaskQuery(limit=1000))
     tasks = [await db.get(task.id) for task in page.tasks]
     events = (await db.events(0, limit=10_000)).events
-    recipes = await db.recipes()
+    recipes = [await db.recipe(listed.name) for listed in await db.recipes()]
     summary = await db.summary()
     references = await db.referenced()
     return {

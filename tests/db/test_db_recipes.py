@@ -7,8 +7,9 @@ from contextlib import contextmanager
 import msgspec
 
 from safelight.db.sqlite import SqliteStore
-from safelight.wire import TaskQuery
-from support.tasks import digest, finished, new_task, request
+from safelight.errors import Code
+from safelight.wire import NamedRecipe, TaskQuery
+from support.tasks import digest, finished, new_task, refused, request
 
 
 def large(of: str, size: int = 200_000) -> dict:
@@ -26,6 +27,62 @@ def statements(store: SqliteStore):
         yield ran
     finally:
         connection.set_trace_callback(None)
+
+
+async def save(store, name: str, spec: bytes = b"{}", **fields) -> None:
+    await store.save_recipe(NamedRecipe(name=name, spec=msgspec.Raw(spec), **fields))
+
+
+async def test_recipes_are_saved_by_name(store):
+    for name, spec in (("b", b'{"x":1}'), ("a", b"{}"), ("b", '{"x":"é"}'.encode())):
+        await save(store, name, spec)
+    listed = await store.recipes()
+    assert [(recipe.name, recipe.size) for recipe in listed] == [("a", 2), ("b", 10)]
+    for recipe, spec in zip(listed, ({}, {"x": "é"}), strict=True):
+        saved = await store.recipe(recipe.name)
+        assert msgspec.json.decode(saved.spec) == spec
+        assert saved.changed == recipe.changed > 0
+    await store.delete_recipe("a")
+    for call in (store.delete_recipe("a"), store.recipe("a"), store.recipe("b", tenant="other")):
+        await refused(Code.NOT_FOUND, call)
+    assert [recipe.name for recipe in await store.recipes()] == ["b"]
+
+
+async def test_each_change_of_a_recipe_has_a_time_of_its_own(store):
+    changed = []
+    for _ in range(20):
+        await save(store, "a")
+        changed.append((await store.recipes())[0].changed)
+    assert changed == sorted(set(changed))
+
+
+async def test_the_bytes_and_the_number_of_a_tenants_recipes_are_limited(store, monkeypatch):
+    monkeypatch.setattr("safelight.db.calls.recipes.MOST_BYTES", 100)
+    monkeypatch.setattr("safelight.db.calls.recipes._MOST", 3)
+    for name in ("a", "b"):
+        await save(store, name, b'"%s"' % (b"x" * 40))
+    error = await refused(Code.CONFLICT, save(store, "c", b'"%s"' % (b"x" * 20)))
+    assert "106 bytes together" in error.detail
+    await save(store, "c", b'"%s"' % (b"x" * 10))
+    await save(store, "a", b'"%s"' % (b"y" * 40))  # a recipe takes the room of the one that it replaces
+    await save(store, "own", b'"%s"' % (b"x" * 90), tenant="other")
+    await save(store, "a")
+    error = await refused(Code.CONFLICT, save(store, "d"))
+    assert "3 recipes are saved" in error.detail
+    await store.delete_recipe("b")
+    await save(store, "d")
+
+
+async def test_the_list_of_recipes_reads_none_of_them(tmp_path):
+    async with SqliteStore.open(tmp_path / "tasks.sqlite") as store:
+        with statements(store) as ran:
+            await store.recipes()
+            await save(store, "a")
+        listings = [each for each in ran if "FROM recipe" in each]
+        assert len(listings) == 2
+        for listing in listings:
+            plan = "".join(str(row) for row in store._database._connection.rows(f"EXPLAIN QUERY PLAN {listing}"))
+            assert "COVERING INDEX recipe_listed" in plan
 
 
 async def test_a_large_spec_is_read_once_and_only_where_it_is_needed(tmp_path):

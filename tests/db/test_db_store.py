@@ -13,7 +13,6 @@ from safelight.errors import Code
 from safelight.wire import (
     Heartbeat,
     KnownStore,
-    NamedRecipe,
     State,
     StoreClaim,
     TaskQuery,
@@ -254,18 +253,6 @@ async def test_a_classic_worker_that_comes_back_takes_its_death_back(opened):
         (lease,) = await store.lease(request())
         (answer,) = await store.settle([died(lease.id)])
         assert answer.state is state
-
-
-async def test_recipes_are_saved_by_name(store):
-    await store.save_recipe(NamedRecipe(name="b", spec=msgspec.Raw(b'{"x":1}')))
-    await store.save_recipe(NamedRecipe(name="a", spec=msgspec.Raw(b"{}")))
-    await store.save_recipe(NamedRecipe(name="b", spec=msgspec.Raw(b'{"x":2}')))
-    saved = await store.recipes()
-    assert [(recipe.name, msgspec.json.decode(recipe.spec)) for recipe in saved] == [("a", {}), ("b", {"x": 2})]
-    assert all(recipe.changed > 0 for recipe in saved)
-    await store.delete_recipe("a")
-    await refused(Code.NOT_FOUND, store.delete_recipe("a"))
-    assert [recipe.name for recipe in await store.recipes()] == ["b"]
 
 
 async def test_webhooks_are_due_once_for_each_end(store):

@@ -6,8 +6,12 @@ import msgspec
 import pytest
 
 from safelight.client.master import Client
+from safelight.db.sqlite import SqliteStore
 from safelight.errors import Code, Error
-from safelight.recipe import BUILTIN
+from safelight.master.recipes.recipe_book import RecipeBook
+from safelight.master.recipes.recipe_cache import RecipeCache
+from safelight.recipe import BUILTIN, parse
+from safelight.wire import NamedRecipe, SavedRecipe
 from support.photos import photo
 
 SMALL = {"outputs": {"small": {"operations": [{"op": "resize", "width": 64}], "format": "webp"}}}
@@ -41,6 +45,65 @@ async def test_a_recipe_is_saved_used_changed_and_deleted(client):
             await call
         assert caught.value.code is Code.NOT_FOUND
     assert (await client.task(first.id)).recipe == "small"
+
+
+async def test_a_saved_recipe_is_read_again_only_once_it_has_changed(tmp_path, monkeypatch):
+    monkeypatch.setattr("safelight.master.recipes.recipe_book._FRESH", 0.0)
+    async with SqliteStore.open(tmp_path / "tasks.sqlite") as db:
+        read: list[str] = []
+
+        def note(statement: str) -> None:
+            if "(spec, changed) FROM recipe" in statement:
+                read.append(statement.rpartition(" = ")[2])
+
+        db._database._connection._sqlite.set_trace_callback(note)
+        book, other = (RecipeBook(db, {}).of("default") for _ in range(2))
+        for name in ("a", "b"):
+            await book.save(name, parse(SMALL))
+        for _ in range(3):
+            assert {"a", "b"} < {found.name for found in await book.all()}
+            assert (await book.choose("a")).name == "a"
+            with pytest.raises(Error, match="no recipe called 'c'"):
+                await book.find("c")
+        assert read == ["'a'", "'b'"]
+        saved = await other.save("a", parse({"outputs": {"small": {"format": "png"}}}))
+        read.clear()
+        assert await book.find("a") == saved
+        assert saved in await book.all()
+        assert read == ["'a'"]
+        await other.delete("b")
+        assert "b" not in {found.name for found in await book.all()}
+        db._database._connection._sqlite.set_trace_callback(None)
+
+
+def test_recipes_that_were_not_used_lately_are_dropped():
+    cache = RecipeCache(most=100)
+
+    def named(name: str, size: int) -> NamedRecipe:
+        return NamedRecipe(name=name, spec=msgspec.Raw(b"x" * size), changed=1.0)
+
+    def kept() -> str:
+        return "".join(name for name in "abcd" if (name in {key for _, key in cache._cached}))
+
+    for name in "ab":
+        cache.put(named(name, 40))
+    assert cache.get("default", SavedRecipe(name="a", changed=1.0, size=40)) is not None
+    assert cache.get("default", SavedRecipe(name="a", changed=2.0, size=40)) is None
+    assert cache.get("other", SavedRecipe(name="a", changed=1.0, size=40)) is None
+    cache.put(named("c", 40))
+    assert kept() == "ac"
+    cache.put(named("c", 60))
+    assert kept() == "ac"
+    cache.put(named("d", 500))
+    assert kept() == "d"
+
+
+async def test_recipes_of_many_bytes_are_refused(client, monkeypatch):
+    monkeypatch.setattr("safelight.db.calls.recipes.MOST_BYTES", 500)
+    await client.save_recipe("small", SMALL)
+    with pytest.raises(Error, match="Delete one first") as caught:
+        await client.save_recipe("other", SMALL)
+    assert caught.value.code is Code.CONFLICT
 
 
 async def test_masters_have_the_same_recipes(system, client):

@@ -28,6 +28,7 @@ from safelight.wire import (
     Outcome,
     Output,
     Reference,
+    SavedRecipe,
     Settled,
     StoreClaim,
     Summary,
@@ -204,12 +205,17 @@ class DbClient(ServiceClient):
         """Return one page of the blobs and names that tasks refer to in storage."""
         return await self._connection.call("GET", "/references", Reference, params={"after": after, "limit": limit})
 
-    async def recipes(self, *, tenant: str = DEFAULT_TENANT) -> list[NamedRecipe]:
-        """Return the saved recipes by name."""
-        return await self._connection.call("GET", "/recipes", list[NamedRecipe], params={"tenant": tenant})
+    async def recipes(self, *, tenant: str = DEFAULT_TENANT) -> list[SavedRecipe]:
+        """List the saved recipes by name, without their content."""
+        return await self._connection.call("GET", "/recipes", list[SavedRecipe], params={"tenant": tenant})
+
+    async def recipe(self, name: str, *, tenant: str = DEFAULT_TENANT) -> NamedRecipe:
+        """Return a saved recipe. Raises NOT_FOUND."""
+        path, params = f"/recipes/{quote(name, safe='')}", {"tenant": tenant}
+        return await self._connection.call("GET", path, NamedRecipe, params=params)
 
     async def save_recipe(self, recipe: NamedRecipe) -> None:
-        """Save a recipe, replacing the one of the same name."""
+        """Save a recipe, replacing the one of the same name. Raises CONFLICT if too much is saved."""
         await self._connection.call("PUT", f"/recipes/{quote(recipe.name, safe='')}", bytes, json=recipe)
 
     async def delete_recipe(self, name: str, *, tenant: str = DEFAULT_TENANT) -> None:

@@ -132,6 +132,7 @@ def make(store: TaskStore, classic_task: NewTask) -> web.Application:
         route.get("/statistics", _statistics, Access.CLUSTER),
         route.get("/references", _references, Access.CLUSTER),
         route.get("/recipes", _recipes, Access.CLUSTER),
+        route.get("/recipes/{name}", _recipe, Access.CLUSTER),
         route.put("/recipes/{name}", _save_recipe, Access.CLUSTER),
         route.delete("/recipes/{name}", _delete_recipe, Access.CLUSTER),
         route.post("/deliveries", _take_deliveries, Access.CLUSTER),
@@ -267,6 +268,11 @@ async def _references(request: web.Request) -> web.Response:
 
 async def _recipes(request: web.Request) -> web.Response:
     return json_response(await request.app[STORE].recipes(tenant=query(request, _OfOne).tenant))
+
+
+async def _recipe(request: web.Request) -> web.Response:
+    tenant = query(request, _OfOne).tenant
+    return json_response(await request.app[STORE].recipe(request.match_info["name"], tenant=tenant))
 
 
 async def _save_recipe(request: web.Request) -> web.Response:

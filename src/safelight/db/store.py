@@ -26,6 +26,7 @@ from safelight.wire import (
     Outcome,
     Output,
     Reference,
+    SavedRecipe,
     Settled,
     StoreClaim,
     Summary,
@@ -265,12 +266,19 @@ class TaskStore(Protocol):
         """
         ...
 
-    async def recipes(self, *, tenant: str = DEFAULT_TENANT) -> list[NamedRecipe]:
-        """Return the saved recipes in order of their names."""
+    async def recipes(self, *, tenant: str = DEFAULT_TENANT) -> list[SavedRecipe]:
+        """List the saved recipes in order of their names, without their content, which may be long."""
+        ...
+
+    async def recipe(self, name: str, *, tenant: str = DEFAULT_TENANT) -> NamedRecipe:
+        """Return a saved recipe. Raises NOT_FOUND."""
         ...
 
     async def save_recipe(self, recipe: NamedRecipe) -> None:
-        """Save a recipe, replacing the one of the same name."""
+        """Save a recipe, replacing the one of the same name. Its `changed` becomes later than that of the replaced one.
+
+        Raises CONFLICT if the tenant would have more recipes, or more bytes of them, than may be saved.
+        """
         ...
 
     async def delete_recipe(self, name: str, *, tenant: str = DEFAULT_TENANT) -> None:

@@ -18,7 +18,8 @@ from safelight.errors import Code, Error
 from safelight.master.access.tenant import tenant_of
 from safelight.master.api.endpoint import JSON, Endpoint
 from safelight.master.api.idempotency import HEADER, idempotency_key
-from safelight.master.recipes.recipe_book import Chosen, RecipeBook
+from safelight.master.recipes.recipe_book import RecipeBook
+from safelight.master.recipes.recipe_cache import Chosen
 from safelight.master.upload.task_batcher import TaskBatcher
 from safelight.wire import NewTask, Task, TaskChange, TaskChanges, TaskCounts, TaskFilter
 

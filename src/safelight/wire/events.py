@@ -94,6 +94,14 @@ class NamedRecipe(Record, frozen=True, kw_only=True):
     changed: float = 0.0
 
 
+class SavedRecipe(Record, frozen=True, kw_only=True):
+    """A saved recipe in a list: its name, when it was changed, and the bytes of its JSON."""
+
+    name: str
+    changed: float
+    size: int
+
+
 class Delivery(Record, frozen=True, kw_only=True):
     """One webhook call that is due: `id` is the fencing token, `attempt` counts from 1."""
 

@@ -39,7 +39,7 @@ _TABLES: dict[str, tuple[str, tuple[str, ...], str]] = {
     "delivery": ("delivery", ("n", "created", "due", "url", "attempt", "token", "task", "tenant"), "n"),
     "statistic": ("statistic", ("tenant", "slot", "body"), "tenant, slot"),
     "webhook_call": ("webhook_call", ("n", "tenant", "at", "body", "task"), "n"),
-    "recipe": ("recipe", ("tenant", "name", "spec", "changed"), "tenant, name"),
+    "recipe": ("recipe", ("tenant", "name", "spec", "changed", "size"), "tenant, name"),
     "tenant": ("tenant", ("id", "body"), "id"),
     "api_key": ("api_key", ("id", "tenant", "body"), "rowid"),
     "session": ("session", ("id", "tenant", "expires", "body"), "id"),

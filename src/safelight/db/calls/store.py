@@ -42,6 +42,7 @@ from safelight.wire import (
     Output,
     Reference,
     Returned,
+    SavedRecipe,
     Settled,
     StoreClaim,
     Summary,
@@ -292,9 +293,13 @@ class CallStore:
         """See the contract."""
         return await self._read(reading.referenced, after, limit)
 
-    async def recipes(self, *, tenant: str = DEFAULT_TENANT) -> list[NamedRecipe]:
+    async def recipes(self, *, tenant: str = DEFAULT_TENANT) -> list[SavedRecipe]:
         """See the contract."""
         return await self._read(recipes.find_all, tenant)
+
+    async def recipe(self, name: str, *, tenant: str = DEFAULT_TENANT) -> NamedRecipe:
+        """See the contract."""
+        return await self._read(recipes.find, name, tenant)
 
     async def save_recipe(self, recipe: NamedRecipe) -> None:
         """See the contract."""

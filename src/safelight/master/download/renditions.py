@@ -31,7 +31,8 @@ from safelight.master.api.endpoint import BINARY, JSON, Endpoint
 from safelight.master.api.public_schema import PublicTask, public
 from safelight.master.download.downloads import Downloads, File
 from safelight.master.live.feed import Feed
-from safelight.master.recipes.recipe_book import Chosen, choose
+from safelight.master.recipes.recipe_book import choose
+from safelight.master.recipes.recipe_cache import Chosen
 from safelight.master.upload.task_batcher import TaskBatcher
 from safelight.recipe import parse
 from safelight.wire import ENDED, Blob, NewTask, Task

@@ -13,31 +13,23 @@ import msgspec
 from safelight import recipe
 from safelight.client.db import DbClient
 from safelight.errors import Code, Error
+from safelight.master.recipes.recipe_cache import Cached, Chosen, RecipeCache
 from safelight.master.recipes.recipe_reader import RecipeReader
 from safelight.recipe import Recipe
 from safelight.recipe.records import NAME
-from safelight.wire import NamedRecipe
+from safelight.wire import NamedRecipe, SavedRecipe
 
 _FRESH = 1.0
 """Seconds for which saved recipes are cached; after that, other masters see a saved recipe."""
 
 _SHOWN = 50
 """The most names that a message lists."""
-_MOST_SAVED = 1000
 _TENANTS = 1000
-"""Tenants whose saved recipes are cached."""
+"""Tenants whose lists of saved recipes are cached."""
+_CACHED_BYTES = 64 * 1024 * 1024
+"""The most bytes of saved recipes to cache: more than one tenant may have."""
 _RESERVED = frozenset({"check", "schema", "custom"})
 """Reserved names: paths of the API, and the name of recipes that were sent with their photo."""
-
-
-class Chosen(msgspec.Struct, frozen=True, kw_only=True):
-    """The recipe of an upload: its name, its canonical JSON, and the digest of what it computes."""
-
-    name: str
-    spec: msgspec.Raw
-    digest: str
-    classic: bool
-    """Whether a classic worker, which can only invert, can do it."""
 
 
 class RecipeBook:
@@ -50,6 +42,7 @@ class RecipeBook:
         self._fixed_choices = {name: choose(found, name) for name, found in fixed.items()}
         self._of: OrderedDict[str, TenantRecipes] = OrderedDict()
         self._reader = RecipeReader()
+        self._cache = RecipeCache(_CACHED_BYTES)
 
     async def read(self, document: bytes, *, toml: bool, name: str | None = None) -> Recipe:
         """Read a recipe, to be called `name`. Raises INVALID_RECIPE, TOO_MANY_REQUESTS."""
@@ -59,7 +52,9 @@ class RecipeBook:
         """Return the recipes of a tenant."""
         found = self._of.get(tenant)
         if found is None:
-            found = self._of[tenant] = TenantRecipes(self._db, tenant, self._reader, self._fixed, self._fixed_choices)
+            found = self._of[tenant] = TenantRecipes(
+                self._db, tenant, self._reader, self._cache, self._fixed, self._fixed_choices
+            )
             if len(self._of) > _TENANTS:
                 self._of.popitem(last=False)
         self._of.move_to_end(tenant)
@@ -74,16 +69,17 @@ class TenantRecipes:
         db: DbClient,
         tenant: str,
         reader: RecipeReader,
+        cache: RecipeCache,
         fixed: Mapping[str, NamedRecipe],
         choices: Mapping[str, Chosen],
     ) -> None:
         self._db = db
         self._reader = reader
+        self._cache = cache
         self._tenant = tenant
         self._fixed = fixed
         self._fixed_choices = choices
-        self._saved: dict[str, NamedRecipe] = {}
-        self._choices: dict[str, Chosen] = {}
+        self._saved: dict[str, SavedRecipe] = {}
         self._read = float("-inf")
         self._reading = asyncio.Lock()
 
@@ -98,36 +94,45 @@ class TenantRecipes:
         name = text or recipe.DEFAULT
         if name in self._fixed_choices:
             return self._fixed_choices[name]
-        saved = await self.find(name)
-        if name not in self._choices:
-            self._choices[name] = choose(recipe.parse(bytes(saved.spec)), name)
-        return self._choices[name]
+        cached = await self._find(name)
+        if cached.choice is None:
+            cached.choice = choose(recipe.parse(bytes(cached.saved.spec)), name)
+        return cached.choice
 
     async def all(self) -> list[NamedRecipe]:
         """Return every recipe by name."""
         await self._refresh(0.0)
-        return sorted({**self._saved, **self._fixed}.values(), key=lambda found: found.name)
+        found = list(self._fixed.values())
+        for name in self._saved.keys() - self._fixed.keys():
+            try:
+                found.append((await self._read_one(name)).saved)
+            except Error as error:
+                if error.code is not Code.NOT_FOUND:  # it was deleted meanwhile
+                    raise
+        return sorted(found, key=lambda each: each.name)
 
     async def find(self, name: str) -> NamedRecipe:
         """Return one recipe. Raises NOT_FOUND."""
         if name in self._fixed:
             return self._fixed[name]
+        return (await self._find(name)).saved
+
+    async def _find(self, name: str) -> Cached:
         await self._refresh(_FRESH if name in self._saved else 0.0)
         if name not in self._saved:
             known = ", ".join(sorted({**self._saved, **self._fixed})[:_SHOWN])
             raise Error(Code.NOT_FOUND, f"There is no recipe called {name[:64]!r}. Known are {known}.")
-        return self._saved[name]
+        return await self._read_one(name)
 
     async def save(self, name: str, found: Recipe) -> NamedRecipe:
-        """Save a recipe, replacing a saved one of the same name. Raises CONFLICT for a fixed name."""
+        """Save a recipe, replacing a saved one of the same name.
+
+        Raises CONFLICT for a fixed name, and if too many are saved.
+        """
         self._check_free(name)
-        await self._refresh(_FRESH)
-        if name not in self._saved and len(self._saved) >= _MOST_SAVED:
-            raise Error(Code.CONFLICT, f"{_MOST_SAVED} recipes are saved, which is the limit. Delete one first.")
-        saved = NamedRecipe(tenant=self._tenant, name=name, spec=_spec(found), changed=time.time())
-        await self._db.save_recipe(saved)
+        await self._db.save_recipe(NamedRecipe(tenant=self._tenant, name=name, spec=_spec(found)))
         await self._refresh(0.0)
-        return self._saved.get(name, saved)
+        return (await self._read_one(name)).saved
 
     async def delete(self, name: str) -> None:
         """Delete a saved recipe. Raises NOT_FOUND; CONFLICT for a fixed name."""
@@ -150,10 +155,19 @@ class TenantRecipes:
             if self._read >= asked - older_than:  # another request has read them meanwhile, or they are still recent
                 return
             begun = time.monotonic()
-            saved = {found.name: found for found in await self._db.recipes(tenant=self._tenant)}
-            unchanged = {name for name, found in saved.items() if self._saved.get(name) == found}
-            self._choices = {name: choice for name, choice in self._choices.items() if name in unchanged}
-            self._saved, self._read = saved, begun
+            self._saved = {found.name: found for found in await self._db.recipes(tenant=self._tenant)}
+            self._read = begun
+
+    async def _read_one(self, name: str) -> Cached:
+        """Return a saved recipe, read only if it has changed. Raises NOT_FOUND."""
+        async with self._reading:
+            listed = self._saved.get(name)
+            cached = None if listed is None else self._cache.get(self._tenant, listed)
+            if cached is None:
+                cached = self._cache.put(await self._db.recipe(name, tenant=self._tenant))
+                size = len(bytes(cached.saved.spec))
+                self._saved[name] = SavedRecipe(name=name, changed=cached.saved.changed, size=size)
+            return cached
 
 
 def choose(found: Recipe, name: str) -> Chosen:

@@ -25,7 +25,8 @@ from safelight.master.api.endpoint import BINARY, JSON, Endpoint
 from safelight.master.api.idempotency import DESCRIPTION, HEADER, idempotency_key
 from safelight.master.api.public_schema import PublicTask, PublicUploaded, public
 from safelight.master.metrics import Metrics
-from safelight.master.recipes.recipe_book import Chosen, RecipeBook
+from safelight.master.recipes.recipe_book import RecipeBook
+from safelight.master.recipes.recipe_cache import Chosen
 from safelight.master.upload.ingest import Ingest, StoredPhoto
 from safelight.master.upload.task_batcher import TaskBatcher
 from safelight.master.webhook.address import check_url
