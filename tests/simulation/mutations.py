@@ -191,9 +191,9 @@ def heartbeats_extend_all() -> None:
     """Extend the leases of all workers when one of them sends a heartbeat."""
     beat = leasing.heartbeat
 
-    def heartbeat(transaction: Any, sent: Any) -> Any:
+    def heartbeat(transaction: Any, *sent: Any) -> Any:
         transaction.connection.run("extend_all", transaction.steady)
-        return beat(transaction, sent)
+        return beat(transaction, *sent)
 
     leasing.heartbeat = heartbeat
 

@@ -83,11 +83,12 @@ def expired(row: TaskRow, policy: Policy) -> Change:
     return msgspec.structs.replace(change, new=change.new.evolve(settled=row.lease, settled_as=missing))
 
 
-def excused(row: TaskRow, lease: str, *, classic: bool = False) -> Change:
+def excused(row: TaskRow, lease: str, policy: Policy, *, classic: bool = False) -> Change:
     """Take back the death of an expired lease, since its worker was only unreachable or suspended and has come back.
 
     `lease` is one of `row.missing`, and `classic` says that a classic worker had it. Other workers may have had, and
-    even finished, the task since. The lease stays lost. A task that this death had quarantined waits again.
+    even finished, the task since. The lease stays lost. A quarantined task waits again, unless the other deaths are
+    enough to quarantine it.
     """
     deaths = row.deaths - 1
     classic_deaths = max(0, min(deaths, row.classic_deaths - classic))
@@ -95,7 +96,9 @@ def excused(row: TaskRow, lease: str, *, classic: bool = False) -> Change:
     missing = ending(kind, [other for other in row.missing if other != lease])
     failure = row.failure if deaths or row.errors else None
     new = row.evolve(deaths=deaths, classic_deaths=classic_deaths, settled_as=missing, failure=failure)
-    return Change(kind=EXCUSED, old=row, new=new.evolve(state=State.WAITING) if row.state is State.QUARANTINED else new)
+    if row.state is State.QUARANTINED and not _is_poison(deaths, classic_deaths, policy):
+        new = new.evolve(state=State.WAITING)
+    return Change(kind=EXCUSED, old=row, new=new)
 
 
 def returned(row: TaskRow) -> Change:
@@ -165,11 +168,15 @@ def _failed(row: TaskRow, outcome: Failed, policy: Policy, now: int) -> Change:
 
 def _died(row: TaskRow, kind: str, failure: Failure, policy: Policy, *, seconds: float = 0.0) -> Change:
     deaths, classic_deaths = row.deaths + 1, row.classic_deaths + (row.worker == "")
-    poison = deaths - classic_deaths >= policy.max_deaths or deaths >= max(policy.classic_max_deaths, policy.max_deaths)
+    poison = _is_poison(deaths, classic_deaths, policy)
     new = _unleased(row, State.QUARANTINED if poison else State.WAITING).evolve(
         deaths=deaths, classic_deaths=classic_deaths, failure=failure, seconds=seconds
     )
     return Change(kind=kind, old=row, new=new, failure=failure, seconds=seconds)
+
+
+def _is_poison(deaths: int, classic_deaths: int, policy: Policy) -> bool:
+    return deaths - classic_deaths >= policy.max_deaths or deaths >= max(policy.classic_max_deaths, policy.max_deaths)
 
 
 def _unleased(row: TaskRow, state: State, **changes: Any) -> TaskRow:

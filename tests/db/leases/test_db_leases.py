@@ -278,3 +278,43 @@ async def test_a_worker_that_comes_back_late_takes_its_death_back_too(store):
             assert after.state is State.WAITING
             assert after.failure.code == "worker_lost"
             await store.cancel(made.id)
+
+
+async def expired(store, task: str, times: int) -> None:
+    """Wait until leases of a task have expired so many times."""
+    page = await store.events(0, task=task)
+    while [event.kind for event in page.events].count("expired") < times:
+        await store.events(page.last, wait=10, task=task)
+        page = await store.events(0, task=task)
+
+
+async def test_two_deaths_of_a_paused_recipe_that_are_taken_back_at_once_count_once(backend):
+    async with backend.open() as store:
+        (made,) = await store.create([new_task()])
+        leases = [(await store.lease(request(name, wait=10, seconds=0.05)))[0].id for name in "ab"]
+        await expired(store, made.id, 2)
+        assert (await store.get(made.id)).state is State.QUARANTINED
+        await store.accounts.pause_recipe("default", made.recipe, paused=True)
+        await store.heartbeat(Heartbeat(worker=WorkerInfo(id="a"), holding=leases))
+        task = await store.get(made.id)
+        assert (task.state, task.deaths, task.failure) == (State.WAITING, 0, None)
+        kinds = [event.kind for event in (await store.events(0, task=made.id)).events]
+        assert kinds[-2:] == ["excused", "excused"]
+        assert await store.lease(request()) == []
+        await store.accounts.pause_recipe("default", made.recipe, paused=False)
+        assert (await store.summary()).delayed == 0
+        assert [lease.task for lease in await store.lease(request())] == [made.id]
+
+
+async def test_a_task_whose_other_deaths_are_enough_stays_in_quarantine(opened):
+    store = await opened(classic_lease_duration=0.02)
+    (made,) = await store.create([new_task(classic=True)])
+    late = await store.lease_classic()
+    await expired(store, made.id, 1)
+    for state in (State.WAITING, State.QUARANTINED):
+        (lease,) = await store.lease(request())
+        (answer,) = await store.settle([died(lease.id)])
+        assert answer.state is state
+    await refused(Code.LEASE_LOST, store.finish_classic(late.id))
+    task = await store.get(made.id)
+    assert (task.state, task.deaths, task.failure.code) == (State.QUARANTINED, 2, "out_of_memory")

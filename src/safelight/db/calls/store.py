@@ -159,7 +159,7 @@ class CallStore:
         queue_is_empty = not self._queue
 
         def arrive(transaction: Transaction) -> list[Lease] | None:
-            leasing.arrive(transaction, request)
+            leasing.arrive(transaction, request, self._policy)
             if request.worker.id in transaction.memory.draining:
                 return None
             return leasing.claim(transaction, request, self._policy) if queue_is_empty else []
@@ -214,7 +214,7 @@ class CallStore:
 
     async def heartbeat(self, beat: Heartbeat) -> HeartbeatAnswer:
         """See the contract."""
-        return await self._do(leasing.heartbeat, beat)
+        return await self._do(leasing.heartbeat, beat, self._policy)
 
     async def settle(self, outcomes: Sequence[Outcome]) -> list[Settled]:
         """See the contract."""

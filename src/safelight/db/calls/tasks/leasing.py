@@ -35,14 +35,14 @@ WORKER_REMEMBERED = 120_000
 """Milliseconds after which a silent worker is forgotten: twice the longest wait for a lease."""
 
 
-def arrive(transaction: Transaction, request: LeaseRequest) -> None:
+def arrive(transaction: Transaction, request: LeaseRequest, policy: Policy) -> None:
     """Record that a worker asks for leases. Return its leases that it does not know of, which were lost on the way."""
     _see(transaction, request.worker)
     known = set(request.holding)
     held = transaction.held_by(request.worker.id)
     transaction.apply([lifecycle.returned(row) for row in held if row.lease_id not in known])
     if request.n:  # with 0, a successor reports for a dead worker, whose deaths are not taken back
-        _excuse(transaction, [*request.holding, *_heard(transaction, request.worker)])
+        _excuse(transaction, [*request.holding, *_heard(transaction, request.worker)], policy)
 
 
 def claim(transaction: Transaction, request: LeaseRequest, policy: Policy) -> list[Lease]:
@@ -133,7 +133,7 @@ def _heard(transaction: Transaction, worker: WorkerInfo) -> list[str]:
     return leases
 
 
-def heartbeat(transaction: Transaction, beat: Heartbeat) -> HeartbeatAnswer:
+def heartbeat(transaction: Transaction, beat: Heartbeat, policy: Policy) -> HeartbeatAnswer:
     """Extend the leases in force, and return the others."""
     _see(transaction, beat.worker)
     references = {lease: ids.parse(lease) for lease in beat.holding}
@@ -150,28 +150,24 @@ def heartbeat(transaction: Transaction, beat: Heartbeat) -> HeartbeatAnswer:
         lease_duration = round(beat.seconds * 1000)
         transaction.connection.run("extend", encoded(held), transaction.steady + lease_duration, lease_duration)
         transaction.schedule(transaction.steady + lease_duration)
-    _excuse(transaction, [*lost, *_heard(transaction, beat.worker)])
+    _excuse(transaction, [*lost, *_heard(transaction, beat.worker)], policy)
     return HeartbeatAnswer(lost=lost)
 
 
-def _excuse(transaction: Transaction, leases: Sequence[str], *, classic: bool = False) -> None:
+def _excuse(transaction: Transaction, leases: Sequence[str], policy: Policy, *, classic: bool = False) -> None:
     """Take back the deaths of expired leases whose worker, which names them now, is alive."""
     if not leases:
         return
     references = [reference for lease in leases if (reference := ids.parse(lease)) is not None]
     rows = transaction.tasks_by_number({reference.n for reference in references}) if references else {}
-    changes: list[Change] = []
     for reference in references:
         row = rows.get(reference.n)
         token = reference.token
         if row is None or token is None or row.key != reference.key or token not in row.missing or row.deaths == 0:
             continue
         if row.state in _EXCUSABLE:
-            change = lifecycle.excused(row, token, classic=classic)
-            assert change.new is not None
-            changes.append(change)
-            rows[row.n] = change.new
-    transaction.apply(changes)
+            # A task may have several of these deaths: the next one is taken back from the row as it is stored now.
+            (rows[row.n],) = transaction.apply([lifecycle.excused(row, token, policy, classic=classic)])
 
 
 def settle(
@@ -195,7 +191,7 @@ def settle(
             continue
         answers.append(Settled(lease=outcome.lease, state=row.state))
     transaction.apply(changes)
-    _excuse(transaction, [outcome.lease for outcome in late if not isinstance(outcome, Died)], classic=classic)
+    _excuse(transaction, [outcome.lease for outcome in late if not isinstance(outcome, Died)], policy, classic=classic)
     return answers
 
 
