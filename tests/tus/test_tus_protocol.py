@@ -1,6 +1,7 @@
 """Test the tus protocol at the master, request by request."""
 
 import asyncio
+import base64
 import hashlib
 import json
 from email.utils import parsedate_to_datetime
@@ -10,9 +11,11 @@ import pytest
 from safelight.client.access import AccessClient
 from safelight.client.partials import PartialClient
 from safelight.errors import Code
+from safelight.recipe.operations import WATERMARK_IMAGE_BYTES
 from safelight.wire.accounts import Limits
 from support.bodies import stream
 from support.programs.until import until
+from support.tasks import request
 from support.tus import encoded, sha1
 
 
@@ -59,6 +62,19 @@ async def test_created_and_sent_in_one_request(tus, client, png):
     answer = await tus.create(len(png), body=png, filename="one.png")
     assert answer.status == 201
     assert (await client.task(answer.headers["Safelight-Task"])).filename == "one.png"
+
+
+async def test_the_largest_recipe_may_be_used(tus, client, png):
+    """Storage keeps it with the upload; it may be a process of its own."""
+    image = base64.b64encode(bytes(WATERMARK_IMAGE_BYTES)).decode()
+    output = {"operations": [{"op": "watermark", "image": image}], "format": "webp"}
+    saved = await client.save_recipe("brand", {"outputs": {f"output{n}": output for n in range(5)}})
+    assert len(bytes(saved.spec)) > 3 << 20
+    answer = await tus.create(len(png), body=png, recipe="brand")
+    assert answer.status == 201, await answer.text()
+    task = await client.task(answer.headers["Safelight-Task"])
+    lease, *_ = await client.lease(request(n=1))
+    assert (lease.task, bytes(lease.spec)) == (task.id, bytes(saved.spec))
 
 
 async def test_an_upload_that_ended_stays_ended_when_its_task_is_gone(tus, client, png):

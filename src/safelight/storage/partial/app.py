@@ -15,6 +15,9 @@ from safelight.http.silence import in_time
 from safelight.storage.partial.store import PartialStore
 from safelight.wire import NewPartial
 
+_CREATE_BYTES = 16 * 1024 * 1024
+"""The largest body that opens an upload. Its recipe, of up to 4 MiB, is text in it, so some characters are escaped."""
+
 
 class _Append(msgspec.Struct, frozen=True, kw_only=True):
     """The offset of an append, its checksum (`algorithm:hex`) if given, and its holder."""
@@ -48,7 +51,8 @@ class Partials:
 
     async def create(self, request: web.Request) -> web.Response:
         """Open an upload."""
-        return http.json_response(await self._store.create(await http.read_json(request, NewPartial)), status=201)
+        new = await http.read_json(request, NewPartial, _CREATE_BYTES)
+        return http.json_response(await self._store.create(new), status=201)
 
     async def get(self, request: web.Request) -> web.Response:
         """Answer with an upload and its offset."""
