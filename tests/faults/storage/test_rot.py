@@ -55,7 +55,7 @@ async def restarted(whole: System) -> None:
     await whole.ready()
 
 
-@pytest.mark.parametrize("loss", ["rotten", "gone"])
+@pytest.mark.parametrize("loss", ["rotten", "gone", "gone with the photo"])
 async def test_a_lost_result_is_not_reused(tmp_path: Path, loss: str) -> None:
     async with system(tmp_path, workers=1) as whole, Client.connect(whole.master) as client:
         first = await client.wait((await client.upload(photo(1))).id, timeout=60)
@@ -66,6 +66,8 @@ async def test_a_lost_result_is_not_reused(tmp_path: Path, loss: str) -> None:
             spoil(path)
         else:
             path.unlink()
+        if loss == "gone with the photo":
+            blob(whole, first.input.digest).unlink()
         await restarted(whole)
         with pytest.raises(Error) as refused:
             await result(client, first.id)

@@ -29,7 +29,7 @@ class StoredPhoto(msgspec.Struct, frozen=True, kw_only=True):
     blob: Blob
     media_type: str
     new: bool
-    """Whether these bytes were never stored before."""
+    """Whether storage did not have these bytes."""
 
 
 class Ingest:

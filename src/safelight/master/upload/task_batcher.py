@@ -31,12 +31,14 @@ class TaskBatcher:
     async def create(self, task: NewTask, *, new: bool = False) -> Task:
         """Create a task, which is durable when this returns. It must have an idempotency key.
 
-        Outputs of an earlier task are reused only if storage still has them undamaged. `new` says that the input was
-        never stored before, so there are none.
+        Outputs of an earlier task are reused only if storage still has them undamaged. `new` says that storage did not
+        have the input: there is no earlier task, or storage has lost its blobs.
         """
         assert task.idempotency_key is not None, "the call to db may be repeated"
         with tracing.span("create task"):
-            if not new and task.input is not None and task.reuse:
+            if new:
+                task = task.evolve(reuse=False)
+            elif task.input is not None and task.reuse:
                 task = await self._checked(task)
             if (traceparent := tracing.current()) is not None:
                 task = task.evolve(traceparent=traceparent)
