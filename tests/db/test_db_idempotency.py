@@ -22,6 +22,12 @@ async def test_an_idempotency_key_names_one_task(store):
     assert len((await store.find(TaskQuery())).tasks) == 2
 
 
+async def test_tasks_are_found_by_their_keys(store):
+    first, second, _ = await store.create([new_task(idempotency_key=key) for key in ("a", "b", None)])
+    assert sorted(await store.keyed(["a", "b", "c"]), key=lambda task: task.id) == [first, second]
+    assert await store.keyed(["c"]) == await store.keyed([]) == await store.keyed(["a"], tenant="other") == []
+
+
 @pytest.mark.parametrize(
     ("named", "changed"),
     [

@@ -67,6 +67,10 @@ class DbClient(ServiceClient):
         """Return the finished task whose outputs `create` would reuse for this one."""
         return await self._connection.call("POST", "/tasks/alike", Task | None, json=task)  # type: ignore[arg-type]
 
+    async def keyed(self, keys: Sequence[str], *, tenant: str = DEFAULT_TENANT) -> list[Task]:
+        """Return the tasks that have one of these idempotency keys, in no order."""
+        return await self._connection.call("POST", "/tasks/keyed", list[Task], json=keys, params={"tenant": tenant})
+
     async def get(self, id: str, *, tenant: str | None = None) -> Task:
         """Return a task by its own id or by the id of one of its leases. Raises NOT_FOUND."""
         return await self._connection.call("GET", _task(id), Task, params={**_FULL, "tenant": tenant}, headers=_JSON)

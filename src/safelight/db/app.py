@@ -114,6 +114,7 @@ def make(store: TaskStore, classic_task: NewTask) -> web.Application:
         route.delete("/task/{id}", _delete, Access.CLUSTER),
         route.post("/tasks", _create, Access.CLUSTER),
         route.post("/tasks/alike", _alike, Access.CLUSTER),
+        route.post("/tasks/keyed", _keyed, Access.CLUSTER),
         route.get("/tasks", _find, Access.CLUSTER),
         route.get("/tasks/counts", _count, Access.CLUSTER),
         route.post("/tasks/changes", _change, Access.CLUSTER),
@@ -149,6 +150,11 @@ async def _create(request: web.Request) -> web.Response:
 
 async def _alike(request: web.Request) -> web.Response:
     return json_response(await request.app[STORE].alike(await read_json(request, NewTask)))
+
+
+async def _keyed(request: web.Request) -> web.Response:
+    keys, tenant = await read_json(request, list[str]), query(request, _OfOne).tenant
+    return json_response(await request.app[STORE].keyed(keys, tenant=tenant))
 
 
 async def _find(request: web.Request) -> web.Response:

@@ -102,6 +102,10 @@ class TaskStore(Protocol):
         """Return the finished task whose outputs `create` would reuse for this one, or None."""
         ...
 
+    async def keyed(self, keys: Sequence[str], *, tenant: str = DEFAULT_TENANT) -> list[Task]:
+        """Return the tasks that have one of these idempotency keys, in no order."""
+        ...
+
     async def get(self, id: str, *, tenant: str | None = None) -> Task:
         """Return a task by its own id or a lease's. Raises NOT_FOUND."""
         ...

@@ -131,7 +131,7 @@ def _application(
     """Put the parts together."""
     storage, recipes = service.uses(StorageClient, "storage", breaks=True), RecipeBook(db, _from_file(config.recipes))
     batcher, downloads = TaskBatcher(db, storage), Downloads(db, storage)
-    uploads, tus = _uploads(config, service, batcher, recipes, downloads, metrics, access.quotas)
+    uploads, tus = _uploads(config, service, db, batcher, recipes, downloads, metrics, access.quotas)
     events = Events(
         feed, db, access.quotas, metrics, stall_timeout=config.event_stall_timeout, readers=config.event_readers
     )
@@ -164,6 +164,7 @@ def _application(
 def _uploads(
     config: Config,
     service: serve.Service,
+    db: DbClient,
     batcher: TaskBatcher,
     recipes: RecipeBook,
     downloads: Downloads,
@@ -188,7 +189,7 @@ def _uploads(
         idle_timeout=config.upload_idle_timeout,
         private_webhooks=config.webhook_allow_private,
     )
-    return Uploads(ingest, batcher, recipes, metrics, _limits(config), quotas, places), tus
+    return Uploads(db, ingest, batcher, recipes, metrics, _limits(config), quotas, places), tus
 
 
 def _routed(application: web.Application, tus: Tus, access: MasterAccess) -> web.Application:

@@ -126,6 +126,10 @@ class CallStore:
         """See the contract."""
         return await self._read(creating.alike, task)
 
+    async def keyed(self, keys: Sequence[str], *, tenant: str = DEFAULT_TENANT) -> list[Task]:
+        """See the contract."""
+        return await self._read(creating.keyed, keys, tenant)
+
     async def get(self, id: str, *, tenant: str | None = None) -> Task:
         """See the contract."""
         return await self._read(reading.get, id, tenant)

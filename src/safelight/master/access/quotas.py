@@ -15,6 +15,7 @@ from safelight import background
 from safelight.client.accounts import AccountClient
 from safelight.errors import Code, Error
 from safelight.master.access.fresh import Fresh
+from safelight.master.upload.earlier import Earlier
 from safelight.wire import DEFAULT_TENANT
 from safelight.wire.accounts import Granted, Limits, Tenant, TenantUse, Wanted
 
@@ -136,9 +137,17 @@ class Quotas:
         return limits
 
     @asynccontextmanager
-    async def upload(self, id: str) -> AsyncIterator[None]:
-        """Take one of a tenant's places for uploads. Raises TOO_MANY_REQUESTS if no place or no room is left."""
-        limits = await self.check(id)
+    async def upload(self, id: str, earlier: Earlier | None = None) -> AsyncIterator[None]:
+        """Take one of a tenant's places for uploads. Raises TOO_MANY_REQUESTS if no place or no room is left.
+
+        If there are `earlier` tasks of the same upload, db decides about the room.
+        """
+        try:
+            limits = await self.check(id)
+        except Error as error:
+            if error.code is not Code.TOO_MANY_REQUESTS or earlier is None or await earlier.bytes() is None:
+                raise
+            limits = (await self._tenants.get(id)).limits
         if limits.uploads is None:
             yield
             return

@@ -16,6 +16,7 @@ from msgspec import Meta
 from safelight import tracing
 from safelight.access.caller import Access
 from safelight.access.connections.places import Place, Places
+from safelight.client.db import DbClient
 from safelight.errors import Code, Error
 from safelight.http import classic, client, json_response, location
 from safelight.http.form import Form, Part
@@ -27,6 +28,7 @@ from safelight.master.api.public_schema import PublicTask, PublicUploaded, publi
 from safelight.master.metrics import Metrics
 from safelight.master.recipes.recipe_book import RecipeBook
 from safelight.master.recipes.recipe_cache import Chosen
+from safelight.master.upload.earlier import Earlier
 from safelight.master.upload.ingest import Ingest, StoredPhoto
 from safelight.master.upload.task_batcher import TaskBatcher
 from safelight.master.webhook.address import check_url
@@ -79,6 +81,7 @@ class Uploads:
 
     def __init__(
         self,
+        db: DbClient,
         ingest: Ingest,
         batcher: TaskBatcher,
         recipes: RecipeBook,
@@ -87,6 +90,7 @@ class Uploads:
         quotas: Quotas,
         places: Places,
     ) -> None:
+        self._db = db
         self._ingest = ingest
         self._batcher = batcher
         self._recipes = recipes
@@ -99,9 +103,9 @@ class Uploads:
     @classic
     async def one(self, request: web.Request) -> web.Response:
         """`POST /task`."""
-        async with self._admitted(request) as place:
+        async with self._admitted(request, most=1) as (place, earlier):
             key = _key(request)
-            order = await self._read(request, place, limit=self._limits.photo + _FIELDS_BYTES, most=1)
+            order = await self._read(request, place, earlier, limit=self._limits.photo + _FIELDS_BYTES, most=1)
             photo = order.photos[0]
             if photo.refusal is not None:
                 raise photo.refusal
@@ -111,10 +115,10 @@ class Uploads:
     @tracing.traced("upload")
     async def many(self, request: web.Request) -> web.Response:
         """`POST /tasks`."""
-        async with self._admitted(request) as place:
+        async with self._admitted(request, most=_PHOTOS) as (place, earlier):
             key = _key(request)
-            order = await self._read(request, place, limit=self._limits.photo * _PHOTOS, most=_PHOTOS)
-            uploaded = (self._uploaded(photo, order, f"{key}.{n}") for n, photo in enumerate(order.photos))
+            order = await self._read(request, place, earlier, limit=self._limits.photo * _PHOTOS, most=_PHOTOS)
+            uploaded = (self._uploaded(photo, order, _key_of(key, n)) for n, photo in enumerate(order.photos))
             return json_response(await asyncio.gather(*uploaded))
 
     async def _uploaded(self, photo: Photo, order: Order, key: str) -> Any:
@@ -129,14 +133,15 @@ class Uploads:
         return PublicUploaded(filename=photo.filename, task=public(task))
 
     @asynccontextmanager
-    async def _admitted(self, request: web.Request) -> AsyncIterator[Place]:
+    async def _admitted(self, request: web.Request, *, most: int) -> AsyncIterator[tuple[Place, Earlier]]:
         """Hold one of the master's and of the tenant's places for uploads, and count the outcome."""
         start = time.perf_counter()
         try:
-            async with self._quotas.upload(tenant_of(request)):
+            earlier = Earlier(self._db, tenant_of(request), _keys(request, most))
+            async with self._quotas.upload(tenant_of(request), earlier):
                 with self._places.take(client(request)) as place:
                     self._metrics.uploading.set(len(self._places))
-                    yield place
+                    yield place, earlier
         except Error as error:
             self._metrics.refused.labels(error.code.value).inc()
             raise
@@ -144,14 +149,21 @@ class Uploads:
             self._metrics.uploading.set(len(self._places))
         self._metrics.upload_seconds.observe(time.perf_counter() - start)
 
-    async def _read(self, request: web.Request, place: Place, *, limit: int, most: int) -> Order:
+    async def _room(self, request: web.Request, earlier: Earlier) -> int | None:
+        """Return how many bytes of photos the request may have, or None if there is no limit."""
+        room = await self._quotas.room(tenant_of(request))
+        if room is not None and (request.content_length is None or request.content_length > room):
+            room += await earlier.bytes() or 0
+        return room
+
+    async def _read(self, request: web.Request, place: Place, earlier: Earlier, *, limit: int, most: int) -> Order:
         """Read the form; photos are stored as they arrive."""
         photos: list[Photo] = []
         values: dict[str, str] = {}
         others: list[str] = []
         recipe: Chosen | None = None
         tenant = tenant_of(request)
-        room = await self._quotas.room(tenant)
+        room = await self._room(request, earlier)
         form = Form(request, idle_timeout=self._limits.idle_timeout, limit=limit, place=place)
         async with aclosing(form.parts()) as parts:
             async for part in parts:
@@ -274,6 +286,19 @@ def _too_many(most: int) -> Error:
 def _key(request: web.Request) -> str:
     """Return the client's idempotency key, or a new one, so that the call to db can be repeated."""
     return idempotency_key(request) or secrets.token_hex(16)
+
+
+def _keys(request: web.Request, most: int) -> list[str]:
+    """Return the keys that the tasks of a request may have, if the client gave one."""
+    key = idempotency_key(request)
+    if key is None:
+        return []
+    return [key] if most == 1 else [_key_of(key, n) for n in range(most)]
+
+
+def _key_of(key: str, n: int) -> str:
+    """Return the key of one of the photos of a request."""
+    return f"{key}.{n}"
 
 
 def _fields(values: dict[str, str], others: Sequence[str]) -> Fields:

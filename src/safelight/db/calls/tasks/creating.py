@@ -156,6 +156,11 @@ def alike(transaction: Transaction, task: NewTask) -> Task | None:
     return None if found is None else found.task(task.recipe_digest)
 
 
+def keyed(transaction: Transaction, keys: Sequence[str], tenant: str) -> list[Task]:
+    """Return the tenant's tasks that have one of these idempotency keys."""
+    return [transaction.record(row) for row in transaction.tasks_by_key([(tenant, key) for key in keys])]
+
+
 def _finished_alike(
     transaction: Transaction, tasks: Sequence[NewTask], specs: Sequence[int]
 ) -> dict[tuple[str, str | None, int], TaskRow]:
