@@ -36,8 +36,12 @@ export interface Row {
 
 const SHOW_EVERY = 120;
 const SMALL = 1024 ** 2;
-/** Transient failures are tried again for about ten minutes; after that, a person or a new connection does it. */
-const RETRY_AFTER = [0, 300, 1000, 2000, 4000, 8000, ...Array<number>(36).fill(15000)];
+/** A photo for which there is no room yet is tried again for as long as the service keeps a begun upload: for a day. */
+const RETRY_AFTER = [0, 300, 1000, 2000, 4000, 8000, ...Array<number>(5760).fill(15000)];
+/** Other transient failures are tried again for about ten minutes; after that, a person or a new connection does it. */
+const TRIES = 42;
+/** After that many tries, about seven seconds, the page says why a photo waits. */
+const UNEXPLAINED = 5;
 const PHOTO = /\.(jpe?g|png|webp|avif|hei[cf]|gif|tiff?|jxl)$/i;
 const LOCK = "safelight-uploads";
 const LARGEST_KEPT = 256 * 1024 ** 2;
@@ -59,6 +63,8 @@ export const ready = computed(() => rows.value.filter((row) => row.state === "re
 export const unsent = computed(
   () => active.value.length + rows.value.filter((row) => row.state === "failed" && failures.get(row.id)?.transient).length,
 );
+/** Why the service takes no more photos for now; empty while it does. */
+export const held = signal("");
 /** Bytes a second over the last seconds. */
 export const speed = signal(0);
 export const overall = computed(() => ({
@@ -93,6 +99,13 @@ uppy.use(Tus, {
   headers: (file): Record<string, string> => (file.meta.tenant ? { "Safelight-Tenant": String(file.meta.tenant) } : {}),
   limit: 3,
   retryDelays: RETRY_AFTER,
+  // Of the plugin's own answer to 429, all photos of a page together would have 42 tries.
+  onShouldRetry: (error, tries, _, usual) => {
+    const answer = error.originalResponse;
+    if (answer?.getStatus() !== 429) return tries < TRIES && usual(error);
+    if (tries >= UNEXPLAINED) held.value = Problem.from(answer.getBody()).message;
+    return true;
+  },
   removeFingerprintOnSuccess: true,
   allowedMetaFields: ["name", "type", "recipe", "batch"],
   onAfterResponse: (request, response) => {
@@ -108,6 +121,7 @@ uppy.on("file-added", (file) => {
 });
 
 uppy.on("upload-success", (file, response) => {
+  held.value = "";
   if (!file) return;
   const task = tasks.get(response.uploadURL ?? "");
   tasks.delete(response.uploadURL ?? "");
@@ -213,6 +227,7 @@ export function add(files: readonly File[]): void {
   // After a reload, restored uploads may be active already.
   if (!session || active.value.length === 0) {
     session = stamp();
+    held.value = "";
     samples = [];
   }
   for (const file of photos) put(file, file.name || words.pasted, chosen.value, relativePath(file));

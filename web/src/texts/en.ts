@@ -154,6 +154,7 @@ export const en = {
     pause: (name: string) => `Pause ${name}`,
     remove: (name: string) => `Remove ${name}`,
     broken: "The connection broke. The upload continues when the service is back.",
+    held: (reason: string) => `${reason} The page tries again by itself.`,
     notAllowed: "Your key may not upload photos. Sign in with a key that has the scope upload.",
     empty: (names: string[], more: number) =>
       `Not uploaded because they are empty: ${names.join(", ")}${more > 0 ? ` and ${number(more)} more` : ""}.`,

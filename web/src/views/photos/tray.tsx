@@ -52,6 +52,11 @@ export function Tray() {
         </span>
         {!isOver && <progress value={total ? sent / total : 0} aria-label={words.all} />}
       </div>
+      {!isOver && uploads.held.value && (
+        <p class="quiet" role="status">
+          {words.held(uploads.held.value)}
+        </p>
+      )}
       <ul tabIndex={0} aria-label={words.tray}>
         {ordered.slice(0, SHOWN).map((row) => (
           <Line key={row.id} row={row} />
