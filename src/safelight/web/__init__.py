@@ -33,7 +33,8 @@ HEADERS = {
         "require-trusted-types-for 'script'; trusted-types service-worker"
     ),
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    # With no-referrer, browsers send a form with `Origin: null`; over plain HTTP nothing else says where it comes from.
+    "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }

@@ -20,8 +20,8 @@ FLAGS = [
 TIME_LIMIT = 90_000
 """The time limit of waits for the page in milliseconds, long enough for a busy machine."""
 expect.set_options(timeout=TIME_LIMIT)
-TOLERATED = ("net::ERR_", "status of 4", "status of 5")
-"""Console messages about a broken network and refusals; any other message on the console fails a test."""
+TOLERATED = ("net::ERR_", "status of 4", "status of 5", "Cross-Origin-Opener-Policy header has been ignored")
+"""Console messages about a broken network, refusals and plain HTTP; any other message on the console fails a test."""
 
 
 @contextlib.asynccontextmanager
