@@ -28,11 +28,12 @@ const version = async (name) =>
 let page = await readFile(`${here}/index.html`, "utf8");
 const copied = ["icon.svg", "manifest.webmanifest", "icon-192.png", "icon-512.png", "icon-maskable-512.png"];
 for (const name of copied) await copyFile(`${here}/${name.endsWith(".png") ? `icons/${name}` : name}`, `${target}/${name}`);
-const shell = [];
+const shell = {};
 for (const name of ["app.js", "style.css", "icon.svg"]) {
-  const address = `web/${name}?v=${await version(name)}`;
+  const current = await version(name);
+  const address = `web/${name}?v=${current}`;
   page = page.replaceAll(`web/${name}`, address);
-  shell.push(address);
+  shell[address] = current;
 }
 await writeFile(`${target}/index.html`, page);
 // The page without a connection: its service worker keeps exactly these files, and changes whenever one of them does.
@@ -45,5 +46,5 @@ await build({
   format: "iife",
   target: ["chrome123", "firefox120", "safari17.5"],
   legalComments: "none",
-  define: { SHELL: JSON.stringify(["", ...shell]), VERSION: JSON.stringify(await version("index.html")) },
+  define: { SHELL: JSON.stringify({ "": await version("index.html"), ...shell }) },
 });

@@ -18,6 +18,8 @@ from safelight.access.caller import Access
 _STATIC = Path(__file__).with_name("static")
 _WORKER = "service-worker.js"
 """It is beside the page and not below `/web/`, because a service worker may only serve addresses below its own."""
+_VERSION = 12
+"""How many digits of a file's digest `web/build.js` takes for its version."""
 _TYPES = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -47,7 +49,7 @@ class _File(msgspec.Struct, frozen=True):
     body: bytes
     packed: bytes
     media_type: str
-    etag: str
+    digest: str
 
 
 def routes() -> list[route.Route]:
@@ -56,28 +58,33 @@ def routes() -> list[route.Route]:
         return []
     beside = {"index.html", _WORKER}
     names = sorted(path.name for path in _STATIC.iterdir() if path.suffix in _TYPES and path.name not in beside)
-    files = (route.get(f"/web/{name}", _file(name), Access.PAGE) for name in names)
-    shell = [*route.get("/", _file("index.html"), Access.PAGE), *route.get(f"/{_WORKER}", _file(_WORKER), Access.PAGE)]
+    files = (route.get(f"/web/{name}", _file(_STATIC / name), Access.PAGE) for name in names)
+    shell = [
+        *route.get("/", _file(_STATIC / "index.html"), Access.PAGE),
+        *route.get(f"/{_WORKER}", _file(_STATIC / _WORKER), Access.PAGE),
+    ]
     return [*shell, *itertools.chain.from_iterable(files)]
 
 
-def _file(name: str) -> Handler:
+def _file(path: Path) -> Handler:
     async def send(request: web.Request) -> web.Response:
-        return _send(request, _read(name))
+        return _send(request, _read(path))
 
     return send
 
 
 def _send(request: web.Request, file: _File) -> web.Response:
-    # Files with their version in the address never change; the page itself is revalidated each time.
-    lasting = "v" in request.query
+    # A file under an address with its own version never changes. During an upgrade, a page of another version gets this
+    # file too, because it works better with this script than with none, but it asks again the next time.
+    lasting = request.query.get("v") == file.digest[:_VERSION]
+    etag = f'"{file.digest[:16]}"'
     headers = {
         **HEADERS,
-        "ETag": file.etag,
+        "ETag": etag,
         "Cache-Control": "public, max-age=31536000, immutable" if lasting else "no-cache",
         "Vary": "Accept-Encoding",
     }
-    if request.headers.get("If-None-Match") == file.etag:
+    if request.headers.get("If-None-Match") == etag:
         return web.Response(status=304, headers=headers)
     headers["Content-Type"] = file.media_type
     if "gzip" in request.headers.get("Accept-Encoding", ""):
@@ -86,7 +93,6 @@ def _send(request: web.Request, file: _File) -> web.Response:
 
 
 @cache
-def _read(name: str) -> _File:
-    body = (_STATIC / name).read_bytes()
-    etag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
-    return _File(body, gzip.compress(body, 9, mtime=0), _TYPES[Path(name).suffix], etag)
+def _read(path: Path) -> _File:
+    body = path.read_bytes()
+    return _File(body, gzip.compress(body, 9, mtime=0), _TYPES[path.suffix], hashlib.sha256(body).hexdigest())

@@ -3,9 +3,8 @@
 
 import { keep } from "../state/shared";
 
-/** Addresses below the scope, and what names this build. */
-declare const SHELL: string[];
-declare const VERSION: string;
+/** The version of each file of the page, with which the SHA-256 of its bytes begins, by its address below the scope. */
+declare const SHELL: Record<string, string>;
 
 interface ExtendableEvent extends Event {
   waitUntil(work: Promise<unknown>): void;
@@ -23,7 +22,7 @@ const worker = self as unknown as {
 };
 
 const PREFIX = "safelight-";
-const CACHE = PREFIX + VERSION;
+const CACHE = PREFIX + SHELL[""];
 const scope = worker.registration.scope;
 
 worker.addEventListener("install", (event) => event.waitUntil(install()));
@@ -35,13 +34,27 @@ worker.addEventListener("fetch", (event) => {
   if (request.method === "POST" && address === "share") event.respondWith(receive(request));
   else if (request.method !== "GET") return;
   else if (request.mode === "navigate" && address.replace(/\?.*/s, "") === "") event.respondWith(page(request));
-  else if (address && SHELL.includes(address)) event.respondWith(file(request));
+  else if (address && Object.hasOwn(SHELL, address)) event.respondWith(file(request));
 });
 
 async function install(): Promise<void> {
+  const fetched = Object.entries(SHELL).map(async ([address, version]) => [address, await current(address, version)] as const);
+  const files = await Promise.all(fetched);
   const cache = await caches.open(CACHE);
-  await cache.addAll(SHELL.map((address) => new Request(scope + address, { credentials: "omit" })));
+  for (const [address, answer] of files) await cache.put(scope + address, answer);
   await worker.skipWaiting();
+}
+
+/**
+ * Fetch a file of this build. While masters are upgraded, one of another version may answer: then nothing is kept, and the
+ * browser tries again when the page is opened the next time.
+ */
+async function current(address: string, version: string): Promise<Response> {
+  const answer = await fetch(scope + address, { credentials: "omit", cache: "no-cache" });
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", await answer.clone().arrayBuffer()));
+  const found = Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  if (!found.startsWith(version)) throw new Error(`${address} is of another version of the page.`);
+  return answer;
 }
 
 async function activate(): Promise<void> {
