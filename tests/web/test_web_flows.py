@@ -84,6 +84,7 @@ async def test_upload_watch_view_and_download(page, client, directory):
         assert archive.testzip() is None
         assert sorted(archive.namelist()) == ["photo-0.image.png", "photo-2.image.png"]
     await page.get_by_role("button", name="Clear selection").click()
+    await page.get_by_label("Time").select_option("Last hour")
     await page.get_by_role("button", name="Select all that match").click()
     await expect(page.get_by_text("3 selected")).to_be_visible()
     async with page.expect_download() as download:

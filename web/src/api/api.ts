@@ -150,8 +150,10 @@ export function filterRecord(filter: Filter): TaskFilter {
   };
 }
 
-/** The filter as the API takes it: times in Unix seconds. */
-export function asked(filter: Filter): Omit<Filter, "since" | "until"> & { since?: number; until?: number } {
+/** A filter as the API takes it: times in Unix seconds. */
+type Asked = Omit<Filter, "since" | "until"> & { since?: number; until?: number };
+
+export function asked(filter: Filter): Asked {
   const { since, until, ...others } = filter;
   return { ...others, ...(since && { since: moment(since) }), ...(until && { until: moment(until) }) };
 }
@@ -161,4 +163,4 @@ export const renditionUrl = (id: string, output?: string, size: "small" | "large
 export const resultUrl = (id: string, output: string) => address(task(id, `/result${query({ output, download: "true" })}`));
 export const shownUrl = (id: string, output: string) => address(task(id, `/result${query({ output })}`));
 export const originalUrl = (id: string, download = true) => address(task(id, `/original${download ? "?download=true" : ""}`));
-export const archiveUrl = (values: { tasks?: string; batch?: string }) => address(`archive${query(values)}`);
+export const archiveUrl = (of: { tasks: string } | Asked) => address(`archive${query(of)}`);

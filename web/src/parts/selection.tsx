@@ -2,7 +2,7 @@
 
 import { useEffect, useState } from "preact/hooks";
 import { type Action, countChosen, countMatching, eligible, type Plan, progress, run, stop } from "../state/actions";
-import { address, archiveUrl, type Task } from "../api/api";
+import { address, archiveUrl, asked, type Task } from "../api/api";
 import { type Filter } from "../api/filter";
 import { recipes } from "../state/recipes";
 import { clear, isSelecting, type Selection, selection, selectMatching } from "../state/selection";
@@ -117,7 +117,7 @@ function Download() {
   const known = selection.value;
   if ("filter" in known) {
     return (
-      <a class="button main" href={archiveUrl(known.filter)} download>
+      <a class="button main" href={archiveUrl(asked(known.filter))} download>
         <Icon name="download" /> {words.download}
       </a>
     );
