@@ -68,6 +68,19 @@ async def test_a_link_signs_in_and_keys_and_tenants_are_managed(keyed, root):
         await page.get_by_role("heading", name="Sign in").wait_for()
 
 
+@pytest.mark.parametrize("is_open", [False, True], ids=["in a new tab", "where the page is open"])
+async def test_the_page_to_which_a_link_signs_in_works(keyed, root, is_open):
+    link = (await root.call("POST", "/sign-in-links"))["url"]
+    async with chromium() as browser, opened(browser, root.url.removeprefix("http://")) as page:
+        await page.get_by_role("heading", name="Sign in").wait_for()
+        if not is_open:
+            await page.goto("about:blank")
+        await page.goto(link)
+        await page.get_by_label("Search by name or id").fill("beach")
+        await page.wait_for_url("**/#/photos?search=beach")
+        await page.get_by_text("Nothing matches these filters.").wait_for()
+
+
 async def check_an_uploaders_page(browser, root, token):
     async with opened(browser, root.url.removeprefix("http://")) as page:
         asked: list[str] = []

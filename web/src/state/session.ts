@@ -4,7 +4,7 @@ import { computed, signal } from "@preact/signals";
 import { ask, Problem } from "../api/api";
 import { connect, connection } from "../api/live";
 import { empty } from "./shared";
-import { acting, view, type View, VIEWS } from "../router";
+import { acting, replace, view, type View, VIEWS } from "../router";
 import { forgetAll as forgetUploads, pauseAll, retryTransient } from "./uploads";
 import type { components } from "../api/openapi";
 
@@ -54,10 +54,13 @@ export async function begin(): Promise<void> {
   }
 }
 
+// A link that signs in may be opened where the page is open already; the page then begins anew with it.
+window.addEventListener("hashchange", () => TICKET.test(location.hash) && location.reload());
+
 async function look(): Promise<void> {
   const ticket = TICKET.exec(location.hash)?.[1];
   if (ticket) {
-    history.replaceState(null, "", "#/");
+    replace("photos");
     take(await ask<SignedIn>("POST", "session", { ticket }));
   } else {
     take(await ask<SignedIn>("GET", "session"));
