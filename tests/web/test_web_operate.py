@@ -186,3 +186,46 @@ async def test_a_webhook_that_failed_is_shown_with_its_answer_and_sent_again(bro
         await expect(row).to_contain_text("Delivered")
         await row.get_by_role("link", name="told.png").click()
         await expect(page).to_have_url(re.compile(task.id))
+
+
+async def test_all_webhook_calls_are_shown_however_many_are_new(browser, whole, client):
+    calls = 0
+    told = asyncio.Condition()
+
+    async def receive(_request: web.Request) -> web.Response:
+        nonlocal calls
+        async with told:
+            calls += 1
+            told.notify_all()
+        return web.Response(status=204)
+
+    app = web.Application()
+    app.router.add_post("/hook", receive)
+    async with TestServer(app) as receiver, opened(browser, whole.master) as page:
+        url = str(receiver.make_url("/hook"))
+
+        async def call(count: int) -> None:
+            """Let webhooks be called, and wait until they are listed."""
+            before = calls
+            for number in range(before, before + count):
+                await client.upload(photo(200 + number, width=20), recipe="thumbnail", webhook=url)
+            async with asyncio.timeout(60), told:
+                await told.wait_for(lambda: calls == before + count)
+            async with asyncio.timeout(60):
+                while [one.url for one in (await client.webhook_calls(limit=1000)).calls].count(url) < calls:
+                    pass
+
+        await call(25)
+        await page.goto(f"http://{whole.master}/#/system")
+        region = page.get_by_role("region", name="Webhook calls")
+        rows = region.get_by_role("listitem").filter(has_text=url)
+        await expect(rows).to_have_count(20)
+        await region.get_by_role("button", name="Show more").click()
+        await expect(rows).to_have_count(25)
+        await page.get_by_role("link", name="Tasks", exact=True).click()
+        await call(45)
+        await page.get_by_role("link", name="System", exact=True).click()
+        await expect(rows).to_have_count(40)
+        for count in (60, 70):
+            await region.get_by_role("button", name="Show more").click()
+            await expect(rows).to_have_count(count)

@@ -130,8 +130,7 @@ export const getSummary = () => ask<Summary>("GET", "summary");
 export const getStorage = () => ask<StorageInfo>("GET", "storage");
 export const getLastHour = () => ask<LastHour>("GET", "last-hour");
 export const getStatistics = (span: Span) => ask<Statistics>("GET", `statistics?span=${span}`);
-export const getWebhookCalls = (page: { limit: number; before?: string }) =>
-  ask<WebhookCallPage>("GET", `webhooks/calls${query(page)}`);
+export const getWebhookCalls = (limit: number) => ask<WebhookCallPage>("GET", `webhooks/calls${query({ limit })}`);
 export const resendWebhook = (id: string) => ask<WebhookCall>("POST", `webhooks/calls/${encodeURIComponent(id)}/resend`);
 export const getServices = () => ask<Service[]>("GET", "services");
 

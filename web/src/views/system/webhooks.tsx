@@ -11,25 +11,27 @@ import { texts } from "../../texts";
 
 const words = texts.webhooks;
 const PAGE = 20;
+/** As many as the service keeps, and gives at once. */
+const MOST = 1000;
 const TONES = { delivered: "finished", failed: "waiting", given_up: "failed" };
 
 const calls = signal<WebhookCall[]>([]);
-const next = signal<string | null>(null);
+const hasMore = signal(false);
+let shown = PAGE;
+let newest = 0;
 
-/** Read the newest again; older ones that were asked for stay. */
+/** Read all that are shown again: older ones change too, when they are repeated. */
 export async function loadWebhookCalls(): Promise<void> {
-  const found = await getWebhookCalls({ limit: PAGE });
-  const oldest = Number(found.calls.at(-1)?.id ?? 0);
-  const older = calls.value.filter((call) => Number(call.id) < oldest);
-  calls.value = [...found.calls, ...older];
-  if (older.length === 0) next.value = found.next ?? null;
+  const asked = ++newest;
+  const found = await getWebhookCalls(shown);
+  if (asked !== newest) return; // a newer request has answered
+  calls.value = found.calls;
+  hasMore.value = Boolean(found.next) && shown < MOST;
 }
 
 async function more(): Promise<void> {
-  const found = await attempt(() => getWebhookCalls({ limit: PAGE, ...(next.value && { before: next.value }) }));
-  if (!found) return;
-  calls.value = [...calls.value, ...found.calls];
-  next.value = found.next ?? null;
+  shown = Math.min(shown + PAGE, MOST);
+  await attempt(loadWebhookCalls);
 }
 
 export function WebhookCalls() {
@@ -42,7 +44,7 @@ export function WebhookCalls() {
           <Row key={call.id} call={call} />
         ))}
       </ul>
-      {next.value && <button onClick={() => void more()}>{texts.more}</button>}
+      {hasMore.value && <button onClick={() => void more()}>{texts.more}</button>}
     </section>
   );
 }
