@@ -11,6 +11,7 @@ from PIL import ExifTags, Image
 from PIL.TiffImagePlugin import IFDRational
 from playwright.async_api import expect
 
+from safelight.untrusted.photos import EXTENSIONS
 from safelight.wire import State
 from support.photos import photo
 from support.programs.until import until
@@ -119,6 +120,27 @@ async def test_drop_paste_and_folder(page, client, directory):
     await expect(page.locator(".card:not(.in-progress-card)")).to_have_count(3)
     names = {task.filename for task in (await client.tasks()).tasks}
     assert names == {"dropped.png", "pasted.png", "beach.png"}
+
+
+async def test_every_kind_of_photo_that_the_service_reads_is_taken(page, client):
+    names = {f"photo.{extension}" for extension in EXTENSIONS.values()}
+    await page.locator("#recipe").select_option("invert")
+    await page.evaluate(
+        """([names, bytes]) => {
+          const dataTransfer = new DataTransfer();
+          for (const name of names) dataTransfer.items.add(new File([new Uint8Array(bytes)], name));
+          document.querySelector(".drop").dispatchEvent(new DragEvent("drop", { bubbles: true, dataTransfer }));
+        }""",
+        [sorted(names), list(photo(1, width=20))],
+    )
+    await expect(page.get_by_text(f"{len(names)} photos uploaded", exact=True)).to_be_visible()
+    assert {task.filename for task in (await client.tasks()).tasks} == names
+    # The dialog that chooses files offers them, and so do other programs that share photos.
+    offered = set((await page.get_by_label("Choose photos").get_attribute("accept") or "").split(","))
+    assert {f".{extension}" for extension in EXTENSIONS.values()} < offered
+    address = await page.evaluate("document.querySelector('link[rel=manifest]').href")
+    (shared,) = (await (await page.request.get(address)).json())["share_target"]["params"]["files"]
+    assert set(shared["accept"]) == offered
 
 
 async def test_a_refusal_is_explained(page, directory):

@@ -7,6 +7,7 @@ import GoldenRetriever from "@uppy/golden-retriever";
 import Tus, { type TusBody } from "@uppy/tus";
 import { getTask, Problem, stateName, type StateName, State } from "../api/api";
 import { connection, follow } from "../api/live";
+import { isPhoto } from "../kinds";
 import { empty } from "./shared";
 import { say } from "./messages";
 import { acting } from "../router";
@@ -42,7 +43,6 @@ const RETRY_AFTER = [0, 300, 1000, 2000, 4000, 8000, ...Array<number>(5760).fill
 const TRIES = 42;
 /** After that many tries, about seven seconds, the page says why a photo waits. */
 const UNEXPLAINED = 5;
-const PHOTO = /\.(jpe?g|png|webp|avif|hei[cf]|gif|tiff?|jxl)$/i;
 const LOCK = "safelight-uploads";
 const LARGEST_KEPT = 256 * 1024 ** 2;
 const MOST_KEPT = 2 * 1024 ** 3;
@@ -219,7 +219,7 @@ function settle(found: Row, outcome: StateName, reason: string): void {
 
 export function add(files: readonly File[]): void {
   if (!may("upload")) return say(words.notAllowed, "bad");
-  const [images, others] = divided(files, (file) => file.type.startsWith("image/") || PHOTO.test(file.name));
+  const [images, others] = divided(files, isPhoto);
   const [photos, empties] = divided(images, (file) => file.size > 0);
   if (others.length) say(words.notPhotos(...few(others)), "bad");
   if (empties.length) say(words.empty(...few(empties)), "bad");

@@ -1,6 +1,7 @@
 // The upload area.
 
 import { useRef } from "preact/hooks";
+import { PHOTOS } from "../../kinds";
 import { Icon } from "../../parts/icons";
 import { choose, chosen, recipes } from "../../state/recipes";
 import { texts } from "../../texts";
@@ -21,7 +22,7 @@ export function Upload() {
           </div>
         </div>
         <div class="ways">
-          <Pick icon="upload" label={words.choose} main multiple accept="image/*" />
+          <Pick icon="upload" label={words.choose} main multiple accept={PHOTOS} />
           <Pick icon="folder" label={words.directory} webkitdirectory />
           <Pick icon="camera" label={words.camera} accept="image/*" capture="environment" class="touch" />
         </div>
