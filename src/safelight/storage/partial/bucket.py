@@ -9,7 +9,8 @@ one. An append holds the upload: other calls are refused as busy until the hold 
 seconds. The same holder may start again at any instance, since an instance that died cannot end its hold. The hold is
 only a courtesy to clients; the tag keeps the bytes correct.
 
-Every part except the last has at least `_TAIL` bytes: an append to a shorter one rewrites it.
+Every part except the last has at least `_TAIL` bytes: an append to a shorter one rewrites it. A part that no state can
+name any more is deleted at once; what is left after an error or a crash, when the upload is closed or deleted.
 """
 
 from __future__ import annotations
@@ -153,8 +154,8 @@ class PartialBucket:
                 self._shares.remove(id)
                 self._closed.add(id)
                 self._count -= 1
-                with suppress(Error):  # otherwise they are deleted with the record
-                    await self._delete_parts(id, state.parts)
+                with suppress(Error):  # the next search for expired uploads deletes them
+                    await self._delete_parts(id)
                 return self._partial(replaced)
 
     async def delete(self, id: str) -> None:
@@ -168,7 +169,7 @@ class PartialBucket:
         self._count -= id not in self._closed
         self._closed.discard(id)
         with suppress(Error):  # the next search for expired uploads removes them
-            await self._delete_all(id)
+            await self._delete_parts(id)
 
     async def expire(self) -> int:
         """Delete expired uploads, and parts that belong to no upload; see the contract."""
@@ -188,9 +189,12 @@ class PartialBucket:
                         await self._delete(upload)
                         removed += 1
             elif state is None and max(changed.values(), default=now) + _ORPHANED < now:
-                await self._delete_all(upload)
-            elif not changed and upload not in self._closed and not await self._is_open(upload):
-                self._closed.add(upload)  # by another instance, or before this one started
+                await self._delete_parts(upload)
+            else:
+                if upload not in self._closed and not await self._is_open(upload):
+                    self._closed.add(upload)  # by another instance, or before this one started
+                if changed and upload in self._closed:
+                    await self._delete_parts(upload)
         return removed
 
     async def _ids(self) -> set[str]:
@@ -263,13 +267,10 @@ class PartialBucket:
         async for chunk in content.chunks():
             yield chunk
 
-    async def _delete_parts(self, id: str, parts: list[Part]) -> None:
-        for start in range(0, len(parts), 500):
-            await self._bucket.delete(*(part_key(id, part) for part in parts[start : start + 500]))
-
-    async def _delete_all(self, id: str) -> None:
-        async for key, _ in self._bucket.listing(f"partials/{id}"):
-            await self._bucket.delete(key)
+    async def _delete_parts(self, id: str) -> None:
+        """Delete all parts of an upload that is closed or deleted, also those that no state has named."""
+        keys = [key async for key, _ in self._bucket.listing(f"partials/{id}")]
+        await self._bucket.delete(*(key for key in keys if not key.endswith("/state")))
 
 
 class Append:
@@ -291,8 +292,10 @@ class Append:
         self._digest = checksum[1] if checksum is not None else None
         self._hash = hashlib.new(checksum[0], usedforsecurity=False) if checksum is not None else None
         self._parts = held.parts[:-1] if tail is not None else held.parts
+        self._own = {tail} if tail is not None else set()
+        """The parts that this append has written or rewrites, and that are not deleted."""
         self._data = bytearray(data)
-        self._room = held.size - held.offset
+        self._room = self._room_before = held.size - held.offset
         self._offset = held.offset
         self._renewed = time.monotonic()
 
@@ -324,9 +327,11 @@ class Append:
     async def close(self, *, whole: bool) -> State:
         """Make the bytes durable and end the hold. Raises DIGEST_MISMATCH and keeps no bytes in that case."""
         right = self._hash is None or (whole and self._hash.hexdigest() == self._digest)
-        if right and self._data:
+        if not right or self._room == self._room_before:
+            self._parts = self._state.parts
+        elif self._data:
             await self._write()
-        await self._replace(self._state.evolve(parts=self._parts if right else self._state.parts, holder=""))
+        await self._replace(self._state.evolve(parts=self._parts, holder=""))
         if whole and not right:
             raise Error(Code.DIGEST_MISMATCH, "The bytes do not match their checksum. Send them again.")
         return self._state
@@ -336,12 +341,24 @@ class Append:
         await self._bucket.write(part_key(self._state.id, part), self._data)
         self._data = bytearray()
         self._parts = [*self._parts, part]
+        self._own.add(part)
 
     async def _replace(self, state: State) -> None:
         replaced = await self._states.replace(state)
         if replaced is None:
+            with suppress(Error):  # the parts are deleted when the upload is closed
+                await self._drop((await self._states.read(state.id)).parts)
             raise busy()
         self._state = replaced
+        with suppress(Error):  # as above
+            await self._drop([*replaced.parts, *self._parts])
+
+    async def _drop(self, kept: list[Part]) -> None:
+        """Delete the parts of this append that no state can name any more."""
+        dropped = self._own.difference(kept)
+        if dropped:
+            await self._bucket.delete(*(part_key(self._state.id, part) for part in dropped))
+            self._own -= dropped
 
 
 def part_key(id: str, part: Part) -> str:
