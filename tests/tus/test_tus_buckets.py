@@ -2,10 +2,12 @@
 
 import asyncio
 from contextlib import AsyncExitStack
+from functools import partial
 
 import pytest
 
 from safelight.errors import Code, Error
+from safelight.steady import Ages
 from safelight.storage.bucket import BucketStore
 from safelight.storage.partial.bucket import PartialBucket
 from safelight.storage.partial.store import PartialLimits
@@ -95,3 +97,41 @@ async def test_a_closed_upload_leaves_only_its_record(stores, moment):
     await other.expire()
     assert (await other.get(opened.id)).outcome == "task"
     await other.create(NewPartial(size=1))  # the closed one takes no place
+
+
+async def test_uploads_of_other_instances_count_while_they_are_open(stores):
+    store, other = stores
+    for end in (store.delete, partial(store.close, outcome="task")):
+        opened = await store.create(NewPartial(size=0))
+        await other.expire()
+        await refused(Code.TOO_MANY_REQUESTS, other.create(NewPartial(size=1)))
+        await end(opened.id)
+        await other.expire()
+        await other.delete((await other.create(NewPartial(size=1))).id)
+        await store.expire()
+
+
+async def test_an_instance_that_starts_counts_no_closed_uploads(stores, bucket_url):
+    """It does so before its first search for expired uploads has ended, which takes long if there are many."""
+    store, _ = stores
+    for number in range(3):
+        await store.close((await store.create(NewPartial(size=0))).id, f"task {number}")
+    gate = asyncio.Event()
+    async with BucketStore.at(bucket_url) as blobs:
+        directories = blobs.bucket.directories
+
+        async def listed(prefix):
+            found = await directories(prefix)
+            await gate.wait()
+            return found
+
+        started = PartialBucket(blobs.bucket, blobs, PartialLimits(count=1), Ages())
+        started._bucket.directories = listed
+        searching = asyncio.create_task(started.expire())
+        opened = await asyncio.wait_for(started.create(NewPartial(size=1)), 30)
+        await refused(Code.TOO_MANY_REQUESTS, started.create(NewPartial(size=1)))
+        gate.set()
+        await searching
+        await refused(Code.TOO_MANY_REQUESTS, started.create(NewPartial(size=1)))
+        await started.delete(opened.id)
+        await started.create(NewPartial(size=1))

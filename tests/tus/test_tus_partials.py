@@ -231,7 +231,6 @@ async def test_closed_uploads_take_no_place(tmp_path, request, backend):
                 assert (await store.close(opened.id, "again")).outcome == f"task {number}"
             await store.delete(opened.id)
         async with start() as store:
-            await store.expire()
             await store.create(NewPartial(size=1))
             await refused(Code.TOO_MANY_REQUESTS, store.create(NewPartial(size=1)))
 

@@ -26,7 +26,7 @@ from contextlib import asynccontextmanager, suppress
 from safelight.errors import Code, Error
 from safelight.steady import Ages
 from safelight.storage.bucket.objects import Bucket
-from safelight.storage.partial.background import SWEEP, Background
+from safelight.storage.partial.background import Background
 from safelight.storage.partial.files import parse_checksum
 from safelight.storage.partial.refusals import busy, check_whole, closed, too_many
 from safelight.storage.partial.shares import Shares
@@ -53,11 +53,12 @@ class PartialBucket:
         self._limits = limits
         self._ages = ages
         self._states = States(bucket)
-        self._count, self._counted = 0, -SWEEP
         self._shares = Shares(limits.count)
         """Owners of the uploads that were opened at this instance; no instance knows all."""
         self._opening: set[str] = set()
         """Those of them that do not exist in the bucket yet."""
+        self._others: set[str] = set()
+        """Open uploads of other instances, as far as the searches for expired uploads have seen them."""
         self._closed: set[str] = set()
         """Uploads whose records stay in the bucket until they expire, but which take no place."""
         self._background = Background()
@@ -75,16 +76,14 @@ class PartialBucket:
     async def create(self, new: NewPartial) -> Partial:
         """Open an upload; see the contract."""
         state = State(id=new.id or secrets.token_hex(16), size=new.size, metadata=new.metadata)
-        if time.monotonic() - self._counted >= SWEEP or self._count >= self._limits.count:
-            self._count = len(await self._ids() - self._closed) + len(self._opening)
-            self._counted = time.monotonic()
         if state.id in self._shares:  # the request is repeated
             return self._partial(await self._states.create(state))
-        if self._count >= self._limits.count:
-            raise too_many(self._count)
+        count = len(self._shares) + len(self._others)
+        if count >= self._limits.count:
+            raise too_many(count)
         self._shares.check(new)
         self._shares.add(state.id, state.size, state.metadata)
-        self._count += 1
+        self._others.discard(state.id)
         self._opening.add(state.id)
         # This continues if the call is cancelled, as the request to the bucket may.
         return await asyncio.shield(self._background.end(self._create(state)))
@@ -94,7 +93,6 @@ class PartialBucket:
             return self._partial(await self._states.create(state))
         except BaseException:
             self._shares.remove(state.id)
-            self._count -= 1
             raise
         finally:
             self._opening.discard(state.id)
@@ -151,9 +149,8 @@ class PartialBucket:
             check_whole(state.offset, state.size)
             replaced = await self._states.replace(state.evolve(outcome=outcome, parts=[], holder=""))
             if replaced is not None:
-                self._shares.remove(id)
+                self._forget(id)
                 self._closed.add(id)
-                self._count -= 1
                 with suppress(Error):  # the next search for expired uploads deletes them
                     await self._delete_parts(id)
                 return self._partial(replaced)
@@ -165,49 +162,55 @@ class PartialBucket:
 
     async def _delete(self, id: str) -> None:
         await self._states.delete(id)
-        self._shares.remove(id)
-        self._count -= id not in self._closed
+        self._forget(id)
         self._closed.discard(id)
         with suppress(Error):  # the next search for expired uploads removes them
             await self._delete_parts(id)
 
     async def expire(self) -> int:
         """Delete expired uploads, and parts that belong to no upload; see the contract."""
-        removed, now = 0, time.time()
         expired = self._ages.before("partials", self._limits.keep)
-        counted, closed = self._shares.ids() - self._opening, self._closed.copy()
-        uploads = await self._ids()
+        # Those that begin or end to be counted while the list is made may be missing from it.
+        counted, closed = (self._shares.ids() - self._opening) | self._others, self._closed.copy()
+        uploads = {directory.rpartition("/")[2] for directory in await self._bucket.directories("partials")}
         self._closed -= closed - uploads
-        await self._count_out(counted, uploads)
+        for upload in counted - uploads:
+            self._forget(upload)
+        removed = 0
         for upload in uploads:
-            listing = self._bucket.listing(f"partials/{upload}")
-            changed = {key.rpartition("/")[2]: found.stored async for key, found in listing}
-            state = changed.pop("state", None)
-            if state is not None and expired is not None and state < expired:
-                with suppress(Error):  # another instance was faster
-                    if await self._states.expire(upload, expired):
-                        await self._delete(upload)
-                        removed += 1
-            elif state is None and max(changed.values(), default=now) + _ORPHANED < now:
-                await self._delete_parts(upload)
-            else:
-                if upload not in self._closed and not await self._is_open(upload):
-                    self._closed.add(upload)  # by another instance, or before this one started
-                if changed and upload in self._closed:
-                    await self._delete_parts(upload)
+            removed += await self._look_at(upload, expired)
         return removed
 
-    async def _ids(self) -> set[str]:
-        return {directory.rpartition("/")[2] for directory in await self._bucket.directories("partials")}
+    async def _look_at(self, upload: str, expired: float | None) -> bool:
+        """Delete an upload if it has expired, and parts that belong to none; return whether it has."""
+        listing = self._bucket.listing(f"partials/{upload}")
+        changed = {key.rpartition("/")[2]: found.stored async for key, found in listing}
+        state, now = changed.pop("state", None), time.time()
+        if state is not None and expired is not None and state < expired:
+            with suppress(Error):  # another instance was faster
+                if await self._states.expire(upload, expired):
+                    await self._delete(upload)
+                    return True
+            return False
+        if upload not in self._closed and upload not in self._opening:
+            await self._count(upload)
+        orphaned = state is None and max(changed.values(), default=now) + _ORPHANED < now
+        if orphaned or (state is not None and changed and upload in self._closed):
+            await self._delete_parts(upload)
+        return False
 
-    async def _count_out(self, counted: set[str], there: set[str]) -> None:
-        """Stop counting uploads that were opened here but closed or deleted by another instance.
+    async def _count(self, upload: str) -> None:
+        """Count an upload only if it is open, as another instance may have opened, closed or deleted it."""
+        if not await self._is_open(upload):
+            self._forget(upload)
+            self._closed.add(upload)
+        elif upload not in self._shares and upload not in self._closed:
+            self._others.add(upload)
 
-        `counted` existed before those that are `there` were listed; later ones may be missing from the list.
-        """
-        for upload in counted:
-            if upload not in there or not await self._is_open(upload):
-                self._shares.remove(upload)
+    def _forget(self, id: str) -> None:
+        """Stop counting an upload. Calling it again changes nothing."""
+        self._shares.remove(id)
+        self._others.discard(id)
 
     async def _is_open(self, id: str) -> bool:
         try:

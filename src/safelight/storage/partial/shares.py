@@ -30,6 +30,9 @@ class Shares:
     def __contains__(self, id: str) -> bool:
         return id in self._open
 
+    def __len__(self) -> int:
+        return len(self._open)
+
     def check(self, new: NewPartial) -> None:
         """Raise TOO_MANY_REQUESTS if there is no place, or no room, for another upload."""
         owner, count = new.metadata.get(_OWNER, ""), len(self._open)
