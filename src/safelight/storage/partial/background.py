@@ -6,25 +6,27 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any, TypeVar
 
 from safelight import background
 from safelight.errors import Error
-from safelight.wire import Partial
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 SWEEP = 300.0
 """Seconds between two searches for expired uploads."""
 
 
 class Background:
-    """Appends that are ending and uploads that are opened, each in a task, which continues if the call is cancelled."""
+    """Changes that, once begun, continue although their call is cancelled, each in a task."""
 
     def __init__(self) -> None:
-        self._ending: set[asyncio.Task[Partial]] = set()
+        self._ending: set[asyncio.Task[Any]] = set()
 
-    def end(self, ending: Coroutine[object, object, Partial]) -> asyncio.Task[Partial]:
-        """End an append, or open an upload, in a task of its own."""
+    def end(self, ending: Coroutine[object, object, T]) -> asyncio.Task[T]:
+        """End an append, or open, finish, close or delete an upload, in a task of its own."""
         task = asyncio.create_task(ending, name="partial upload")
         self._ending.add(task)
         task.add_done_callback(self._ended)
@@ -39,7 +41,7 @@ class Background:
         finally:
             await asyncio.gather(*self._ending, return_exceptions=True)
 
-    def _ended(self, task: asyncio.Task[Partial]) -> None:
+    def _ended(self, task: asyncio.Task[Any]) -> None:
         self._ending.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.debug("A change of a partial upload failed: %s", error)

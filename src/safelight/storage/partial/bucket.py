@@ -141,6 +141,9 @@ class PartialBucket:
 
     async def close(self, id: str, outcome: str) -> Partial:
         """Record the outcome of an upload; see the contract."""
+        return await asyncio.shield(self._background.end(self._close(id, outcome)))
+
+    async def _close(self, id: str, outcome: str) -> Partial:
         while True:
             state = await self._states.read(id)
             if state.outcome:
@@ -158,7 +161,7 @@ class PartialBucket:
     async def delete(self, id: str) -> None:
         """Delete an upload; see the contract."""
         await self._states.read(id)
-        await self._delete(id)
+        await asyncio.shield(self._background.end(self._delete(id)))
 
     async def _delete(self, id: str) -> None:
         await self._states.delete(id)

@@ -137,14 +137,19 @@ class PartialDirectory:
 
     async def finish(self, id: str) -> Blob:
         """Store a complete upload as a blob; see the contract."""
+        # What changes the files continues if the call is cancelled, as its thread does.
+        if self._adopted:
+            return await asyncio.shield(self._background.end(self._adopt(id)))
         with self._alone(id):
-            if not self._adopted:
-                found = await self._run(self._files.get, id)
-                if found.outcome:
-                    raise closed(found.offset)
-                check_whole(found.offset, found.size)
-                stored = await self._blobs.put(self._read(id))
-                return Blob(digest=stored.digest, size=stored.size)
+            found = await self._run(self._files.get, id)
+            if found.outcome:
+                raise closed(found.offset)
+            check_whole(found.offset, found.size)
+            stored = await self._blobs.put(self._read(id))
+            return Blob(digest=stored.digest, size=stored.size)
+
+    async def _adopt(self, id: str) -> Blob:
+        with self._alone(id):
             finished = await self._run(self._files.finish, id)
             self._hold(id, finished.blob.digest)
             if finished.hashed is None:
@@ -155,6 +160,9 @@ class PartialDirectory:
 
     async def close(self, id: str, outcome: str) -> Partial:
         """Record the outcome of an upload; see the contract."""
+        return await asyncio.shield(self._background.end(self._close_upload(id, outcome)))
+
+    async def _close_upload(self, id: str, outcome: str) -> Partial:
         with self._alone(id):
             ended = await self._run(self._files.close, id, outcome)
             self._forget(id)
@@ -162,7 +170,15 @@ class PartialDirectory:
 
     async def delete(self, id: str) -> None:
         """Delete an upload; see the contract."""
-        await self._run(self._files.delete, id)
+        await asyncio.shield(self._background.end(self._delete(id)))
+
+    async def _delete(self, id: str) -> None:
+        try:
+            await self._run(self._files.delete, id)
+        except Error as error:
+            if error.code is Code.NOT_FOUND and id not in self._opening:
+                self._forget(id)
+            raise
         self._forget(id)
 
     async def expire(self) -> int:
@@ -180,7 +196,7 @@ class PartialDirectory:
         return removed
 
     def _hold(self, id: str, digest: str) -> None:
-        if id not in self._held:
+        if id in self._shares and id not in self._held:  # it may have been deleted meanwhile
             self._held[id] = digest
             self._blobs.hold(digest)
 
