@@ -12,6 +12,8 @@ from safelight.client.shared import SharedBlobs
 from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
 from safelight.storage.__main__ import Config, build
+from safelight.storage.directory import DirectoryStore
+from safelight.storage.directory.handover import Handover
 from storage.content import digest_of
 from support.programs.ports import free_port
 
@@ -73,6 +75,19 @@ async def test_files_that_no_worker_has_made_are_refused(tmp_path, port):
         assert (await client.info()).blobs == 0
         directory.rmdir()
     assert (tmp_path / "secret").read_bytes() == b"not for storage"
+
+
+async def test_a_file_that_has_used_the_reserved_space_is_refused(tmp_path):
+    async with (
+        DirectoryStore.at(tmp_path, keep_free=1 << 60) as store,
+        Handover.at(tmp_path, store) as handover,
+    ):
+        token = (await handover.shared()).token
+        with pytest.raises(Error) as caught:
+            await handover.adopt(left(tmp_path, b"a result"), token, limit=1000)
+        assert caught.value.code is Code.STORAGE_FULL
+        assert names(tmp_path) == [token]
+        assert (await store.info()).blobs == 0
 
 
 async def test_files_that_are_not_handed_over_are_removed(tmp_path, port):

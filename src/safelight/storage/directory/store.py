@@ -201,7 +201,8 @@ class DirectoryStore:
     def _adopt(self, path: Path, limit: int, hashed: hashlib._Hash | None) -> PutResult:
         incoming = Incoming.written(path, limit, hashed)
         try:
-            self.room.check(0)
+            if hashed is None:  # otherwise there was room when the bytes arrived
+                self.room.check(0)
             return self._finish(incoming, [], None)
         except BaseException:
             incoming.drop(keep=hashed is not None)
@@ -222,7 +223,8 @@ class DirectoryStore:
             self._check_known(path, blob.digest)
             known = not self._verified.is_damaged(blob.digest)
         if not known:
-            self.room.check(sum(map(len, last)))
+            if last:
+                self.room.check(sum(map(len, last)))
             incoming.write(last)
             if incoming.flushed is None or not self._recent(incoming.flushed):
                 incoming.flush(time.time_ns())
