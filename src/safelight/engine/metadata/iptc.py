@@ -22,12 +22,12 @@ def carried(block: bytes, *, position: bool) -> bytes | None:
     `position`: include the places.
     """
     allowed = _ALLOWED | _PLACES if position else _ALLOWED
-    found = b""
+    found = bytearray()
     for record, dataset, value in _datasets(_bare(block)):
         described = record == 2 and dataset in allowed
         if (described or (record, dataset) == (1, 90)) and len(value) <= _LONGEST and b"\xff\xd8\xff" not in value:
             found += struct.pack(">BBBH", 0x1C, record, dataset, len(value)) + value
-    return found or None
+    return bytes(found) or None
 
 
 def as_resource(iim: bytes) -> bytes:
