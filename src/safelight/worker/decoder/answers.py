@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from safelight.engine import Output
+from safelight.engine.formats import FORMATS
 from safelight.errors import Code, Error
 from safelight.recipe import Recipe
 from safelight.untrusted import photos
@@ -51,10 +52,13 @@ def outputs(done: Done, recipe: Recipe, data: list[bytes]) -> list[Output]:
     """Return the outputs with their bytes. Raises DECODER_CRASHED if they do not match the recipe."""
     if [made.name for made in done.outputs] != list(recipe.outputs) or len(data) != len(done.outputs):
         raise _unbelievable()
-    return [_output(made, content) for made, content in zip(done.outputs, data, strict=True)]
+    answered = zip(done.outputs, data, recipe.outputs.values(), strict=True)
+    return [_output(made, content, wanted.format) for made, content, wanted in answered]
 
 
-def _output(made: Output, content: bytes) -> Output:
+def _output(made: Output, content: bytes, format_: str) -> Output:
+    if format_ != "same" and made.media_type != FORMATS[format_].media_type:
+        raise _unbelievable()
     media_type = photos.media_type_or_bytes(content[: photos.LOOKED_AT])
     sides_fit = all(0 < number <= _LONGEST_SIDE for number in (made.width, made.height, made.frames))
     if made.media_type != media_type or photos.EXTENSIONS.get(media_type) != made.extension or not sides_fit:
