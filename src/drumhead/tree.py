@@ -138,20 +138,28 @@ class Tree:
     def update(self, other: Tree) -> None:
         """Copy all of `other` over this tree.
 
-        Follow links to directories in this tree, as when copying onto a disk.
+        Follow links to directories in this tree, as when copying onto a disk. A directory replaces a link to a file.
         """
         plain = {""}  # directories that both trees reach without a link; empty after a link was followed
         for path, entry in other:
             old = self._entries.get(path)
             if path.rpartition("/")[0] not in plain or (old and old.kind == "symlink" and entry.kind == "directory"):
                 plain.clear()
-                self.add(self.resolve(path, follow_last=entry.kind == "directory"), entry)
+                self._add_through_links(path, entry)
                 continue
             if entry.kind == "directory":
                 plain.add(path)
             elif old:
                 self.remove(path)
             self._entries[path] = entry
+
+    def _add_through_links(self, path: str, entry: Entry) -> None:
+        place = self.resolve(path, follow_last=entry.kind == "directory")
+        old = self._entries.get(place)
+        if entry.kind == "directory" and old and old.kind == "file":
+            place = self.resolve(path, follow_last=False)
+            self.remove(place)
+        self.add(place, entry)
 
     def filter(self, keep: Callable[[str], bool]) -> Tree:
         """Return a tree of the entries that `keep` accepts and their parent directories."""

@@ -78,6 +78,19 @@ def test_copying_goes_through_links_as_on_a_disk():
     assert base["usr/bin/sh"].read() == b"shell"
 
 
+def test_a_directory_replaces_a_link_to_a_file_and_not_the_file():
+    base = Tree()
+    base.add("usr/bin/python3.11", regular(b"interpreter"))
+    base.add("python3", symlink("usr/bin/python3.11"))
+    base.add("python", symlink("python3"))
+    project = Tree()
+    project.add("python/main.py", regular(b"main"))
+    base.update(project)
+    assert base["usr/bin/python3.11"].read() == b"interpreter"
+    assert base["python3"].kind == "symlink"
+    assert base["python/main.py"].read() == b"main"
+
+
 def test_a_file_cannot_hold_files_and_a_loop_is_found():
     tree = Tree()
     tree.add("a", regular(b""))
