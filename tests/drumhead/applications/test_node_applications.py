@@ -50,6 +50,31 @@ async def test_express_from_its_lock(application):
     assert answer["node"].startswith("v18.")
 
 
+def test_a_layout_as_of_express_generator(application):
+    """Run bin/www and lib/x.js, whose real paths are in /usr, with files that they find relative to themselves."""
+    application.write(
+        {
+            "package.json": json.dumps({"name": "web", "version": "1.2.3"}),
+            "bin/www": "#!/usr/bin/env node\nconsole.log(JSON.stringify(require('../app')));\n",
+            "app.js": "module.exports = {...require('./lib/x'), ...require('./routes')};\n",
+            "lib/x.js": (
+                "exports.version = require('../package.json').version;\nexports.left = require('left');\n"
+                "exports.above = require('path').join(__dirname, '..');\n"
+            ),
+            "node_modules/left/index.js": "module.exports = 'left';\n",
+            "routes/index.js": (
+                "const {readFileSync} = require('fs');\nconst {join} = require('path');\n"
+                "exports.greeting = readFileSync(join(require('../lib/x').above, 'share/greeting'), 'utf8');\n"
+            ),
+            "share/greeting": "hi",
+        },
+        run="runtime: node\nconfig_set:\n  web: {main: /bin/www}\n",
+    )
+    application.compose()
+    answer = json.loads(application.run("web").splitlines()[-1])
+    assert answer == {"version": "1.2.3", "left": "left", "above": "/usr", "greeting": "hi"}
+
+
 @pytest.mark.heavy
 async def test_better_sqlite3_and_sharp(application):
     """Run native modules: one compiled for this host's Node.js, and one with Node-API from the registry."""

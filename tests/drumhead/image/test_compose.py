@@ -10,6 +10,7 @@ from contextlib import ExitStack
 import pytest
 
 from drumhead.home import Home
+from drumhead.image.layers.plan import usr_links
 from drumhead.image.layers.store import PACKING, LayerStore, kept_blobs
 from drumhead.image.store import ImageStore, encode
 from drumhead.package.store import PackageStore
@@ -50,6 +51,29 @@ def test_what_an_image_holds(drumhead, project, tmp_path):
     assert files["bin"].kind == "symlink"
     assert not [path for path in files if path.startswith("meta")]
     assert unpacked(drumhead, "t/holds", "main.py", tmp_path) == (project / "main.py").read_bytes()
+
+
+def test_the_files_of_the_root_are_found_from_usr_too():
+    def tree(*paths):
+        made = Tree()
+        for path in paths:
+            made.add(path, regular(b""))
+        return made
+
+    def links(files, covered):
+        return {path: entry.target for path, entry in usr_links(files, covered) if entry.kind == "symlink"}
+
+    project = tree("bin/www", "app.js", "routes/index.js", "share/web/page", "share/doc/x", "etc/web", "usr/etc/own")
+    lower = tree("node_modules/express/index.js", "usr/share/doc/copyright", "usr/app.js")
+    assert links(project, lower) == {
+        "usr/node_modules": "/node_modules",
+        "usr/routes": "/routes",
+        "usr/etc/web": "/etc/web",
+        "usr/share/web": "/share/web",
+        "usr/share/doc/x": "/share/doc/x",
+    }
+    assert links(tree("src/app.js", "lib/x.js"), Tree()) == {"usr/src/app.js": "/src/app.js"}
+    assert not links(tree("app.js", "usr/bin/tool"), lower), "nothing is in /bin or /lib"
 
 
 def test_commands_that_unpack_one_interpreter_wait_for_each_other(drumhead, project, tmp_path):

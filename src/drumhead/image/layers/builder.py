@@ -29,6 +29,7 @@ from drumhead.image.layers.plan import (
     plan_libraries,
     plan_modules,
     split_project,
+    usr_links,
     usr_merged,
 )
 from drumhead.image.layers.scan import Scan
@@ -129,7 +130,8 @@ class LayerBuilder:
         lock = read_lock(project, self._home.cache) if python else None
         below = [self._install(lock, python)] if lock and python else []
         below += [self._files(plan_modules(node_lock))] if node_lock else []
-        merged = usr_merged(*below, self._python_files(project, files, python) if python else files)
+        compiled = self._python_files(project, files, python) if python else files
+        merged = usr_merged(*below, compiled, usr_links(compiled, usr_merged(*below)))
         notices = [lock.notice] if lock and lock.notice else []
         notices += closed_notices(files, project.package.permissions)
         return merged, [*scan.notices, *notices, *(node_lock.notices if node_lock else ())]

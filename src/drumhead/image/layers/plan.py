@@ -12,8 +12,9 @@ from drumhead.package.osv.kernel import ROOT
 from drumhead.tree import USR_MERGED, Tree, regular, symlink
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable
+    from collections.abc import Iterable
 
+    from drumhead.closure import Index
     from drumhead.image.inputs import ComposeInputs
     from drumhead.image.layers.store import StoredLayer
     from drumhead.node.lock import NodeLock
@@ -28,6 +29,8 @@ NODE_RULES = 2
 """Increase this if the same package-lock.json should produce other files."""
 OWN_MODULES = "nested node_modules"
 """The name of the layer with a project's own node_modules if another has those of its lock."""
+USR_DIRECTORIES = ("games", "include", "libexec", "local", "share", "src")
+"""Directories below /usr into which several packages put files. A layer must not cover them with a link."""
 ORDER: dict[LayerKind, int] = {"package": 0, "libraries": 1, "python": 2, "node": 3, "application": 4, "root": 5}
 
 
@@ -147,15 +150,40 @@ def usr_merged(*trees: Tree) -> Tree:
     return whole.filter(lambda path: path not in USR_MERGED)
 
 
-def application_tree(
-    skeleton: Tree, files: Tree, covered: Container[str], commands: dict[str, Command], default: str
-) -> Tree:
+def usr_links(files: Tree, covered: Index | Tree) -> Tree:
+    """Return links below /usr to the root's files if a project (`files`) has some in /bin or /lib; else an empty tree.
+
+    Their real paths are in /usr/bin and /usr/lib, and programs go up from there: Node.js looks for the ``../app`` of
+    /bin/www at /usr/app. Nothing that `files` or lower layers (`covered`) have below /usr is replaced. The links are
+    absolute, which every guest follows.
+    """
+    links = Tree()
+    if not any(path.partition("/")[0] in USR_MERGED and entry.kind != "directory" for path, entry in files):
+        return links
+    if NODE_MODULES in covered and NODE_MODULES not in files:
+        links.add(f"usr/{NODE_MODULES}", symlink(f"/{NODE_MODULES}"))
+    replaced = ""
+    for path, entry in files:
+        if path.partition("/")[0] in {"usr", *USR_MERGED} or (replaced and path.startswith(replaced)):
+            continue
+        place = f"usr/{path}"
+        there = files.get(place) or covered.get(place)
+        kept = there.kind if there else "directory" if path in USR_DIRECTORIES else ""
+        if not kept:
+            links.add(place, symlink(f"/{path}"))
+        if kept != "directory" or entry.kind != "directory":
+            replaced = f"{path}/"
+    return links
+
+
+def application_tree(skeleton: Tree, files: Tree, covered: Index, commands: dict[str, Command], default: str) -> Tree:
     """Return the guest's skeleton with the project's files and commands over it.
 
     Files of the skeleton that lower layers already have (`covered`) are left out.
     """
     tree = skeleton.filter(lambda path: skeleton[path].kind != "file" or path not in covered)
     tree.update(files)
+    tree.update(usr_links(files, covered))
     settings = {"default": default, "commands": {name: commands[name] for name in sorted(commands)}}
     tree.add(RUN_FILE, regular(msgspec.json.encode(settings)))
     return tree
