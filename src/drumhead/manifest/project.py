@@ -96,12 +96,12 @@ def _files(section: Section, root: Path) -> dict[str, str]:
 
 def _python(section: Section, root: Path) -> PythonNeeds:
     python = section.section("python", "python")
-    for notice in python.known("lock", "extras"):
-        raise python.refuse(notice.split(": ")[1].split(" ")[0], "python has the keys lock and extras")
+    for notice in python.known("lock", "extras", "sources"):
+        raise python.refuse(notice.split(": ")[1].split(" ")[0], "python has the keys lock, extras and sources")
     lock = python.text("lock", "")
     if lock and not (is_inside(root, lock) and (root / lock).is_file()):
         raise python.refuse("lock", f"{lock} is not a file of the project")
-    return PythonNeeds(lock=lock, extras=python.texts("extras"))
+    return PythonNeeds(lock=lock, extras=python.texts("extras"), sources=python.flag("sources"))
 
 
 def is_inside(root: Path, path: str) -> bool:

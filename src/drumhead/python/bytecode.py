@@ -19,6 +19,7 @@ from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.tree import Tree, regular, symlink
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import IO
 
     from drumhead.tree import Entry
@@ -141,17 +142,22 @@ def is_source(path: str) -> bool:
     return path.endswith(".py") and "/__pycache__/" not in path
 
 
-def only_bytecode(tree: Tree, interpreter: Interpreter, *, optimize: int = 0) -> Tree:
-    """Return `tree` with every module's source replaced by ``NAME.pyc``. Keep sources that do not compile."""
+def only_bytecode(
+    tree: Tree, interpreter: Interpreter, *, optimize: int = 0, keep: Callable[[str], bool] = lambda _path: False
+) -> Tree:
+    """Return `tree` with every module's source replaced by ``NAME.pyc``. Keep sources that do not compile.
+
+    Sources that `keep` accepts stay, and their bytecode is in ``__pycache__``, where Python looks for it then.
+    """
     sources = {path: entry for path, entry in tree if entry.kind == "file" and is_source(path)}
     compiled = interpreter.compile(sources, optimize=optimize)
     links = {path: entry.target for path, entry in tree if entry.kind == "symlink" and is_source(path)}
-    gone = compiled.keys() | links.keys()
+    gone = {path for path in compiled.keys() | links.keys() if not keep(path)}
     result = tree.filter(lambda path: path not in gone and "__pycache__" not in path.split("/"))
     for path, contents in compiled.items():
-        result.add(path + "c", regular(contents))
-    for path, target in links.items():
-        result.add(path + "c", symlink(target + "c"))
+        result.add(path + "c" if path in gone else interpreter.cached_name(path), regular(contents))
+    for path in gone & links.keys():
+        result.add(path + "c", symlink(links[path] + "c"))
     return result
 
 

@@ -6,6 +6,7 @@ import sqlite3
 import pytest
 
 from support.guests.applications import get
+from support.guests.composing import write_wheel
 
 pytestmark = pytest.mark.slow
 
@@ -25,6 +26,33 @@ async def test_flask_with_gunicorn(application):
     assert "requirements.txt was resolved into requirements.lock, with hashes" in application.compose()
     async with application.running(8000, "Booting worker") as port:
         assert json.loads(get(port, "/21")) == {"doubled": 42}
+
+
+def test_a_dependency_that_reads_its_sources(application, tmp_path):
+    modules = {
+        "inhouse/__init__.py": "import inspect, os\nfrom inhouse import other\n\ndef source():\n"
+        "    return inspect.getsource(other)\n\n"
+        "def names():\n    return sorted(os.listdir(os.path.dirname(__file__)))\n",
+        "inhouse/other.py": "print('imported')\n",
+        "quiet.py": "import os\n\ndef names():\n    return __file__\n",
+    }
+    wheel, digest = write_wheel(tmp_path, modules)
+    application.write(
+        {
+            "requirements.txt": f"inhouse @ {wheel.as_uri()} --hash=sha256:{digest}\n",
+            "main.py": "import inhouse, quiet\nprint([inhouse.source(), inhouse.names(), quiet.names()])\n",
+        },
+        run="runtime: python\nconfig_set:\n  web: {main: /main.py}\n",
+    )
+    site = "/usr/local/lib/python3.11/dist-packages"
+    application.compose()
+    names = ["__init__.py", "__pycache__", "other.py"]
+    said = application.run("web").splitlines()
+    assert said[-2:] == ["imported", str([modules["inhouse/other.py"], names, f"{site}/quiet.pyc"])]
+    manifest = application.root / "meta/package.yaml"
+    manifest.write_text(manifest.read_text() + "python: {sources: true}\n")
+    application.compose()
+    assert f"{site}/quiet.py'" in application.run("web").splitlines()[-1]
 
 
 @pytest.mark.heavy

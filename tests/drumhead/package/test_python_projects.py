@@ -1,8 +1,6 @@
 """Test Python projects as people have them: packages of their own, private indexes, and locks that are out of date."""
 
-import hashlib
 import json
-import zipfile
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -13,8 +11,9 @@ from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.manifest.project import read_project
 from drumhead.python.lock import Lock, read_lock
 from drumhead.python.requirements import check_hashes, check_resolvable
+from drumhead.python.sources import module_reads_sources
 from drumhead.python.wheels import SITE, install
-from support.guests.composing import write_files
+from support.guests.composing import write_files, write_wheel
 
 PACKAGE = '[project]\nname = "{}"\nversion = "1"\ndependencies = [{}]\n'
 
@@ -104,23 +103,6 @@ def test_files_that_a_build_backend_reads_are_part_of_what_a_lock_was_made_from(
     assert pinned(read_lock(read_project(project), tmp_path)) == {"six"}
 
 
-def write_wheel(place, files):
-    """Write a wheel of the package `inhouse` with these files; return its path and digest."""
-    wheel = place / "inhouse-1.0-py3-none-any.whl"
-    described = {
-        "METADATA": "Metadata-Version: 2.1\nName: inhouse\nVersion: 1.0\n",
-        "WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        "RECORD": "",
-    }
-    with zipfile.ZipFile(wheel, "w") as archive:
-        for name, text in {
-            **files,
-            **{f"inhouse-1.0.dist-info/{name}": text for name, text in described.items()},
-        }.items():
-            archive.writestr(name, text)
-    return wheel, hashlib.sha256(wheel.read_bytes()).hexdigest()
-
-
 def installed(place, files):
     """Return the files of a wheel with these files that are installed, without the description of the package."""
     wheel, digest = write_wheel(place, files)
@@ -157,6 +139,33 @@ def test_a_stub_that_a_module_reads_is_kept(tmp_path):
         "inhouse/core.pyi": "answer: int\n",
     }
     assert installed(tmp_path, files) == files.keys() - {"inhouse/core.pyi"}
+
+
+@pytest.mark.parametrize(
+    ("source", "needed"),
+    [
+        ("import inspect\nprint(inspect.getsource(print))\n", True),
+        ("from inspect import getsourcelines as get, findsource\nfindsource(print)\n", True),
+        ("import inspect\ntry:\n    inspect.getsource(print)\nexcept (TypeError, OSError):\n    pass\n", False),
+        (
+            "import inspect\ntry:\n    inspect.getsource(print)\nexcept OSError as e:\n    raise ValueError from e\n",
+            True,
+        ),
+        ("import inspect\ntry:\n    inspect.getsource(print)\nexcept TypeError:\n    pass\n", True),
+        ("import inspect\nprint(inspect.getfile(print))\n", False),
+        ("import inspect, pathlib\npathlib.Path(inspect.getfile(print)).read_text()\n", True),
+        ("import os\n[n for n in os.listdir('x') if n.endswith('.py')]\n", True),
+        ("import os\n[n for n in os.listdir('x') if n.endswith(('.py', '.pyc'))]\n", False),
+        ("def is_source(name):\n    return name.endswith('.py')\n", False),
+        ("import pathlib\npathlib.Path('x').glob('*.py')\n", True),
+        ("import numba\n@numba.jit(cache=True)\ndef f(): ...\n", True),
+        ("import functools\ncached = functools.partial(print, cache=True)\n", False),
+        ("import torch\n@torch.jit.script\ndef f(): ...\n", True),
+        ("getsource( is no Python", False),
+    ],
+)
+def test_which_modules_need_the_sources_of_modules(source, needed):
+    assert module_reads_sources(source.encode()) is needed
 
 
 @pytest.fixture

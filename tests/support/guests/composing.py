@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
+import zipfile
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -81,6 +83,23 @@ def write_files(root, files):
         else:
             file.write_text(text)
     return root
+
+
+def write_wheel(place, files):
+    """Write a wheel of the package `inhouse` with these files; return its path and digest."""
+    wheel = place / "inhouse-1.0-py3-none-any.whl"
+    described = {
+        "METADATA": "Metadata-Version: 2.1\nName: inhouse\nVersion: 1.0\n",
+        "WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        "RECORD": "",
+    }
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, text in {
+            **files,
+            **{f"inhouse-1.0.dist-info/{name}": text for name, text in described.items()},
+        }.items():
+            archive.writestr(name, text)
+    return wheel, hashlib.sha256(wheel.read_bytes()).hexdigest()
 
 
 def listing(command, image, kind="application"):

@@ -85,7 +85,7 @@ class LayerBuilder:
         With `trust`, project files whose size and times have not changed are not read again.
         """
         lock = read_lock(project, self._home.cache) if inputs.python else None
-        planned = plan_layers(inputs, lock)
+        planned = plan_layers(inputs, lock, sources=project.package.python.sources)
         built = [self._build(layer) for layer in planned]
         permissions = project.package.permissions
         check_permissions(permissions, inputs.filesystem)
@@ -128,7 +128,7 @@ class LayerBuilder:
         files = apply_permissions(scanned, project.package.permissions, base)
         node_lock = self._node_lock(project, split_project(files)[0], node, installed=scan.has_modules)
         lock = read_lock(project, self._home.cache) if python else None
-        below = [self._install(lock, python)] if lock and python else []
+        below = [self._install(lock, python, sources=project.package.python.sources)] if lock and python else []
         below += [self._files(plan_modules(node_lock))] if node_lock else []
         compiled = self._python_files(project, files, python) if python else files
         merged = usr_merged(*below, compiled, usr_links(compiled, usr_merged(*below)))
@@ -187,8 +187,8 @@ class LayerBuilder:
                 return root_files(self._tree(kernel))
             case PackageFiles(package=package):
                 return self._tree(package)
-            case Dependencies(lock=lock, python=python):
-                return self._install(lock, python)
+            case Dependencies(lock=lock, python=python, sources=sources):
+                return self._install(lock, python, sources=sources)
             case NodeModules(lock=node_lock):
                 from drumhead.node.lock import install as install_modules  # noqa: PLC0415 - as for wheels
 
@@ -199,10 +199,13 @@ class LayerBuilder:
                     tree.add(place, contents[source])
                 return tree
 
-    def _install(self, lock: Lock, python: Package) -> Tree:
+    def _install(self, lock: Lock, python: Package, *, sources: bool) -> Tree:
+        from drumhead.python.sources import reads_sources, top_level  # noqa: PLC0415 - as for wheels
         from drumhead.python.wheels import install  # noqa: PLC0415 - not needed when the layer is stored
 
-        return only_bytecode(install(lock, self._home.cache), self._interpreter(python))
+        tree = install(lock, self._home.cache)
+        needed = reads_sources(tree)
+        return only_bytecode(tree, self._interpreter(python), keep=lambda path: sources or top_level(path) in needed)
 
     def _python_files(self, project: Project, files: Tree, python: Package) -> Tree:
         return self._with_bytecode(with_distribution(files, Path(project.root)), python)

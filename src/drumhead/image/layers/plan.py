@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from drumhead.records import Command, LayerKind
 
 RUN_FILE = "etc/drumhead/run.json"
-DEPENDENCY_RULES = 4
+DEPENDENCY_RULES = 5
 """Increase this if the same lock file should produce other files."""
 NODE_RULES = 2
 """Increase this if the same package-lock.json should produce other files."""
@@ -50,10 +50,11 @@ class PackageFiles:
 
 @dataclass(frozen=True, kw_only=True)
 class Dependencies:
-    """The wheels of a lock file, compiled by the interpreter in the package `python`."""
+    """The wheels of a lock file, compiled by the interpreter in the package `python`. `sources` keeps all sources."""
 
     lock: Lock
     python: Package
+    sources: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +83,8 @@ class PlannedLayer:
     packed: PackedLayer | None = None
 
 
-def plan_layers(inputs: ComposeInputs, lock: Lock | None) -> list[PlannedLayer]:
-    """Plan the layers that do not depend on the project's files, in order."""
+def plan_layers(inputs: ComposeInputs, lock: Lock | None, *, sources: bool) -> list[PlannedLayer]:
+    """Plan the layers that do not depend on the project's files, in order. `sources` is for the dependencies."""
     kernel = inputs.kernel_files
     planned = []
     if kernel and any(origin.name.startswith(f"{ROOT}/") for origin in kernel.origins):
@@ -104,8 +105,8 @@ def plan_layers(inputs: ComposeInputs, lock: Lock | None) -> list[PlannedLayer]:
             PlannedLayer(
                 kind="python",
                 name="dependencies",
-                key=f"{DEPENDENCY_RULES} {inputs.python.archive} {lock.digest}",
-                source=Dependencies(lock=lock, python=inputs.python),
+                key=f"{DEPENDENCY_RULES} {inputs.python.archive} {lock.digest}{' sources' if sources else ''}",
+                source=Dependencies(lock=lock, python=inputs.python, sources=sources),
             )
         )
     return planned
