@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from drumhead.errors import manifest_error
 from drumhead.manifest.project_files import is_there, read_text
-from drumhead.python.pyproject import PoetrySpec, PoetrySpecs, PyProject, convert, read_pyproject, read_toml
+from drumhead.python.pyproject import PoetrySpecs, PyProject, convert, fits, read_pyproject, read_toml, specs_of
 from drumhead.python.stale import check_pipfile_lock, normal_name
 
 if TYPE_CHECKING:
@@ -29,6 +29,15 @@ MAX_MARKER = 2000
 Markers = frozenset[frozenset[str]]
 """The conditions under which a package is needed: any of them, and of each of these all markers."""
 ALWAYS: Markers = frozenset({frozenset()})
+
+
+class Requirement(NamedTuple):
+    """A package that a project or another package needs, with Poetry's constraint on its version."""
+
+    name: str
+    version: str
+    markers: Markers
+    extras: tuple[str, ...]
 
 
 class PipfilePackage(msgspec.Struct, frozen=True):
@@ -137,8 +146,8 @@ def read_poetry_lock(root: Path, name: str, needs: PythonNeeds) -> str:
     for package in lock.package:
         packages.setdefault(normal_name(package.name), []).append(package)
     lines, indexes = [], set()
-    for package_name, markers in sorted(_walk(packages, wanted, name).items()):
-        for package in packages[package_name]:
+    for package_name, asked in sorted(_walk(packages, wanted, name).items()):
+        for package, markers in _versions(packages[package_name], asked, name):
             if package.source.type != "legacy":
                 raise manifest_error(
                     name, 1, f"{package_name} comes from {package.source.type} and has no hash; name a released version"
@@ -166,11 +175,8 @@ def _check_hashes(package: str, hashes: list[str], name: str, command: str) -> N
         raise manifest_error(name, 1, f"{package} has no SHA-256 hash; a newer version of `{command}` writes one")
 
 
-def _roots(document: PyProject, needs: PythonNeeds, file: str) -> dict[str, tuple[Markers, tuple[str, ...]]]:
-    """Return the names of the main dependencies of a pyproject.toml, each with markers and extras.
-
-    Several requirements of one package (for one version of Python each) are united.
-    """
+def _roots(document: PyProject, needs: PythonNeeds, file: str) -> list[Requirement]:
+    """Return the main dependencies of a pyproject.toml that hold for the guest. Raises MANIFEST."""
     project, poetry = document.project, document.tool.poetry
     optional, extras = project.optional_dependencies, poetry.extras
     chosen: set[str] = set()
@@ -180,47 +186,77 @@ def _roots(document: PyProject, needs: PythonNeeds, file: str) -> dict[str, tupl
             raise manifest_error(file, 1, f"it has no extra {extra}, which package.yaml names")
         texts += optional.get(extra, [])
         chosen |= {normal_name(one) for one in extras.get(extra, [])}
-    asked: list[tuple[str, str, list[str]]] = []
+    asked: list[Requirement] = []
     for text in texts:
         match = re.match(r"([A-Za-z0-9._-]+)\s*(?:\[([^\]]*)\])?[^;]*(?:;\s*(.*))?", text)
         if match:
-            asked.append((normal_name(match[1]), match[3] or "", re.findall(r"[\w.-]+", match[2] or "")))
-    standard = {name for name, _, _ in asked}
+            extras_of = tuple(re.findall(r"[\w.-]+", match[2] or ""))
+            asked.append(Requirement(normal_name(match[1]), "*", _both(ALWAYS, match[3] or ""), extras_of))
+    standard = {one.name for one in asked}
     for package, specs in poetry.dependencies.items():
         name = normal_name(package)
-        for spec in specs if isinstance(specs, list) else [specs]:
-            facts = spec if isinstance(spec, PoetrySpec) else PoetrySpec()
-            if name not in {"python", *standard} and (not facts.optional or name in chosen):
-                asked.append((name, facts.markers, facts.extras))
-    found: dict[str, tuple[Markers, tuple[str, ...]]] = {}
-    for name, marker, more in asked:
-        markers, known = found.get(name, (frozenset(), ()))
-        found[name] = _either(markers, _both(ALWAYS, marker)), tuple(dict.fromkeys((*known, *more)))
-    return found
+        asked += [
+            Requirement(name, facts.version, _both(ALWAYS, facts.markers), tuple(facts.extras))
+            for facts in specs_of(specs)
+            if name not in {"python", *standard} and (not facts.optional or name in chosen)
+        ]
+    return asked
 
 
 def _walk(
-    packages: dict[str, list[PoetryPackage]], roots: dict[str, tuple[Markers, tuple[str, ...]]], file: str
-) -> dict[str, Markers]:
-    """Return every package that `roots` need, with the markers under which it is needed."""
+    packages: dict[str, list[PoetryPackage]], roots: list[Requirement], file: str
+) -> dict[str, list[tuple[str, Markers]]]:
+    """Return every package that `roots` need, with the versions that are asked for and the markers of each request."""
+    found: dict[str, list[tuple[str, Markers]]] = {}
     needed: dict[str, Markers] = {}
     seen: set[tuple[str, Markers, tuple[str, ...]]] = set()
-    todo = [(name, markers, extras) for name, (markers, extras) in roots.items()]
+    todo = roots[::-1]
     while todo:
-        name, markers, extras = todo.pop()
+        name, version, markers, extras = todo.pop()
         if name not in packages:
+            if frozenset() not in markers:
+                continue  # Poetry leaves out what it never installs with the Python versions of the project
             raise manifest_error(file, 1, f"it does not have {name}; `poetry lock` writes it again")
+        found.setdefault(name, []).append((version, markers))
         needed[name] = _either(needed.get(name, frozenset()), markers)
         if (name, needed[name], extras) in seen or len(_marker(needed[name])) > MAX_MARKER:
             continue
         seen.add((name, needed[name], extras))
         for package in packages[name]:
-            for child, edge, asked in _edges(package, extras):
-                todo.append((child, _both(needed[name], edge), asked))
-    return needed
+            todo += _edges(package, extras, needed[name])
+    return found
 
 
-def _edges(package: PoetryPackage, extras: tuple[str, ...]) -> list[tuple[str, str, tuple[str, ...]]]:
+def _versions(
+    found: list[PoetryPackage], asked: list[tuple[str, Markers]], file: str
+) -> list[tuple[PoetryPackage, Markers]]:
+    """Return the packages of one name that are needed, with the markers under which they are. Raises MANIFEST.
+
+    Poetry 2 says in the lock when each version is meant. In locks of Poetry 1, only requests that not all versions fit
+    tell them apart.
+    """
+    markers: Markers = frozenset()
+    for _, more in asked:
+        markers = _either(markers, more)
+    if len(found) == 1 or all(package.markers for package in found):
+        return [(package, markers) for package in found]
+    chosen: dict[str, Markers] = {}
+    for constraint, more in asked:
+        matching = [package.version for package in found if fits(package.version, constraint)]
+        for version in matching if len(matching) < len(found) else []:
+            chosen[version] = _either(chosen.get(version, frozenset()), more)
+    if not chosen or (len(chosen) > 1 and ALWAYS in chosen.values()):
+        versions = " and ".join(package.version for package in found)
+        raise manifest_error(
+            file,
+            1,
+            f"it has {found[0].name} {versions} and does not say when each is meant; `poetry lock` of Poetry 2 does",
+        )
+    return [(package, chosen[package.version]) for package in found if package.version in chosen]
+
+
+def _edges(package: PoetryPackage, extras: tuple[str, ...], markers: Markers) -> list[Requirement]:
+    """Return what a package needs that is needed with `extras` under `markers`."""
     offered = {normal_name(extra): names for extra, names in package.extras.items()}
     optional = {
         normal_name(re.split(r"[\s\[(<>=!~;]", text, maxsplit=1)[0])
@@ -229,14 +265,13 @@ def _edges(package: PoetryPackage, extras: tuple[str, ...]) -> list[tuple[str, s
     }
     found = []
     for name, specs in package.dependencies.items():
-        for spec in specs if isinstance(specs, list) else [specs]:
-            facts = spec if isinstance(spec, PoetrySpec) else PoetrySpec()
+        for facts in specs_of(specs):
             marker = facts.markers
             if facts.optional or "extra ==" in marker:
                 if normal_name(name) not in optional:
                     continue
                 marker = ""
-            found.append((normal_name(name), marker, tuple(facts.extras)))
+            found.append(Requirement(normal_name(name), facts.version, _both(markers, marker), tuple(facts.extras)))
     return found
 
 

@@ -10,6 +10,7 @@ import msgspec
 
 from drumhead.errors import manifest_error, wrong_document
 from drumhead.manifest.project_files import read_text
+from drumhead.python.requirements import PYTHON
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,16 +19,52 @@ Record = TypeVar("Record")
 
 
 class PoetrySpec(msgspec.Struct, frozen=True):
-    """A dependency of Poetry that is given as a table."""
+    """A dependency of Poetry that is given as a table. `python` and `platform` are conditions."""
 
+    version: str = "*"
     markers: str = ""
+    python: str = "*"
+    platform: str = "*"
     optional: bool = False
     extras: list[str] = []
     git: str = ""
     path: str = ""
 
+    @property
+    def for_guest(self) -> bool:
+        """Whether `python` and `platform` accept the guest's. A condition that cannot be read accepts all."""
+        return fits(f"{PYTHON}.2", self.python) is not False and any(
+            all(_is_platform(one.strip()) for one in choice.split(",")) for choice in self.platform.split("||")
+        )
+
 
 PoetrySpecs = str | PoetrySpec | list[str | PoetrySpec]
+
+
+def specs_of(specs: PoetrySpecs) -> list[PoetrySpec]:
+    """Return the requirements of one package that hold for the guest."""
+    found = [
+        spec if isinstance(spec, PoetrySpec) else PoetrySpec(version=spec)
+        for spec in (specs if isinstance(specs, list) else [specs])
+    ]
+    return [spec for spec in found if spec.for_guest]
+
+
+def fits(version: str, constraint: str) -> bool | None:
+    """Return whether a version fits a constraint of Poetry (``^1.2``, ``>=1,<3 || ~4``); None if it cannot be read."""
+    from semantic_version import SimpleSpec, Version  # noqa: PLC0415 - only Poetry's constraints need it
+
+    choices = [re.sub(r"(?<=[\w*])\s+(?=[\d^~<>=!])", ",", choice.strip()) for choice in re.split(r"\|\|?", constraint)]
+    try:
+        known = Version.coerce(version)
+        return any(SimpleSpec(choice.replace(" ", "")).match(known) for choice in choices)
+    except ValueError:
+        return None
+
+
+def _is_platform(condition: str) -> bool:
+    name = condition.lstrip("!= ")
+    return name == "*" or (name == "linux") is not condition.startswith("!")
 
 
 class BuildSystem(msgspec.Struct, frozen=True, rename="kebab"):

@@ -230,6 +230,44 @@ def test_a_notice_says_that_a_uv_lock_is_older(project, tmp_path, uv_lock, asked
     assert read_lock(read_project(project), tmp_path).notice == said
 
 
+def test_locks_of_poetry_1_say_by_python_and_platform_what_is_needed(project, tmp_path):
+    """Read a lock without markers, as Poetry 1.8 writes it, and without tomli, which no Python of the project needs."""
+
+    def package(name, version):
+        file = f'{{file = "{name}.whl", hash = "sha256:{"a" * 64}"}}'
+        return f'[[package]]\nname = "{name}"\nversion = "{version}"\nfiles = [{file}]\n'
+
+    edge = "[package.dependencies]\nleft = {version = '*', python = '<3.10'}\nidna = '>=2'\n"
+    edge += "gone = {version = '*', markers = 'python_version < \"3.8\"'}\n"
+    versions = [("idna", "2.10"), ("idna", "3.10"), ("six", "1.16.0"), ("six", "1.17.0"), ("uv", "1"), ("win", "1")]
+    lock = package("click", "8.1") + edge + "".join(package(*version) for version in versions)
+    toml = (
+        "[tool.poetry.dependencies]\npython = '>=3.11'\nclick = '^8'\n"
+        "tomli = [{version = '*', python = '<3.11'}, {version = '*', markers = 'python_version < \"3.10\"'}]\n"
+        "uv = {version = '*', platform = 'linux', python = '^3.8 || ~2.7'}\n"
+        "win = {version = '*', platform = '!=linux'}\n"
+        "idna = [{version = '<3', python = '>=3.8 <3.11'}, {version = '^3.4', python = '>=3.11'}]\n"
+        "six = [{version = '1.16', markers = 'one'}, {version = '>=1.17', markers = 'other'}]\n"
+    )
+    write_files(project, {"poetry.lock": lock, "pyproject.toml": toml})
+    lines = read_lock(read_project(project), tmp_path).text.splitlines()
+    assert [line.removesuffix(" \\") for line in lines if "==" in line] == [
+        "click==8.1",
+        "idna==3.10",
+        "six==1.16.0 ; one",
+        "six==1.17.0 ; other",
+        "uv==1",
+    ]
+    write_files(project, {"pyproject.toml": "[tool.poetry.dependencies]\nidna = '*'\n"})
+    with pytest.raises(
+        DrumheadError, match=r"poetry\.lock:1: it has idna 2\.10 and 3\.10 .* `poetry lock` of Poetry 2 does"
+    ):
+        read_lock(read_project(project), tmp_path)
+    write_files(project, {"pyproject.toml": "[tool.poetry.dependencies]\ntomli = {version = '*', python = '>=3.8'}\n"})
+    with pytest.raises(DrumheadError, match=r"poetry\.lock:1: it does not have tomli"):
+        read_lock(read_project(project), tmp_path)
+
+
 def test_a_pipfile_lock_without_a_package_is_refused(project, tmp_path):
     packages = 'idna = "*"\nPy_Thing = "==1"\nwin = {version = "*", markers = "os_name == \'nt\'"}\n'
     locked = {"idna": {"version": "==3.10", "hashes": ["sha256:" + "a" * 64]}}
