@@ -18,7 +18,7 @@ from drumhead.errors import DrumheadError, ErrorCode, manifest_error
 from drumhead.manifest.project_files import is_there, read_text
 from drumhead.python.foreign_lock import read_pipfile_lock, read_poetry_lock
 from drumhead.python.local import descriptions, files_of_backends, leave_out_local, local_directory, local_notice
-from drumhead.python.pyproject import PyProject, UvSource, check_poetry, convert, index_flags, read_pyproject, read_toml
+from drumhead.python.pyproject import PyProject, UvSource, check_poetry, convert, index_flags, read_toml
 from drumhead.python.requirements import (
     PLATFORM,
     PYTHON,
@@ -27,6 +27,7 @@ from drumhead.python.requirements import (
     has_hashes,
     included_files,
     kept_options,
+    linked_files,
 )
 from drumhead.python.stale import check_uv_lock, stale_notice
 
@@ -53,13 +54,15 @@ FILES = (
 class Lock(msgspec.Struct, frozen=True, kw_only=True):
     """Exact requirements. `text` is a requirements file with hashes or a pylock.toml.
 
-    `indexes` are flags of uv that say where the packages come from. `notice` is for the user.
+    `indexes` are flags of uv that say where the packages come from. Paths in the text start from `directory` of this
+    host. `notice` is for the user.
     """
 
     file: str
     text: str
     notice: str = ""
     indexes: tuple[str, ...] = ()
+    directory: str = ""
 
     @property
     def digest(self) -> str:
@@ -126,19 +129,23 @@ def _from_text(root: Path, name: str, needs: PythonNeeds, cache: Path) -> Lock |
     text = read_text(root, name)
     if name.endswith(".toml"):
         _check_pylock(root, name)
-    elif name.endswith(".lock") or has_hashes(text):
-        check_hashes(text, name)
-    else:
+        return Lock(file=name, text=text, notice=stale_notice(root, name, text, needs))
+    indexes, directory = index_flags(root, name), name.rpartition("/")[0]
+    if not name.endswith(".lock") and not has_hashes(text):
         files = included_files(root, name)
+        linked = [path for file in files for path in linked_files(root, file, files[file])]
         local: set[str] = set()
         for file, contents in files.items():
             check_resolvable(contents, file, is_local=lambda words: _note_local(root, name, words, local))
         if not any(not line.lstrip().startswith("#") and line.strip() for line in text.splitlines()):
             return None
         inputs = [f"{file}\n{files[file]}" for file in sorted(files)]
-        inputs += [text for place in sorted(local) for text in descriptions(root, place)]
-        return _resolved(root, name, inputs, cache, options=kept_options(files.values()))
-    return Lock(file=name, text=text, notice=stale_notice(root, name, text, needs))
+        inputs += [*linked, *(text for place in sorted(local) for text in descriptions(root, place))]
+        return _resolved(root, name, inputs, cache, options=kept_options(files, directory), indexes=indexes)
+    check_hashes(text, name)
+    linked_files(root, name, text)
+    notice = stale_notice(root, name, text, needs)
+    return Lock(file=name, text=text, notice=notice, indexes=indexes, directory=str(root / directory))
 
 
 def _note_local(root: Path, name: str, requirement: str, local: set[str]) -> bool:
@@ -190,7 +197,7 @@ def _from_uv(root: Path, name: str, needs: PythonNeeds) -> Lock:
         file=name,
         text=text,
         notice="; ".join(filter(None, (stale, local_notice(local)))),
-        indexes=index_flags(read_pyproject(root, beside).tool.uv),
+        indexes=index_flags(root, beside),
     )
 
 
@@ -217,7 +224,7 @@ def _from_pyproject(root: Path, name: str, needs: PythonNeeds, cache: Path) -> L
     if not wanted:
         return None
     wanted += _local_sources(root, name, document)
-    return _resolved(root, name, wanted, cache, extras=extras, indexes=index_flags(document.tool.uv))
+    return _resolved(root, name, wanted, cache, extras=extras, indexes=index_flags(root, name))
 
 
 def _local_sources(root: Path, name: str, document: PyProject) -> list[str]:
@@ -270,7 +277,8 @@ def _resolved(
     old = read_text(root, shown) if is_there(root, shown) else ""
     if old.startswith(RESOLVED_FROM + digest):
         check_hashes(old, shown)
-        return Lock(file=shown, text=old, indexes=indexes)
+        linked_files(root, shown, old)
+        return Lock(file=shown, text=old, indexes=indexes, directory=str(file.parent))
     resolved, local = leave_out_local(_resolve(root / name, old, extras, cache), root, name.rpartition("/")[0], name)
     text = "\n".join([f"{RESOLVED_FROM}{digest} ({name})", *options, resolved])
     check_hashes(text, shown)
@@ -287,6 +295,7 @@ def _resolved(
         text=text,
         notice="; ".join([made, *filter(None, [local_notice(local)])]),
         indexes=indexes,
+        directory=str(file.parent),
     )
 
 

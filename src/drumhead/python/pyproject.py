@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import tomllib
+from contextlib import suppress
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from drumhead.errors import manifest_error, wrong_document
-from drumhead.manifest.project_files import read_text
+from drumhead.errors import DrumheadError, manifest_error, wrong_document
+from drumhead.manifest.project_files import is_there, read_text
 from drumhead.python.requirements import PYTHON
 
 if TYPE_CHECKING:
@@ -108,6 +110,7 @@ class UvIndex(msgspec.Struct, frozen=True):
     url: str
     name: str = ""
     default: bool = False
+    format: str = "simple"
 
 
 class UvSource(msgspec.Struct, frozen=True):
@@ -116,12 +119,22 @@ class UvSource(msgspec.Struct, frozen=True):
     path: str = ""
 
 
+class UvPip(msgspec.Struct, frozen=True, rename="kebab"):
+    """The table ``pip`` of uv's settings."""
+
+    index_url: str = ""
+    extra_index_url: list[str] = []
+    find_links: list[str] = []
+
+
 class UvTable(msgspec.Struct, frozen=True, rename="kebab"):
-    """The table ``tool.uv``."""
+    """uv's settings in a project: the table ``tool.uv`` or the file uv.toml."""
 
     index: list[UvIndex] = []
     index_url: str = ""
     extra_index_url: list[str] = []
+    find_links: list[str] = []
+    pip: UvPip = UvPip()
     sources: dict[str, UvSource | list[UvSource]] = {}
 
 
@@ -145,12 +158,38 @@ def read_pyproject(root: Path, name: str) -> PyProject:
     return convert(read_toml(root, name), PyProject, name)
 
 
-def index_flags(uv: UvTable) -> tuple[str, ...]:
-    """Return flags of uv for the indexes of a project. A name lets uv find credentials in its environment."""
-    flags = ["--default-index", uv.index_url] if uv.index_url else []
+def index_flags(root: Path, name: str) -> tuple[str, ...]:
+    """Return flags of uv for the indexes in its settings for a file. A name lets uv find credentials in its
+    environment. Raises MANIFEST.
+    """
+    uv, directory = _uv_settings(root, name)
+
+    def place(url: str) -> str:
+        return url if "://" in url else (root / directory / url).absolute().as_uri()
+
+    flags = ["--default-index", place(uv.pip.index_url or uv.index_url)] if uv.pip.index_url or uv.index_url else []
+    links = [*uv.find_links, *uv.pip.find_links]
     for one in uv.index:
-        flags += ["--default-index" if one.default else "--index", f"{one.name}={one.url}" if one.name else one.url]
-    return (*flags, *(word for url in uv.extra_index_url for word in ("--index", url)))
+        if one.format == "flat":
+            links.append(one.url)
+            continue
+        named = f"{one.name}={place(one.url)}" if one.name else place(one.url)
+        flags += ["--default-index" if one.default else "--index", named]
+    flags += [word for url in (*uv.extra_index_url, *uv.pip.extra_index_url) for word in ("--index", place(url))]
+    return (*flags, *(word for url in links for word in ("--find-links", place(url))))
+
+
+def _uv_settings(root: Path, name: str) -> tuple[UvTable, str]:
+    """Return the settings that uv reads for a file, and their directory: those that are nearest above it."""
+    for directory in map(str, PurePosixPath(name).parents):
+        settings, described = f"{directory}/uv.toml", f"{directory}/pyproject.toml"
+        if is_there(root, settings):
+            return convert(read_toml(root, settings), UvTable, settings, "settings of uv"), directory
+        with suppress(DrumheadError):  # uv ignores a pyproject.toml that it cannot read
+            tools = read_toml(root, described).get("tool") if is_there(root, described) else None
+            if isinstance(tools, dict) and "uv" in tools:
+                return convert(tools["uv"], UvTable, described), directory
+    return UvTable(), "."
 
 
 def check_poetry(project: PyProject, name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ from drumhead.errors import manifest_error
 from drumhead.manifest.project_files import read_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
 PLATFORM = "x86_64-manylinux_2_36"
@@ -21,9 +22,13 @@ LOCAL = re.compile(r"(\S+\s*@\s*)?(file:|[./~])|[^\s@:]*/|[^\s@:]+\.(whl|zip|tar
 SOURCES = re.compile(r"(^|@\s*)(git|hg|svn|bzr)\+")
 OPTION = 2
 """The number of words on a line with an option. Further words would be another option or requirement."""
-INDEXES = ("--index-url", "--extra-index-url", "-i ", "--only-binary", "--no-binary", "--prefer-binary", "--pre")
-KEPT = ("--index-url", "--extra-index-url", "-i ", "--only-binary", "--no-binary")
+LINKS = ("--find-links", "-f ", "-f=")
+KEPT = ("--index-url", "--extra-index-url", "-i ", "--only-binary", "--no-binary", *LINKS)
 """Options that a lock needs for installing from it."""
+INDEXES = (*KEPT, "--prefer-binary", "--pre")
+LOCAL_LINKS = re.compile(r"^[ \t]*(?:--find-links|-f)[ \t=]+(?!\w[\w+.-]*:)(\S+)", re.MULTILINE)
+"""A directory with wheels, or a page that links them, given by its path from the file that names it."""
+FILE_LINKS = re.compile(r"(?:--find-links|-f)[ \t=]+file:")
 
 
 def requirement_lines(text: str) -> Iterator[tuple[int, str]]:
@@ -66,10 +71,42 @@ def lock_advice(file: str) -> str:
     return f"`{command}` writes a lock with hashes, and so does drumhead if no line of {source} has one"
 
 
-def kept_options(texts: Iterable[str]) -> list[str]:
-    """Return the lines of requirements files that say where packages come from, each once and as written."""
-    lines = [words for text in texts for _, words in requirement_lines(text) if words.startswith(KEPT)]
+def kept_options(texts: Mapping[str, str], directory: str) -> list[str]:
+    """Return the lines of requirements files (by path) that say where packages come from, each once and as written.
+
+    Paths start from `directory`, that of the lock.
+    """
+    lines = []
+    for file, text in texts.items():
+        for _, words in requirement_lines(text):
+            if match := LOCAL_LINKS.match(words):
+                place = posixpath.relpath(posixpath.join(posixpath.dirname(file), match[1]), directory or ".")
+                lines.append(f"--find-links {place}")
+            elif words.startswith(KEPT):
+                lines.append(words)
     return list(dict.fromkeys(lines))
+
+
+def linked_files(root: Path, file: str, text: str) -> list[str]:
+    """Return the paths of the files in the directories with wheels that a requirements file names.
+
+    Raises MANIFEST for one outside the project.
+    """
+    found = []
+    for line, words in requirement_lines(text):
+        match = LOCAL_LINKS.match(words)
+        if not match and not FILE_LINKS.match(words):
+            continue
+        place = root / posixpath.dirname(file) / match[1] if match else None
+        if place is None or not (place.exists() and place.resolve().is_relative_to(root.resolve())):
+            raise manifest_error(file, line, "it names no directory of the project; put the wheels into the project")
+        found += sorted(str(path.relative_to(root)) for path in place.glob("*"))
+    return found
+
+
+def with_places(text: str, directory: Path) -> str:
+    """Return a requirements file with the paths of its directories with wheels as URLs of this host."""
+    return LOCAL_LINKS.sub(lambda match: f"--find-links {(directory / match[1]).resolve().as_uri()}", text)
 
 
 def check_resolvable(

@@ -14,7 +14,7 @@ from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.patterns import match_any
 from drumhead.python.distribution import SITE, scripts_of_wheels
 from drumhead.python.lock import find_uv
-from drumhead.python.requirements import PLATFORM, PYTHON
+from drumhead.python.requirements import PLATFORM, PYTHON, with_places
 from drumhead.tree import Tree, regular, symlink
 
 if TYPE_CHECKING:
@@ -66,7 +66,8 @@ def install(lock: Lock, cache: Path) -> Tree:
     """
     with tempfile.TemporaryDirectory() as scratch:
         name = "pylock.toml" if lock.file.endswith(".toml") else "requirements.txt"
-        target = _install(Path(scratch), name, lock.text, cache, lock.indexes)
+        text = lock.text if name == "pylock.toml" else with_places(lock.text, Path(lock.directory))
+        target = _install(Path(scratch), name, text, cache, lock.indexes)
         refuse_compiled(target)
         tree = _read(target)
         tree.update(scripts_of_wheels(path.read_text() for path in sorted(target.glob("*.dist-info/entry_points.txt"))))

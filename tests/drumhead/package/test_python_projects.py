@@ -175,6 +175,7 @@ def private_index(tmp_path):
     place.mkdir(parents=True)
     wheel, digest = write_wheel(place, {"inhouse.py": "answer = 42\n"})
     (place / "index.html").write_text(f'<a href="{wheel.name}#sha256={digest}">{wheel.name}</a>')
+    (place / "page.html").write_text(f'<a href="{wheel.name}">{wheel.name}</a>')
     handler = partial(SimpleHTTPRequestHandler, directory=place.parents[1])
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -199,6 +200,56 @@ def test_a_lock_from_a_private_index_installs_from_it(project, tmp_path, private
     assert "not-in-the-lock" not in lock.text
     tree = install(lock, tmp_path / "another cache")
     assert tree[f"{SITE}/inhouse.py"].read() == b"answer = 42\n"
+
+
+@pytest.mark.parametrize("settings", ["pyproject.toml", "uv.toml"])
+def test_the_index_of_settings_beside_requirements_is_asked_when_installing(project, tmp_path, private_index, settings):
+    index = {
+        "pyproject.toml": f'[[tool.uv.index]]\nname = "own"\nurl = "{private_index}"\n',
+        "uv.toml": f'[pip]\nextra-index-url = ["{private_index}"]\n',
+    }
+    write_files(project, {"requirements.txt": "inhouse\n", settings: index[settings]})
+    lock = read_lock(read_project(project), tmp_path)
+    assert install(lock, tmp_path / "another cache")[f"{SITE}/inhouse.py"].read() == b"answer = 42\n"
+    (project / "requirements.lock").rename(project / "requirements.txt")
+    lock = read_lock(read_project(project), tmp_path)
+    assert f"{SITE}/inhouse.py" in install(lock, tmp_path / "a third cache")
+
+
+@pytest.mark.parametrize("line", ["--find-links ./wheels", "-f wheels", "--find-links=URL"])
+def test_a_lock_from_a_directory_with_wheels_installs_from_it(project, tmp_path, private_index, line):
+    (project / "needs/wheels").mkdir(parents=True)
+    write_wheel(project / "needs/wheels", {"inhouse.py": "answer = 42\n"})
+    line = line.replace("URL", f"{private_index}/inhouse/page.html")
+    write_files(project, {"requirements.txt": "-r needs/more.txt\n", "needs/more.txt": f"{line}\ninhouse\n"})
+    read_lock(read_project(project), tmp_path)
+    lock = read_lock(read_project(project), tmp_path)
+    assert lock.notice == ""
+    assert str(tmp_path) not in lock.text
+    assert install(lock, tmp_path / "another cache")[f"{SITE}/inhouse.py"].read() == b"answer = 42\n"
+    (project / "requirements.txt").unlink()
+    moved = project.rename(tmp_path / "moved to")
+    assert f"{SITE}/inhouse.py" in install(read_lock(read_project(moved), tmp_path), tmp_path / "a third cache")
+
+
+def test_the_wheels_that_uvs_settings_name_are_found_when_installing(project, tmp_path):
+    (project / "wheels").mkdir()
+    write_wheel(project / "wheels", {"inhouse.py": ""})
+    flat = '[[tool.uv.index]]\nname = "own"\nurl = "wheels"\nformat = "flat"\n'
+    for settings in (flat, '[tool.uv]\nfind-links = ["wheels"]\n'):
+        write_files(project, {"pyproject.toml": PACKAGE.format("x", '"inhouse"') + settings})
+        (project / "requirements.lock").unlink(missing_ok=True)
+        lock = read_lock(read_project(project), tmp_path)
+        assert f"{SITE}/inhouse.py" in install(lock, tmp_path / "another cache")
+
+
+@pytest.mark.parametrize("place", ["/opt/wheels", "../wheels", "missing", "file:///opt/wheels"])
+def test_wheels_outside_the_project_are_refused_by_line(project, tmp_path, place):
+    (tmp_path / "wheels").mkdir()
+    for text in (f"six\n-f {place}\n", f"six==1 --hash=sha256:{'a' * 64}\n--find-links={place}\n"):
+        write_files(project, {"requirements.txt": text})
+        with pytest.raises(DrumheadError, match=r"requirements.txt:2: it names no directory of the project; put the"):
+            read_lock(read_project(project), tmp_path)
 
 
 def test_options_on_one_line_are_refused_by_line():
