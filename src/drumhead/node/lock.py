@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 FILES = ("npm-shrinkwrap.json", "package-lock.json")
 """Lock files, in npm's order of preference."""
 TARGET = ("--os=linux", "--cpu=x64", "--libc=glibc")
+HOST_CHECKS = ("--engine-strict=false",)
+"""The host's Node.js only runs npm. drumhead checks the version of the image's."""
 QUIET = ("--no-audit", "--no-fund", "--no-update-notifier", "--loglevel=error")
 FOREIGN = {
     "yarn.lock": "yarn install",
@@ -240,10 +242,18 @@ def install(lock: NodeLock, cache: Path) -> Tree:
         for name, contents in lock.files.items():
             file = Path(scratch) / name
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(contents)
-        options = ("--omit=dev", "--ignore-scripts", *TARGET, *QUIET, "--cache", str(cache / "npm"))
+            file.write_bytes(_without_tools(contents) if name == PACKAGE_JSON else contents)
+        options = ("--omit=dev", "--ignore-scripts", *HOST_CHECKS, *TARGET, *QUIET, "--cache", str(cache / "npm"))
         host.run([*find_npm(), "ci", *options], cwd=Path(scratch), reason=_npm_reason)
         return _read(Path(scratch), lock.local)
+
+
+def _without_tools(package_json: bytes) -> bytes:
+    """Return a package.json without ``devEngines``, against which npm checks itself and the host's Node.js."""
+    if b'"devEngines"' not in package_json:
+        return package_json
+    document = msgspec.json.decode(package_json, type=dict[str, Any])
+    return msgspec.json.encode({key: value for key, value in document.items() if key != "devEngines"})
 
 
 def unpack_packages(pinned: Iterable[str], cache: Path) -> Tree:

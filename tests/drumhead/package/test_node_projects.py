@@ -182,6 +182,15 @@ def test_modules_beside_the_lock_replace_it_and_others_are_added(tmp_path, files
     assert places <= {path for path, _ in tree}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("key", ["engines", "devEngines"])
+def test_the_version_of_the_hosts_node_does_not_matter(tmp_path, key):
+    asked = {"engines": {"node": "^18.20"}, "devEngines": {"runtime": {"name": "node", "version": "18"}}}
+    root = write_files(tmp_path, SHARED | {".npmrc": "engine-strict=true\n"})
+    project = node_project(root, package=WORKSPACE["package"] | {key: asked[key]}, lock=WORKSPACE["lock"])
+    assert install(read_node_lock(project, "node"), tmp_path / "cache")["node_modules/shared"].kind == "symlink"
+
+
 def node_package(home):
     """Store a package with the name of Node.js and one file, and return it."""
     tree = Tree()
