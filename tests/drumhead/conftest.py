@@ -111,12 +111,18 @@ async def serve():
 
 
 @pytest.fixture
-async def registry(tmp_path):
+def registry_settings():
+    """Return more settings of the registry, in YAML."""
+    return ""
+
+
+@pytest.fixture
+async def registry(tmp_path, registry_settings):
     """Run Debian's docker-registry on a free port; yield its address."""
     address = f"127.0.0.1:{free_port()}"
     config = (
         f"version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: {tmp_path}/registry}}}}\n"
-        f"http: {{addr: {address}}}\n"
+        f"http: {{addr: {address}}}\n{registry_settings}"
     )
     write_files(tmp_path, {"registry.yml": config})
     words = ["docker-registry", "serve", str(tmp_path / "registry.yml")]

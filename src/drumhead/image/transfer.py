@@ -19,6 +19,7 @@ from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.image.export.artifact import IMAGE_TYPE, manifest_of
 from drumhead.image.store import ImageStore, blobs_of
 from drumhead.package.remote.oci import tag_of
+from drumhead.package.remote.registry import REPOSITORY_NAME
 from drumhead.package.remote.remotes import check_signature, open_registry
 from drumhead.package.signing import sign
 from drumhead.records import Image
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from drumhead.package.remote.remotes import Remote
     from drumhead.report import Report
 
-NAME = re.compile(r"[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*")
-"""The names of repositories that a registry accepts."""
 OTHER_GUEST = "-osv"
 DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -110,7 +109,7 @@ async def _read(registry: Registry, repository: str, manifest: Manifest, name: s
 
 def _repository(prefix: str, name: str) -> str:
     repository = f"{prefix}/images/{name}" if prefix else f"images/{name}"
-    if not NAME.fullmatch(repository):
+    if not REPOSITORY_NAME.fullmatch(repository):
         raise DrumheadError(
             ErrorCode.USAGE,
             f"a registry does not accept the image name {name}; use lower-case letters, digits and . _ - /",

@@ -338,6 +338,7 @@ LOGIN = (
 @pytest.mark.parametrize(
     ("answers", "said"),
     [
+        ([b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"], "does not list its repositories; pull packages by"),
         ([BROKEN], "broke off within its answer"),
         ([LOGIN, BROKEN], "broke off within its answer"),
         ([LOGIN, b""], "/token does not answer"),

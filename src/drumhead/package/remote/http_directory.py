@@ -32,9 +32,9 @@ class HttpRemote:
         self._client = client
         self._url = url.rstrip("/")
 
-    async def packages(self) -> list[Package]:
+    async def packages(self, name: str = "") -> list[Package]:
         contents = await fetch_bytes(self._client, f"{self._url}/{INDEX}")
-        return decode_index(contents, self._url)
+        return [package for package in decode_index(contents, self._url) if name in {"", package.name}]
 
     async def fetch(self, package: Package, digest: str, path: Path, report: Report) -> None:
         url = f"{self._url}/blobs/sha256/{digest}"

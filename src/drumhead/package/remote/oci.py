@@ -11,7 +11,7 @@ import msgspec
 
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.package.records import Package
-from drumhead.package.remote.registry import LAYER_TYPE, Descriptor, Manifest, Registry, describe
+from drumhead.package.remote.registry import LAYER_TYPE, REPOSITORY_NAME, Descriptor, Manifest, Registry, describe
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,9 +34,10 @@ class OciRemote:
         self.path = parts.path.strip("/")
         self.registry = Registry(client, f"{parts.scheme}://{parts.netloc}")
 
-    async def packages(self) -> list[Package]:
+    async def packages(self, name: str = "") -> list[Package]:
+        names = [self._repository(name)] if name else await self.registry.repositories()
         prefix = f"{self.path}/" if self.path else ""
-        names = [name for name in await self.registry.repositories() if name.startswith(prefix)]
+        names = [one for one in names if one.startswith(prefix) and REPOSITORY_NAME.fullmatch(one)]
         tagged = await asyncio.gather(*(self._tags(name) for name in names))
         found = await asyncio.gather(*(self._read(name, tag) for name, tags in tagged for tag in tags))
         return sorted(filter(None, found), key=lambda package: (package.name, package.version))

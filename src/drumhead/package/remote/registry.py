@@ -37,6 +37,9 @@ MANIFEST_TYPES = (
 """What a tag may name. Only the first can be of drumhead, but a registry refuses to give what is not asked for."""
 LAYER_TYPE = "application/vnd.drumhead.layer.v1."
 """The prefix of the media types of layers; the name of the file system follows."""
+REPOSITORY_NAME = re.compile(r"[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*")
+"""The names of repositories that a registry accepts."""
+OF_REPOSITORY = re.compile(r"/v2/(.+)/(?:blobs|manifests|tags)/")
 PAGE = 100
 MOST_PAGES = 1000
 MOST_BYTES = 16 << 20
@@ -73,11 +76,19 @@ class Registry:
     def __init__(self, client: aiohttp.ClientSession, url: str) -> None:
         self._client = client
         self._url = url.rstrip("/")
-        self._authorization = ""
+        self._authorizations: dict[tuple[str, str], str] = {}
+        """Tokens by repository and scope. A token for one repository does not open another."""
 
     async def repositories(self) -> list[str]:
         """Return the names of all repositories. Raises REMOTE if the registry does not allow listing them."""
-        return [name async for name in self._pages("/v2/_catalog", "repositories")]
+        try:
+            return [name async for name in self._pages("/v2/_catalog", "repositories")]
+        except DrumheadError as error:
+            if error.code is not ErrorCode.NOT_FOUND:
+                raise
+            raise DrumheadError(
+                ErrorCode.REMOTE, f"{self._url} does not list its repositories; pull packages by their names"
+            ) from error
 
     async def tags(self, name: str) -> list[str]:
         return [tag async for tag in self._pages(f"/v2/{name}/tags/list", "tags")]
@@ -109,8 +120,8 @@ class Registry:
 
     async def fetch(self, name: str, blob: Descriptor, path: Path, report: Report = silent) -> None:
         """Fetch and verify a blob into a file. Resume an interrupted transfer."""
-        await self._authorize(name)
-        headers = {"Authorization": self._authorization} if self._authorization else {}
+        authorization = await self._authorize(name)
+        headers = {"Authorization": authorization} if authorization else {}
         url = f"{self._url}/v2/{name}/blobs/{blob.digest}"
         await fetch_file(
             self._client, url, path, digest=blob.hexadecimal, size=blob.size, report=report, headers=headers
@@ -131,7 +142,7 @@ class Registry:
         place += ("&" if "?" in place else "?") + f"digest={blob.digest}"
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(blob.size)}
         body = source if isinstance(source, bytes) else _chunks(source, blob.size, report)
-        async with await self._request("PUT", place, headers=headers, data=body, scope="pull,push"):
+        async with await self._request("PUT", place, name=name, headers=headers, data=body, scope="pull,push"):
             pass
 
     async def push_manifest(self, name: str, tag: str, manifest: Manifest) -> str:
@@ -162,20 +173,32 @@ class Registry:
             raise DrumheadError(ErrorCode.REMOTE, f"{self._url} did not answer with JSON: {error}") from error
 
     async def _request(
-        self, method: str, path: str, *, scope: str = "pull", headers: dict[str, str] | None = None, data: Any = None
+        self,
+        method: str,
+        path: str,
+        *,
+        name: str = "",
+        scope: str = "pull",
+        headers: dict[str, str] | None = None,
+        data: Any = None,
     ) -> aiohttp.ClientResponse:
-        """Send one request, with a token if the registry requires one. The caller closes the answer."""
+        """Send one request, with a token if the registry requires one. The caller closes the answer.
+
+        `name` is the repository, if a URL of the registry does not show it.
+        """
         url = path if path.startswith("http") else self._url + path
+        key = name or _repository_of(path), scope
         for attempt in range(2):
             sent = dict(headers or {})
-            if self._authorization:
-                sent["Authorization"] = self._authorization
+            if authorization := self._authorizations.get(key):
+                sent["Authorization"] = authorization
             with _answering(self._url):
                 answer = await self._client.request(method, url, headers=sent, data=data)
-            if answer.status == 401 and attempt == 0:
+            if answer.status == 401:
                 challenge = answer.headers.get("WWW-Authenticate", "")
                 answer.release()
-                self._authorization = await self._answer_challenge(challenge, scope)
+                if attempt == 0:
+                    self._authorizations[key] = await self._answer_challenge(challenge, scope)
                 continue
             if answer.status >= 400:
                 with _answering(self._url):
@@ -185,32 +208,36 @@ class Registry:
                 raise DrumheadError(code, f"{method} {url} answered {answer.status} {answer.reason}: {said}")
             return answer
         raise DrumheadError(
-            ErrorCode.REMOTE, f"{self._url} denied access; set DRUMHEAD_REGISTRY_USER and DRUMHEAD_REGISTRY_PASSWORD"
+            ErrorCode.REMOTE,
+            f"{self._url} denied access to {key[0] or 'the list of its repositories'}; use an account that has it "
+            "(DRUMHEAD_REGISTRY_USER and DRUMHEAD_REGISTRY_PASSWORD)",
         )
 
-    async def _authorize(self, name: str) -> None:
-        """Obtain a token before a transfer that cannot answer a challenge itself."""
-        async with await self._request("GET", f"/v2/{name}/tags/list?n=1"):
-            pass
+    async def _authorize(self, name: str) -> str:
+        """Obtain a token before a transfer that cannot answer a challenge itself; return its header."""
+        path = f"/v2/{name}/tags/list?n=1"
+        async with await self._request("GET", path):
+            return self._authorizations.get((_repository_of(path), "pull"), "")
 
     async def _answer_challenge(self, challenge: str, scope: str) -> str:
         """Return the Authorization header for a registry's WWW-Authenticate challenge (Basic or Bearer)."""
         user = os.environ.get("DRUMHEAD_REGISTRY_USER", "")
-        login = aiohttp.BasicAuth(user, os.environ.get("DRUMHEAD_REGISTRY_PASSWORD", "")) if user else None
+        login = aiohttp.encode_basic_auth(user, os.environ.get("DRUMHEAD_REGISTRY_PASSWORD", "")) if user else ""
         if not challenge.lower().startswith("bearer"):
-            if login is None:
+            if not login:
                 raise DrumheadError(
                     ErrorCode.REMOTE, f"{self._url} requires a login; set DRUMHEAD_REGISTRY_USER and …_PASSWORD"
                 )
-            return login.encode()
+            return login
         fields = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
         query = {key: fields[key] for key in ("service", "scope") if key in fields}
-        if "scope" in query:
+        if query.get("scope", "").startswith("repository:"):
             query["scope"] = re.sub(r":[a-z,*]+$", f":{scope}", query["scope"])
         body: dict[str, Any] = {}
         if realm := fields.get("realm", ""):
             with _answering(realm):
-                async with self._client.get(realm, params=query, auth=login) as answer:
+                headers = {"Authorization": login} if login else {}
+                async with self._client.get(realm, params=query, headers=headers) as answer:
                     body = await self._json(answer) if answer.status == 200 else {}
         token = body.get("token") or body.get("access_token")
         if not token:
@@ -219,6 +246,12 @@ class Registry:
                 f"{self._url} gave no token; check DRUMHEAD_REGISTRY_USER and DRUMHEAD_REGISTRY_PASSWORD",
             )
         return f"Bearer {token}"
+
+
+def _repository_of(path: str) -> str:
+    """Return the repository that a path or URL is about; an empty string for the registry itself."""
+    match = OF_REPOSITORY.search(path)
+    return match[1] if match else ""
 
 
 def describe(contents: bytes, media_type: str) -> Descriptor:

@@ -51,8 +51,8 @@ class Remote(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Repository(Protocol):
     """The contract of a remote. Everything that it returns was verified against its digest."""
 
-    async def packages(self) -> list[Package]:
-        """Return every version of every package. Raises REMOTE."""
+    async def packages(self, name: str = "") -> list[Package]:
+        """Return every version of the package `name`, or of every package, which a remote may refuse. Raises REMOTE."""
         ...
 
     async def fetch(self, package: Package, digest: str, path: Path, report: Report) -> None:
@@ -171,7 +171,7 @@ async def pull_package(
     async with new_client() as client:
         for candidate in [remote] if remote else read_remotes(home):
             repository = open_remote(client, candidate)
-            versions = [package for package in await repository.packages() if package.name == ref.name]
+            versions = [package for package in await repository.packages(ref.name) if package.name == ref.name]
             versions = [package for package in versions if ref.version in {"", package.version}]
             if versions:
                 package = max(versions, key=lambda version: version_key(version.version))

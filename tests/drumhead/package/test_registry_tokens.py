@@ -1,0 +1,115 @@
+"""Test remotes in a registry that asks for tokens: Debian's docker-registry, and a small server of tokens."""
+
+import base64
+import json
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from msgspec.structs import replace
+
+from drumhead.home import Home
+from drumhead.package.records import Package
+from drumhead.package.remote.remotes import Remote, pull_package, push_package, search_remotes, write_remotes
+from drumhead.package.store import PackageStore, parse_ref
+from drumhead.tree import Tree, regular
+
+USERS = {"admin": ("catalog", "pull", "push"), "reader": ("pull",)}
+"""What each account may do."""
+
+
+def encoded(contents):
+    return base64.urlsafe_b64encode(contents).rstrip(b"=").decode()
+
+
+class TokenServer:
+    """Give tokens for what an account may do (distribution.github.io, Token Authentication Specification)."""
+
+    def __init__(self, directory):
+        self._key = rsa.generate_private_key(65537, 2048)
+        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "tokens")])
+        now = datetime.now(UTC)
+        built = x509.CertificateBuilder(name, name, self._key.public_key(), x509.random_serial_number())
+        built = built.not_valid_before(now - timedelta(hours=1)).not_valid_after(now + timedelta(hours=1))
+        built = built.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        self._certificate = built.sign(self._key, hashes.SHA256())
+        self.bundle = directory / "tokens.pem"
+        self.bundle.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
+        self.asked = []
+
+    async def answer(self, request):
+        login = request.headers["Authorization"].removeprefix("Basic ")
+        user = base64.b64decode(login).decode().partition(":")[0]
+        scope = request.query["scope"]
+        self.asked.append(scope)
+        kind, name, actions = scope.split(":")
+        wanted = {"catalog"} & {name} if kind == "registry" else set(actions.split(","))
+        granted = actions.split(",") if wanted <= set(USERS[user]) else []
+        return web.json_response({"token": self._token(user, {"type": kind, "name": name, "actions": granted})})
+
+    def _token(self, user, access):
+        der = self._certificate.public_bytes(serialization.Encoding.DER)
+        head = {"typ": "JWT", "alg": "RS256", "x5c": [base64.b64encode(der).decode()]}
+        now = int(time.time())
+        times = {"exp": now + 300, "nbf": now - 60, "iat": now}
+        claims = {"iss": "tokens", "sub": user, "aud": "registry", "jti": "1", "access": [access], **times}
+        signed = ".".join(encoded(json.dumps(part).encode()) for part in (head, claims))
+        return f"{signed}.{encoded(self._key.sign(signed.encode(), padding.PKCS1v15(), hashes.SHA256()))}"
+
+
+@pytest.fixture
+async def tokens(tmp_path):
+    """Run a server of tokens; yield it with its URL."""
+    server, app = TokenServer(tmp_path), web.Application()
+    app.router.add_get("/token", server.answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    server.url = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}/token"
+    yield server
+    await runner.cleanup()
+
+
+@pytest.fixture
+def registry_settings(tokens):
+    """Return the settings with which the registry asks for tokens."""
+    options = f"realm: {tokens.url}, service: registry, issuer: tokens, rootcertbundle: {tokens.bundle}"
+    return f"auth: {{token: {{{options}}}}}\n"
+
+
+def package(version):
+    return Package(
+        name="own", version=version, kind="libraries", description="", created="", archive="", archive_size=0,
+        unpacked_size=0,
+    )  # fmt: skip
+
+
+async def test_a_registry_that_asks_for_tokens_is_a_remote(registry, tokens, tmp_path, monkeypatch):
+    monkeypatch.setenv("DRUMHEAD_REGISTRY_USER", "admin")
+    monkeypatch.setenv("DRUMHEAD_REGISTRY_PASSWORD", "x")
+    homes = [Home(root=tmp_path / name) for name in ("sender", "receiver")]
+    for home in homes:
+        write_remotes(home, [Remote(name="one", url=f"oci+http://{registry}/team")])
+    tree = Tree()
+    tree.add("a", regular(b"a"))
+    names = ["own", "other", "third", "fourth"]
+    for name in names:
+        stored = PackageStore(homes[0]).add(tree, replace(package("1"), name=name))
+        await push_package(homes[0], PackageStore(homes[0]), parse_ref(name), "one")
+    found, notices = await search_remotes(homes[1])
+    assert ([one.name for one in found], notices) == (sorted(names), [])
+    monkeypatch.setenv("DRUMHEAD_REGISTRY_USER", "reader")
+    found, notices = await search_remotes(homes[1])
+    assert found == []
+    assert "denied access to the list of its repositories; use an account that has it" in notices[0]
+    tokens.asked.clear()
+    pulled = await pull_package(homes[1], PackageStore(homes[1]), parse_ref("fourth"))
+    assert pulled.archive == stored.archive
+    assert set(tokens.asked) == {"repository:team/fourth:pull"}
+    assert await pull_package(homes[1], PackageStore(homes[1]), parse_ref("missing")) is None
+    assert await pull_package(homes[1], PackageStore(homes[1]), parse_ref("no+repository")) is None
