@@ -14,10 +14,13 @@ from support.programs.system import System
 _PAGE = 500
 
 
-async def make_many(whole: System, finished: int = 0, *, waiting: int = 0, failed: int = 0, batch: str = "") -> None:
+async def make_many(
+    whole: System, finished: int = 0, *, waiting: int = 0, failed: int = 0, batch: str = "", apart: bool = False
+) -> None:
     """Make tasks, in this order of creation: finished, failed and waiting ones, `photo-0.png` and so on.
 
-    No worker may run meanwhile; their results are their originals.
+    With `apart`, each gets a batch of its own: `{batch}-0` and so on. No worker may run meanwhile; their results are
+    their originals.
     """
     async with (
         StorageClient.connect(f"127.0.0.1:{whole.ports['storage']}") as storage,
@@ -38,7 +41,16 @@ async def make_many(whole: System, finished: int = 0, *, waiting: int = 0, faile
         total = finished + failed + waiting
         for start in range(0, total, _PAGE):
             numbers = range(start, min(start + _PAGE, total))
-            await db.create([new.evolve(filename=f"photo-{n}.png", idempotency_key=f"{batch}-{n}") for n in numbers])
+            await db.create(
+                [
+                    new.evolve(
+                        filename=f"photo-{n}.png",
+                        idempotency_key=f"{batch}-{n}",
+                        batch=f"{batch}-{n}" if apart else batch,
+                    )
+                    for n in numbers
+                ]
+            )
         left = finished + failed
         while left:
             leases = await db.lease(LeaseRequest(worker=WorkerInfo(id="many"), n=min(left, _PAGE)))

@@ -255,3 +255,15 @@ async def test_a_key_before_the_browser_tells_sizes_zooms_to_the_right_scale(bro
         await page.keyboard.press("1")
         await page.evaluate("window.tellSizes()")
         await expect(page.get_by_role("button", name="Shown at 100 %")).to_be_visible()
+
+
+async def test_all_batches_can_be_shown(browser, many):
+    await make_many(many, waiting=1010, batch="apart", apart=True)
+    async with opened(browser, many.master) as page:
+        await page.goto(f"http://{many.master}/#/batches")
+        shown = page.locator(".batch-list > li")
+        for count in range(50, 1050, 50):
+            await expect(shown).to_have_count(count)
+            await page.get_by_role("button", name="Show more").click()
+        await expect(page.get_by_role("link", name="apart-0", exact=True)).to_be_visible()
+        assert await page.locator(".error").count() == 0

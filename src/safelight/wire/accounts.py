@@ -32,7 +32,7 @@ class Scope(StrEnum):
     READ = "read"
     """Look at tasks, recipes, events and results."""
     OPERATE = "operate"
-    """Cancel, retry, release and delete tasks; save and delete recipes."""
+    """Change tasks and recipes, pause the queue, and repeat calls of webhooks."""
     ADMINISTER = "administer"
     """All of that, and manage the tenant's keys. In the tenant `default`: manage tenants as well."""
 

@@ -1,7 +1,7 @@
 // The view of batches, which are photos that were uploaded together.
 
 import { useCallback, useEffect, useRef, useState } from "preact/hooks";
-import { archiveUrl, type Batch, getBatch, getBatches, Problem, type StateName } from "../api/api";
+import { archiveUrl, type Batch, type BatchPage, getBatch, getBatches, Problem, type StateName } from "../api/api";
 import { fromQuery } from "../api/filter";
 import { ago, bytes, stateLabel } from "../format";
 import { follow } from "../api/live";
@@ -13,6 +13,8 @@ import { Results } from "./photos/photos";
 
 const words = texts.batches;
 const PAGE = 50;
+/** The most that the service gives at once. */
+const MOST = 1000;
 const READ_AFTER = 1500;
 
 /** Call something soon after changes, and when some may have been missed. */
@@ -46,11 +48,11 @@ function All() {
   const newest = useRef(0);
   const read = useCallback(() => {
     const asked = ++newest.current;
-    void getBatches({ limit: PAGE * pages })
+    void newestBatches(PAGE * pages)
       .then((page) => {
         if (asked !== newest.current) return; // a newer request has answered
         setBatches(page.batches);
-        setNext(page.next);
+        setNext(page.next ?? null);
         setError("");
       })
       .catch((problem) => setError(problem instanceof Problem ? problem.message : String(problem)));
@@ -81,6 +83,17 @@ function All() {
       {next && <button onClick={() => setPages(pages + 1)}>{texts.more}</button>}
     </section>
   );
+}
+
+async function newestBatches(count: number): Promise<BatchPage> {
+  const batches: Batch[] = [];
+  let next: string | null = null;
+  do {
+    const page: BatchPage = await getBatches({ limit: Math.min(count - batches.length, MOST), ...(next && { before: next }) });
+    batches.push(...page.batches);
+    next = page.next ?? null;
+  } while (next && batches.length < count);
+  return { batches, next };
 }
 
 const of = (batch: Batch, ...states: StateName[]) => states.reduce((sum, state) => sum + (batch.tasks[state] ?? 0), 0);
