@@ -21,7 +21,7 @@ from drumhead.machine.process import wait_process
 from drumhead.machine.stop import stop_machine
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from drumhead.fleet.plan import PlannedMachine
     from drumhead.fleet.records import HealthCheck
@@ -65,7 +65,7 @@ class Lifetime:
         self._instances = Instances(home)
         self._healthy_since: float | None = None
 
-    async def run(self, *, starting: Callable[[], None], healthy: Callable[[], Awaitable[None]]) -> End:
+    async def run(self, *, starting: Callable[[], None], healthy: Callable[[], None]) -> End:
         """Start the machine, or take over the running one, and return when it has ended.
 
         `starting` is called before a start, `healthy` when the machine is healthy. A machine that does not become
@@ -121,7 +121,7 @@ class Lifetime:
         log.info("%s started (%s)", self._machine.name, started.launch.address)
         return self._instances.read(self._machine.name)
 
-    async def _trouble(self, instance: Instance, healthy: Callable[[], Awaitable[None]]) -> str:
+    async def _trouble(self, instance: Instance, healthy: Callable[[], None]) -> str:
         """Wait until a running machine fails to become healthy or stops answering, and return the reason to stop it."""
         try:
             await wait_started(self._instances, self._machine.name, time_limit=BOOT_TIME)
@@ -136,7 +136,7 @@ class Lifetime:
                 return reason
         self._healthy_since = time.monotonic()
         log.info("%s is healthy", self._machine.name)
-        await healthy()
+        healthy()
         if check is None or forward is None or not check.failures:
             never: asyncio.Future[str] = asyncio.get_running_loop().create_future()
             return await never

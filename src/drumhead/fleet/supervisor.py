@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from drumhead.errors import DrumheadError, ErrorCode, message_of
-from drumhead.fleet.lifetime import End, Lifetime
+from drumhead.fleet.lifetime import End, Lifetime, refuse_stranger
 from drumhead.fleet.plan import PlannedMachine, planned_machines
 from drumhead.fleet.records import FleetState, Health, MachineState, Member
 from drumhead.image.store import ImageStore
@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 MIN_RESTART_DELAY, MAX_RESTART_DELAY = 1.0, 30.0
 """Seconds before a restart. The delay doubles each time until the machine was healthy for MAX_RESTART_DELAY."""
+PASSING = {ErrorCode.TIMEOUT, ErrorCode.GUEST, ErrorCode.HOST_TOOL}
+"""Errors of a start that a later start may not meet: a busy host, a lack of memory, a full disk."""
 
 
 class Supervisor:
@@ -46,7 +48,8 @@ class Supervisor:
         self._states: dict[str, MachineState] = {}
         self._changed = asyncio.Event()
         self._stopping = False
-        self._healthy = asyncio.Condition()
+        self._noted = asyncio.Event()
+        self._proven: set[str] = set()
         self._fleet: Fleet = store.read()
 
     async def run(self) -> None:
@@ -108,13 +111,16 @@ class Supervisor:
             if error.code not in {ErrorCode.NOT_FOUND, ErrorCode.CONFLICT}:
                 raise
             log.warning("%s: another command is deleting it: %s", name, error.message)
+        except OSError as error:
+            log.warning("%s could not be removed: %s", name, message_of(error))
 
     async def _supervise(self, machine: PlannedMachine) -> None:
         """Wait for the members that a machine depends on, then run it as often as its restart policy says."""
         delay, restarts = MIN_RESTART_DELAY, 0
         try:
-            async with self._healthy:
-                await self._healthy.wait_for(lambda: all(map(self._member_is_healthy, machine.member.after)))
+            while not all(map(self._member_is_healthy, machine.member.after)):
+                self._noted.clear()
+                await self._noted.wait()
             while True:
                 end = await self._run_once(machine, restarts)
                 policy = machine.member.restart
@@ -131,16 +137,28 @@ class Supervisor:
             self._note(machine, "failed", restarts, error.message)
 
     async def _run_once(self, machine: PlannedMachine, restarts: int) -> End:
-        async def healthy() -> None:
+        """Run a machine until it ends. Raises the errors after which there is no use in starting it again."""
+
+        def healthy() -> None:
+            self._proven.add(machine.name)
             self._note(machine, "healthy", restarts)
-            async with self._healthy:
-                self._healthy.notify_all()
 
         life = Lifetime(self._store.home, self._fleet.name, machine, attached=self._attached)
         try:
             return await life.run(starting=lambda: self._note(machine, "starting", restarts), healthy=healthy)
         except OSError as error:  # the disk of the host is full, for example, and will have room again
-            return End(reason=message_of(error), failed=True, healthy_for=0.0)
+            reason = message_of(error)
+        except DrumheadError as error:
+            refuse_stranger(self._instances, self._fleet.name, machine.name)
+            # A first start that needs what another machine has is a mistake; later on, a command may just hold a lock.
+            has_run = restarts > 0 or machine.name in self._proven
+            if error.code not in PASSING and not (error.code is ErrorCode.CONFLICT and has_run):
+                raise
+            reason = error.message
+        except Exception as error:  # supervision goes on, whatever a machine's files hold
+            log.exception("%s: an error of drumhead", machine.name, exc_info=not self._attached)
+            reason = f"an error of drumhead ({error!r}); please report it"
+        return End(reason=reason, failed=True, healthy_for=0.0)
 
     def _member_is_healthy(self, name: str) -> bool:
         mine = [state for state in self._states.values() if state.member == name]
@@ -150,6 +168,7 @@ class Supervisor:
         self._states[machine.name] = MachineState(
             member=machine.member_name, health=health, restarts=restarts, reason=reason
         )
+        self._noted.set()
         self._publish()
 
     def _publish(self) -> None:

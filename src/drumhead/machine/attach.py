@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.errors import DrumheadError, ErrorCode, host_error
 from drumhead.machine.boot import wait_started
 from drumhead.machine.instances import Instances, supervisor_pid
 from drumhead.machine.launch import Started, restart_machine, start_machine
@@ -123,22 +123,40 @@ async def _attend_supervised(home: Home, started: Started, announce: Announce) -
         if spec.restart == "no":
             return _end(await _attend(home, started, announce), announce)
         with supervising(directory):
+            run: Started | DrumheadError = started
             while True:
-                failure, began = None, time.monotonic()
-                try:
-                    await _attend(home, started, announce)
-                except DrumheadError as error:
-                    failure = error
-                ended = instances.read(spec.name)
+                began = time.monotonic()
+                failure = await _failure(home, run, announce) if isinstance(run, Started) else run
+                ended, ran = instances.read(spec.name), time.monotonic() - began
                 stopping = signalled.is_set() or is_stopping(directory)
-                delay = None if stopping else note_end(instances, ended, restarts, ran=time.monotonic() - began)
+                delay = None if stopping else note_end(instances, ended, restarts, ran=ran, failure=failure)
                 if delay is None or await pause(delay, directory, signalled):
                     if failure is not None:
                         raise failure
                     return _end(ended, announce)
-                started = await restart_machine(home, spec.name, attached=True)
-                if signalled.is_set():  # before there was a machine to stop
-                    await stop_machine(instances, spec.name)
+                run = await _start_again(home, spec.name, signalled)
+
+
+async def _failure(home: Home, started: Started, announce: Announce) -> DrumheadError | None:
+    """Attend one run of a machine. Return its error."""
+    try:
+        await _attend(home, started, announce)
+    except DrumheadError as error:
+        return error
+    return None
+
+
+async def _start_again(home: Home, name: str, signalled: asyncio.Event) -> Started | DrumheadError:
+    """Restart a machine. Return the error if that fails, which counts like a machine that ended at once."""
+    try:
+        started = await restart_machine(home, name, attached=True)
+    except DrumheadError as error:
+        return error
+    except OSError as error:  # the disk of the host is full, for example
+        return host_error(error)
+    if signalled.is_set():  # before there was a machine to stop
+        await stop_machine(Instances(home), name)
+    return started
 
 
 def _end(instance: Instance, announce: Announce) -> int:

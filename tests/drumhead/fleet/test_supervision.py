@@ -1,7 +1,6 @@
 """Test a supervisor's decisions without machines: silent services, the order of stopping, and pauses."""
 
 import asyncio
-import errno
 import os
 import subprocess
 import sys
@@ -145,37 +144,6 @@ async def test_machines_stop_when_nobody_needs_them_and_beside_those_that_nobody
         for name in expected:
             allowed[name].set()
     await whole
-
-
-@pytest.mark.parametrize("policy", ["always", "on-failure", "no"])
-async def test_a_full_disk_of_the_host_ends_one_start_and_not_the_supervision(tmp_path, monkeypatch, policy):
-    store = FleetStore(Home(root=tmp_path), "f")
-    fleet = store.write(Fleet(name="f", members={"web": Member(image="i", restart=policy)}))
-    runs = iter([OSError(errno.ENOSPC, "No space left on device", "state.json"), None])
-
-    class Lifetime:
-        def __init__(self, *_arguments, **_flags):
-            pass
-
-        async def run(self, **_calls):
-            if error := next(runs):
-                (store.directory / "state.json").unlink()
-                (store.directory / "state.json").mkdir()  # the state cannot be written either
-                raise error
-            (store.directory / "state.json").rmdir()
-            raise DrumheadError(ErrorCode.NOT_FOUND, "the second start")
-
-    monkeypatch.setattr(supervisor, "Lifetime", Lifetime)
-    monkeypatch.setattr(supervisor, "MIN_RESTART_DELAY", 0.0)
-    monkeypatch.setattr(supervisor, "MAX_RESTART_DELAY", 0.0)
-    keeper = supervisor.Supervisor(store, attached=False)
-    (machine,) = planned_machines(fleet).values()
-    keeper._note(machine, "waiting")
-    await keeper._supervise(machine)
-    (state,) = keeper._states.values()
-    assert state.health == "failed"
-    assert ("No space left on device; free some space" in state.reason) == (policy == "no")
-    assert (state.reason == "the second start") == (policy != "no")
 
 
 @pytest.mark.parametrize("owner", ["", "f-web"])

@@ -1,6 +1,7 @@
 """Test machines that are restarted when they end (``--restart``)."""
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
@@ -9,12 +10,14 @@ from unittest.mock import AsyncMock, Mock
 
 import pytest
 
+from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.home import Home
 from drumhead.machine import attach
 from drumhead.machine.instances import STOPPING, Instances, supervisor_pid
 from drumhead.machine.launch import Started
 from drumhead.machine.records import InstanceSpec, Launch
 from drumhead.machine.stop import record_exit, stop_machine
+from drumhead.machine.supervision import policy
 from drumhead.machine.supervision.policy import FIRST_DELAY, LONGEST_DELAY, MAX_RESTARTS, STEADY, Restarts
 from drumhead.machine.supervision.supervisor import note_end, pause
 from drumhead.records import Command
@@ -125,6 +128,46 @@ async def test_ctrl_c_between_two_starts_ends_a_machine_in_the_foreground(empty,
     assert signal.getsignal(signal.SIGINT) is handler, "a later Ctrl-C ends the command as an earlier one does"
     if moment == "pause":
         assert "without its supervisor" not in empty("instances")
+
+
+@pytest.mark.parametrize(
+    ("failure", "told"),
+    [
+        (
+            DrumheadError(ErrorCode.CONFLICT, "the port 127.0.0.1:8000 of this host cannot be used"),
+            "the port 127.0.0.1",
+        ),
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+    ],
+)
+async def test_a_machine_in_the_foreground_survives_starts_that_fail(empty, monkeypatch, caplog, failure, told):
+    instances, starts = Instances(empty.home), []
+    spec = InstanceSpec(name="unlucky", image="i", command=Command(argv=("x",)), restart="always")
+    launch = Launch(
+        spec=spec, image_digest="", accelerator="tcg", mac="", address="", forwards=(), started_at=0.0, attached=True
+    )
+    started = Started(launch=launch, acceleration=None, pid=0, log_offset=0)
+    instances.directory("unlucky").mkdir(parents=True)
+    instances.write(launch)
+
+    async def attend(*_):
+        starts.append("ran")
+        record_exit(instances.directory("unlucky"), 3)
+
+    async def restart(*_, **_flags):
+        starts.append("tried")
+        if starts.count("ran") == 2 or starts.count("tried") < 4:
+            raise failure
+        return started
+
+    monkeypatch.setattr(attach, "_attend", attend)
+    monkeypatch.setattr(attach, "restart_machine", restart)
+    monkeypatch.setattr(policy, "LONGEST_DELAY", 0.0)
+    with pytest.raises(DrumheadError, match=told):
+        await attach._attend_supervised(empty.home, started, Mock())
+    assert starts == ["ran", *["tried"] * 4, "ran", *["tried"] * (MAX_RESTARTS - 4)]
+    assert f"unlucky: {told}" in caplog.text and "restarting in 0 s" in caplog.text
+    assert told in instances.read("unlucky").supervision.reason
 
 
 @pytest.fixture(scope="module")

@@ -116,17 +116,20 @@ async def supervise(home: Home, name: str) -> None:
             await _supervise_sleeper(home, instances, instance, stop)
         (instances.directory(name) / READY).touch()
         restarts = Restarts(instance.launch.spec.restart)
+        failure: DrumheadError | OSError | None = None
         while not (stop.is_set() or is_stopping(instances.directory(name))):
             began = time.monotonic()
             instance = await _wait_end(instances, instance, stop)
             ends = stop.is_set() or is_stopping(instances.directory(name))
-            delay = None if ends else note_end(instances, instance, restarts, ran=time.monotonic() - began)
+            ran = time.monotonic() - began
+            delay = None if ends else note_end(instances, instance, restarts, ran=ran, failure=failure)
             if delay is None or await pause(delay, instances.directory(name), stop):
                 break
+            failure = None
             try:
                 await restart_machine(home, name, attached=False)
             except (DrumheadError, OSError) as error:  # this counts like a machine that ended at once
-                log.warning("%s could not be started: %s", name, message_of(error))
+                failure = error
             instance = instances.read(name)
         if stop.is_set():
             await stop_machine(instances, name)
@@ -160,13 +163,20 @@ async def _wait_end(instances: Instances, instance: Instance, stop: asyncio.Even
     return instances.read(instance.launch.spec.name)
 
 
-def note_end(instances: Instances, instance: Instance, restarts: Restarts, *, ran: float) -> float | None:
-    """Count, record and log the end of a machine that ran for `ran` seconds.
+def note_end(
+    instances: Instances,
+    instance: Instance,
+    restarts: Restarts,
+    *,
+    ran: float,
+    failure: DrumheadError | OSError | None = None,
+) -> float | None:
+    """Count, record and log the end of a machine that ran for `ran` seconds, or the `failure` of its start.
 
     Return the number of seconds until the restart, or None if there is none.
     """
     name = instance.launch.spec.name
-    reason = end_reason(instance)
+    reason = end_reason(instance) if failure is None else message_of(failure).splitlines()[0]
     given_up = restarts.exhausted
     delay = restarts.after(failed=instance.exit_status != 0, ran=ran)
     if delay is not None:
