@@ -130,11 +130,14 @@ def _row(
 ) -> tuple[str, ...]:
     alive = instance is not None and bool(instance.pid)
     launch = instance.launch if instance else None
+    health: str = known.health if known and (supervised or alive) else ""
+    if known and known.reason and health in {"waiting", "starting", "healthy"}:
+        health = known.reason  # a machine that a full disk has paused is not quite healthy
     return (
         machine,
         member,
         instance.state if instance else "",
-        known.health if known and (supervised or alive) else "",
+        health,
         str(known.restarts) if known else "0",
         launch.address if launch else "",
         f"{time.time() - launch.started_at:.0f}s" if launch and alive else "",

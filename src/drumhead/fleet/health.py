@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from drumhead.machine.network.neighbour import Neighbour, Reach, reach
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from drumhead.fleet.records import HealthCheck
     from drumhead.machine.records import PortForward
 
@@ -45,16 +47,28 @@ async def wait_healthy(check: HealthCheck, forward: PortForward, neighbour: Neig
         return reason
 
 
-async def wait_unresponsive(check: HealthCheck, forward: PortForward, neighbour: Neighbour | None = None) -> str:
+async def _count(_failure: str) -> bool:
+    return False
+
+
+async def wait_unresponsive(
+    check: HealthCheck,
+    forward: PortForward,
+    neighbour: Neighbour | None = None,
+    excuse: Callable[[str], Awaitable[bool]] = _count,
+) -> str:
     """Poll a healthy service every `check.recheck` seconds until it fails to answer `check.failures` times in a row.
 
     Return the last failure. Both the host and a neighbour must get an answer. Any answer counts: a service
-    that reports that it is not ready is waiting for another service, and restarting it would not help.
+    that reports that it is not ready is waiting for another service, and restarting it would not help. `excuse` gets
+    the failure of each check, or an empty text, and returns whether it does not count.
     """
     unanswered, reason = 0, ""
     while unanswered < check.failures:
         await asyncio.sleep(check.recheck)
         reason = await _unreached(neighbour) if await is_alive(check, forward) else "did not answer"
+        if await excuse(reason):
+            continue
         unanswered = unanswered + 1 if reason else 0
     return f"{reason} {check.failures} times in a row"
 

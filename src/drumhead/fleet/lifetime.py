@@ -18,10 +18,11 @@ from drumhead.machine.launch import image_digest, start_machine
 from drumhead.machine.network.neighbour import Neighbour
 from drumhead.machine.network.private import multicast_group
 from drumhead.machine.process import wait_process
+from drumhead.machine.qemu.channel import is_paused
 from drumhead.machine.stop import stop_machine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from drumhead.fleet.plan import PlannedMachine
     from drumhead.fleet.records import HealthCheck
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BOOT_TIME = 120.0
+PAUSED = "paused: the host's disk is full"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,20 +66,24 @@ class Lifetime:
         self._attached = attached
         self._instances = Instances(home)
         self._healthy_since: float | None = None
+        self._paused = False
 
-    async def run(self, *, starting: Callable[[], None], healthy: Callable[[], None]) -> End:
+    async def run(
+        self, *, starting: Callable[[], None], healthy: Callable[[], None], remark: Callable[[str], None]
+    ) -> End:
         """Start the machine, or take over the running one, and return when it has ended.
 
         `starting` is called before a start, `healthy` when the machine is healthy. A machine that does not become
-        healthy, or that stops answering, is stopped. Raises the errors of ``start_machine``, and CONFLICT if a machine
-        of this name does not belong to the fleet.
+        healthy, or that stops answering, is stopped, unless a full disk of the host has paused it. Then `remark` is
+        called with that reason, and with an empty text when the machine has gone on. Raises the errors of
+        ``start_machine``, and CONFLICT if a machine of this name does not belong to the fleet.
         """
         instance = await self._take_over()
         if instance is None:
             starting()
             instance = await self._start()
         ended = asyncio.create_task(wait_process(instance.pid))
-        trouble = asyncio.create_task(self._trouble(instance, healthy))
+        trouble = asyncio.create_task(self._trouble(instance, healthy, remark))
         try:
             await asyncio.wait({ended, trouble}, return_when=asyncio.FIRST_COMPLETED)
             if not ended.done():
@@ -121,8 +127,34 @@ class Lifetime:
         log.info("%s started (%s)", self._machine.name, started.launch.address)
         return self._instances.read(self._machine.name)
 
-    async def _trouble(self, instance: Instance, healthy: Callable[[], None]) -> str:
+    async def _trouble(self, instance: Instance, healthy: Callable[[], None], remark: Callable[[str], None]) -> str:
         """Wait until a running machine fails to become healthy or stops answering, and return the reason to stop it."""
+
+        async def excuse(failure: str) -> bool:
+            return await self._is_paused(failure, remark)
+
+        while True:
+            reason = await self._failure(instance, healthy, excuse)
+            if not await excuse(reason):
+                return reason
+
+    async def _is_paused(self, failure: str, remark: Callable[[str], None]) -> bool:
+        """Return whether a machine did not answer because a full disk of the host has paused it, and let it try again.
+
+        A machine that is stopped in this state would lose what it has not written yet.
+        """
+        directory = self._instances.directory(self._machine.name)
+        paused = bool(failure) and await is_paused(directory, resume=True)
+        if paused != self._paused:
+            log.warning("%s %s", self._machine.name, f"is {PAUSED}" if paused else "is no longer paused")
+            remark(PAUSED if paused else "")
+        self._paused = paused
+        return paused
+
+    async def _failure(
+        self, instance: Instance, healthy: Callable[[], None], excuse: Callable[[str], Awaitable[bool]]
+    ) -> str:
+        """Wait until a running machine does not boot, does not become healthy or stops answering. Return the reason."""
         try:
             await wait_started(self._instances, self._machine.name, time_limit=BOOT_TIME)
         except DrumheadError as error:
@@ -134,13 +166,14 @@ class Lifetime:
             reason = await wait_healthy(check, forward, neighbour)
             if reason:
                 return reason
-        self._healthy_since = time.monotonic()
+        await excuse("")
+        self._healthy_since = self._healthy_since or time.monotonic()
         log.info("%s is healthy", self._machine.name)
         healthy()
         if check is None or forward is None or not check.failures:
             never: asyncio.Future[str] = asyncio.get_running_loop().create_future()
             return await never
-        return await wait_unresponsive(check, forward, neighbour)
+        return await wait_unresponsive(check, forward, neighbour, excuse)
 
     def _neighbour(self, instance: Instance, check: HealthCheck) -> Neighbour:
         """Return the address of the machine's service on its network."""

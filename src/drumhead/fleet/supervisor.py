@@ -139,13 +139,19 @@ class Supervisor:
     async def _run_once(self, machine: PlannedMachine, restarts: int) -> End:
         """Run a machine until it ends. Raises the errors after which there is no use in starting it again."""
 
+        def starting() -> None:
+            self._note(machine, "starting", restarts)
+
         def healthy() -> None:
             self._proven.add(machine.name)
             self._note(machine, "healthy", restarts)
 
+        def remark(reason: str) -> None:
+            self._note(machine, self._states[machine.name].health, restarts, reason)
+
         life = Lifetime(self._store.home, self._fleet.name, machine, attached=self._attached)
         try:
-            return await life.run(starting=lambda: self._note(machine, "starting", restarts), healthy=healthy)
+            return await life.run(starting=starting, healthy=healthy, remark=remark)
         except OSError as error:  # the disk of the host is full, for example, and will have room again
             reason = message_of(error)
         except DrumheadError as error:

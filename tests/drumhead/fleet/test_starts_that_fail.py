@@ -26,7 +26,7 @@ def lives(monkeypatch):
         def __init__(self, _home, _fleet, machine, **_flags):
             self.machine = machine
 
-        async def run(self, *, starting, healthy):
+        async def run(self, *, starting, healthy, remark):
             await asyncio.sleep(0)  # as a start does, during which others begin to wait
             return lives[self.machine.name](starting, healthy)
 

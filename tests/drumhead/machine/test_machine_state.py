@@ -29,10 +29,8 @@ from drumhead.machine.session.protocol import MAX_REQUEST, _silence, open_sessio
 from drumhead.machine.session.terminal import pumping_input
 from drumhead.machine.stop import destroy_machine, exit_status, stop_machine
 from drumhead.records import Command
+from support.guests.stubs import holding_pid_file, monitor_of_a_paused_machine
 
-HOLD = (
-    "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.lockf(f, fcntl.LOCK_EX); print(flush=True); sys.stdin.read()"
-)
 LAUNCH = Launch(
     spec=InstanceSpec(name="one", image="i", command=Command(argv=("x",))),
     image_digest="",
@@ -57,13 +55,8 @@ def instances(tmp_path_factory):
 
 @pytest.fixture
 def alive(instances):
-    """Run a process that holds the pid file, as QEMU does."""
-    path = instances.directory("one") / "pid"
-    words = [sys.executable, "-c", HOLD, path]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdout.readline() == b"\n"
+    with holding_pid_file(instances.directory("one")) as process:
         yield process
-        process.kill()
 
 
 def report(instances, *lines):
@@ -312,22 +305,8 @@ async def test_the_files_of_an_image_stay_while_a_machine_starts(tmp_path, monke
 
 @pytest.fixture
 async def paused(instances, alive):  # noqa: ARG001 - it holds the pid file
-    """Answer as the QEMU of a machine whose write did not fit on the host. Return the commands that it got."""
     report(instances, '{"event":"started"}')
-    commands = []
-
-    async def answer(reader, writer):
-        version = {"qemu": {"major": 7, "minor": 2, "micro": 0}, "package": ""}
-        writer.write(json.dumps({"QMP": {"version": version, "capabilities": []}}).encode() + b"\r\n")
-        while text := await reader.read(4096):  # the client waits for each answer
-            command = json.loads(text)
-            commands.append(command["execute"])
-            value = {"status": "io-error"} if command["execute"] == "query-status" else {}
-            name = {"id": command["id"]} if "id" in command else {}
-            writer.write(json.dumps({"return": value, **name}).encode() + b"\r\n")
-        writer.close()
-
-    async with await asyncio.start_unix_server(answer, instances.directory("one") / "qmp.sock"):
+    async with monitor_of_a_paused_machine(instances.directory("one")) as commands:
         yield commands
 
 

@@ -18,7 +18,7 @@ from drumhead.machine.instances import STOPPING, write_supervision
 from drumhead.machine.launch import restart_machine
 from drumhead.machine.network.relay import join
 from drumhead.machine.process import wait_process
-from drumhead.machine.qemu.channel import control
+from drumhead.machine.qemu.channel import control, is_paused
 from drumhead.machine.records import Supervision
 from drumhead.machine.stop import stop_machine
 
@@ -109,12 +109,17 @@ class SocketActivation:
     async def sleep(self, idle: float) -> bool:
         """Stop the machine if nobody was connected for `idle` seconds. Return whether it was stopped.
 
-        The time before its program first listened does not count.
+        The time before its program first listened does not count. A machine that a full disk has paused goes on, so
+        that it can write what it still holds.
         """
         async with self._one_change:
             if self.idle_for() < idle:
                 return False
             if await self._is_starting():
+                self._idle_since = time.monotonic()
+                return False
+            if await is_paused(self._instances.directory(self._name), resume=True):
+                log.warning("%s is paused, because the host's disk is full; it is not put to sleep", self._name)
                 self._idle_since = time.monotonic()
                 return False
             self._put_to_sleep = self._instances.read(self._name).pid
