@@ -39,17 +39,22 @@ def printable_json(document: str) -> str:
 
 
 def write_output(data: bytes) -> None:
-    """Copy the output of a program in a machine to stdout.
-
-    If stdout is a terminal, escape control characters but keep colours. Otherwise copy the bytes unchanged.
-    """
-    if sys.stdout.isatty():
-        text = _decoder.decode(data).replace("\r\n", "\n")
-        pieces = _COLORS.split(text)  # every second one is a colour
-        pieces[::2] = map(printable_lines, pieces[::2])
-        data = "".join(pieces).encode()
-    sys.stdout.buffer.write(data)
+    """Copy the output of a program in a machine to stdout, as ``shown_output`` changes it."""
+    sys.stdout.buffer.write(shown_output(data))
     sys.stdout.buffer.flush()
+
+
+def shown_output(data: bytes) -> bytes:
+    """Return the output of a program in a machine as stdout may show it.
+
+    If stdout is a terminal, escape control characters but keep colours. Otherwise return the bytes unchanged.
+    """
+    if not sys.stdout.isatty():
+        return data
+    text = _decoder.decode(data).replace("\r\n", "\n")
+    pieces = _COLORS.split(text)  # every second one is a colour
+    pieces[::2] = map(printable_lines, pieces[::2])
+    return "".join(pieces).encode()
 
 
 _decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")

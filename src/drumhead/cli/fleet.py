@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from drumhead.cli.flags import FleetFile, Json
+from drumhead.cli.fleet_logs import Printer, print_while_read
 from drumhead.cli.output import notice, print_json, print_table
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.fleet.deploy import check_fleet, start_supervisor, take_down, wait_settled
@@ -20,17 +21,11 @@ from drumhead.fleet.records import MAX_COUNT
 from drumhead.fleet.store import FleetStore
 from drumhead.fleet.supervisor import Supervisor, scaled
 from drumhead.home import find_home
-from drumhead.machine.instances import Instances
-from drumhead.machine.stop import wait_machine
-from drumhead.machine.watch import file_size, follow, read_from, tail_offset, watching
-from drumhead.text import write_output
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from drumhead.fleet.records import Fleet, FleetState, MachineState
-    from drumhead.fleet.store import FleetStore
-    from drumhead.machine.instances import Instances
     from drumhead.machine.records import Instance
 
 USUAL_FILES = (Path("fleet.yaml"), Path("deploy/fleet.yaml"))
@@ -48,7 +43,8 @@ async def up_command(
     """Start the machines of a fleet file and keep them running.
 
     Each machine starts when those that it waits for are healthy. The command runs in the foreground until Ctrl-C
-    stops the machines. If the fleet is already up, machines whose part of the file has changed are replaced.
+    stops the machines, which run on if nobody reads their logs any more. If the fleet is already up, machines whose
+    part of the file has changed are replaced.
 
     Parameters
     ----------
@@ -75,13 +71,14 @@ async def up_command(
 
 
 async def _supervise_here(store: FleetStore, fleet: Fleet) -> None:
-    with store.supervising():
-        printing = asyncio.create_task(_print_all_logs(store, from_start=False))
+    printer = Printer()
+    with store.supervising(), printer.logging():
+        printing = asyncio.create_task(print_while_read(store, printer))
         try:
             await Supervisor(store, attached=True).run()
         finally:
             printing.cancel()
-    notice(f"Fleet {fleet.name} has stopped; `drumhead down {fleet.name}` deletes its machines.")
+    await printer.last_notice(f"Fleet {fleet.name} has stopped; `drumhead down {fleet.name}` deletes its machines.")
 
 
 async def down_command(name: str = "", /, *, file: FleetFile = None) -> None:
@@ -179,59 +176,6 @@ async def scale_command(
     fleet = store.write(fleet)
     store.wake_supervisor()
     await wait_settled(store, fleet, supervisor, time_limit=UP_TIME, show=_progress())
-
-
-async def print_logs(name: str, *, follow: bool, tail: int | None) -> None:
-    """Print the logs of a fleet's machines. Each line begins with the name of its machine."""
-    store = FleetStore(find_home(), name)
-    if follow:
-        await _print_all_logs(store, from_start=tail is None)
-        return
-    for instance in store.instances():
-        machine = instance.launch.spec.name
-        path = Instances(store.home).directory(machine) / "log"
-        offset = 0 if tail is None else tail_offset(path, tail)
-        _print_lines(machine, b"".join(read_from(path, offset)))
-
-
-async def _print_all_logs(store: FleetStore, *, from_start: bool) -> None:
-    """Follow the logs of all machines of the fleet, including new ones.
-
-    Return when the fleet has no supervisor and no running machine.
-    """
-    instances = Instances(store.home)
-    names = [] if from_start else [one.launch.spec.name for one in store.instances()]
-    offsets = {name: file_size(instances.directory(name) / "log") for name in names}
-    following: dict[str, asyncio.Task[None]] = {}
-    try:
-        with watching(store.directory) as changed:
-            while True:
-                found = store.instances()
-                for machine in [one.launch.spec.name for one in found]:
-                    if machine not in following or following[machine].done():
-                        following[machine] = asyncio.create_task(_follow_log(instances, machine, offsets))
-                if not store.supervisor() and not any(one.pid for one in found):
-                    return
-                await changed.wait()
-                changed.clear()
-    finally:
-        for task in following.values():
-            task.cancel()
-
-
-async def _follow_log(instances: Instances, machine: str, offsets: dict[str, int]) -> None:
-    rest = b""
-    path = instances.directory(machine) / "log"
-    async for part in follow(path, offset=offsets.get(machine, 0), until=wait_machine(instances, machine)):
-        offsets[machine] = offsets.get(machine, 0) + len(part)
-        *lines, rest = (rest + part).split(b"\n")
-        _print_lines(machine, b"\n".join([*lines, b""]))
-    _print_lines(machine, rest)
-
-
-def _print_lines(machine: str, text: bytes) -> None:
-    for line in text.splitlines():
-        write_output(machine.encode() + b" | " + line + b"\n")
 
 
 def _progress() -> Callable[[FleetState], None]:

@@ -70,6 +70,8 @@ async def follow(path: Path, *, offset: int = 0, until: Awaitable[object]) -> As
                 wake.cancel()
     finally:
         ended.cancel()
+        if ended.done() and not ended.cancelled():
+            ended.exception()  # the machine was deleted; asyncio would print a traceback
 
 
 def read_from(path: Path, offset: int) -> Iterator[bytes]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from drumhead.cli.flags import Count
-from drumhead.cli.fleet import print_logs
+from drumhead.cli.fleet_logs import print_logs
 from drumhead.cli.output import notice
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.guest import find_guest, require
