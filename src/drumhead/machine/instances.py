@@ -7,6 +7,7 @@ guest reports into a file through its status port. The state follows from these 
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import re
 import shutil
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from drumhead.blobs import replacing
-from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.errors import DrumheadError, ErrorCode, message_of
 from drumhead.home import entry, files_in, make_private
 from drumhead.machine.records import Instance, Launch, Supervision
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from drumhead.home import Home
+
+log = logging.getLogger(__name__)
 
 RECORD = "instance.json"
 FLOCK = struct.Struct("hhqqi4x")
@@ -157,9 +160,15 @@ def observe(directory: Path, launch: Launch) -> Instance:
 
 
 def write_supervision(directory: Path, record: Supervision) -> None:
-    """Write the record from which ``drumhead instances`` shows restarts."""
-    with replacing(directory / SUPERVISION) as temporary:
-        temporary.write_bytes(msgspec.json.encode(record))
+    """Write the record from which ``drumhead instances`` shows restarts. Warn if the host's disk is full.
+
+    The record only shows what the supervisor does, which goes on without it.
+    """
+    try:
+        with replacing(directory / SUPERVISION) as temporary:
+            temporary.write_bytes(msgspec.json.encode(record))
+    except OSError as error:
+        log.warning("%s: %s", directory.name, message_of(error))
 
 
 def supervisor_pid(directory: Path) -> int:

@@ -107,6 +107,7 @@ async def test_a_fleet_lets_a_paused_machine_go_on_instead_of_killing_it(machine
 
 async def test_a_paused_machine_is_not_put_to_sleep(machine):
     activation = SocketActivation(machine.home, machine, "f-web")
+    activation.watch(machine.read("f-web").pid)
     activation._has_listened = True
     async with monitor_of_a_paused_machine(machine.directory("f-web")) as commands:
         assert not await activation.sleep(0.0)

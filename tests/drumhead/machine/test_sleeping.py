@@ -1,16 +1,28 @@
 """Test machines that sleep while no client is connected (``--sleep-after``)."""
 
 import asyncio
+import errno
 import socket
+from contextlib import ExitStack
 
 import aiohttp
 import pytest
 
+from drumhead.home import Home
+from drumhead.machine import instances as records
 from drumhead.machine.instances import Instances, supervisor_pid
+from drumhead.machine.launch import Started
+from drumhead.machine.process import kill
+from drumhead.machine.records import InstanceSpec, Launch, PortForward
+from drumhead.machine.supervision import activation
+from drumhead.machine.supervision.activation import SocketActivation
+from drumhead.records import Command
 from support.guests.composing import write_files
 from support.guests.machines import find, wait_until
+from support.guests.stubs import holding_pid_file
 
-pytestmark = pytest.mark.slow
+IDLE = 0.0
+"""Seconds after which the machine may sleep."""
 SERVER = """
 import http.server, socketserver
 
@@ -131,3 +143,75 @@ async def test_a_connection_to_a_machine_that_cannot_start_is_refused_with_a_sen
 )
 def test_what_a_sleeping_machine_needs_is_said(drumhead, image, flags, reason):
     assert reason in drumhead.refused("run", "--sleep-after", "5", *flags, "-i", image, "sleeper-not", status=2)
+
+
+@pytest.fixture
+def instances(tmp_path_factory):
+    launch = Launch(
+        spec=InstanceSpec(name="one", image="i", command=Command(argv=("x",)), sleep_after=1.0),
+        image_digest="",
+        accelerator="tcg",
+        mac="02:00:00:00:00:01",
+        address="10.64.0.1",
+        forwards=(PortForward(host_port=0, guest_port=80),),
+        started_at=1.0,
+        attached=False,
+    )
+    found = Instances(Home(root=tmp_path_factory.mktemp("home")))  # a socket's path has at most 107 bytes
+    with found.lock("one"):
+        found.write(launch)
+    return found
+
+
+@pytest.fixture
+def start(instances, monkeypatch):
+    """Return a function that starts the machine, for which a process then stands."""
+    with ExitStack() as stack:
+
+        def start():
+            launch = instances.read("one").launch
+            instances.write(launch)
+            process = stack.enter_context(holding_pid_file(instances.directory("one")))
+            (instances.directory("one") / "status").write_text('{"event":"started"}\n')
+            return Started(launch=launch, acceleration=None, pid=process.pid, log_offset=0)
+
+        async def restart(*_, **__):
+            return start()
+
+        async def control(*_, **__):
+            return {"listening": True}
+
+        monkeypatch.setattr(activation, "restart_machine", restart)
+        monkeypatch.setattr(activation, "control", control)
+        yield start
+
+
+async def test_a_full_disk_of_the_host_does_not_keep_a_machine_from_being_started_again(instances, start, monkeypatch):
+    one, real = SocketActivation(instances.home, instances, "one"), records.replacing
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    first = start()
+    one.watch(first.pid)
+    monkeypatch.setattr(records, "replacing", full)
+    kill(first.pid)
+    await asyncio.wait({one._watcher})
+    monkeypatch.setattr(records, "replacing", real)
+    async with asyncio.timeout(60):
+        assert (await one._wake(80)).pid not in {0, first.pid}
+
+
+async def test_a_machine_that_a_command_starts_is_idle_from_then_on(instances, start):
+    one = SocketActivation(instances.home, instances, "one")
+    one.watch(start().pid)
+    one._has_listened = True
+    assert await one.sleep(IDLE)
+    second = start()  # as `drumhead start` does
+    assert not await one.sleep(IDLE)
+    assert instances.read("one").pid == second.pid
+    assert not one._has_listened, "which was the machine before"
+    kill(second.pid)
+    async with asyncio.timeout(60):
+        await asyncio.wait({one._watcher})
+    assert instances.read("one").supervision.restarts == 1, "its end is seen as well"

@@ -53,7 +53,7 @@ class SocketActivation:
         self._idle_since = self._began = time.monotonic()
         self._has_listened = False
         self._watcher: asyncio.Task[None] | None = None
-        self._put_to_sleep = -1
+        self._watched = self._put_to_sleep = -1
         self._ends = 0
 
     @asynccontextmanager
@@ -86,7 +86,13 @@ class SocketActivation:
         return await asyncio.start_server(accept, forward.host_address, forward.host_port, backlog=MAX_WAITING)
 
     def watch(self, pid: int) -> None:
-        """Record and log the end of the machine that is running as `pid` (0 if it has ended), if it ends by itself."""
+        """Record and log the end of the machine that is running as `pid` (0 if it has ended), if it ends by itself.
+
+        It has been idle from now on, and its program has not listened yet.
+        """
+        self._watched = pid
+        self._idle_since = self._began = time.monotonic()
+        self._has_listened = False
         write_supervision(self._instances.directory(self._name), Supervision(restarts=self._ends, asleep=True))
         self._watcher = asyncio.create_task(self._note_end(pid))
 
@@ -113,7 +119,7 @@ class SocketActivation:
         that it can write what it still holds.
         """
         async with self._one_change:
-            if self.idle_for() < idle:
+            if self._watch_another(self._instances.read(self._name)) or self.idle_for() < idle:
                 return False
             if await self._is_starting():
                 self._idle_since = time.monotonic()
@@ -125,6 +131,13 @@ class SocketActivation:
             self._put_to_sleep = self._instances.read(self._name).pid
             await stop_machine(self._instances, self._name, final=False)
             return True
+
+    def _watch_another(self, instance: Instance) -> bool:
+        """Watch a machine that another command has started. Return whether that was so."""
+        if instance.pid in {0, self._watched}:
+            return False
+        self.watch(instance.pid)
+        return True
 
     async def _is_starting(self) -> bool:
         """Return whether the machine is running and its program has not listened yet but still has time to."""
@@ -179,9 +192,10 @@ class SocketActivation:
         """
         async with self._one_change:
             instance = self._instances.read(self._name)
+            self._watch_another(instance)
             if not instance.pid:
                 if self._watcher:
-                    await self._watcher  # it reads the status that the start removes
+                    await asyncio.wait({self._watcher})  # it reads the status that the start removes
                 log.info("%s: a connection starts it", self._name)
                 started = await restart_machine(self._home, self._name, attached=False)
                 self.watch(started.pid)

@@ -184,10 +184,7 @@ def note_end(
     elif given_up and restarts.exhausted:
         log.warning("%s: %s; not restarted again after %d restarts in a row", name, reason, restarts.in_a_row)
     record = Supervision(restarts=restarts.total, reason=reason, waits=delay is not None)
-    try:
-        write_supervision(instances.directory(name), record)
-    except OSError as error:  # the record only shows what the supervisor does
-        log.warning("%s: %s", name, message_of(error))
+    write_supervision(instances.directory(name), record)
     return delay
 
 
