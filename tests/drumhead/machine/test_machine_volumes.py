@@ -1,5 +1,6 @@
 """Test volumes on the host: those not unmounted are detected and repaired, and unsuitable ones are refused."""
 
+import random
 import shutil
 import struct
 import subprocess
@@ -164,6 +165,55 @@ def test_every_group_of_a_large_disk_is_looked_at(tmp_path):
     found, _ = find_holes(path)
     assert {(one.blocks, one.missing) for one in found} == {(3, 2)}
     assert len(found) == 40
+
+
+@pytest.mark.parametrize(
+    ("at", "form", "value"),
+    [
+        *[(0x18, "<I", value) for value in (7, 64, 0xFFFFFFFF)],  # the size of blocks
+        *[(0x28, "<I", value) for value in (0, 7, 8 * 4096 + 1, 0xFFFFFFFF)],  # inodes in a group
+        *[(0x58, "<H", value) for value in (0, 64, 200, 8192, 0xFFFF)],  # the size of inodes
+        *[(0x00, "<I", value) for value in (0, 1, 0xFFFFFFFF)],  # all inodes
+        *[(0x04, "<I", value) for value in (64 << 8 | 1, 0xFFFFFFFF)],  # all blocks
+        (0x14, "<I", 0xFFFFFFFF),  # the first block
+        (INCOMPATIBLE, "<I", 0x82),  # descriptors of 64 bytes, whose size is 0
+    ],
+)
+async def test_a_superblock_that_cannot_be_true_is_none(plain_disk, at, form, value):
+    change(plain_disk, at, form, value)
+    assert find_holes(plain_disk) == ([], 0)
+    volume = VolumeMount(source=str(plain_disk), path="/data")
+    with pytest.raises(DrumheadError, match="has no ext4 file system"):
+        await open_volumes(Home(root=plain_disk), (volume,), find_guest("osv"))
+
+
+def test_a_disk_of_the_oldest_format_is_read(tmp_path):
+    path = tmp_path / "old.raw"
+    subprocess.run(["mke2fs", "-q", "-t", "ext2", "-r", "0", "-O", "none", path, "20M"], check=True)
+    change(path, 0x58, "<H", 0)
+    debugfs(path, f"write {sparse(tmp_path / 'file', 3, (0,), 1024)} file")
+    assert [(one.inode, one.blocks, one.missing) for one in find_holes(path)[0]] == [(12, 3, 2)]
+
+
+def test_whatever_bytes_a_disk_holds_there_is_a_sentence(plain_disk, tmp_path):
+    debugfs(plain_disk, f"write {sparse(tmp_path / 'file', 2000, (0, 1999))} file")
+    whole, chance = plain_disk.read_bytes()[: 1 << 20], random.Random(7)
+    (table,) = struct.unpack_from("<I", whole, 4096 + 8)
+    inode = table * 4096 + 11 * 256
+    read = [*range(SUPERBLOCK, SUPERBLOCK + 0x160), *range(4096, 4096 + 32), *range(inode, inode + 128)]
+    refused = 0
+    for _ in range(500):
+        damaged = bytearray(whole)
+        for _ in range(chance.randint(1, 4)):
+            damaged[chance.choice(read)] = chance.choice((0, 1, 0x7F, 0x80, 0xFF, chance.randrange(256)))
+        with plain_disk.open("r+b") as disk:
+            disk.write(damaged)
+        try:
+            find_holes(plain_disk)
+        except DrumheadError as error:
+            assert "is damaged; `e2fsck -f" in error.message
+            refused += 1
+    assert refused
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,12 @@ them.
 from __future__ import annotations
 
 import array
+import os
 import struct
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
+
+from drumhead.errors import DrumheadError, ErrorCode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +27,11 @@ read)."""
 REGULAR, KIND = 0x8000, 0xF000
 NOT_BY_BLOCKS = 0x10080000
 """Flags of an inode whose blocks are extents, or whose contents are in the inode."""
+LARGEST_SIZE = 6
+"""The largest power of two by which 1 KiB is multiplied to get the size of a block: 64 KiB."""
+INODE_SIZE, FIRST_INODE = 128, 11
+"""The size of inodes and the first of files in the oldest format, which does not record them."""
+DESCRIPTOR_SIZES = (32, 64, 128, 256, 512, 1024)
 DIRECT = 12
 """Direct pointers in an inode. Three more lead to blocks of pointers, one to three levels deep."""
 
@@ -59,24 +67,44 @@ class Superblock:
 
 
 def read_superblock(file: IO[bytes]) -> Superblock | None:
-    """Return the superblock of an open disk, or None if there is no ext4."""
+    """Return the superblock of an open disk, or None if there is no ext4, or one that cannot be true."""
     file.seek(SUPERBLOCK)
     block = file.read(SUPERBLOCK)
     if len(block) < SUPERBLOCK or struct.unpack_from("<H", block, 0x38)[0] != MAGIC:
         return None
-    inodes, _, _, free, _, first, size = struct.unpack_from("<7I", block)
+    inodes, blocks, _, free, _, first, size = struct.unpack_from("<7I", block)
     (features,) = struct.unpack_from("<I", block, 0x60)
-    return Superblock(
+    if features & WIDE:
+        blocks |= struct.unpack_from("<I", block, 0x150)[0] << 32
+    is_old = struct.unpack_from("<I", block, 0x4C)[0] == 0
+    found = Superblock(
         state=struct.unpack_from("<H", block, 0x3A)[0],
         features=features,
         inodes=inodes,
         free=free,
         first=first,
-        block_size=1024 << size,
+        block_size=1024 << min(size, LARGEST_SIZE + 1),
         group_inodes=struct.unpack_from("<I", block, 0x28)[0],
-        first_inode=struct.unpack_from("<I", block, 0x54)[0],
-        inode_size=struct.unpack_from("<H", block, 0x58)[0],
+        first_inode=FIRST_INODE if is_old else struct.unpack_from("<I", block, 0x54)[0],
+        inode_size=INODE_SIZE if is_old else struct.unpack_from("<H", block, 0x58)[0],
         descriptor_size=struct.unpack_from("<H", block, 0xFE)[0] if features & WIDE else 32,
+    )
+    return found if _is_possible(found, blocks, file.seek(0, os.SEEK_END)) else None
+
+
+def _is_possible(about: Superblock, blocks: int, size: int) -> bool:
+    """Return whether a disk of `size` bytes can hold this file system of `blocks` blocks."""
+    return (  # a guest may write anything
+        about.block_size <= 1024 << LARGEST_SIZE
+        and blocks * about.block_size <= size
+        and about.first <= 1
+        and 8 <= about.group_inodes <= 8 * about.block_size
+        and about.inodes > 0
+        and about.inodes % about.group_inodes == 0
+        and INODE_SIZE <= about.inode_size <= about.block_size
+        and about.inode_size & (about.inode_size - 1) == 0
+        and about.inodes * about.inode_size <= size
+        and about.descriptor_size in DESCRIPTOR_SIZES
     )
 
 
@@ -97,13 +125,17 @@ def find_holes(disk: Path) -> tuple[list[Holes], int]:
     """Return the files mapped by blocks that have holes, and the number of free blocks.
 
     The disk must be consistent. This reads used inodes and blocks of pointers (26 MB for 100,000 files) and blocks the
-    calling thread.
+    calling thread. Raises USAGE for a damaged disk.
     """
     with disk.open("rb") as file:
         found = read_superblock(file)
         if found is None or found.features & SCATTERED:
             return [], 0
-        files = (_holes(file, found, number, inode) for number, inode in _inodes(file, found))
+        try:
+            files = [_holes(file, found, number, inode) for number, inode in _inodes(file, found)]
+        except (struct.error, ValueError, IndexError, OverflowError) as error:
+            message = f"the ext4 file system on {disk} is damaged; `e2fsck -f {disk}` repairs it"
+            raise DrumheadError(ErrorCode.USAGE, message) from error
         return [one for one in files if one is not None and one.missing], found.free
 
 
