@@ -47,7 +47,7 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
     cpus: int = 1
     env: dict[str, str] = {}
     after: tuple[str, ...] = ()
-    """Members that must be healthy before this one starts."""
+    """Members that must be healthy before this one starts. A member without machines holds nobody up."""
     health: HealthCheck | None = None
     restart: RestartPolicy = "on-failure"
     forwards: tuple[PortForward, ...] = ()

@@ -89,6 +89,7 @@ class Supervisor:
             self._applied[name] = current
             self._note(machine, "waiting")
             self._tasks[name] = asyncio.create_task(self._supervise(machine), name=name)
+        self._noted.set()  # somebody may have waited for a member that has no machine any more
 
     def _digest(self, machine: PlannedMachine) -> str:
         return image_digest(ImageStore(self._store.home).find(machine.member.image, machine.member.guest))
@@ -167,8 +168,11 @@ class Supervisor:
         return End(reason=reason, failed=True, healthy_for=0.0)
 
     def _member_is_healthy(self, name: str) -> bool:
+        """Return whether all machines of a member are healthy. One without machines (``count: 0``) holds nobody up."""
         mine = [state for state in self._states.values() if state.member == name]
-        return bool(mine) and all(state.health in {"healthy", "ended"} for state in mine)
+        if not mine:
+            return not self._fleet.members[name].count
+        return all(state.health in {"healthy", "ended"} for state in mine)
 
     def _note(self, machine: PlannedMachine, health: Health, restarts: int = 0, reason: str = "") -> None:
         self._states[machine.name] = MachineState(

@@ -149,3 +149,29 @@ async def test_who_waits_for_a_member_that_ended_before_it_was_seen_healthy_star
     lives["f-web"] = raising([LAST])
     states = await supervise(store, migrate=Member(image="i"), web=Member(image="i", after=("migrate",)))
     assert states["f-migrate"].health == "ended" and states["f-web"].reason == "the last start"
+
+
+async def test_a_member_without_machines_holds_nobody_up(store, lives):
+    lives["f-web"] = raising([LAST])
+    states = await supervise(store, db=Member(image="i", count=0), web=Member(image="i", after=("db",)))
+    assert states["f-web"].reason == "the last start"
+
+
+async def test_who_waits_for_a_member_that_then_loses_its_machines_starts(store, lives):
+    lives["f-web"] = raising([LAST])
+    members = {"db": Member(image="i"), "web": Member(image="i", after=("db",))}
+    fleet = store.write(Fleet(name="f", members=members))
+    keeper = supervisor.Supervisor(store, attached=False)
+    keeper._digest = lambda _machine: ""
+    for machine in planned_machines(fleet).values():
+        keeper._note(machine, "waiting")
+    waiting = asyncio.create_task(keeper._supervise(planned_machines(fleet)["f-web"]))
+    await asyncio.sleep(0)
+    keeper._tasks["f-db"] = asyncio.create_task(asyncio.sleep(0))
+    keeper._tasks["f-web"] = waiting
+    keeper._applied["f-web"] = (members["web"], "")
+    keeper._fleet = supervisor.scaled(fleet, {"db": 0})
+    await keeper._reconcile()
+    async with asyncio.timeout(60):
+        await waiting
+    assert keeper._states["f-web"].reason == "the last start" and "f-db" not in keeper._states

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 CHUNK = 1 << 16
 BACKLOG = 128
+_reaping: set[asyncio.Task[None]] = set()
+"""Tasks that wait for the relays which this process has started."""
 
 
 @contextmanager
@@ -63,7 +65,10 @@ def bound(forward: PortForward) -> socket.socket:
 
 
 def start_relay(pid: int, found: dict[int, socket.socket]) -> None:
-    """Start a background process that serves `found` (from ``doors``) until the process `pid` has ended."""
+    """Start a background process that serves `found` (from ``doors``) until the process `pid` has ended.
+
+    A supervisor, which starts one with each start of its machine, reaps it in the running event loop.
+    """
     if not found:
         return
     argv = [text for port, door in found.items() for text in (str(port), str(door.fileno()))]
@@ -76,6 +81,9 @@ def start_relay(pid: int, found: dict[int, socket.socket]) -> None:
         start_new_session=True,
     )
     process.returncode = 0  # Popen must not wait for it: it ends after the machine
+    reaping = asyncio.create_task(wait_process(process.pid))
+    _reaping.add(reaping)
+    reaping.add_done_callback(_reaping.discard)
 
 
 async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

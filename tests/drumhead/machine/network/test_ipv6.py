@@ -2,11 +2,15 @@
 
 import asyncio
 import ipaddress
+import os
 import socket
 import urllib.request
+from pathlib import Path
 
 import pytest
 
+from drumhead.machine.network import relay
+from drumhead.machine.records import PortForward
 from support.guests.machines import LIMIT, find, wait_log
 
 ASK = """
@@ -25,6 +29,24 @@ curl -6 -sS --max-time 60 http://six:8000/etc/hostname || {
 }
 """
 """Commands for after a failure: their output shows whether the machine's card was found, and what arrived."""
+
+
+async def test_the_process_behind_an_ipv6_port_is_gone_after_the_machine():
+    def children():
+        return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+
+    forward = PortForward(host_address="::1", host_port=0, guest_port=80)
+    inner = PortForward(host_port=1, guest_port=80)
+    machine = await asyncio.create_subprocess_exec("sleep", "600")
+    with relay.doors((forward,), (inner,)) as found:
+        before = children()
+        relay.start_relay(machine.pid, found)
+        (started,) = children() - before
+    machine.kill()
+    await machine.wait()
+    async with asyncio.timeout(LIMIT):
+        await asyncio.gather(*relay._reaping)
+    assert started not in children(), "a supervisor would collect one with each start of its machine"
 
 
 @pytest.fixture(scope="module")
