@@ -43,10 +43,14 @@ async def certificate(tmp_path):
     return await made(tmp_path)
 
 
-async def made(directory):
+ECDSA = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1")
+RSA = ("-newkey", "rsa:2048")
+
+
+async def made(directory, *, type=ECDSA):
     files = directory / "certificate.pem", directory / "key.pem"
     await openssl(
-        "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+        "req", "-x509", *type, "-nodes", "-days", "2",
         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
         "-out", str(files[0]), "-keyout", str(files[1]),
     )  # fmt: skip
@@ -240,12 +244,30 @@ async def test_a_certificate_that_could_not_be_read_is_read_once_it_can_be(certi
         await until(lambda: presented(now.context) == in_file(str(renewed)))
 
 
-def presented(context: ssl.SSLContext) -> bytes | None:
-    """Return the certificate that a server with this context shows."""
+@pytest.mark.parametrize("host", ["localhost", None])
+@pytest.mark.parametrize(("old", "new"), [(ECDSA, RSA), (RSA, ECDSA)], ids=["rsa", "ecdsa"])
+async def test_a_renewed_certificate_may_have_a_key_of_another_type(tmp_path, monkeypatch, old, new, host):
+    monkeypatch.setattr(tls, "_LOOK_AGAIN", 0.01)
+    (tmp_path / "new").mkdir()
+    public, private = await made(tmp_path, type=old)
+    renewed, its_key = await made(tmp_path / "new", type=new)
+    now = tls.Certificate(public, private)
+    assert presented(now.context, host) == in_file(public)
+    copy(its_key, private)
+    copy(renewed, public)
+    async with asyncio.timeout(30), now.watching():
+        await until(lambda: presented(now.context, host) == in_file(renewed))
+
+
+def presented(context: ssl.SSLContext, host: str | None = None) -> bytes | None:
+    """Return the certificate that a server with this context shows to a client that asks for a host, or for none."""
     trusting_all = ssl.create_default_context()
     trusting_all.check_hostname, trusting_all.verify_mode = False, ssl.CERT_NONE
     there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
-    client, server = trusting_all.wrap_bio(back, there), context.wrap_bio(there, back, server_side=True)
+    client, server = (
+        trusting_all.wrap_bio(back, there, server_hostname=host),
+        context.wrap_bio(there, back, server_side=True),
+    )
     for end in (client, server, client):
         with suppress(ssl.SSLWantReadError):
             end.do_handshake()

@@ -28,8 +28,9 @@ class Certificate:
         """Read the files. Raises PolicyError."""
         self._files = (certificate, key)
         self._state = self._look()
-        self.context = _context()
-        _load(self.context, self._files)
+        self._current = _loaded(self._files)
+        self.context = _loaded(self._files)
+        self.context.sni_callback = self._choose
 
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:
@@ -47,14 +48,21 @@ class Certificate:
         if state == self._state:
             return
         try:
-            _load(_context(), self._files)  # a new context, so that the one in use stays valid
-            _load(self.context, self._files)
+            self._current = _loaded(self._files)
         except PolicyError as error:
             # The next look tries again: what was wrong, such as the mode of a file, may not show in its state.
             log.warning("The certificate stays as it was: %s", error)
         else:
             log.info("The certificate was read again")
             self._state = state
+
+    def _choose(self, connection: ssl.SSLObject | ssl.SSLSocket, _host: str | None, _listening: ssl.SSLContext) -> None:
+        """Continue a handshake with the newest certificate; OpenSSL also asks if the client names no host.
+
+        A context that is in use cannot take a renewed certificate: it keeps one for each type of key, and would go on
+        to show the old one after a change of the type.
+        """
+        connection.context = self._current
 
     def _look(self) -> State:
         found = []
@@ -77,16 +85,14 @@ def certificate(settings: AccessSettings) -> Certificate | None:
     return Certificate(settings.tls_certificate, settings.tls_key)
 
 
-def _context() -> ssl.SSLContext:
+def _loaded(files: tuple[str, str]) -> ssl.SSLContext:
+    """Return a new context with a certificate and its key. Raises PolicyError."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
-    return context
-
-
-def _load(context: ssl.SSLContext, files: tuple[str, str]) -> None:
     try:
         context.load_cert_chain(*files)
     except (OSError, ssl.SSLError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise PolicyError(f"--tls-certificate and --tls-key: {reason}.") from None
+    return context
