@@ -173,6 +173,7 @@ def _uploads(
 ) -> tuple[Uploads, Tus]:
     """Make both kinds of uploads, which share the limit of concurrent uploads and the memory for retries."""
     budget, places = ReplayBudget(), Places(config.uploads)
+    metrics.uploading.set_function(lambda: len(places))
     storage = service.uses(StorageClient, "storage", breaks=True)
     shared = None if service.neighbours.find(StorageClient) else SharedBlobs(storage)
     ingest = Ingest(storage, metrics, limit=config.max_photo, budget=budget, shared=shared)

@@ -7,6 +7,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from safelight.errors import Code
 from safelight.wire import State, Summary
 
+_REFUSALS = (
+    Code.NOT_AN_IMAGE, Code.UNSUPPORTED_FORMAT, Code.TOO_LARGE, Code.TOO_MANY_REQUESTS, Code.STORAGE_FULL,
+    Code.UNAVAILABLE,
+)  # fmt: skip
+"""Refusals that are reported before the first one, so that its rate is seen."""
+
 
 class Metrics:
     """The metrics of the master, in addition to those that every service has."""
@@ -16,11 +22,16 @@ class Metrics:
         self.bytes = Counter("safelight_upload_bytes", "Bytes of photos passed to storage", registry=registry)
         self.upload_seconds = Histogram(
             "safelight_upload_seconds",
-            "Time from the first part of an upload to its task",
+            "Time from the start of a request with photos to their tasks; of resumable uploads, of the last request",
             registry=registry,
             buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60),
         )
-        self.refused = Counter("safelight_uploads_refused", "Photos that were refused", ["code"], registry=registry)
+        self.refused = Counter(
+            "safelight_uploads_refused",
+            "Photos and requests with photos that were refused",
+            ["code"],
+            registry=registry,
+        )
         self.uploading = Gauge("safelight_uploads_in_progress", "Uploads in progress", registry=registry)
         self.readers = Gauge("safelight_event_readers", "Open event streams", registry=registry)
         self.slow_readers = Counter(
@@ -30,7 +41,7 @@ class Metrics:
         self.tasks = Gauge("safelight_tasks", "Tasks by state", ["state"], registry=registry)
         self.oldest = Gauge("safelight_oldest_waiting_seconds", "Age of the oldest waiting task", registry=registry)
         self.workers = Gauge("safelight_workers", "Workers seen lately", registry=registry)
-        for code in (Code.NOT_AN_IMAGE, Code.UNSUPPORTED_FORMAT, Code.TOO_LARGE, Code.TOO_MANY_REQUESTS):
+        for code in _REFUSALS:
             self.refused.labels(code.value)
         for outcome in ("delivered", "failed", "refused", "given_up"):
             self.webhooks.labels(outcome)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from email.utils import formatdate
@@ -89,7 +90,8 @@ class Tus:
         """Return the routes."""
         one = f"{_PATH}/{{id}}"
         create, append, overridden = (
-            tracing.traced("upload")(self._checked(each)) for each in (self.create, self.append, self.overridden)
+            tracing.traced("upload")(self._checked(each))
+            for each in (self._measured(self.create), self._measured(self.append), self.overridden)
         )
         return [
             *(Route(method="OPTIONS", path=path, handler=self.options, access=Access.OPEN) for path in (_PATH, one)),
@@ -178,7 +180,7 @@ class Tus:
 
     async def overridden(self, request: web.Request) -> web.StreamResponse:
         """`POST` for clients that cannot send other methods; `X-HTTP-Method-Override` names the method."""
-        methods: dict[str, Handler] = {"PATCH": self.append, "DELETE": self.terminate}
+        methods: dict[str, Handler] = {"PATCH": self._measured(self.append), "DELETE": self.terminate}
         handler = methods.get(request.headers.get("X-HTTP-Method-Override", "").upper())
         if handler is None:
             raise Error(Code.METHOD_NOT_ALLOWED, "An upload takes HEAD, PATCH and DELETE.")
@@ -216,7 +218,7 @@ class Tus:
                     )
         except Error as error:
             if error.code in (Code.NOT_AN_IMAGE, Code.UNSUPPORTED_FORMAT):
-                await self._refuse(partial, error)
+                await self._partials.delete(partial.id)
             raise
         self._metrics.bytes.inc(taken.offset - offset)
         return taken
@@ -235,9 +237,8 @@ class Tus:
         blob = await self._partials.finish(partial.id)
         kind = await self._downloads.media_type(blob)
         if kind not in photos.EXTENSIONS:
-            error = Error(Code.NOT_AN_IMAGE, "The file is not an image of a known format.")
-            await self._refuse(partial, error)
-            raise error
+            await self._partials.delete(partial.id)
+            raise Error(Code.NOT_AN_IMAGE, "The file is not an image of a known format.")
         kept = partial.metadata
         chosen = choose(parse(kept["spec"]), kept["recipe"])
         task = await self._batcher.create(
@@ -260,13 +261,25 @@ class Tus:
         self._metrics.uploads.inc()
         return await self._partials.close(partial.id, task.id)
 
-    async def _refuse(self, partial: Partial, error: Error) -> None:
-        self._metrics.refused.labels(error.code.value).inc()
-        await self._partials.delete(partial.id)
-
     async def _forget(self, partial: Partial) -> None:
         with contextlib.suppress(Error):  # it was deleted already, or is removed when it expires
             await self._partials.delete(partial.id)
+
+    def _measured(self, handler: Handler) -> Handler:
+        """Count what is refused, and measure the requests that bring the last byte of a photo."""
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            start = time.perf_counter()
+            try:
+                response = await handler(request)
+            except Error as error:
+                self._metrics.refused.labels(error.code.value).inc()
+                raise
+            if "Safelight-Task" in response.headers:
+                self._metrics.upload_seconds.observe(time.perf_counter() - start)
+            return response
+
+        return handle
 
     def _checked(self, handler: Handler) -> Handler:
         """Check the protocol's version, and answer errors as the protocol requires."""

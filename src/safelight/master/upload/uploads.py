@@ -140,13 +140,10 @@ class Uploads:
             earlier = Earlier(self._db, tenant_of(request), _keys(request, most))
             async with self._quotas.upload(tenant_of(request), earlier):
                 with self._places.take(client(request)) as place:
-                    self._metrics.uploading.set(len(self._places))
                     yield place, earlier
         except Error as error:
             self._metrics.refused.labels(error.code.value).inc()
             raise
-        finally:
-            self._metrics.uploading.set(len(self._places))
         self._metrics.upload_seconds.observe(time.perf_counter() - start)
 
     async def _room(self, request: web.Request, earlier: Earlier) -> int | None:
