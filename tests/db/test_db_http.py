@@ -147,6 +147,7 @@ async def test_the_metrics_describe_the_queue(http, service):
         'safelight_task_changes_total{kind="created"} 2.0',
         "safelight_webhooks_due 1.0",
         "safelight_delayed_tasks 0.0",
+        "safelight_available_tasks 1.0",
     ):
         assert line in text
     assert "safelight_oldest_waiting_seconds" in text

@@ -177,6 +177,24 @@ async def test_a_paused_queue_leases_nothing_and_wakes_its_waiters_when_it_is_re
     assert {lease.tenant for lease in await asyncio.wait_for(waiting, 20.0)} == {"a"}
 
 
+async def test_paused_tasks_are_not_late(store, accounts):
+    """They wait for a person, and more workers would not help them."""
+    await store.create([new_task(tenant="a"), new_task(tenant="b", recipe="web")])
+    await accounts.pause("a", paused=True)
+    await accounts.pause_recipe("b", "web", paused=True)
+    assert await store.lease(request(n=10)) == []
+    await store.create([new_task(tenant="b")])
+    for tenant, available in (("a", 0), ("b", 1), (None, 1)):
+        summary = await store.summary(tenant=tenant)
+        assert (summary.available, summary.oldest_waiting > 0) == (available, available > 0)
+    await accounts.pause("b", paused=True)
+    summary = await store.summary()
+    assert (summary.tasks["waiting"], summary.available, summary.oldest_waiting) == (3, 0, 0.0)
+    for tenant in ("a", "b"):
+        await accounts.pause(tenant, paused=False)
+    assert (await store.summary()).available == 2  # that of `web` is still paused
+
+
 async def test_a_paused_recipe_leases_nothing_and_delays_no_other(store, accounts):
     """The paused tasks wait in front of others, are retried and created meanwhile, and keep their order afterwards."""
     first = await store.create([new_task(recipe="web", tenant="a") for _ in range(30)])

@@ -212,7 +212,7 @@ def test_keda_scales_the_workers_by_waiting_photos(documents):
         target = documents["Deployment", one["spec"]["scaleTargetRef"]["name"]]
         assert "replicas" not in target["spec"], "helm would overwrite the number that KEDA has chosen"
         metadata = one["spec"]["triggers"][0]["metadata"]
-        assert "safelight_tasks{" in metadata["query"]
+        assert "safelight_available_tasks{" in metadata["query"]
         assert float(metadata["threshold"]) > 0
 
 

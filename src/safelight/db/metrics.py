@@ -98,8 +98,9 @@ class QueueCollector(Collector):
         for state, count in summary.tasks.items():
             tasks.add_metric([state], count)
         yield tasks
-        waiting = summary.oldest_waiting
+        oldest = summary.oldest_waiting
         yield GaugeMetricFamily("safelight_delayed_tasks", "Waiting tasks that wait to be retried", summary.delayed)
-        yield GaugeMetricFamily("safelight_oldest_waiting_seconds", "Age of the oldest waiting task", waiting)
+        yield GaugeMetricFamily("safelight_available_tasks", "Waiting tasks that can begin now", summary.available)
+        yield GaugeMetricFamily("safelight_oldest_waiting_seconds", "Age of the oldest task that can begin now", oldest)
         yield GaugeMetricFamily("safelight_workers", "Workers seen lately", len(summary.workers))
         yield GaugeMetricFamily("safelight_webhooks_due", "Webhook calls not yet settled", summary.webhooks_due)

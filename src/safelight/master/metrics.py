@@ -39,7 +39,9 @@ class Metrics:
         )
         self.webhooks = Counter("safelight_webhooks", "Webhook calls", ["outcome"], registry=registry)
         self.tasks = Gauge("safelight_tasks", "Tasks by state", ["state"], registry=registry)
-        self.oldest = Gauge("safelight_oldest_waiting_seconds", "Age of the oldest waiting task", registry=registry)
+        self.oldest = Gauge(
+            "safelight_oldest_waiting_seconds", "Age of the oldest task that can begin now", registry=registry
+        )
         self.workers = Gauge("safelight_workers", "Workers seen lately", registry=registry)
         for code in _REFUSALS:
             self.refused.labels(code.value)

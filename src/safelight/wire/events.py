@@ -56,7 +56,8 @@ class EventPage(Record, frozen=True, kw_only=True):
 
 
 class Summary(Record, frozen=True, kw_only=True):
-    """The queue at one moment. Ages are in seconds; `delayed` of the waiting tasks wait to be retried.
+    """The queue at one moment. Of the waiting tasks, `delayed` wait to be retried, and `available` can begin now: these
+    are neither delayed nor paused. `oldest_waiting` is the age in seconds of the oldest of those.
 
     `webhooks_due` counts the webhook calls of all tenants that are not settled; only the tenant `default` sees it and
     `workers`, and `workers_hidden` tells others so. `paused` says since when the tenant's queue is paused (Unix
@@ -66,6 +67,7 @@ class Summary(Record, frozen=True, kw_only=True):
 
     tasks: dict[str, int]
     delayed: int = 0
+    available: int = 0
     oldest_waiting: float = 0.0
     seq: int = 0
     workers: list[WorkerSeen] = []

@@ -1060,6 +1060,8 @@ export interface components {
             /** @default 0 */
             delayed: number;
             /** @default 0 */
+            available: number;
+            /** @default 0 */
             oldest_waiting: number;
             /** @default 0 */
             seq: number;

@@ -72,7 +72,7 @@ class View:
             count = summary.tasks.get(state.name.lower(), 0)
             line.append(f"{count:,} ", f"bold {STATE_STYLE[state]}").append(f"{state.name.lower()}   ")
         line.append(f"\n{self.rate():.1f} a second")
-        if summary.tasks.get("waiting"):
+        if summary.available:
             line.append(f"   oldest waits {duration(summary.oldest_waiting)}")
         if summary.delayed:
             line.append(f"   {summary.delayed:,} delayed")

@@ -47,7 +47,7 @@ async def status_command(*, where: Where = HERE) -> None:
         )
     if summary.delayed:
         out.print(f"{summary.delayed:,} of the waiting tasks are delayed until their next attempt.")
-    if summary.tasks.get("waiting"):
+    if summary.available:
         out.print(f"The oldest waiting task has waited for {duration(summary.oldest_waiting)}.")
     out.print(f"Photos and results take {size(summary.bytes)}{room(storage, '; ')}.", highlight=False)
     out.print()

@@ -56,13 +56,14 @@ def summary(transaction: Transaction, tenant: str | None) -> Summary:
     """Return the state of the queue."""
     memory = transaction.memory
     held = memory if tenant is None else memory.of(tenant)
-    waiting = [name for name, has in memory.held.items() if has.available and tenant in (None, name)]
-    since = (at for name in waiting if (at := transaction.oldest_waiting(name)) is not None)
+    available = {name: memory.available_of(name) for name in memory.held if tenant in (None, name)}
+    since = (at for name, count in available.items() if count and (at := transaction.oldest_waiting(name)) is not None)
     oldest = min(since, default=None)
     paused = memory.tenants[tenant].paused if tenant in memory.tenants else 0.0
     return Summary(
         tasks={state.name.lower(): held.counts[state] for state in State},
         delayed=held.delayed - (memory.held_back if tenant is None else memory.of(tenant).held),
+        available=sum(available.values()),
         oldest_waiting=max(0, transaction.now - oldest) / 1000 if oldest is not None else 0.0,
         seq=memory.last_event,
         workers=leasing.workers(transaction),
