@@ -1,6 +1,7 @@
 """Test the Helm chart with helm and Kubernetes' schemas: it is valid, hardened and consistent."""
 
 import importlib
+import re
 import subprocess
 import warnings
 from pathlib import Path
@@ -15,6 +16,7 @@ with warnings.catch_warnings():
     import kubernetes_validate
 
 CHART = Path(__file__).parents[2] / "deploy/helm/safelight"
+ALERTS = CHART.parents[1] / "prometheus/alerts.yaml"
 KUBERNETES = ("1.27", "1.33")
 PORTS = {"keyvaluestore": 8000, "db": 8001, "storage": 8002, "master": 8003, "worker": 8004}
 CASES = {
@@ -30,6 +32,7 @@ CASES = {
         "ingress": {"enabled": True, "className": "nginx", "host": "photos.example.org", "tlsSecret": "tls"},
         "worker": {"autoscaling": {"enabled": True}, "args": ["--time-limit=2m"]},
         "networkPolicy": {"metricsFrom": [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}]},
+        "monitoring": {"podMonitor": True, "labels": {"release": "prometheus"}},
         "imagePullSecrets": [{"name": "registry"}],
         "traces": {
             "enabled": True,
@@ -111,7 +114,7 @@ def test_kubernetes_accepts_every_document(documents):
     _, documents = documents
     for version in KUBERNETES:
         for document in documents.values():
-            if document["apiVersion"] != "keda.sh/v1alpha1":  # there is no schema of KEDA's records
+            if document["kind"] not in ("ScaledObject", "PodMonitor"):  # there is no schema of other projects' records
                 kubernetes_validate.validate(document, version, strict=True)
 
 
@@ -214,6 +217,26 @@ def test_keda_scales_the_workers_by_waiting_photos(documents):
         metadata = one["spec"]["triggers"][0]["metadata"]
         assert "safelight_available_tasks{" in metadata["query"]
         assert float(metadata["threshold"]) > 0
+
+
+def test_prometheus_scrapes_each_pod_with_the_key_under_the_names_that_queries_use(documents):
+    case, documents = documents
+    monitors = kinds(documents, "PodMonitor")
+    assert bool(monitors) == (case == "everything")
+    for pod in pods(documents).values():
+        assert "annotations" not in pod["metadata"], "scrapes by annotations have no key"
+    for one in monitors:
+        assert chosen(one["spec"]["selector"]["matchLabels"], documents) == set(PORTS)
+        (endpoint,) = one["spec"]["podMetricsEndpoints"]
+        credentials = endpoint["authorization"]["credentials"]
+        assert documents["Secret", credentials["name"]]["data"][credentials["key"]]
+        (relabeling,) = endpoint["relabelings"]
+        assert relabeling["sourceLabels"] == ["__meta_kubernetes_pod_label_app_kubernetes_io_component"]
+        jobs = {relabeling["replacement"].replace("$1", name) for name in PORTS}
+        (scaled,) = kinds(documents, "ScaledObject")
+        (job,) = re.findall('job="([^"]+)"', scaled["spec"]["triggers"][0]["metadata"]["query"])
+        assert {job, *re.findall(r'job="([^"]+)"', ALERTS.read_text())} <= jobs
+        assert one["metadata"]["labels"]["release"] == "prometheus"
 
 
 @pytest.mark.parametrize(

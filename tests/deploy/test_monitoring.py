@@ -43,6 +43,40 @@ def test_promtool_accepts_the_rules_and_each_alert_fires_when_it_must():
     assert tested == {rule["alert"] for rule in rules()}
 
 
+@pytest.mark.slow
+def test_pods_on_kubernetes_are_scraped_under_the_names_of_the_jobs(tmp_path):
+    """Debian's Prometheus cannot discover pods, so it is given what it would discover."""
+    config = yaml.safe_load((DEPLOY / "prometheus/kubernetes.yaml").read_text())
+    (scrape,) = config["scrape_configs"]
+    assert scrape.pop("kubernetes_sd_configs") == [{"role": "pod"}]
+    del scrape["authorization"], config["rule_files"]  # files that are not here
+    meta = "__meta_kubernetes_"
+    common = {f"{meta}pod_label_app_kubernetes_io_name": "safelight", f"{meta}namespace": "lab"}
+    names = (*SERVICES, "worker")
+    ports = [(name, "http", "Running", True) for name in names]
+    ports += [("db", "http", "Succeeded", False), ("db", "other", "Running", False)]
+    scrape["static_configs"] = [
+        {
+            "targets": [f"10.0.0.{number}:8000"],
+            "labels": {
+                **common,
+                f"{meta}pod_label_app_kubernetes_io_component": component,
+                f"{meta}pod_container_port_name": port,
+                f"{meta}pod_phase": phase,
+            },
+        }
+        for number, (component, port, phase, _) in enumerate(ports)
+    ]
+    file = tmp_path / "prometheus.yaml"
+    file.write_text(yaml.safe_dump(config))
+    done = subprocess.run(
+        ["promtool", "check", "service-discovery", file, "safelight", "--timeout=2s"],
+        capture_output=True, text=True, timeout=LIMIT, check=False,
+    )  # fmt: skip
+    found = [one["labels"].get("job") for one in json.loads(done.stdout)]
+    assert sorted(filter(None, found)) == sorted(f"safelight-{name}" for name in names), done.stderr
+
+
 def test_the_runbook_has_every_alert():
     headings = re.findall(r"^## (Safelight\w+)$", RUNBOOK.read_text(), re.MULTILINE)
     assert headings == [rule["alert"] for rule in rules()]

@@ -34,9 +34,6 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- $port := include "safelight.port" $component }}
 metadata:
   labels: {{- include "safelight.labels" . | nindent 4 }}
-  annotations:
-    prometheus.io/scrape: "true"
-    prometheus.io/port: {{ $port | quote }}
 spec:
   serviceAccountName: {{ $name }}
   automountServiceAccountToken: false
