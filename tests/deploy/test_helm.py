@@ -24,6 +24,7 @@ CASES = {
     "distributed": {
         "keyvaluestore": {"replicas": 2, "storeSecret": {"name": "etcd"}},
         "db": {"replicas": 3, "storeSecret": {"name": "postgresql", "key": "uri"}},
+        "migrate": True,
         "storage": {"replicas": 2, "storeSecret": {"name": "bucket"}, "env": [{"name": "AWS_REGION", "value": "eu"}]},
         "clusterKey": {"existingSecret": "mine"},
     },
@@ -207,6 +208,23 @@ def test_services_that_keep_data_have_a_volume_or_a_distributed_store(documents)
             assert one["spec"]["volumeClaimTemplates"][0]["metadata"]["name"] == "data"
 
 
+def test_a_database_is_migrated_before_an_upgrade_as_db_would_open_it(documents):
+    case, documents = documents
+    jobs = kinds(documents, "Job")
+    assert bool(jobs) == (case == "distributed")
+    for job in jobs:
+        assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-upgrade"
+        pod, db = job["spec"]["template"]["spec"], pods(documents)["db"]["spec"]
+        (container,), (other,) = pod["containers"], db["containers"]
+        assert pod["securityContext"] == db["securityContext"]
+        for same in ("image", "command", "securityContext", "env"):
+            assert container[same] == other[same]
+        kind = importlib.import_module("safelight.db.__main__").Config
+        given = {"SAFELIGHT_DB_STORE": "postgresql://db/safelight"}
+        config = settings.load(kind, container["args"], section="db", program="db", environ=given)
+        assert (config.migrate, config.store) == (True, *given.values())
+
+
 def test_keda_scales_the_workers_by_waiting_photos(documents):
     case, documents = documents
     scaled = kinds(documents, "ScaledObject")
@@ -241,9 +259,13 @@ def test_prometheus_scrapes_each_pod_with_the_key_under_the_names_that_queries_u
 
 @pytest.mark.parametrize(
     ("values", "sentence"),
-    [("db.replicas=2", "db.storeSecret.name"), ("storage.replicas=3", "storage.storeSecret.name")],
+    [
+        ("db.replicas=2", "db.storeSecret.name"),
+        ("migrate=true", "db.storeSecret.name"),
+        ("storage.replicas=3", "storage.storeSecret.name"),
+    ],
 )
-def test_several_instances_with_an_embedded_store_are_refused(values, sentence):
+def test_what_an_embedded_store_cannot_do_is_refused(values, sentence):
     assert sentence in helm("template", "photos", CHART, "--set", values, status=1)
 
 

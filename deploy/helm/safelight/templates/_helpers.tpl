@@ -25,6 +25,25 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- .Values.clusterKey.existingSecret | default (printf "%s-cluster-key" (include "safelight.name" .)) }}
 {{- end }}
 
+{{- define "safelight.image" -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end }}
+
+{{- define "safelight.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 65534
+runAsGroup: 65534
+fsGroup: 65534
+fsGroupChangePolicy: OnRootMismatch
+seccompProfile: {type: RuntimeDefault}
+{{- end }}
+
+{{- define "safelight.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end }}
+
 {{/* The pod of a service. Takes root, component and volume: the name of a claim template, or empty for memory. */}}
 {{- define "safelight.pod" -}}
 {{- $root := .root }}
@@ -42,16 +61,10 @@ spec:
   {{- with $root.Values.imagePullSecrets }}
   imagePullSecrets: {{- toYaml . | nindent 4 }}
   {{- end }}
-  securityContext:
-    runAsNonRoot: true
-    runAsUser: 65534
-    runAsGroup: 65534
-    fsGroup: 65534
-    fsGroupChangePolicy: OnRootMismatch
-    seccompProfile: {type: RuntimeDefault}
+  securityContext: {{- include "safelight.podSecurity" $root | nindent 4 }}
   containers:
     - name: {{ $component }}
-      image: "{{ $root.Values.image.repository }}:{{ $root.Values.image.tag | default $root.Chart.AppVersion }}"
+      image: {{ include "safelight.image" $root | quote }}
       imagePullPolicy: {{ $root.Values.image.pullPolicy }}
       workingDir: /srv
       command: [python3, -m, safelight.{{ $component }}]
@@ -114,10 +127,7 @@ spec:
         periodSeconds: 5
         timeoutSeconds: 5
       resources: {{- toYaml $values.resources | nindent 8 }}
-      securityContext:
-        allowPrivilegeEscalation: false
-        readOnlyRootFilesystem: true
-        capabilities: {drop: [ALL]}
+      securityContext: {{- include "safelight.containerSecurity" $root | nindent 8 }}
       volumeMounts:
         - {name: {{ .volume | default "scratch" }}, mountPath: /data}
         - {name: tmp, mountPath: /tmp}
