@@ -273,16 +273,40 @@ def test_an_ingress_needs_a_host_name():
     assert "ingress.host" in helm("template", "photos", CHART, "--set", "ingress.enabled=true", status=1)
 
 
-def test_the_master_answers_to_the_name_of_the_ingress():
-    text = helm("template", "photos", CHART, "--set", "ingress.enabled=true,ingress.host=photos.example.org")
-    (master,) = (
-        one for one in yaml.safe_load_all(text)
-        if one and one["kind"] == "Deployment" and one["metadata"]["name"].endswith("-master")
-    )  # fmt: skip
-    argv = master["spec"]["template"]["spec"]["containers"][0]["args"]
-    kind = importlib.import_module("safelight.master.__main__").Config
-    config = settings.load(kind, argv, section="master", program="master", environ={})
-    assert "photos.example.org" in config.allowed_hosts.split(",")
+def configured(component, *values):
+    """Return the settings that the chart gives to a service."""
+    text = helm(
+        "template", "photos", CHART, "--namespace", "lab", *(word for each in values for word in ("--set", each))
+    )
+    found = {
+        one["metadata"]["name"]: one for one in yaml.safe_load_all(text) if one and "template" in one.get("spec", {})
+    }
+    argv = found[f"photos-safelight-{component}"]["spec"]["template"]["spec"]["containers"][0]["args"]
+    kind = importlib.import_module(f"safelight.{component}.__main__").Config
+    return settings.load(kind, argv, section=component, program=component, environ={})
+
+
+@pytest.mark.parametrize("component", ["keyvaluestore", "master"])
+def test_services_answer_to_every_name_that_kubernetes_gives_them(component):
+    name = f"photos-safelight-{component}"
+    names = {name, f"{name}.lab", f"{name}.lab.svc", f"{name}.lab.svc.cluster.local"}
+    assert set(configured(component).allowed_hosts.split(",")) == names
+
+
+def test_the_master_answers_to_the_names_in_the_values():
+    usual = set(configured("master").allowed_hosts.split(","))
+    names = "ingress.enabled=true,ingress.host=photos.example.org", "master.allowedHosts={a.example.org,b.example.org}"
+    found = configured("master", *names).allowed_hosts.split(",")
+    assert set(found) == usual | {"photos.example.org", "a.example.org", "b.example.org"}
+
+
+@pytest.mark.parametrize(("grace", "drain"), [(90, 75.0), (600, 585.0), (10, 0.0)])
+def test_a_worker_may_finish_its_photos_until_shortly_before_it_is_killed(grace, drain):
+    assert configured("worker", f"worker.terminationGracePeriodSeconds={grace}").drain == drain
+
+
+def test_own_settings_count_more_than_those_of_the_chart():
+    assert configured("worker", "worker.args={--drain=5s}").drain == 5.0
 
 
 @pytest.mark.parametrize(
@@ -296,6 +320,7 @@ def test_the_master_answers_to_the_name_of_the_ingress():
         ("image.tag=20261127", "/image/tag"),
         ("publicUrl=photos.example.org", "/publicUrl"),
         ("ingress.host=https://photos.example.org", "/ingress/host"),
+        ("master.allowedHosts={https://photos.example.org}", "/master/allowedHosts"),
     ],
 )
 def test_values_that_the_chart_would_not_understand_are_refused(values, named):

@@ -25,6 +25,13 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- .Values.clusterKey.existingSecret | default (printf "%s-cluster-key" (include "safelight.name" .)) }}
 {{- end }}
 
+{{/* The names by which pods of the cluster reach a service. Takes root and component. */}}
+{{- define "safelight.hosts" -}}
+{{- $short := printf "%s-%s" (include "safelight.name" .root) .component }}
+{{- $full := printf "%s.%s" $short .root.Release.Namespace }}
+{{- list $short $full (printf "%s.svc" $full) (printf "%s.svc.cluster.local" $full) | join "," }}
+{{- end }}
+
 {{- define "safelight.image" -}}
 {{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
 {{- end }}
@@ -72,20 +79,23 @@ spec:
         {{- if ne $component "keyvaluestore" }}
         - {{ printf "%s-keyvaluestore:8000" $name }}
         {{- else }}
-        - --allowed-hosts={{ $name }}-keyvaluestore,{{ $name }}-keyvaluestore.{{ $root.Release.Namespace }}.svc
+        - --allowed-hosts={{ include "safelight.hosts" . }}
         {{- end }}
         - --host=0.0.0.0
         - --port={{ $port }}
         - --data=/data
         - --cluster-key-file=/run/secrets/safelight/cluster-key
         {{- if eq $component "master" }}
-        - --allowed-hosts={{ $name }}-master,{{ $name }}-master.{{ $root.Release.Namespace }}.svc{{ if $root.Values.ingress.enabled }},{{ $root.Values.ingress.host }}{{ end }}
+        {{- $more := $root.Values.ingress.enabled | ternary (list $root.Values.ingress.host) list }}
+        - --allowed-hosts={{ prepend (concat $more $values.allowedHosts) (include "safelight.hosts" .) | join "," }}
         {{- with $root.Values.publicUrl }}
         - --public-url={{ . }}
         {{- end }}
         {{- end }}
         {{- if eq $component "worker" }}
         - --slots={{ $values.slots }}
+        # The rest of the grace period is for what comes before and after the photos.
+        - --drain={{ max 0 (sub (int $values.terminationGracePeriodSeconds) 15) }}s
         {{- end }}
         {{- with $values.args }}
         {{- toYaml . | nindent 8 }}
