@@ -121,10 +121,61 @@ def test_small_images_carry_less_than_the_wheel_brings() -> None:
     groups = PROJECT["dependency-groups"]
     service = set(groups["service"])
     worker = service | {each for each in groups["worker"] if isinstance(each, str)}
-    assert service < worker < set(PROJECT["project"]["dependencies"])
+    image = worker | {each for each in groups["image"] if isinstance(each, str)}
+    assert service < worker < image < set(PROJECT["project"]["dependencies"])
     for lock, unwanted in (
         ("service", ("pyvips", "rich", "uv", "cyclopts", "joserfc")),
         ("worker", ("rich", "uv", "cyclopts", "joserfc")),
+        ("image", ("uv", "joserfc")),
     ):
         pinned = {line.partition("==")[0] for line in (ROOT / f"locks/{lock}.txt").read_text().splitlines()}
         assert not pinned & set(unwanted)
+
+
+BEREFT = """
+import importlib, re, sys
+from importlib.machinery import PathFinder
+from importlib.metadata import packages_distributions
+
+present = {"safelight", *sys.argv.pop(1).split(",")}
+owners = {
+    name: {re.sub("[-_.]+", "-", each).lower() for each in found} for name, found in packages_distributions().items()
+}
+
+class Present(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        known = owners.get(name.partition(".")[0])
+        return None if known and not known & present else super().find_spec(name, path, target)
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = Present
+from safelight import cli
+"""
+"""Hides all packages except those of a lock file, as if they were not installed."""
+
+EVERY_COMMAND = """
+for target, _ in (*cli.PROGRAMS.values(), *cli.COMMANDS.values()):
+    importlib.import_module(target.partition(":")[0])
+"""
+
+
+def bereft(lock: str, code: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run code with only the packages of a lock file."""
+    lines = (ROOT / f"locks/{lock}.txt").read_text().splitlines()
+    pinned = ",".join(line.partition("==")[0] for line in lines if "==" in line)
+    argv = (sys.executable, "-c", BEREFT + code, pinned, *words)
+    return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_the_image_of_all_services_can_run_every_command() -> None:
+    done = bereft("image", EVERY_COMMAND)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Back up" in bereft("image", "sys.exit(cli.main())", "--help").stdout
+
+
+@pytest.mark.parametrize("words", [["--help"], ["status"], ["up"]])
+def test_a_command_says_which_package_it_lacks(words: list[str]) -> None:
+    done = bereft("worker", "sys.exit(cli.main())", *words)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("safelight: This needs the Python package ")
+    assert done.stderr.count("\n") == 1

@@ -71,7 +71,7 @@ def test_buildah_builds_an_image_that_serves(tmp_path):
     base, wheels, key = tmp_path / "base.tar", tmp_path / "wheels", tmp_path / "cluster-key"
     run("mmdebstrap", "--variant=minbase", "--include=python3,python3-venv,ca-certificates", "bookworm", base)
     pip = (sys.executable, "-m", "pip", "download", "--quiet", "--dest", wheels)
-    run(*pip, "--no-deps", "--require-hashes", "--requirement", ROOT / "locks/worker.txt")
+    run(*pip, "--no-deps", "--require-hashes", "--requirement", ROOT / "locks/image.txt")
     run(*pip, *BUILD_TOOLS)
     key.write_text("a-container-of-a-test-is-asked-for-this\n")
     key.chmod(0o400)
@@ -93,6 +93,8 @@ def test_buildah_builds_an_image_that_serves(tmp_path):
         )
         probe = command["healthcheck"]["test"][1:]
         wait_until_succeeds(podman, "store", *probe)
+        podman.run("exec", "store", "python3", "-m", "safelight", "store", "set", "a", "b")
+        assert podman.run("exec", "store", "python3", "-m", "safelight", "store", "get", "a").strip() == "b"
         formats = podman.run("exec", "store", "python3", "-m", "safelight.engine")
         assert {"jpeg", "webp", "avif"} <= {one["format"] for one in json.loads(formats) if one["writes"]}
         worker = services()["worker"]

@@ -83,6 +83,21 @@ def main(arguments: list[str] | None = None) -> int:
     imports.begin()
     prepare_standard_streams()
     argv = sys.argv[1:] if arguments is None else arguments
+    try:
+        return _chosen(argv)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("", "safelight"):
+            raise
+        # Services go without some packages, among them those that print in colour.
+        sys.stderr.write(
+            f"safelight: This needs the Python package {package}, which is not installed here. Run it where "
+            "safelight is installed completely: `pip install .` in a checkout.\n"
+        )
+        return 1
+
+
+def _chosen(argv: list[str]) -> int:
     if argv and argv[0] in PROGRAMS:
         module = importlib.import_module(PROGRAMS[argv[0]][0])
         return module.main(argv[1:]) or 0
