@@ -101,6 +101,24 @@ async def test_a_second_tenant_changes_nothing(keyed, root):
     await root.call("GET", f"/task/{task.id}", status=404)
 
 
+async def test_recipes_that_do_the_same_share_nothing_that_a_tenant_wrote(keyed, root):
+    first, second = await keyed_tenant(root, "first"), await keyed_tenant(root, "second")
+    named = {"outputs": {"image": {"format": "png"}}, "name": "merger", "description": "Embargo until May"}
+    await first.call("PUT", "/recipes/own", named)
+    for api, wanted in ((first, "own"), (second, json.dumps(named | {"description": "", "name": "custom"}))):
+        async with api.client() as client:
+            task = await client.upload(photo(1), recipe=wanted)
+        found = await api.call("GET", f"/task/{task.id}/recipe")
+        assert (found["name"], found["spec"]["name"]) == (task.recipe, "custom")
+        assert found["spec"]["description"] == ""
+        assert found["spec"]["outputs"]["image"]["format"] == "png"
+    assert (await first.call("GET", "/recipes/own"))["spec"]["description"] == "Embargo until May"
+    checked = await first.call("POST", "/recipes/check", named)
+    assert (checked["name"], checked["spec"]["description"]) == ("merger", "Embargo until May")
+    leases = await root.call("POST", "/lease", {"worker": {"id": "w", "engine": "engine 1"}, "n": 2, "wait": 5.0})
+    assert [lease["spec"]["description"] for lease in leases] == ["", ""], "nor is it stored"
+
+
 @pytest.mark.parametrize("kind", ["text/html", "image/svg+xml", "application/xhtml+xml"])
 async def test_a_result_that_a_browser_would_run_is_refused(keyed, root, kind):
     first = await keyed_tenant(root, "first")

@@ -117,7 +117,7 @@ async def test_an_event_is_counted_once_in_the_statistics(url, tmp_path):
 
 
 async def test_every_text_is_kept(url, tmp_path):
-    spec = msgspec.json.encode({"name": "invert", "note": TEXT})
+    spec = msgspec.json.encode({"note": TEXT})
 
     async def check(store):
         (task,) = (await store.find(TaskQuery(batch=TEXT))).tasks

@@ -99,6 +99,17 @@ async def test_idempotency_keys_and_results_belong_to_a_tenant(store):
     assert (anew.state, anew.reused) == (State.WAITING, False)
 
 
+async def test_a_spec_that_an_earlier_version_stored_shows_no_names_of_the_tenant_that_used_it_first(store):
+    same = {"recipe_digest": "5" * 64}
+    named = msgspec.Raw(b'{"auto_orient":true,"description":"For the merger","name":"merger","outputs":{"a":{}}}')
+    (first,) = await store.create([new_task(tenant="a", recipe="merger", spec=named, **same)])
+    (other,) = await store.create([new_task(tenant="b", recipe="thumb", spec=msgspec.Raw(b"{}"), **same)])
+    for task in (first, other):
+        found = await store.spec(task.id, tenant=task.tenant)
+        assert found.name == task.recipe
+        assert bytes(found.spec) == b'{"auto_orient":true,"description":"","name":"custom","outputs":{"a":{}}}'
+
+
 @pytest.mark.slow
 async def test_a_reader_skips_long_runs_of_other_tenants_events(store):
     for _ in range(11):

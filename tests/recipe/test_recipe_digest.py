@@ -2,7 +2,7 @@
 
 import pytest
 
-from safelight.recipe import BUILTIN, digest, parse
+from safelight.recipe import BUILTIN, digest, encode, encode_work, parse, work_of
 
 BASE = {"outputs": {"a": {"operations": [{"op": "blur", "sigma": 2}], "format": "jpeg"}, "b": {}}}
 
@@ -22,8 +22,9 @@ def changed(**output):
         changed(background="#FFFFFF"),
     ],
 )
-def test_equal_meanings_have_equal_digests(same):
+def test_equal_meanings_have_equal_digests_and_the_same_work(same):
     assert digest(parse(same), "1") == digest(parse(BASE), "1")
+    assert encode_work(parse(same)) == encode_work(parse(BASE)) == work_of(encode(parse(same)).decode())
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ async def make_many(
             media_type="image/png",
             recipe="invert",
             recipe_digest=recipe.digest(spec, batch),
-            spec=msgspec.Raw(recipe.encode(spec)),
+            spec=msgspec.Raw(recipe.encode_work(spec)),
             batch=batch,
         )
         output = Output(name="image", digest=blob.digest, size=blob.size, media_type="image/png", width=300, height=200)

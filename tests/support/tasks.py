@@ -29,7 +29,7 @@ def new_task(of: object = None, **changes: Any) -> NewTask:
         "media_type": "image/jpeg",
         "recipe": "invert",
         "recipe_digest": digest("invert"),
-        "spec": msgspec.Raw(b'{"name":"invert"}'),
+        "spec": msgspec.Raw(b'{"outputs":{"image":{}}}'),
     }
     return NewTask(**{**fields, **changes})
 

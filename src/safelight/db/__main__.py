@@ -101,7 +101,7 @@ _INVERT = recipe.BUILTIN["invert"]
 CLASSIC_TASK = NewTask(
     recipe="invert",
     recipe_digest=recipe.digest(_INVERT, ""),
-    spec=msgspec.Raw(recipe.encode(_INVERT)),
+    spec=msgspec.Raw(recipe.encode_work(_INVERT)),
     classic=True,
     state=State.UPLOADING,
 )

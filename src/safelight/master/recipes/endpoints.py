@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 from aiohttp import web
 
 from safelight import http, recipe
@@ -9,7 +10,7 @@ from safelight.access.caller import Access
 from safelight.errors import Code
 from safelight.master.access.tenant import tenant_of
 from safelight.master.api.endpoint import JSON, Endpoint
-from safelight.master.recipes.recipe_book import RecipeBook, choose
+from safelight.master.recipes.recipe_book import RecipeBook
 from safelight.recipe import Recipe
 from safelight.wire import NamedRecipe
 
@@ -44,7 +45,7 @@ class Recipes:
     async def check(self, request: web.Request) -> web.Response:
         """`POST /recipes/check`."""
         found = await self._book.read(await http.read_body(request), toml=request.content_type == _TOML)
-        return http.json_response(NamedRecipe(name=found.name, spec=choose(found, found.name).spec))
+        return http.json_response(NamedRecipe(name=found.name, spec=msgspec.Raw(recipe.encode(found))))
 
     async def schema(self, _request: web.Request) -> web.Response:
         """`GET /recipes/schema`: JSON Schema of a recipe."""

@@ -173,7 +173,8 @@ class TenantRecipes:
 def choose(found: Recipe, name: str) -> Chosen:
     """Return a recipe as one to choose for an upload."""
     digest = _digest(found)
-    return Chosen(name=name, spec=_spec(found), digest=digest, classic=digest == _INVERT)
+    work = msgspec.Raw(recipe.encode_work(found))
+    return Chosen(name=name, spec=work, digest=digest, classic=digest == _INVERT)
 
 
 def _digest(found: Recipe) -> str:

@@ -10,7 +10,7 @@ from safelight.wire import NamedRecipe, SavedRecipe
 
 
 class Chosen(msgspec.Struct, frozen=True, kw_only=True):
-    """The recipe of an upload: its name, its canonical JSON, and the digest of what it computes."""
+    """The recipe of an upload: its name, the canonical JSON of what it does, and the digest of that."""
 
     name: str
     spec: msgspec.Raw

@@ -8,6 +8,7 @@ from safelight.db import ids
 from safelight.db.calls.tasks import leasing
 from safelight.db.commit.transaction import Transaction
 from safelight.db.rows import EventRow
+from safelight.recipe import work_of
 from safelight.wire import EventPage, NamedRecipe, Reference, State, Summary, Task
 
 LOOKED_THROUGH = 10_000
@@ -21,9 +22,10 @@ def get(transaction: Transaction, id: str, tenant: str | None) -> Task:
 
 
 def spec(transaction: Transaction, id: str, tenant: str | None) -> NamedRecipe:
-    """Return the recipe of a task."""
+    """Return what the recipe of a task does, under the name that it had."""
     row = transaction.task(id, tenant)
-    body = msgspec.Raw(transaction.spec_body(row))
+    # Specs of earlier versions have the name and description of whichever tenant used the recipe first.
+    body = msgspec.Raw(work_of(transaction.spec_body(row)))
     return NamedRecipe(tenant=row.tenant, name=row.recipe, spec=body, changed=row.created / 1000)
 
 
