@@ -1,4 +1,4 @@
-"""Test clients that hold shared resources: idle connections, slow uploads, and endless bodies."""
+"""Test clients that hold shared resources: idle connections, slow uploads, endless bodies, and many entries."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ import pytest
 from safelight.access.connections import idle, places
 from safelight.access.connections.places import Places
 from safelight.errors import Error
+from safelight.keyvaluestore.app import CLASSIC_ENTRIES
 from support.metrics import until
 from support.photos import photo
+
+from .conftest import ELSEWHERE
 
 CONTENT_TYPE = "multipart/form-data; boundary=b"
 
@@ -259,3 +262,24 @@ def test_only_the_owner_can_read_a_data_directory(tmp_path):
     for name in ("old", "new/below"):
         keep_private(str(tmp_path / name))
         assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o700
+
+
+async def test_programs_without_a_key_cannot_fill_the_keyvaluestore(plane, http):
+    store = await plane.start("keyvaluestore", trusted_proxies=ELSEWHERE, classic_networks="127.0.0.1")
+
+    async def post(key: str, value: str) -> tuple[int, str]:
+        async with http.post(f"{store.url}/{key}", json={"value": value}) as answer:
+            return answer.status, await answer.text()
+
+    answers = await asyncio.gather(*(post(f"k{n}", "127.0.0.1:1") for n in range(CLASSIC_ENTRIES + 20)))
+    refused = [text for status, text in answers if status == 507]
+    assert [status for status, _ in answers].count(200) == CLASSIC_ENTRIES
+    assert len(refused) == 20
+    assert "have an operator delete some" in refused[0]
+    assert (await post("k0", "é" * 512))[0] == 200, "an entry can be replaced"
+    assert (await post("k0", "é" * 513))[0] == 413
+    body = {"value": "v" * 2000, "instance": "i", "ttl": 60.0}
+    for key in ("k0", "dbendpoint"):
+        async with http.put(f"{store.url}/{key}", json=body, headers=plane.credentials) as answer:
+            assert answer.status == 200, "services are not limited"
+    assert (await post("k0", "127.0.0.1:1"))[0] == 403

@@ -57,6 +57,17 @@ async def test_full_store_refuses_new_entries_only(tmp_path):
         assert [entry.key for entry in (await store.entries()).entries] == ["a", "c"]
 
 
+async def test_entries_without_an_instance_take_no_room_of_those_with_one(tmp_path):
+    async with SqliteStore.open(tmp_path / "store.sqlite", max_entries=2) as store:
+        for key in ("a", "b"):
+            await store.set(key, "1")
+        for instance in ("x", "y"):
+            await store.set("c", "1", instance=instance, ttl=60)
+        for full in ({"instance": "z"}, {}):
+            with pytest.raises(Error, match="--max-entries"):
+                await store.set("d", "1", **full)
+
+
 async def test_a_file_belongs_to_one_process(tmp_path):
     async with SqliteStore.open(tmp_path / "store.sqlite"):
         with pytest.raises(Error, match="in use by another process"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated
 
 import msgspec
@@ -19,6 +20,16 @@ from safelight.wire import EntryPage
 
 STORE: web.AppKey[KeyValueStore] = web.AppKey("store")
 WATCHERS: web.AppKey[Gauge] = web.AppKey("watchers")
+SETTING: web.AppKey[asyncio.Lock] = web.AppKey("setting")
+"""Held while a program without a key sets a value, so that many at once do not pass the limit of entries."""
+
+CLASSIC_ENTRIES = 100
+"""How many entries there may be for a program without a key to add one. The classic protocol needs three.
+
+Every service reads all entries at each change, and these never expire.
+"""
+CLASSIC_VALUE = 1024
+"""Bytes of a value that a program without a key sets; the classic protocol's are a `host:port`."""
 
 _OWN = frozenset({"healthz", "readyz", "metrics", "shutdown"})
 _UNREACHABLE = frozenset({".", ".."})
@@ -55,6 +66,7 @@ def make(store: KeyValueStore, registry: CollectorRegistry) -> web.Application:
     """Make the application that serves a store."""
     app = web.Application(client_max_size=8 * MAX_VALUE)  # JSON may escape one character as six bytes
     app[STORE] = store
+    app[SETTING] = asyncio.Lock()
     app[WATCHERS] = Gauge("safelight_keyvaluestore_watchers", "Waiting watches", registry=registry)
     route.add(
         app,
@@ -103,15 +115,29 @@ async def post(request: web.Request) -> web.Response:
         value = (await http.read_json(request, Value)).value
     key = _new_key(request)
     if http.caller(request).via == "classic":
-        await _check_free(request.app[STORE], key)
-    await request.app[STORE].set(key, value)
+        async with request.app[SETTING]:
+            await _check_classic(request.app[STORE], key, value)
+            await request.app[STORE].set(key, value)
+    else:
+        await request.app[STORE].set(key, value)
     return web.Response()
 
 
-async def _check_free(store: KeyValueStore, key: str) -> None:
-    """Keep a program without a key from replacing a service that has the cluster key."""
-    if any(entry.instance for entry in (await store.entries(key)).entries):
+async def _check_classic(store: KeyValueStore, key: str, value: str) -> None:
+    """Keep a program without a key from replacing a service that has the cluster key, and from filling the store."""
+    if len(value.encode(errors="replace")) > CLASSIC_VALUE:
+        sentence = f"Without the cluster key, a value has at most {CLASSIC_VALUE} bytes. Send a shorter one."
+        raise Error(Code.TOO_LARGE, sentence, position="value", limit=CLASSIC_VALUE)
+    entries = (await store.entries()).entries
+    instances = {entry.instance for entry in entries if entry.key == key}
+    if any(instances):
         raise Error(Code.FORBIDDEN, f"{key} belongs to a service that registered with the cluster key.")
+    if not instances and sum(not entry.instance for entry in entries) >= CLASSIC_ENTRIES:
+        raise Error(
+            Code.STORAGE_FULL,
+            f"Programs without the cluster key may keep {CLASSIC_ENTRIES} entries, and there are so many: "
+            "use the key of one of them, or have an operator delete some.",
+        )
 
 
 async def put(request: web.Request) -> web.Response:
