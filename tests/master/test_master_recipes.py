@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import msgspec
 import pytest
 
@@ -74,6 +76,24 @@ async def test_a_saved_recipe_is_read_again_only_once_it_has_changed(tmp_path, m
         await other.delete("b")
         assert "b" not in {found.name for found in await book.all()}
         db._database._connection._sqlite.set_trace_callback(None)
+
+
+async def test_long_recipes_are_read_in_a_thread(master, client, http, monkeypatch):
+    threads = []
+
+    def noted(*given):
+        threads.append(threading.current_thread())
+        return parse(*given)
+
+    monkeypatch.setattr("safelight.recipe.parse", noted)
+    long = {"outputs": {"a": {"operations": [{"op": "watermark", "image": "A" * 100_000}]}}}
+    asked = {"task": "1-aaaaaaaaaa", "recipe": long}
+    async with http.post(f"{master.url}/preview", json=asked) as answer:
+        assert answer.status == 404
+    await client.save_recipe("long", long)
+    assert (await client.upload(photo(1), recipe="long")).recipe == "long"
+    assert len(threads) == 3, "a preview, a recipe that is saved, and its first use"
+    assert threading.main_thread() not in threads
 
 
 def test_recipes_that_were_not_used_lately_are_dropped():

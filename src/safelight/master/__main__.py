@@ -146,7 +146,7 @@ def _application(
         Batches(db),
         downloads,
         Archive(db, storage, downloads),
-        Renditions(db, downloads, batcher, feed, access.quotas),
+        Renditions(db, recipes, downloads, batcher, feed, access.quotas),
         Recipes(recipes),
         events,
         last_hour,

@@ -14,6 +14,8 @@ def printable(text: str, longest: int | None = None) -> str:
 
     Such characters are written as Python escapes them (`\x1b`). More than `longest` characters end in an ellipsis.
     """
+    if longest is not None:
+        text = text[: longest + 1]  # the rest is not shown, and escaping takes long
     if text.isascii() and text.isprintable():
         shown = text
     else:

@@ -31,7 +31,7 @@ from safelight.master.api.endpoint import BINARY, JSON, Endpoint
 from safelight.master.api.public_schema import PublicTask, public
 from safelight.master.download.downloads import Downloads, File
 from safelight.master.live.feed import Feed
-from safelight.master.recipes.recipe_book import choose
+from safelight.master.recipes.recipe_book import RecipeBook, choose
 from safelight.master.recipes.recipe_cache import Chosen
 from safelight.master.upload.task_batcher import TaskBatcher
 from safelight.recipe import parse
@@ -83,8 +83,17 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True):
 class Renditions:
     """The handlers of renditions and previews."""
 
-    def __init__(self, db: DbClient, downloads: Downloads, batcher: TaskBatcher, feed: Feed, quotas: Quotas) -> None:
+    def __init__(
+        self,
+        db: DbClient,
+        book: RecipeBook,
+        downloads: Downloads,
+        batcher: TaskBatcher,
+        feed: Feed,
+        quotas: Quotas,
+    ) -> None:
         self._db = db
+        self._book = book
         self._downloads = downloads
         self._batcher = batcher
         self._feed = feed
@@ -121,7 +130,7 @@ class Renditions:
     async def preview(self, request: web.Request) -> web.Response:
         """`POST /preview`."""
         asked = await http.read_json(request, Preview)
-        chosen = choose(parse(bytes(asked.recipe)), "preview")
+        chosen = choose(await self._book.read(bytes(asked.recipe), toml=False), "preview")
         task = await self._db.get(asked.task, tenant=tenant_of(request))
         source = await self._downloads.original_file(task)
         await self._quotas.check(task.tenant)  # db lets internal tasks pass

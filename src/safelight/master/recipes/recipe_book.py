@@ -86,7 +86,7 @@ class TenantRecipes:
     async def choose(self, wanted: str) -> Chosen:
         """Return the recipe of an upload, given as a name, as JSON, or as "" for the default.
 
-        Raises INVALID_RECIPE with position and reason; NOT_FOUND for an unknown name.
+        Raises INVALID_RECIPE with position and reason, NOT_FOUND for an unknown name, and TOO_MANY_REQUESTS.
         """
         text = wanted.strip()
         if text.startswith("{"):
@@ -96,7 +96,7 @@ class TenantRecipes:
             return self._fixed_choices[name]
         cached = await self._find(name)
         if cached.choice is None:
-            cached.choice = choose(recipe.parse(bytes(cached.saved.spec)), name)
+            cached.choice = choose(await self._reader.read(bytes(cached.saved.spec)), name)
         return cached.choice
 
     async def all(self) -> list[NamedRecipe]:
