@@ -206,8 +206,9 @@ def no_memory() -> Error:
 
 def validation_problem(error: Exception) -> tuple[str, str]:
     """Split the message of a msgspec `ValidationError` into what is wrong and where, such as `$.outputs[0]`."""
-    sentence, _, position = str(error).partition(" - at ")
-    return sentence, position.strip("`") or "$"
+    said = str(error)
+    sentence, found, position = said.rpartition(" - at `")  # the last, since the sentence may repeat a value
+    return (sentence, position.strip("`")) if found else (said, "$")
 
 
 def _phrase(status: int) -> str:

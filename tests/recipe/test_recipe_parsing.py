@@ -64,6 +64,8 @@ WRONG = [
     (thumb(format="jpeg", lossless=True), "", "no lossless mode"),
     (thumb(format="jpeg", bit_depth=16), "", "no 16 bits"),
     (thumb(keep_gps=True), "", "metadata"),
+    (thumb(format="a - at `$.operations[9]"), ".format", "not known"),
+    (thumb({"op": "a - at `$.format"}), ".operations[0].op", "not known"),
 ]
 
 
@@ -76,6 +78,19 @@ def test_a_wrong_output_is_refused_with_place_and_reason(document, place, reason
     assert reason in caught.value.detail
     assert not caught.value.detail.endswith("?.")
     assert f"$.outputs.thumb{place}" in caught.value.detail
+
+
+@pytest.mark.parametrize("place", ["$.operations[9]", "$.operations[0]", f"$.operations[{'9' * 5000}]", "$.x"])
+def test_a_name_that_looks_like_a_place_is_refused_like_others(place):
+    for field in (f"a - at `{place}", f"matching regex - at `{place}"):
+        for output in (
+            {field: 1},
+            {field: 1, "operations": []},
+            {"operations": [{"op": "blur", "sigma": 1, field: 1}]},
+        ):
+            with pytest.raises(Error) as caught:
+                parse({"outputs": {"thumb": output}})
+            assert caught.value.code is Code.INVALID_RECIPE
 
 
 @pytest.mark.parametrize(

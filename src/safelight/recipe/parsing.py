@@ -136,10 +136,11 @@ def _explained(reason: str, value: object, kind: type[msgspec.Struct], position:
         return _wrong(f"there is no such field{suggestion(unknown[1], fields)}", f"{position}{place}.{unknown[1]}")
     if missing := re.fullmatch(r"Object missing required field `(.*)`", reason):
         return _wrong("this field is needed", f"{position}{place}.{missing[1]}")
-    if invalid := re.fullmatch(r"Invalid (?:enum )?value '?(.*?)'?", reason, re.DOTALL):
+    if invalid := re.fullmatch(r"Invalid (?:enum )?value (.*)", reason, re.DOTALL):
+        word = invalid[1].strip("'")[:_LONGEST]
         choices = list(_OPERATIONS) if place.endswith(".op") else _choices(struct, place.rpartition(".")[2])
-        return _wrong(f"{invalid[1]!r} is not known{suggestion(invalid[1], choices)}", position + place)
-    if "matching regex" in reason:
+        return _wrong(f"{word!r} is not known{suggestion(word, choices)}", position + place)
+    if reason.startswith("Expected `str` matching regex"):
         return _wrong(_PATTERNS[place.rpartition(".")[2]], position + place)
     plain = re.sub(r"`([^`]*)`", lambda quoted: _plain(quoted[1]), reason)
     return _wrong(plain.replace("Expected", "expected"), position + place)
@@ -147,10 +148,12 @@ def _explained(reason: str, value: object, kind: type[msgspec.Struct], position:
 
 def _struct_at(value: object, place: str) -> type[msgspec.Struct] | None:
     """Return the kind of operation at a place inside an output, or None if there is no operation."""
-    inside = re.match(r"\.operations\[(\d+)\]", place)
-    if not inside or not isinstance(value, Mapping):
+    inside = re.match(r"\.operations\[(\d{1,9})\]", place)
+    operations = value.get("operations") if inside and isinstance(value, Mapping) else None
+    # The place may be wrong: it comes from a message that repeats names and values of the document.
+    if inside is None or not isinstance(operations, list) or int(inside[1]) >= len(operations):
         return None
-    operation = value["operations"][int(inside[1])]
+    operation = operations[int(inside[1])]
     name = operation.get("op") if isinstance(operation, Mapping) else None
     return _OPERATIONS.get(name) if isinstance(name, str) else None
 
