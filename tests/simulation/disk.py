@@ -22,6 +22,10 @@ from typing import NamedTuple
 _SECTOR = 512
 
 
+class FlushFailedError(OSError):
+    """The device has refused the bytes of a file. As Linux does, the disk forgets them: no later flush writes them."""
+
+
 class _Write(NamedTuple):
     """An unflushed write of SQLite; without data, the file was truncated at `offset`."""
 
@@ -73,9 +77,13 @@ class Disk:
 
     def flush_database(self, path: Path) -> None:
         """Do what SQLite's xSync does."""
-        self.before_flush()
-        self.flushes += 1
         inode = path.stat().st_ino
+        try:
+            self.before_flush()
+        except FlushFailedError:
+            self._pending.pop(inode, None)
+            raise
+        self.flushes += 1
         data = self._databases.get(inode)
         if data is None:
             known = self._content.get(inode)

@@ -31,7 +31,7 @@ from safelight.errors import Error
 from safelight.worker import __main__ as worker
 from safelight.worker import decoder
 from simulation.decoder import Decoder
-from simulation.disk import Disk
+from simulation.disk import Disk, FlushFailedError
 from simulation.loop import PROCESS, OneThread, Process, Pump, SimulatedLoop
 from simulation.network import Network, Site, listen
 from simulation.sqlitevfs import SimulatedVfs
@@ -255,7 +255,7 @@ class Machine:
                 self.crash(power_cut=True, away=self.world.rng.uniform(0.2, 8.0))
                 raise OSError(errno.EIO, "the power was cut")
         if self.world.loop.time() < self.failing_until:
-            raise OSError(errno.EIO, "Input/output error")
+            raise FlushFailedError(errno.EIO, "Input/output error")
         if self.world.loop.in_thread and self.world.loop.time() < self.slow_until:
             self.world.loop.spent += self.world.more.uniform(0.1, 4.0)
 

@@ -59,6 +59,33 @@ class Place:
         return _found(self._log_path) != self._log is not None and _found(self._path) == self._file
 
 
+class Log:
+    """The write-ahead log of an open database, which may have a hole after a flush that failed.
+
+    The kernel drops what it could not write, reports that once, and the next flush succeeds. SQLite would then commit
+    behind the hole, and its recovery after a power cut reads the log only up to there. The log of an earlier process
+    may have a hole as well, since nobody knows whether all its flushes succeeded.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        """Doubt the log of an earlier process."""
+        self._connection = connection
+        self._doubted = True
+
+    def doubt(self) -> None:
+        """Trust the log no more, since a flush of it may have failed."""
+        self._doubted = True
+
+    def renew(self) -> None:
+        """Write all that a doubted log has into the database, and begin the log anew. Raises sqlite3.Error."""
+        if not self._doubted:
+            return
+        busy, _, _ = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise sqlite3.OperationalError("the write-ahead log is in use")
+        self._doubted = False
+
+
 def connect(
     path: Path, package: str, *, pragmas: str = "", timeout: float = 0.5, foreign: bool = False
 ) -> sqlite3.Connection:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
+import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -25,10 +26,13 @@ PACKAGE = "safelight.db.sqlite"
 
 _PRAGMAS = """
 PRAGMA cache_size = -65536;
-PRAGMA wal_autocheckpoint = 4000;
 PRAGMA journal_size_limit = 67108864;
 PRAGMA temp_store = MEMORY;
 """
+
+_DURABLE = ("PRAGMA synchronous = FULL", "PRAGMA wal_autocheckpoint = 4000")
+_NOT_DURABLE = ("PRAGMA synchronous = NORMAL", "PRAGMA wal_autocheckpoint = 0")
+"""A checkpoint flushes the log, and nobody learns if that fails. After a durable commit there is nothing to flush."""
 
 _CHUNKS = (100, 50, 20, 10, 5, 2, 1)
 """How many rows one statement writes. There are only a few sizes, so that SQLite compiles only a few statements.
@@ -75,7 +79,11 @@ class Connection:
         A `foreign` file is untrusted: raise DAMAGED_BLOB if its schema is not db's.
         """
         self.writes = 0
-        self._durable = True
+        self._durable: bool | None = None
+        self._hole: sqlite3.Error | None = None
+        """Why the log could not be begun anew, if it may have a hole."""
+        self._written = 0
+        """`writes` when the transaction began."""
         self._path = path
         self._queries = statements()
         if readonly:
@@ -83,6 +91,7 @@ class Connection:
         else:
             self._sqlite = sqlite.connect(path, PACKAGE, pragmas=_PRAGMAS, foreign=foreign)
         self.place = sqlite.Place(path)
+        self.log = sqlite.Log(self._sqlite)
 
     def close(self) -> None:
         """Close the file."""
@@ -91,15 +100,32 @@ class Connection:
     def begin(self, *, durable: bool = True) -> None:
         """Begin a transaction. After the commit, a power cut can undo it only if it is not `durable`."""
         if durable is not self._durable:
-            self._sqlite.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            for pragma in _DURABLE if durable else _NOT_DURABLE:
+                self._sqlite.execute(pragma)
             self._durable = durable
+        if durable:
+            self._renew_log()
+        self._written = self.writes
         self._sqlite.execute("BEGIN IMMEDIATE")
 
     def commit(self) -> None:
-        """Commit, durably if the transaction was begun so. Then UNAVAILABLE is raised if the file is gone."""
+        """Commit, durably if the transaction was begun so.
+
+        Then UNAVAILABLE is raised if the file is gone, and sqlite3.Error if rows were written behind a hole in the log.
+        """
         if self._durable:
             self.place.check()
+            if self._hole is not None and self.writes != self._written:
+                raise self._hole
         self._sqlite.execute("COMMIT")
+
+    def _renew_log(self) -> None:
+        """Begin a doubted log anew; a transaction that only reads does not need that."""
+        try:
+            self.log.renew()
+            self._hole = None
+        except sqlite3.Error as error:
+            self._hole = error
 
     def rollback(self) -> None:
         """Roll back, unless SQLite has already done so."""

@@ -153,6 +153,8 @@ class Database:
                 reason = wrapped(error, "the database")
                 self._tell(reason, error)
                 self.stalls.failed(began)
+                if isinstance(error, sqlite3.Error) and reason.code is not Code.STORAGE_FULL:  # a flush may have failed
+                    self._connection.log.doubt()
                 self._fail(runnable, reason)
                 return None
             runnable.remove(failed)
@@ -193,6 +195,9 @@ class Database:
             return
         self._connection.place.check()  # a file that is gone would be made anew
         log.warning("The database is opened again")
+        if not self._broken:
+            self._connection.log.doubt()
+            self._connection.log.renew()  # closing the file would not say if that failed
         with suppress(sqlite3.Error):
             self._connection.close()
         self._connection = Connection(self._path)

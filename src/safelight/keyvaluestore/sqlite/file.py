@@ -41,11 +41,12 @@ def open_file(path: Path, foreign: bool = False) -> tuple[sqlite3.Connection, li
         raise
 
 
-def commit(database: sqlite3.Connection, place: sqlite.Place, statements: Sequence[Statement]) -> None:
+def commit(database: sqlite3.Connection, place: sqlite.Place, log: sqlite.Log, statements: Sequence[Statement]) -> None:
     """Run statements in one durable transaction. Raises STORAGE_FULL; UNAVAILABLE, also where the file is gone."""
     queries = scripts.queries(_PACKAGE)
     place.check()
     try:
+        log.renew()
         database.execute("BEGIN IMMEDIATE")
         try:
             for name, values in statements:

@@ -29,7 +29,7 @@ from safelight.errors import Code, Error
 from safelight.keyvaluestore.sqlite.draft import Draft, Entries, Standing
 from safelight.keyvaluestore.sqlite.file import Row, commit, open_file
 from safelight.keyvaluestore.store import check_entry, shown
-from safelight.sql.sqlite import Place
+from safelight.sql.sqlite import Log, Place
 from safelight.wire import Entry, EntryPage
 
 log = logging.getLogger(__name__)
@@ -45,6 +45,7 @@ class SqliteStore:
         self._thread = thread
         self._database = database
         self._place = Place(path)
+        self._log = Log(database)
         self._max_entries = max_entries
         self._entries: Entries = {}
         self._revision = 0
@@ -167,7 +168,7 @@ class SqliteStore:
         if draft.statements:
             statements = [*draft.statements, ("set_revision", (draft.revision,))]
             loop = asyncio.get_running_loop()
-            await loop.run_in_executor(self._thread, commit, self._database, self._place, statements)
+            await loop.run_in_executor(self._thread, commit, self._database, self._place, self._log, statements)
         self._publish(draft.entries, draft.revision)
         for kind, entry in draft.changes:
             log.info("%s%s", shown(entry), {"set": "", "delete": " deleted", "expire": " expired"}[kind])
