@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 from safelight.db.commit.transaction import Reads, Transaction
 from safelight.errors import Error
+
+log = logging.getLogger(__name__)
 
 MAX_GROUP = 500
 """The most calls in one commit, so that the first of them does not wait too long."""
@@ -43,6 +47,21 @@ class Call:
             self.future.set_exception(self.error)
         else:
             self.future.set_result(self.result)
+
+
+def answer(calls: Iterable[Call]) -> None:
+    """Answer calls; a failure with one of them affects no other."""
+    for call in calls:
+        follow_up(call.answer)
+
+
+def follow_up(function: Callable[..., None], *arguments: object) -> None:
+    """Do what follows a commit. Only log a failure, such as a lack of memory: callers must get their answers."""
+    try:
+        function(*arguments)
+    except Exception:
+        with suppress(Exception):
+            log.exception("Unexpected error after a commit")
 
 
 def execute(

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
-from safelight.db.commit.call import MAX_GROUP, Call, execute
+from safelight.db.commit.call import MAX_GROUP, Call, answer, execute, follow_up
 from safelight.db.commit.transaction import Reads, Transaction
 from safelight.db.postgres import ledger, rows
 from safelight.db.postgres.sessions.address import Address
@@ -180,8 +180,7 @@ class Database:
                 log.exception("The database failed")
                 for call in taken:
                     call.error = told(error)
-            for call in taken:
-                call.answer()
+            answer(taken)
 
     async def _write(self, calls: list[Call]) -> None:
         """Run calls in one transaction and commit it; retry if the session or the commit fails."""
@@ -204,7 +203,7 @@ class Database:
             self._failing_since = None
             if isinstance(done, PostgresTransaction):
                 self.stalls.committed(began)
-                self._committed(done, len(calls))
+                follow_up(self._committed, done, len(calls))
                 return
             runnable.remove(done)
 

@@ -21,7 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from safelight.db.commit.call import MAX_GROUP, Call, execute
+from safelight.db.commit.call import MAX_GROUP, Call, answer, execute, follow_up
 from safelight.db.commit.transaction import Transaction
 from safelight.db.sqlite import memory
 from safelight.db.sqlite.connection import Connection
@@ -34,6 +34,9 @@ from safelight.wire import WorkerSeen
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+_PAUSE = 0.1
+"""Seconds after which the thread tries again to hand over answers, if there was no memory for that."""
 
 _OF_ONE_CALL = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MISMATCH}
 """Result codes of SQLite that affect one call; all others affect the file or the disk."""
@@ -98,19 +101,45 @@ class Database:
             while self._copies and not self._ending:
                 self._copy(*self._copies.popleft())
         for _, future in self._copies:
-            self._loop.call_soon_threadsafe(_settle, future, Error(Code.UNAVAILABLE, "The database is stopping."))
+            self._hand_over(_settle, future, Error(Code.UNAVAILABLE, "The database is stopping."))
         self._connection.close()
 
     def _serve(self) -> None:
-        """Commit the waiting calls, or else wait for the next one."""
-        taken = [self._queue.get()]
-        while len(taken) < MAX_GROUP and not self._queue.empty():
-            taken.append(self._queue.get())
-        self._ending = self._ending or None in taken
-        calls = [call for call in taken if call is not None]
+        """Commit the waiting calls, or else wait for the next one. The thread must continue after any failure."""
+        calls: list[Call] = []
+        transaction = None
+        try:
+            self._take(calls)
+            if calls:
+                transaction = self._commit(calls)
+        except Exception as error:  # noqa: BLE001 - a failed commit could not be handled, for lack of memory
+            self._broken = True
+            for call in calls:
+                call.error = error
         if calls:
-            transaction = self._commit(calls)
-            self._loop.call_soon_threadsafe(self._answer, calls, transaction)
+            self._hand_over(self._answer, calls, transaction)
+
+    def _take(self, calls: list[Call]) -> None:
+        """Add the waiting calls; wait if there are none."""
+        first = True
+        while first or (len(calls) < MAX_GROUP and not self._queue.empty()):
+            call, first = self._queue.get(), False
+            if call is None:
+                self._ending = True
+            else:
+                calls.append(call)
+
+    def _hand_over(self, function: Callable[..., None], *arguments: object) -> None:
+        """Call a function on the event loop."""
+        while True:
+            try:
+                self._loop.call_soon_threadsafe(function, *arguments)
+            except RuntimeError:  # the loop is closed, and nobody waits
+                self._ending = True
+            except Exception:  # noqa: BLE001 - there is no memory now, and the callers wait
+                time.sleep(_PAUSE)
+                continue
+            return
 
     def _copy(self, target: Path, future: asyncio.Future[None]) -> None:
         error: Error | None = None
@@ -123,7 +152,7 @@ class Database:
         except Exception as reason:  # the thread must continue after any failure
             log.exception("The database cannot be copied")
             error = wrapped(reason, "the database")
-        self._loop.call_soon_threadsafe(_settle, future, error)
+        self._hand_over(_settle, future, error)
 
     def _serve_between(self) -> None:
         while not self._queue.empty() and not self._ending:
@@ -206,9 +235,8 @@ class Database:
 
     def _answer(self, calls: list[Call], transaction: Transaction | None) -> None:
         if transaction is not None:
-            self._committed(transaction, len(calls))
-        for call in calls:
-            call.answer()
+            follow_up(self._committed, transaction, len(calls))
+        answer(calls)
 
 
 def _settle(future: asyncio.Future[None], error: Error | None) -> None:
