@@ -3,7 +3,8 @@
 The wall clock may be wrong and may be corrected at any moment. Leases therefore use a clock that reads the wall clock
 once and then follows the monotonic clock. Deletion needs more, since ages outlive the process: data is deleted only if
 it was old enough at two observations that are a day of running time apart, and if the wall clock has not jumped in
-between.
+between. A clock that has jumped ahead was perhaps behind before: then data that was made before looks older than it is,
+by up to the length of the jump, and the observations are as far apart.
 """
 
 from __future__ import annotations
@@ -61,6 +62,10 @@ class _Kept(msgspec.Struct):
     confirmed: dict[str, float] = {}
     vouched: float = 0.0
     """The wall clock when a person confirmed it, unless it has jumped since; 0 if nobody did."""
+    ahead: float = 0.0
+    """The most seconds by which data may look older than it is, since the clock has jumped ahead after it was made."""
+    ahead_at: float = 0.0
+    """The running time of the last such jump."""
     confirmation: float = 0.0
     """The id of that confirmation, so that none counts twice."""
 
@@ -68,8 +73,9 @@ class _Kept(msgspec.Struct):
 class Ages:
     """Decides which data is old enough to be deleted. Not thread-safe.
 
-    When the wall clock jumps, this logs a warning and starts all observations again: nothing is deleted until a day (or
-    the time that the data is kept, if that is shorter) has passed on a clock that does not jump.
+    When the wall clock jumps, this logs a warning and starts all observations again: nothing is deleted until a day, or
+    the length of a longer jump ahead, has passed on a clock that does not jump. The time that data is kept is enough if
+    it is shorter.
     """
 
     def __init__(self, kept: bytes | str | None = None, *, clock: Clock | None = None) -> None:
@@ -87,7 +93,7 @@ class Ages:
         `keep` is the retention time in seconds.
         """
         self._advance()
-        span, kept = min(DAY, keep), self._kept
+        span, kept = self._between(keep), self._kept
         if span <= 0:
             return self._wall - keep
         look = kept.looks.get(name)
@@ -112,14 +118,14 @@ class Ages:
         if confirmation in (0.0, self._kept.confirmation):
             return
         log.warning("A person has confirmed the clock; old data may be deleted")
-        self._kept.confirmation, self._kept.vouched = confirmation, self._wall
+        self._kept.confirmation, self._kept.vouched, self._kept.ahead = confirmation, self._wall, 0.0
         self._written = -_KEPT_EVERY
 
     def next_look(self, name: str, keep: float) -> float:
         """Return in how many seconds `before` may return a different time."""
         self._advance()
         look = self._kept.looks.get(name)
-        return 0.0 if look is None else max(0.0, look.running + min(DAY, keep) - self._kept.running)
+        return 0.0 if look is None else max(0.0, look.running + self._between(keep) - self._kept.running)
 
     def kept(self, *, due: bool = True) -> str | None:
         """Return the state to store for the next process, or None if it is not `due` yet."""
@@ -129,6 +135,15 @@ class Ages:
         self._written, self._kept.wall = self._kept.running, self._wall
         return msgspec.json.encode(self._kept).decode()
 
+    def _between(self, keep: float) -> float:
+        """Return how many seconds lie between two observations of data with a retention time.
+
+        After that time everything that was made before the last jump ahead is really old.
+        """
+        kept = self._kept
+        ahead = kept.ahead if kept.running - kept.ahead_at < keep else 0.0
+        return min(keep, max(DAY, ahead))
+
     def _advance(self) -> None:
         running, wall = self._clock.running(), self._clock.wall()
         passed = max(0.0, running - self._running)
@@ -136,19 +151,24 @@ class Ages:
         self._running, self._wall = running, wall
         self._kept.running += passed
         if abs(jump) > _TOLERATED:
-            self._doubt(f"The clock was set {_span(jump)}.")
+            self._doubt(jump, f"The clock was set {_span(jump)}.")
 
     def _judge_start(self, gap: float) -> None:
         if gap < -_TOLERATED:
-            self._doubt(f"The clock is {_span(gap)} compared with the last time that was stored.")
+            self._doubt(gap, f"The clock is {_span(gap)} compared with the last time that was stored.")
         elif gap > DAY and (self._kept.looks or self._kept.confirmed):
-            self._doubt(f"The clock is {_span(gap)} since it was last stored; it may be wrong.")
+            self._doubt(gap, f"The clock is {_span(gap)} since it was last stored; it may be wrong.")
 
-    def _doubt(self, sentence: str) -> None:
+    def _doubt(self, jump: float, sentence: str) -> None:
+        # A clock that was set ahead and then back makes nothing look older; one that was set back and then ahead does.
+        self._kept.ahead = max(0.0, self._kept.ahead + jump)
+        if jump > 0:
+            self._kept.ahead_at = self._kept.running
         log.warning(
-            "%s Nothing is deleted until a day has passed in which the clock is steady, or a person confirms it "
-            "(safelight confirm-clock).",
+            "%s Nothing is deleted until the clock has been steady for %s, or for as long as the data is kept if that "
+            "is shorter, or a person confirms it (safelight confirm-clock).",
             sentence,
+            _length(max(DAY, self._kept.ahead)),
         )
         self._kept.vouched = 0.0
         self._kept.looks.clear()
@@ -165,9 +185,13 @@ def _read(kept: bytes | str | None) -> _Kept:
 
 
 def _span(seconds: float) -> str:
-    size = abs(seconds)
-    text = f"{size / DAY:.1f} days" if size >= DAY else f"{size / 3600:.1f} hours" if size >= 3600 else f"{size:.0f} s"
-    return f"{text} {'ahead' if seconds > 0 else 'back'}"
+    return f"{_length(abs(seconds))} {'ahead' if seconds > 0 else 'back'}"
+
+
+def _length(seconds: float) -> str:
+    if seconds >= DAY:
+        return f"{seconds / DAY:.1f} days"
+    return f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{seconds:.0f} s"
 
 
 class ManualClock(Clock):

@@ -1,6 +1,8 @@
-"""Test that a clock that has jumped deletes nothing until a person or a day confirms it."""
+"""Test that a clock that has jumped deletes nothing until a person or time confirms it."""
 
 from __future__ import annotations
+
+import pytest
 
 from safelight.db.store import Policy
 from safelight.steady import Clock
@@ -61,7 +63,9 @@ async def test_a_person_confirms_a_clock_that_has_jumped(backend):
         assert await left() == [second], "the second task is not old by the confirmed clock"
 
 
-async def test_a_day_without_another_jump_confirms_the_clock(backend):
+@pytest.mark.parametrize("jumps", [[40], [20], [-40, 40], [40, -40, 40], [40, -30, 25], [40, -40]])
+async def test_no_jump_deletes_a_task_before_its_time(backend, jumps):
+    """A machine without a clock of its own starts with a time that is behind, and learns the right one later."""
     clock = JumpingClock()
     async with backend.open(policy=Policy(keep_tasks=30 * DAY), clock=clock) as store:
         await store.create([new_task()])
@@ -72,7 +76,29 @@ async def test_a_day_without_another_jump_confirms_the_clock(backend):
             await store.pass_time()
             return len((await store.find(TaskQuery())).tasks)
 
-        clock.offset += 40 * DAY
+        for jump in jumps:
+            await left()
+            clock.offset += jump * DAY
+        while await left():
+            clock.passed += DAY / 2
+            assert clock.passed < 40 * DAY
+        assert clock.passed >= 30 * DAY
+
+
+async def test_a_day_without_another_jump_confirms_a_clock_that_was_set_back(backend):
+    clock = JumpingClock()
+    async with backend.open(policy=Policy(keep_tasks=30 * DAY), clock=clock) as store:
+        await store.create([new_task()])
+        (lease,) = await store.lease(request(n=1))
+        await store.settle([finished(lease.id)])
+
+        async def left() -> int:
+            await store.pass_time()
+            return len((await store.find(TaskQuery())).tasks)
+
+        await left()
+        clock.offset -= DAY
+        clock.passed += 40 * DAY  # asleep
         for _ in range(3):
             assert await left() == 1
             clock.passed += DAY / 4
@@ -82,4 +108,4 @@ async def test_a_day_without_another_jump_confirms_the_clock(backend):
             return await left() == 0
 
         await until(gone, timeout=30)
-        assert DAY <= clock.passed < 4 * DAY
+        assert 41 * DAY <= clock.passed < 44 * DAY

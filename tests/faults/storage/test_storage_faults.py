@@ -65,7 +65,7 @@ async def test_a_clock_that_is_weeks_ahead_collects_nothing(tmp_path):
                         async with PartialClient.connect(await program.address()) as partials:
                             upload = await partials.create(NewPartial(size=9))
                     else:
-                        await program.log("Nothing is deleted until a day has passed")
+                        await program.log("Nothing is deleted until the clock has been steady")
                     assert (await client.collect()).removed == 0
                     faults.apply(clock_offset=offset + 40 * DAY)
                     assert (await client.collect()).removed == 0

@@ -9,9 +9,9 @@ from safelight.cli.printing import print_json, say
 async def confirm_clock_command(*, where: Where = HERE) -> None:
     """Confirm that the clocks are right, so that old data is deleted again.
 
-    When a clock jumps, db and storage log a warning and delete nothing for a day. Check the clocks of their machines
-    first (date, timedatectl): db deletes everything that is old by its clock at once, storage at its next collection.
-    Another jump needs another confirmation.
+    When a clock jumps, db and storage log a warning and delete nothing for a day, or for the length of a longer jump
+    ahead. Check the clocks of their machines first (date, timedatectl): db deletes everything that is old by its clock
+    at once, storage at its next collection. Another jump needs another confirmation.
     """
     async with master(where) as client:
         confirmed = await client.confirm_clock()
