@@ -6,6 +6,7 @@ import asyncio
 import base64
 import itertools
 import json
+import shutil
 import subprocess
 import time
 import urllib.error
@@ -50,6 +51,30 @@ async def test_any_instance_answers_alike(stores):
     await one.delete("k")
     async with asyncio.timeout(TIMEOUT):
         assert (await watching).entries == []
+
+
+async def test_a_cluster_that_is_set_up_again_is_followed(tmp_path):
+    """Its revision begins again, far below those that the store has seen."""
+    with cluster(tmp_path, members=1) as etcd:
+        async with Gateway.open(etcd.url, Access()) as gateway, EtcdStore.open(gateway) as store:
+            for number in range(20):
+                before = await store.set("k", str(number))
+            watching = asyncio.create_task(store.watch(before.revision, wait=TIMEOUT))
+            etcd.kill(0)
+            shutil.rmtree(tmp_path / "member-0")
+            etcd.start(0)
+            await asyncio.to_thread(etcd.wait)
+            page = await watching
+            assert page.entries == []
+            assert page.revision < before.revision
+            for number in range(3):
+                watching = asyncio.create_task(store.watch(page.revision, wait=TIMEOUT))
+                async with asyncio.timeout(TIMEOUT):
+                    entry = await store.set("k", f"again {number}")
+                    page = await watching
+                assert page.entries == [entry]
+                assert (await store.entries()).entries == [entry]
+                assert page.revision == entry.revision
 
 
 @pytest.fixture

@@ -252,22 +252,32 @@ class EtcdStore:
             await asyncio.sleep(_AGAIN)
 
     async def _load(self) -> None:
-        """Read everything, and apply the differences as if they had arrived through the watch."""
+        """Read everything, and apply the differences as if they had arrived through the watch.
+
+        A cluster that was set up again, or restored, has a lower revision than before: everything may be different.
+        """
         answer = await self._gateway.call("kv/range", self._names.everything())
         new = {self._names.parse(one["key"]): self._names.standing(one) for one in answer.get("kvs", [])}
-        first = self._revision < 0
+        first, revision = self._revision < 0, _revision(answer)
+        again = revision < self._seen
+        if again:
+            log.warning("etcd was set up again or restored: its revision is %d after %d", revision, self._seen)
+            self._seen, self._standings = revision, {}
         same = {name: one.entry.revision for name, one in new.items()} == {
             name: one.entry.revision for name, one in self._standings.items()
         }
         kept = {name: self._standings[name] for name in new if name in self._standings and self._is_known(new[name])}
-        self._publish({**new, **kept}, _revision(answer), counts=first or not same)
+        self._publish({**new, **kept}, revision, counts=first or again or not same)
 
     async def _follow(self) -> None:
         """Follow etcd; whenever a watch ends for any reason, read everything and start the next one."""
-        said = -math.inf
+        said, lost = -math.inf, False
         while True:
             began = time.monotonic()
             try:
+                if lost:
+                    await self._load()  # another history would not have the revision from which to follow
+                    lost = False
                 request = {**self._names.everything(), "start_revision": str(self._seen + 1)}
                 async for answer in self._gateway.watch(request):
                     if answer.get("canceled"):  # its first revision may have been compacted
@@ -280,6 +290,7 @@ class EtcdStore:
                 if time.monotonic() - said > _SAID_AGAIN:
                     log.warning("etcd cannot be followed: %s", error.detail)
                     said = time.monotonic()
+                lost = True
                 await asyncio.sleep(_AGAIN)
             except Exception:
                 log.exception("Unexpected error in following etcd")
