@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import signal
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -12,12 +13,15 @@ import asyncpg
 import msgspec
 import pytest
 
+from safelight.client.db import DbClient
 from safelight.db.postgres import PostgresStore
+from safelight.db.postgres import database as database_module
 from safelight.db.postgres.sessions.connection import statements
 from safelight.db.postgres.sessions.waiting import wait
 from safelight.errors import Code, Error
 from safelight.wire import Heartbeat, NamedRecipe, State, WorkerInfo
 from safelight.wire.accounts import Limits, Tenant, Wanted
+from support.programs.processes import service
 from support.programs.until import until
 from support.tasks import finished, new_task, request
 
@@ -202,6 +206,34 @@ async def test_one_expires_leases_and_another_takes_over_when_it_dies(instances,
         kinds += [event.kind for event in page.events]
     assert (await second.get(made.id)).state is State.QUARANTINED
     assert second._database.maintains
+
+
+async def test_another_takes_over_from_an_instance_that_is_suspended(instances, database, monkeypatch):
+    """The suspended one goes on as an ordinary instance when it runs again."""
+    async with service("db", "--store", database) as first, DbClient.connect(await first.address()) as client:
+        await client.create([new_task()])
+        second = await instances()
+        for _ in range(3):
+            await second.pass_time()
+        assert not second._database.maintains
+        first.send(signal.SIGSTOP)
+        try:
+            monkeypatch.setattr(database_module, "SUSPENDED", 3.0)
+            (lease,) = await second.lease(request("gone", seconds=0.5))
+            kinds, last = [], 0
+            async with asyncio.timeout(60):
+                while "expired" not in kinds:
+                    page = await second.events(last, wait=30)
+                    kinds, last = [*kinds, *(event.kind for event in page.events)], page.last
+            assert second._database.maintains
+        finally:
+            first.send(signal.SIGCONT)
+        assert (await client.get(lease.task)).state is State.WAITING
+        (made,) = await client.create([new_task()])
+        assert (await second.get(made.id)).state is State.WAITING
+        for _ in range(3):
+            await second.pass_time()
+        assert second._database.maintains
 
 
 async def test_times_are_those_of_the_database(instances, database, monkeypatch):

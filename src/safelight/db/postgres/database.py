@@ -53,6 +53,12 @@ dropped while it is read.
 """
 
 
+SUSPENDED, _LOOK_AFTER = 30.0, 5.0
+"""Seconds without a transaction after which the instance that does the maintenance counts as suspended (it has one
+every second), and seconds between two looks at it.
+"""
+
+
 class Database:
     """One session that writes and several that read. `committed` is called after each commit, with its calls."""
 
@@ -79,6 +85,8 @@ class Database:
         self._failing_since: float | None = None
         self.maintains = False
         """Whether this instance does the maintenance."""
+        self._suspects_at = 0.0
+        """When to look whether the instance that does it is suspended."""
         self.listening = False
         """Whether the other instances notify this one."""
         self.heard = False
@@ -147,10 +155,17 @@ class Database:
         asyncio.get_running_loop().call_soon(self._entered)
 
     def maintain(self, connection: Connection) -> bool:
-        """Return whether this instance does the maintenance; take it over if no other does."""
+        """Return whether this instance does the maintenance; take it over if no other does.
+
+        The kernel of a suspended process keeps its session alive, and with it the lock, so another instance ends it.
+        """
         if not self.maintains:
             taken = wait(connection.server.fetchval(f"SELECT pg_try_advisory_lock({lock(MAINTENANCE)})"))
             self.maintains = bool(taken)
+            if not taken and (now := time.monotonic()) >= self._suspects_at:
+                self._suspects_at = now + min(_LOOK_AFTER, SUSPENDED)
+                if connection.value("end_suspended", MAINTENANCE, SUSPENDED):
+                    log.warning("The instance that did the maintenance is suspended; its session was ended")
         return self.maintains
 
     def hear(self, transaction: Transaction) -> None:

@@ -350,6 +350,13 @@ SELECT value FROM meta WHERE name = $1;
 -- name: set_meta
 INSERT INTO meta (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value;
 
+-- name: end_suspended
+-- $1: an advisory lock; $2: seconds. Ends the session that has the lock and was idle for so long.
+SELECT pg_terminate_backend(pid) FROM pg_locks JOIN pg_stat_activity USING (pid)
+WHERE locktype = 'advisory' AND classid = 23294 AND objid = $1::int8 AND objsubid = 2 AND granted
+  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND usename = current_user AND state = 'idle' AND state_change < clock_timestamp() - make_interval(secs => $2);
+
 -- name: set_announced
 UPDATE partition SET announced = $2 WHERE name = $1;
 
