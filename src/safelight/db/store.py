@@ -138,8 +138,8 @@ class TaskStore(Protocol):
     async def lease(self, request: LeaseRequest) -> list[Lease]:
         """Lease waiting tasks: `fairness` chooses the tenant, `lifecycle` the task.
 
-        Wait up to `request.wait` seconds for the first task. `LeaseRequest` explains `holding`. A lease costs the same
-        whether ten tasks wait or a million.
+        Wait up to `request.wait` seconds for the first task. `LeaseRequest` explains `holding`. Recipes of several
+        megabytes make the answer shorter. A lease costs the same whether ten tasks wait or a million.
         """
         ...
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 
 from safelight.errors import Code
@@ -13,7 +14,7 @@ from safelight.wire import (
     State,
     WorkerInfo,
 )
-from support.tasks import died, failed, finished, new_task, refused, request
+from support.tasks import died, digest, failed, finished, new_task, refused, request
 
 
 async def test_an_outcome_may_be_repeated_but_not_changed(store):
@@ -46,6 +47,21 @@ async def test_an_outcome_of_an_unknown_lease_changes_nothing(store):
     answers = await store.settle([finished(name) for name in forged if name != lease.id])
     assert {answer.problem["code"] for answer in answers} == {"lease_lost"}
     assert (await store.get(made.id)).state is State.WORKING
+
+
+async def test_an_answer_with_large_recipes_has_fewer_leases_than_were_asked_for(store):
+    made = []
+    for name in ("logo", "logo", "logo", "logo", "mark", "badge", "logo", "largest"):
+        spec = msgspec.Raw(msgspec.json.encode(name * ((3 << 20) // len(name))))
+        made += await store.create([new_task(recipe=name, recipe_digest=digest(name), spec=spec)])
+    made += await store.create([new_task()])
+    taken, held = [], []
+    while len(held) < len(made):
+        leases = await store.lease(request(n=100, holding=held))
+        taken.append([lease.task for lease in leases])
+        held += [lease.id for lease in leases]
+    assert [len(tasks) for tasks in taken] == [2, 2, 2, 3]
+    assert [task for tasks in taken for task in tasks] == [task.id for task in made]
 
 
 async def test_a_permanent_error_fails_the_task_at_once(store):

@@ -31,6 +31,8 @@ from safelight.wire import (
 _UNHEARD = 1000
 """The most workers whose expired leases are remembered."""
 _EXCUSABLE = frozenset({State.WAITING, State.WORKING, State.QUARANTINED, State.FINISHED})
+_ANSWER_BYTES = 8 << 20
+"""The most bytes of recipes in one answer, which db and the master hold several times while they send it."""
 WORKER_REMEMBERED = 120_000
 """Milliseconds after which a silent worker is forgotten: twice the longest wait for a lease."""
 
@@ -46,11 +48,11 @@ def arrive(transaction: Transaction, request: LeaseRequest, policy: Policy) -> N
 
 
 def claim(transaction: Transaction, request: LeaseRequest, policy: Policy) -> list[Lease]:
-    """Lease waiting tasks to a worker."""
+    """Lease waiting tasks to a worker, fewer than it asks for if their recipes are large; it will ask again."""
     _see(transaction, request.worker)
     if request.worker.id in transaction.memory.draining:
         return []
-    rows = _next(transaction, min(request.n, transaction.memory.available), policy)
+    rows = _within(transaction, _next(transaction, min(request.n, transaction.memory.available), policy))
     return _lease(transaction, rows, request.worker.id, request.seconds)
 
 
@@ -97,6 +99,17 @@ def _of_tenant(transaction: Transaction, tenant: str, n: int, policy: Policy) ->
     kept = len(rows) - len(older)
     transaction.leave(rows[kept:])
     return rows[:kept] + older
+
+
+def _within(transaction: Transaction, rows: Sequence[TaskRow]) -> Sequence[TaskRow]:
+    """Return the first rows whose recipes fit into one answer, at least one, and leave the others."""
+    size = 0
+    for place, row in enumerate(rows):
+        size += len(transaction.spec_body(row))
+        if size > _ANSWER_BYTES and place:
+            transaction.leave(rows[place:])
+            return rows[:place]
+    return rows
 
 
 def _lease(transaction: Transaction, rows: Sequence[TaskRow], worker: str, seconds: float) -> list[Lease]:
