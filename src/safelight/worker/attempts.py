@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
 from contextlib import AsyncExitStack
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from safelight import logs, tracing
@@ -16,7 +14,6 @@ from safelight.client.shared import SharedBlobs
 from safelight.client.storage import StorageClient
 from safelight.engine.limits import Limits
 from safelight.errors import Code, Error, lacks_memory
-from safelight.recipe import Recipe, parse
 from safelight.wire import Died, Failed, Failure, Finished, Lease, Outcome, Output, Returned
 from safelight.worker import decoder
 from safelight.worker.inputs import Inputs, transient
@@ -24,6 +21,7 @@ from safelight.worker.leases import Held
 from safelight.worker.metrics import Metrics
 from safelight.worker.outage import Outage, OutageError
 from safelight.worker.prefetch import Prefetch
+from safelight.worker.recipes import parsed
 from safelight.worker.workdir import Workdir
 
 if TYPE_CHECKING:
@@ -34,8 +32,6 @@ log = logging.getLogger(__name__)
 _DEATHS = frozenset({Code.OUT_OF_MEMORY, Code.TIMED_OUT, Code.DECODER_CRASHED})
 _OF_THIS_OUTPUT = frozenset({Code.TOO_LARGE, Code.INVALID_REQUEST, Code.DIGEST_MISMATCH})
 _RETRY_FOR = 10.0
-
-_recipe: Callable[[bytes], Recipe] = lru_cache(maxsize=256)(parse)
 
 
 class Attempts:
@@ -105,12 +101,12 @@ class Attempts:
 
     async def _decoded(self, held: Held) -> decoder.Result:
         lease = held.lease
-        recipe = _recipe(bytes(lease.spec))
         async with AsyncExitStack() as stack:
             async with self._prefetch.room(lease.input.size if lease.input else 0):
                 with tracing.span("fetch", parent=held.span.traceparent):
                     source = await stack.enter_async_context(self._inputs.opened(lease))
                 await stack.enter_async_context(self._prefetch.slot())
+            recipe = await parsed(bytes(lease.spec))  # in the slot, since a recipe may be larger than its photo
             held.started = True
             logs.each(log, "Working on task %s", lease.task, task=lease.task, attempt=lease.attempt)
             logs.each(log, "        processing %s", lease.filename or lease.task, task=lease.task)
