@@ -2,6 +2,9 @@
 
 import asyncio
 
+import msgspec
+
+from safelight.wire import LeaseRequest
 from safelight.worker.prefetch import Prefetch
 
 
@@ -13,6 +16,15 @@ async def test_a_worker_asks_for_tasks_up_to_its_slots_and_prefetch() -> None:
     assert prefetch.wanted(0) == 34
     assert prefetch.wanted(20) == 0
     assert prefetch.wanted(18) == 16
+
+
+async def test_a_worker_with_many_slots_asks_for_no_more_than_the_master_allows() -> None:
+    prefetch = Prefetch(1024, 1000)
+    held = 0
+    while n := prefetch.wanted(held):
+        msgspec.convert({"worker": {"id": "w"}, "n": n}, LeaseRequest)
+        held += n
+    assert held >= 1024
 
 
 async def test_slow_images_are_left_to_other_workers() -> None:

@@ -19,6 +19,7 @@ from safelight.wire.events import (
     WebhookCallPage,
 )
 from safelight.wire.leases import (
+    MOST_LEASES,
     Died,
     Failed,
     Finished,
@@ -82,6 +83,7 @@ __all__ = [
     "DEFAULT_TENANT",
     "ENDED",
     "MAX_PHOTO_BYTES",
+    "MOST_LEASES",
     "NONE_HELD",
     "NO_ANSWER",
     "STATES",

@@ -10,6 +10,9 @@ from msgspec import Meta
 from safelight.wire.records import DEFAULT_TENANT, Blob, Record, Seconds
 from safelight.wire.tasks import Failure, Output, State
 
+MOST_LEASES = 1000
+"""The most leases that one request may ask for."""
+
 Engine = Annotated[str, Meta(max_length=500)]
 
 
@@ -49,7 +52,7 @@ class LeaseRequest(Record, frozen=True, kw_only=True):
     """
 
     worker: WorkerInfo
-    n: Annotated[int, Meta(ge=0, le=1000)] = 1
+    n: Annotated[int, Meta(ge=0, le=MOST_LEASES)] = 1
     wait: Annotated[float, Meta(ge=0, le=60)] = 0.0
     seconds: Annotated[float, Meta(gt=0, le=3600)] = 30.0
     holding: list[str] = []

@@ -7,6 +7,8 @@ import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from safelight.wire import MOST_LEASES
+
 _AHEAD_SECONDS = 0.25
 """Seconds of work to fetch ahead: enough to hide a round trip, and little enough to leave other workers their share."""
 _AHEAD_MOST = 32
@@ -41,7 +43,7 @@ class Prefetch:
 
     def wanted(self, held: int) -> int:
         """Return how many leases to request when `held` are held: none until half of the inputs ahead are used up."""
-        room = self.slots + self.ahead - held
+        room = min(MOST_LEASES, self.slots + self.ahead - held)
         return room if room >= max(1, self.ahead // 2) else 0
 
     def share(self, threads: int) -> int:
