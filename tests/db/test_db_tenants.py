@@ -13,9 +13,9 @@ from safelight import serve
 from safelight.client.accounts import AccountClient
 from safelight.db.__main__ import build
 from safelight.errors import Code, Error
-from safelight.wire import NamedRecipe, State, TaskChange, TaskFilter, TaskQuery
+from safelight.wire import Blob, NamedRecipe, State, TaskChange, TaskFilter, TaskQuery
 from safelight.wire.accounts import Limits, Tenant
-from support.tasks import failed, finished, new_task, request
+from support.tasks import digest, failed, finished, new_task, request
 
 
 @pytest.fixture
@@ -275,3 +275,31 @@ async def test_tenants_take_turns_with_webhook_calls(store):
         await store.settle_delivery(call.id, delivered=True)
     assert (await store.webhook_calls(tenant="b")).calls[0].task == one.id
     assert len((await store.webhook_calls(tenant="a")).calls) == 40
+
+
+async def test_of_several_tasks_those_for_which_there_is_room_are_created(store, accounts):
+    await accounts.change_tenant(Tenant(id="a", limits=Limits(waiting=3, bytes=2500)))
+    (first,) = await store.create([new_task(tenant="a", idempotency_key="first")])
+    wanted = [
+        new_task(tenant="a", idempotency_key="second"),
+        new_task(tenant="a"),
+        new_task(tenant="a", idempotency_key="first", input=first.input),
+        new_task(tenant="a", idempotency_key="first", priority=1, input=first.input),
+        new_task(tenant="a", idempotency_key="small", input=Blob(digest=digest("small"), size=500)),
+        new_task(tenant="a", idempotency_key="small", input=Blob(digest=digest("small"), size=500)),
+        new_task(tenant="a", input=None),
+        new_task(tenant="a", internal=True),
+        new_task(tenant="nobody"),
+        new_task(tenant="b"),
+    ]
+    made = await store.create_each(wanted)
+    refused = {place: each.problem["code"] for place, each in enumerate(made) if each.problem is not None}
+    full, unknown = "too_many_requests", "forbidden"
+    assert refused == {1: full, 3: "conflict", 6: full, 8: unknown}
+    assert [made[place].problem["limit"] for place in (1, 6)] == [2500, 3]
+    assert made[2].task.id == first.id
+    assert made[4].task == made[5].task
+    tasks = [each.task for each in made if each.task is not None]
+    assert len({task.id for task in tasks}) == 5
+    assert (await store.summary(tenant="a")).tasks["waiting"] == 4
+    assert [(await store.get(task.id)).tenant for task in tasks] == ["a"] * 5 + ["b"]

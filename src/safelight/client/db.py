@@ -16,6 +16,7 @@ from safelight.wire import (
     NONE_HELD,
     BatchPage,
     ClockConfirmed,
+    Created,
     Delivery,
     EventPage,
     Heartbeat,
@@ -62,6 +63,11 @@ class DbClient(ServiceClient):
         """Create tasks in one durable commit; see the store. It is retried if each task has an idempotency key."""
         safe = all(task.idempotency_key for task in tasks)
         return await self._connection.call("POST", "/tasks", list[Task], json=list(tasks), retry=safe)
+
+    async def create_each(self, tasks: Sequence[NewTask]) -> list[Created]:
+        """Create tasks in one durable commit, refusing each by itself; see `create`."""
+        safe = all(task.idempotency_key for task in tasks)
+        return await self._connection.call("POST", "/tasks/each", list[Created], json=list(tasks), retry=safe)
 
     async def alike(self, task: NewTask) -> Task | None:
         """Return the finished task whose outputs `create` would reuse for this one."""

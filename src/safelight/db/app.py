@@ -113,6 +113,7 @@ def make(store: TaskStore, classic_task: NewTask) -> web.Application:
         route.get("/task/{id}/spec", _spec, Access.CLUSTER),
         route.delete("/task/{id}", _delete, Access.CLUSTER),
         route.post("/tasks", _create, Access.CLUSTER),
+        route.post("/tasks/each", _create_each, Access.CLUSTER),
         route.post("/tasks/alike", _alike, Access.CLUSTER),
         route.post("/tasks/keyed", _keyed, Access.CLUSTER),
         route.get("/tasks", _find, Access.CLUSTER),
@@ -146,6 +147,10 @@ def make(store: TaskStore, classic_task: NewTask) -> web.Application:
 
 async def _create(request: web.Request) -> web.Response:
     return json_response(await request.app[STORE].create(await read_json(request, _NewTasks)))
+
+
+async def _create_each(request: web.Request) -> web.Response:
+    return json_response(await request.app[STORE].create_each(await read_json(request, _NewTasks)))
 
 
 async def _alike(request: web.Request) -> web.Response:

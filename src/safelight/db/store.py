@@ -14,6 +14,7 @@ from safelight.wire import (
     NONE_HELD,
     BatchPage,
     ClockConfirmed,
+    Created,
     Delivery,
     EventPage,
     Heartbeat,
@@ -96,6 +97,10 @@ class TaskStore(Protocol):
         recipe, priority, batch or webhook, TOO_MANY_REQUESTS if too many tasks wait or a limit of the tenant is
         reached, FORBIDDEN for a tenant that does not exist.
         """
+        ...
+
+    async def create_each(self, tasks: Sequence[NewTask]) -> list[Created]:
+        """Create tasks like `create`, but refuse each by itself. What is left of a limit goes to the first of them."""
         ...
 
     async def alike(self, task: NewTask) -> Task | None:

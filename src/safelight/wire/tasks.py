@@ -259,6 +259,13 @@ class BatchPage(Record, frozen=True, kw_only=True):
     next: str | None = None
 
 
+class Created(Record, frozen=True, kw_only=True):
+    """The answer to one of several new tasks: the task, or the problem for which it was refused."""
+
+    task: Task | None = None
+    problem: dict[str, Any] | None = None
+
+
 class Uploaded(Record, frozen=True, kw_only=True):
     """The outcome for one photo of a request with several: a task, or the problem for which it was refused."""
 

@@ -28,6 +28,7 @@ from safelight.wire import (
     NONE_HELD,
     BatchPage,
     ClockConfirmed,
+    Created,
     Delivery,
     EventPage,
     Finished,
@@ -120,6 +121,12 @@ class CallStore:
         """See the contract."""
         with tracing.each("commit task", (task.traceparent for task in tasks)):
             create = partial(creating.create, tasks=tasks, policy=self._policy)
+            return await self._submit(create, reads=Reads(tasks=tasks))
+
+    async def create_each(self, tasks: Sequence[NewTask]) -> list[Created]:
+        """See the contract."""
+        with tracing.each("commit task", (task.traceparent for task in tasks)):
+            create = partial(creating.create_each, tasks=tasks, policy=self._policy)
             return await self._submit(create, reads=Reads(tasks=tasks))
 
     async def alike(self, task: NewTask) -> Task | None:

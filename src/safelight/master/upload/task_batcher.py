@@ -81,14 +81,9 @@ class TaskBatcher:
 
     async def _create(self, batch: list[tuple[NewTask, asyncio.Future[Task]]]) -> None:
         try:
-            created = await self._db.create([task for task, _ in batch])
+            answers = await self._db.create_each([task for task, _ in batch])
         except Error as error:
-            tenants = {task.tenant for task, _ in batch}
-            if error.code is Code.TOO_MANY_REQUESTS and len(tenants) > 1:
-                # One tenant has reached a limit, which must not affect the others.
-                for tenant in tenants:
-                    await self._create([(task, future) for task, future in batch if task.tenant == tenant])
-            elif len(batch) > 1 and not error.transient:
+            if len(batch) > 1 and not error.transient:
                 # One task caused the refusal of all: halve the batch until that task is alone.
                 middle = len(batch) // 2
                 await self._create(batch[:middle])
@@ -99,9 +94,11 @@ class TaskBatcher:
             log.exception("Creating %d tasks failed", len(batch))
             _fail(batch, error)
         else:
-            for (_, future), task in zip(batch, created, strict=True):
-                if not future.done():
-                    future.set_result(task)
+            for each, created in zip(batch, answers, strict=True):
+                if created.task is None:
+                    _fail([each], Error.from_problem(created.problem, 500))
+                elif not each[1].done():
+                    each[1].set_result(created.task)
 
 
 def _fail(batch: list[tuple[NewTask, asyncio.Future[Task]]], error: Exception) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from safelight.db import ids
@@ -10,38 +11,74 @@ from safelight.db.lifecycle import Change
 from safelight.db.rows import TaskRow
 from safelight.db.store import Policy
 from safelight.errors import Code, Error
-from safelight.wire import NewTask, State, Task
+from safelight.wire import Created, NewTask, State, Task
 
 
 def create(transaction: Transaction, tasks: Sequence[NewTask], policy: Policy) -> list[Task]:
     """Create tasks, all or none; return existing tasks for idempotency keys that were used before."""
-    keys = [None if task.idempotency_key is None else _key(task) for task in tasks]
-    known = _known(transaction, keys)
+    known = _known(transaction, tasks)
+    refused = [error for error in _refusals(transaction, tasks, known, policy) if error is not None]
+    if refused:
+        raise next((error for error in refused if not error.transient), refused[0])
+    return [transaction.record(row) for row in _rows(transaction, tasks, known)]
+
+
+def create_each(transaction: Transaction, tasks: Sequence[NewTask], policy: Policy) -> list[Created]:
+    """Create tasks like `create`, but refuse each by itself."""
+    known = _known(transaction, tasks)
+    refusals = _refusals(transaction, tasks, known, policy)
+    accepted = [task for task, error in zip(tasks, refusals, strict=True) if error is None]
+    rows = iter(_rows(transaction, accepted, known))
+    return [
+        Created(task=transaction.record(next(rows))) if error is None else Created(problem=error.problem())
+        for error in refusals
+    ]
+
+
+def _rows(transaction: Transaction, tasks: Sequence[NewTask], known: dict[TenantKey, TaskRow]) -> list[TaskRow]:
+    """Return the rows of tasks: of those that are known, or of new ones, of which there is one for each key."""
+    new: list[NewTask] = []
+    places: list[int | TaskRow] = []
+    """For each task its row, or the index of its new one."""
     first: dict[TenantKey, int] = {}
-    """The index in `tasks` at which each new key appears first."""
-    new = []
-    for place, (task, key) in enumerate(zip(tasks, keys, strict=True)):
-        _check(transaction, task, place)
-        if key is None or (key not in known and first.setdefault(key, place) == place):
+    for task in tasks:
+        key = _key(task)
+        row = known.get(key) if key else None
+        place = first.setdefault(key, len(new)) if key else len(new)
+        places.append(place if row is None else row)
+        if row is None and place == len(new):
             new.append(task)
-        else:
-            _check_same(transaction, task, place, known.get(key), tasks[first.get(key, place)])
-    _check_room(transaction, new, policy)
-    made = iter(_insert(transaction, new))
-    answer: list[TaskRow] = []
-    for key in keys:
-        row = None if key is None else known.get(key)
-        if row is None:
-            row = next(made)
-            if key is not None:
-                known[key] = row
-        answer.append(row)
-    return [transaction.record(row) for row in answer]
+    made = _insert(transaction, new)
+    return [made[place] if isinstance(place, int) else place for place in places]
 
 
-def _key(task: NewTask | TaskRow) -> TenantKey:
-    """Return the tenant and key, since idempotency keys are unique only within a tenant."""
-    return task.tenant, task.idempotency_key or ""
+def _key(task: NewTask | TaskRow) -> TenantKey | None:
+    """Return the tenant and key, since idempotency keys are unique only within a tenant; None without a key."""
+    return None if task.idempotency_key is None else (task.tenant, task.idempotency_key)
+
+
+def _refusals(
+    transaction: Transaction, tasks: Sequence[NewTask], known: dict[TenantKey, TaskRow], policy: Policy
+) -> list[Error | None]:
+    """Return for each task why it is refused, or None; those that are accepted first use up the room."""
+    room = _Room(transaction, policy)
+    first: dict[TenantKey, NewTask] = {}
+
+    def refusal(place: int, task: NewTask) -> Error | None:
+        try:
+            _check(transaction, task, place)
+            key = _key(task)
+            if key is not None and (key in known or key in first):
+                _check_same(transaction, task, place, known.get(key), first.get(key, task))
+            else:
+                room.take(task)
+                if key is not None:
+                    first[key] = task
+        except Error as error:
+            return error
+        return None
+
+    return [refusal(place, task) for place, task in enumerate(tasks)]
 
 
 def _check(transaction: Transaction, task: NewTask, place: int) -> None:
@@ -76,36 +113,48 @@ def _compared(task: NewTask | TaskRow, photo: str | None, recipe: str) -> dict[s
     }  # fmt: skip
 
 
-def _check_room(transaction: Transaction, new: Sequence[NewTask], policy: Policy) -> None:
-    waiting = transaction.memory.counts[State.WAITING]
-    if new and waiting + len(new) > policy.max_waiting:
-        detail = f"{waiting} tasks are waiting, and the limit is {policy.max_waiting}. Try again later."
-        raise Error(Code.TOO_MANY_REQUESTS, detail, retry_after=5, limit=policy.max_waiting)
-    for tenant in {task.tenant for task in new}:
-        _check_limits(transaction, tenant, [task for task in new if task.tenant == tenant])
+class _Room:
+    """The room that the limits leave for the new tasks of one call."""
+
+    def __init__(self, transaction: Transaction, policy: Policy) -> None:
+        self._memory = transaction.memory
+        self._most = policy.max_waiting
+        self._taken = 0
+        self._waiting, self._bytes = Counter[str](), Counter[str]()
+        """By tenant: how many tasks, and bytes of photos, were taken in."""
+
+    def take(self, task: NewTask) -> None:
+        """Take in a task. Raises TOO_MANY_REQUESTS if there is no room for it."""
+        waiting = self._memory.counts[State.WAITING] + self._taken
+        if waiting >= self._most:
+            detail = f"{waiting} tasks are waiting, and the limit is {self._most}. Try again later."
+            raise Error(Code.TOO_MANY_REQUESTS, detail, retry_after=5, limit=self._most)
+        if not task.internal:
+            self._take_of_tenant(task)
+        self._taken += 1
+
+    def _take_of_tenant(self, task: NewTask) -> None:
+        """Count a task against the tenant's own limits."""
+        limits, held = self._memory.tenants[task.tenant].limits, self._memory.of(task.tenant)
+        waiting = held.counts[State.WAITING] + self._waiting[task.tenant]
+        if limits.waiting is not None and waiting >= limits.waiting:
+            detail = f"{waiting} of your tasks wait, and no more than {limits.waiting} may; try again later."
+            raise Error(Code.TOO_MANY_REQUESTS, detail, retry_after=5, limit=limits.waiting)
+        size, kept = task.input.size if task.input is not None else 0, held.bytes + self._bytes[task.tenant]
+        if limits.bytes is not None and size and kept + size > limits.bytes:
+            detail = (
+                f"Your photos and results take up {kept} bytes, and no more than {limits.bytes} may be kept. "
+                "Delete tasks that you do not need any more."
+            )
+            raise Error(Code.TOO_MANY_REQUESTS, detail, retry_after=60, limit=limits.bytes)
+        self._waiting[task.tenant] += 1
+        self._bytes[task.tenant] += size
 
 
-def _check_limits(transaction: Transaction, tenant: str, new: Sequence[NewTask]) -> None:
-    """Refuse tasks beyond the tenant's own limits. Internal tasks do not count."""
-    limits, held = transaction.memory.tenants[tenant].limits, transaction.memory.of(tenant)
-    counted = [task for task in new if not task.internal]
-    waiting = held.counts[State.WAITING]
-    if limits.waiting is not None and counted and waiting + len(counted) > limits.waiting:
-        detail = f"{waiting} of your tasks wait, and no more than {limits.waiting} may; try again later."
-        raise Error(Code.TOO_MANY_REQUESTS, detail, retry_after=5, limit=limits.waiting)
-    size = sum(task.input.size for task in counted if task.input is not None)
-    if limits.bytes is not None and size and held.bytes + size > limits.bytes:
-        detail = (
-            f"Your photos and results take up {held.bytes} bytes, and no more than {limits.bytes} may be kept. "
-            "Delete tasks that you do not need any more."
-        )
-        raise Error(Code.TOO_MANY_REQUESTS, detail, retry_after=60, limit=limits.bytes)
-
-
-def _known(transaction: Transaction, keys: Sequence[TenantKey | None]) -> dict[TenantKey, TaskRow]:
-    wanted = [key for key in keys if key is not None]
+def _known(transaction: Transaction, tasks: Sequence[NewTask]) -> dict[TenantKey, TaskRow]:
+    wanted = [key for task in tasks if (key := _key(task)) is not None]
     rows = transaction.tasks_by_key(wanted) if wanted else []
-    return {_key(row): row for row in rows}
+    return {key: row for row in rows if (key := _key(row)) is not None}
 
 
 def _insert(transaction: Transaction, tasks: Sequence[NewTask]) -> list[TaskRow]:

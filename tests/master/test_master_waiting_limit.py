@@ -1,0 +1,52 @@
+"""Test uploads that reach db together when there is room for only some of them."""
+
+import asyncio
+
+import pytest
+
+from safelight.client.access import AccessClient
+from safelight.client.master import Client
+from safelight.client.uploads import Upload
+from safelight.errors import Code, Error
+from safelight.wire import Task, WorkerInfo
+from safelight.wire.accounts import Limits
+from support.leases import take
+from support.photos import photo
+
+
+@pytest.fixture
+async def client(master):
+    """Return a client that does not repeat what was refused."""
+    async with Client.connect(master.url) as connected:
+        connected._connection.retry_for = 0.0
+        yield connected
+
+
+async def _let_wait(master, most: int) -> None:
+    async with AccessClient.connect(master.url) as access:
+        await access.change_tenant("default", name="", weight=1.0, limits=Limits(waiting=most))
+
+
+async def test_uploads_that_arrive_together_are_refused_one_by_one(master, client):
+    await _let_wait(master, 2)
+    first = await client.upload(photo(0), idempotency_key="0")
+    sent = (client.upload(photo(n), idempotency_key=str(n)) for n in range(4))
+    answers = await asyncio.gather(*sent, return_exceptions=True)
+    made = [answer for answer in answers if isinstance(answer, Task)]
+    refused = [answer for answer in answers if isinstance(answer, Error)]
+    assert first.id in {task.id for task in made}, "a repeated upload makes no task, so it needs no room"
+    assert (len(made), len(refused)) == (2, 2)
+    assert {(error.code, error.extra["limit"]) for error in refused} == {(Code.TOO_MANY_REQUESTS, 2)}
+
+
+async def test_more_photos_than_may_wait_are_uploaded_as_the_queue_empties(master, client):
+    await _let_wait(master, 2)
+    photos = [Upload(source=photo(n)) for n in range(5)]
+    for made in (2, 4):
+        with pytest.raises(Error) as refused:
+            await client.upload_many(photos, idempotency_key="k")
+        assert refused.value.code is Code.TOO_MANY_REQUESTS
+        assert len((await client.tasks()).tasks) == made
+        await take(client, n=2, worker=WorkerInfo(id=f"worker-{made}"))
+    answers = await client.upload_many(photos, idempotency_key="k")
+    assert len({answer.task.id for answer in answers}) == 5
