@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
+from safelight.db.calls.tasks import searching
 from safelight.errors import Code
 from safelight.wire import (
     Heartbeat,
@@ -53,6 +56,42 @@ async def test_find_filters_and_pages(store):
                         break
                 assert found == expected
     await refused(Code.INVALID_REQUEST, store.find(TaskQuery(before="nonsense")))
+
+
+@pytest.mark.parametrize(
+    ("filters", "pages"),
+    [
+        ({"batch": "b", "recipe": "rare"}, 3),
+        ({"state": "cancelled", "recipe": "web"}, 1),
+        ({"state": "waiting,cancelled", "recipe": "rare"}, 9),
+        ({"state": "waiting", "internal": True}, 5),
+        ({"batch": "b", "internal": True}, 3),
+        ({"internal": True}, 5),
+        ({"batch": "b", "limit": 100}, 1),
+    ],
+)
+async def test_a_page_examines_a_limited_number_of_tasks(store, monkeypatch, filters, pages):
+    monkeypatch.setattr(searching, "SEARCHED", 10)
+    old = [new_task(batch="b", recipe="web", internal=True), new_task(batch="b", recipe="web")]
+    old += [new_task(batch="b", recipe="rare") for _ in range(2)]
+    made = await store.create(old + [new_task(batch="b", recipe="web") for _ in range(20)])
+    await store.cancel(made[1].id)
+    await store.cancel(made[2].id)
+    await store.create([new_task(recipe="other") for _ in range(30)])
+    found, asked, before = [], 0, None
+    while asked == 0 or before is not None:
+        page = await store.find(TaskQuery(**filters, before=before))
+        found, asked, before = found + page.tasks, asked + 1, page.next
+    wanted = TaskQuery(**filters)
+    expected = [
+        task.id
+        for place, task in reversed(list(enumerate(made)))
+        if wanted.recipe in (None, task.recipe)
+        and (not wanted.state or ("cancelled" if place in (1, 2) else "waiting") in wanted.state)
+        and wanted.internal == (place == 0)
+    ]
+    assert [task.id for task in found] == expected
+    assert asked == pages
 
 
 async def test_search_and_counts(store):

@@ -86,6 +86,9 @@ _BY_INDEX = {
     "tasks_after": "PRIMARY KEY",
     "find": "task_tenant",
     "searched_to": "task_tenant",
+    "searched_to_by_state": "task_state",
+    "searched_to_by_recipe": "task_recipe",
+    "searched_to_by_batch": "task_batch",
     "tenant_events_after": "PRIMARY KEY",
     "events_after": "PRIMARY KEY",
 }

@@ -118,7 +118,8 @@ class TaskStore(Protocol):
     async def find(self, query: TaskQuery, *, tenant: str = DEFAULT_TENANT) -> TaskPage:
         """Return a page of the tasks that match every filter, newest first. Raises INVALID_REQUEST.
 
-        With a search, reason or time, one page examines at most `SEARCHED` tasks.
+        One page examines at most `SEARCHED` tasks: with a search, reason or time the newest, and otherwise, if there
+        are several filters, those that have the batch or one of the states.
         """
         ...
 

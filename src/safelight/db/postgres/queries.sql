@@ -276,32 +276,33 @@ SELECT coalesce(json_agg(:task), '[]')::text FROM (
 ) AS task;
 
 -- name: find
--- $1: tenant; $2: below which number; $3: how many; $4: internal, also in those that follow
+-- $1: tenant; $2: below which number; $3: how many; $4: internal; $5: from which number, also in those that follow
 SELECT coalesce(json_agg(:task), '[]')::text FROM (
-  SELECT * FROM every_task WHERE tenant = $1 AND n < $2 AND internal = $4 ORDER BY n DESC LIMIT $3
+  SELECT * FROM every_task WHERE tenant = $1 AND n < $2 AND n >= $5 AND internal = $4 ORDER BY n DESC LIMIT $3
 ) AS task;
 
 -- name: find_by_state
--- $5: state; $6: recipe or NULL
+-- $6: state; $7: recipe or NULL
 SELECT coalesce(json_agg(:task), '[]')::text FROM (
   SELECT * FROM every_task
-  WHERE tenant = $1 AND state = $5 AND n < $2 AND internal = $4 AND ($6::text IS NULL OR recipe = $6::text)
+  WHERE tenant = $1 AND state = $6 AND n < $2 AND n >= $5 AND internal = $4 AND ($7::text IS NULL OR recipe = $7::text)
   ORDER BY n DESC LIMIT $3
 ) AS task;
 
 -- name: find_by_recipe
--- $5: recipe
+-- $6: recipe
 SELECT coalesce(json_agg(:task), '[]')::text FROM (
-  SELECT * FROM every_task WHERE tenant = $1 AND recipe = $5 AND n < $2 AND internal = $4 ORDER BY n DESC LIMIT $3
+  SELECT * FROM every_task
+  WHERE tenant = $1 AND recipe = $6 AND n < $2 AND n >= $5 AND internal = $4 ORDER BY n DESC LIMIT $3
 ) AS task;
 
 -- name: find_by_batch
--- $5: batch; $6: recipe or NULL; $7: states as a JSON array or NULL
+-- $6: batch; $7: recipe or NULL; $8: states as a JSON array or NULL
 SELECT coalesce(json_agg(:task), '[]')::text FROM (
   SELECT * FROM every_task
-  WHERE tenant = $1 AND batch <> '' AND batch = $5 AND n < $2 AND internal = $4
-    AND ($6::text IS NULL OR recipe = $6::text)
-    AND ($7::json IS NULL OR state IN (SELECT value::int FROM json_array_elements_text($7::json)))
+  WHERE tenant = $1 AND batch <> '' AND batch = $6 AND n < $2 AND n >= $5 AND internal = $4
+    AND ($7::text IS NULL OR recipe = $7::text)
+    AND ($8::json IS NULL OR state IN (SELECT value::int FROM json_array_elements_text($8::json)))
   ORDER BY n DESC LIMIT $3
 ) AS task;
 
@@ -456,6 +457,25 @@ DELETE FROM recipe WHERE tenant = $1 AND name = $2;
 -- $1: tenant; $2: number below which a search begins; $3: how many tasks it looks at. No row if fewer are left.
 SELECT coalesce(json_agg(json_build_array(n, key)), '[]')::text FROM (
   SELECT n, key FROM every_task WHERE tenant = $1 AND n < $2 ORDER BY n DESC LIMIT 1 OFFSET $3
+) AS task;
+
+-- name: searched_to_by_state
+-- As searched_to, among the tasks in a state, $4.
+SELECT coalesce(json_agg(json_build_array(n, key)), '[]')::text FROM (
+  SELECT n, key FROM every_task WHERE tenant = $1 AND state = $4 AND n < $2 ORDER BY n DESC LIMIT 1 OFFSET $3
+) AS task;
+
+-- name: searched_to_by_recipe
+-- $4: recipe
+SELECT coalesce(json_agg(json_build_array(n, key)), '[]')::text FROM (
+  SELECT n, key FROM every_task WHERE tenant = $1 AND recipe = $4 AND n < $2 ORDER BY n DESC LIMIT 1 OFFSET $3
+) AS task;
+
+-- name: searched_to_by_batch
+-- $4: batch
+SELECT coalesce(json_agg(json_build_array(n, key)), '[]')::text FROM (
+  SELECT n, key FROM every_task
+  WHERE tenant = $1 AND batch <> '' AND batch = $4 AND n < $2 ORDER BY n DESC LIMIT 1 OFFSET $3
 ) AS task;
 
 -- name: search

@@ -164,33 +164,33 @@ SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
 SELECT created FROM task INDEXED BY task_uploading WHERE state = -1 ORDER BY n LIMIT 1;
 
 -- name: find
--- ?1: tenant; ?2: below which number; ?3: how many; ?4: internal, also in those that follow
+-- ?1: tenant; ?2: below which number; ?3: how many; ?4: internal; ?5: from which number, also in those that follow
 SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
   SELECT :task AS as_json FROM task INDEXED BY task_tenant
-  WHERE tenant = ?1 AND n < ?2 AND internal = ?4 ORDER BY n DESC LIMIT ?3
+  WHERE tenant = ?1 AND n < ?2 AND n >= ?5 AND internal = ?4 ORDER BY n DESC LIMIT ?3
 );
 
 -- name: find_by_state
--- ?5: state; ?6: recipe or NULL
+-- ?6: state; ?7: recipe or NULL
 SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
   SELECT :task AS as_json FROM task INDEXED BY task_state
-  WHERE tenant = ?1 AND state = ?5 AND n < ?2 AND internal = ?4 AND (?6 IS NULL OR recipe = ?6)
+  WHERE tenant = ?1 AND state = ?6 AND n < ?2 AND n >= ?5 AND internal = ?4 AND (?7 IS NULL OR recipe = ?7)
   ORDER BY n DESC LIMIT ?3
 );
 
 -- name: find_by_recipe
--- ?5: recipe
+-- ?6: recipe
 SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
   SELECT :task AS as_json FROM task INDEXED BY task_recipe
-  WHERE tenant = ?1 AND recipe = ?5 AND n < ?2 AND internal = ?4 ORDER BY n DESC LIMIT ?3
+  WHERE tenant = ?1 AND recipe = ?6 AND n < ?2 AND n >= ?5 AND internal = ?4 ORDER BY n DESC LIMIT ?3
 );
 
 -- name: find_by_batch
--- ?5: batch; ?6: recipe or NULL; ?7: states as a JSON array or NULL
+-- ?6: batch; ?7: recipe or NULL; ?8: states as a JSON array or NULL
 SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
   SELECT :task AS as_json FROM task INDEXED BY task_batch
-  WHERE tenant = ?1 AND batch <> '' AND batch = ?5 AND n < ?2 AND internal = ?4 AND (?6 IS NULL OR recipe = ?6)
-    AND (?7 IS NULL OR state IN (SELECT value FROM json_each(?7)))
+  WHERE tenant = ?1 AND batch <> '' AND batch = ?6 AND n < ?2 AND n >= ?5 AND internal = ?4
+    AND (?7 IS NULL OR recipe = ?7) AND (?8 IS NULL OR state IN (SELECT value FROM json_each(?8)))
   ORDER BY n DESC LIMIT ?3
 );
 
@@ -335,6 +335,27 @@ DELETE FROM recipe WHERE tenant = ?1 AND name = ?2;
 -- ?1: tenant; ?2: number below which a search begins; ?3: how many tasks it looks at. No row if fewer are left.
 SELECT json_group_array(json_array(n, key)) FROM (
   SELECT n, key FROM task INDEXED BY task_tenant WHERE tenant = ?1 AND n < ?2 ORDER BY n DESC LIMIT 1 OFFSET ?3
+);
+
+-- name: searched_to_by_state
+-- As searched_to, among the tasks in a state, ?4.
+SELECT json_group_array(json_array(n, key)) FROM (
+  SELECT n, key FROM task INDEXED BY task_state
+  WHERE tenant = ?1 AND state = ?4 AND n < ?2 ORDER BY n DESC LIMIT 1 OFFSET ?3
+);
+
+-- name: searched_to_by_recipe
+-- ?4: recipe
+SELECT json_group_array(json_array(n, key)) FROM (
+  SELECT n, key FROM task INDEXED BY task_recipe
+  WHERE tenant = ?1 AND recipe = ?4 AND n < ?2 ORDER BY n DESC LIMIT 1 OFFSET ?3
+);
+
+-- name: searched_to_by_batch
+-- ?4: batch
+SELECT json_group_array(json_array(n, key)) FROM (
+  SELECT n, key FROM task INDEXED BY task_batch
+  WHERE tenant = ?1 AND batch <> '' AND batch = ?4 AND n < ?2 ORDER BY n DESC LIMIT 1 OFFSET ?3
 );
 
 -- name: search

@@ -6,6 +6,7 @@ Searches without an index examine a limited number of tasks at a time, so that n
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from heapq import merge
 from itertools import islice
 
@@ -36,22 +37,35 @@ def found(transaction: Transaction, query: TaskQuery, tenant: str) -> tuple[list
     below = reference.n if reference else _ALL
     if any(value is not None for value in (query.search, query.reason, query.since, query.until)):
         return search(transaction, query, tenant, below)
-    rows = _find(transaction, query, tenant, below)
-    return rows[: query.limit], rows[query.limit - 1].id if len(rows) > query.limit else None
+    return _find(transaction, query, tenant, below)
 
 
-def _find(transaction: Transaction, query: TaskQuery, tenant: str, below: int) -> list[TaskRow]:
-    """Return the rows of a page and, if there is one, the row after it."""
+def _find(transaction: Transaction, query: TaskQuery, tenant: str, below: int) -> tuple[list[TaskRow], str | None]:
+    """Find tasks by an index. Limit those that it looks at if another filter may leave out many of them."""
     states, recipe = sorted(set(query.states)), query.recipe
-    page = tenant, below, query.limit + 1, int(query.internal)
+    keys: list[list[object]] = [[]]
+    others: list[object] = []
     if query.batch:
-        return transaction.tasks("find_by_batch", *page, query.batch, recipe, encoded(states) if states else None)
-    if states:
-        each = (transaction.tasks("find_by_state", *page, state, recipe) for state in states)
-        return list(islice(merge(*each, key=lambda row: row.n, reverse=True), query.limit + 1))
-    if recipe is not None:
-        return transaction.tasks("find_by_recipe", *page, recipe)
-    return transaction.tasks("find", *page)
+        by, keys, others = "_by_batch", [[query.batch]], [recipe, encoded(states) if states else None]
+    elif states:
+        by, keys, others = "_by_state", [[state] for state in states], [recipe]
+    elif recipe is not None:
+        by, keys = "_by_recipe", [[recipe]]
+    else:
+        by = ""
+    lowest, following = 0, None
+    if query.internal or any(value is not None for value in others):
+        places = [_lowest(transaction, tenant, below, by, key, SEARCHED // len(keys)) for key in keys]
+        lowest, following = max(places, key=lambda place: place[0])
+    page = tenant, below, query.limit + 1, int(query.internal), lowest
+    each = (transaction.tasks(f"find{by}", *page, *key, *others) for key in keys)
+    rows = list(islice(merge(*each, key=lambda row: row.n, reverse=True), query.limit + 1))
+    return _page(rows, query.limit, following)
+
+
+def _page(rows: list[TaskRow], limit: int, following: str | None) -> tuple[list[TaskRow], str | None]:
+    """Return the rows of a page, of which one more was read if there is one, and the id below which the next begins."""
+    return (rows[:limit], rows[limit - 1].id) if len(rows) > limit else (rows, following)
 
 
 def search(transaction: Transaction, query: TaskQuery, tenant: str, below: int) -> tuple[list[TaskRow], str | None]:
@@ -60,9 +74,7 @@ def search(transaction: Transaction, query: TaskQuery, tenant: str, below: int) 
     states = encoded(sorted(set(query.states))) if query.states else None
     values = (below, lowest, int(query.internal), *_conditions(query), states, query.recipe, query.reason)
     rows = transaction.tasks("search", *values, query.limit + 1, tenant, _pattern(transaction, query.search))
-    if len(rows) > query.limit:
-        return rows[: query.limit], rows[query.limit - 1].id
-    return rows, lowest_id
+    return _page(rows, query.limit, lowest_id)
 
 
 def count(transaction: Transaction, filter: TaskFilter, tenant: str) -> TaskCounts:
@@ -90,9 +102,14 @@ def count(transaction: Transaction, filter: TaskFilter, tenant: str) -> TaskCoun
     )
 
 
-def _lowest(transaction: Transaction, tenant: str, below: int) -> tuple[int, str | None]:
-    """Return the number of the last task to examine, and its id if there are more beyond it."""
-    places = transaction.connection.read("searched_to", list[tuple[int, str]], tenant, below, SEARCHED)
+def _lowest(
+    transaction: Transaction, tenant: str, below: int, by: str = "", key: Sequence[object] = (), most: int = SEARCHED
+) -> tuple[int, str | None]:
+    """Return the number of the last task to examine, and its id if there are more beyond it.
+
+    These are the tasks that an index, `by`, has under a key.
+    """
+    places = transaction.connection.read(f"searched_to{by}", list[tuple[int, str]], tenant, below, most, *key)
     return (places[0][0], f"{places[0][0]}-{places[0][1]}") if places else (0, None)
 
 
