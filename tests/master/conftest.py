@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,15 @@ class System:
         self.services: dict[str, serve.Service] = {}
         self.keyvaluestore = ""
 
+    @classmethod
+    @asynccontextmanager
+    async def at(cls, data: Path, *, together: bool = True) -> AsyncIterator[System]:
+        """Start everything behind a master."""
+        async with AsyncExitStack() as stack:
+            whole = cls(stack, data, together=together)
+            await whole.start_services()
+            yield whole
+
     async def start(self, name: str, build: Callable[..., Any], config: serve.Config) -> serve.Service:
         running = await self._stack.enter_async_context(serve.running(name, config, build, self.neighbours))
         self.services[name] = running
@@ -63,9 +72,7 @@ class System:
 @pytest.fixture(params=["one process", pytest.param("separate", marks=pytest.mark.slow)])
 async def system(tmp_path, request) -> AsyncIterator[System]:
     """Run the services behind a master, called directly or over HTTP; tests start the master that they need."""
-    async with AsyncExitStack() as stack:
-        whole = System(stack, tmp_path, together=request.param == "one process")
-        await whole.start_services()
+    async with System.at(tmp_path, together=request.param == "one process") as whole:
         yield whole
 
 

@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from safelight.cli.connection import HERE, Where, master
 from safelight.cli.photos.results import ResultDirectory
 from safelight.cli.printing import complain, counted, err, path_text, print_json, say
-from safelight.cli.tasks.which import ANY, OPEN, Which, check, find, matching
+from safelight.cli.tasks.which import ANY, OPEN, PARTLY_COUNTED, Which, check, find, matching
 from safelight.client.master import Client
 from safelight.errors import Error, status_of
 from safelight.wire import State
@@ -71,11 +71,8 @@ async def _matching(client: Client, ids: Sequence[str], which: Which, saving: _S
     asked = msgspec.structs.replace(which.filter(), state=",".join(state.name.lower() for state in wanted))
     counts = await client.count(asked)
     total = len(ids) or sum(counts.states.get(state.name.lower(), 0) for state in wanted)
-    least = "" if ids or counts.complete else "at least "
     if dry_run or not saving.quiet:
-        err.print(
-            f"download the results of {least}{counted(total, 'task')}" if total else "No task with results matches."
-        )
+        _preview(total, complete=bool(ids) or counts.complete or not wanted)
     if dry_run or not wanted:
         return
     window: list[str] = []
@@ -85,6 +82,19 @@ async def _matching(client: Client, ids: Sequence[str], which: Which, saving: _S
             await asyncio.gather(*(saving.save(client, each) for each in window))
             window.clear()
     await asyncio.gather(*(saving.save(client, each) for each in window))
+
+
+def _preview(total: int, *, complete: bool) -> None:
+    """Print the results of how many tasks will be downloaded; unless it is complete, older tasks were not counted."""
+    least = "" if complete else "at least "
+    if total:
+        err.print(f"download the results of {least}{counted(total, 'task')}")
+    elif complete:
+        err.print("No task with results matches.")
+    else:
+        err.print("download the results of every task that matches")
+    if not complete:
+        err.print(PARTLY_COUNTED)
 
 
 class _Saving:

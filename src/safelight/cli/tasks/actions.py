@@ -15,7 +15,7 @@ from rich.text import Text
 from safelight.cli.connection import HERE, Where, master
 from safelight.cli.printing import complain, counted, err, out, print_json, state_text
 from safelight.cli.prompt import confirm
-from safelight.cli.tasks.which import ANY, OPEN, Which, check, find
+from safelight.cli.tasks.which import ANY, OPEN, PARTLY_COUNTED, Which, check, find
 from safelight.client.availability.retrying import retrying
 from safelight.client.master import Client
 from safelight.errors import Error, status_of
@@ -156,7 +156,10 @@ async def _each(ids: tuple[str, ...], where: Where, action: Callable[[Client, st
 
 
 class _Plan(NamedTuple):
-    """The tasks that an action will change."""
+    """The tasks that an action will change: their number by state, for every state that is asked for.
+
+    Unless it is complete, only the newest tasks were counted.
+    """
 
     action: _Action
     states: dict[State, int]
@@ -170,6 +173,19 @@ class _Plan(NamedTuple):
     @property
     def total(self) -> int:
         return sum(self.states.values())
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it is certain that no task will be changed."""
+        possible = not self.complete and any(state in _ELIGIBLE[self.action] for state in self.states)
+        return self.touched == 0 and not possible
+
+    @property
+    def what(self) -> str:
+        """The tasks that will be changed, for people."""
+        if self.complete:
+            return counted(self.touched, "task")
+        return f"at least {counted(self.touched, 'task')}" if self.touched else "every task that matches"
 
 
 async def _all(
@@ -196,7 +212,7 @@ async def _all(
             _show(plan, where, recipe)
         if dry_run:
             return 0
-        if plan.touched == 0:
+        if plan.is_empty:
             if where.json:
                 print_json(TaskChanges(skipped=plan.total))
             return 0
@@ -234,16 +250,18 @@ def _show(plan: _Plan, where: Where, recipe: str | None) -> None:
         print_json({"action": plan.action, "would_change": plan.touched, "would_skip": sum(others.values()),
                     "states": named, "complete": plan.complete})  # fmt: skip
         return
-    if not touched:
+    if plan.is_empty:
         err.print("No task matches." if not others else f"Nothing to {plan.action}: {_listed(others)} left alone.")
         return
-    least = "" if plan.complete else "at least "
     with_ = f" with {recipe}" if recipe else ""
-    err.print(Text(f"{plan.action} {least}{counted(plan.touched, 'task')}{with_}: {_listed(touched)}"))
-    more = plan.touched - len(plan.examples)
-    err.print(Text("  " + ", ".join(plan.examples) + (f" and {more:,} more" if more > 0 else "")), style="dim")
+    err.print(Text(f"{plan.action} {plan.what}{with_}" + (f": {_listed(touched)}" if touched else "")))
+    if touched:
+        more = plan.touched - len(plan.examples)
+        err.print(Text("  " + ", ".join(plan.examples) + (f" and {more:,} more" if more > 0 else "")), style="dim")
     if others:
         err.print(Text(f"Left alone: {_listed(others)}"))
+    if not plan.complete:
+        err.print(PARTLY_COUNTED)
 
 
 def _listed(states: dict[State, int]) -> str:
@@ -254,7 +272,7 @@ async def _confirmed(action: _Action, plan: _Plan) -> bool:
     if not sys.stdin.isatty():
         complain(f"Nothing was changed. There is no terminal to ask on; give --yes to {action} them.")
         return False
-    if await confirm(f"{action.capitalize()} {counted(plan.touched, 'task')}?"):
+    if await confirm(f"{action.capitalize()} {plan.what}?"):
         return True
     err.print("Nothing was changed.")
     return False
@@ -296,11 +314,12 @@ async def _pages(client: Client, ids: list[str], filter: TaskFilter) -> AsyncIte
 async def _run(steps: AsyncIterator[TaskChanges], action: _Action, plan: _Plan, where: Where) -> int:
     changed = skipped = 0
     whole = False
+    of = f" of {plan.total:,}" if plan.complete else ""
     try:
         with err.status("") as status:
             async for step in steps:
                 changed, skipped = changed + step.changed, skipped + step.skipped
-                status.update(f"{changed + skipped:,} of {plan.total:,}")
+                status.update(f"{changed + skipped:,}{of}")
         whole = True
     finally:  # also after Ctrl-C and errors, because some tasks may have been changed
         if where.json:

@@ -46,8 +46,10 @@ async def _show(client: Client, summary: Summary, where: Where, recipe: str | No
     if where.json:
         print_json(summary)
         return
-    waiting = summary.tasks.get("waiting", 0)
+    waiting, complete = summary.tasks.get("waiting", 0), True
     if recipe is not None:
-        waiting = (await client.count(TaskFilter(state="waiting", recipe=recipe))).total
+        counts = await client.count(TaskFilter(state="waiting", recipe=recipe))
+        waiting, complete = counts.total, counts.complete
     what = "The queue" if recipe is None else f"The recipe {recipe}"
-    out.print(f"{what} is {state}: {counted(waiting, 'task')} {'waits' if waiting == 1 else 'wait'}.", highlight=False)
+    wait = f"{'' if complete else 'at least '}{counted(waiting, 'task')} {'waits' if waiting == 1 else 'wait'}"
+    out.print(f"{what} is {state}{f': {wait}' if waiting or complete else ''}.", highlight=False)

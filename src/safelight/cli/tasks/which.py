@@ -21,6 +21,8 @@ StateName = Literal["uploading", "waiting", "working", "finished", "failed", "qu
 OPEN = (State.UPLOADING, State.WAITING, State.WORKING)
 """The states of tasks that have not ended."""
 
+PARTLY_COUNTED = "There are very many tasks: only the newest were counted, and older ones may match too."
+
 _PAGE = 500
 
 
