@@ -14,13 +14,13 @@ from typing import Any, Protocol, Self, TypeVar
 import aiohttp
 import msgspec
 from aiohttp.payload import Payload
-from yarl import URL
 
 from safelight import tracing
 from safelight.client.availability.failures import reason_of
 from safelight.client.availability.instances import Several
 from safelight.client.availability.liveness import Liveness, UnresponsiveError
 from safelight.client.availability.retrying import Breaker, retrying
+from safelight.client.redirects import misdirected, target
 from safelight.errors import Code, Error
 from safelight.wire import encode
 
@@ -37,6 +37,9 @@ _LARGE = 1 << 20
 _LONGEST_ANSWER = 256 << 20
 _ANSWER_TIME = 300.0
 """Seconds for the head of an answer to arrive, and then again for a body that is read into memory."""
+_NOT_MODIFIED = 304
+_ELSEWHERE = 307
+"""The status with which the master redirects a download to the bucket."""
 _SHORT = 9
 """The most digits of a Content-Length for an answer to be read at once."""
 _DIGITS = 10
@@ -126,21 +129,22 @@ class Connection:
         wait: float = 0.0,
         idle_timeout: float | None = None,
         apart: set[str] | None = None,
+        redirects: bool = False,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send a request and yield the answer with its body unread.
 
-        `wait` is the duration of a long poll, which is added to the idle timeout. Raises the service's `Error`, or
-        UNAVAILABLE if nothing answers. A request that did not reach an instance is sent to another one, and so is a GET
-        or HEAD that an instance received but did not answer. With `apart`, use an instance that is not in this set, and
-        add it.
+        `wait` is the duration of a long poll, which is added to the idle timeout. Raises the service's `Error`,
+        UNAVAILABLE if nothing answers, or MISDIRECTED for a redirect; with `redirects`, the redirect of a download is
+        yielded. A request that did not reach an instance is sent to another one, and so is a GET or HEAD that an
+        instance received but did not answer. With `apart`, use an instance that is not in this set, and add it.
         """
         idle = (self._idle_timeout if idle_timeout is None else idle_timeout) + wait
         options = self._options(method, path, params, body, headers or {}, idle)
         base, response = await self._send(method, path, options, apart)
         try:
             async with response:
-                if response.status >= 400:
-                    raise await _error_of(response)
+                if response.status != _ELSEWHERE or not redirects:
+                    await _check(response, base, path)
                 yield response
         except (aiohttp.ClientError, TimeoutError) as error:
             raise self._no_answer(base, error) from error
@@ -171,7 +175,7 @@ class Connection:
     async def elsewhere(self, url: str, headers: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
         """Follow a redirect of a service, without credentials, which are only for the service."""
         timeout = _timeout(self._idle_timeout)
-        address = _address_of(url)
+        address = target(url)
         place = address.authority
         try:
             async with self._http.get(address, headers=headers, timeout=timeout, allow_redirects=False) as response:
@@ -255,8 +259,7 @@ class Connection:
             base, response = await self._send(method, path, options)
             try:
                 async with response:
-                    if response.status >= 400:
-                        raise await _error_of(response)
+                    await _check(response, base, path)
                     data = await _read(response)
             except (aiohttp.ClientError, TimeoutError) as error:
                 raise self._no_answer(base, error) from error
@@ -286,18 +289,6 @@ def decoded(data: bytes, kind: type[T], asked: str) -> T:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Error(Code.INTERNAL, f"The answer to {asked} could not be decoded: {error}.") from None
-
-
-def _address_of(url: str) -> URL:
-    """Parse the untrusted target of a redirect. Raises UNAVAILABLE if it is not an address."""
-    try:
-        address = URL(url, encoded=True)
-        known = address.scheme in ("http", "https") and bool(address.host)
-    except ValueError:
-        known = False
-    if not known:
-        raise Error(Code.UNAVAILABLE, "The service redirected a download to an invalid address. Try again.")
-    return address
 
 
 @lru_cache(maxsize=64)
@@ -331,6 +322,14 @@ async def _arrived(response: aiohttp.ClientResponse) -> bytes:
         if len(data) > _LONGEST_ANSWER:
             raise Error(Code.INTERNAL, f"The answer has more than {_LONGEST_ANSWER} bytes.")
     return bytes(data)
+
+
+async def _check(response: aiohttp.ClientResponse, base: str, path: str) -> None:
+    """Raise the error of a service, or MISDIRECTED for a redirect."""
+    if response.status >= 400:
+        raise await _error_of(response)
+    if response.status >= 300 and response.status != _NOT_MODIFIED:
+        raise misdirected(base, path, response.headers.get("Location", ""))
 
 
 async def _error_of(response: aiohttp.ClientResponse) -> Error:

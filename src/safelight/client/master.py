@@ -235,7 +235,7 @@ class Client(ServiceClient):
         self, path: str, params: Mapping[str, str | None], headers: Mapping[str, str]
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Open a file, in the bucket if the master redirects there."""
-        async with self._connection.open("GET", path, params=params, headers=headers) as response:
+        async with self._connection.open("GET", path, params=params, headers=headers, redirects=True) as response:
             if response.status != 307:
                 yield response
                 return

@@ -1,0 +1,66 @@
+"""Test clients behind a proxy that redirects: to another address, or to a sign-in page."""
+
+import pytest
+from aiohttp import web
+
+from safelight.client.access import AccessClient
+from safelight.client.base import ServiceClient
+from safelight.client.master import Client
+from safelight.client.partials import PartialClient
+from safelight.client.storage import StorageClient
+from safelight.errors import Code
+from support.tasks import refused
+
+CALLS = {
+    "revoke a key": (AccessClient, lambda client: client.revoke_key("4k2vq7w3")),
+    "delete a task": (Client, lambda client: client.delete("1-abcdefghij")),
+    "upload": (Client, lambda client: client.upload(b"photo")),
+    "store a blob": (StorageClient, lambda client: client.put(b"blob")),
+    "append": (PartialClient, lambda client: client.append("1", 0, b"bytes")),
+}
+
+
+@pytest.fixture
+async def proxy():
+    """Run a proxy that redirects every request with a status to a place; yield its address and what it answers."""
+    answer = {"status": 301, "place": "https://photos.example.org{path}"}
+
+    async def redirect(request):
+        place = answer["place"].format(path=request.path_qs)
+        return web.Response(status=answer["status"], headers={"Location": place}, text="<html>Moved</html>")
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", redirect)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}", answer
+    await runner.cleanup()
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+@pytest.mark.parametrize("name", CALLS)
+async def test_a_redirect_is_not_taken_for_success(proxy, name, status):
+    (address, answer), (kind, call) = proxy, CALLS[name]
+    answer["status"] = status
+    async with kind.connect(address) as client:
+        error = await refused(Code.MISDIRECTED, call(client))
+    assert error.detail.startswith(f"{address} redirects to https://photos.example.org/")
+    assert error.detail.endswith("Give the address https://photos.example.org instead.")
+    assert not error.transient
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 308])
+async def test_the_page_of_a_proxy_is_not_saved_as_a_photo(proxy, status, tmp_path):
+    address, answer = proxy
+    answer.update(status=status, place="https://login.example.org/?from={path}")
+    async with Client.connect(address) as client:
+        error = await refused(Code.MISDIRECTED, client.save("1-abcdefghij", tmp_path / "photo.jpg"))
+    assert "redirects to https://login.example.org/?from=/task/1-abcdefghij/result. Give an address" in error.detail
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_redirect_is_no_sign_of_health(proxy):
+    address, _ = proxy
+    async with ServiceClient.connect(address) as client:
+        assert not await client.health()
