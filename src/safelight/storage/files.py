@@ -160,11 +160,15 @@ async def blocks(chunks: AsyncIterable[bytes], limit: int | None) -> AsyncIterat
 IN_USE = "is in use by another process; give this one its own --data."
 
 
-def lock(path: Path) -> int:
-    """Lock a file until the returned descriptor is closed. Raises CONFLICT if another process has locked it."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+def lock(path: Path, *, shared: bool = False) -> int:
+    """Lock a file until the returned descriptor is closed. Raises CONFLICT if another process has locked it.
+
+    A `shared` lock is for readers: it makes no file, and only keeps others from locking the file for themselves.
+    """
+    access = os.O_RDONLY if shared else os.O_RDWR | os.O_CREAT
+    descriptor = os.open(path, access | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
         detail = f"{path.parent} {IN_USE}"
@@ -277,9 +281,12 @@ class TextFile:
 
 
 def older(directory: Path, before: float) -> list[str]:
-    """Return the names of the files in a directory that are older than a time."""
-    with os.scandir(directory) as entries:
-        return [entry.name for entry in entries if _mtime(entry) < before]
+    """Return the names of the files in a directory that are older than a time; one that is missing has none."""
+    try:
+        with os.scandir(directory) as entries:
+            return [entry.name for entry in entries if _mtime(entry) < before]
+    except FileNotFoundError:
+        return []
 
 
 def _mtime(entry: os.DirEntry[str]) -> float:

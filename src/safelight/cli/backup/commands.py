@@ -249,7 +249,10 @@ async def _copy_blobs(to: str, source: str | None, where: Where, *, verify: bool
     with writing_to(to):
         if source is not None:
             await migrating.check_source(source)
-            async with migrating.opened(source) as old, migrating.replacement(to, await migrating.id_of(source)) as new:
+            async with (
+                migrating.opened(source, readonly=True) as old,
+                migrating.replacement(to, await migrating.id_of(source)) as new,
+            ):
                 done = await migrating.from_store(old, new, told, verify=verify)
         else:
             async with _services(where) as (db, storage, _):

@@ -95,8 +95,17 @@ class Copying:
             return
         await self._copy_blob(blob.digest)
         if blob.digest not in self.missing:
-            await self._target.name(name, blob.digest)
+            if not await self._is_named(name, blob.digest):
+                await self._target.name(name, blob.digest)
             self.names += 1
+
+    async def _is_named(self, name: str, digest: str) -> bool:
+        try:
+            return (await self._target.named(name)).digest == digest
+        except Error as error:
+            if error.code is not Code.NOT_FOUND:
+                raise
+            return False
 
 
 def reading(storage: StorageClient) -> Open:

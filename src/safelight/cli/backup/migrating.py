@@ -38,8 +38,11 @@ def check_url(url: str) -> None:
 
 
 @asynccontextmanager
-async def opened(url: str) -> AsyncIterator[BlobStore]:
-    """Open the store that a URL of ``safelight storage --store`` names. Raises INVALID_REQUEST, UNAVAILABLE."""
+async def opened(url: str, *, readonly: bool = False) -> AsyncIterator[BlobStore]:
+    """Open the store that a URL of ``safelight storage --store`` names. Raises INVALID_REQUEST, UNAVAILABLE.
+
+    With `readonly`, it must exist, and nothing is written to it.
+    """
     check_url(url)
     scheme, _, place = url.partition("://")
     match scheme:
@@ -48,7 +51,7 @@ async def opened(url: str) -> AsyncIterator[BlobStore]:
 
             async with AsyncExitStack() as stack:
                 try:
-                    directory = await stack.enter_async_context(DirectoryStore.at(Path(place)))
+                    directory = await stack.enter_async_context(DirectoryStore.at(Path(place), readonly=readonly))
                 except Error as error:
                     if not error.detail.endswith(IN_USE):
                         raise

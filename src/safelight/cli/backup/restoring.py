@@ -55,7 +55,7 @@ async def check(root: Path) -> Manifest:
     database = await asyncio.to_thread(Database, archive.database(manifest.db_digest))
     try:
         await asyncio.to_thread(database.check)
-        async with DirectoryStore.at(archive.storage) as store:
+        async with _reading(archive.storage) as store:
             reading = Copying(_nowhere, store.named, store, verify=True)
             async for page in pages(database):
                 await reading.copy(page)
@@ -88,7 +88,7 @@ async def restore(root: Path, places: Places) -> tuple[Manifest, int]:
     database = await asyncio.to_thread(lambda: Database(new, readonly=False))
     try:
         await asyncio.to_thread(database.check)
-        async with DirectoryStore.at(archive.storage) as kept, DirectoryStore.at(places.storage) as target:
+        async with _reading(archive.storage) as kept, DirectoryStore.at(places.storage) as target:
             copying = Copying(_from(kept), kept.named, target)
             async for page in pages(database):
                 await copying.copy(page)
@@ -123,6 +123,19 @@ def _check_missing(copying: Copying, manifest: Manifest) -> None:
         raise Error(
             Code.DAMAGED_BLOB, f"{len(lost)} blobs of the backup are missing or damaged, the first is {lost[0]}."
         )
+
+
+@asynccontextmanager
+async def _reading(storage: Path) -> AsyncIterator[DirectoryStore]:
+    """Open the blobs of a backup, whose disk may be read-only. Raises UNAVAILABLE for a file that cannot be read."""
+    try:
+        async with DirectoryStore.at(storage, readonly=True) as store:
+            yield store
+    except Error as error:
+        cause = error.__cause__
+        if not isinstance(cause, OSError) or not str(cause.filename).startswith(str(storage)):
+            raise
+        raise Error(error.code, f"{cause.filename} cannot be read: {cause.strerror}.") from error
 
 
 def _from(store: DirectoryStore) -> Open:

@@ -12,8 +12,8 @@ SHARDS = [f"{number:02x}" for number in range(256)]
 """The names of the directories of blobs, and of those of names."""
 
 
-def prepare(root: Path) -> int:
-    """Prepare a directory, and return the descriptor that locks it. Raises CONFLICT if it is in use, OSError."""
+def prepare(root: Path) -> tuple[Path, int]:
+    """Prepare a directory; return its lock and the descriptor that holds it. Raises CONFLICT if in use, OSError."""
     blobs, names, incoming = root / "blobs", root / "names", root / "incoming"
     root.mkdir(parents=True, exist_ok=True)
     held = lock(root / LOCK)
@@ -31,4 +31,15 @@ def prepare(root: Path) -> int:
     except BaseException:
         os.close(held)
         raise
-    return held
+    return root / LOCK, held
+
+
+def look(root: Path) -> tuple[Path, int]:
+    """Open a directory that is only read, as `prepare` does, but make and remove nothing in it.
+
+    A copy of a directory may lack empty files, such as the lock. Raises CONFLICT if a process writes to it, OSError.
+    """
+    try:
+        return root / LOCK, lock(root / LOCK, shared=True)
+    except FileNotFoundError:
+        return root, os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -36,7 +36,7 @@ from safelight.errors import Code, Error
 from safelight.files.opening import opened
 from safelight.storage.directory.names import older_names, read_name
 from safelight.storage.directory.open_file import OpenFile
-from safelight.storage.directory.preparing import LOCK, SHARDS, prepare
+from safelight.storage.directory.preparing import LOCK, SHARDS, look, prepare
 from safelight.storage.directory.probing import can_rename, reads_back
 from safelight.storage.directory.room import Room
 from safelight.storage.directory.shard import Shard
@@ -72,17 +72,20 @@ class DirectoryStore:
 
     @classmethod
     @asynccontextmanager
-    async def at(cls, root: Path, *, keep_free: int = 0, fresh_for: float = 0.0) -> AsyncIterator[DirectoryStore]:
+    async def at(
+        cls, root: Path, *, keep_free: int = 0, fresh_for: float = 0.0, readonly: bool = False
+    ) -> AsyncIterator[DirectoryStore]:
         """Open or create the directory. Refuse blobs that would leave less than `keep_free` bytes free.
 
         A blob that was stored within the last `fresh_for` seconds is not touched when it is stored again; it counts as
-        fresh for that much longer.
+        fresh for that much longer. With `readonly`, the directory must exist and is only read, by several processes if
+        need be; nothing may be stored or removed.
 
         Raises UNAVAILABLE if the directory cannot be used or another process uses it.
         """
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="storage") as threads:
             store = cls(root, threads, keep_free, fresh_for)
-            store._locked = await store._run(prepare, root)
+            store._lock, store._locked = await store._run(look if readonly else prepare, root)
             try:
                 yield store
             finally:
