@@ -28,7 +28,7 @@ class Scope(StrEnum):
     """What an API key or a session may do."""
 
     UPLOAD = "upload"
-    """Upload photos, and follow their progress."""
+    """Upload photos, and preview recipes."""
     READ = "read"
     """Look at tasks, recipes, events and results."""
     OPERATE = "operate"

@@ -136,3 +136,14 @@ def tasks(keyed, key: str):
 async def test_the_list_of_keys_says_how_long_a_key_is_valid(command, operator):
     await command("keys", "create", "short", "--expires", "1h", **operator)
     assert "expires in 60 min" in await command("keys", **operator)
+
+
+async def test_a_key_that_only_uploads_is_enough_unless_the_command_waits(command, operator, tmp_path):
+    token = (await command("keys", "create", "camera", "--scope", "upload", **operator)).strip()
+    file = tmp_path / "beach.png"
+    file.write_bytes(photo(1))
+    assert "is task" in await command("upload", file, SAFELIGHT_API_KEY=token)
+    for waiting in (("--wait",), ("--output", tmp_path / "results")):
+        refused = await command("upload", file, *waiting, status=5, SAFELIGHT_API_KEY=token)
+        assert "camera may not do this: it needs the scope read." in refused
+    assert len(json.loads(await command("tasks", "--json", **operator))) == 1

@@ -82,10 +82,10 @@ class Batch:
                 await self._client.recipe(name)
             case Mapping() as document:
                 await self._client.check_recipe(document)
-        summary = await self._client.summary()
+        after = (await self._client.summary()).seq if self.waits else 0  # a key that only uploads may not ask
         queue = iter(self.entries)
         async with asyncio.TaskGroup() as group:
-            follower = group.create_task(self._follow(summary.seq)) if self.waits else None
+            follower = group.create_task(self._follow(after)) if self.waits else None
             uploads = [group.create_task(self._upload_from(queue, group)) for _ in range(at_once)]
             await asyncio.wait(uploads)
             await asyncio.gather(*(entry.over.wait() for entry in self.entries))
