@@ -183,6 +183,7 @@ def application(argv: Sequence[str] = ()) -> cyclopts.App:
     import cyclopts  # noqa: PLC0415 - services go without
 
     from safelight import __version__  # noqa: PLC0415 - as above
+    from safelight.cli.groups import ARGUMENTS, PARAMETERS  # noqa: PLC0415 - as above
 
     app = cyclopts.App(
         name="safelight",
@@ -190,8 +191,8 @@ def application(argv: Sequence[str] = ()) -> cyclopts.App:
         version=f"safelight {__version__}",
         help_format="plaintext",
         default_parameter=cyclopts.Parameter(negative="", show_default=_shown),
-        group_arguments=cyclopts.Group("Arguments", validator=_refuse_empty_paths),
-        group_parameters=cyclopts.Group("Parameters", validator=_refuse_empty_paths),
+        group_arguments=ARGUMENTS,
+        group_parameters=PARAMETERS,
     )
     for order, (name, (target, about)) in enumerate(COMMANDS.items()):
         called = list(argv[:1]) == [name] and target.endswith("_command")
@@ -201,19 +202,6 @@ def application(argv: Sequence[str] = ()) -> cyclopts.App:
         app.command(cyclopts.App(name=name, help=about, group=programs, sort_key=order))
     app.register_install_completion_command(help="Install completion for your shell.")
     return app
-
-
-def _refuse_empty_paths(arguments: cyclopts.ArgumentCollection) -> None:
-    """Refuse an empty text as a path, such as that of an unset variable: it would mean the working directory."""
-    from pathlib import Path  # noqa: PLC0415 - services go without
-    from typing import get_args  # noqa: PLC0415 - as above
-
-    from safelight.errors import Code, Error  # noqa: PLC0415 - as above
-
-    for argument in arguments:
-        is_path = Path in (argument.hint, *get_args(argument.hint))
-        if is_path and any(token.source == "cli" and not token.value for token in argument.tokens):
-            raise Error(Code.INVALID_REQUEST, f"{argument.name}: write a path, not ''. The working directory is `.`.")
 
 
 def _shown(default: object) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +14,7 @@ from cyclopts import Parameter
 
 from safelight.access.cluster_key import ClusterKey
 from safelight.cli import kept_keys
+from safelight.cli.groups import WHERE
 from safelight.client.access import AccessClient
 from safelight.client.availability.instances import Several, first_of
 from safelight.client.availability.liveness import Liveness
@@ -25,7 +26,7 @@ from safelight.errors import Code, Error
 DEFAULT_STORE = "localhost:8000"
 
 
-@Parameter(name="*", group="Where and how")
+@Parameter(name="*", group=WHERE)
 @dataclass(frozen=True, kw_only=True)
 class Where:
     """Where a command finds the system, and how it prints.
@@ -50,6 +51,12 @@ class Where:
     cluster_key_file: Annotated[Path | None, Parameter(env_var="SAFELIGHT_CLUSTER_KEY_FILE")] = None
     tenant: Annotated[str | None, Parameter(env_var="SAFELIGHT_TENANT")] = None
     json: Annotated[bool, Parameter(negative="")] = False
+
+    def __post_init__(self) -> None:
+        """Take an empty variable of the environment, as compose files and shells set it, for none."""
+        for field in fields(self):
+            if getattr(self, field.name) == "":
+                object.__setattr__(self, field.name, field.default)
 
 
 HERE = Where()

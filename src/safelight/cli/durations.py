@@ -6,12 +6,12 @@ import re
 
 from safelight.errors import Code, Error
 
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "": 1}
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _BYTES = {"": 1, "B": 1} | {f"{p}{s}": 1024**n for n, p in enumerate("KMGT", 1) for s in ("", "B", "iB")}
 
 
 def seconds(text: str) -> float:
-    """Read a duration. Raises INVALID_REQUEST."""
+    """Read a duration, which has a unit: nobody knows what 30 stands for. Raises INVALID_REQUEST."""
     return _number(text, _SECONDS, "30d, 12h or 90s")
 
 

@@ -6,10 +6,10 @@ import time
 from typing import Any
 
 import msgspec
-from cyclopts import App
 
 from safelight import recipe as recipes
 from safelight.cli.connection import HERE, Where, master
+from safelight.cli.groups import commands
 from safelight.cli.printing import ago, counted, out, print_json, say, table
 from safelight.cli.recipe_files import document, read
 from safelight.wire import NamedRecipe
@@ -17,7 +17,7 @@ from safelight.wire import NamedRecipe
 USUAL = "web"
 """The default recipe of `safelight upload`."""
 
-app = App(name="recipes")
+app = commands("recipes")
 
 
 @app.default
@@ -91,7 +91,7 @@ async def save_command(file: str, /, *, name: str | None = None, where: Where = 
     """
     made = read(file)
     async with master(where) as client:
-        saved = await client.save_recipe(name or made.name, document(made))
+        saved = await client.save_recipe(made.name if name is None else name, document(made))
     if where.json:
         print_json(saved)
     else:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 
 from safelight.cli.connection import HERE, Where, master
+from safelight.cli.groups import commands
 from safelight.cli.printing import ago, out, print_json, say, table
 from safelight.wire import WebhookCall
 
-app = App(name="webhooks")
+app = commands("webhooks")
 
 
 @app.default

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 
 from safelight.cli.connection import HERE, Where, access
 from safelight.cli.durations import seconds
+from safelight.cli.groups import commands
 from safelight.cli.printing import ago, duration, out, print_json, say, table
 from safelight.wire.accounts import CreatedKey, KeyInfo, Scope, now
 
-app = App(name="keys")
+app = commands("keys")
 
 _DEFAULT_SCOPES = (Scope.UPLOAD, Scope.READ)
 

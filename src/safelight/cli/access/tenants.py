@@ -7,17 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 
 from safelight.cli.connection import HERE, Where, access
 from safelight.cli.durations import number_of_bytes, seconds
+from safelight.cli.groups import commands
 from safelight.cli.printing import out, print_json, say, size, table
 from safelight.client.access import AccessClient
 from safelight.errors import Code, Error
 from safelight.untrusted.text import printable_json
 from safelight.wire.accounts import Limits, Tenant, TenantSeen
 
-app = App(name="tenants")
+app = commands("tenants")
 
 _NO_LIMIT = "none"
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 
 from safelight.cli.connection import HERE, Where
 from safelight.cli.connection import store as opened
+from safelight.cli.groups import commands
 from safelight.cli.printing import clock, counted, out, print_json, say, table
 from safelight.errors import Code, Error, status_of
 from safelight.wire import Entry
 
-app = App(name="store", help="Read and change the key-value store.")
+app = commands("store", about="Read and change the key-value store.")
 
 
 @app.command(name="get")

@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 
-from cyclopts import App
-
 from safelight.cli.connection import HERE, Where, master
+from safelight.cli.groups import commands
 from safelight.cli.printing import counted, out, print_json, say, workers_table
 from safelight.client.master import Client
 from safelight.errors import Code, Error
 from safelight.wire import WorkerSeen
 
-app = App(name="workers")
+app = commands("workers")
 
 _LOOK_EVERY = 0.5
 _GONE_AFTER = 60.0

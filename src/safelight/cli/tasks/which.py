@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from safelight.cli import durations
+from safelight.cli.groups import WHICH
 from safelight.client.master import Client
 from safelight.errors import Code, Error
 from safelight.wire import State, Task, TaskFilter
@@ -26,7 +27,7 @@ PARTLY_COUNTED = "There are very many tasks: only the newest were counted, and o
 _PAGE = 500
 
 
-@Parameter(name="*", group="Which tasks")
+@Parameter(name="*", group=WHICH)
 @dataclass(frozen=True, kw_only=True)
 class Which:
     """Which tasks. A task must match every filter that is given.
