@@ -2,18 +2,22 @@
 
 import base64
 import json
+import ssl
+import subprocess
 import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from aiohttp import web
+from aiohttp import ClientSession, TCPConnector, web
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from msgspec.structs import replace
 
+from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.home import Home
 from drumhead.package.records import Package
+from drumhead.package.remote.registry import Registry, describe
 from drumhead.package.remote.remotes import Remote, pull_package, push_package, search_remotes, write_remotes
 from drumhead.package.store import PackageStore, parse_ref
 from drumhead.tree import Tree, regular
@@ -40,9 +44,13 @@ class TokenServer:
         self.bundle = directory / "tokens.pem"
         self.bundle.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
         self.asked = []
+        self.logins = []
 
     async def answer(self, request):
-        login = request.headers["Authorization"].removeprefix("Basic ")
+        self.logins.append(request.headers.get("Authorization"))
+        if self.logins[-1] is None:
+            raise web.HTTPUnauthorized
+        login = self.logins[-1].removeprefix("Basic ")
         user = base64.b64decode(login).decode().partition(":")[0]
         scope = request.query["scope"]
         self.asked.append(scope)
@@ -89,9 +97,52 @@ def package(version):
     )  # fmt: skip
 
 
-async def test_a_registry_that_asks_for_tokens_is_a_remote(registry, tokens, tmp_path, monkeypatch):
-    monkeypatch.setenv("DRUMHEAD_REGISTRY_USER", "admin")
-    monkeypatch.setenv("DRUMHEAD_REGISTRY_PASSWORD", "x")
+@pytest.fixture
+def login(monkeypatch):
+    """Return a function that sets an account, and the registry that it is for."""
+
+    def set_account(registry, user="admin"):
+        monkeypatch.setenv("DRUMHEAD_REGISTRY", registry)
+        monkeypatch.setenv("DRUMHEAD_REGISTRY_USER", user)
+        monkeypatch.setenv("DRUMHEAD_REGISTRY_PASSWORD", "x")
+
+    return set_account
+
+
+@pytest.fixture
+async def stranger():
+    """Return a function that serves answers to every request, over TLS if it gets a context.
+
+    It returns the address and the list of the requests: their paths, and what they logged in with.
+    """
+    runners = []
+
+    async def start(answer, context=None):
+        requests = []
+
+        async def handle(request):
+            requests.append((request.path, request.headers.get("Authorization")))
+            return answer(request)
+
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", handle)
+        runners.append(web.AppRunner(app))
+        await runners[-1].setup()
+        site = web.TCPSite(runners[-1], "127.0.0.1", 0, ssl_context=context)
+        await site.start()
+        return f"127.0.0.1:{site._server.sockets[0].getsockname()[1]}", requests
+
+    yield start
+    for runner in runners:
+        await runner.cleanup()
+
+
+def challenge(text):
+    return web.Response(status=401, headers={"WWW-Authenticate": text})
+
+
+async def test_a_registry_that_asks_for_tokens_is_a_remote(registry, tokens, tmp_path, login):
+    login(registry)
     homes = [Home(root=tmp_path / name) for name in ("sender", "receiver")]
     for home in homes:
         write_remotes(home, [Remote(name="one", url=f"oci+http://{registry}/team")])
@@ -103,7 +154,7 @@ async def test_a_registry_that_asks_for_tokens_is_a_remote(registry, tokens, tmp
         await push_package(homes[0], PackageStore(homes[0]), parse_ref(name), "one")
     found, notices = await search_remotes(homes[1])
     assert ([one.name for one in found], notices) == (sorted(names), [])
-    monkeypatch.setenv("DRUMHEAD_REGISTRY_USER", "reader")
+    login(registry, "reader")
     found, notices = await search_remotes(homes[1])
     assert found == []
     assert "denied access to the list of its repositories; use an account that has it" in notices[0]
@@ -113,3 +164,57 @@ async def test_a_registry_that_asks_for_tokens_is_a_remote(registry, tokens, tmp
     assert set(tokens.asked) == {"repository:team/fourth:pull"}
     assert await pull_package(homes[1], PackageStore(homes[1]), parse_ref("missing")) is None
     assert await pull_package(homes[1], PackageStore(homes[1]), parse_ref("no+repository")) is None
+
+
+@pytest.mark.parametrize("bound", ["registry.example", "127.0.0.1", ""])
+async def test_only_the_registry_that_is_named_sees_the_login(bound, registry, tokens, stranger, tmp_path, login):
+    login(bound)
+    basic, requests = await stranger(lambda _: challenge('Basic realm="a registry"'))
+    home = Home(root=tmp_path / "home")
+    addresses = {"one": registry, "two": basic}
+    write_remotes(home, [Remote(name=name, url=f"oci+http://{one}/team") for name, one in addresses.items()])
+    found, notices = await search_remotes(home)
+    assert found == []
+    assert f"gave no token: set DRUMHEAD_REGISTRY={registry}, DRUMHEAD_REGISTRY_USER and" in notices[0]
+    assert f"requires a login: set DRUMHEAD_REGISTRY={basic}, DRUMHEAD_REGISTRY_USER and" in notices[1]
+    assert tokens.logins == [None]
+    assert [sent for _, sent in requests] == [None]
+
+
+async def test_an_upload_to_another_host_does_not_take_the_login_there(stranger, login):
+    other, uploads = await stranger(lambda _: web.Response(status=201))
+
+    def answer(request):
+        if "Authorization" not in request.headers:
+            return challenge('Basic realm="a registry"')
+        return web.Response(status=404 if request.method == "HEAD" else 202, headers={"Location": f"http://{other}/up"})
+
+    address, requests = await stranger(answer)
+    login(address)
+    async with ClientSession() as client:
+        await Registry(client, f"http://{address}").push_blob("own", describe(b"a", "text/plain"), b"a")
+    assert len({sent for _, sent in requests} - {None}) == 1
+    assert uploads == [("/up", None)]
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    """Return the files of a self-signed certificate for 127.0.0.1 and of its key."""
+    pem, key = tmp_path / "registry.pem", tmp_path / "registry.key"
+    made_by = ["openssl", "req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    names = ["-subj", "/CN=registry", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
+    subprocess.run([*made_by, *names, "-keyout", key, "-out", pem], check=True, capture_output=True)
+    return pem, key
+
+
+async def test_a_registry_with_tls_gets_no_token_without_tls(certificate, tokens, stranger, login):
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server.load_cert_chain(*certificate)
+    realm = f'Bearer realm="{tokens.url}",service="registry",scope="repository:own:pull"'
+    address, _ = await stranger(lambda _: challenge(realm), server)
+    login(address)
+    async with ClientSession(connector=TCPConnector(ssl=ssl.create_default_context(cafile=certificate[0]))) as client:
+        with pytest.raises(DrumheadError, match="without TLS, so nothing was sent there") as raised:
+            await Registry(client, f"https://{address}").tags("own")
+    assert raised.value.code is ErrorCode.REMOTE
+    assert tokens.logins == []

@@ -12,7 +12,7 @@ import os
 import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 import msgspec
@@ -71,7 +71,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class Registry:
-    """A client of one registry. `url` has no path; credentials come from DRUMHEAD_REGISTRY_USER and …_PASSWORD."""
+    """A client of one registry. `url` has no path.
+
+    It logs in with DRUMHEAD_REGISTRY_USER and …_PASSWORD only if DRUMHEAD_REGISTRY names this registry: commands ask
+    every remote, and any of them could ask for a login.
+    """
 
     def __init__(self, client: aiohttp.ClientSession, url: str) -> None:
         self._client = client
@@ -187,14 +191,15 @@ class Registry:
         `name` is the repository, if a URL of the registry does not show it.
         """
         url = path if path.startswith("http") else self._url + path
+        ours = _origin(url) == _origin(self._url)  # uploads and further pages may be on another host
         key = name or _repository_of(path), scope
         for attempt in range(2):
             sent = dict(headers or {})
-            if authorization := self._authorizations.get(key):
+            if ours and (authorization := self._authorizations.get(key)):
                 sent["Authorization"] = authorization
             with _answering(self._url):
                 answer = await self._client.request(method, url, headers=sent, data=data)
-            if answer.status == 401:
+            if answer.status == 401 and ours:
                 challenge = answer.headers.get("WWW-Authenticate", "")
                 answer.release()
                 if attempt == 0:
@@ -209,8 +214,8 @@ class Registry:
             return answer
         raise DrumheadError(
             ErrorCode.REMOTE,
-            f"{self._url} denied access to {key[0] or 'the list of its repositories'}; use an account that has it "
-            "(DRUMHEAD_REGISTRY_USER and DRUMHEAD_REGISTRY_PASSWORD)",
+            f"{self._url} denied access to {key[0] or 'the list of its repositories'}; use an account that has it: "
+            f"{self._login_advice}",
         )
 
     async def _authorize(self, name: str) -> str:
@@ -221,31 +226,59 @@ class Registry:
 
     async def _answer_challenge(self, challenge: str, scope: str) -> str:
         """Return the Authorization header for a registry's WWW-Authenticate challenge (Basic or Bearer)."""
-        user = os.environ.get("DRUMHEAD_REGISTRY_USER", "")
-        login = aiohttp.encode_basic_auth(user, os.environ.get("DRUMHEAD_REGISTRY_PASSWORD", "")) if user else ""
+        login = self._login()
         if not challenge.lower().startswith("bearer"):
             if not login:
-                raise DrumheadError(
-                    ErrorCode.REMOTE, f"{self._url} requires a login; set DRUMHEAD_REGISTRY_USER and …_PASSWORD"
-                )
+                raise DrumheadError(ErrorCode.REMOTE, f"{self._url} requires a login: {self._login_advice}")
             return login
         fields = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
         query = {key: fields[key] for key in ("service", "scope") if key in fields}
         if query.get("scope", "").startswith("repository:"):
             query["scope"] = re.sub(r":[a-z,*]+$", f":{scope}", query["scope"])
+        realm = fields.get("realm", "")
+        if realm and self._url.startswith("https:") and _origin(realm)[0] != "https":
+            raise DrumheadError(
+                ErrorCode.REMOTE,
+                f"{self._url} gives tokens at {realm!r}, without TLS, so nothing was sent there; its operator must "
+                "set a realm that starts with https://",
+            )
         body: dict[str, Any] = {}
-        if realm := fields.get("realm", ""):
+        if realm:
             with _answering(realm):
                 headers = {"Authorization": login} if login else {}
                 async with self._client.get(realm, params=query, headers=headers) as answer:
                     body = await self._json(answer) if answer.status == 200 else {}
         token = body.get("token") or body.get("access_token")
         if not token:
-            raise DrumheadError(
-                ErrorCode.REMOTE,
-                f"{self._url} gave no token; check DRUMHEAD_REGISTRY_USER and DRUMHEAD_REGISTRY_PASSWORD",
-            )
+            raise DrumheadError(ErrorCode.REMOTE, f"{self._url} gave no token: {self._login_advice}")
         return f"Bearer {token}"
+
+    def _login(self) -> str:
+        """Return the Authorization header of the account for this registry; an empty string if there is none."""
+        user, registry = os.environ.get("DRUMHEAD_REGISTRY_USER"), os.environ.get("DRUMHEAD_REGISTRY")
+        if not user or not registry:
+            return ""
+        scheme = urlsplit(self._url).scheme
+        if _origin(f"{scheme}://{registry}") != _origin(self._url):
+            return ""
+        return aiohttp.encode_basic_auth(user, os.environ.get("DRUMHEAD_REGISTRY_PASSWORD", ""))
+
+    @property
+    def _login_advice(self) -> str:
+        """What to set to log in, in words for people."""
+        if self._login():
+            return "check DRUMHEAD_REGISTRY_USER and DRUMHEAD_REGISTRY_PASSWORD"
+        host = urlsplit(self._url).netloc.rpartition("@")[2]
+        return f"set DRUMHEAD_REGISTRY={host}, DRUMHEAD_REGISTRY_USER and DRUMHEAD_REGISTRY_PASSWORD"
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    """Return scheme, host and port of a URL. Raises REMOTE if it is not one."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    except ValueError as error:
+        raise DrumheadError(ErrorCode.REMOTE, f"{url!r} is not a URL: {error}") from error
 
 
 def _repository_of(path: str) -> str:
