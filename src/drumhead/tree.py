@@ -114,18 +114,24 @@ class Tree:
         path = clean_path(path)
         if not path:
             return
-        new = []
-        parent = posixpath.dirname(path)
-        while parent and (known := self._entries.get(parent)) is None:
-            new.append(parent)
-            parent = posixpath.dirname(parent)
-        if parent and known is not None and known.kind != "directory":
+        missing = self.missing_parents(path)
+        parent = posixpath.dirname(missing[-1] if missing else path)
+        if parent and self._entries[parent].kind != "directory":
             raise DrumheadError(ErrorCode.CONFLICT, f"/{path} cannot be placed: /{parent} is not a directory")
-        for parent in new:
+        for parent in missing:
             self._entries[parent] = directory()
         if entry.kind != "directory":
             self.remove(path)
         self._entries[path] = entry
+
+    def missing_parents(self, path: str) -> list[str]:
+        """Return the directories that ``add`` makes for `path`, a clean path, from the innermost outwards."""
+        missing = []
+        parent = posixpath.dirname(path)
+        while parent and parent not in self._entries:
+            missing.append(parent)
+            parent = posixpath.dirname(parent)
+        return missing
 
     def remove(self, path: str) -> None:
         """Remove `path` and everything below it."""
@@ -252,19 +258,21 @@ def read_tar(source: IO[bytes], limit: int) -> Tree:
     """Read a tar stream of at most `limit` bytes into a tree.
 
     Names of owners and times are dropped, and hard links become copies. Raises UNVERIFIED if the stream is no tar or if
-    the stream and the copies exceed the limit; UNSUPPORTED for files that no layer can hold, such as devices and files
-    with holes.
+    the stream, the copies, and the directories that only paths name exceed the limit; UNSUPPORTED for files that no
+    layer can hold, such as devices and files with holes.
     """
     tree = Tree()
     try:
         limited: Any = _Limited(source, limit)  # tarfile only calls read on a stream
         with tarfile.open(fileobj=limited, mode="r|") as archive:
             for info in archive:
-                path = _checked(clean_path(info.name))
+                path = within_limits(clean_path(info.name))
+                for parent in tree.missing_parents(path):
+                    limited.count(tarfile.BLOCKSIZE + len(parent))  # as if the archive had a header for it
                 if info.isdir():
                     tree.add(path, _owned(directory(info.mode & 0o7777), info))
                 elif info.issym():
-                    tree.add(path, _owned(symlink(_checked(info.linkname)), info))
+                    tree.add(path, _owned(symlink(within_limits(info.linkname)), info))
                 elif info.islnk():
                     entry = tree[clean_path(info.linkname)]
                     limited.count(entry.size)
@@ -294,7 +302,8 @@ def _owned(entry: Entry, info: tarfile.TarInfo) -> Entry:
     return replace(entry, uid=info.uid, gid=info.gid)
 
 
-def _checked(path: str) -> str:
+def within_limits(path: str) -> str:
+    """Return a path from outside, or the target of a link. Raises UNSUPPORTED if it is too long or too deep."""
     if "\0" in path or len(path.encode(errors="surrogateescape")) >= MAX_PATH or path.count("/") > MAX_DEPTH:
         raise DrumheadError(ErrorCode.UNSUPPORTED, f"a path of the archive is longer than {MAX_PATH} bytes or too deep")
     if any(len(part.encode(errors="surrogateescape")) > MAX_NAME for part in path.split("/")):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import zstandard
 
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.tree import USR_MERGED, Tree, clean_path, directory, regular, symlink
+from drumhead.tree import USR_MERGED, Tree, clean_path, directory, regular, symlink, within_limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -66,14 +66,15 @@ def _read_data(data: bytes) -> tuple[Tree, int]:
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
         for number, info in enumerate(archive):
             size += info.size if info.isreg() else 0  # the size includes holes, which are not in the tar
-            if size > MAX_UNPACKED or number >= MAX_ENTRIES:
+            path = _merged(within_limits(clean_path(info.name)))
+            entries = max(number, len(tree) + len(tree.missing_parents(path)))
+            if size > MAX_UNPACKED or entries >= MAX_ENTRIES:
                 raise ValueError(_TOO_MUCH)
-            path = _merged(clean_path(info.name))
             newest = max(newest, int(info.mtime))
             if info.isdir():
                 tree.add(path, directory(info.mode & 0o7777))
             elif info.issym():
-                tree.add(path, symlink(info.linkname))
+                tree.add(path, symlink(within_limits(info.linkname)))
             elif info.islnk():
                 tree.add(path, tree[_merged(clean_path(info.linkname))])
             elif info.isreg():

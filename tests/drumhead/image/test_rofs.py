@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drumhead.errors import DrumheadError
+from drumhead.filesystem.rofs.layout import DIRECTORY, INODE
+from drumhead.filesystem.rofs.reader import read_layer
 from drumhead.filesystem.rofs.root import partition_table, root_disk, unite, write_root
 from drumhead.filesystem.rofs.writer import rofs_bytes, write_rofs
 from drumhead.tree import Tree, directory, host_file, regular, symlink
@@ -253,6 +255,21 @@ def test_a_root_of_other_layers_and_damaged_layers_are_refused(tmp_path):
         layers[0].write_bytes(damage)
         with pytest.raises(DrumheadError, match="not a ROFS layer or is damaged"):
             unite(layers[:-1])
+
+
+def test_directories_of_a_layer_do_not_share_entries(tmp_path):
+    """A few kilobytes could otherwise hold millions of files."""
+    tree = build([(f"d{number}/{name}", regular(b"")) for number in range(9) for name in "abc"])
+    layer = tmp_path / "layer"
+    write_rofs(tree, layer)
+    assert len(read_layer(layer)[0]) == 36
+    damaged = bytearray(layer.read_bytes())
+    root = damaged.index(INODE.pack(DIRECTORY, 1, 0, 9))
+    for number in range(2, 11):
+        INODE.pack_into(damaged, root + (number - 1) * INODE.size, DIRECTORY, number, 9, 27)
+    layer.write_bytes(damaged)
+    with pytest.raises(DrumheadError, match="is damaged"):
+        read_layer(layer)
 
 
 @pytest.mark.slow

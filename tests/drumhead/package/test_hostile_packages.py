@@ -129,6 +129,26 @@ def test_a_package_does_not_multiply_what_its_archive_brings(home, archive):
     assert caught.value.code in (ErrorCode.UNVERIFIED, ErrorCode.UNSUPPORTED)
 
 
+def nested(count):
+    """Return a tar of `count` directories whose paths name a hundred directories each."""
+    return tar_of(*((f"{number}/" + "a/" * 99, tarfile.DIRTYPE, "") for number in range(count)))
+
+
+def test_directories_that_only_paths_name_count_as_well(home):
+    store, package = stored(home, zstandard.compress(nested(10)))
+    assert len(store.tree(package)) == 1000
+    store, package = stored(home, zstandard.compress(nested(4000)))
+    assert package.archive_size < 40_000
+    tracemalloc.start()
+    try:
+        with pytest.raises(DrumheadError, match="unpacks to more") as caught:
+            store.tree(package)
+        assert tracemalloc.get_traced_memory()[1] < 96 * MIB
+    finally:
+        tracemalloc.stop()
+    assert caught.value.code is ErrorCode.UNVERIFIED
+
+
 def debian(name, packed):
     return b"!<arch>\n" + name.ljust(48) + str(len(packed)).encode().ljust(10) + b"`\n" + packed
 
@@ -141,8 +161,9 @@ def debian(name, packed):
         (b"data.tar.zst", lambda: zstandard.compress(bytes(48 * MIB))),
         (b"data.tar", lambda: sparse(1 << 40)),
         (b"data.tar", lambda: tar_of(*((f"d{number}", tarfile.DIRTYPE, "") for number in range(200)))),
+        (b"data.tar", lambda: nested(2)),
     ],
-    ids=["xz", "many xz", "zstd", "holes", "many entries"],
+    ids=["xz", "many xz", "zstd", "holes", "many entries", "many parents"],
 )
 def test_a_package_of_debian_unpacks_to_so_much_and_no_more(tmp_path, monkeypatch, name, pack):
     monkeypatch.setattr(deb, "MAX_UNPACKED", 32 * MIB)
@@ -192,6 +213,21 @@ def test_paths_and_kinds_of_an_archive_are_checked(home, members):
     store, package = stored(home, zstandard.compress(tar_of(*members)), unpacked_size=100)
     with pytest.raises(DrumheadError):
         store.tree(package)
+
+
+@pytest.mark.parametrize(
+    ("member", "said"),
+    [
+        (("x" * 300, tarfile.REGTYPE, b"x"), "a name in the archive"),
+        (("x/" * 200 + "y", tarfile.REGTYPE, b"x"), "too deep"),
+        (("a", tarfile.SYMTYPE, "x/" * 3000), "too deep"),
+    ],
+)
+def test_paths_of_a_package_of_debian_are_checked(tmp_path, member, said):
+    (tmp_path / "long.deb").write_bytes(debian(b"data.tar", tar_of(member)))
+    with pytest.raises(DrumheadError, match=said) as caught:
+        deb.read_deb(tmp_path / "long.deb")
+    assert caught.value.code is ErrorCode.UNSUPPORTED
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from drumhead.filesystem.rofs.layout import (
     INODE,
     LINK,
     MAGIC,
+    MAX_PATH,
     SUPERBLOCK,
     SYMLINK,
     VERSION,
@@ -102,11 +103,17 @@ def _build(
 ) -> Tree:
     tree = Tree()
     todo = [("", inodes[0])]
+    seen = 0
     for path, (_, _, first, count) in todo:
+        seen += count
+        if seen > len(entries):  # directories share entries, and could have any number of files
+            raise IndexError
         for number, name in entries[first : first + count]:
             inode = inodes[number - 1]
             kind, _, place, size = inode
             here = f"{path}/{name}" if path else name
+            if len(here) > MAX_PATH:
+                raise IndexError
             if kind == DIRECTORY:
                 tree.add(here, directory())
                 todo.append((here, inode))
@@ -116,8 +123,6 @@ def _build(
                 tree.add(here, symlink(links[place]))
             else:
                 raise IndexError
-        if len(todo) > len(inodes):
-            raise IndexError
     return tree
 
 
