@@ -217,3 +217,31 @@ def test_real_photographs_go_through_the_builtin_recipes():
             assert [output.name for output in result.outputs] == list(recipe.outputs)
             for output in result.outputs:
                 assert opened(output.data).size == (output.width, output.height)
+
+
+@pytest.mark.skipif(not engine.can_write("jxl"), reason="this installation does not write JPEG XL")
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+def test_jpeg_xl_of_the_best_quality_loses_nothing(mode):
+    image = CAT.resize((50, 40)).convert(mode)
+    result = made(encoded(image), format="jxl", quality=100)
+    assert np.array_equal(array(result.data), np.asarray(image))
+
+
+def test_an_error_of_a_library_that_writes_an_output_is_an_error_of_that_output(monkeypatch):
+    def fail(*_arguments, **_options):
+        raise RuntimeError("The encoder API is used in an incorrect way")
+
+    monkeypatch.setattr("pillow_jxl.Encoder", fail)
+    with pytest.raises(Error, match="JPEG XL file could not be written: .*incorrect way") as caught:
+        made(encoded(CAT.resize((50, 40))), format="jxl")
+    assert caught.value.code is Code.OPERATION_FAILED
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF"])
+def test_a_tiff_keeps_the_resolution_of_the_exif(kind):
+    exif = Image.Exif()
+    exif[0x010F], exif[0x011A], exif[0x011B], exif[0x0128] = "Maker", 300.0, 300.0, 2
+    options = {"dpi": (300, 300)} if kind in {"JPEG", "PNG"} else {}
+    upload = encoded(CAT.resize((64, 48)), kind, exif=exif, **options)
+    kept = opened(made(upload, format="tiff", metadata="keep").data)
+    assert [round(float(value)) for value in kept.info["dpi"]] == [300, 300]

@@ -140,3 +140,15 @@ def test_without_fonts_a_text_is_refused_with_advice(tmp_path):
     said = subprocess.run(command, input=DATA, capture_output=True, check=True, env=environment, timeout=60).stdout
     assert b"no fonts" in said
     assert b"fonts-dejavu-core" in said
+
+
+@pytest.mark.parametrize(("angle", "turned"), [(90, 3), (-90, 1), (180, 2), (-180, 2)])
+def test_a_right_angle_loses_no_row_of_the_mark(angle, turned):
+    rim = np.full((24, 48, 4), (255, 0, 0, 255), np.uint8)
+    rim[0], rim[-1], rim[:, 0], rim[:, -1] = ((0, 0, 255, 255), (0, 255, 0, 255), (255, 255, 0, 255), (0, 0, 0, 255))
+    white = Image.new("RGB", (480, 480), "white")
+    image = base64.b64encode(encoded(Image.fromarray(rim))).decode()
+    fields = {"op": "watermark", "image": image, "scale": 0.1, "margin": 0, "opacity": 1, "position": "top-left"}
+    shown = array(made(encoded(white), {**fields, "angle": angle}).data)
+    right = np.rot90(rim[..., :3], turned)
+    assert np.array_equal(shown[: right.shape[0], : right.shape[1], :3], right)

@@ -74,6 +74,18 @@ def computing(format_: Format, output: str) -> Iterator[None]:
         raise out_of_memory() from error
 
 
+@contextmanager
+def writing(format_: Format) -> Iterator[None]:
+    """Translate errors of a library other than libvips, within the context, which writes an output."""
+    try:
+        yield
+    except (Error, MemoryError, pyvips.Error):
+        raise
+    except Exception as error:
+        detail = f"The {format_.label} file could not be written: {plain_reason(str(error))}."
+        raise Error(Code.OPERATION_FAILED, detail) from error
+
+
 def damaged(format_: Format, how: str) -> Error:
     """Return the error for a damaged file; `how` says what is wrong, and where."""
     return Error(Code.DAMAGED_IMAGE, f"The {format_.label} file is damaged: {how}.")

@@ -53,7 +53,9 @@ def _mark(operation: Watermark, width: int, height: int) -> pyvips.Image:
     """Return the mark as sRGB with alpha, with the given width and at most the given height."""
     mark = _text(operation, width, height) if operation.text is not None else _image(operation, width, height)
     mark = mark.linear([1, 1, 1, operation.opacity], [0, 0, 0, 0], uchar=True)
-    if operation.angle % 360:
+    if operation.angle % 90 == 0:
+        mark = mark.rot(f"d{operation.angle % 360:.0f}")
+    else:
         mark = blended(mark, lambda pixels: rotated(pixels, operation.angle))
     return mark.copy_memory()
 

@@ -10,6 +10,7 @@ import pyvips
 from safelight.engine import turbo
 from safelight.engine.color.convert import matched
 from safelight.engine.color.profile import color_space
+from safelight.engine.failures import writing
 from safelight.engine.formats import FORMATS, Format
 from safelight.engine.image import Image
 from safelight.engine.library import can_write, has
@@ -107,9 +108,11 @@ def _written(
     profile: bytes | None,
 ) -> bytes:
     if image.frames > 1 and format_.name == "avif":
-        return frames.avif(pixels, image.frames, output, leaving, profile)
+        with writing(format_):
+            return frames.avif(pixels, image.frames, output, leaving, profile)
     if not has(format_.writer):
-        return jxl.encoded(pixels, output, leaving)
+        with writing(format_):
+            return jxl.encoded(pixels, output, leaving)
     pixels, keep = carry.attach(pixels, leaving, profile, format_.name)
     options = _options(output, format_)
     if image.frames > 1 and format_.name == "png":

@@ -11,18 +11,22 @@ from safelight.recipe import OutputSpec
 from safelight.recipe.records import DEFAULT_QUALITY
 
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+_LOSSLESS = 100
+"""The quality at which libjxl keeps every sample; it refuses to do so unless it is told that nothing may be lost."""
 
 
 def encoded(image: pyvips.Image, output: OutputSpec, leaving: Carried) -> bytes:
     """Return the finished file of an image of 8 bits."""
+    quality = output.quality or DEFAULT_QUALITY["jxl"]
+    lossless = output.lossless or quality == _LOSSLESS
     encoder = import_module("pillow_jxl").Encoder(
         mode=_MODES[image.bands],
-        lossless=output.lossless,
-        quality=100 if output.lossless else output.quality or DEFAULT_QUALITY["jxl"],
+        lossless=lossless,
+        quality=_LOSSLESS if lossless else quality,
         decoding_speed=0,
         effort=min(output.effort or 4, 9),
         use_container=leaving.exif is not None,
-        use_original_profile=output.lossless,
+        use_original_profile=lossless,
         num_threads=1,
     )
     blocks = {"exif": leaving.exif, "jumb": None, "xmp": leaving.xmp, "compress": False}

@@ -7,6 +7,8 @@ import struct
 from safelight.engine.metadata import exif
 from safelight.engine.metadata.directory import Structure
 
+_RESOLUTION = {0x011A, 0x011B, 0x0128}
+
 
 def with_exif(file: bytes, block: bytes) -> bytes:
     """Add an EXIF block to a TIFF of one page, without changing the tags that describe its pixels.
@@ -20,6 +22,8 @@ def with_exif(file: bytes, block: bytes) -> bytes:
     page = structure.directory(structure.first)
     photo, camera, place = exif.directories(told, structure.order)
     pixels = {tag: (entry.kind, entry.count, page.raw(tag)) for tag, entry in page.entries.items()}
+    if photo.keys() >= _RESOLUTION:  # the page has a default if libvips read none, as from WebP
+        pixels = {tag: entry for tag, entry in pixels.items() if tag not in _RESOLUTION}
     padding = bytes(len(file) % 2)
     start = len(file) + len(padding)
     added = exif.written(structure.order, photo | pixels, camera, place, start)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyvips
 
+from safelight.engine.color.profile import color_space
 from safelight.engine.failures import damaged, unsupported
 from safelight.engine.formats import FORMATS, Format
 from safelight.engine.metadata import exif
@@ -62,6 +63,8 @@ class JxlReader(Reader):
             return self._unpacked(data)
         if info.mode not in _BANDS:
             raise unsupported(self._format.name, f"JPEG XL with samples of the kind {info.mode}")
+        if profile and color_space(profile) == "CMYK":  # the library drops the black
+            raise unsupported(self._format.name, "JPEG XL in CMYK")
         blocks = {box.box_type: bytes(box.data) for box in found if box.box_type in {b"Exif", b"xml "}}
         block = blocks.get(b"Exif", b"")[4:]
         self.facts = Facts(profile=profile or None, exif=exif.body(block) or None, xmp=blocks.get(b"xml "))
