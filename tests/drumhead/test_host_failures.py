@@ -174,6 +174,46 @@ def test_a_signal_ends_a_command_whose_thread_waits_for_a_program(tmp_path, numb
             process.kill()
 
 
+UNWATCHED = """
+import asyncio, sys
+from pathlib import Path
+from drumhead.errors import DrumheadError
+from drumhead.guest.contract import BootPlan
+from drumhead.machine import process
+from drumhead.machine.qemu import spawn
+
+async def main(directory):
+    plan = BootPlan(kernel=Path("k"), initrd=None, cmdline="", drives=(), channels=())
+    try:
+        await spawn.spawn(["sleep", "600"], plan, directory, attached=True)
+    except DrumheadError as error:
+        print(error.code, error.message)
+
+asyncio.run(main(Path(sys.argv[1])))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may always make a user namespace")
+def test_without_an_inotify_instance_nothing_is_started_and_the_error_says_what_to_do(tmp_path):
+    script = 'echo 0 >/proc/sys/user/max_inotify_instances && exec "$@"'
+    words = [
+        "unshare",
+        "--user",
+        "--map-root-user",
+        "sh",
+        "-c",
+        script,
+        "sh",
+        sys.executable,
+        "-c",
+        UNWATCHED,
+        tmp_path,
+    ]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert "host-tool the kernel watches no more files for this user" in done.stdout, done.stderr
+    assert "sysctl fs.inotify.max_user_instances" in done.stdout
+
+
 NEAT = """
 import asyncio, sys, tempfile
 import drumhead.cli

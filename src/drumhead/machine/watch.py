@@ -11,6 +11,7 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.machine.process import LIBC
 
 if TYPE_CHECKING:
@@ -23,10 +24,14 @@ CHUNK = 1 << 16
 
 @contextmanager
 def watching(directory: Path) -> Iterator[asyncio.Event]:
-    """Yield an event that is set whenever a file in `directory` is written, created or deleted."""
+    """Yield an event that is set whenever a file in `directory` is written, created or deleted. Raises HOST_TOOL."""
     handle = LIBC.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
     if handle < 0:
-        raise OSError(ctypes.get_errno(), "inotify_init1")
+        message = (
+            f"the kernel watches no more files for this user ({os.strerror(ctypes.get_errno())}); end programs that "
+            "watch files, or as root: sysctl fs.inotify.max_user_instances=1024"
+        )
+        raise DrumheadError(ErrorCode.HOST_TOOL, message)
     loop = asyncio.get_running_loop()
     changed = asyncio.Event()
 

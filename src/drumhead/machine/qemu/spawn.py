@@ -64,6 +64,9 @@ async def spawn(
         answers.cancel()
         ended.cancel()
     if not ended.done():
+        if failure := answers.exception():
+            kill(pid)
+            raise failure
         raise_backlogs(pid)
         return pid
     raise start_failure(directory.name, last_words(directory))

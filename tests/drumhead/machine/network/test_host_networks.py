@@ -27,7 +27,8 @@ LACKING = [
     *[program for program in ("ip", "dnsmasq", "unshare", "nsenter", "curl") if shutil.which(program) is None],
     *([] if Path("/dev/net/tun").exists() else ["/dev/net/tun"]),
 ]
-# A bridge with a tap, and one whose DHCP server checks for 3 s whether an address is in use before it offers it.
+# A bridge with a tap, one whose DHCP server checks for 3 s whether an address is in use before it offers it, and one
+# whose server leases addresses alone, with a gateway that is in no network, as Calico does.
 # QEMU's bridge helper reads /etc/qemu/bridge.conf, so the namespace gets its own /etc.
 SET_UP = """
 set -e
@@ -37,10 +38,15 @@ mkdir -p /etc/qemu && echo "allow all" >/etc/qemu/bridge.conf
 ip link set lo up
 ip link add br0 type bridge && ip addr add 10.99.0.1/24 dev br0 && ip link set br0 up
 ip link add br1 type bridge && ip addr add 10.98.0.1/24 dev br1 && ip link set br1 up
+ip link add br2 type bridge && ip addr add 10.97.0.1/24 dev br2 && ip link set br2 up
+ip addr add 169.254.1.1/32 dev br2
 ip tuntap add tap0 mode tap && ip link set tap0 master br0 && ip link set tap0 up
 dhcp="dnsmasq --keep-in-foreground --conf-file=/dev/null --bind-interfaces --no-hosts --no-resolv --log-facility=-"
 $dhcp --user=root --pid-file --interface=br1 --except-interface=lo --port=0 --dhcp-range=10.98.0.50,10.98.0.99,2m \
   --dhcp-leasefile="$1/checked" &
+$dhcp --user=root --pid-file --interface=br2 --except-interface=lo --port=0 --no-ping \\
+  --dhcp-range=10.97.0.50,10.97.0.99,2m --dhcp-option-force=option:netmask,255.255.255.255 \\
+  --dhcp-option=option:router,169.254.1.1 --dhcp-leasefile="$1/alone" &
 exec $dhcp --user=root --pid-file --interface=br0 --no-ping --dhcp-range=10.99.0.50,10.99.0.99,2m \
   --dhcp-option-force=option:T1,10 --dhcp-option=option:dns-server,10.99.0.1,10.99.0.2 --dhcp-leasefile="$1/leases"
 """
@@ -73,7 +79,7 @@ def namespace(tmp_path_factory):
         process = subprocess.Popen(words, stdout=said, stderr=said, start_new_session=True)
     with process:
         found = Namespace(process, root / "said")
-        asyncio.run(wait_until(root, lambda: found.said().count("started") == 2))
+        asyncio.run(wait_until(root, lambda: found.said().count("started") == 3))
         yield found
         os.killpg(process.pid, signal.SIGTERM)  # both servers
 
@@ -181,6 +187,21 @@ async def test_five_machines_at_once_get_an_address_each(drumhead, namespace, in
         assert asked < 10 * len(names), "each asks every few seconds, not all the time"
     finally:
         inside("delete", "--force", *names)
+
+
+@pytest.mark.parametrize("guest", ["linux"], indirect=True)
+async def test_a_gateway_outside_the_network_of_the_address_is_used(drumhead, namespace, inside, guest):
+    words = ("-m", "128M", "-n", "bridge", "-b", "br2")
+    inside("run", "-d", "--guest", guest, "-i", "onhost", "alone", *words)
+    try:
+        address = await address_of(drumhead, inside, "alone")
+        assert address.startswith("10.97.0.")
+        # Without a route to the gateway there is no way back to the client.
+        answer = namespace.run("curl", "-sS", "--retry", "20", "--retry-connrefused", f"http://{address}:8000/")
+        assert json.loads(answer.stdout)["host"] == "alone", answer.stderr
+        assert "cannot set the gateway" not in inside("logs", "--console", "alone")
+    finally:
+        inside("delete", "--force", "alone")
 
 
 @pytest.mark.parametrize("guest", ["linux"], indirect=True)

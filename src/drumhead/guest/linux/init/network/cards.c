@@ -56,17 +56,31 @@ static bool set(int request, const char *card, uint32_t address) {
     return good;
 }
 
-static void set_gateway(const char *card, uint32_t gateway) {
+static bool add_route(const char *card, uint32_t target, uint32_t mask, uint32_t gateway) {
     char device[IFNAMSIZ];
-    struct rtentry route = {.rt_flags = RTF_UP | RTF_GATEWAY, .rt_dev = device};
-    struct sockaddr_in any = {.sin_family = AF_INET}, via = {.sin_family = AF_INET, .sin_addr.s_addr = gateway};
+    struct rtentry route = {.rt_flags = RTF_UP | (gateway ? RTF_GATEWAY : RTF_HOST), .rt_dev = device};
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_addr.s_addr = target}, via = to, bits = to;
     int link = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     snprintf(device, sizeof device, "%s", card);
-    memcpy(&route.rt_dst, &any, sizeof any);
-    memcpy(&route.rt_genmask, &any, sizeof any);
+    via.sin_addr.s_addr = gateway;
+    bits.sin_addr.s_addr = mask;
+    memcpy(&route.rt_dst, &to, sizeof to);
+    memcpy(&route.rt_genmask, &bits, sizeof bits);
     memcpy(&route.rt_gateway, &via, sizeof via);
-    if (ioctl(link, SIOCADDRT, &route) != 0 && errno != EEXIST) say("cannot set the gateway of %s: %s", card, strerror(errno));
-    close(link);
+    bool good = link >= 0 && (ioctl(link, SIOCADDRT, &route) == 0 || errno == EEXIST);
+    int reason = errno;
+    if (link >= 0) close(link);
+    errno = reason;
+    return good;
+}
+
+/* Some networks lease an address alone (/32), whose gateway is on the link but in no network of the card. */
+static void set_gateway(const char *card, uint32_t gateway) {
+    if (add_route(card, INADDR_ANY, INADDR_ANY, gateway)) return;
+    if (errno == ENETUNREACH && add_route(card, gateway, INADDR_BROADCAST, 0) &&
+        add_route(card, INADDR_ANY, INADDR_ANY, gateway))
+        return;
+    say("cannot set the gateway of %s: %s", card, strerror(errno));
 }
 
 /* Set the MAC address of a card in a resumed machine, which still has that of the saved machine. */
