@@ -20,9 +20,9 @@ import aiohttp
 
 from safelight.client.availability.retrying import retrying
 from safelight.client.base import ServiceClient
+from safelight.client.replacing import replaced
 from safelight.client.uploads import EXTRA_WAIT, Source, Upload, form_fields, multipart
 from safelight.errors import Code, Error
-from safelight.files.opening import opened
 from safelight.untrusted import filenames, photos
 from safelight.wire import (
     ENDED,
@@ -55,7 +55,7 @@ from safelight.wire import (
 )
 
 _CHUNK = 1 << 18
-_ROOM = 16  # bytes that saving may add to a name: a number, and the suffix of an unfinished file
+_ROOM = 16  # bytes that saving may add to a name: a number
 
 
 def _task(id: str, action: str = "") -> str:
@@ -248,32 +248,25 @@ class Client(ServiceClient):
 
         Raises DAMAGED_BLOB if the server sends more than `limit` bytes.
         """
-        partial = path.with_name(f".{path.name}.part")
         tag: str | None = None
-        try:
-            await asyncio.to_thread(partial.unlink, missing_ok=True)
-            async with opened(lambda: partial.open("xb")) as file:  # never follow an existing link
+        async with replaced(path) as file:
 
-                async def attempt() -> None:
-                    nonlocal tag
-                    size = file.tell()
-                    headers = {"Range": f"bytes={size}-", "If-Range": tag} if size and tag else {}
-                    async with self.result(id, output=output, headers=headers) as response:
-                        tag = response.headers.get("ETag")
-                        if response.status != 206 and size:
-                            await asyncio.to_thread(_empty, file)
-                        async for chunk in response.content.iter_chunked(_CHUNK):
-                            await asyncio.to_thread(file.write, chunk)
-                            if limit is not None and file.tell() > limit:
-                                detail = f"The server sent more than the {limit} bytes that this result has."
-                                raise Error(Code.DAMAGED_BLOB, detail)
-
-                await retrying(attempt, retry_for=self._connection.retry_for)
+            async def attempt() -> None:
+                nonlocal tag
                 size = file.tell()
-            await asyncio.to_thread(partial.replace, path)
-        finally:
-            await asyncio.to_thread(partial.unlink, missing_ok=True)
-        return size
+                headers = {"Range": f"bytes={size}-", "If-Range": tag} if size and tag else {}
+                async with self.result(id, output=output, headers=headers) as response:
+                    tag = response.headers.get("ETag")
+                    if response.status != 206 and size:
+                        await asyncio.to_thread(_empty, file)
+                    async for chunk in response.content.iter_chunked(_CHUNK):
+                        await asyncio.to_thread(file.write, chunk)
+                        if limit is not None and file.tell() > limit:
+                            detail = f"The server sent more than the {limit} bytes that this result has."
+                            raise Error(Code.DAMAGED_BLOB, detail)
+
+            await retrying(attempt, retry_for=self._connection.retry_for)
+            return file.tell()
 
     async def pause(self) -> Summary:
         """Pause the queue: workers begin no more tasks. Calling it again changes nothing."""

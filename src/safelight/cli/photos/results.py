@@ -7,11 +7,13 @@ import errno
 import os
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
 
 from safelight.client.master import Client, output_filename
+from safelight.client.replacing import remove_left
 from safelight.errors import Code, Error
 from safelight.untrusted import filenames
 from safelight.wire import State, Task
@@ -36,6 +38,7 @@ class ResultDirectory:
         self._overwrite = overwrite
         self._turns = asyncio.Semaphore(at_once)
         self._taken: set[Path] = set()
+        self._looked: set[Path] = set()
         self._reserving = Lock()  # names are reserved in threads
 
     async def save(self, client: Client, task: Task, outputs: Sequence[str] = (), *, within: Path = Path()) -> Saved:
@@ -67,7 +70,7 @@ class ResultDirectory:
             await client.save(task.id, path, output=output, limit=size)
         except BaseException:
             if ours:
-                path.unlink(missing_ok=True)
+                await asyncio.shield(asyncio.to_thread(_remove_reserved, path))
             raise
         return path
 
@@ -92,6 +95,9 @@ class ResultDirectory:
         """Reserve a free name by creating an empty file; return whether the file is ours to remove."""
         directory = self._path / within
         directory.mkdir(parents=True, exist_ok=True)
+        if directory not in self._looked:
+            self._looked.add(directory)
+            remove_left(directory)
         path, number = directory / filename, 1
         while True:
             # Within one run, results of photos with the same name are kept side by side even when overwriting.
@@ -109,6 +115,13 @@ class ResultDirectory:
             number += 1
             stem, dot, extension = filename.rpartition(".")
             path = directory / f"{stem}-{number}{dot}{extension}"
+
+
+def _remove_reserved(path: Path) -> None:
+    """Remove the empty file of a reserved name, unless another run has replaced it by a result."""
+    with suppress(FileNotFoundError):
+        if path.lstat().st_size == 0:
+            path.unlink()
 
 
 def _check_room(directory: Path, size: int) -> None:

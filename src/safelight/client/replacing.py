@@ -1,0 +1,41 @@
+"""Replace a file by what is downloaded, once all of it has arrived."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from io import BufferedWriter
+from pathlib import Path
+
+from safelight.files.opening import opened
+
+_UNFINISHED = re.compile(r"\.safelight-[0-9a-f]{16}\.part")
+_LEFT = 86400.0
+"""Seconds after which an unfinished file to which nothing was written was left by a killed program."""
+
+
+@asynccontextmanager
+async def replaced(path: Path) -> AsyncIterator[BufferedWriter]:
+    """Yield a file that takes the place of `path` when the context ends, and is removed after an error. Raises OSError.
+
+    Its name is its own, since several programs may write the same file, and short, since that of `path` may be long.
+    """
+    unfinished = path.with_name(f".safelight-{secrets.token_hex(8)}.part")
+    try:
+        async with opened(lambda: unfinished.open("xb")) as file:  # never follow an existing link
+            yield file
+        await asyncio.to_thread(unfinished.replace, path)
+    finally:
+        await asyncio.to_thread(unfinished.unlink, missing_ok=True)
+
+
+def remove_left(directory: Path) -> None:
+    """Remove the unfinished files that killed programs have left in a directory, if this user may."""
+    with suppress(OSError):
+        for path in directory.iterdir():
+            if _UNFINISHED.fullmatch(path.name) and time.time() - path.lstat().st_mtime > _LEFT:
+                path.unlink()

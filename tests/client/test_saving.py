@@ -1,0 +1,105 @@
+"""Test that programs which save the same result at once do not harm each other's files."""
+
+import asyncio
+import os
+import time
+
+import pytest
+from aiohttp import web
+
+from safelight.cli.photos.results import ResultDirectory
+from safelight.client.master import Client
+from safelight.wire import Output, State, Task
+
+FIRST, REST = b"x" * 1000, b"y" * 1000
+TASK = Task(
+    id="1-aaaaaaaaaa",
+    state=State.FINISHED,
+    seq=1,
+    created=0,
+    changed=0,
+    filename="photo.png",
+    outputs=[Output(name="image", digest="0" * 64, size=2000, media_type="image/png")],
+)
+NAME = "photo.image.png"
+
+
+class Slow:
+    """A server that sends the first half of each result at once, and the rest when it is told to."""
+
+    def __init__(self) -> None:
+        self.asked: asyncio.Queue[asyncio.Event] = asyncio.Queue()
+        self.address = ""
+
+    async def answer(self, request):
+        response = web.StreamResponse(headers={"Content-Length": "2000"})
+        told = asyncio.Event()
+        await response.prepare(request)
+        await response.write(FIRST)
+        await self.asked.put(told)
+        await told.wait()
+        await response.write(REST)
+        return response
+
+
+@pytest.fixture
+async def slow():
+    server = Slow()
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", server.answer)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    server.address = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    yield server
+    await runner.cleanup()
+
+
+async def test_two_savers_of_one_file_leave_a_complete_one(slow, tmp_path):
+    path = tmp_path / "photo.png"
+    async with Client.connect(slow.address) as client:
+        one = asyncio.create_task(client.save(TASK.id, path))
+        first = await slow.asked.get()
+        two = asyncio.create_task(client.save(TASK.id, path))
+        await slow.asked.get()
+        first.set()
+        assert await one == 2000
+        assert path.read_bytes() == FIRST + REST
+        two.cancel()
+        await asyncio.wait([two])
+    assert path.read_bytes() == FIRST + REST
+    assert [each.name for each in tmp_path.iterdir()] == ["photo.png"]
+
+
+async def test_a_run_that_fails_removes_no_result_of_another(slow, tmp_path):
+    async with Client.connect(slow.address) as client:
+        failing = asyncio.create_task(ResultDirectory(tmp_path).save(client, TASK))
+        await slow.asked.get()
+        other = asyncio.create_task(ResultDirectory(tmp_path, overwrite=True).save(client, TASK))
+        (await slow.asked.get()).set()
+        assert (await other).paths == [tmp_path / NAME]
+        failing.cancel()
+        await asyncio.wait([failing])
+    assert (tmp_path / NAME).read_bytes() == FIRST + REST
+
+
+async def test_what_killed_runs_left_is_removed_after_a_day(slow, tmp_path):
+    old, new = (tmp_path / f".safelight-{digit * 16}.part" for digit in "ab")
+    foreign = tmp_path / ".other.part"
+    for path in (old, new, foreign):
+        path.write_bytes(FIRST)
+    for path in (old, foreign):
+        os.utime(path, (time.time() - 2 * 86400,) * 2)
+    async with Client.connect(slow.address) as client:
+        saving = asyncio.create_task(ResultDirectory(tmp_path).save(client, TASK))
+        (await slow.asked.get()).set()
+        assert (await saving).problem is None
+    assert {path.name for path in tmp_path.iterdir()} == {new.name, foreign.name, NAME}
+
+
+async def test_a_name_of_the_greatest_length_can_be_saved(slow, tmp_path):
+    path = tmp_path / ("a" * 255)
+    async with Client.connect(slow.address) as client, asyncio.TaskGroup() as group:
+        saving = group.create_task(client.save(TASK.id, path))
+        (await slow.asked.get()).set()
+        assert await saving == 2000
