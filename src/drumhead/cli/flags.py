@@ -78,6 +78,14 @@ class MachineFlags:
     private_network: Annotated[str, Parameter(help="The private network whose machines reach one another by name.")] = (
         "default"
     )
+    no_outgoing: Annotated[
+        bool,
+        Parameter(
+            negative="",
+            help="Let the machine reach only its private network: not the host, its networks or the Internet. "
+            "Forwarded TCP ports still work.",
+        ),
+    ] = False
     mac: Annotated[
         str,
         Parameter(

@@ -22,7 +22,7 @@ MEMBER_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 URL_PATH = re.compile(r"/(?:[A-Za-z0-9/._~!$&'()*+,;=:@?-]|%[0-9A-Fa-f]{2})*")
 KEYS = (
     *("image", "guest", "run", "command", "count", "memory", "cpus", "env"),
-    *("after", "health", "restart", "forward", "volumes", "secrets"),
+    *("after", "health", "restart", "outgoing", "forward", "volumes", "secrets"),
 )
 HEALTH_KEYS = ("port", "path", "interval", "timeout", "recheck", "failures")
 
@@ -98,6 +98,9 @@ def _member(section: Section, name: str, guest: str) -> Member:
         raise section.refuse(key, reason)
     if "run" in section and "command" in section:
         raise section.refuse("command", "run and command both choose the command; remove one of them")
+    outgoing = section.flag("outgoing", default=True)
+    if not outgoing and any(forward.protocol == "udp" for forward in forwards):
+        raise section.refuse("forward", f"outgoing is false; {options.UDP_IS_OUTGOING}")
     return Member(
         image=section.text("image"),
         guest=_guest(section, guest),
@@ -110,6 +113,7 @@ def _member(section: Section, name: str, guest: str) -> Member:
         after=section.texts("after"),
         health=_health(section.section("health", "health")) if "health" in section else None,
         restart=restart,  # type: ignore[arg-type]  # one of the literals, as just checked
+        outgoing=outgoing,
         forwards=forwards,
         volumes=volumes,
         secrets=section.texts("secrets"),

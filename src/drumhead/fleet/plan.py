@@ -69,6 +69,7 @@ def machine_spec(fleet: str, wanted: PlannedMachine, image: Image) -> InstanceSp
         memory=member.memory,
         cpus=member.cpus,
         private_network=fleet,
+        outgoing=member.outgoing,
         forwards=forwards,
         volumes=tuple(_own_volume(fleet, wanted, volume) for volume in member.volumes),
         aliases=(wanted.member_name,) if wanted.number == 1 else (),

@@ -50,6 +50,8 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
     """Members that must be healthy before this one starts. A member without machines holds nobody up."""
     health: HealthCheck | None = None
     restart: RestartPolicy = "on-failure"
+    outgoing: bool = True
+    """Whether the machines can reach the host, its networks and the Internet, and not only the fleet."""
     forwards: tuple[PortForward, ...] = ()
     volumes: tuple[VolumeMount, ...] = ()
     secrets: tuple[str, ...] = ()

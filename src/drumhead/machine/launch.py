@@ -27,15 +27,7 @@ from drumhead.machine.network.host import host_netdev
 from drumhead.machine.network.relay import bound, doors, start_relay
 from drumhead.machine.qemu.acceleration import Acceleration, find_acceleration
 from drumhead.machine.qemu.channel import control
-from drumhead.machine.qemu.command_line import (
-    USER_ADDRESS,
-    USER_GATEWAY,
-    USER_NAMESERVER,
-    Card,
-    command_line,
-    private_netdev,
-    user_netdev,
-)
+from drumhead.machine.qemu.command_line import Card, command_line, private_netdev, user_netdev, user_nic
 from drumhead.machine.qemu.spawn import spawn
 from drumhead.machine.records import Accelerator, Instance, InstanceSpec, Launch, PortForward
 from drumhead.machine.secrets import read_secrets
@@ -300,7 +292,7 @@ def run_config(
 
     A machine on a network of the host does not reach the private network, so it gets no names of its members.
     """
-    uplink = GuestNic(mac=uplink_mac(launch), address=USER_ADDRESS, gateway=USER_GATEWAY, nameserver=USER_NAMESERVER)
+    uplink = user_nic(uplink_mac(launch), outgoing=launch.spec.outgoing)
     members = members if launch.spec.network == "nat" else []
     between = GuestNic(
         mac=launch.mac,
@@ -331,9 +323,8 @@ def cards(home: Home, launch: Launch) -> tuple[Card, ...]:
         beside = private_netdev(private.multicast_group(home, spec.private_network))
     else:
         beside = host_netdev(spec.network, spec.network_device)
-    uplink = Card(
-        netdev=user_netdev(launch.inner_forwards or launch.forwards), mac=uplink_mac(launch), has_channels=True
-    )
+    beyond = user_netdev(launch.inner_forwards or launch.forwards, outgoing=spec.outgoing)
+    uplink = Card(netdev=beyond, mac=uplink_mac(launch), has_channels=True)
     return Card(netdev=beside, mac=launch.mac), uplink
 
 

@@ -77,6 +77,8 @@ class InstanceSpec(msgspec.Struct, frozen=True, kw_only=True):
     private_network: str = "default"
     """The private network shared with other instances of this host. A fleet has its own."""
     mac: str = ""
+    outgoing: bool = True
+    """Whether the machine can reach the host, its networks and the Internet, and not only its private network."""
     forwards: tuple[PortForward, ...] = ()
     volumes: tuple[VolumeMount, ...] = ()
     aliases: tuple[str, ...] = ()

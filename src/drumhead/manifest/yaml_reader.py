@@ -174,9 +174,9 @@ class Section:
         section = self.section(key, key)
         return {name: section.text(name, "") for name in section.keys()}  # noqa: SIM118 - a Section is not a dict
 
-    def flag(self, key: str) -> bool:
-        """Return a boolean. It is false if the key is missing."""
-        value = self.text(key, "false").lower()
+    def flag(self, key: str, *, default: bool = False) -> bool:
+        """Return a boolean. It is `default` if the key is missing."""
+        value = self.text(key, str(default)).lower()
         if value not in {"true", "false", "yes", "no", "on", "off"}:
             raise self.refuse(key, f"{key} must be true or false")
         return value in {"true", "yes", "on"}

@@ -81,6 +81,15 @@ def test_machines_get_what_the_file_says(read):
     assert found["shop-web"].forwards == (PortForward(host_port=8080, guest_port=80),)
 
 
+def test_members_reach_more_than_the_fleet_unless_the_file_says_no(read):
+    found = specs(read(TEXT.replace("run: db", "run: db\n    outgoing: false")))
+    assert {name for name, spec in found.items() if not spec.outgoing} == {"shop-db"}
+    with pytest.raises(DrumheadError, match="outgoing must be true or false"):
+        read(TEXT.replace("run: db", "run: db\n    outgoing: never"))
+    with pytest.raises(DrumheadError, match="outgoing is false; forward TCP ports only"):
+        read(TEXT.replace('["8080:80"]', '["5353:53/udp"]\n    outgoing: false'))
+
+
 def test_members_receive_the_secrets_that_they_name(read):
     text = TEXT.replace("name: shop", "name: shop\nsecrets: [key, token]").replace(
         "run: web", "run: web\n    secrets: [key]"

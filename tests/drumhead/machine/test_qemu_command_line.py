@@ -8,7 +8,7 @@ import pytest
 from drumhead.errors import ErrorCode
 from drumhead.guest.contract import BootPlan, Channel, Drive
 from drumhead.machine.network.private import MulticastGroup
-from drumhead.machine.qemu.command_line import Card, command_line, private_netdev, user_netdev
+from drumhead.machine.qemu.command_line import Card, command_line, private_netdev, user_netdev, user_nic
 from drumhead.machine.qemu.spawn import start_failure
 from drumhead.machine.records import PortForward
 
@@ -95,6 +95,10 @@ def test_networks_of_users():
         PortForward(host_port=5353, guest_port=53, protocol="udp", host_address="0.0.0.0"),
     )
     assert user_netdev(forwards) == "user,hostfwd=tcp:127.0.0.1:8080-:80,hostfwd=udp:0.0.0.0:5353-:53"
+    closed = user_netdev(forwards[:1], outgoing=False)
+    assert closed == "user,restrict=on,hostfwd=tcp:127.0.0.1:8080-:80"
+    assert user_nic("02:00:00:00:00:01", outgoing=True).nameserver == "10.0.2.3"
+    assert user_nic("02:00:00:00:00:01", outgoing=False).nameserver == ""
     assert private_netdev(MulticastGroup("239.1.2.3", 20001)) == "socket,mcast=239.1.2.3:20001,localaddr=127.0.0.1"
 
 

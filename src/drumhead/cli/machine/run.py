@@ -100,12 +100,25 @@ def _read_spec(name: str, instance: str, flags: MachineFlags) -> InstanceSpec:
         network_device=flags.device,
         private_network=flags.private_network,
         mac=options.read_mac(flags.mac) if flags.mac else "",
+        outgoing=_read_outgoing(flags),
         forwards=options.read_forwards(flags.forward),
         volumes=options.read_volumes(flags.volume),
         restart=flags.restart,
         sleep_after=_read_sleep(flags),
         cold=flags.cold,
     )
+
+
+def _read_outgoing(flags: MachineFlags) -> bool:
+    """Return whether the machine has outgoing traffic. Raises USAGE if other flags do not allow --no-outgoing."""
+    reasons = {
+        f"it cannot close a network of the host; leave out -n {flags.network}": flags.network != "nat",
+        options.UDP_IS_OUTGOING: any(forward.endswith("/udp") for forward in flags.forward),
+    }
+    for reason, is_so in reasons.items():
+        if flags.no_outgoing and is_so:
+            raise DrumheadError(ErrorCode.USAGE, f"--no-outgoing: {reason}")
+    return not flags.no_outgoing
 
 
 def _read_sleep(flags: MachineFlags) -> float:

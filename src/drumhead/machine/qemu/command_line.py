@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from drumhead.guest.contract import CHANNEL_ADDRESS
+from drumhead.guest.contract import CHANNEL_ADDRESS, GuestNic
 
 if TYPE_CHECKING:
     from drumhead.guest.contract import BootPlan, Channel, Drive
@@ -36,10 +36,20 @@ class Card:
     """Whether the card is on QEMU's user network, the only network that can lead to channels."""
 
 
-def user_netdev(forwards: tuple[PortForward, ...]) -> str:
-    """Return the -netdev of QEMU's user network: outgoing traffic and forwarded ports."""
+def user_netdev(forwards: tuple[PortForward, ...], *, outgoing: bool = True) -> str:
+    """Return the -netdev of QEMU's user network: forwarded ports and, with `outgoing`, outgoing traffic."""
     rules = [f"hostfwd={one.protocol}:{one.host_address}:{one.host_port}-:{one.guest_port}" for one in forwards]
-    return ",".join(["user", *rules])
+    return ",".join(["user", *([] if outgoing else ["restrict=on"]), *rules])
+
+
+def user_nic(mac: str, *, outgoing: bool) -> GuestNic:
+    """Return the guest's side of QEMU's user network.
+
+    Without `outgoing` no name server answers, so the guest gets none and programs need not wait for it. The gateway
+    stays: a forward that listens beyond loopback brings connections from the addresses of its clients.
+    """
+    nameserver = USER_NAMESERVER if outgoing else ""
+    return GuestNic(mac=mac, address=USER_ADDRESS, gateway=USER_GATEWAY, nameserver=nameserver)
 
 
 def private_netdev(group: MulticastGroup) -> str:

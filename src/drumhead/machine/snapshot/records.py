@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from drumhead.guest.contract import Drive
-from drumhead.machine.qemu.command_line import Card
+from drumhead.machine.qemu.command_line import Card, user_netdev
 from drumhead.records import Command
 
 if TYPE_CHECKING:
@@ -57,4 +57,6 @@ def write_spares(drives: tuple[Drive, ...]) -> None:
 def saved_cards() -> tuple[Card, ...]:
     """Return the cards of a machine that is saved. They are not connected to a network."""
     first, second = SAVED_MACS
-    return Card(netdev="hubport,hubid=0", mac=first), Card(netdev="user,restrict=on", mac=second, has_channels=True)
+    return Card(netdev="hubport,hubid=0", mac=first), Card(
+        netdev=user_netdev((), outgoing=False), mac=second, has_channels=True
+    )

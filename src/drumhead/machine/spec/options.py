@@ -34,6 +34,8 @@ MAX_CPUS = 255
 LOCALHOST = "localhost"
 NO_MAC = "00:00:00:00:00:00"
 WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - addresses that stand for all
+UDP_IS_OUTGOING = "forward TCP ports only, because QEMU takes the answers to UDP for outgoing traffic"
+"""Why a machine without outgoing traffic has no UDP forwards: QEMU drops every datagram of such a machine."""
 KERNEL_DIRECTORIES = ("proc", "sys", "dev", "run")
 SYSTEM_DIRECTORIES = ("/bin", "/etc", "/lib", "/lib64", "/sbin", "/usr", "/usr/bin", "/usr/lib", "/usr/sbin")
 """Directories that a volume must not hide, because they hold programs. Directories below them may be volumes."""
