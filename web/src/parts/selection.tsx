@@ -1,7 +1,7 @@
 // The bar with the selection and its actions.
 
 import { useEffect, useState } from "preact/hooks";
-import { type Action, countChosen, countMatching, eligible, type Plan, progress, run, stop } from "../state/actions";
+import { type Action, countChosen, countMatching, ELIGIBLE, eligible, mayHold, type Plan, progress, run, stop } from "../state/actions";
 import { address, archiveUrl, asked, type Task } from "../api/api";
 import { type Filter } from "../api/filter";
 import { recipes } from "../state/recipes";
@@ -45,12 +45,12 @@ export function SelectionBar({ list, filter }: { list: TaskList; filter: Filter 
       <span class="actions">
         {found &&
           may("operate") &&
-          ACTIONS.filter(({ action }) => eligible(action, found) > 0).map(({ action, icon }) => (
+          ACTIONS.filter(({ action }) => mayHold(found, ELIGIBLE[action])).map(({ action, icon }) => (
             <button key={action} onClick={() => void act(action, found, list)}>
               <Icon name={icon} /> {words.actions[action]}
             </button>
           ))}
-        {found && (found.states.finished ?? 0) > 0 && <Download />}
+        {found && mayHold(found, ["finished"]) && <Download />}
       </span>
     </div>
   );
@@ -89,7 +89,7 @@ async function act(action: Action, found: Plan, list: TaskList): Promise<void> {
   const chosen = selection.value;
   const touched = eligible(action, found);
   const question = {
-    title: words.question(action, touched),
+    title: words.question(action, touched, found.complete),
     text: [
       words.consequence[action],
       found.total > touched ? words.untouched(found.total - touched) : "",

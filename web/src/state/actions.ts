@@ -22,6 +22,8 @@ export interface Plan {
   states: Partial<Record<StateName, number>>;
   /** Whether the numbers are exact; a very large system is counted in part. */
   complete: boolean;
+  /** The states that a filter asks for; without it all. */
+  wanted?: readonly StateName[];
 }
 
 /** Count by state what was chosen by hand. */
@@ -46,13 +48,18 @@ export async function countMatching(filter: Filter): Promise<Plan> {
     states[state] = held;
     total += held;
   }
-  return { total, states, complete: counts.complete };
+  return { total, states, complete: counts.complete, wanted };
 }
 
 const wantedStates = (filter: Filter) => (filter.state ? (filter.state.split(",") as StateName[]) : undefined);
 
 export const eligible = (action: Action, found: Plan) =>
   ELIGIBLE[action].reduce((sum, state) => sum + (found.states[state] ?? 0), 0);
+
+/** Whether some of what was chosen may be in one of these states, counted or not. */
+export const mayHold = (found: Plan, states: readonly StateName[]) =>
+  states.some((state) => (found.states[state] ?? 0) > 0) ||
+  (!found.complete && (!found.wanted || states.some((state) => found.wanted?.includes(state))));
 
 export interface Progress {
   action: Action;

@@ -57,8 +57,10 @@ export const en = {
     counting: "Counting …", clear: "Clear selection", stop: "Stop", stopped: "Stopped before the end.",
     download: "Download ZIP",
     actions: ACTIONS,
-    question: (action: Action, value: number) =>
-      action === "rerun" ? `Run ${photos(value)} with a recipe?` : `${ACTIONS[action]} ${photos(value)}?`,
+    question: (action: Action, value: number, exact: boolean) => {
+      const which = exact ? photos(value) : value ? `${photos(value)} or more` : "all photos that match";
+      return action === "rerun" ? `Run ${which} with a recipe?` : `${ACTIONS[action]} ${which}?`;
+    },
     deleteOne: (name: string) => `Delete ${name}?`,
     consequence: {
       retry: "They go back to the queue and are processed again.",
