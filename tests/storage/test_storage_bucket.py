@@ -20,6 +20,7 @@ from safelight.storage.bucket import Bucket, BucketStore, removal, sizes
 from safelight.storage.bucket.multiparts import abort_unfinished
 from safelight.storage.bucket.turn import turn
 from safelight.storage.partial import bucket as partial_bucket
+from safelight.storage.partial import state as partial_state
 from safelight.storage.partial.bucket import PartialBucket
 from safelight.storage.partial.store import PartialLimits
 from safelight.wire import NewPartial
@@ -224,14 +225,23 @@ async def test_of_two_instances_that_append_at_once_one_succeeds(partials):
         assert (await partials[0].get(opened.id)).offset == 100
 
 
-async def test_an_upload_is_taken_over_from_an_instance_that_hangs(partials, monkeypatch):
+@pytest.mark.parametrize("ahead", [0.0, 3600.0])
+async def test_an_upload_is_taken_over_from_an_instance_that_hangs(partials, monkeypatch, ahead):
     """Later bytes of the first instance are not mixed in; the instance gets an error that the upload was taken over."""
     one, other = partials
-    monkeypatch.setattr(partial_bucket, "_HOLD", 0.2)
+    monkeypatch.setattr(partial_state, "HOLD", 0.2)
+    monkeypatch.setattr(partial_bucket, "hold_until", lambda: partial_state.hold_until() + ahead)
     opened = await one.create(NewPartial(size=8))
-    gate = asyncio.Event()
-    hanging = asyncio.create_task(one.append(opened.id, 0, stream(b"0123", b"xxxx", gate=gate)))
+    gate, begun = asyncio.Event(), asyncio.Event()
+
+    async def slowly():
+        begun.set()
+        async for chunk in stream(b"0123", b"xxxx", gate=gate):
+            yield chunk
+
+    hanging = asyncio.create_task(one.append(opened.id, 0, slowly()))
     async with asyncio.timeout(30):
+        await begun.wait()
         while True:
             try:
                 await other.append(opened.id, 0, stream(b"01234567"))
@@ -271,7 +281,7 @@ async def test_an_append_that_is_cancelled_before_its_bytes_holds_the_upload_no_
         except Error as error:
             return not error.extra["busy"]
 
-    await until(is_free, timeout=partial_bucket._HOLD / 2)
+    await until(is_free, timeout=partial_state.HOLD / 2)
 
 
 async def test_expired_uploads_and_orphaned_parts_are_removed(stores):

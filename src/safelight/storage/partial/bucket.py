@@ -5,7 +5,7 @@
 
 A part counts once the state names it. The state is replaced only if it still has the tag that was read, so of two
 instances that change an upload at once, one succeeds and the other gets an error; no state names the parts of the other
-one. An append holds the upload: other calls are refused as busy until the hold ends or has not been renewed for `_HOLD`
+one. An append holds the upload: other calls are refused as busy until the hold ends or has not been renewed for `HOLD`
 seconds. The same holder may start again at any instance, since an instance that died cannot end its hold. The hold is
 only a courtesy to clients; the tag keeps the bytes correct.
 
@@ -30,7 +30,7 @@ from safelight.storage.partial.background import Background
 from safelight.storage.partial.files import parse_checksum
 from safelight.storage.partial.refusals import busy, check_whole, closed, too_many
 from safelight.storage.partial.shares import Shares
-from safelight.storage.partial.state import Part, State, States
+from safelight.storage.partial.state import Part, State, States, hold_until
 from safelight.storage.partial.store import PartialLimits
 from safelight.storage.store import BlobStore
 from safelight.wire import Blob, NewPartial, Partial
@@ -39,7 +39,6 @@ log = logging.getLogger(__name__)
 
 _PART = 4 << 20
 _TAIL = 256 << 10
-_HOLD = 45.0
 _RENEW = 10.0
 _ORPHANED = 3600.0
 
@@ -233,7 +232,7 @@ class PartialBucket:
             raise Error(Code.CONFLICT, sentence, offset=state.offset)
         tail = state.parts[-1] if state.parts and state.parts[-1].size < _TAIL else None
         data = b"" if tail is None else b"".join([chunk async for chunk in self._part(id, tail)])
-        until = time.time() + _HOLD
+        until = hold_until()
         held = await self._states.replace(
             state.evolve(holder=holder or secrets.token_hex(8), until=until, began=offset)
         )
@@ -327,7 +326,7 @@ class Append:
         # The parts count now, unless they must be compared first, or the last one must still be rewritten.
         counts = self._hash is None and sum(part.size for part in self._parts) >= self._state.offset
         parts = self._parts if counts else self._state.parts
-        await self._replace(self._state.evolve(parts=parts, until=time.time() + _HOLD))
+        await self._replace(self._state.evolve(parts=parts, until=hold_until()))
         self._renewed = time.monotonic()
 
     async def close(self, *, whole: bool) -> State:

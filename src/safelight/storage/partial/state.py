@@ -12,6 +12,11 @@ from safelight.storage.bucket.objects import Bucket
 from safelight.storage.partial.files import unknown
 from safelight.wire import Record, encode
 
+HOLD = 45.0
+"""Seconds after which a hold ends unless it is renewed."""
+_MOST_HOLDS = 10_000
+"""Holds to remember; a forgotten one lasts a little longer."""
+
 _ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -28,6 +33,7 @@ class State(Record, frozen=True, kw_only=True):
     While an append holds the upload, `holder` is its token, `until` the time (Unix seconds) at which the hold ends
     unless it is renewed, and `began` the offset at which it began. `nonce` makes every state unique, since tags are
     often a hash of the content. A `deleted` upload counts as non-existent. `tag` and `changed` come from the bucket.
+    `seen` is the time on the monotonic clock of this machine at which this instance has first found the state.
     """
 
     id: str
@@ -42,6 +48,7 @@ class State(Record, frozen=True, kw_only=True):
     deleted: bool = False
     tag: str = ""
     changed: float = 0.0
+    seen: float = 0.0
 
     @property
     def offset(self) -> int:
@@ -50,8 +57,11 @@ class State(Record, frozen=True, kw_only=True):
 
     @property
     def held(self) -> bool:
-        """Whether an append is changing the upload now."""
-        return bool(self.holder) and time.time() < self.until
+        """Whether an append is changing the upload now.
+
+        The clock of its machine may be ahead, so a hold also ends if it was not renewed while this instance looked.
+        """
+        return bool(self.holder) and time.time() < self.until and time.monotonic() - self.seen < HOLD
 
 
 class States:
@@ -59,6 +69,8 @@ class States:
 
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
+        self._holds: dict[str, tuple[str, float]] = {}
+        """The nonce of each state with a hold, and when it was first found."""
 
     async def create(self, state: State) -> State:
         """Write the first state of an upload."""
@@ -66,7 +78,7 @@ class States:
         tag = await self._bucket.create(_key(new.id), encode(new))
         if tag is None:  # a retry of ours found the object of the first attempt
             return await self.read(new.id)
-        return _as_found(new, tag, time.time())
+        return self._as_found(new, tag, time.time())
 
     async def read(self, id: str) -> State:
         """Read a state. Raises NOT_FOUND."""
@@ -80,7 +92,7 @@ class States:
         if content is None:
             raise unknown(id)
         state = msgspec.json.decode(await content.read(), type=State)
-        return _as_found(state, content.tag, content.stored)
+        return self._as_found(state, content.tag, content.stored)
 
     async def replace(self, state: State) -> State | None:
         """Replace the state with this tag; return None if another state was written since.
@@ -91,7 +103,7 @@ class States:
         new = _new(state)
         tag = await self._bucket.replace(_key(state.id), encode(new), state.tag)
         if tag is not None:
-            return _as_found(new, tag, time.time())
+            return self._as_found(new, tag, time.time())
         there = await self._find(state.id)
         return there if there.nonce == new.nonce else None
 
@@ -108,14 +120,26 @@ class States:
     async def delete(self, id: str) -> None:
         """Delete a state; from then on, the upload does not exist."""
         await self._bucket.delete(_key(id))
+        self._holds.pop(id, None)
+
+    def _as_found(self, state: State, tag: str, changed: float) -> State:
+        nonce, seen = self._holds.pop(state.id, ("", 0.0))
+        if nonce != state.nonce:
+            seen = time.monotonic()
+        if state.holder:
+            self._holds[state.id] = state.nonce, seen
+            if len(self._holds) > _MOST_HOLDS:
+                del self._holds[next(iter(self._holds))]
+        return msgspec.structs.replace(state, tag=tag, changed=changed, seen=seen)
+
+
+def hold_until() -> float:
+    """Return the time (Unix seconds) at which a hold that begins now ends."""
+    return time.time() + HOLD
 
 
 def _new(state: State) -> State:
-    return msgspec.structs.replace(state, nonce=secrets.token_hex(8), tag="", changed=0.0)
-
-
-def _as_found(state: State, tag: str, changed: float) -> State:
-    return msgspec.structs.replace(state, tag=tag, changed=changed)
+    return msgspec.structs.replace(state, nonce=secrets.token_hex(8), tag="", changed=0.0, seen=0.0)
 
 
 def _key(id: str) -> str:
