@@ -94,3 +94,22 @@ async def test_after_the_clock_went_back_leases_expire_and_delayed_tasks_fall_du
             assert leases, "a delay of the wrong clock lasts"
             await store.settle([finished(lease.id) for lease in leases])
             taken |= {lease.task for lease in leases}
+
+
+@pytest.mark.slow
+async def test_webhook_calls_of_a_clock_that_was_ahead_fall_due_after_a_restart(database):
+    """The ledger shows that the clock went back while no instance ran."""
+    clock = JumpingClock()
+    clock.offset += 40 * DAY
+    async with PostgresStore.open(database, clock=clock) as store:
+        await store.create([new_task(webhook="https://example.org/")])
+        (lease,) = await store.lease(request())
+        await store.settle([finished(lease.id)])
+        (call,) = await store.deliveries()
+        await store.settle_delivery(call.id, delivered=False, retry_after=1.0)
+    clock.offset -= 40 * DAY
+    async with PostgresStore.open(database, clock=clock) as store:
+        await store.pass_time()
+        clock.passed += 1.1 * DAY
+        (again,) = await store.deliveries()
+        assert again.task.id == call.task.id

@@ -71,9 +71,10 @@ class Maintenance:
         started = time.monotonic()
         if isinstance(self._clock, DatabaseClock):
             self._clock.set(now / 1000)
+        went_back = now < max(memory.expired_until, memory.due_until, memory.delivered_until)
         if self._ages is None:
             self._ages = Ages(transaction.connection.value("meta", "ages"), clock=self._clock)
-        went_back = now < max(memory.expired_until, memory.due_until, memory.delivered_until)
+            went_back = went_back or now < transaction.connection.value("latest_commit")  # before this session
         if started >= self._sweep_at or went_back:
             # After the clock went back; and once a minute, for rows that were locked when they were passed.
             self._sweep_at = started + _SWEEP

@@ -71,6 +71,9 @@ SELECT CASE WHEN pg_try_advisory_xact_lock($2, $3) THEN NULL ELSE pg_notify('saf
 -- $1, $2: versions between which everything is known to all
 DELETE FROM ledger WHERE version >= $1 AND version < $2;
 
+-- name: latest_commit
+SELECT coalesce(max(at), 0) FROM ledger;
+
 -- name: last_complete
 -- $1: a time; the newest complete entry before it
 SELECT version FROM ledger WHERE complete AND at < $1 ORDER BY version DESC LIMIT 1;
