@@ -231,6 +231,18 @@ async def test_a_paused_recipe_leases_nothing_and_delays_no_other(store, account
     assert order == [task.id for task in [*first, *later]]
 
 
+async def test_a_classic_worker_is_told_of_no_task_of_a_paused_recipe(store, accounts):
+    await store.create([new_task(tenant="a", recipe="web", classic=True) for _ in range(3)])
+    await accounts.pause_recipe("a", "web", paused=True)
+    assert not await store.classic_waits(tenant="a")
+    assert await store.lease_classic(tenant="a") is None
+    (other,) = await store.create([new_task(tenant="a", classic=True)])
+    assert await store.classic_waits(tenant="a")
+    assert (await store.lease_classic(tenant="a")).task == other.id
+    await accounts.pause_recipe("a", "web", paused=False)
+    assert await store.classic_waits(tenant="a")
+
+
 async def test_a_pause_of_a_recipe_outlasts_a_restart_and_ends_for_all_its_tasks(opened_accounts):
     """Pause more tasks than one transaction moves, and pause again before the first pause has ended for all of them."""
     store, accounts = await opened_accounts()

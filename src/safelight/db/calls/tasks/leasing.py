@@ -58,20 +58,25 @@ def claim(transaction: Transaction, request: LeaseRequest, policy: Policy) -> li
 
 def claim_classic(transaction: Transaction, tenant: str, policy: Policy) -> Lease | None:
     """Lease the next task of a tenant that a classic worker can do; None if none waits."""
-
-    def read(tenant: str, _n: int) -> list[TaskRow]:
-        row = transaction.waiting_classic(tenant)
-        return [] if row is None else [row]
-
-    rows = pausing.free(transaction, tenant, 1, read) if transaction.memory.available_of(tenant) else []
+    rows = _next_classic(transaction, tenant)
     return next(iter(_lease(transaction, rows, "", policy.classic_lease_duration)), None)
 
 
 def classic_waits(transaction: Transaction, tenant: str) -> bool:
     """Return whether `claim_classic` would lease a task now."""
-    row = transaction.waiting_classic(tenant) if transaction.memory.available_of(tenant) else None
-    transaction.leave([] if row is None else [row])
-    return row is not None
+    rows = _next_classic(transaction, tenant)
+    transaction.leave(rows)
+    return bool(rows)
+
+
+def _next_classic(transaction: Transaction, tenant: str) -> list[TaskRow]:
+    """Return the next task of a tenant that a classic worker can do, if one waits."""
+
+    def read(tenant: str, _n: int) -> list[TaskRow]:
+        row = transaction.waiting_classic(tenant)
+        return [] if row is None else [row]
+
+    return pausing.free(transaction, tenant, 1, read) if transaction.memory.available_of(tenant) else []
 
 
 def _next(transaction: Transaction, n: int, policy: Policy) -> list[TaskRow]:
