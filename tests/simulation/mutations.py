@@ -118,12 +118,18 @@ def no_fence() -> None:
 
 def keys_ignored() -> None:
     """Create a new task for each call, and ignore the idempotency key."""
-    create = creating.create
+    _change_new(lambda _transaction, tasks: [task.evolve(idempotency_key=None) for task in tasks])
 
-    def without_keys(transaction: Any, tasks: Any, policy: Any) -> Any:
-        return create(transaction, [task.evolve(idempotency_key=None) for task in tasks], policy)
 
-    creating.create = without_keys
+def _change_new(change: Callable[[Any, Any], Any]) -> None:
+    """Let db change tasks before it creates them."""
+    for name in ("create", "create_each"):
+        create = getattr(creating, name)
+
+        def changed(transaction: Any, tasks: Any, policy: Any, create: Any = create) -> Any:
+            return create(transaction, change(transaction, tasks), policy)
+
+        setattr(creating, name, changed)
 
 
 def stalls_charged() -> None:
@@ -164,15 +170,13 @@ async def _only_digest(data: bytes) -> Any:
 
 def keys_forgotten_at_the_end() -> None:
     """Forget idempotency keys of tasks that have finished."""
-    create = creating.create
 
-    def forgetful(transaction: Any, tasks: Any, policy: Any) -> Any:
-        known = creating._known(transaction, [None if t.idempotency_key is None else creating._key(t) for t in tasks])
+    def forget(transaction: Any, tasks: Any) -> Any:
+        known = creating._known(transaction, tasks)
         ended = {key for key, row in known.items() if row.state is State.FINISHED}
-        kept = [t.evolve(idempotency_key=None) if t.idempotency_key and creating._key(t) in ended else t for t in tasks]
-        return create(transaction, kept, policy)
+        return [task.evolve(idempotency_key=None) if creating._key(task) in ended else task for task in tasks]
 
-    creating.create = forgetful
+    _change_new(forget)
 
 
 def numbers_go_on_after_a_rollback() -> None:
