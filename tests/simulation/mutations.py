@@ -19,7 +19,7 @@ from safelight.db.calls.tasks import creating, leasing
 from safelight.db.commit.memory import Memory
 from safelight.db.commit.transaction import Transaction
 from safelight.db.rows import TaskRow
-from safelight.db.sqlite import database, maintenance
+from safelight.db.sqlite import connection, database, maintenance
 from safelight.db.sqlite.connection import Connection
 from safelight.db.stalls import Stalls
 from safelight.sql import sqlite
@@ -74,7 +74,7 @@ def _finish_without_events(self: Any) -> None:
 def no_flush_of_sqlite() -> None:
     """Make SQLite's flushes do nothing."""
     sqlite._PRAGMAS = sqlite._PRAGMAS.replace("FULL", "OFF")
-    Connection.begin = lambda self, **_: self._sqlite.execute("BEGIN IMMEDIATE")
+    connection._DURABLE = connection._NOT_DURABLE = ("PRAGMA synchronous = OFF", "PRAGMA wal_autocheckpoint = 4000")
 
 
 def no_flush_of_blobs() -> None:
