@@ -182,7 +182,7 @@ def test_a_program_that_is_stopped_is_the_last_one(start, tmp_path):
     code += "while True: time.sleep(0.01)"
     before = (program.Program(argv=("-c", code), env={}, cwd=str(tmp_path)),)
     host = start("-c", "print('next')", before=before)
-    wait_for(host, "log", b"ready")
+    wait_for(host, "log", b"ready\n")
     host.order({"do": "stop", "grace": 30})
     assert host.end()[:2] == (0, "ready\n")
 
