@@ -15,7 +15,7 @@ from safelight.client.master import Client
 from safelight.storage.directory import DirectoryStore
 from safelight.wire import State
 from support.photos import is_inverse, photo
-from support.programs.command import COMMAND, environment
+from support.programs.command import COMMAND, environment, file_limit
 from support.programs.system import system
 
 pytestmark = pytest.mark.slow
@@ -144,8 +144,8 @@ async def test_a_backup_without_room_leaves_no_part_of_a_database(tmp_path):
     async with system(tmp_path / "old", workers=0) as whole:
         words = ("backup", tmp_path / "kept", "--keyvaluestore", whole.keyvaluestore)
         process = await asyncio.create_subprocess_exec(
-            *("prlimit", "--fsize=4096", COMMAND, *map(str, words)),
-            env=environment(PYTHONDONTWRITEBYTECODE="1"),  # it could keep cut bytecode (cpython #126606)
+            *(*file_limit(4096), COMMAND, *map(str, words)),
+            env=environment(),
             stderr=asyncio.subprocess.PIPE,
         )
         async with asyncio.timeout(LIMIT):

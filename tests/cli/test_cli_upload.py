@@ -17,7 +17,7 @@ from cli.conftest import Run
 from safelight.cli.photos.paths import collect
 from support.guests.disks import may_mount, small_disk
 from support.photos import is_inverse, photo
-from support.programs.command import COMMAND, environment, terminal
+from support.programs.command import COMMAND, environment, file_limit, terminal
 
 pytestmark = pytest.mark.slow
 
@@ -223,7 +223,7 @@ def little_room(tmp_path: Path, kind: str) -> Iterator[tuple[Path, list[str]]]:
     """Return a directory in which only small files fit, and the command prefix that causes this limit."""
     if kind == "limit of the process":
         (tmp_path / "small").mkdir()
-        yield tmp_path / "small", ["prlimit", "--fsize=100000"]
+        yield tmp_path / "small", file_limit(100_000)
         return
     if not may_mount(tmp_path):
         pytest.skip("mounting a small disk takes the rights of root")

@@ -22,6 +22,7 @@ from drumhead.package.store import PackageStore, parse_ref
 from drumhead.python.bytecode import Interpreter, only_bytecode, with_bytecode
 from drumhead.tree import Tree, regular
 from support.guests.composing import Drumhead
+from support.programs.command import file_limit
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ def test_a_store_of_another_user_is_not_called_empty(tmp_path, listing):
 def limited(drumhead, size, *words):
     """Run a command whose files may have at most `size` bytes, which simulates a disk that becomes full."""
     env = {**os.environ, "DRUMHEAD_HOME": str(drumhead.home.root)}
-    whole = ["prlimit", f"--fsize={size}", *drumhead.words, *map(str, words)]
+    whole = [*file_limit(size), *drumhead.words, *map(str, words)]
     done = subprocess.run(whole, env=env, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 4, done.stderr
     assert "Traceback" not in done.stderr

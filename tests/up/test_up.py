@@ -22,7 +22,7 @@ from safelight.client.base import session
 from safelight.client.master import Client
 from safelight.wire import State
 from support.photos import is_inverse, photo
-from support.programs.command import COMMAND, environment, everything, safelight, terminal
+from support.programs.command import COMMAND, environment, everything, file_limit, safelight, terminal
 from support.programs.pids import children, gone
 from support.programs.ports import first_of_free_ports
 from support.programs.processes import Program, program
@@ -133,8 +133,8 @@ async def test_a_data_directory_that_cannot_be_made_ends_it_as_it_ends_a_service
 @pytest.mark.parametrize("written", ["up.lock", "cluster.key"])
 async def test_a_data_directory_without_room_ends_it_in_the_same_way(tmp_path: Path, written: str) -> None:
     room = 0 if written == "up.lock" else 20  # bytes, of which the process id in the former takes at most 11
-    limited = ("prlimit", f"--fsize={room}")
-    refused = await asyncio.to_thread(safelight, "up", "--port", "0", "--data", tmp_path / "data", before=limited)
+    words = ("up", "--port", "0", "--data", tmp_path / "data")
+    refused = await asyncio.to_thread(safelight, *words, before=file_limit(room))
     assert (refused.returncode, len(refused.stderr.splitlines())) == (4, 1)
     assert f"{tmp_path}/data cannot be used as the data directory: File too large." in refused.stderr
 

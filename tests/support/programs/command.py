@@ -22,6 +22,14 @@ COMMAND = str(Path(sys.executable).with_name("safelight"))
 TIMEOUT = 60.0
 
 
+def file_limit(size: int) -> list[str]:
+    """Return the prefix of a command whose files may have at most `size` bytes, as on a disk that becomes full.
+
+    Python would keep bytecode that the limit has cut, and fail to import it from then on (cpython #126606).
+    """
+    return ["env", "PYTHONDONTWRITEBYTECODE=1", "prlimit", f"--fsize={size}"]
+
+
 def environment(**more: str) -> dict[str, str]:
     """Return this process's environment without variables that would lead the command to another system."""
     kept = {

@@ -23,8 +23,11 @@ def free_port() -> int:
 
 
 def first_of_free_ports() -> int:
-    """Return the first of the ports that `safelight up` and its two workers use when it is told the first."""
-    return _free(range(_FIRST, _FIRST + _EACH - 20, 20), (0, 1, 2, 3, 10, 11))
+    """Return the first of the ports that `safelight up` and its two workers use when it is told the first.
+
+    The two ports below it are free, too, for systems that overlap with the first one.
+    """
+    return _free(range(_FIRST + 2, _FIRST + _EACH - 20, 20), (-2, -1, 0, 1, 2, 3, 10, 11))
 
 
 def reserve(ports: Iterable[int]) -> None:
