@@ -37,7 +37,6 @@ async def make_many(
             batch=batch,
         )
         output = Output(name="image", digest=blob.digest, size=blob.size, media_type="image/png", width=300, height=200)
-        failure = Failure(code="damaged_image", detail="The PNG file is damaged.")
         total = finished + failed + waiting
         for start in range(0, total, _PAGE):
             numbers = range(start, min(start + _PAGE, total))
@@ -51,14 +50,19 @@ async def make_many(
                     for n in numbers
                 ]
             )
-        left = finished + failed
-        while left:
-            leases = await db.lease(LeaseRequest(worker=WorkerInfo(id="many"), n=min(left, _PAGE)))
-            done = [
-                Finished(lease=lease.id, outputs=[output], engine="test", seconds=0.1)
-                if int(lease.filename.removeprefix("photo-").removesuffix(".png")) < finished
-                else Failed(lease=lease.id, failure=failure, permanent=True)
-                for lease in leases
-            ]
-            await db.settle(done)
-            left -= len(leases)
+        await _end(db, output, finished, finished + failed)
+
+
+async def _end(db: DbClient, output: Output, finished: int, left: int) -> None:
+    """End the first `left` tasks: the first `finished` with a result, the others without."""
+    failure = Failure(code="damaged_image", detail="The PNG file is damaged.")
+    while left:
+        leases = await db.lease(LeaseRequest(worker=WorkerInfo(id="many"), n=min(left, _PAGE)))
+        done = [
+            Finished(lease=lease.id, outputs=[output], engine="test", seconds=0.1)
+            if int(lease.filename.removeprefix("photo-").removesuffix(".png")) < finished
+            else Failed(lease=lease.id, failure=failure, permanent=True)
+            for lease in leases
+        ]
+        await db.settle(done)
+        left -= len(leases)

@@ -282,13 +282,7 @@ def _resolved(
     resolved, local = leave_out_local(_resolve(root / name, old, extras, cache), root, name.rpartition("/")[0], name)
     text = "\n".join([f"{RESOLVED_FROM}{digest} ({name})", *options, resolved])
     check_hashes(text, shown)
-    try:
-        with replacing(file) as temporary:
-            temporary.write_text(text)
-    except OSError as error:
-        raise DrumheadError(
-            ErrorCode.USAGE, f"{name} was resolved, but {file} cannot be written: {error.strerror}"
-        ) from error
+    _write(file, text, name)
     made = f"{name} was resolved into {shown}, with hashes; it is used until {name} changes, so keep that file"
     return Lock(
         file=shown,
@@ -297,6 +291,16 @@ def _resolved(
         indexes=indexes,
         directory=str(file.parent),
     )
+
+
+def _write(file: Path, text: str, name: str) -> None:
+    try:
+        with replacing(file) as temporary:
+            temporary.write_text(text)
+    except OSError as error:
+        raise DrumheadError(
+            ErrorCode.USAGE, f"{name} was resolved, but {file} cannot be written: {error.strerror}"
+        ) from error
 
 
 def _resolve(file: Path, old: str, extras: tuple[str, ...], cache: Path) -> str:

@@ -105,6 +105,13 @@ def make(store: TaskStore, classic_task: NewTask) -> web.Application:
     app = web.Application(client_max_size=MAX_BODY)
     app[STORE] = store
     Classic(store, classic_task).add_to(app)
+    _add_tasks(app)
+    _add_work(app)
+    _add_settings(app)
+    return app
+
+
+def _add_tasks(app: web.Application) -> None:
     route.add(
         app,
         route.post("/task/{id}/cancel", _cancel, Access.CLUSTER),
@@ -120,6 +127,12 @@ def make(store: TaskStore, classic_task: NewTask) -> web.Application:
         route.get("/tasks/counts", _count, Access.CLUSTER),
         route.post("/tasks/changes", _change, Access.CLUSTER),
         route.get("/batches", _batches, Access.CLUSTER),
+    )
+
+
+def _add_work(app: web.Application) -> None:
+    route.add(
+        app,
         route.post("/lease", _lease, Access.CLUSTER),
         route.post("/heartbeat", _heartbeat, Access.CLUSTER),
         route.post("/workers/{id}/drain", _drain, Access.CLUSTER),
@@ -127,22 +140,27 @@ def make(store: TaskStore, classic_task: NewTask) -> web.Application:
         route.post("/outcomes", _settle, Access.CLUSTER),
         route.get("/events", _events, Access.CLUSTER),
         route.get("/summary", _summary, Access.CLUSTER),
-        route.get("/clock", _clock_confirmed, Access.CLUSTER),
-        route.post("/clock/confirm", _confirm_clock, Access.CLUSTER),
-        route.post("/store/claim", _claim_store, Access.CLUSTER),
-        route.post("/store/accept", _accept_store, Access.CLUSTER),
         route.get("/statistics", _statistics, Access.CLUSTER),
         route.get("/references", _references, Access.CLUSTER),
-        route.get("/recipes", _recipes, Access.CLUSTER),
-        route.get("/recipes/{name}", _recipe, Access.CLUSTER),
-        route.put("/recipes/{name}", _save_recipe, Access.CLUSTER),
-        route.delete("/recipes/{name}", _delete_recipe, Access.CLUSTER),
         route.post("/deliveries", _take_deliveries, Access.CLUSTER),
         route.post("/deliveries/{id}", _settle_delivery, Access.CLUSTER),
         route.get("/webhook-calls", _webhook_calls, Access.CLUSTER),
         route.post("/webhook-calls/{id}/resend", _resend, Access.CLUSTER),
     )
-    return app
+
+
+def _add_settings(app: web.Application) -> None:
+    route.add(
+        app,
+        route.get("/clock", _clock_confirmed, Access.CLUSTER),
+        route.post("/clock/confirm", _confirm_clock, Access.CLUSTER),
+        route.post("/store/claim", _claim_store, Access.CLUSTER),
+        route.post("/store/accept", _accept_store, Access.CLUSTER),
+        route.get("/recipes", _recipes, Access.CLUSTER),
+        route.get("/recipes/{name}", _recipe, Access.CLUSTER),
+        route.put("/recipes/{name}", _save_recipe, Access.CLUSTER),
+        route.delete("/recipes/{name}", _delete_recipe, Access.CLUSTER),
+    )
 
 
 async def _create(request: web.Request) -> web.Response:

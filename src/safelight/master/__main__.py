@@ -113,7 +113,8 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
         metrics.take(await db.summary())
 
     service.refreshers.append(take_summary)
-    application = _application(config, service, db, feed, last_hour, metrics, access, signer)
+    parts = (WebhookCalls(db), WebhookSecrets(access.accounts, signer, access.audit))
+    application = _application(config, service, db, feed, last_hour, metrics, access, parts)
     async with feed.following(), last_hour.counting(), webhooks.delivering(), access.running():
         yield application
 
@@ -126,7 +127,7 @@ def _application(
     last_hour: LastHourCounter,
     metrics: Metrics,
     access: MasterAccess,
-    signer: Signer,
+    webhook_parts: tuple[HasEndpoints, ...],
 ) -> web.Application:
     """Put the parts together."""
     storage, recipes = service.uses(StorageClient, "storage", breaks=True), RecipeBook(db, _from_file(config.recipes))
@@ -155,8 +156,7 @@ def _application(
         *([Services(service)] if service.discovery is not None else []),
         Leases(service.uses(DbClient, "db", retry_for=0.0), service.stopping),
         *access.parts,
-        WebhookCalls(db),
-        WebhookSecrets(access.accounts, signer, access.audit),
+        *webhook_parts,
     )
     return _routed(app.make([access.audited(each) for part in parts for each in part.endpoints()]), tus, access)
 

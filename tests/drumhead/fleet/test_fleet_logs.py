@@ -16,9 +16,7 @@ from drumhead.fleet.records import Fleet
 from drumhead.fleet.store import FleetStore
 from drumhead.home import Home
 from drumhead.machine.instances import Instances
-from drumhead.machine.records import InstanceSpec, Launch
-from drumhead.records import Command
-from support.guests.stubs import holding_pid_file
+from support.guests.stubs import holding_pid_file, launched
 
 LIMIT = 60
 SMALLEST_PIPE = 4096
@@ -59,18 +57,7 @@ def log(tmp_path, monkeypatch):
     monkeypatch.setenv("DRUMHEAD_HOME", str(tmp_path))
     home = Home(root=tmp_path)
     FleetStore(home, "f").write(Fleet(name="f", members={}))
-    spec = InstanceSpec(name="f-web", image="i", command=Command(argv=("x",)))
-    launch = Launch(
-        spec=spec,
-        image_digest="",
-        accelerator="tcg",
-        mac="",
-        address="",
-        forwards=(),
-        started_at=1.0,
-        attached=False,
-        fleet="f",
-    )
+    launch = launched("f-web", fleet="f")
     instances = Instances(home)
     with instances.lock("f-web"):
         instances.write(launch)

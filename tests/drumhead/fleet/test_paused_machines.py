@@ -14,11 +14,10 @@ from drumhead.fleet.records import Fleet, HealthCheck, Member
 from drumhead.fleet.store import FleetStore
 from drumhead.home import Home
 from drumhead.machine.instances import Instances
-from drumhead.machine.records import InstanceSpec, Launch, PortForward
+from drumhead.machine.records import PortForward
 from drumhead.machine.supervision.activation import SocketActivation
-from drumhead.records import Command
 from support.guests.machines import wait_until
-from support.guests.stubs import holding_pid_file, monitor_of_a_paused_machine
+from support.guests.stubs import holding_pid_file, launched, monitor_of_a_paused_machine
 
 
 @pytest.fixture
@@ -40,17 +39,7 @@ async def service():
 def machine(tmp_path_factory, service):
     """Let a process stand for the machine f-web, whose command runs."""
     home = Home(root=tmp_path_factory.mktemp("home"))  # a socket's path has at most 107 bytes
-    launch = Launch(
-        spec=InstanceSpec(name="f-web", image="i", command=Command(argv=("x",)), sleep_after=1.0),
-        image_digest="",
-        accelerator="tcg",
-        mac="02:00:00:00:00:01",
-        address="10.64.0.1",
-        forwards=(service[0],),
-        started_at=1.0,
-        attached=False,
-        fleet="f",
-    )
+    launch = launched("f-web", forwards=(service[0],), fleet="f", sleep_after=1.0)
     instances = Instances(home)
     with instances.lock("f-web"):
         instances.write(launch)

@@ -18,10 +18,10 @@ from drumhead.guest.contract import BootPlan, GuestNic, RunConfig
 from drumhead.home import Home
 from drumhead.machine.qemu.command_line import command_line
 from drumhead.machine.qemu.spawn import spawn
-from drumhead.machine.records import Launch
 from drumhead.machine.secrets import make_secret, read_secrets
 from drumhead.records import Blob, Command, Image, ImageFiles, Kernel
 from drumhead.tree import Tree, regular
+from support.guests.stubs import launched
 
 FLEET = Fleet(name="shop", members={"db": Member(image="shop", secrets=("token",))}, secrets=("token",))
 COMMAND = Command(argv=("python3", "-m", "shop"))
@@ -96,9 +96,7 @@ def test_no_record_holds_its_text(home):
     (wanted,) = planned_machines(FLEET).values()
     spec = machine_spec("shop", wanted, IMAGE)
     assert spec.secrets == ("shop/token",)
-    launch = Launch(
-        spec=spec, image_digest="", accelerator="tcg", mac="", address="", forwards=(), started_at=0, attached=False
-    )
+    launch = msgspec.structs.replace(launched("f-web"), spec=spec)
     for record in (msgspec.json.encode(launch), (store.directory / "fleet.json").read_bytes()):
         assert b"token" in record
         assert text.strip().encode() not in record

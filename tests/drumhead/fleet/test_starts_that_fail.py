@@ -13,8 +13,7 @@ from drumhead.fleet.records import Fleet, Member
 from drumhead.fleet.store import FleetStore
 from drumhead.home import Home
 from drumhead.machine.instances import Instances
-from drumhead.machine.records import InstanceSpec, Launch
-from drumhead.records import Command
+from support.guests.stubs import launched
 
 
 @pytest.fixture
@@ -125,10 +124,7 @@ async def test_a_machine_that_was_healthy_before_a_change_of_the_fleet_has_passe
 
 
 async def test_a_machine_of_somebody_else_that_took_the_name_is_not_waited_for(store, lives):
-    spec = InstanceSpec(name="f-web", image="i", command=Command(argv=("x",)))
-    stranger = Launch(
-        spec=spec, image_digest="", accelerator="tcg", mac="", address="", forwards=(), started_at=1.0, attached=False
-    )
+    stranger = launched("f-web")
 
     def live(_starting, healthy):
         with Instances(store.home).lock("f-web"):

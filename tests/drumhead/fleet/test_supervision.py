@@ -22,8 +22,8 @@ from drumhead.machine.instances import Instances
 from drumhead.machine.network import neighbour
 from drumhead.machine.network.neighbour import Neighbour
 from drumhead.machine.network.private import MulticastGroup
-from drumhead.machine.records import Instance, InstanceSpec, Launch, PortForward
-from drumhead.records import Command
+from drumhead.machine.records import Instance, PortForward
+from support.guests.stubs import launched
 
 FIRST = """
 import signal, sys
@@ -40,17 +40,7 @@ with store.supervising():
     store.write_state(FleetState(revision=store.read().revision))
 """
 
-LAUNCH = Launch(
-    spec=InstanceSpec(name="f-web-2", image="i", command=Command(argv=("x",))),
-    image_digest="",
-    accelerator="tcg",
-    mac="02:00:00:00:00:01",
-    address="10.64.0.1",
-    forwards=(),
-    started_at=1.0,
-    attached=False,
-    fleet="f",
-)
+LAUNCH = launched("f-web-2", fleet="f")
 
 
 @pytest.fixture

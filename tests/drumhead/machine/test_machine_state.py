@@ -24,23 +24,13 @@ from drumhead.machine.instances import Instances, lock_holder
 from drumhead.machine.launch import Started, start_machine
 from drumhead.machine.memory import with_memory
 from drumhead.machine.qemu.acceleration import Acceleration
-from drumhead.machine.records import InstanceSpec, Launch
 from drumhead.machine.session.protocol import MAX_REQUEST, _silence, open_session
 from drumhead.machine.session.terminal import pumping_input
 from drumhead.machine.stop import destroy_machine, exit_status, stop_machine
 from drumhead.records import Command
-from support.guests.stubs import holding_pid_file, monitor_of_a_paused_machine
+from support.guests.stubs import holding_pid_file, launched, monitor_of_a_paused_machine
 
-LAUNCH = Launch(
-    spec=InstanceSpec(name="one", image="i", command=Command(argv=("x",))),
-    image_digest="",
-    accelerator="tcg",
-    mac="02:00:00:00:00:01",
-    address="10.64.0.1",
-    forwards=(),
-    started_at=1.0,
-    attached=False,
-)
+LAUNCH = launched("one")
 
 DEEP = '{"ok":true,"x":' + "[" * 50_000 + "]" * 50_000 + "}"
 

@@ -10,11 +10,11 @@ import pytest
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.guest import find_guest
 from drumhead.home import Home
-from drumhead.machine.records import Instance, InstanceSpec, Launch, VolumeMount
+from drumhead.machine.records import Instance, VolumeMount
 from drumhead.machine.volume.ext4 import find_holes, was_not_unmounted
 from drumhead.machine.volume.volumes import fill_holes, make_disk, open_volumes, refuse_shared_disks, repair_disk
-from drumhead.records import Command
 from support.guests.disks import debugfs, is_whole, sparse
+from support.guests.stubs import launched
 
 SUPERBLOCK, STATE, FREE_BLOCKS, INCOMPATIBLE = 1024, 0x3A, 0x0C, 0x60
 
@@ -305,10 +305,7 @@ def test_one_disk_has_one_writer_by_whatever_path(tmp_path, plain_disk, path):
     (tmp_path / "link.raw").symlink_to(plain_disk)
     (tmp_path / "below").mkdir()
     mine, theirs = (VolumeMount(source=str(one), path="/data") for one in (tmp_path / path, plain_disk))
-    spec = InstanceSpec(name="writer", image="i", command=Command(argv=("x",)), volumes=(theirs,))
-    launch = Launch(
-        spec=spec, image_digest="", accelerator="tcg", mac="", address="", forwards=(), started_at=0.0, attached=False
-    )
+    launch = launched("writer", volumes=(theirs,))
     with pytest.raises(DrumheadError, match="in use by writer"):
         refuse_shared_disks(Home(root=tmp_path), (mine,), "other", [Instance(launch=launch, state="running", pid=1)])
 

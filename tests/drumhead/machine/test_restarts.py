@@ -23,6 +23,7 @@ from drumhead.machine.supervision.supervisor import note_end, pause
 from drumhead.records import Command
 from support.guests.composing import write_files
 from support.guests.machines import command, find, wait_log
+from support.guests.stubs import launched
 
 COUNT = """
 import signal, sys
@@ -55,10 +56,7 @@ def test_a_policy_leaves_an_end_as_it_is(policy, failed, again):
 
 def test_a_machine_that_wrote_nothing_has_run_steadily_all_the_same(tmp_path):
     instances, restarts = Instances(Home(root=tmp_path)), Restarts("always")
-    spec = InstanceSpec(name="quiet", image="i", command=Command(argv=("x",)), restart="always")
-    launch = Launch(
-        spec=spec, image_digest="", accelerator="tcg", mac="", address="", forwards=(), started_at=0.0, attached=False
-    )
+    launch = launched("quiet", restart="always")
     with instances.lock("quiet"):
         instances.write(launch)
     for _ in range(3 * MAX_RESTARTS):
@@ -68,10 +66,7 @@ def test_a_machine_that_wrote_nothing_has_run_steadily_all_the_same(tmp_path):
 @pytest.mark.slow
 def test_a_supervisor_that_was_killed_is_not_said_to_restart_anything(empty):
     directory = Instances(empty.home).directory("orphan")
-    spec = InstanceSpec(name="orphan", image="i", command=Command(argv=("x",)), restart="always")
-    launch = Launch(
-        spec=spec, image_digest="", accelerator="tcg", mac="", address="", forwards=(), started_at=0.0, attached=False
-    )
+    launch = launched("orphan", restart="always")
     directory.mkdir(parents=True)
     Instances(empty.home).write(launch)
     holding = "import sys, time; from pathlib import Path; from drumhead.machine.supervision.supervisor import *\n"
@@ -93,10 +88,7 @@ def test_a_supervisor_that_was_killed_is_not_said_to_restart_anything(empty):
 async def test_ctrl_c_between_two_starts_ends_a_machine_in_the_foreground(empty, monkeypatch, moment):
     instances, events = Instances(empty.home), []
     directory = instances.directory("between")
-    spec = InstanceSpec(name="between", image="i", command=Command(argv=("x",)), restart="always")
-    launch = Launch(
-        spec=spec, image_digest="", accelerator="tcg", mac="", address="", forwards=(), started_at=0.0, attached=True
-    )
+    launch = launched("between", restart="always", attached=True)
     started = Started(launch=launch, acceleration=None, pid=0, log_offset=0)
     directory.mkdir(parents=True)
 

@@ -13,13 +13,12 @@ from drumhead.machine import instances as records
 from drumhead.machine.instances import Instances, supervisor_pid
 from drumhead.machine.launch import Started
 from drumhead.machine.process import kill
-from drumhead.machine.records import InstanceSpec, Launch, PortForward
+from drumhead.machine.records import PortForward
 from drumhead.machine.supervision import activation
 from drumhead.machine.supervision.activation import SocketActivation
-from drumhead.records import Command
 from support.guests.composing import write_files
 from support.guests.machines import find, wait_until
-from support.guests.stubs import holding_pid_file
+from support.guests.stubs import holding_pid_file, launched
 
 IDLE = 0.0
 """Seconds after which the machine may sleep."""
@@ -147,16 +146,7 @@ def test_what_a_sleeping_machine_needs_is_said(drumhead, image, flags, reason):
 
 @pytest.fixture
 def instances(tmp_path_factory):
-    launch = Launch(
-        spec=InstanceSpec(name="one", image="i", command=Command(argv=("x",)), sleep_after=1.0),
-        image_digest="",
-        accelerator="tcg",
-        mac="02:00:00:00:00:01",
-        address="10.64.0.1",
-        forwards=(PortForward(host_port=0, guest_port=80),),
-        started_at=1.0,
-        attached=False,
-    )
+    launch = launched("one", sleep_after=1.0, forwards=(PortForward(host_port=0, guest_port=80),))
     found = Instances(Home(root=tmp_path_factory.mktemp("home")))  # a socket's path has at most 107 bytes
     with found.lock("one"):
         found.write(launch)

@@ -7,7 +7,10 @@ import json
 import subprocess
 import sys
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from drumhead.machine.records import InstanceSpec, Launch, PortForward
+from drumhead.records import Command
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -16,6 +19,30 @@ if TYPE_CHECKING:
 HOLD = (
     "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.lockf(f, fcntl.LOCK_EX); print(flush=True); sys.stdin.read()"
 )
+
+
+def launched(
+    name: str,
+    *,
+    mac: str = "02:00:00:00:00:01",
+    address: str = "10.64.0.1",
+    forwards: tuple[PortForward, ...] = (),
+    attached: bool = False,
+    fleet: str = "",
+    **spec: Any,
+) -> Launch:
+    """Return the record of a machine whose start was begun; `spec` are the other fields of its specification."""
+    return Launch(
+        spec=InstanceSpec(name=name, image="i", command=Command(argv=("x",)), **spec),
+        image_digest="",
+        accelerator="tcg",
+        mac=mac,
+        address=address,
+        forwards=forwards,
+        started_at=1.0,
+        attached=attached,
+        fleet=fleet,
+    )
 
 
 @contextmanager

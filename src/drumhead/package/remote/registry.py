@@ -206,17 +206,20 @@ class Registry:
                     self._authorizations[key] = await self._answer_challenge(challenge, scope)
                 continue
             if answer.status >= 400:
-                with _answering(self._url):
-                    said = (await answer.content.read(300)).decode(errors="replace")
-                answer.release()
-                code = ErrorCode.NOT_FOUND if answer.status == 404 else ErrorCode.REMOTE
-                raise DrumheadError(code, f"{method} {url} answered {answer.status} {answer.reason}: {said}")
+                raise await self._refusal(answer, f"{method} {url}")
             return answer
         raise DrumheadError(
             ErrorCode.REMOTE,
             f"{self._url} denied access to {key[0] or 'the list of its repositories'}; use an account that has it: "
             f"{self._login_advice}",
         )
+
+    async def _refusal(self, answer: aiohttp.ClientResponse, asked: str) -> DrumheadError:
+        with _answering(self._url):
+            said = (await answer.content.read(300)).decode(errors="replace")
+        answer.release()
+        code = ErrorCode.NOT_FOUND if answer.status == 404 else ErrorCode.REMOTE
+        return DrumheadError(code, f"{asked} answered {answer.status} {answer.reason}: {said}")
 
     async def _authorize(self, name: str) -> str:
         """Obtain a token before a transfer that cannot answer a challenge itself; return its header."""

@@ -78,10 +78,7 @@ def unobserved(_calls: int, _events: Sequence[EventRow]) -> None:
 
 
 class CallStore:
-    """The calls of `store.TaskStore`, for every backend.
-
-    A backend defines how calls are run: `_submit` and, if needed, `_look` and `_listen`.
-    """
+    """The calls of `store.TaskStore`. A backend defines how they run: `_submit` and, if needed, `_look`, `_listen`."""
 
     reachability: Reachability | None = None
     """Whether the server behind the store answers; None if there is none."""
@@ -105,7 +102,7 @@ class CallStore:
     ) -> asyncio.Future[T]:
         """Run a call in one of the next commits. If its caller was cancelled by then, `lost` receives the result.
 
-        A power cut may undo a call that is not `durable`, until a later durable one is committed. `reads` says what the
+        A power cut may undo a call that is not `durable`, until a later durable one is committed. `reads` is what the
         call is known to read.
         """
         raise NotImplementedError

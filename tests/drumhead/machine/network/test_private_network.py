@@ -10,25 +10,14 @@ from hypothesis import strategies as st
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.home import Home
 from drumhead.machine.network import private
-from drumhead.machine.records import InstanceSpec, Launch
-from drumhead.records import Command
+from support.guests.stubs import launched
 
 NETWORK = ipaddress.ip_network("10.64.0.0/10")
 
 
-def launched(name, *, on="one", aliases=(), mac=""):
-    spec = InstanceSpec(name=name, image="i", command=Command(argv=("x",)), private_network=on, aliases=aliases)
+def on_network(name, *, on="one", aliases=(), mac=""):
     mac = mac or private.derive_mac(on, name)
-    return Launch(
-        spec=spec,
-        image_digest="",
-        accelerator="tcg",
-        mac=mac,
-        address=private.derive_address(mac),
-        forwards=(),
-        started_at=0,
-        attached=False,
-    )
+    return launched(name, mac=mac, address=private.derive_address(mac), private_network=on, aliases=aliases)
 
 
 @pytest.mark.slow
@@ -51,8 +40,8 @@ def test_a_mac_has_the_same_address_at_every_launch():
 
 
 def test_names_and_aliases_of_one_link_only():
-    worker, second = launched("f-worker", aliases=("worker",)), launched("f-worker-2")
-    db, stranger = launched("db.one", aliases=("worker",)), launched("stranger", on="other")
+    worker, second = on_network("f-worker", aliases=("worker",)), on_network("f-worker-2")
+    db, stranger = on_network("db.one", aliases=("worker",)), on_network("stranger", on="other")
     names = {
         "db-one": db.address,
         "f-worker": worker.address,
@@ -64,7 +53,7 @@ def test_names_and_aliases_of_one_link_only():
 
 
 def test_two_machines_with_one_address_are_refused():
-    first, again = launched("first", mac="02:00:00:00:00:07"), launched("again", mac="02:00:40:00:00:07")
+    first, again = on_network("first", mac="02:00:00:00:00:07"), on_network("again", mac="02:00:40:00:00:07")
     with pytest.raises(DrumheadError) as refused:
         private.refuse_taken_address([first], again)
     assert refused.value.code is ErrorCode.CONFLICT
@@ -74,8 +63,8 @@ def test_two_machines_with_one_address_are_refused():
 @pytest.mark.parametrize("name", ["web.1", "WEB-1", "web_1"])
 def test_two_machines_with_one_host_name_are_refused(name):
     with pytest.raises(DrumheadError, match=r"web-1 has the host name .* on this network; give .* another name"):
-        private.refuse_taken_address([launched("web-1")], launched(name))
-    private.refuse_taken_address([launched("web-1", on="other"), launched(name)], launched(name))
+        private.refuse_taken_address([on_network("web-1")], on_network(name))
+    private.refuse_taken_address([on_network("web-1", on="other"), on_network(name)], on_network(name))
 
 
 def test_homes_and_links_have_groups_of_their_own():
