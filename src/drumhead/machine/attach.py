@@ -82,7 +82,7 @@ async def run_detached(home: Home, started: Started, announce: Announce) -> None
         instance = await wait_started(instances, name)
         _refuse_unstarted(instance)
         announce.booted(instance)
-    except (DrumheadError, asyncio.CancelledError):
+    except (DrumheadError, OSError, asyncio.CancelledError):
         await destroy_machine(instances, name)
         raise
     spec = started.launch.spec

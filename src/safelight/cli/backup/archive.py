@@ -254,7 +254,7 @@ def flush_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def found_of(database: Path) -> Path | None:
+def existing_file(database: Path) -> Path | None:
     """Return a file of SQLite that is there, or else a log without its file, which would change a new file; or None."""
     files = (database.with_name(f"{database.name}{end}") for end in ("", "-wal", "-journal", "-shm"))
     return next((file for file in files if file.exists()), None)

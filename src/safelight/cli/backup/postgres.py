@@ -12,7 +12,7 @@ from typing import Any
 import asyncpg
 import msgspec
 
-from safelight.cli.backup.archive import Database, flush_directory, found_of, remove_file
+from safelight.cli.backup.archive import Database, existing_file, flush_directory, remove_file
 from safelight.db.commit.memory import Memory
 from safelight.db.commit.transaction import encoded
 from safelight.db.postgres import schema
@@ -164,7 +164,7 @@ async def unload(url: str, path: Path) -> dict[str, int]:
 
 def _new_file(path: Path) -> Path:
     """Return the temporary name under which to write the file. Raises CONFLICT if the file exists."""
-    if found := found_of(path):
+    if found := existing_file(path):
         raise Error(Code.CONFLICT, f"{found} already exists; name a new file.")
     new = path.with_name(f".{path.name}.new")
     remove_file(new)

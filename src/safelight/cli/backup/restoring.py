@@ -14,9 +14,9 @@ from safelight.cli.backup.archive import (
     Archive,
     Database,
     Manifest,
+    existing_file,
     file_digest,
     flush_directory,
-    found_of,
     lasting,
     pages,
     remove_file,
@@ -74,7 +74,7 @@ async def restore(root: Path, places: Places) -> tuple[Manifest, int]:
     archive = Archive(root)
     manifest = archive.read()
     for place in (places.database, places.entries):
-        if file := found_of(place):
+        if file := existing_file(place):
             raise Error(Code.CONFLICT, f"{file} already exists; stop the service and move its data away first.")
     for directory in (places.db, places.storage, places.keyvaluestore):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -14,8 +14,8 @@ from contextlib import asynccontextmanager
 from safelight import background
 from safelight.client.accounts import AccountClient
 from safelight.errors import Code, Error
+from safelight.master.access.earlier import Earlier
 from safelight.master.access.fresh import Fresh
-from safelight.master.upload.earlier import Earlier
 from safelight.wire import DEFAULT_TENANT
 from safelight.wire.accounts import Granted, Limits, Tenant, TenantUse, Wanted
 

@@ -20,6 +20,7 @@ from safelight.client.db import DbClient
 from safelight.errors import Code, Error
 from safelight.http import classic, client, json_response, location
 from safelight.http.form import Form, Part
+from safelight.master.access.earlier import Earlier
 from safelight.master.access.quotas import Quotas
 from safelight.master.access.tenant import tenant_of
 from safelight.master.api.endpoint import BINARY, JSON, Endpoint
@@ -28,7 +29,6 @@ from safelight.master.api.public_schema import PublicTask, PublicUploaded, publi
 from safelight.master.metrics import Metrics
 from safelight.master.recipes.recipe_book import RecipeBook
 from safelight.master.recipes.recipe_cache import Chosen
-from safelight.master.upload.earlier import Earlier
 from safelight.master.upload.ingest import Ingest, StoredPhoto
 from safelight.master.upload.task_batcher import TaskBatcher
 from safelight.master.webhook.address import check_url
