@@ -90,6 +90,31 @@ def test_jpeg_xl_of_sixteen_bits_is_read(channels, tmp_path):
     assert np.abs(result - samples / 257).max() <= 1
 
 
+def in_two_parts(codestream, cut):
+    """Return the codestream in a container (ISO/IEC 18181-2)."""
+    first, last = b"jxlp" + struct.pack(">I", 0), b"jxlp" + struct.pack(">I", 1 << 31 | 1)
+    boxes = [b"JXL \r\n\x87\n", b"ftypjxl \0\0\0\0jxl ", first + codestream[:cut], last + codestream[cut:]]
+    return b"".join(struct.pack(">I", 4 + len(box)) + box for box in boxes)
+
+
+# Written by libjxl 0.11: (100, 50, 25) under an opacity of 128; the second one turned, with a channel of depths before
+# the opacity, which has a name.
+PREMULTIPLIED = {
+    "one extra channel": "ff0a41c00028010810100070004b188b1500d417e3dd5dbc3bc01ec2fcfc863c0c39a4706001d00200",
+    "two extra channels": (
+        "ff0a412c501000a07b830b1b4ba3cb6b02084000010078004b188b1500d48cf17817ef0eb04730e106f0022c0ff51220e9590c0e0000"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PREMULTIPLIED)
+def test_premultiplied_colours_of_jpeg_xl_are_divided_by_their_opacity(name):
+    data = bytes.fromhex(PREMULTIPLIED[name])
+    for form in (data, in_two_parts(data, 5)):
+        result = array(made(form).data)
+        assert difference(result, np.full((8, 8, 4), (199, 100, 50, 128))) == (0, 0)
+
+
 COLORS = ["red", "lime", "blue", "yellow", "white"]
 
 

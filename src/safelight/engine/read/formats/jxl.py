@@ -9,6 +9,7 @@ from typing import Any
 import pyvips
 
 from safelight.engine.color.profile import color_space
+from safelight.engine.color.samples import unpremultiplied
 from safelight.engine.failures import damaged, unsupported
 from safelight.engine.formats import FORMATS, Format
 from safelight.engine.metadata import exif
@@ -24,6 +25,8 @@ _CONTAINER = b"\0\0\0\x0cJXL "
 _BANDS = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "I;16": 1}
 _SIZES = (9, 13, 18, 30)
 _RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
+_ALPHA, _SPOT_COLOR, _COLOR_FILTER = 0, 2, 5  # kinds of extra channels
+_LONGEST_HEADER = 1 << 16  # names of channels make a header long
 
 
 class JxlReader(Reader):
@@ -34,7 +37,7 @@ class JxlReader(Reader):
         self._strict, self._lenient = strict, lenient
         self._inner: JpegReader | None = None
         try:
-            width, height, self._orientation = _header(_codestream(data))
+            width, height, self._orientation, self._premultiplied = _header(_codestream(data))
         except (IndexError, ValueError):
             raise damaged(format_, "its header is cut off") from None
         if self._orientation >= 5:
@@ -70,7 +73,9 @@ class JxlReader(Reader):
         self.facts = Facts(profile=profile or None, exif=exif.body(block) or None, xmp=blocks.get(b"xml "))
         bands = _BANDS[info.mode]
         deep = len(data) == 2 * info.width * info.height * bands  # `mode` does not say so for grey with transparency
-        return from_bytes(data, info.width, info.height, bands, deep=deep)
+        image = from_bytes(data, info.width, info.height, bands, deep=deep)
+        # the library returns the colours as they are stored
+        return unpremultiplied(image) if self._premultiplied and image.hasalpha() else image
 
     def _decoded(self) -> Any:
         try:
@@ -94,26 +99,76 @@ class JxlReader(Reader):
 
 
 def _codestream(data: memoryview) -> bytes:
+    """Return the start of the codestream, after its signature."""
     if bytes(data[:7]) != _CONTAINER[:7]:
-        return bytes(data[2:64])
+        return bytes(data[2:_LONGEST_HEADER])
+    parts = b""
     for name, content in boxes(data):
-        if name in {"jxlc", "jxlp"}:
-            return bytes(content[(2 if name == "jxlc" else 6) : 80])
-    raise ValueError("no codestream")
+        if name == "jxlc":
+            return bytes(content[2:_LONGEST_HEADER])
+        if name == "jxlp":
+            parts += content[4:_LONGEST_HEADER]
+        if len(parts) >= _LONGEST_HEADER:
+            break
+    if not parts:
+        raise ValueError("no codestream")
+    return parts[2:]
 
 
-def _header(codestream: bytes) -> tuple[int, int, int]:
-    """Return width, height as stored, and orientation. Error(UNSUPPORTED_FORMAT) for an animation."""
+def _header(codestream: bytes) -> tuple[int, int, int, bool]:
+    """Return width, height as stored, orientation, and whether the colours are premultiplied by their opacity.
+
+    Error(UNSUPPORTED_FORMAT) for an animation.
+    """
     bits = _Bits(codestream)
     width, height = _size(bits)
     orientation = 1
-    if not bits.take(1) and bits.take(1):  # not all defaults, and extra fields follow
+    if bits.take(1):  # all defaults
+        return width, height, orientation, False
+    if bits.take(1):  # extra fields follow
         orientation = bits.take(3) + 1
         if bits.take(1):
             _size(bits)
-        if not bits.take(1) and bits.take(1):  # has no preview, and is an animation
+        if bits.take(1):
+            _skip_preview(bits)
+        if bits.take(1):
             raise unsupported("jxl", "an animated JPEG XL")
-    return width, height, orientation
+    _skip_depth(bits)
+    bits.take(1)  # whether 16 bits suffice
+    return width, height, orientation, _is_premultiplied(bits)
+
+
+def _skip_preview(bits: _Bits) -> None:
+    choices = ((0, 16), (0, 32), (5, 1), (9, 33)) if bits.take(1) else ((6, 1), (8, 65), (10, 321), (12, 1345))
+    bits.choice(*choices)
+    if bits.take(3) == 0:  # the width does not follow from a ratio
+        bits.choice(*choices)
+
+
+def _skip_depth(bits: _Bits) -> None:
+    if bits.take(1):  # floating point
+        bits.choice((0, 32), (0, 16), (0, 24), (6, 1))
+        bits.take(4)
+    else:
+        bits.choice((0, 8), (0, 10), (0, 12), (6, 1))
+
+
+def _is_premultiplied(bits: _Bits) -> bool:
+    """Read the extra channels up to the first one that is opacity."""
+    for _ in range(bits.choice((0, 0), (0, 1), (4, 2), (12, 1))):
+        if bits.take(1):  # all defaults: opacity that does not premultiply
+            return False
+        kind = bits.choice((0, 0), (0, 1), (4, 2), (6, 18))
+        _skip_depth(bits)
+        bits.choice((0, 0), (0, 3), (0, 4), (3, 1))  # by how much it is smaller
+        bits.take(8 * bits.choice((0, 0), (4, 0), (5, 16), (10, 48)))  # its name
+        if kind == _ALPHA:
+            return bool(bits.take(1))
+        if kind == _SPOT_COLOR:
+            bits.take(4 * 16)
+        elif kind == _COLOR_FILTER:
+            bits.choice((0, 1), (2, 0), (4, 3), (8, 19))
+    return False
 
 
 def _size(bits: _Bits) -> tuple[int, int]:
@@ -134,13 +189,17 @@ class _Bits:
     """Bits from the least significant one of each byte on."""
 
     def __init__(self, data: bytes) -> None:
-        self._value = int.from_bytes(data, "little")
-        self._left = 8 * len(data)
+        self._data, self._at = data, 0
 
     def take(self, count: int) -> int:
-        if count > self._left:
+        end = self._at + count
+        if end > 8 * len(self._data):
             raise IndexError
-        value = self._value & ((1 << count) - 1)
-        self._value >>= count
-        self._left -= count
-        return value
+        value = int.from_bytes(self._data[self._at // 8 : -(-end // 8)], "little") >> self._at % 8
+        self._at = end
+        return value & ((1 << count) - 1)
+
+    def choice(self, *choices: tuple[int, int]) -> int:
+        """Read two bits, which choose how many bits the value has, and what is added to it."""
+        count, least = choices[self.take(2)]
+        return self.take(count) + least
