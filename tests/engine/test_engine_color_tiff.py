@@ -57,19 +57,41 @@ def test_thirty_two_bits_are_read():
         assert difference(array(made(data).data), samples * 255)[1] <= 0.6
 
 
+def packed(samples, bits, photometric=1, extra=(), palette=()):
+    """Return a TIFF of less than 8 bits a sample, made by hand (TIFF 6.0); each row fills whole bytes."""
+    height, width, count = samples.shape
+    rows = ("".join(format(value, f"0{bits}b") for value in row.ravel()) for row in samples)
+    body = b"II*\0" + bytes(4) + b"".join(int(row, 2).to_bytes(len(row) // 8, "big") for row in rows)
+    size = len(body) - 8
+    tags = [(256, 1, width), (257, 1, height), (259, 1, 1), (262, 1, photometric), (273, 1, 8), (277, 1, count)]
+    tags += [(278, 1, height), (279, 1, size)]
+    for tag, values in ((258, (bits,) * count), (320, palette), (338, extra)):
+        raw = struct.pack(f"<{len(values)}H", *values)
+        if raw:
+            tags.append((tag, len(values), int.from_bytes(raw, "little") if len(raw) <= 4 else len(body)))
+            body += raw if len(raw) > 4 else b""
+    entries = (struct.pack("<HHII", tag, 3, count, value) for tag, count, value in sorted(tags))
+    directory = struct.pack("<H", len(tags)) + b"".join(entries) + bytes(4)
+    return body[:4] + struct.pack("<I", len(body)) + body[8:] + directory
+
+
 @pytest.mark.parametrize("bits", [1, 2, 4])
 def test_few_bits_are_read(bits):
-    samples = np.tile(np.arange(2**bits, dtype=np.uint8), (8, 8 // bits * 2))
-    raw = b"".join(
-        int("".join(format(value, f"0{bits}b") for value in row), 2).to_bytes(len(row) * bits // 8, "big")
-        for row in samples
-    )
-    head = b"II*\0" + struct.pack("<I", 8 + len(raw))
-    tags = [(256, 4, samples.shape[1]), (257, 4, 8), (258, 3, bits), (259, 3, 1), (262, 3, 1), (273, 4, 8)]
-    tags += [(277, 3, 1), (278, 4, 8), (279, 4, len(raw))]
-    directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", tag, kind, 1, v) for tag, kind, v in tags)
-    result = array(made(head + raw + directory + bytes(4)).data)
-    assert difference(np.asarray(Image.fromarray(result).convert("L")), samples * (255 / (2**bits - 1)))[1] <= 1
+    samples = np.tile(np.arange(2**bits, dtype=np.uint8), (8, 8 // bits * 2))[..., None]
+    result = opened(made(packed(samples, bits)).data).convert("L")
+    assert difference(np.asarray(result), samples[..., 0] * (255 / (2**bits - 1)))[1] <= 1
+
+
+@pytest.mark.parametrize("extra", [(2,), (0, 2)])
+@pytest.mark.parametrize("grey", [False, True])
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_a_palette_of_few_bits_has_all_levels_of_transparency(bits, grey, extra):
+    random = np.random.default_rng(4)
+    samples = random.integers(0, 2**bits, (8, 16, 1 + len(extra)), dtype=np.uint8)
+    colors = np.tile(random.integers(0, 256, 2**bits), (3, 1)) if grey else random.integers(0, 256, (3, 2**bits))
+    result = opened(made(packed(samples, bits, 3, extra, (colors * 257).ravel())).data).convert("RGBA")
+    alpha = samples[..., -1:] * (255 / (2**bits - 1))
+    assert difference(result, np.concatenate([colors.T[samples[..., 0]], alpha], -1)) == (0, 0)
 
 
 def test_white_is_zero_is_inverted():
@@ -88,6 +110,16 @@ REFUSED = {
     "complex": (tiff(STEPS.astype("c8")), "complex"),
     "a float of another scale": (tiff((STEPS * 4000).astype("f4")), "floating-point"),
     "a float that is not a number": (tiff(np.where(STEPS > 0.9, np.nan, STEPS).astype("f4")), "are not numbers"),
+    "floats of 16 bits in planes": (
+        tiff(np.stack([STEPS] * 3).astype("f2"), "rgb", planarconfig="separate"),
+        "16 bits in separate planes",
+    ),
+    "few bits with an extra channel": (packed(np.ones((8, 16, 2), np.uint8), 4, extra=(2,)), "less than 8 bits"),
+    "inverted and premultiplied": (
+        tiff(np.ones((4, 4, 2), "u1"), "miniswhite", extrasamples=["assocalpha"]),
+        "inverted grey",
+    ),
+    "premultiplied L*a*b*": (tiff(np.ones((4, 4, 4), "u1"), "cielab", extrasamples=["assocalpha"]), "L*a*b*"),
     "zstd": (encoded(RGB, "TIFF", compression="zstd"), "Zstandard"),
     "lzma": (encoded(RGB, "TIFF", compression="lzma"), "LZMA"),
 }
@@ -145,10 +177,24 @@ def test_extra_channels_are_transparency_only_if_declared(kinds, photometric):
     assert kinds[-1] == "unassalpha" or difference(on_paper.convert("RGB"), expected.convert("RGB"))[0] < 8
 
 
-def test_associated_alpha_is_divided_out():
-    half = np.full((8, 8, 4), (100, 50, 25, 128), np.uint8)
-    result = array(made(tiff(half, "rgb", extrasamples=["assocalpha"])).data)
-    assert difference(result[0, 0], (199, 100, 50, 128))[1] <= 1
+@pytest.mark.parametrize("kinds", [["assocalpha"], ["unspecified", "assocalpha"]])
+@pytest.mark.parametrize(
+    ("photometric", "kind"),
+    [(name, kind) for name in ("rgb", "minisblack") for kind in ("u1", "u2", "u4", "f2", "f4")]
+    + [("separated", "u1"), ("separated", "u2")],
+)
+def test_associated_alpha_is_divided_out(photometric, kind, kinds):
+    count = {"rgb": 3, "minisblack": 1, "separated": 4}[photometric]
+    top = 1.0 if kind[0] == "f" else 2.0 ** (8 * int(kind[1])) - 1
+    straight, extra = np.array([0.8, 0.4, 0.2, 0.1][:count]) * top, np.array([0.7, 0.6][-len(kinds) :]) * top
+
+    def file(colors, kinds):
+        samples = np.concatenate([colors, extra]).round(0 if top > 1 else 9).astype(kind)
+        return tiff(np.tile(samples, (8, 8, 1)), photometric, extrasamples=kinds, planarconfig="contig")
+
+    plain = array(made(file(straight, [*kinds[:-1], "unassalpha"])).data)
+    assert plain[0, 0, -1] == 153
+    assert difference(array(made(file(straight * 0.6, kinds)).data), plain)[1] <= (2 if kind == "u1" else 0)
 
 
 @pytest.mark.parametrize(("photometric", "colors"), [("rgb", 3), ("minisblack", 1), ("separated", 4)])

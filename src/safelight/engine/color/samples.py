@@ -67,8 +67,10 @@ def as_grey(image: pyvips.Image) -> pyvips.Image:
 
 def unpremultiplied(image: pyvips.Image) -> pyvips.Image:
     """Divide premultiplied colours by their alpha, which is the last band."""
-    divided = image.unpremultiply() + 0.5
-    return divided.cast(image.format).copy(interpretation=image.interpretation)
+    top = {"uchar": 255.0, "ushort": _TOP, "float": 1.0}[image.format]
+    divided = image.unpremultiply(max_alpha=top)
+    divided = divided if image.format == "float" else (divided + 0.5).cast(image.format)
+    return divided.copy(interpretation=image.interpretation)
 
 
 def _encoded(light: pyvips.Image) -> pyvips.Image:

@@ -133,6 +133,12 @@ class Structure:
         count = struct.pack(self.order + count_layout, len(kept))
         return b"".join((head, self.data[len(head) :], padding, count, *kept, bytes(8)))
 
+    def holding(self, directory: Directory, tag: int, values: tuple[int, ...]) -> bytes:
+        """Return a copy of the file with other integers for a tag of the directory, as many as it has now."""
+        entry = directory.entries[tag]
+        written = struct.pack(f"{self.order}{entry.count}{_LAYOUTS[entry.kind]}", *values)
+        return b"".join((self.data[: entry.start], written, self.data[entry.start + entry.size :]))
+
     def _number(self, layout: str, at: int) -> int:
         if at < 0 or at + struct.calcsize("=" + layout) > len(self.data):
             where = "before the beginning" if at < 0 else "past the end"

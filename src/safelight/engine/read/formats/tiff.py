@@ -7,7 +7,7 @@ from typing import Any
 
 import pyvips
 
-from safelight.engine.color.samples import from_float, from_lab
+from safelight.engine.color.samples import from_float, from_lab, unpremultiplied
 from safelight.engine.failures import damaged, unsupported
 from safelight.engine.formats import Format
 from safelight.engine.metadata import iptc
@@ -24,7 +24,7 @@ _SEPARATE = 2
 _UNSIGNED, _SIGNED, _FLOAT, _VOID = 1, 2, 3, 4
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _SEPARATED, _YCBCR, _LAB = 0, 1, 2, 3, 5, 6, 8
 _COLORS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1, _SEPARATED: 4, _YCBCR: 3, _LAB: 3}
-_ALPHA = {1: "associated", 2: "unassociated"}
+_ASSOCIATED, _UNASSOCIATED = 1, 2  # transparency by which the colours are premultiplied, or are not
 _BRIGHTEST = 1000.0
 _COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 7, 8, 32773, 32946})
 _WARNING, _JPEG = frozenset({2, 3, 4, 32773}), 7  # compressions whose decoders only warn of damage
@@ -77,26 +77,23 @@ class TiffReader(VipsReader):
             self._kind = directory.value(_PHOTOMETRIC, _BLACK_IS_ZERO)
             self._sample_format = directory.value(_SAMPLE_FORMAT, _UNSIGNED)
             self._bits = directory.value(_BITS, 1)
+            self._samples = directory.value(_SAMPLES, 1)
             self._extra = directory.values(_EXTRA_SAMPLES)
             _refuse_unreadable(directory)
             _check_complete(directory, len(self.data), self.format)
         except StructureError as error:
             raise damaged(self.format, str(error)) from None
-        if self._kind == _LAB:
-            self._declare_rgb(directory)
+        if self._kind == _LAB:  # libvips refuses 8 bits of it, and assumes another white point
+            self.data = Structure(self.data).holding(directory, _PHOTOMETRIC, (_RGB,))
+        if _ASSOCIATED in self._extra:  # libvips divides as if every sample ended at 255, or at 65,535
+            unassociated = tuple(_UNASSOCIATED if kind == _ASSOCIATED else kind for kind in self._extra)
+            self.data = Structure(self.data).holding(directory, _EXTRA_SAMPLES, unassociated)
         compression = directory.value(_COMPRESSION, 1)
         if compression in _WARNING or (compression == _JPEG and not self._lenient):
             self.fail_on: FailOn = "warning"
         if self._lenient or self.fail_on == "warning":
             self.data = Structure(self.data).holding_only(directory, _NEEDED)
             self.page = Page(directory, 0)
-
-    def _declare_rgb(self, directory: Directory) -> None:
-        """Let libvips read L*a*b* as plain numbers: it refuses 8 bits, and assumes another white point."""
-        data = bytearray(self.data)
-        at = directory.entries[_PHOTOMETRIC].start
-        data[at : at + 2] = bytes(_RGB.to_bytes(2, "little" if data[0] == ord("I") else "big"))
-        self.data = bytes(data)
 
     def options(self, *, frames: bool, shrink: int) -> dict[str, Any]:  # noqa: ARG002 -- of other formats
         """See `VipsReader`."""
@@ -124,14 +121,20 @@ class TiffReader(VipsReader):
 
     def samples(self, image: pyvips.Image) -> pyvips.Image:
         """See `VipsReader`."""
-        colors = 3 if self._kind == _PALETTE and image.bands >= 3 else _COLORS[self._kind]
-        image = self._with_known_bands(image, colors)
+        # libvips replaces an index into the palette by one band or by three
+        colors = _COLORS[self._kind] if self._kind != _PALETTE else image.bands - self._samples + 1
+        image, opacity = self._with_known_bands(image, colors)
         if self._kind == _LAB:
             return from_lab(image)
-        if self._sample_format == _FLOAT:
-            return self._from_float(image, colors)
         if image.format == "uint":
             image = (image / 65537.0 + 0.5).cast("ushort")
+        if self._bits < 8 and opacity:  # libvips only shifts it
+            top = 256 - (1 << (8 - self._bits))
+            image = image.linear([1.0] * colors + [255 / top], [0.5] * (colors + 1), uchar=True)
+        if opacity == _ASSOCIATED:
+            image = unpremultiplied(image)
+        if self._sample_format == _FLOAT:
+            return self._from_float(image, colors)
         deep = image.format == "ushort"
         if self._kind == _SEPARATED:
             return image.copy(interpretation="cmyk")
@@ -148,15 +151,12 @@ class TiffReader(VipsReader):
             raise unsupported("tiff", "TIFF with floating-point samples that do not lie between 0 and 1")
         return from_float(image, colors, light=colors == 3 and self.facts.profile is None)
 
-    def _with_known_bands(self, image: pyvips.Image, colors: int) -> pyvips.Image:
-        """Return the colours, and the transparency if the file declares an extra sample as such."""
-        if image.bands <= colors:
-            return image
-        alpha = next((index for index, kind in enumerate(self._extra) if kind in _ALPHA), None)
-        colored = image.extract_band(0, n=colors)
-        if alpha is None or colors + alpha >= image.bands:
-            return colored
-        return colored.bandjoin(image.extract_band(colors + alpha))
+    def _with_known_bands(self, image: pyvips.Image, colors: int) -> tuple[pyvips.Image, int]:
+        """Return the colours and the transparency, and which kind of transparency the file declares (0: none)."""
+        for index, kind in enumerate(self._extra):
+            if kind in {_ASSOCIATED, _UNASSOCIATED} and colors + index < image.bands:
+                return image.extract_band(0, n=colors).bandjoin(image.extract_band(colors + index)), kind
+        return image.extract_band(0, n=colors) if image.bands > colors else image, 0
 
 
 def _full_page(structure: Structure) -> Page:
@@ -195,13 +195,19 @@ def _refuse_unreadable(directory: Directory) -> None:
         raise unsupported("tiff", "TIFF with samples of different sizes")
     if feature := _unreadable_samples(kind, bits[0], formats[0]):
         raise unsupported("tiff", feature)
+    if bits[0] < 8 and kind != _PALETTE and directory.value(_SAMPLES, 1) > 1:
+        raise unsupported("tiff", "TIFF with grey of less than 8 bits and extra channels")
     if directory.value(_PLANES, 1) == _SEPARATE and directory.value(_SAMPLES, 1) > 1:
         if _OFFSETS[1] in directory:
             raise unsupported("tiff", "TIFF in tiles with its colours in separate planes")
+        if bits[0] == 16 and formats[0] == _FLOAT:  # libvips would mix up their bytes
+            raise unsupported("tiff", "TIFF with floating-point samples of 16 bits in separate planes")
         if kind == _YCBCR:  # libvips would read the planes as red, green and blue
             raise unsupported("tiff", "TIFF with YCbCr colours in separate planes")
         if kind in {_WHITE_IS_ZERO, _BLACK_IS_ZERO, _PALETTE}:  # libvips would read the samples as interleaved
             raise unsupported("tiff", "TIFF with grey or a palette and its extra channels in separate planes")
+    if kind in {_WHITE_IS_ZERO, _LAB} and _ASSOCIATED in directory.values(_EXTRA_SAMPLES):
+        raise unsupported("tiff", "TIFF with L*a*b* or inverted grey that is premultiplied by its opacity")
     if kind == _SEPARATED and _has_other_inks(directory):
         raise unsupported("tiff", "TIFF with inks other than cyan, magenta, yellow and black")
 
