@@ -15,14 +15,18 @@ from safelight.errors import Code, Error
 SMALL = photo().crop((100, 50, 260, 170))
 
 
-def raw(make, *, dng=False, magic=None, behind=b"", **options):
-    """Return a TIFF as cameras write it: first a preview, then a sub-directory with the sensor's pattern."""
+def raw(make, *, dng=False, magic=None, behind=b"", pixel=(1, 1), turn=1, **options):
+    """Return a TIFF as cameras write it: first a preview, then a sub-directory with the sensor's pattern.
+
+    `pixel` is how wide and high one of a DNG is (DefaultScale), and `turn` its orientation.
+    """
     pattern = [(33421, 3, 2, (2, 2), True), (33422, 1, 4, (0, 1, 1, 2), True)]
+    pattern += [(50718, 5, 2, (pixel[0], 1, pixel[1], 1), True)] if dng else []
     matrix = [(50721, 10, 9, (10000, 10000, 0, 1, 0, 1, 0, 1, 10000, 10000, 0, 1, 0, 1, 0, 1, 10000, 10000), True)]
     about = [(271, 2, 0, make, True), (272, 2, 0, "Model One", True)]
     if dng:
         about += [(50706, 1, 4, (1, 4, 0, 0), True), (50708, 2, 0, "Model One", True), *matrix]
-        about += [(50728, 5, 3, (1, 1, 1, 1, 1, 1), True)]
+        about += [(50728, 5, 3, (1, 1, 1, 1, 1, 1), True), (274, 3, 1, turn, True)]
     file = io.BytesIO()
     mosaic = np.zeros((120, 160), np.uint16)
     mosaic[:, :80], mosaic[:, 80:] = 52000, 3000
@@ -50,6 +54,19 @@ def test_a_dng_is_developed_as_libraw_does(tmp_path):
     assert min(left) > 200 > 100 > max(right)  # the sensor's scene, not the violet preview
     for output in outputs(data, {"outputs": {"a": {}, "b": {"format": "webp"}}}).values():
         assert (output.width, output.height) == (160, 120)
+
+
+@pytest.mark.parametrize("pixel", [(4, 3), (37, 73)])
+@pytest.mark.parametrize("turn", [1, 6])
+def test_the_size_of_a_dng_is_that_of_square_pixels(pixel, turn, tmp_path):
+    data = raw("Somebody", dng=True, pixel=pixel, turn=turn)
+    (tmp_path / "a.dng").write_bytes(data)
+    run("dcraw_emu", "-w", "-T", str(tmp_path / "a.dng"))
+    size = opened((tmp_path / "a.dng.tiff").read_bytes()).size
+    assert size != (160, 120)
+    header = engine.probe(data)
+    assert (header.width, header.height) == size
+    assert opened(made(data, {"op": "resize", "width": 64}).data).size == (64, round(64 * size[1] / size[0]))
 
 
 RAW = {

@@ -119,6 +119,13 @@ def _fujifilm_piece(data: memoryview) -> tuple[int, int]:
     return offset, length
 
 
+def _developed(width: int, height: int, aspect: float) -> tuple[int, int]:
+    """Return the size after LibRaw has made the pixels square, by adding rows or columns. `aspect`: width to height."""
+    if aspect < 1:
+        return width, int(height / aspect + 0.5)
+    return int(width * aspect + 0.5), height
+
+
 class RawReader(Reader):
     """See `facts.Reader`. The camera's white balance, sRGB, upright."""
 
@@ -134,8 +141,9 @@ class RawReader(Reader):
             sizes = self._raw.sizes
         if self._raw.num_colors not in {1, 3, 4}:
             raise unsupported(format_.name, f"a raw file of {self._raw.num_colors} colours")
-        upright = sizes.flip in {5, 6}
-        width, height = (sizes.iheight, sizes.iwidth) if upright else (sizes.iwidth, sizes.iheight)
+        width, height = _developed(sizes.iwidth, sizes.iheight, sizes.pixel_aspect)
+        if sizes.flip in {5, 6}:
+            width, height = height, width
         self.facts = Facts(exif=data)
         self.probe = Probe(
             format=format_.name,
