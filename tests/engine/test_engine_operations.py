@@ -114,6 +114,18 @@ def test_right_angles_are_exact(angle):
     assert (result == np.rot90(PIXELS, -round(angle) // 90)).all()
 
 
+@pytest.mark.parametrize("angle", [89.99, 90.01, 179.99, 180.01, -90.01])
+def test_angles_next_to_right_ones_lose_no_row_or_column(angle):
+    result = array(made(DATA, {"op": "rotate", "angle": angle}).data)
+    exact = np.rot90(PIXELS, -round(angle / 90))
+    offsets = [
+        difference(result[top : top + exact.shape[0], left : left + exact.shape[1], :3], exact)[0]
+        for top in range(result.shape[0] - exact.shape[0] + 1)
+        for left in range(result.shape[1] - exact.shape[1] + 1)
+    ]
+    assert min(offsets) < 1
+
+
 def test_other_angles_grow_the_canvas():
     background = {"background": "#3366cc"}
     result = opened(made(DATA, {"op": "rotate", "angle": 30, **background}).data)

@@ -30,6 +30,10 @@ def rotated(
     return image.affine(
         [cosine, -sine, sine, cosine],
         interpolate=pyvips.Interpolate.new(interpolation),
+        idx=0.5,
+        idy=0.5,
+        odx=-0.5,
+        ody=-0.5,  # turn about the centres of pixels
         background=background or [0.0] * image.bands,
         premultiplied=bool(image.hasalpha()),  # so that libvips does not premultiply it again
     )
