@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from safelight.db.calls.tasks import searching
+from safelight.db.calls.tasks import batches, searching
 from safelight.errors import Code
 from safelight.wire import (
     Heartbeat,
@@ -179,6 +179,26 @@ async def test_batches_are_listed_with_their_counts(store):
     assert (await store.batches(name="none")).batches == []
     spec = await store.spec(newest.id)
     assert (spec.name, bytes(spec.spec)) == (newest.recipe, bytes(new_task().spec))
+
+
+async def test_a_page_of_batches_counts_a_limited_number_of_tasks(store, monkeypatch):
+    for module in (batches, searching):
+        monkeypatch.setattr(module, "SEARCHED", 10)
+    for name, tasks in {"oldest": 2, "large": 30, "old": 4, "newer": 4, "newest": 6}.items():
+        await store.create([new_task(batch=name) for _ in range(tasks)])
+    pages, before = [], None
+    while not pages or before is not None:
+        page = await store.batches(before=before)
+        pages.append([(batch.name, batch.tasks["waiting"], batch.complete) for batch in page.batches])
+        before = page.next
+    assert pages == [
+        [("newest", 6, True), ("newer", 4, True)],
+        [("old", 4, True)],
+        [("large", 11, False)],
+        [("oldest", 2, True)],
+    ]
+    (large,) = (await store.batches(name="large")).batches
+    assert (large.tasks, large.size, large.complete) == ({"waiting": 11}, 11 * 1000, False)
 
 
 async def test_internal_tasks_are_not_listed_and_their_events_are_marked(store):

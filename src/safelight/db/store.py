@@ -138,7 +138,11 @@ class TaskStore(Protocol):
     async def batches(
         self, *, before: str | None = None, limit: int = 100, name: str | None = None, tenant: str = DEFAULT_TENANT
     ) -> BatchPage:
-        """Return a page of batches, or only the one of a name."""
+        """Return a page of batches, or only the one of a name.
+
+        One page counts about `SEARCHED` tasks at most: it ends before a batch that would exceed them, and of a batch
+        that has more than these, only the newest are counted.
+        """
         ...
 
     async def lease(self, request: LeaseRequest) -> list[Lease]:

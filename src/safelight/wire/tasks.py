@@ -243,17 +243,24 @@ class TaskChanges(Record, frozen=True, kw_only=True):
 
 
 class Batch(Record, frozen=True, kw_only=True):
-    """Tasks that were uploaded together. `tasks` counts them by state; `size` is that of their originals in bytes."""
+    """Tasks that were uploaded together. `tasks` counts them by state; `size` is that of their originals in bytes.
+
+    `complete` is false if there are more tasks than one count examines; then everything is about the newest of them.
+    """
 
     name: str
     created: float
     changed: float
     tasks: dict[str, int]
     size: int = 0
+    complete: bool = True
 
 
 class BatchPage(Record, frozen=True, kw_only=True):
-    """A page of batches, those with the newest tasks first; `next` goes into `before` for the next page."""
+    """A page of batches, those with the newest tasks first; `next` goes into `before` for the next page.
+
+    It has fewer batches than were asked for if they have very many tasks.
+    """
 
     batches: list[Batch]
     next: str | None = None

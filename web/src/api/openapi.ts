@@ -1122,6 +1122,8 @@ export interface components {
             };
             /** @default 0 */
             size: number;
+            /** @default true */
+            complete: boolean;
         };
         Preview: {
             task: string;

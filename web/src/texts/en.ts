@@ -125,8 +125,9 @@ export const en = {
     summary: (tasks: number, size: string, ago: string) => `${photos(tasks)} · ${size} · ${ago}`,
     done: (over: number, total: number) => `${number(over)} of ${number(total)} processed`,
     progress: (name: string) => `Progress of ${name}`,
-    download: (value: number) => `Download ZIP of ${photos(value)}`,
-    failed: (value: number) => `${photos(value)} failed`,
+    download: (value: number, exact: boolean) => (exact ? `Download ZIP of ${photos(value)}` : "Download ZIP"),
+    failed: (value: number, exact: boolean) => `${photos(value)}${exact ? "" : " or more"} failed`,
+    incomplete: "This batch has very many photos. The counts cover the newest 100,000.",
   },
   uploads: {
     title: "Upload", invitation: "Add your photos",

@@ -102,22 +102,25 @@ function Progress({ batch }: { batch: Batch }) {
   const total = Object.values(batch.tasks).reduce((sum, held) => sum + held, 0);
   const over = of(batch, "finished", "failed", "quarantined", "cancelled");
   const failed = of(batch, "failed", "quarantined");
+  const exact = batch.complete ?? true;
+  const lasting = exact && over < total;
   return (
     <>
       <p class="quiet">
         {words.summary(total, bytes(batch.size), ago(batch.created))}
-        {over < total ? ` · ${words.done(over, total)}` : ""}
+        {lasting ? ` · ${words.done(over, total)}` : ""}
       </p>
-      {over < total && <progress max={total} value={over} aria-label={words.progress(batch.name)} />}
+      {!exact && <p class="quiet">{words.incomplete}</p>}
+      {lasting && <progress max={total} value={over} aria-label={words.progress(batch.name)} />}
       <p class="actions">
-        {of(batch, "finished") > 0 && (
+        {(of(batch, "finished") > 0 || !exact) && (
           <a class="button" href={archiveUrl({ batch: batch.name })} download>
-            <Icon name="download" /> {words.download(of(batch, "finished"))}
+            <Icon name="download" /> {words.download(of(batch, "finished"), exact)}
           </a>
         )}
         {failed > 0 && (
           <a class="button" href={link("tasks", "", { batch: batch.name, state: "failed,quarantined" })}>
-            <Icon name="warning" /> {words.failed(failed)}
+            <Icon name="warning" /> {words.failed(failed, exact)}
           </a>
         )}
       </p>

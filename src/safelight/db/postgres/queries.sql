@@ -509,20 +509,21 @@ SELECT coalesce(json_agg(json_build_array(state, recipe, reason, held)), '[]')::
 ) AS counted;
 
 -- name: batch_names
--- $1: tenant; $2: number below which the newest task of a batch is; $3: how many; $4: the only name, or NULL
-SELECT coalesce(json_agg(json_build_array(batch, newest)), '[]')::text FROM (
-  SELECT batch, max(n) AS newest FROM every_task
-  WHERE tenant = $1 AND batch <> '' AND ($4::text IS NULL OR batch = $4::text)
+-- $1: tenant; $2: number below which the newest task of a batch is; $3: how many
+SELECT coalesce(json_agg(json_build_array(batch, newest, held)), '[]')::text FROM (
+  SELECT batch, max(n) AS newest, count(*) AS held FROM every_task
+  WHERE tenant = $1 AND batch <> ''
   GROUP BY batch HAVING max(n) < $2 ORDER BY newest DESC LIMIT $3
 ) AS named;
 
 -- name: batches
--- $1: tenant; $2: names
+-- $1: tenant; $2: names; $3: number of the first task to count
 SELECT coalesce(json_agg(json_build_array(batch, state, held, created, changed, size)), '[]')::text FROM (
   SELECT batch, state, count(*) AS held, min(created) AS created, max(changed) AS changed,
     sum(coalesce(input_size, 0))::bigint AS size
   FROM every_task
   WHERE tenant = $1 AND batch <> '' AND batch IN (SELECT value FROM json_array_elements_text($2::json))
+    AND n >= $3
   GROUP BY batch, state
 ) AS counted;
 

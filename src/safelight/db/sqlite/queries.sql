@@ -384,20 +384,20 @@ SELECT json_group_array(json_array(state, recipe, reason, held)) FROM (
 );
 
 -- name: batch_names
--- ?1: tenant; ?2: number below which the newest task of a batch is; ?3: how many; ?4: the only name, or NULL
-SELECT json_group_array(json_array(batch, newest)) FROM (
-  SELECT batch, max(n) AS newest FROM task INDEXED BY task_batch
-  WHERE tenant = ?1 AND batch <> '' AND (?4 IS NULL OR batch = ?4)
+-- ?1: tenant; ?2: number below which the newest task of a batch is; ?3: how many
+SELECT json_group_array(json_array(batch, newest, held)) FROM (
+  SELECT batch, max(n) AS newest, count(*) AS held FROM task INDEXED BY task_batch
+  WHERE tenant = ?1 AND batch <> ''
   GROUP BY batch HAVING newest < ?2 ORDER BY newest DESC LIMIT ?3
 );
 
 -- name: batches
--- ?1: tenant; ?2: names
+-- ?1: tenant; ?2: names; ?3: number of the first task to count
 SELECT json_group_array(json_array(batch, state, held, created, changed, size)) FROM (
   SELECT batch, state, count(*) AS held, min(created) AS created, max(changed) AS changed,
     sum(coalesce(input_size, 0)) AS size
   FROM json_each(?2) AS wanted CROSS JOIN task INDEXED BY task_batch
-  ON task.tenant = ?1 AND task.batch <> '' AND task.batch = wanted.value
+  ON task.tenant = ?1 AND task.batch <> '' AND task.batch = wanted.value AND task.n >= ?3
   GROUP BY batch, state
 );
 

@@ -55,7 +55,7 @@ def _find(transaction: Transaction, query: TaskQuery, tenant: str, below: int) -
         by = ""
     lowest, following = 0, None
     if query.internal or any(value is not None for value in others):
-        places = [_lowest(transaction, tenant, below, SEARCHED // len(keys), by, key) for key in keys]
+        places = [last_examined(transaction, tenant, below, SEARCHED // len(keys), by, key) for key in keys]
         lowest, following = max(places, key=lambda place: place[0])
     page = tenant, below, query.limit + 1, int(query.internal), lowest
     each = (transaction.tasks(f"find{by}", *page, *key, *others) for key in keys)
@@ -70,7 +70,7 @@ def _page(rows: list[TaskRow], limit: int, following: str | None) -> tuple[list[
 
 def search(transaction: Transaction, query: TaskQuery, tenant: str, below: int) -> tuple[list[TaskRow], str | None]:
     """Return the rows of one page, and the id below which the next page begins."""
-    lowest, lowest_id = _lowest(transaction, tenant, below, SEARCHED)
+    lowest, lowest_id = last_examined(transaction, tenant, below, SEARCHED)
     states = encoded(sorted(set(query.states))) if query.states else None
     values = (below, lowest, int(query.internal), *_conditions(query), states, query.recipe, query.reason)
     rows = transaction.tasks("search", *values, query.limit + 1, tenant, _pattern(transaction, query.search))
@@ -79,7 +79,7 @@ def search(transaction: Transaction, query: TaskQuery, tenant: str, below: int) 
 
 def count(transaction: Transaction, filter: TaskFilter, tenant: str) -> TaskCounts:
     """Count the tasks that match, and those that would match without the state, recipe or reason."""
-    lowest, more = _lowest(transaction, tenant, _ALL, SEARCHED)
+    lowest, more = last_examined(transaction, tenant, _ALL, SEARCHED)
     values = (_ALL, lowest, int(filter.internal), *_conditions(filter), tenant, _pattern(transaction, filter.search))
     cells = transaction.connection.read("count_matching", list[_Cell], *values)
     wanted = set(filter.states)
@@ -102,7 +102,7 @@ def count(transaction: Transaction, filter: TaskFilter, tenant: str) -> TaskCoun
     )
 
 
-def _lowest(
+def last_examined(
     transaction: Transaction, tenant: str, below: int, most: int, by: str = "", key: Sequence[object] = ()
 ) -> tuple[int, str | None]:
     """Return the number of the last task to examine, and its id if there are more beyond it.
