@@ -11,6 +11,7 @@ import pytest
 from safelight.client.access import AccessClient
 from safelight.client.partials import PartialClient
 from safelight.errors import Code
+from safelight.master.recipes import recipe_reader
 from safelight.recipe import work_of
 from safelight.recipe.operations import WATERMARK_IMAGE_BYTES
 from safelight.wire.accounts import Limits
@@ -76,6 +77,19 @@ async def test_the_largest_recipe_may_be_used(tus, client, png):
     task = await client.task(answer.headers["Safelight-Task"])
     lease, *_ = await client.lease(request(n=1))
     assert (lease.task, work_of(bytes(lease.spec))) == (task.id, work_of(bytes(saved.spec)))
+
+
+async def test_a_long_recipe_waits_its_turn_to_be_read_when_the_upload_ends(tus, client, png, monkeypatch):
+    image = base64.b64encode(bytes(64 * 1024)).decode()
+    await client.save_recipe("stamped", {"outputs": {"image": {"operations": [{"op": "watermark", "image": image}]}}})
+    path = await tus.opened(len(png), recipe="stamped")
+    with monkeypatch.context() as busy:
+        busy.setattr(recipe_reader, "_MOST_WAITING", 0)
+        refused = await tus.patch(path, 0, png)
+        assert (refused.status, refused.headers["Retry-After"]) == (429, "2")
+        assert (await tus.send("HEAD", path)).status == 423
+    task = await client.task((await tus.send("HEAD", path)).headers["Safelight-Task"])
+    assert task.recipe == "stamped"
 
 
 async def test_an_upload_that_ended_stays_ended_when_its_task_is_gone(tus, client, png):

@@ -39,7 +39,6 @@ from safelight.master.upload.task_batcher import TaskBatcher
 from safelight.master.upload.tus_headers import CHECKSUMS, TUS, checksum, length, metadata, number
 from safelight.master.upload.uploads import Fields
 from safelight.master.webhook.address import check_url
-from safelight.recipe import parse
 from safelight.untrusted import filenames, photos
 from safelight.validation import meant_by, refusal
 from safelight.wire import DEFAULT_TENANT, NewPartial, NewTask, Partial
@@ -240,7 +239,7 @@ class Tus:
             await self._partials.delete(partial.id)
             raise Error(Code.NOT_AN_IMAGE, "The file is not an image of a known format.")
         kept = partial.metadata
-        chosen = choose(parse(kept["spec"]), kept["recipe"])
+        chosen = choose(await self._recipes.read(kept["spec"].encode(), toml=False), kept["recipe"])
         task = await self._batcher.create(
             NewTask(
                 tenant=kept.get("tenant", DEFAULT_TENANT),
