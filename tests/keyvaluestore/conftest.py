@@ -21,24 +21,33 @@ async def service(tmp_path) -> AsyncIterator[serve.Service]:
         yield running
 
 
+@pytest.fixture
+def max_entries() -> int:
+    """Return the limit of entries of `store`; a test may give another one by its parameters."""
+    return Config().max_entries
+
+
 @pytest.fixture(params=["sqlite", "served", "etcd", "etcd served"])
-async def store(request, tmp_path) -> AsyncIterator[KeyValueStore]:
+async def store(request, tmp_path, max_entries) -> AsyncIterator[KeyValueStore]:
     """Yield every backend, and the client of a served one; all keep the contract."""
     async with AsyncExitStack() as stack:
         match request.param:
             case "sqlite":
-                yield await stack.enter_async_context(SqliteStore.open(tmp_path / "store.sqlite"))
+                yield await stack.enter_async_context(
+                    SqliteStore.open(tmp_path / "store.sqlite", max_entries=max_entries)
+                )
             case "etcd":
                 with request.getfixturevalue("etcd").prefix() as prefix:
                     url = request.getfixturevalue("etcd").url
                     gateway = await stack.enter_async_context(Gateway.open(url, Access()))
-                    yield await stack.enter_async_context(EtcdStore.open(gateway, prefix=prefix))
+                    opened = EtcdStore.open(gateway, prefix=prefix, max_entries=max_entries)
+                    yield await stack.enter_async_context(opened)
             case _:
                 url = None
                 if request.param == "etcd served":
                     etcd = request.getfixturevalue("etcd")
                     url = etcd.url + stack.enter_context(etcd.prefix())
-                config = Config(port=0, data=str(tmp_path / "data"), store=url)
+                config = Config(port=0, data=str(tmp_path / "data"), store=url, max_entries=max_entries)
                 running = await stack.enter_async_context(serve.running("keyvaluestore", config, build))
                 yield await stack.enter_async_context(KeyValueStoreClient.connect(running.url))
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from safelight.errors import Code, Error
+from safelight.errors import Error
 from safelight.keyvaluestore.sqlite import SqliteStore
 
 
@@ -42,30 +42,6 @@ async def test_a_new_store_repeats_no_revision(tmp_path):
     async with SqliteStore.open(tmp_path / "two.sqlite") as store:
         assert (await store.entries()).revision > last.revision
         assert (await store.watch(last.revision, wait=0)).revision != last.revision
-
-
-async def test_full_store_refuses_new_entries_only(tmp_path):
-    async with SqliteStore.open(tmp_path / "store.sqlite", max_entries=2) as store:
-        await store.set("a", "1")
-        await store.set("b", "1")
-        with pytest.raises(Error, match="--max-entries") as caught:
-            await store.set("c", "1")
-        assert caught.value.code is Code.STORAGE_FULL
-        await store.set("a", "2")
-        await store.delete("b")
-        await store.set("c", "1")
-        assert [entry.key for entry in (await store.entries()).entries] == ["a", "c"]
-
-
-async def test_entries_without_an_instance_take_no_room_of_those_with_one(tmp_path):
-    async with SqliteStore.open(tmp_path / "store.sqlite", max_entries=2) as store:
-        for key in ("a", "b"):
-            await store.set(key, "1")
-        for instance in ("x", "y"):
-            await store.set("c", "1", instance=instance, ttl=60)
-        for full in ({"instance": "z"}, {}):
-            with pytest.raises(Error, match="--max-entries"):
-                await store.set("d", "1", **full)
 
 
 async def test_a_file_belongs_to_one_process(tmp_path):

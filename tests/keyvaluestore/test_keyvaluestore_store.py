@@ -55,6 +55,30 @@ async def test_largest_value(store):
     assert await store.get("k") == "\u20ac" * 21845
 
 
+@pytest.mark.parametrize("max_entries", [2])
+async def test_full_store_refuses_new_entries_only(store):
+    await store.set("a", "1")
+    await store.set("b", "1")
+    with pytest.raises(Error, match="--max-entries") as caught:
+        await store.set("c", "1")
+    assert caught.value.code is Code.STORAGE_FULL
+    await store.set("a", "2")
+    await store.delete("b")
+    await store.set("c", "1")
+    assert [entry.key for entry in (await store.entries()).entries] == ["a", "c"]
+
+
+@pytest.mark.parametrize("max_entries", [2])
+async def test_entries_without_an_instance_take_no_room_of_those_with_one(store):
+    for key in ("a", "b"):
+        await store.set(key, "1")
+    for instance in ("x", "y"):
+        await store.set("c", "1", instance=instance, ttl=60)
+    for full in ({"instance": "z"}, {}):
+        with pytest.raises(Error, match="--max-entries"):
+            await store.set("d", "1", **full)
+
+
 async def test_instances_stand_side_by_side_and_take_turns(store):
     for instance in ("b", "a", "c"):
         await store.set("dbendpoint", f"host-{instance}", instance=instance, ttl=60)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Protocol
 
 from safelight.errors import Code, Error
@@ -64,6 +65,18 @@ def check_entry(key: str, value: str, instance: str, ttl: float | None) -> None:
         raise Error(Code.TOO_LARGE, f"A value is at most {MAX_VALUE} bytes.", position="value", limit=MAX_VALUE)
     if ttl is not None and not 0 < ttl < math.inf:
         raise Error(Code.INVALID_REQUEST, "A time to live is a number of seconds above 0.", position="ttl")
+
+
+def check_room(instances: Iterable[str], new: str, most: int) -> None:
+    """Check that an entry of the instance `new` may be added to those of `instances`. Raises STORAGE_FULL.
+
+    Entries without an instance, which programs without a key may add, leave services their room.
+    """
+    if sum(bool(instance or not new) for instance in instances) >= most:
+        raise Error(
+            Code.STORAGE_FULL,
+            f"The key-value store is full, with {most} entries: delete some, or start it with a larger --max-entries.",
+        )
 
 
 def shown(entry: Entry) -> str:

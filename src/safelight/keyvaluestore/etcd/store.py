@@ -29,7 +29,7 @@ from safelight.client.availability.reachability import LIMIT
 from safelight.errors import Code, Error
 from safelight.keyvaluestore.etcd.gateway import Gateway
 from safelight.keyvaluestore.etcd.records import Kept, Names, Standing, content
-from safelight.keyvaluestore.store import check_entry, shown
+from safelight.keyvaluestore.store import check_entry, check_room, shown
 from safelight.wire import Entry, EntryPage
 
 log = logging.getLogger(__name__)
@@ -116,7 +116,8 @@ class EtcdStore:
             if before is not None and before.entry.value == value and not gone:
                 entry = await self._renew(before, ttl)
             else:
-                self._check_room(new=before is None and not gone)
+                if before is None and not gone:
+                    check_room((name for _, name in self._standings), instance, self._max_entries)
                 written = 0 if before is None else before.written
                 entry = await self._write(key, Kept(value=value, ttl=ttl), instance, after=written)
             if entry is not None:
@@ -165,14 +166,6 @@ class EtcdStore:
         gauge.set_function(lambda: len(self._standings))
         changes = Counter("safelight_keyvaluestore_changes", "Entries changed", ["kind"], registry=registry)
         self._count_change = lambda kind: changes.labels(kind).inc()
-
-    def _check_room(self, *, new: bool) -> None:
-        if new and len(self._standings) >= self._max_entries:
-            raise Error(
-                Code.STORAGE_FULL,
-                f"The key-value store is full, with {self._max_entries} entries: "
-                "delete some, or start it with a larger --max-entries.",
-            )
 
     async def _renew(self, before: Standing, ttl: float | None) -> Entry | None:
         """Renew an entry; return None if it has changed meanwhile."""

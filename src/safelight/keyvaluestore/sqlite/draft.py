@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from safelight.errors import Code, Error
 from safelight.keyvaluestore.sqlite.file import Statement
+from safelight.keyvaluestore.store import check_room
 from safelight.wire import Entry
 
 
@@ -35,20 +35,13 @@ class Draft:
         self._max_entries = max_entries
 
     def set(self, key: str, value: str, instance: str, ttl: float | None) -> Entry:
-        """Set a value as `KeyValueStore.set` says. Raises STORAGE_FULL at the limit of entries.
-
-        Entries without an instance, which programs without a key may add, leave services their room.
-        """
+        """Set a value as `KeyValueStore.set` says. Raises STORAGE_FULL at the limit of entries."""
         under = self.entries.get(key, {})
         before = under.get(instance)
         gone = [other for other in under if other != instance and (not instance or not other)]
         renewal = before is not None and before.entry.value == value and not gone
-        if before is None and not gone and self._counted(instance) >= self._max_entries:
-            raise Error(
-                Code.STORAGE_FULL,
-                f"The key-value store is full, with {self._max_entries} entries: "
-                "delete some, or start it with a larger --max-entries.",
-            )
+        if before is None and not gone:
+            check_room((name for under in self.entries.values() for name in under), instance, self._max_entries)
         if not renewal:
             self.revision += 1
         revision = before.entry.revision if renewal and before else self.revision
@@ -63,10 +56,6 @@ class Draft:
         if not renewal:
             self.changes.append(("set", entry))
         return entry
-
-    def _counted(self, instance: str) -> int:
-        """Return how many entries count against another one: for an instance, only those of instances."""
-        return sum(bool(name or not instance) for under in self.entries.values() for name in under)
 
     def delete(self, key: str, instance: str | None) -> int:
         """Delete entries as `KeyValueStore.delete` says."""
