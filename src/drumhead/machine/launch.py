@@ -20,7 +20,7 @@ from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.guest import find_guest, require
 from drumhead.guest.contract import Drive, GuestMount, GuestNic, RunConfig
 from drumhead.image.store import ImageStore, encode
-from drumhead.machine.instances import Instances, supervisor_pid
+from drumhead.machine.instances import Instances, status_lines, supervisor_pid
 from drumhead.machine.logs import trim_logs
 from drumhead.machine.network import private
 from drumhead.machine.network.host import host_netdev
@@ -253,9 +253,11 @@ async def _resume_or_boot(instances: Instances, ready: _Ready) -> tuple[Launch, 
         if error.code is ErrorCode.CONFLICT:  # one of its disks is in use
             raise
         log.warning("%s boots, because its snapshot cannot be resumed: %s", ready.launch.spec.name, error.message)
+        # A guest that reported a failure ran, so the fault is this machine's (a disk that it cannot mount).
+        ran = any(line.event == "failed" for line in status_lines(ready.directory / "status"))
         started = await _boot(instances, ready)
         # It was the snapshot's fault if booting works, unless a busy host was too slow.
-        if error.code is not ErrorCode.TIMEOUT:
+        if not ran and error.code is not ErrorCode.TIMEOUT:
             Snapshots(ready.home).delete(snapshot.key)
         return started
 

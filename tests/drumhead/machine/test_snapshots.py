@@ -184,23 +184,25 @@ def test_a_damaged_snapshot_costs_a_boot(drumhead, image, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("resuming", "boots", "kept"),
+    ("resuming", "boots", "status", "kept"),
     [
-        (ErrorCode.CONFLICT, True, True),  # another program uses a disk
-        (ErrorCode.TIMEOUT, True, True),
-        (ErrorCode.GUEST, False, True),  # another program has taken a port
-        (ErrorCode.GUEST, True, False),
+        (ErrorCode.CONFLICT, True, "", True),  # another program uses a disk
+        (ErrorCode.TIMEOUT, True, "", True),
+        (ErrorCode.GUEST, False, "", True),  # another program has taken a port
+        (ErrorCode.GUEST, True, '{"event":"failed","reason":"cannot mount /dev/vde on /data"}\n', True),
+        (ErrorCode.GUEST, True, '{"event":"address","card":"eth0","address":"10.64.0.1"}\n', False),
     ],
 )
-async def test_a_snapshot_is_deleted_only_if_the_machine_boots_without_it(tmp_path, monkeypatch, resuming, boots, kept):
+async def test_a_snapshot_is_deleted_only_if_it_is_at_fault(tmp_path, monkeypatch, resuming, boots, status, kept):
     home = Home(root=tmp_path)
     (home.snapshots / "key").mkdir(parents=True)
+    (tmp_path / "status").write_text(status)
     monkeypatch.setattr(launch, "find_snapshot", Mock(return_value=SimpleNamespace(key="key")))
     monkeypatch.setattr(launch, "_resume", AsyncMock(side_effect=DrumheadError(resuming, "resuming")))
     failed = DrumheadError(ErrorCode.GUEST, "booting")
     monkeypatch.setattr(launch, "_boot", AsyncMock(return_value="booted") if boots else AsyncMock(side_effect=failed))
     with suppress(DrumheadError):
-        assert await launch._resume_or_boot(Instances(home), MagicMock(home=home)) == "booted"
+        assert await launch._resume_or_boot(Instances(home), MagicMock(home=home, directory=tmp_path)) == "booted"
     assert (home.snapshots / "key").exists() == kept
 
 
