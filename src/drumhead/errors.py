@@ -114,6 +114,16 @@ WORDS = {
 """What people call the types that msgspec names."""
 _EXPECTED = re.compile(r"Expected `(?P<types>[^`]+)`(?P<rest>.*)", re.DOTALL)
 _COMPARISONS = {">=": "at least", "<=": "at most"}
+_PLACED = re.compile(r"(?P<reason>.*) - at `(key` in `)?(?P<place>\$[^`]*)`", re.DOTALL)
+
+
+def reason_and_place(error: msgspec.ValidationError) -> tuple[str, str]:
+    """Split msgspec's message into what is wrong and the place (``$.dependencies[2].name``, empty for the whole).
+
+    The place is at the end. What is wrong may quote a value, which may hold anything.
+    """
+    match = _PLACED.fullmatch(str(error))
+    return (match["reason"], match["place"]) if match else (str(error), "")
 
 
 def wrong_value(error: msgspec.ValidationError, *, mapping: str = "a mapping (key: value)") -> tuple[str, str]:
@@ -121,8 +131,8 @@ def wrong_value(error: msgspec.ValidationError, *, mapping: str = "a mapping (ke
 
     `mapping` is what the file's format calls an object.
     """
-    reason, _, place = str(error).partition(" - at `")
-    place = place.rstrip("`").removeprefix("key` in `").removeprefix("$").removeprefix(".").replace("[...]", "")
+    reason, place = reason_and_place(error)
+    place = place.removeprefix("$").removeprefix(".").replace("[...]", "")
     if missing := re.fullmatch(r"Object missing required field `(.+)`", reason):
         return f"{missing[1]} is missing", place
     if choice := re.fullmatch(r"Invalid enum value (.+)", reason, re.DOTALL):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, get_args
 import msgspec
 import yaml
 
-from drumhead.errors import DrumheadError, ErrorCode, manifest_error, wrong_value
+from drumhead.errors import DrumheadError, ErrorCode, manifest_error, reason_and_place, wrong_value
 from drumhead.package.records import PackageKind, Recipe
 from drumhead.records import VERSION_RULE, is_text, variable_fault, version_fault
 
@@ -92,7 +92,7 @@ def _parse(file: str, text: str) -> Recipe:
     except (ValueError, TypeError) as error:  # dates that do not exist, keys that are lists
         if not isinstance(error, msgspec.ValidationError):
             raise manifest_error(file, 1, f"a value has the wrong type: {error}") from error
-        reason, _, place = str(error).partition(" - at `")
+        reason, place = reason_and_place(error)
         raise manifest_error(file, _line_of(node, f"{place} {reason}"), _sentence(error)) from error
     if fault := _fault(recipe):
         key, reason = fault
@@ -123,12 +123,12 @@ def _line_of(node: yaml.Node | None, place: str) -> int:
 
 
 def _sentence(error: msgspec.ValidationError) -> str:
-    reason, place = wrong_value(error)
+    (reason, place), (said, _) = wrong_value(error), reason_and_place(error)
     key = place.split("[")[0]
-    if unknown := re.search(r"unknown field `(.+?)`", str(error)):
+    if unknown := re.search(r"unknown field `(.+)`", said):
         near = [] if key else difflib.get_close_matches(unknown[1], Recipe.__struct_fields__, n=1)
         return f"{key or 'a recipe'} has no key {unknown[1]}" + (f"; did you mean {near[0]}?" if near else "")
-    if missing := re.search(r"missing required field `(.+?)`", str(error)):
+    if missing := re.search(r"missing required field `(.+)`", said):
         return f"{key or 'the recipe'} must give {missing[1]}"
     if not key:
         return "a recipe must be a mapping (key: value)"

@@ -35,6 +35,8 @@ def refusal(tmp_path, text):
         (MINIMAL + "include: usr/bin/jq\n", ":6: include: expected a list, not text"),
         (MINIMAL.replace("kind: tool\n", ""), "the recipe must give kind"),
         (MINIMAL.replace("tool", "program"), ":2: kind: 'program' is not a valid value; write one of runtime, tool"),
+        (MINIMAL.replace("tool", "'a - at `$.name` b'"), ":2: kind: 'a - at `$.name` b' is not a valid value"),
+        (MINIMAL + "x - at `y`: 1\n", "a recipe has no key x - at `y`"),
         (MINIMAL.replace("name: mine", "name: ../mine"), ":1: name: a name has letters and digits"),
         (MINIMAL.replace("[jq]", "['jq; reboot']"), ":5: debian: the name of a Debian package has"),
         (MINIMAL.replace("debian: [jq]\n", ""), "must give debian (or wheels, or npm)"),
