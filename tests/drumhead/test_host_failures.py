@@ -195,8 +195,9 @@ asyncio.run(main(Path(sys.argv[1])))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may always make a user namespace")
-def test_without_an_inotify_instance_nothing_is_started_and_the_error_says_what_to_do(tmp_path):
-    script = 'echo 0 >/proc/sys/user/max_inotify_instances && exec "$@"'
+@pytest.mark.parametrize("limit", ["instances", "watches"])
+def test_without_inotify_nothing_is_started_and_the_error_says_what_to_do(tmp_path, limit):
+    script = f'echo 0 >/proc/sys/user/max_inotify_{limit} && exec "$@"'
     words = [
         "unshare",
         "--user",
@@ -212,7 +213,7 @@ def test_without_an_inotify_instance_nothing_is_started_and_the_error_says_what_
     ]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     assert "host-tool the kernel watches no more files for this user" in done.stdout, done.stderr
-    assert "sysctl fs.inotify.max_user_instances" in done.stdout
+    assert f"sysctl fs.inotify.max_user_{limit}=" in done.stdout
 
 
 NEAT = """

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import errno
 import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -27,11 +28,7 @@ def watching(directory: Path) -> Iterator[asyncio.Event]:
     """Yield an event that is set whenever a file in `directory` is written, created or deleted. Raises HOST_TOOL."""
     handle = LIBC.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
     if handle < 0:
-        message = (
-            f"the kernel watches no more files for this user ({os.strerror(ctypes.get_errno())}); end programs that "
-            "watch files, or as root: sysctl fs.inotify.max_user_instances=1024"
-        )
-        raise DrumheadError(ErrorCode.HOST_TOOL, message)
+        raise _no_more("max_user_instances=1024")
     loop = asyncio.get_running_loop()
     changed = asyncio.Event()
 
@@ -42,12 +39,23 @@ def watching(directory: Path) -> Iterator[asyncio.Event]:
     try:
         if LIBC.inotify_add_watch(handle, os.fsencode(directory), IN_MODIFY | IN_MOVED_TO | IN_CREATE | IN_DELETE) < 0:
             number = ctypes.get_errno()
+            if number == errno.ENOSPC:  # of watches, not of a disk
+                raise _no_more("max_user_watches=2097152")
             raise OSError(number, os.strerror(number), str(directory))
         loop.add_reader(handle, on_change)
         yield changed
     finally:
         loop.remove_reader(handle)
         os.close(handle)
+
+
+def _no_more(setting: str) -> DrumheadError:
+    """Return the error for a limit of inotify that `setting` raises."""
+    message = (
+        f"the kernel watches no more files for this user ({errno.errorcode[ctypes.get_errno()]}); end programs that "
+        f"watch files, or as root: sysctl fs.inotify.{setting}"
+    )
+    return DrumheadError(ErrorCode.HOST_TOOL, message)
 
 
 async def follow(path: Path, *, offset: int = 0, until: Awaitable[object]) -> AsyncIterator[bytes]:
