@@ -10,10 +10,13 @@ import re
 import signal
 import socket
 import subprocess
+import time
 import urllib.request
 
 import pytest
 
+from drumhead.errors import DrumheadError
+from drumhead.machine.qemu.channel import control
 from drumhead.machine.session.protocol import open_session
 from drumhead.records import Command
 from support.guests.machines import command, find, forwarded
@@ -125,6 +128,17 @@ def test_listing_tells_state_and_the_guest_s_own_memory(server, drumhead):
     assert "running" in line
     assert "10.64.128.1" in line
     assert "of 160 MiB" in line
+
+
+async def test_the_host_sets_the_clock_of_a_machine_that_was_paused(server, drumhead, instances):
+    directory = instances.directory("server")
+    await asyncio.to_thread(execute, drumhead, "date", "-s", "2001-09-09")
+    before = int(time.time())
+    await control(directory, {"do": "clock", "time": time.time()})
+    out, _ = await asyncio.to_thread(execute, drumhead, "date", "+%s")
+    assert before <= int(out) <= time.time()
+    with pytest.raises(DrumheadError, match="refused the request clock: no time"):
+        await control(directory, {"do": "clock"})
 
 
 def test_logs_hold_both_streams_of_the_command_and_nothing_of_the_kernel(server, drumhead, facts):

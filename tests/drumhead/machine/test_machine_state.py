@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -307,8 +308,17 @@ async def test_a_machine_that_a_full_disk_of_the_host_has_paused_is_shown_and_co
     told = str(await _silence(instances.directory("one")))
     assert told.startswith("one is paused") and "`drumhead start one` lets it continue" in told
     assert "cont" not in paused
-    assert await start_command("one") == 0
+    requests, before = [], time.time()
+
+    async def take(reader, writer):
+        requests.append(json.loads(await reader.readline()))
+        writer.write(b'{"ok":true}\n')
+
+    async with guest(instances.directory("one") / "control.sock", take):
+        assert await start_command("one") == 0
     assert "cont" in paused
+    (clock,) = requests
+    assert clock["do"] == "clock" and before <= clock["time"] <= time.time()
 
 
 async def test_input_that_nobody_takes_any_more_leaves_no_traceback(monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -130,7 +131,8 @@ async def quit_qemu(directory: Path, *, time_limit: float = ANSWER_TIME) -> bool
 async def is_paused(directory: Path, *, resume: bool = False) -> bool:
     """Return whether QEMU has paused a machine because a write to one of its disks did not fit on the host.
 
-    With `resume`, let the machine try that write again. It is paused again if there is still no space.
+    With `resume`, let the machine try that write again, and set its clock, which stood still. It is paused again if
+    there is still no space.
     """
     try:
         async with asyncio.timeout(MONITOR_TIME), monitor(directory) as client:
@@ -138,6 +140,9 @@ async def is_paused(directory: Path, *, resume: bool = False) -> bool:
             paused = isinstance(status, dict) and status.get("status") == "io-error"
             if paused and resume:
                 await client.execute("cont")
-            return paused
     except (QMPError, OSError, EOFError, TimeoutError):
         return False
+    if paused and resume:
+        with suppress(DrumheadError):  # it is paused again, or its guest cannot set the clock
+            await control(directory, {"do": "clock", "time": time.time()}, time_limit=MONITOR_TIME)
+    return paused

@@ -70,6 +70,8 @@ static void handle(char *text) {
         answer("{\"ok\":true}\n");
     } else if (strcmp(what, "listening") == 0) {
         answer_listening((unsigned)json_number(request, "port", 0));
+    } else if (strcmp(what, "clock") == 0) { /* it stood still while the machine was paused */
+        answer(set_clock(json_number(request, "time", -1)) ? "{\"ok\":true}\n" : "{\"ok\":false,\"reason\":\"no time\"}\n");
     } else if (strcmp(what, "memory") == 0) {
         answer_memory();
     } else {

@@ -44,6 +44,7 @@ void configure(const struct json *config, const struct json *command, bool resum
 /* warm.c */
 void warm_up(const struct json *interpreter);
 bool warm_configure(struct json *request); /* false: this machine does not wait for a configuration */
+bool set_clock(double seconds); /* since the epoch */
 
 /* exported.c */
 struct json *exported_config(void); /* NULL: there is none */

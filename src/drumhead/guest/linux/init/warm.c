@@ -29,9 +29,9 @@ void warm_up(const struct json *interpreter) {
     report("{\"event\":\"warm\"}\n");
 }
 
-static void set_clock(double seconds) {
+bool set_clock(double seconds) {
     struct timespec time = {.tv_sec = (time_t)seconds, .tv_nsec = (long)((seconds - floor(seconds)) * 1e9)};
-    if (clock_settime(CLOCK_REALTIME, &time) != 0) fail("cannot set the clock: %s", strerror(errno));
+    return clock_settime(CLOCK_REALTIME, &time) == 0;
 }
 
 /* Add the bytes to the kernel's entropy, and reseed the generator of every processor. */
@@ -53,7 +53,7 @@ bool warm_configure(struct json *request) {
     const char *order = json_text(request, "order", "");
     if (!waiting) return false;
     waiting = false;
-    set_clock(json_number(request, "time", 0));
+    if (!set_clock(json_number(request, "time", 0))) fail("cannot set the clock: %s", strerror(errno));
     renew_randomness(json_text(request, "entropy", ""));
     command_expect(*order ? order : NULL);
     const struct json *config = json_get(request, "config");
