@@ -17,7 +17,7 @@ import pytest
 
 from drumhead.errors import DrumheadError
 from drumhead.machine.qemu.channel import control
-from drumhead.machine.session.protocol import open_session
+from drumhead.machine.session.protocol import HEADER, MAX_INPUT, open_session
 from drumhead.records import Command
 from support.guests.machines import command, find, forwarded
 
@@ -214,6 +214,15 @@ def test_exec_passes_signals_on(server, drumhead):
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 3
         assert process.stdout.read() == b"caught\n"
+
+
+async def test_a_signal_overtakes_input_that_the_program_does_not_read(server, instances):
+    async with open_session(instances.directory("server"), Command(argv=("sleep", "986"))) as session:
+        for _ in range(128):  # more than all buffers on the way hold
+            session._writer.write(HEADER.pack(b"0", MAX_INPUT) + bytes(MAX_INPUT))
+        async with asyncio.timeout(60):
+            await session.signal(signal.SIGTERM)
+            assert [frame async for frame in session.frames()] == [("exit", bytes([128 + signal.SIGTERM]))]
 
 
 def test_console_has_a_shell_for_whoever_presses_a_key(server, drumhead):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.machine.qemu.channel import connect, is_paused
+from drumhead.machine.qemu.channel import connect, control, is_paused
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -45,7 +45,11 @@ class Terminal(msgspec.Struct, frozen=True):
 class Session:
     """A program that runs in a machine. ``frames`` ends when the program exits."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, directory: Path, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self._directory = directory
+        self._number = number
         self._reader = reader
         self._writer = writer
 
@@ -75,7 +79,11 @@ class Session:
         await self._send(b"r", struct.pack(">HH", size.rows, size.cols))
 
     async def signal(self, number: int) -> None:
-        await self._send(b"s", bytes([number]))
+        """Send a signal to the program. It does not wait behind input that the program does not read."""
+        try:
+            await control(self._directory, {"do": "signal", "session": self._number, "number": number})
+        except DrumheadError:  # its image is older than this request
+            await self._send(b"s", bytes([number]))
 
     async def leave(self) -> None:
         """Send the last frame. If the program is still running, it receives SIGHUP."""
@@ -92,14 +100,14 @@ async def open_session(directory: Path, command: Command, terminal: Terminal | N
 
     Raises CONFLICT if all ports are in use, USAGE if the command is too long, GUEST.
     """
-    with _free_port(directory) as port:
+    with _free_port(directory) as number:
         for attempt in range(ATTEMPTS):
-            async with connect(directory, f"{port}.sock") as (reader, writer):
+            async with connect(directory, f"exec.{number}.sock") as (reader, writer):
                 if not await _begin(reader, writer, command, terminal):
                     if attempt == ATTEMPTS - 1:
                         raise await _silence(directory)
                     continue
-                session = Session(reader, writer)
+                session = Session(directory, number, reader, writer)
                 try:
                     yield session
                 finally:
@@ -144,8 +152,8 @@ async def _begin(
 
 
 @contextmanager
-def _free_port(directory: Path) -> Iterator[str]:
-    """Reserve a port that no other command uses while the block runs, and yield its name."""
+def _free_port(directory: Path) -> Iterator[int]:
+    """Reserve a port that no other command uses while the block runs, and yield its number."""
     for number in range(SESSIONS):
         handle = os.open(directory / f"exec.{number}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -154,7 +162,7 @@ def _free_port(directory: Path) -> Iterator[str]:
             os.close(handle)
             continue
         try:
-            yield f"exec.{number}"
+            yield number
         finally:
             os.close(handle)
         return

@@ -57,6 +57,11 @@ static void answer_listening(unsigned wanted) {
     answer(listens_on(wanted) ? "{\"ok\":true,\"listening\":true}\n" : "{\"ok\":true,\"listening\":false}\n");
 }
 
+static void handle_signal(const struct json *request) {
+    bool sent = session_signal((int)json_number(request, "session", -1), (int)json_number(request, "number", 0));
+    answer(sent ? "{\"ok\":true}\n" : "{\"ok\":false,\"reason\":\"no such program\"}\n");
+}
+
 static void handle(char *text) {
     struct json *request = json_parse(text);
     const char *what = json_text(request, "do", "");
@@ -72,6 +77,8 @@ static void handle(char *text) {
         answer_listening((unsigned)json_number(request, "port", 0));
     } else if (strcmp(what, "clock") == 0) { /* it stood still while the machine was paused */
         answer(set_clock(json_number(request, "time", -1)) ? "{\"ok\":true}\n" : "{\"ok\":false,\"reason\":\"no time\"}\n");
+    } else if (strcmp(what, "signal") == 0) {
+        handle_signal(request);
     } else if (strcmp(what, "memory") == 0) {
         answer_memory();
     } else {

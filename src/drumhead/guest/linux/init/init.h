@@ -111,6 +111,7 @@ void session_polls(int index, struct pollfd *);
 void session_events(int index, const struct pollfd *);
 void sessions_wake(void);
 void sessions_reap(pid_t, int status);
+bool session_signal(int index, int number); /* to the program of a session; false: none runs there */
 
 /* exported.c */
 void exported_polls(struct pollfd *);

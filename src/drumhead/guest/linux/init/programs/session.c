@@ -4,6 +4,7 @@
  * payload's size (u32, big-endian), the payload.
  *   from the host   0 input (empty: end of it)   r rows, cols (u16 each)   s signal (u8)   q end of the session
  *   to the host     o started (the token)        1 output   2 errors       x exit code (u8)
+ * A signal may also come over the control port, where it does not wait behind input that the program does not read.
  * If a client was killed, the rest of its session stays in the port; the next client skips it up to its own token. */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -154,6 +155,10 @@ static bool give_input(struct session *session, const char *payload, size_t size
     return true;
 }
 
+bool session_signal(int index, int number) {
+    return index >= 0 && index < SESSIONS && sessions[index].pid > 0 && kill(-sessions[index].pid, number) == 0;
+}
+
 static bool take_frame(struct session *session, char type, const char *payload, size_t size) {
     const unsigned char *bytes = (const unsigned char *)payload;
     if (type == 'q') {
@@ -166,8 +171,8 @@ static bool take_frame(struct session *session, char type, const char *payload, 
         struct winsize window = {.ws_row = (unsigned short)(bytes[0] << 8 | bytes[1]),
                                  .ws_col = (unsigned short)(bytes[2] << 8 | bytes[3])};
         ioctl(session->in, TIOCSWINSZ, &window);
-    } else if (type == 's' && size == 1 && session->pid > 0) {
-        kill(-session->pid, bytes[0]);
+    } else if (type == 's' && size == 1) {
+        session_signal((int)(session - sessions), bytes[0]);
     }
     return true;
 }
