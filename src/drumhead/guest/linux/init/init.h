@@ -8,7 +8,8 @@
  *   exported.c  a machine on an exported disk, configured by other disks
  *   network/    cards.c: addresses and names;                   dhcp.c     leases;  announce.c  to neighbours
  *               listeners.c: sockets that listen, with their backlogs
- *   programs/   command.c: the machine's command;               session.c  programs that the host starts beside it
+ *   programs/   command.c: the machine's command;               log.c      its output, on the way to the host
+ *               session.c: programs that the host starts beside it
  *               console.c: a shell on the serial console;       process.c  starting a program
  *   parse/      JSON and DHCP messages;                         base/      files, time, virtio-serial ports
  */
@@ -86,8 +87,16 @@ int exit_code(int wait_status); /* 128 + n after signal n */
 the
  * ..._events functions handle them. */
 
+/* programs/log.c */
+void log_open(void);
+bool log_is_full(void); /* the host has not taken what was written last */
+void log_write(const char *bytes, size_t size); /* at most a buffer; the log must not be full */
+void log_wait(void); /* until the log is not full */
+void log_polls(struct pollfd *);
+void log_events(const struct pollfd *);
+int log_time_left(void);
+
 /* programs/command.c */
-void command_open_log(void);
 void command_warm(const struct json *interpreter); /* start it and wait until it has imported its modules */
 void command_expect(const char *order); /* the line that makes the warm interpreter become the command, or NULL */
 void command_start(const struct json *before, const struct json *command, double grace);

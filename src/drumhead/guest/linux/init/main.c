@@ -35,7 +35,7 @@ static void boot(void) {
     unlink("/drumhead/config.json");
     load_modules(!config);
     if (config) wait_for_devices(ports_ready, "the channel to the host", 10);
-    command_open_log();
+    log_open();
     set_up_swap();
     mount_root(json_text(config, "overlay", ""));
     control_open();
@@ -49,7 +49,7 @@ static void boot(void) {
         boot_exported();
 }
 
-enum { SIGNALS, OUTPUT, CONSOLE, CONTROL, BUTTON, FIRST_SESSION, ALL_POLLS = FIRST_SESSION + SESSIONS * SESSION_POLLS };
+enum { SIGNALS, OUTPUT, LOG, CONSOLE, CONTROL, BUTTON, FIRST_SESSION, ALL_POLLS = FIRST_SESSION + SESSIONS * SESSION_POLLS };
 
 static void read_signals(int signals) {
     struct signalfd_siginfo signal;
@@ -66,13 +66,16 @@ static int shorter(int one, int other) { return one < 0 ? other : other < 0 || o
 static void wait_for_events(int signals) {
     struct pollfd wanted[ALL_POLLS] = {[SIGNALS] = {.fd = signals, .events = POLLIN}};
     command_polls(wanted + OUTPUT);
+    log_polls(wanted + LOG);
     console_polls(wanted + CONSOLE);
     control_polls(wanted + CONTROL);
     exported_polls(wanted + BUTTON);
     for (int i = 0; i < SESSIONS; i++) session_polls(i, wanted + FIRST_SESSION + i * SESSION_POLLS);
     int time_left = shorter(listeners_time_left(), shorter(command_time_left(), console_time_left()));
+    time_left = shorter(time_left, log_time_left());
     if (poll(wanted, ALL_POLLS, time_left) < 0) return;
     command_events(wanted + OUTPUT);
+    log_events(wanted + LOG);
     console_events(wanted + CONSOLE);
     control_events(wanted + CONTROL);
     exported_events(wanted + BUTTON);

@@ -15,7 +15,6 @@
 
 static pid_t command;   /* 0: none; the machine only serves exec sessions */
 static int output = -1; /* the output of the command */
-static int log_port = -1;
 static double kill_at;  /* when to kill the command after a stop; 0: no stop was requested */
 static double stop_grace;
 static char reason[512]; /* why the command did not start, or ended before it was stopped; may be empty */
@@ -80,11 +79,12 @@ static void start_next(void) {
     start(record);
 }
 
+/* The log must not be full. */
 static ssize_t relay_output(void) {
     char bytes[16384];
     ssize_t got = read(output, bytes, sizeof bytes);
     if (got > 0) {
-        write_all(log_port, bytes, (size_t)got);
+        log_write(bytes, (size_t)got);
     } else if (got == 0 || errno != EINTR) {
         close(output);
         output = -1;
@@ -112,6 +112,7 @@ void command_warm(const struct json *record) {
         struct pollfd wanted[] = {{.fd = output, .events = POLLIN}, {.fd = warm.talk, .events = POLLIN}};
         if (poll(wanted, 2, -1) < 0) continue;
         if (wanted[0].revents && output >= 0) relay_output();
+        log_wait();
         if (!wanted[1].revents) continue;
         if (read(warm.talk, said, sizeof said - 1) <= 0) fail("the interpreter ended before it had imported everything");
         return;
@@ -136,19 +137,15 @@ void command_stop(double grace) {
     kill_at = now() + (grace < 0 ? stop_grace : grace);
 }
 
-/* Without a channel to the host the command writes to the console. */
-void command_open_log(void) {
-    log_port = open_port("org.drumhead.log");
-    if (log_port < 0) log_port = STDERR_FILENO;
-}
-
 /* Relay what the pipe holds. Its children may write for ever; their output from now on is lost. */
 static void relay_last_output(void) {
     int left = 0;
     if (output >= 0) ioctl(output, FIONREAD, &left);
+    log_wait();
     while (output >= 0 && left > 0) {
         ssize_t got = relay_output();
         if (got > 0) left -= (int)got;
+        log_wait();
     }
 }
 
@@ -185,7 +182,9 @@ void command_reap(pid_t pid, int status) {
     if (pid == command) command_ended(status);
 }
 
-void command_polls(struct pollfd *polls) { polls[0] = (struct pollfd){.fd = output, .events = POLLIN}; }
+void command_polls(struct pollfd *polls) {
+    polls[0] = (struct pollfd){.fd = log_is_full() ? -1 : output, .events = POLLIN};
+}
 
 void command_events(const struct pollfd *polls) {
     if (polls[0].revents) relay_output();
