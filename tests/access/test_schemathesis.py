@@ -90,7 +90,7 @@ def ask_one(url: str, operation: APIOperation) -> set[int]:
     statuses = set()
 
     @settings(
-        max_examples=10, database=None, deadline=None, derandomize=True, phases=[Phase.generate],
+        max_examples=7, database=None, deadline=None, derandomize=True, phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
     @given(case=operation.as_strategy())

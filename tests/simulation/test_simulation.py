@@ -29,7 +29,7 @@ def _simulate(*arguments: object, hash_seed: str = "random") -> subprocess.Compl
 @pytest.mark.slow
 def test_no_seed_violates_a_guarantee() -> None:
     # The program runs thousands. These show that what is promised holds with today's code.
-    done = _simulate("--seeds", 30)
+    done = _simulate("--seeds", 20)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

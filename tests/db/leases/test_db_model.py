@@ -238,7 +238,7 @@ def test_random_histories_agree_with_the_model(request, monkeypatch, backend):
     run_state_machine_as_test(
         OfBackend,
         settings=settings(
-            max_examples=30 if server is None else 10,
+            max_examples=30 if server is None else 6,
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),
