@@ -49,13 +49,21 @@ class Log:
     def turn(self, *, later=0.0):
         """Let init's loop run once, `later` seconds later, unless it would wait."""
         ctypes.c_double.in_dll(self._init, "clock_now").value += later
-        polls = PollFd()
-        self._init.log_polls(ctypes.byref(polls))
+        polls = self._polls()
         if polls.fd >= 0:
             asking = select.poll()
             asking.register(polls.fd, polls.events)
             polls.revents = dict(asking.poll(0)).get(polls.fd, 0)
         self._init.log_events(ctypes.byref(polls))
+
+    def _polls(self):
+        polls = PollFd()
+        self._init.log_polls(ctypes.byref(polls))
+        return polls
+
+    def polled(self):
+        """Return the descriptor that init polls for the log, or -1."""
+        return self._polls().fd
 
     def time_left(self):
         return self._init.log_time_left()
@@ -66,8 +74,13 @@ class Log:
     def take(self):
         return os.read(self.host, 1 << 20)
 
-    def close(self):
+    def hang_up(self):
         os.close(self.host)
+        self.host = -1
+
+    def close(self):
+        if self.host >= 0:
+            self.hang_up()
         os.close(self._guest)
 
 
@@ -119,3 +132,13 @@ def test_the_end_of_the_command_does_not_wait_for_output_that_is_dropped(log):
     log.write(b"b" * 10_000)
     log.wait()
     assert log.take() == b"a" * PIPE
+
+
+@pytest.mark.parametrize("later", [0, 11])
+def test_a_host_that_is_gone_is_not_asked_again_and_again(log, later):
+    log.write(b"a" * (PIPE + 1))
+    log.turn(later=later)  # after the patience, the output is dropped
+    log.hang_up()
+    log.turn()
+    assert log.polled() < 0
+    assert not log.is_full()

@@ -55,6 +55,11 @@ void log_polls(struct pollfd *polls) {
 }
 
 void log_events(const struct pollfd *polls) {
+    if (polls[0].revents & (POLLERR | POLLHUP)) { /* there is no host to take it, or to be told */
+        waiting.from = waiting.to = 0;
+        dropped = 0;
+        return;
+    }
     if (dropped > 0) {
         if (polls[0].revents & POLLOUT) tell_dropped();
         return;
