@@ -19,16 +19,25 @@ ID, HARDWARE = 0x11223344, bytes([2, 1, 2, 3, 4, 5])
 NONE, DISCOVER, OFFER, REQUEST, ACK, NAK = 0, 1, 2, 3, 5, 6
 
 
+class Route(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_uint32) for name in ("target", "netmask", "gateway")]
+
+
 class Lease(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_uint32) for name in ("address", "netmask", "gateway")),
         ("nameservers", ctypes.c_uint32 * 3),
-        *((name, ctypes.c_uint32) for name in ("server", "seconds", "renew", "rebind")),
+        *((name, ctypes.c_uint32) for name in ("server", "seconds", "renew", "rebind", "route_count")),
+        ("routes", Route * 16),
     ]
 
     def shown(self):
         found = {name: dotted(getattr(self, name)) for name in ("address", "netmask", "gateway", "server")}
         return found | {"nameservers": [dotted(one) for one in self.nameservers if one]}
+
+    def shown_routes(self):
+        routes = self.routes[: self.route_count]
+        return [f"{dotted(one.target)}/{dotted(one.netmask)} {dotted(one.gateway)}" for one in routes]
 
 
 def dotted(address):
@@ -127,6 +136,41 @@ def test_a_netmask_is_ones_and_then_zeros(dhcp):
     assert read(dhcp, packet(ACK, option(1, "255.255.255.255")))[1].shown()["netmask"] == "255.255.255.255"
 
 
+ROUTES = {
+    "0.0.0.0/0.0.0.0": [0],
+    "10.0.0.0/255.0.0.0": [8, 10],
+    "10.0.0.0/255.255.255.0": [24, 10, 0, 0],
+    "10.17.0.0/255.255.0.0": [16, 10, 17],
+    "10.27.129.0/255.255.255.0": [24, 10, 27, 129],
+    "10.229.0.128/255.255.255.128": [25, 10, 229, 0, 128],
+    "10.198.122.47/255.255.255.255": [32, 10, 198, 122, 47],
+}
+"""The examples of RFC 3442: the target of a route, and how option 121 encodes it."""
+
+
+def test_a_lease_has_routes_instead_of_a_router(dhcp):
+    gateway = [10, 0, 2, 1]
+    encoded = b"".join(bytes(target + gateway) for target in ROUTES.values())
+    kind, lease = read(dhcp, packet(ACK, (121, encoded), option(3, "10.0.0.1")))
+    assert (kind, lease.shown()["gateway"]) == (ACK, "0.0.0.0")
+    assert lease.shown_routes() == [f"{target} 10.0.2.1" for target in ROUTES]
+    (with_host_bits,) = read(dhcp, packet(ACK, (121, bytes([9, 10, 255, 0, 0, 0, 0]))))[1].shown_routes()
+    assert with_host_bits == "10.128.0.0/255.128.0.0 0.0.0.0"
+
+
+@pytest.mark.parametrize("rest", [[33, 1, 2, 3, 4, 5, 10, 0, 2, 1], [8, 10, 10, 0, 2], [32], [0, 1, 2, 3]])
+def test_what_follows_a_broken_route_is_left_out(dhcp, rest):
+    _, lease = read(dhcp, packet(ACK, (121, bytes([8, 10, 10, 0, 2, 1, *rest]))))
+    assert lease.shown_routes() == ["10.0.0.0/255.0.0.0 10.0.2.1"]
+    _, lease = read(dhcp, packet(ACK, (121, bytes(rest)), option(3, "10.0.0.1")))
+    assert (lease.shown()["gateway"], lease.shown_routes()) == ("10.0.0.1", [])
+
+
+def test_a_lease_has_up_to_sixteen_routes(dhcp):
+    _, lease = read(dhcp, packet(ACK, (121, bytes([8, 10, 10, 0, 2, 1] * 17))))
+    assert lease.shown_routes() == ["10.0.0.0/255.0.0.0 10.0.2.1"] * 16
+
+
 SELECT, RENEW, REBIND = 0, 1, 2
 
 
@@ -156,7 +200,8 @@ def test_a_request_for_an_offer_names_address_server_client_and_machine(dhcp):
     assert options[53] == b"\3"
     assert (options[50], options[54]) == (socket.inet_aton("10.0.2.15"), socket.inet_aton("10.0.2.2"))
     assert (options[61], options[12]) == (b"\1" + HARDWARE[:6], b"one")
-    assert {1, 3, 6, 51, 58, 59} <= set(options[55])
+    assert {1, 3, 6, 51, 58, 59, 121} <= set(options[55])
+    assert options[55].index(121) < options[55].index(3), "RFC 3442"
 
 
 @pytest.mark.parametrize("purpose", [RENEW, REBIND])

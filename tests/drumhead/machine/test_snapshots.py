@@ -74,7 +74,8 @@ def image(drumhead, tmp_path_factory):
     drumhead("package", "compose", "-C", project, "test/snap")
     drumhead("snapshot", "create", "test/snap", "-m", "96M")
     yield "test/snap"
-    drumhead("delete", "--force", *[name for name in Instances(drumhead.home).names() if name.startswith("snap-")])
+    if made := [name for name in Instances(drumhead.home).names() if name.startswith("snap-")]:
+        drumhead("delete", "--force", *made)
     for volume in ("snapdata", "snapmore"):  # the test that makes it may not have run
         drumhead.run("volume", "delete", volume)
     drumhead("rmi", "test/snap")

@@ -56,18 +56,18 @@ static bool set(int request, const char *card, uint32_t address) {
     return good;
 }
 
-static bool add_route(const char *card, uint32_t target, uint32_t mask, uint32_t gateway) {
+static bool add_route(const char *card, const struct route *route) {
     char device[IFNAMSIZ];
-    struct rtentry route = {.rt_flags = RTF_UP | (gateway ? RTF_GATEWAY : RTF_HOST), .rt_dev = device};
-    struct sockaddr_in to = {.sin_family = AF_INET, .sin_addr.s_addr = target}, via = to, bits = to;
+    struct rtentry entry = {.rt_flags = RTF_UP | (route->gateway ? RTF_GATEWAY : 0), .rt_dev = device};
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_addr.s_addr = route->target}, via = to, bits = to;
     int link = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     snprintf(device, sizeof device, "%s", card);
-    via.sin_addr.s_addr = gateway;
-    bits.sin_addr.s_addr = mask;
-    memcpy(&route.rt_dst, &to, sizeof to);
-    memcpy(&route.rt_genmask, &bits, sizeof bits);
-    memcpy(&route.rt_gateway, &via, sizeof via);
-    bool good = link >= 0 && (ioctl(link, SIOCADDRT, &route) == 0 || errno == EEXIST);
+    via.sin_addr.s_addr = route->gateway;
+    bits.sin_addr.s_addr = route->netmask;
+    memcpy(&entry.rt_dst, &to, sizeof to);
+    memcpy(&entry.rt_genmask, &bits, sizeof bits);
+    memcpy(&entry.rt_gateway, &via, sizeof via);
+    bool good = link >= 0 && (ioctl(link, SIOCADDRT, &entry) == 0 || errno == EEXIST);
     int reason = errno;
     if (link >= 0) close(link);
     errno = reason;
@@ -75,12 +75,17 @@ static bool add_route(const char *card, uint32_t target, uint32_t mask, uint32_t
 }
 
 /* Some networks lease an address alone (/32), whose gateway is on the link but in no network of the card. */
-static void set_gateway(const char *card, uint32_t gateway) {
-    if (add_route(card, INADDR_ANY, INADDR_ANY, gateway)) return;
-    if (errno == ENETUNREACH && add_route(card, gateway, INADDR_BROADCAST, 0) &&
-        add_route(card, INADDR_ANY, INADDR_ANY, gateway))
-        return;
-    say("cannot set the gateway of %s: %s", card, strerror(errno));
+static void set_route(const char *card, const struct route *route) {
+    const struct route to_gateway = {.target = route->gateway, .netmask = INADDR_BROADCAST};
+    if (add_route(card, route)) return;
+    if (route->gateway && errno == ENETUNREACH && add_route(card, &to_gateway) && add_route(card, route)) return;
+    say("cannot set a route of %s: %s", card, strerror(errno));
+}
+
+static void set_routes(const char *card, const struct lease *lease) {
+    const struct route out = {.gateway = lease->gateway};
+    if (lease->gateway) set_route(card, &out);
+    for (uint32_t number = 0; number < lease->route_count; number++) set_route(card, &lease->routes[number]);
 }
 
 /* Set the MAC address of a card in a resumed machine, which still has that of the saved machine. */
@@ -151,7 +156,7 @@ static void apply_lease(const char *card, const struct lease *lease) {
         applied[0] = 0;
     }
     if (!lease->address || !set(SIOCSIFNETMASK, card, lease->netmask)) return;
-    if (lease->gateway) set_gateway(card, lease->gateway);
+    set_routes(card, lease);
     write_nameservers(lease);
     inet_ntop(AF_INET, &lease->address, address, sizeof address);
     snprintf(text, sizeof text, "%s: %s", card, address);

@@ -5,7 +5,8 @@
 
 enum { BOOT_REQUEST = 1, BOOT_REPLY = 2, COOKIE = 0x63825363, BROADCAST = 0x8000 };
 enum { PAD = 0, NETMASK = 1, ROUTER = 3, NAMESERVER = 6, HOST_NAME = 12, ADDRESS = 50, LEASE_TIME = 51, KIND = 53,
-       SERVER = 54, PARAMETERS = 55, LARGEST = 57, RENEWAL_TIME = 58, REBINDING_TIME = 59, CLIENT = 61, END = 255 };
+       SERVER = 54, PARAMETERS = 55, LARGEST = 57, RENEWAL_TIME = 58, REBINDING_TIME = 59, CLIENT = 61, ROUTES = 121,
+       END = 255 };
 enum { DEFAULT_SECONDS = 3600 };
 
 static uint8_t *put_option(uint8_t *to, uint8_t code, const void *value, uint8_t size) {
@@ -17,7 +18,8 @@ static uint8_t *put_option(uint8_t *to, uint8_t code, const void *value, uint8_t
 
 void dhcp_write(struct dhcp_message *message, enum dhcp_kind kind, uint32_t id, const uint8_t hardware[6],
                 const struct lease *lease, enum dhcp_purpose purpose, uint16_t elapsed, const char *name) {
-    static const uint8_t wanted[] = {NETMASK, ROUTER, NAMESERVER, LEASE_TIME, SERVER, RENEWAL_TIME, REBINDING_TIME};
+    static const uint8_t wanted[] = {NETMASK,    ROUTES, ROUTER,       NAMESERVER, /* routes are before the router */
+                                     LEASE_TIME, SERVER, RENEWAL_TIME, REBINDING_TIME};
     const uint8_t code = (uint8_t)kind, client[] = {1, hardware[0], hardware[1], hardware[2], hardware[3], hardware[4],
                                                     hardware[5]};
     const uint16_t largest = htons(sizeof *message + 28); /* with the headers of IP and UDP */
@@ -60,6 +62,20 @@ static void read_nameservers(const uint8_t *value, uint8_t size, struct lease *l
     memcpy(lease->nameservers, value, all < sizeof lease->nameservers ? all : sizeof lease->nameservers);
 }
 
+/* RFC 3442: the length of the target's prefix, only the bytes of the target that the prefix needs, and the gateway. */
+static void read_routes(const uint8_t *at, const uint8_t *end, struct lease *lease) {
+    while (at < end && *at <= 32 && lease->route_count < DHCP_ROUTES) {
+        size_t bits = *at++, bytes = (bits + 7) / 8;
+        if ((size_t)(end - at) < bytes + 4) return;
+        struct route *route = &lease->routes[lease->route_count++];
+        memcpy(&route->target, at, bytes);
+        memcpy(&route->gateway, at + bytes, 4);
+        route->netmask = bits ? htonl(~0U << (32 - bits)) : 0;
+        route->target &= route->netmask;
+        at += bytes + 4;
+    }
+}
+
 static enum dhcp_kind read_options(const uint8_t *at, const uint8_t *end, struct lease *lease) {
     enum dhcp_kind kind = DHCP_NONE;
     while (at < end && *at != END) {
@@ -79,6 +95,7 @@ static enum dhcp_kind read_options(const uint8_t *at, const uint8_t *end, struct
             if (code == LEASE_TIME) lease->seconds = read_time(value);
             if (code == RENEWAL_TIME) lease->renew = read_time(value);
             if (code == REBINDING_TIME) lease->rebind = read_time(value);
+            if (code == ROUTES) read_routes(value, value + size, lease);
         }
         at = value + size;
     }
@@ -110,6 +127,7 @@ enum dhcp_kind dhcp_read(const struct dhcp_message *message, size_t size, uint32
     if (!found.server && kind == DHCP_OFFER) return DHCP_NONE; /* there is no server to request it from */
     if (!found.server) found.server = lease->server;
     if (!is_netmask(found.netmask)) found.netmask = htonl(0xFFFFFF00);
+    if (found.route_count) found.gateway = 0; /* RFC 3442: the routes replace it */
     set_times(&found);
     *lease = found;
     return kind;

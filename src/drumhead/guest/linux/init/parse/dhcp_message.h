@@ -7,10 +7,15 @@
 
 enum dhcp_kind { DHCP_NONE, DHCP_DISCOVER, DHCP_OFFER, DHCP_REQUEST, DHCP_ACK = 5, DHCP_NAK = 6, DHCP_RELEASE = 7 };
 
-enum { DHCP_FOR_EVER = 0xFFFFFFFF, DHCP_NAMESERVERS = 3 }; /* no resolver asks more than three */
+enum { DHCP_FOR_EVER = 0xFFFFFFFF, DHCP_NAMESERVERS = 3, DHCP_ROUTES = 16 }; /* no resolver asks more than three */
 /* Addresses are in network byte order; 0 means none. `seconds` is the duration of the lease; `renew` and `rebind` are
- * the times at which to ask its server and any server (RFC 2131, 4.4.5). */
-struct lease { uint32_t address, netmask, gateway, nameservers[DHCP_NAMESERVERS], server, seconds, renew, rebind; };
+ * the times at which to ask its server and any server (RFC 2131, 4.4.5). A lease with routes has no gateway besides
+ * them. A route without a gateway is on the link. */
+struct route { uint32_t target, netmask, gateway; };
+struct lease {
+    uint32_t address, netmask, gateway, nameservers[DHCP_NAMESERVERS], server, seconds, renew, rebind, route_count;
+    struct route routes[DHCP_ROUTES];
+};
 
 /* The purpose of a REQUEST. To select an offer, it is broadcast and names the server. To renew a lease, it is sent from
  * the leased address to the server; to rebind, to every server. */
