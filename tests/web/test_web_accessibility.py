@@ -17,10 +17,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 SIZES = {"desktop": {"width": 1280, "height": 860}, "phone": {"width": 390, "height": 844}}
 
 
-@pytest.mark.parametrize("size", list(SIZES))
-async def test_no_serious_finding(browser, whole, client, directory, size):
+@pytest.mark.parametrize(("size", "scheme"), [("desktop", "light"), ("phone", "dark")])
+async def test_no_serious_finding(browser, whole, client, directory, size, scheme):
     await upload_some(client)
-    async with opened(browser, whole.master, viewport=SIZES[size], bypass_csp=True) as page:
+    async with opened(browser, whole.master, color_scheme=scheme, viewport=SIZES[size], bypass_csp=True) as page:
         problems: dict[str, list[str]] = {}
         await look_at_photos(page, problems)
         await look_at_tasks(page, problems)
