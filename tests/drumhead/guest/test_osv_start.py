@@ -45,8 +45,9 @@ class Host:
         code = START.format(place=str(place), config=str(config), own=str(self.own))
         self.process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path)
         self.connections = {name: self.listeners[name].accept()[0] for name in self.listeners}
-        for name in ("log", "status"):
-            threading.Thread(target=self._receive, args=(name,), daemon=True).start()
+        self._receiving = [threading.Thread(target=self._receive, args=(name,)) for name in ("log", "status")]
+        for thread in self._receiving:
+            thread.start()
 
     def _receive(self, name):
         while part := self.connections[name].recv(1 << 16):
@@ -59,8 +60,21 @@ class Host:
     def end(self):
         """Wait for the start program; return its exit status, its output and its reports."""
         status = self.process.wait(60)
+        self._received()
         events = [json.loads(line) for line in self.received["status"].splitlines()]
         return status, self.received["log"].decode(), events
+
+    def _received(self):
+        """Wait until everything that the program has sent is there, which is after its end."""
+        for thread in self._receiving:
+            thread.join(60)
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+        self._received()
+        for one in (*self.listeners.values(), *self.connections.values()):
+            one.close()
 
 
 @pytest.fixture
@@ -73,10 +87,7 @@ def start(tmp_path):
 
     yield run
     for host in hosts:
-        host.process.kill()
-        host.process.wait()
-        for one in (*host.listeners.values(), *host.connections.values()):
-            one.close()
+        host.close()
 
 
 def test_a_module_runs_as_python_would_run_it(start, tmp_path):
