@@ -58,9 +58,11 @@ class Network:
         task.add_done_callback(self._relays.discard)
         try:
             upstream_reader, upstream_writer = await asyncio.open_connection(*self._target)
-        except OSError:
+        except (OSError, asyncio.CancelledError) as error:
             writer.transport.abort()
-            return
+            if isinstance(error, OSError):
+                return
+            raise
         pair = {writer, upstream_writer}
         self._writers |= pair
         try:
