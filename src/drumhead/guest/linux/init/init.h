@@ -83,8 +83,7 @@ pid_t start_program(const struct program *, int in, int out, int err, bool termi
 const char *start_fault(void); /* why the program of the last call did not start; empty if it runs */
 int exit_code(int wait_status); /* 128 + n after signal n */
 
-/* The ..._polls functions below fill in the events to wait for (one entry; SESSION_POLLS entries for a session), and
-the
+/* The ..._polls functions below fill in the events to wait for (one entry; SESSION_POLLS entries for a session), and the
  * ..._events functions handle them. */
 
 /* programs/log.c */

@@ -30,9 +30,7 @@ void unlock(void)
 }
 
 /* A thread that waits for a socket, a pipe or the console must not hold the lock. lseek fails for sockets and pipes,
-and
- * does not access a file.
- */
+ * and does not access a file. */
 int lock_for(int fd, unsigned kinds)
 {
     struct stat found;

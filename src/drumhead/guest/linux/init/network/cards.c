@@ -17,8 +17,7 @@
 #include "../init.h"
 
 /* How long the command waits for an address. Before it offers an address, dnsmasq checks for 3 s whether it is in use,
-and
- * does not answer other clients meanwhile. If six machines start at once, this happens six times in a row. */
+ * and does not answer other clients meanwhile. If six machines start at once, this happens six times in a row. */
 enum { DHCP_SECONDS = 30 };
 
 static char own_name[256];
@@ -236,8 +235,7 @@ static void use_cards(const struct json *nics, bool with_dhcp) {
 static void use_syn_cookies(void) { write_file("/proc/sys/net/ipv4/tcp_syncookies", "2"); }
 
 /* Without `nics` (on an exported disk) every card uses DHCP. Set known addresses first: they have the gateway, and must
-not
- * wait for a DHCP server that does not answer. */
+ * not wait for a DHCP server that does not answer. */
 void set_up_network(const struct json *nics) {
     set(SIOCSIFFLAGS, "lo", 0);
     if (nics) {
