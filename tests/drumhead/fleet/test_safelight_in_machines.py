@@ -42,8 +42,8 @@ MEMORY = {
 """The memory of machines for which a guest needs less than the fleet file gives, and of the one that boots."""
 BOOTS = "master"
 """The member that boots on Linux. There is no snapshot for its memory; those of the others are created first, because a
-machine that resumes takes a fifth of the processor time of a boot. test_machines_page.py boots the key-value store and the
-worker."""
+machine that resumes takes a fifth of the processor time of a boot. The walk through machines.md
+boots the key-value store and the worker."""
 LARGE = (1500, 1000)
 """The width and height of a photo that a worker is still processing when it is destroyed."""
 SURROUNDINGS = """
