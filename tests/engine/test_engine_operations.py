@@ -50,6 +50,14 @@ def test_resize_looks_as_pillows_does(kind, width):
     assert mean < 1.5
 
 
+@pytest.mark.parametrize("size", [(902, 600), (451, 620), (470, 300), (300, 400), (600, 200)])
+def test_an_enlarged_photo_stays_where_it_is(size):
+    asked = {"width": size[0], "height": size[1], "mode": "exact", "enlarge": True}
+    result = array(made(DATA, {"op": "resize", **asked}).data)
+    mean, _ = difference(result, CAT.resize(size, Image.Resampling.BICUBIC))
+    assert mean < 1  # a shift by half a pixel gives more than 2
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
 @pytest.mark.parametrize("width", [26, 33, 65, 130])
 @pytest.mark.parametrize("orientation", [1, 6])

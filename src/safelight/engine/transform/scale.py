@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import pyvips
 
 from safelight.engine.image import Image, blended
-from safelight.engine.transform.turn import reorders
+from safelight.engine.transform.turn import CENTERED, reorders
 from safelight.recipe.operations import Operation, Resize, SmartCrop
 
 Size = tuple[int, int]
@@ -85,8 +85,24 @@ def scaled_to(image: Image, width: int, height: int) -> Image:
     if (now_width, now_height) != (turned_width, turned_height):
 
         def change(pixels: pyvips.Image) -> pyvips.Image:
-            across, down = turned_width / now_width, turned_height / now_height
-            return blended(pixels, lambda colors: colors.resize(across, vscale=down))
+            return blended(pixels, lambda colors: resized(colors, turned_width, turned_height))
 
         image = image.each_frame(change)
     return replace(image, width=width, height=height)
+
+
+def resized(pixels: pyvips.Image, width: int, height: int) -> pyvips.Image:
+    """Scale to a size: down with Lanczos, up with bicubic interpolation. An image with alpha must be premultiplied."""
+    across, down = width / pixels.width, height / pixels.height
+    smaller = pixels.resize(min(across, 1.0), vscale=min(down, 1.0))
+    if across <= 1 and down <= 1:
+        return smaller
+    # libvips' own enlargement shifts both axes by half a pixel to the right and down (libvips/libvips#4841)
+    return smaller.affine(
+        [max(across, 1.0), 0, 0, max(down, 1.0)],
+        interpolate=pyvips.Interpolate.new("bicubic"),
+        oarea=[0, 0, width, height],
+        extend="copy",
+        **CENTERED,
+        premultiplied=bool(pixels.hasalpha()),
+    )

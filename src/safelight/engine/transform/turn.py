@@ -9,6 +9,8 @@ import pyvips
 
 _TURNS = {3: "d180", 4: "d180", 5: "d90", 6: "d90", 7: "d270", 8: "d270"}
 _MIRRORED = {2, 4, 5, 7}
+CENTERED = {"idx": 0.5, "idy": 0.5, "odx": -0.5, "ody": -0.5}
+"""Options of libvips' `affine` for positions that are the centres of pixels."""
 
 
 def reorders(orientation: int) -> bool:
@@ -30,10 +32,7 @@ def rotated(
     return image.affine(
         [cosine, -sine, sine, cosine],
         interpolate=pyvips.Interpolate.new(interpolation),
-        idx=0.5,
-        idy=0.5,
-        odx=-0.5,
-        ody=-0.5,  # turn about the centres of pixels
+        **CENTERED,
         background=background or [0.0] * image.bands,
         premultiplied=bool(image.hasalpha()),  # so that libvips does not premultiply it again
     )

@@ -12,7 +12,7 @@ from safelight.engine.failures import HarmlessComplaint, reading
 from safelight.engine.image import Image, as_rgb, blended, rounded, top
 from safelight.engine.limits import Limits, judge_decode
 from safelight.engine.read.original import Original
-from safelight.engine.transform.scale import placed
+from safelight.engine.transform.scale import placed, resized
 from safelight.engine.transform.turn import rotated, upright
 from safelight.errors import Code, Error
 from safelight.recipe.operations import Watermark
@@ -93,7 +93,8 @@ def _image(operation: Watermark, width: int, height: int) -> pyvips.Image:
         raise ValueError(f"the watermark's image cannot be used. {error.detail}") from error
     pixels = pixels if pixels.hasalpha() else pixels.bandjoin(top(pixels))
     factor = min(width / pixels.width, height / pixels.height)
-    return blended(pixels, lambda colors: colors.resize(factor))
+    size = round(pixels.width * factor), round(pixels.height * factor)
+    return blended(pixels, lambda colors: resized(colors, max(1, size[0]), max(1, size[1])))
 
 
 def _read(data: bytes | None, lenient: str = "") -> pyvips.Image:
