@@ -122,6 +122,22 @@ def test_metadata_is_kept_on_request(format):
     assert opened(everything.data).getexif().get_ifd(0x8825)[1] == "N"
 
 
+@pytest.mark.parametrize("source", ["jpg", "le.tif", "be.tif"])
+def test_captions_and_keywords_are_kept_whole(source, tmp_path):
+    described = {"ObjectName": "Title", "Keywords": ["cat", "asleep"], "Caption-Abstract": "A cat. " * 30}
+    file = tmp_path / f"told.{source}"
+    if source == "jpg":
+        CAT.save(file)
+    else:
+        tifffile.imwrite(file, np.asarray(CAT), photometric="rgb", byteorder="<" if source == "le.tif" else ">")
+    values = [f"-IPTC:{name}={value}" for name, value in described.items() if name != "Keywords"]
+    run("exiftool", "-q", *values, *[f"-IPTC:Keywords={word}" for word in described["Keywords"]], str(file))
+    for written in ("jpeg", "tiff"):
+        (tmp_path / f"kept.{written}").write_bytes(made(file.read_bytes(), format=written, metadata="keep").data)
+    for found in json.loads(run("exiftool", "-j", "-IPTC:all", *map(str, tmp_path.glob("kept.*")))):
+        assert {name: found.get(name) for name in described} == described, found["SourceFile"]
+
+
 def with_exif(block):
     plain = encoded(CAT.resize((20, 10)))
     return plain[:33] + chunk(b"eXIf", block) + plain[33:]

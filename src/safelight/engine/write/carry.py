@@ -55,14 +55,15 @@ def attach(image: pyvips.Image, leaving: Carried, profile: bytes | None, format_
     """Attach the blocks to an image without metadata; also libvips' flags for keeping exactly them."""
     image, keep = image.copy(), 0
     block = leaving.exif or (exif.with_orientation(leaving.orientation) if leaving.orientation > 1 else None)
-    if block and format_name != "tiff":  # `write.tiff` adds it to a TIFF
+    if block and format_name != "tiff":  # `write.tiff` adds it and IPTC to a TIFF
         keep |= _KEEP_EXIF
         for field, value, kind in _exif_fields(block):
             image.set_type(kind, field, value)
     image.set_type(pyvips.GValue.gint_type, "orientation", leaving.orientation)
+    jpeg = format_name == "jpeg"
     blobs = {
         "icc-profile-data": (profile, KEEP_PROFILE),
-        "iptc-data": (_iptc_for(format_name, leaving.iptc), _KEEP_IPTC),
+        "iptc-data": (iptc.as_resource(leaving.iptc) if jpeg and leaving.iptc else None, _KEEP_IPTC),
         "xmp-data": (leaving.xmp, _KEEP_XMP),
     }
     for field, (data, flag) in blobs.items():
@@ -70,12 +71,6 @@ def attach(image: pyvips.Image, leaving: Carried, profile: bytes | None, format_
             image.set_type(pyvips.GValue.blob_type, field, data)
             keep |= flag
     return image, keep
-
-
-def _iptc_for(format_name: str, iim: bytes | None) -> bytes | None:
-    if iim is None or format_name not in {"jpeg", "tiff"}:
-        return None
-    return iptc.as_resource(iim) if format_name == "jpeg" else iim
 
 
 def _exif_fields(block: bytes) -> list[tuple[str, Any, int]]:

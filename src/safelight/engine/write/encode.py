@@ -125,7 +125,9 @@ def _written(
     data: bytes = getattr(pixels, format_.writer)(keep=keep, **options)
     if image.frames > 1 and format_.name == "webp" and pixels.hasalpha():
         data = frames.with_alpha_flag(data)
-    return tiff.with_exif(data, leaving.exif) if format_.name == "tiff" and leaving.exif else data
+    if format_.name == "tiff" and (leaving.exif or leaving.iptc):
+        return tiff.with_metadata(data, leaving.exif, leaving.iptc)
+    return data
 
 
 def _small_jpeg(pixels: pyvips.Image, options: dict[str, Any]) -> bytes | None:

@@ -109,7 +109,7 @@ class TiffReader(VipsReader):
             turn = self.page.directory.value(_ORIENTATION, 1) if told else orientation(None, packet)
         except StructureError:
             turn = 1
-        block = blob(image, "iptc-data") or blob(image, "photoshop-data")
+        block = self._captions() or blob(image, "photoshop-data")
         return Facts(
             profile=None if self._kind == _LAB else blob(image, "icc-profile-data"),  # L*a*b* needs no profile
             orientation=turn if 1 <= turn <= 8 else 1,
@@ -118,6 +118,13 @@ class TiffReader(VipsReader):
             xmp=packet,
             notes=tuple(self.notes),
         )
+
+    def _captions(self) -> bytes:
+        """Return IPTC as the file has it: if its type is a number of four bytes, libtiff swaps them."""
+        try:
+            return self.page.directory.raw(_IPTC)
+        except StructureError:
+            return b""
 
     def samples(self, image: pyvips.Image) -> pyvips.Image:
         """See `VipsReader`."""
