@@ -97,6 +97,21 @@ def in_two_parts(codestream, cut):
     return b"".join(struct.pack(">I", 4 + len(box)) + box for box in boxes)
 
 
+def test_exif_in_jpeg_xl_follows_its_offset():
+    exif = Image.Exif()
+    exif[0x010F] = "Camera Maker"
+    ours = made(encoded(photo(), "JPEG", exif=exif), format="jxl", metadata="keep").data
+    start = ours.index(b"Exif")
+    end = start - 4 + int.from_bytes(ours[start - 4 : start], "big")
+    assert ours[start + 4 : start + 8] == bytes(4)
+    assert ours[start + 8 : start + 12] in {b"II*\0", b"MM\0*"}
+    box = b"Exif\0\0\0\3xyz" + ours[start + 8 : end]
+    later = ours[: start - 4] + struct.pack(">I", 4 + len(box)) + box + ours[end:]
+    plugins = encoded(photo(), "JXL", exif=exif.tobytes())  # without an offset
+    for data in (ours, plugins, later):
+        assert opened(made(data, format="jpeg", metadata="keep").data).getexif()[0x010F] == "Camera Maker"
+
+
 # Written by libjxl 0.11: (100, 50, 25) under an opacity of 128; the second one turned, with a channel of depths before
 # the opacity, which has a name.
 PREMULTIPLIED = {

@@ -19,16 +19,18 @@ def encoded(image: pyvips.Image, output: OutputSpec, leaving: Carried) -> bytes:
     """Return the finished file of an image of 8 bits."""
     quality = output.quality or DEFAULT_QUALITY["jxl"]
     lossless = output.lossless or quality == _LOSSLESS
+    # the box begins with the offset of the block in the rest of it (ISO/IEC 18181-2), which the plugin does not write
+    block = bytes(4) + leaving.exif if leaving.exif else None
     encoder = import_module("pillow_jxl").Encoder(
         mode=_MODES[image.bands],
         lossless=lossless,
         quality=_LOSSLESS if lossless else quality,
         decoding_speed=0,
         effort=min(output.effort or 4, 9),
-        use_container=leaving.exif is not None,
+        use_container=block is not None,
         use_original_profile=lossless,
         num_threads=1,
     )
-    blocks = {"exif": leaving.exif, "jumb": None, "xmp": leaving.xmp, "compress": False}
+    blocks = {"exif": block, "jumb": None, "xmp": leaving.xmp, "compress": False}
     data = encoder(bytes(image.write_to_memory()), image.width, image.height, jpeg_encode=False, **blocks)
     return bytes(data)

@@ -69,7 +69,7 @@ class JxlReader(Reader):
         if profile and color_space(profile) == "CMYK":  # the library drops the black
             raise unsupported(self._format.name, "JPEG XL in CMYK")
         blocks = {box.box_type: bytes(box.data) for box in found if box.box_type in {b"Exif", b"xml "}}
-        block = blocks.get(b"Exif", b"")[4:]
+        block = _block(blocks.get(b"Exif", b""))
         self.facts = Facts(profile=profile or None, exif=exif.body(block) or None, xmp=blocks.get(b"xml "))
         bands = _BANDS[info.mode]
         deep = len(data) == 2 * info.width * info.height * bands  # `mode` does not say so for grey with transparency
@@ -96,6 +96,13 @@ class JxlReader(Reader):
         self.facts = replace(inner.facts, orientation=1)
         image, turn = inner.load(), inner.facts.orientation
         return upright(image.copy_memory(), turn) if turn > 1 else image
+
+
+def _block(content: bytes) -> bytes:
+    """Return the EXIF block in a box, which begins with its offset; pillow-jxl-plugin's own files lack that."""
+    if content[:4] in {b"II*\0", b"MM\0*"}:
+        return content
+    return content[4 + int.from_bytes(content[:4], "big") :]
 
 
 def _codestream(data: memoryview) -> bytes:
