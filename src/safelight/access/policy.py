@@ -61,9 +61,10 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
                 "Add --open to let everybody in, or --cluster-key-file FILE with the key that all services of this "
                 "system share (safelight up makes one)."
             )
-        names = {name.strip().lower() for name in settings.allowed_hosts.split(",") if name.strip()}
+        names = _hosts(settings.allowed_hosts)
         names |= {host_of(advertised)} if advertised else set()
-        names |= {public.host.lower()} if public is not None and public.host else set()
+        # `raw_host` is as browsers send it: with xn-- for other letters than those of ASCII.
+        names |= {public.raw_host} if public is not None and public.raw_host else set()
         names |= {host.lower()} if host not in _EVERYWHERE else set()
         # Nobody else decides where the name of this machine leads, so it cannot be rebound.
         names |= set() if loopback_only else {socket.gethostname().lower()}
@@ -94,6 +95,23 @@ def _networks(flag: str, text: str) -> Networks:
         return Networks.parse(text)
     except ValueError as error:
         raise PolicyError(f"--{flag}: {error}") from None
+
+
+def _hosts(text: str) -> set[str]:
+    """Return the names as browsers send them. Raises PolicyError for one that no request could have."""
+    found = set()
+    for name in filter(None, map(str.strip, text.split(","))):
+        try:
+            sent = URL.build(scheme="http", host=name).raw_host or ""
+        except ValueError:
+            sent = ""
+        if not sent or "*" in sent:
+            raise PolicyError(
+                f"--allowed-hosts: {name} is not the name of a host. Write names without a port, path or asterisk: "
+                "photos.example.org,nas.lan"
+            )
+        found.add(sent.lower().rstrip("."))
+    return found
 
 
 def _public_url(text: str | None) -> URL | None:

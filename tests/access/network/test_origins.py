@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 
 import pytest
@@ -10,6 +11,8 @@ from aiohttp.test_utils import make_mocked_request
 from access.conftest import ELSEWHERE
 from safelight.access.forwarded import client_address
 from safelight.access.networks import Networks
+from safelight.access.policy import Policy, PolicyError
+from safelight.access.settings import AccessSettings
 
 HERE = "http://localhost"
 FOREIGN = "http://evil.example"
@@ -45,6 +48,20 @@ async def test_names_beyond_this_machine(plane, http):
         assert await status(http, url, Host=host) == 200, host
     for host in ("evil.example", "store.example.evil.example", "nas.", "10.0.0.7.evil.example"):
         assert await status(http, url, Host=host) == (200 if host == "nas." else 421), host
+
+
+@pytest.mark.parametrize("written", ["münchen.example", "xn--mnchen-3ya.example"])
+async def test_a_name_with_other_letters_is_known_as_browsers_send_it(plane, http, written):
+    settings = {"public_url": f"https://{written}/photos", "allowed_hosts": f"nas.lan, Foto.{written}."}
+    await plane.start_all(master=settings)
+    for host in ("xn--mnchen-3ya.example", "foto.xn--mnchen-3ya.example:8003", "nas.lan"):
+        assert await status(http, f"{plane.url('master')}/healthz", Host=host) == 200, host
+
+
+@pytest.mark.parametrize("wrong", ["nas.lan:8003", "https://nas.lan", "nas.lan/photos", "*.lan", "nas lan"])
+def test_a_name_that_no_request_could_have_is_refused(wrong):
+    with pytest.raises(PolicyError, match=re.escape(f"--allowed-hosts: {wrong} is not the name of a host.")):
+        Policy.of(AccessSettings(allowed_hosts=f"store.example,{wrong}"), host="127.0.0.1")
 
 
 @pytest.mark.parametrize(("host", "expected"), [("127.0.0.1", 421), ("0.0.0.0", 200)])
