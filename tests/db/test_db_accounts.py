@@ -75,6 +75,15 @@ async def test_a_tenant_with_tasks_cannot_be_deleted(backend):
         assert await tasks.recipes(tenant="acme") == []
 
 
+async def test_a_tenant_that_does_not_exist_saves_no_recipe_for_a_later_one_of_its_id(backend):
+    async with backend.open() as tasks:
+        recipe = NamedRecipe(tenant="acme", name="own", spec=msgspec.Raw(b"{}"))
+        await refused(Code.NOT_FOUND, tasks.save_recipe(recipe))
+        await tasks.accounts.create_tenant(Tenant(id="acme"))
+        assert await tasks.recipes(tenant="acme") == []
+        await tasks.save_recipe(recipe)
+
+
 async def test_a_tenant_has_nothing_of_an_earlier_one_of_its_id(backend):
     async with backend.open() as tasks:
         await tasks.accounts.create_tenant(Tenant(id="acme"))

@@ -9,6 +9,7 @@ import msgspec
 from safelight.db.sqlite import SqliteStore
 from safelight.errors import Code
 from safelight.wire import NamedRecipe, TaskQuery
+from safelight.wire.accounts import Tenant
 from support.tasks import digest, finished, new_task, refused, request
 
 
@@ -56,21 +57,23 @@ async def test_each_change_of_a_recipe_has_a_time_of_its_own(store):
     assert changed == sorted(set(changed))
 
 
-async def test_the_bytes_and_the_number_of_a_tenants_recipes_are_limited(store, monkeypatch):
+async def test_the_bytes_and_the_number_of_a_tenants_recipes_are_limited(backend, monkeypatch):
     monkeypatch.setattr("safelight.db.calls.recipes.MOST_BYTES", 100)
     monkeypatch.setattr("safelight.db.calls.recipes._MOST", 3)
-    for name in ("a", "b"):
-        await save(store, name, b'"%s"' % (b"x" * 40))
-    error = await refused(Code.CONFLICT, save(store, "c", b'"%s"' % (b"x" * 20)))
-    assert "106 bytes together" in error.detail
-    await save(store, "c", b'"%s"' % (b"x" * 10))
-    await save(store, "a", b'"%s"' % (b"y" * 40))  # a recipe takes the room of the one that it replaces
-    await save(store, "own", b'"%s"' % (b"x" * 90), tenant="other")
-    await save(store, "a")
-    error = await refused(Code.CONFLICT, save(store, "d"))
-    assert "3 recipes are saved" in error.detail
-    await store.delete_recipe("b")
-    await save(store, "d")
+    async with backend.open() as store:
+        await store.accounts.create_tenant(Tenant(id="other"))
+        for name in ("a", "b"):
+            await save(store, name, b'"%s"' % (b"x" * 40))
+        error = await refused(Code.CONFLICT, save(store, "c", b'"%s"' % (b"x" * 20)))
+        assert "106 bytes together" in error.detail
+        await save(store, "c", b'"%s"' % (b"x" * 10))
+        await save(store, "a", b'"%s"' % (b"y" * 40))  # a recipe takes the room of the one that it replaces
+        await save(store, "own", b'"%s"' % (b"x" * 90), tenant="other")
+        await save(store, "a")
+        error = await refused(Code.CONFLICT, save(store, "d"))
+        assert "3 recipes are saved" in error.detail
+        await store.delete_recipe("b")
+        await save(store, "d")
 
 
 async def test_the_list_of_recipes_reads_none_of_them(tmp_path):

@@ -225,7 +225,7 @@ class DbClient(ServiceClient):
         return await self._connection.call("GET", path, NamedRecipe, params=params)
 
     async def save_recipe(self, recipe: NamedRecipe) -> None:
-        """Save a recipe, replacing the one of the same name. Raises CONFLICT if too much is saved."""
+        """Save a recipe, replacing the one of the same name. Raises NOT_FOUND for an unknown tenant, CONFLICT."""
         await self._connection.call("PUT", f"/recipes/{quote(recipe.name, safe='')}", bytes, json=recipe)
 
     async def delete_recipe(self, name: str, *, tenant: str = DEFAULT_TENANT) -> None:

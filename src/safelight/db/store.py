@@ -291,7 +291,8 @@ class TaskStore(Protocol):
     async def save_recipe(self, recipe: NamedRecipe) -> None:
         """Save a recipe, replacing the one of the same name. Its `changed` becomes later than that of the replaced one.
 
-        Raises CONFLICT if the tenant would have more recipes, or more bytes of them, than may be saved.
+        Raises NOT_FOUND if there is no such tenant, and CONFLICT if it would have more recipes, or more bytes of them,
+        than may be saved.
         """
         ...
 

@@ -3926,6 +3926,14 @@ export interface operations {
                     "application/json": components["schemas"]["NamedRecipe"];
                 };
             };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             409: {
                 headers: {
                     [name: string]: unknown;

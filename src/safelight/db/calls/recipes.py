@@ -30,7 +30,13 @@ def find(transaction: Transaction, name: str, tenant: str) -> NamedRecipe:
 
 
 def save(transaction: Transaction, recipe: NamedRecipe) -> None:
-    """Save a recipe, replacing the tenant's one of the same name. Raises CONFLICT if there is no room for it."""
+    """Save a recipe, replacing the tenant's one of the same name.
+
+    Raises NOT_FOUND if there is no such tenant, since a later one of this id would get the recipe, and CONFLICT if
+    there is no room for it.
+    """
+    if recipe.tenant not in transaction.memory.tenants:
+        raise Error(Code.NOT_FOUND, f"There is no tenant {recipe.tenant[:32]}.")
     spec = bytes(recipe.spec)
     others, size = transaction.connection.read("other_recipes", tuple[int, int], recipe.tenant, recipe.name)
     if others >= _MOST:

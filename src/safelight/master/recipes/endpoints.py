@@ -85,7 +85,7 @@ class Recipes:
             Endpoint(
                 method="PUT", path="/recipes/{name}", handler=self.put, access=Access.OPERATE, tag="recipes",
                 summary="Save a recipe under a name", body=body, answer={JSON: NamedRecipe},
-                errors=(*wrong, Code.CONFLICT, Code.UNAVAILABLE), examples={JSON: example},
+                errors=(*wrong, Code.NOT_FOUND, Code.CONFLICT, Code.UNAVAILABLE), examples={JSON: example},
             ),
             Endpoint(
                 method="DELETE", path="/recipes/{name}", handler=self.delete, access=Access.OPERATE, tag="recipes",

@@ -127,7 +127,7 @@ class TenantRecipes:
     async def save(self, name: str, found: Recipe) -> NamedRecipe:
         """Save a recipe, replacing a saved one of the same name.
 
-        Raises CONFLICT for a fixed name, and if too many are saved.
+        Raises CONFLICT for a fixed name, and if too many are saved; NOT_FOUND for an unknown tenant.
         """
         self._check_free(name)
         await self._db.save_recipe(NamedRecipe(tenant=self._tenant, name=name, spec=_spec(found)))
