@@ -22,7 +22,7 @@ _METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
 _REQUEST_HEADERS = (
     "Authorization, Content-Type, Idempotency-Key, Range, If-Range, If-None-Match, If-Match, Last-Event-ID, "
     "Tus-Resumable, Upload-Length, Upload-Metadata, Upload-Offset, Upload-Checksum, "
-    "X-HTTP-Method-Override, X-Request-ID, X-Requested-With"
+    "X-HTTP-Method-Override, X-Request-ID, X-Requested-With, Safelight-Tenant"
 )
 _RESPONSE_HEADERS = (
     "Location, ETag, Content-Disposition, Content-Range, Accept-Ranges, Retry-After, Allow, Safelight-Task, "

@@ -125,7 +125,10 @@ async def test_a_named_origin_can_call_the_api_and_read_its_answers(plane, http)
             assert answer.status == 204
             assert answer.headers["Access-Control-Allow-Origin"] == named
             assert "PATCH" in answer.headers["Access-Control-Allow-Methods"]
-            for name in ("Authorization", "Upload-Offset", "Tus-Resumable", "Upload-Metadata", "Upload-Checksum"):
+            for name in (
+                "Authorization", "Upload-Offset", "Tus-Resumable", "Upload-Metadata", "Upload-Checksum",
+                "Safelight-Tenant",
+            ):  # fmt: skip
                 assert name in answer.headers["Access-Control-Allow-Headers"]
             assert "Access-Control-Allow-Credentials" not in answer.headers
     crossing = {"Origin": named, "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "cors"}
