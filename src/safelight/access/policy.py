@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from safelight.access.settings import AccessSettings
 from safelight.errors import Error
 
 _EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104 - compared, not bound
+_PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)*/?")
+"""A path that is the same in a route, a cookie, a header and a link, whether it is quoted or not."""
 
 
 class PolicyError(Exception):
@@ -123,6 +126,9 @@ def _public_url(text: str | None) -> URL | None:
         url = URL()
     if url.scheme not in ("http", "https") or not url.host or url.query_string or url.fragment or url.user:
         raise PolicyError(f"--public-url: {text} is not an address of a page. Write https://HOST or https://HOST/PATH.")
+    if _PREFIX.fullmatch(url.raw_path) is None:
+        allowed = "only a-z, A-Z, 0-9, -, ., _ and ~ between single slashes"
+        raise PolicyError(f"--public-url: the path of {text} may have {allowed}.")
     return url
 
 

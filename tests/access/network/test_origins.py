@@ -64,6 +64,14 @@ def test_a_name_that_no_request_could_have_is_refused(wrong):
         Policy.of(AccessSettings(allowed_hosts=f"store.example,{wrong}"), host="127.0.0.1")
 
 
+@pytest.mark.parametrize("path", ["/my%20photos", "/фото", "/a{b}", "//x", "/a;b"])
+def test_a_path_that_headers_and_routes_would_write_differently_is_refused(path):
+    with pytest.raises(PolicyError, match="--public-url: the path of"):
+        Policy.of(AccessSettings(), host="127.0.0.1", public_url=f"https://example.org{path}")
+    for usual in ("", "/", "/photos", "/our/photos_2~v1.0/"):
+        Policy.of(AccessSettings(), host="127.0.0.1", public_url=f"https://example.org{usual}")
+
+
 @pytest.mark.parametrize(("host", "expected"), [("127.0.0.1", 421), ("0.0.0.0", 200)])
 async def test_the_name_of_the_machine_counts_beyond_it(plane, http, host, expected):
     service = await plane.start("keyvaluestore", host=host)
