@@ -153,6 +153,14 @@ async def test_a_key_is_kept_rotated_and_revoked(store):
     now = rotated.rotated
     assert [rotated.matches(each, now) for each in (another, secret, "")] == [True, True, False]
     assert not rotated.matches(secret, now + 60.1)
+    third, fourth = accounts.new_secret(), accounts.new_secret()
+    # The new secret was lost before anybody used it: the programs that have the first one go on working.
+    rotated = await store.rotate_key("k", accounts.digest(third), overlap=90.0)
+    assert [rotated.matches(each, now + 59) for each in (secret, another, third)] == [True, True, True]
+    assert [rotated.matches(each, now + 61) for each in (secret, another, third)] == [False, True, True]
+    rotated = await store.rotate_key("k", accounts.digest(fourth), overlap=0.0)
+    ended = rotated.rotated
+    assert [rotated.matches(each, ended) for each in (secret, another, third, fourth)] == [False, False, False, True]
     await store.used_keys({"k": now + 5, "gone": now})
     await store.used_keys({"k": now + 1})
     assert (await store.key("k")).last_used == now + 5

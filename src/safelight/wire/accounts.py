@@ -162,11 +162,20 @@ class Link(Record, frozen=True, kw_only=True):
 
 
 class ApiKey(KeyInfo, frozen=True, kw_only=True):
-    """An API key as db keeps it. After a rotation the digest before it stays valid until `previous_expires`."""
+    """An API key as db keeps it. After a rotation the digest before it stays valid until `previous_expires`.
+
+    `earlier` has the digests before that one which are still valid, oldest first, each with when it expires.
+    """
 
     digest: Digest
     previous: Digest | None = None
     previous_expires: float = 0.0
+    earlier: dict[Digest, float] = msgspec.field(default_factory=dict)
+
+    @property
+    def replaced(self) -> dict[str, float]:
+        """The digests of replaced secrets, oldest first, each with when it expires."""
+        return self.earlier if self.previous is None else {**self.earlier, self.previous: self.previous_expires}
 
     def matches(self, secret: str, now: float) -> bool:
         """Return whether a secret belongs to this key, in constant time."""
@@ -175,8 +184,8 @@ class ApiKey(KeyInfo, frozen=True, kw_only=True):
     def accepts(self, given: str, now: float) -> bool:
         """Return whether this is the digest of a valid secret of this key, in constant time."""
         current = hmac.compare_digest(given, self.digest)
-        previous = hmac.compare_digest(given, self.previous or "") and now < self.previous_expires
-        return current or previous
+        replaced = [hmac.compare_digest(given, each) and now < until for each, until in self.replaced.items()]
+        return current or any(replaced)
 
     def valid(self, now: float) -> bool:
         """Return whether the key is neither revoked nor expired."""

@@ -88,7 +88,10 @@ class AccountStore(Protocol):
         ...
 
     async def rotate_key(self, id: str, digest: str, *, overlap: float) -> ApiKey:
-        """Give a key a new secret; the old one stays valid for `overlap` seconds. Raises NOT_FOUND, CONFLICT."""
+        """Give a key a new secret; the old one stays valid for `overlap` seconds.
+
+        Those that it replaced stay valid as long as they were to, but no longer than that. Raises NOT_FOUND, CONFLICT.
+        """
         ...
 
     async def revoke_key(self, id: str) -> ApiKey:

@@ -35,6 +35,8 @@ _KEPT = ("created", "paused", "pauses", "draining", "after_event", "after_audit"
 """What a change of a tenant does not replace."""
 _RELEASED = 500
 """Tasks of a resumed recipe to release at once; maintenance releases the others."""
+_EARLIER = 10
+"""The most replaced secrets of a key that stay valid besides the last one."""
 _CLEANED = 100
 """Old rows to remove with each new one, so that tables stay bounded without a timer."""
 
@@ -257,9 +259,10 @@ def _rotate_key(transaction: Transaction, id: str, digest: str, overlap: float) 
     now = transaction.now / 1000
     if not key.valid(now):
         raise Error(Code.CONFLICT, "This API key was revoked or has expired; create another one.")
-    return _keep_key(
-        transaction, key.evolve(digest=digest, previous=key.digest, previous_expires=now + overlap, rotated=now)
-    )
+    until = now + overlap
+    earlier = [(each, min(end, until)) for each, end in key.replaced.items() if now < end][-_EARLIER:]
+    rotated = key.evolve(digest=digest, previous=key.digest, previous_expires=until, earlier=dict(earlier), rotated=now)
+    return _keep_key(transaction, rotated)
 
 
 def _revoke_key(transaction: Transaction, id: str) -> ApiKey:

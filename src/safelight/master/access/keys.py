@@ -155,7 +155,7 @@ class Keys:
             raise Error(Code.NOT_FOUND, "There is no API key of this id.")
         if not http.caller(request).scopes & Access.ADMINISTER and request.get(KEY) != key.id:
             raise Error(Code.FORBIDDEN, "Only administrators may change another's key.")
-        if request.get(KEY) == key.id and _secret(request) == key.previous:
+        if request.get(KEY) == key.id and _secret(request) in key.replaced:
             # Otherwise the holder of a replaced secret could take over the key before the secret expires.
             raise Error(Code.CONFLICT, "This secret of the key was replaced; use the new one to change the key.")
         return key.id
