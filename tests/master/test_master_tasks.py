@@ -86,9 +86,10 @@ async def test_many_tasks_at_once(client, storage):
     made = (await client.find(TaskQuery(recipe="thumbnail"))).tasks
     assert {task.input.digest for task in made} == {done.input.digest, waiting[1].input.digest}
     assert {task.batch for task in made} == {"a", "b"}
-    with pytest.raises(Error) as refused:
-        await client.act("rerun", tasks=[done.id])
-    assert refused.value.extra["position"] == "$.recipe"
+    for action, wrong in (("rerun", None), ("retry", "thumbnail")):
+        with pytest.raises(Error) as refused:
+            await client.act(action, tasks=[done.id], recipe=wrong)
+        assert refused.value.extra["position"] == "$.recipe"
     with pytest.raises(Error):
         await client.act("delete")
     batches = (await client.batches()).batches

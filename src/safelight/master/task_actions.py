@@ -68,6 +68,9 @@ class TaskActions:
             raise Error(Code.INVALID_REQUEST, "Name either tasks or a filter.", position="$.tasks")
         if action.action == "rerun":
             return http.json_response(await self._rerun(action, tenant_of(request), idempotency_key(request)))
+        if action.recipe is not None:
+            sentence = "Only a rerun takes a recipe; after other actions, tasks keep theirs."
+            raise Error(Code.INVALID_REQUEST, sentence, position="$.recipe")
         changed = await self._db.change(
             TaskChange(
                 action=action.action,
