@@ -25,6 +25,7 @@ class FaultyProvider:
         self.token_answer: web.Response | None = None
         self.metadata: dict = {}
         self.fetched = {"keys": 0}
+        self.key_set = lambda: [self.key.as_dict(private=False)]
         self.asked: URL | None = None
 
     async def discovery(self, _request: web.Request) -> web.Response:
@@ -40,7 +41,7 @@ class FaultyProvider:
 
     async def keys(self, _request: web.Request) -> web.Response:
         self.fetched["keys"] += 1
-        return web.json_response({"keys": [self.key.as_dict(private=False)]})
+        return web.json_response({"keys": self.key_set()})
 
     async def token(self, request: web.Request) -> web.Response:
         if self.token_answer is not None:

@@ -257,6 +257,21 @@ async def test_a_providers_new_key_is_fetched_once(sign_in, faulty):
     assert faulty.fetched["keys"] == before + 1
 
 
+async def test_a_providers_key_that_cannot_be_used_does_not_bar_the_others(sign_in, faulty):
+    unusable = [
+        {"kty": "EC", "crv": "BP-256", "x": "AA", "y": "AA"},
+        {"kty": "AKP", "alg": "ML-DSA-65", "pub": "AA"},
+        {"kty": "RSA"},
+        {},
+    ]
+    faulty.key_set = lambda: [*unusable, faulty.key.as_dict(private=False)]
+    assert (await sign_in())[0] == 303
+    faulty.key_set = lambda: unusable[:1]
+    faulty.sign = lambda claims: jwt.encode({"alg": "ES256", "kid": "new"}, claims, faulty.key)
+    status, text = await sign_in()
+    assert status == 503 and "has keys that cannot be used" in text
+
+
 async def test_a_providers_answer_with_a_token_is_checked(sign_in, faulty):
     for answer, reason in (
         (

@@ -19,7 +19,7 @@ import aiohttp
 import msgspec
 from joserfc import jwt
 from joserfc.errors import InvalidKeyIdError, JoseError
-from joserfc.jwk import KeySet
+from joserfc.jwk import Key, KeySet
 from joserfc.jwt import JWTClaimsRegistry
 from yarl import URL
 
@@ -63,6 +63,12 @@ class _Answer(msgspec.Struct, frozen=True, kw_only=True):
     id_token: str | None = None
     error: str | None = None
     error_description: str | None = None
+
+
+class _Keys(msgspec.Struct, frozen=True, kw_only=True):
+    """The provider's key set. Those that are not supported are ignored (RFC 7517, 5)."""
+
+    keys: list[dict[str, Any]]
 
 
 class Provider:
@@ -183,11 +189,17 @@ class Provider:
 
     async def _read_keys(self, issuer: str) -> KeySet:
         metadata = await self._metadata.get(issuer)
-        document = await self._fetch("GET", metadata.jwks_uri, dict[str, Any])
-        try:
-            return KeySet.import_key_set(document)  # type: ignore[arg-type]  # it checks what it imports
-        except (JoseError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise self._unusable(f"has keys that cannot be used: {printable(_said(error), 200)}") from None
+        document = await self._fetch("GET", metadata.jwks_uri, _Keys)
+        found: list[Key] = []
+        reason = "there are none"
+        for each in document.keys:
+            try:
+                found += KeySet.import_key_set({"keys": [each]})
+            except (JoseError, ValueError, TypeError, KeyError, AttributeError) as error:
+                reason = _said(error)  # one that we cannot use, such as on a rarer curve, must not bar the others
+        if not found:
+            raise self._unusable(f"has keys that cannot be used: {printable(reason, 200)}")
+        return KeySet(found)
 
     async def _fetch(self, method: str, url: str, kind: type[T], **options: Any) -> T:
         """Fetch a JSON document. For a POST, the document may also be an error with a status below 500."""
