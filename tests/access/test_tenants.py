@@ -292,8 +292,11 @@ async def _status(request) -> int:
 async def test_a_disabled_tenant_is_refused_within_seconds_and_its_tasks_go_on(keyed, root):
     first = await keyed_tenant(root, "first")
     async with first.client() as client:
-        await client.upload(photo(1))
+        task = await client.upload(photo(1))
+        url = (await first.call("POST", f"/task/{task.id}/links", {"original": True}))["url"]
+        assert await _status(root.http.get(url)) == 200
         await root.call("PUT", "/tenants/first", {"disabled": True})
+        assert await _status(root.http.get(url)) == 403
         with pytest.raises(Error) as refused:
             await client.upload(photo(2))
         assert refused.value.code is Code.FORBIDDEN

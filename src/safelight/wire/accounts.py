@@ -66,12 +66,12 @@ class RecipePause(Record, frozen=True, kw_only=True):
 class Tenant(Record, frozen=True, kw_only=True):
     """The owner of tasks, recipes, keys and limits.
 
-    Leases are shared between the tenants with waiting tasks in proportion to their weights. The keys and sessions of a
-    disabled tenant are refused, but its tasks continue. `paused` says since when (Unix seconds) the tenant's queue is
-    paused, so that workers begin none of its tasks; 0 if it is not. `pauses` are those of single recipes. `draining`
-    lists the workers that take no more leases, and since when; it is stored with the tenant `default`, whose users run
-    the workers. Events up to the number `after_event` and audit entries up to `after_audit` are about an earlier tenant
-    of this id, and this one cannot read them.
+    Leases are shared between the tenants with waiting tasks in proportion to their weights. The keys, sessions and
+    signed links of a disabled tenant are refused, but its tasks continue. `paused` says since when (Unix seconds) the
+    tenant's queue is paused, so that workers begin none of its tasks; 0 if it is not. `pauses` are those of single
+    recipes. `draining` lists the workers that take no more leases, and since when; it is stored with the tenant
+    `default`, whose users run the workers. Events up to the number `after_event` and audit entries up to `after_audit`
+    are about an earlier tenant of this id, and this one cannot read them.
     """
 
     id: TenantId

@@ -129,7 +129,7 @@ async def change_command(
     weight:
         Its share of the workers.
     disable:
-        Refuse its keys and sessions. Its tasks continue.
+        Refuse its keys, sessions and signed links. Its tasks continue.
     enable:
         Accept them again.
     """

@@ -25,6 +25,7 @@ from safelight.client.db import DbClient
 from safelight.errors import Code, Error
 from safelight.master.access.audit import Audit
 from safelight.master.access.fresh import Fresh
+from safelight.master.access.quotas import Quotas
 from safelight.master.access.tenant import tenant_of
 from safelight.master.api.endpoint import JSON, Endpoint
 from safelight.wire.accounts import Link, SigningKey
@@ -49,9 +50,10 @@ class Rotation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class Links:
     """The handlers and the authenticator of signed links."""
 
-    def __init__(self, db: DbClient, accounts: AccountClient, audit: Audit) -> None:
+    def __init__(self, db: DbClient, accounts: AccountClient, quotas: Quotas, audit: Audit) -> None:
         self._db = db
         self._accounts = accounts
+        self._quotas = quotas
         self._audit = audit
         self._keys: Fresh[list[SigningKey]] = Fresh(accounts.signing_keys)
 
@@ -83,7 +85,10 @@ class Links:
         return web.Response(status=204)
 
     async def authenticate(self, request: web.Request) -> Caller | None:
-        """Return the caller for a signed link. Raises UNAUTHENTICATED for an invalid one."""
+        """Return the caller for a signed link.
+
+        Raises UNAUTHENTICATED for an invalid one, FORBIDDEN for one of a disabled tenant.
+        """
         given = request.query.get("link")
         if given is None:
             return None
@@ -101,6 +106,8 @@ class Links:
                 )
         if not holds:
             raise Error(Code.UNAUTHENTICATED, "This link has expired or was revoked. Ask its sender for a new one.")
+        # A disabled tenant shows nothing. Others follow its links, so that does not use up its requests.
+        await self._quotas.request(tenant, counted=True)
         return Caller(name="a signed link", tenant=tenant, scopes=Access.LINK, via="link")
 
     async def _signing(self, tenant: str) -> list[SigningKey]:

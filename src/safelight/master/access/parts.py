@@ -79,7 +79,7 @@ class MasterAccess:
         self.audit = audit = Audit(accounts)
         self.audited = audit.audited
         self._keys = Keys(accounts, self.quotas, audit)
-        links = Links(db, accounts, audit)
+        links = Links(db, accounts, self.quotas, audit)
         sessions = Sessions(accounts, self._keys, self.quotas, audit, lifetime=config.session_lifetime)
         self._oidc = _oidc(config, sessions, self.quotas) if config.oidc_issuer else None
         self.routes = self._oidc.routes() if self._oidc is not None else []
