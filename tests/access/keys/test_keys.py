@@ -290,6 +290,12 @@ def test_failures_are_counted_by_address_and_all_together():
     assert len(refusals._buckets) <= 10_000  # noqa: SLF001
 
 
+async def test_users_of_a_tenant_that_nobody_has_created_are_told_so(plane, http):
+    await plane.start_all(master={"trusted_proxies": "127.0.0.1", "user_header": "X-User", "user_tenant": "acme"})
+    async with http.get(f"{plane.url('master')}/summary", headers={"X-User": "ann"}) as answer:
+        assert (answer.status, (await answer.json())["detail"]) == (401, "There is no tenant acme, or not any more.")
+
+
 async def test_only_a_trusted_proxy_can_name_its_user(plane, http):
     settings = {"user_header": "X-Forwarded-User", "user_tenant": "default", "user_scopes": "read"}
     for proxies, status in (("127.0.0.1", 200), ("192.0.2.1", 401)):

@@ -91,14 +91,14 @@ class Quotas:
         """Count a request of a tenant, unless it was `counted` before.
 
         Raises TOO_MANY_REQUESTS with the time to wait; FORBIDDEN for a disabled tenant, UNAUTHENTICATED for a deleted
-        one.
+        one, or one that only the settings of a proxy's or a provider's users name.
         """
         try:
             tenant = await self._tenants.get(id)
         except Error as error:
             if error.code is not Code.NOT_FOUND:
                 raise
-            raise Error(Code.UNAUTHENTICATED, f"The tenant {id} was deleted.") from None
+            raise Error(Code.UNAUTHENTICATED, f"There is no tenant {id}, or not any more.") from None
         if tenant.disabled:
             raise Error(Code.FORBIDDEN, f"The tenant {id} is disabled; ask an administrator of this system.")
         if (rate := tenant.limits.requests) is not None and not counted:
