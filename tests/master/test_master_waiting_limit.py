@@ -2,6 +2,7 @@
 
 import asyncio
 
+import aiohttp
 import pytest
 
 from safelight.client.access import AccessClient
@@ -37,6 +38,25 @@ async def test_uploads_that_arrive_together_are_refused_one_by_one(master, clien
     assert first.id in {task.id for task in made}, "a repeated upload makes no task, so it needs no room"
     assert (len(made), len(refused)) == (2, 2)
     assert {(error.code, error.extra["limit"]) for error in refused} == {(Code.TOO_MANY_REQUESTS, 2)}
+
+
+async def test_photos_without_a_key_of_which_some_were_accepted_are_not_refused_as_a_whole(master, client, http):
+    """Whoever is refused sends all of them again, and without a key the accepted ones would become tasks twice."""
+    await _let_wait(master, 2)
+
+    async def send():
+        form = aiohttp.FormData()
+        for n in range(3):
+            form.add_field("image", photo(n), filename=f"{n}.png")
+        async with http.post(f"{master.url}/tasks", data=form) as answer:
+            return answer.status, await answer.json()
+
+    status, uploaded = await send()
+    assert (status, [bool(each["task"]) for each in uploaded]) == (200, [True, True, False])
+    assert uploaded[2]["problem"]["code"] == "too_many_requests"
+    status, refused = await send()
+    assert (status, refused["code"]) == (429, "too_many_requests")
+    assert len((await client.tasks()).tasks) == 2
 
 
 async def test_more_photos_than_may_wait_are_uploaded_as_the_queue_empties(master, client):

@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from aiohttp import web
@@ -116,21 +116,23 @@ class Uploads:
     async def many(self, request: web.Request) -> web.Response:
         """`POST /tasks`."""
         async with self._admitted(request, most=_PHOTOS) as (place, earlier):
-            key = _key(request)
+            key, repeatable = _key(request), idempotency_key(request) is not None
             order = await self._read(request, place, earlier, limit=self._limits.photo * _PHOTOS, most=_PHOTOS)
-            uploaded = (self._uploaded(photo, order, _key_of(key, n)) for n, photo in enumerate(order.photos))
-            return json_response(await asyncio.gather(*uploaded))
+            creating = (self._created(photo, order, _key_of(key, n)) for n, photo in enumerate(order.photos))
+            outcomes = await asyncio.gather(*creating)
+            later = next((each for each in outcomes if isinstance(each, Error) and each.transient), None)
+            if later is not None and (repeatable or not any(isinstance(each, Task) for each in outcomes)):
+                raise later  # the client sends all of it again, and no photo becomes a second task
+            return json_response(list(map(_uploaded, order.photos, outcomes)))
 
-    async def _uploaded(self, photo: Photo, order: Order, key: str) -> Any:
+    async def _created(self, photo: Photo, order: Order, key: str) -> Task | Error:
+        """Return the task of a photo, or the error for which it is refused."""
+        if photo.refusal is not None:
+            return photo.refusal
         try:
-            if photo.refusal is not None:
-                raise photo.refusal
-            task = await self._create(photo, order, key)
+            return await self._create(photo, order, key)
         except Error as error:
-            if error.transient:  # the client sends all of it again, under the same key
-                raise
-            return Uploaded(filename=photo.filename, problem=error.problem())
-        return PublicUploaded(filename=photo.filename, task=public(task))
+            return error
 
     @asynccontextmanager
     async def _admitted(self, request: web.Request, *, most: int) -> AsyncIterator[tuple[Place, Earlier]]:
@@ -270,6 +272,12 @@ def _form(image: dict[str, object]) -> dict[str, object]:
 
 _OWN_FAULT = frozenset({Code.NOT_AN_IMAGE, Code.UNSUPPORTED_FORMAT, Code.TOO_LARGE})
 """Errors that affect only one photo of a request."""
+
+
+def _uploaded(photo: Photo, outcome: Task | Error) -> Uploaded | PublicUploaded:
+    if isinstance(outcome, Error):
+        return Uploaded(filename=photo.filename, problem=outcome.problem())
+    return PublicUploaded(filename=photo.filename, task=public(outcome))
 
 
 def _too_many(most: int) -> Error:
