@@ -23,9 +23,10 @@ SOURCES = re.compile(r"(^|@\s*)(git|hg|svn|bzr)\+")
 OPTION = 2
 """The number of words on a line with an option. Further words would be another option or requirement."""
 LINKS = ("--find-links", "-f ", "-f=")
-KEPT = ("--index-url", "--extra-index-url", "-i ", "--only-binary", "--no-binary", *LINKS)
+KEPT = ("--index-url", "--extra-index-url", "-i ", "--no-index", "--only-binary", "--no-binary", *LINKS)
 """Options that a lock needs for installing from it."""
-INDEXES = (*KEPT, "--prefer-binary", "--pre")
+ALLOWED = (*KEPT, "--prefer-binary", "--pre", "--require-hashes", "--trusted-host")
+"""Options that a lock may have. pip-compile writes most of them; uv reads those that are kept."""
 LOCAL_LINKS = re.compile(r"^[ \t]*(?:--find-links|-f)[ \t=]+(?!\w[\w+.-]*:)(\S+)", re.MULTILINE)
 """A directory with wheels, or a page that links them, given by its path from the file that names it."""
 FILE_LINKS = re.compile(r"(?:--find-links|-f)[ \t=]+file:")
@@ -53,7 +54,7 @@ def has_hashes(text: str) -> bool:
 def check_hashes(text: str, file: str) -> None:
     """Check that every requirement has a hash and that no other file is included. Raises MANIFEST."""
     for line, words in requirement_lines(text):
-        if words.startswith(INDEXES) and len(words.replace("=", " ").split()) <= OPTION:
+        if words.startswith(ALLOWED) and len(words.replace("=", " ").split()) <= OPTION:
             continue
         if words.startswith("-"):
             raise manifest_error(file, line, f"{words.split()[0]} is not supported; list exact versions with hashes")

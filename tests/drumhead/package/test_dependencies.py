@@ -94,6 +94,11 @@ def test_requirements_without_hashes_are_refused_by_line(text, line, reason):
         check_hashes(text, "r.txt")
 
 
+def test_options_of_a_compiled_lock_are_accepted():
+    options = "--require-hashes\n--no-index\n--trusted-host example.org\n--pre\n-i https://example.org/simple\n"
+    check_hashes(f"{options}a==1 --hash=sha256:00\n", "r.txt")
+
+
 def test_pylock_without_hashes_is_refused(drumhead, project):
     write_files(project, {"pylock.toml": 'lock-version = "1.0"\n[[packages]]\nname = "idna"\nversion = "3"\n'})
     assert "idna has no wheel with a SHA-256" in drumhead.refused("package", "compose", "t/p", "-C", project, status=2)

@@ -221,11 +221,13 @@ def test_a_lock_from_a_directory_with_wheels_installs_from_it(project, tmp_path,
     (project / "needs/wheels").mkdir(parents=True)
     write_wheel(project / "needs/wheels", {"inhouse.py": "answer = 42\n"})
     line = line.replace("URL", f"{private_index}/inhouse/page.html")
-    write_files(project, {"requirements.txt": "-r needs/more.txt\n", "needs/more.txt": f"{line}\ninhouse\n"})
+    more = f"--no-index\n{line}\ninhouse\n"
+    write_files(project, {"requirements.txt": "-r needs/more.txt\n", "needs/more.txt": more})
     read_lock(read_project(project), tmp_path)
     lock = read_lock(read_project(project), tmp_path)
     assert lock.notice == ""
     assert str(tmp_path) not in lock.text
+    assert "\n--no-index\n" in lock.text
     assert install(lock, tmp_path / "another cache")[f"{SITE}/inhouse.py"].read() == b"answer = 42\n"
     (project / "requirements.txt").unlink()
     moved = project.rename(tmp_path / "moved to")
