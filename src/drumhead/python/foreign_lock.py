@@ -1,4 +1,4 @@
-"""Convert the lock files of Poetry and Pipenv into requirements with hashes."""
+"""Read the lock files of other tools: convert those of Poetry and Pipenv into requirements, and check a pylock.toml."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import msgspec
 
 from drumhead.errors import manifest_error
 from drumhead.manifest.project_files import is_there, read_text
+from drumhead.python.local import left_out_place
 from drumhead.python.pyproject import PoetrySpecs, PyProject, convert, fits, read_pyproject, read_toml, specs_of
 from drumhead.python.stale import check_pipfile_lock, normal_name
 
@@ -26,6 +27,7 @@ HOLDS = {True: 'python_version >= "3"', False: 'python_version < "3"'}
 """Markers that always and never hold."""
 MAX_MARKER = 2000
 """The length of a marker above which a package does not widen those of its dependencies further."""
+PYLOCK_TABLE = re.compile(r"^(?=[ \t]*\[\[[ \t]*packages[ \t]*\]\])", re.MULTILINE)
 Markers = frozenset[frozenset[str]]
 """The conditions under which a package is needed: any of them, and of each of these all markers."""
 ALWAYS: Markers = frozenset({frozenset()})
@@ -106,6 +108,61 @@ class PoetryLock(msgspec.Struct, frozen=True):
 
     package: list[PoetryPackage] = []
     metadata: PoetryMetadata = PoetryMetadata()
+
+
+class PylockSource(msgspec.Struct, frozen=True):
+    """A file or a directory of a package in a pylock.toml."""
+
+    path: str = ""
+    hashes: dict[str, str] = {}
+
+
+class PylockPackage(msgspec.Struct, frozen=True):
+    """A package of a pylock.toml."""
+
+    name: str
+    wheels: list[PylockSource] = []
+    sdist: PylockSource | None = None
+    archive: PylockSource | None = None
+    directory: PylockSource | None = None
+    vcs: object = None
+
+
+class Pylock(msgspec.Struct, frozen=True, rename="kebab"):
+    """A pylock.toml (packaging.python.org, pylock.toml specification)."""
+
+    lock_version: str
+    packages: list[PylockPackage] = []
+
+
+def read_pylock(root: Path, name: str) -> tuple[str, list[str]]:
+    """Return a pylock.toml without the packages that are directories of the project, and these directories.
+
+    Raises MANIFEST for any other package without a hash.
+    """
+    packages = convert(read_toml(root, name), Pylock, name, "a pylock.toml").packages
+    places = [_check_pylock(root, name, package) for package in packages]
+    head, *tables = PYLOCK_TABLE.split(text := read_text(root, name))
+    local = sorted({place for place in places if place is not None})
+    if local and len(tables) != len(packages):
+        raise manifest_error(name, 1, f"it has no table [[packages]] for each package, such as {local[0]}")
+    if local:
+        text = head + "".join(table for table, place in zip(tables, places, strict=True) if place is None)
+    return text, local
+
+
+def _check_pylock(root: Path, name: str, package: PylockPackage) -> str | None:
+    """Return the directory of the project that a package is, or None if it is files with hashes. Raises MANIFEST."""
+    if package.vcs:
+        raise manifest_error(name, 1, f"{package.name} comes from version control and has no hash; name a release")
+    if package.directory:
+        return left_out_place(root, name.rpartition("/")[0], package.directory.path, name)
+    files = [*package.wheels, *(one for one in (package.sdist, package.archive) if one)]
+    if not files or any("sha256" not in file.hashes for file in files):
+        raise manifest_error(name, 1, f"{package.name} has no file, or one without a SHA-256 hash")
+    if any(file.path for file in files):
+        raise manifest_error(name, 1, f"{package.name} is a file of this host; name a release, or give its URL")
+    return None
 
 
 def read_pipfile_lock(root: Path, name: str) -> str:

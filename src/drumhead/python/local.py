@@ -71,12 +71,17 @@ def leave_out_local(text: str, root: Path, base: str, file: str) -> tuple[str, l
     for number, words in reversed(list(requirement_lines(text))):
         if "--hash=sha256:" in words or (words.startswith("--") and not words.startswith("--editable")):
             continue
-        place = local_directory(root, base, words)
-        if place is None:
-            raise manifest_error(file, 1, _refusal(EDITABLE.sub("", words).split(";")[0].strip()))
-        left_out.append(place)
+        left_out.append(left_out_place(root, base, words, file))
         del lines[number - 1]
     return "\n".join(lines) + "\n", sorted(set(left_out))
+
+
+def left_out_place(root: Path, base: str, requirement: str, file: str) -> str:
+    """Return the directory of the project that a requirement of `file` without a hash names. Raises MANIFEST."""
+    place = local_directory(root, base, requirement)
+    if place is None:
+        raise manifest_error(file, 1, _refusal(EDITABLE.sub("", requirement).split(";")[0].strip()))
+    return place
 
 
 def _refusal(requirement: str) -> str:

@@ -16,7 +16,7 @@ from drumhead import host
 from drumhead.blobs import replacing
 from drumhead.errors import DrumheadError, ErrorCode, manifest_error
 from drumhead.manifest.project_files import is_there, read_text
-from drumhead.python.foreign_lock import read_pipfile_lock, read_poetry_lock
+from drumhead.python.foreign_lock import read_pipfile_lock, read_poetry_lock, read_pylock
 from drumhead.python.local import descriptions, files_of_backends, leave_out_local, local_directory, local_notice
 from drumhead.python.pyproject import PyProject, UvSource, check_poetry, convert, index_flags, read_toml
 from drumhead.python.requirements import (
@@ -128,8 +128,9 @@ def _from_text(root: Path, name: str, needs: PythonNeeds, cache: Path) -> Lock |
     """Read a pylock.toml or a requirements file. Resolve the latter if no requirement has a hash."""
     text = read_text(root, name)
     if name.endswith(".toml"):
-        _check_pylock(root, name)
-        return Lock(file=name, text=text, notice=stale_notice(root, name, text, needs))
+        text, left_out = read_pylock(root, name)
+        notices = (stale_notice(root, name, text, needs), local_notice(left_out))
+        return Lock(file=name, text=text, notice="; ".join(filter(None, notices)))
     indexes, directory = index_flags(root, name), name.rpartition("/")[0]
     if not name.endswith(".lock") and not has_hashes(text):
         files = included_files(root, name)
@@ -154,32 +155,6 @@ def _note_local(root: Path, name: str, requirement: str, local: set[str]) -> boo
     if place is not None:
         local.add(place)
     return place is not None
-
-
-class PylockWheel(msgspec.Struct, frozen=True):
-    """A wheel of a pylock.toml."""
-
-    hashes: dict[str, str] = {}
-
-
-class PylockPackage(msgspec.Struct, frozen=True):
-    """A package of a pylock.toml."""
-
-    name: str
-    wheels: list[PylockWheel] = []
-
-
-class Pylock(msgspec.Struct, frozen=True, rename="kebab"):
-    """A pylock.toml (packaging.python.org, pylock.toml specification)."""
-
-    lock_version: str
-    packages: list[PylockPackage] = []
-
-
-def _check_pylock(root: Path, name: str) -> None:
-    for package in convert(read_toml(root, name), Pylock, name, "a pylock.toml").packages:
-        if not package.wheels or any("sha256" not in wheel.hashes for wheel in package.wheels):
-            raise manifest_error(name, 1, f"{package.name} has no wheel with a SHA-256 hash")
 
 
 def _from_uv(root: Path, name: str, needs: PythonNeeds) -> Lock:

@@ -1,6 +1,7 @@
 """Test dependencies of Python projects: from locks with hashes and from pyproject.toml; others are refused."""
 
 import json
+import re
 import subprocess
 
 import pytest
@@ -99,9 +100,20 @@ def test_options_of_a_compiled_lock_are_accepted():
     check_hashes(f"{options}a==1 --hash=sha256:00\n", "r.txt")
 
 
-def test_pylock_without_hashes_is_refused(drumhead, project):
-    write_files(project, {"pylock.toml": 'lock-version = "1.0"\n[[packages]]\nname = "idna"\nversion = "3"\n'})
-    assert "idna has no wheel with a SHA-256" in drumhead.refused("package", "compose", "t/p", "-C", project, status=2)
+@pytest.mark.parametrize(
+    ("package", "reason"),
+    [
+        ('version = "3"', "idna has no file, or one without a SHA-256 hash"),
+        ('wheels = [{url = "https://x/i.whl", hashes = {md5 = "0"}}]', "idna has no file, or one without a SHA-256"),
+        ('vcs = {type = "git", url = "https://x/i"}', "idna comes from version control and has no hash"),
+        ('directory = {path = "../idna"}', "../idna is no Python package in the project and has no hash"),
+        ('archive = {path = "i.whl", hashes = {sha256 = "0"}}', "idna is a file of this host; name a release"),
+    ],
+)
+def test_packages_of_a_pylock_without_hashes_are_refused(project, tmp_path, package, reason):
+    write_files(project, {"pylock.toml": f'lock-version = "1.0"\n[[packages]]\nname = "idna"\n{package}\n'})
+    with pytest.raises(DrumheadError, match=rf"^pylock.toml:1: {re.escape(reason)}"):
+        read_lock(read_project(project), tmp_path)
 
 
 def test_what_was_compiled_on_this_host_is_refused(tmp_path):

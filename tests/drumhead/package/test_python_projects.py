@@ -1,6 +1,8 @@
 """Test Python projects as people have them: packages of their own, private indexes, and locks that are out of date."""
 
+import hashlib
 import json
+import tarfile
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -232,6 +234,33 @@ def test_a_lock_from_a_directory_with_wheels_installs_from_it(project, tmp_path,
     (project / "requirements.txt").unlink()
     moved = project.rename(tmp_path / "moved to")
     assert f"{SITE}/inhouse.py" in install(read_lock(read_project(moved), tmp_path), tmp_path / "a third cache")
+
+
+def test_a_pylock_with_a_url_a_source_distribution_and_the_project_itself_is_used(project, tmp_path, private_index):
+    wheel = next((tmp_path / "index/simple/inhouse").glob("*.whl"))
+    source = tmp_path / "index/simple/pure-1.tar.gz"
+    with tarfile.open(source, "w:gz") as archive:
+        write_files(tmp_path / "pure-1", {"pyproject.toml": PACKAGE.format("pure", ""), "pure.py": ""})
+        archive.add(tmp_path / "pure-1", "pure-1")
+    hashes = [f'hashes = {{sha256 = "{hashlib.sha256(file.read_bytes()).hexdigest()}"}}' for file in (wheel, source)]
+    tables = [
+        f'name = "inhouse"\narchive = {{url = "{private_index}/inhouse/{wheel.name}", {hashes[0]}}}\n',
+        'name = "itself"\ndirectory = {path = ".", editable = true}\n',
+        f'name = "pure"\nversion = "1"\nsdist = {{url = "{private_index}/{source.name}", {hashes[1]}}}\n',
+    ]
+    pylock = "".join(f"[[packages]]\n{table}" for table in tables)
+    files = {
+        "pylock.toml": f'lock-version = "1.0"\ncreated-by = "t"\n{pylock}',
+        "pyproject.toml": PACKAGE.format("itself", ""),
+    }
+    write_files(project, files)
+    lock = read_lock(read_project(project), tmp_path)
+    assert (
+        lock.notice == "of the project itself, only the dependencies were installed; the files are in the image anyway"
+    )
+    tree = install(lock, tmp_path / "another cache")
+    assert {f"{SITE}/inhouse.py", f"{SITE}/pure.py"} <= {path for path, _ in tree}
+    assert not any("itself" in path for path, _ in tree)
 
 
 def test_the_wheels_that_uvs_settings_name_are_found_when_installing(project, tmp_path):
