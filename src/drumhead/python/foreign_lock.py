@@ -179,7 +179,7 @@ def read_pipfile_lock(root: Path, name: str) -> str:
     check_pipfile_lock(root, name, lock.default)
     for package, facts in sorted(lock.default.items()):
         if not facts.version:
-            raise manifest_error(name, 1, f"{package} does not come from an index and has no hash; name a release")
+            raise manifest_error(name, 1, f"{package} does not come from an index; name a release")
         if not facts.version.startswith("=="):
             raise manifest_error(name, 1, f"{package} has no exact version; `pipenv lock` writes one")
         extras = f"[{','.join(facts.extras)}]" if facts.extras else ""
@@ -205,18 +205,27 @@ def read_poetry_lock(root: Path, name: str, needs: PythonNeeds) -> str:
     lines, indexes = [], set()
     for package_name, asked in sorted(_walk(packages, wanted, name).items()):
         for package, markers in _versions(packages[package_name], asked, name):
-            if package.source.type != "legacy":
-                raise manifest_error(
-                    name, 1, f"{package_name} comes from {package.source.type} and has no hash; name a released version"
-                )
-            indexes.add(package.source.url)
+            requirement = _pinned(package, name)
+            indexes.add(package.source.url if package.source.type == "legacy" else "")
             own = package.markers
             hashes = [one.hash for one in package.files or lock.metadata.files.get(package.name, [])]
             _check_hashes(package_name, hashes, name, "poetry lock")
             condition = own.get("main", "") if isinstance(own, dict) else own
             condition = _decided(condition, set(map(normal_name, needs.extras))) or _marker(markers)
-            lines.append(_line(f"{package.name}=={package.version}", condition, hashes))
+            lines.append(_line(requirement, condition, hashes))
     return _text(lines, indexes)
+
+
+def _pinned(package: PoetryPackage, name: str) -> str:
+    """Return the requirement for exactly this package. Raises MANIFEST if it is not a file, which has a hash."""
+    match package.source:
+        case PoetrySource(type="legacy"):
+            return f"{package.name}=={package.version}"
+        case PoetrySource(type="url" | "file" as kind, url=url) if re.fullmatch(r"\S+", url):
+            return f"{package.name} @ {url if kind == 'url' else f'file:{url}'}"
+    raise manifest_error(
+        name, 1, f"{package.name} comes from {package.source.type} and has no hash; name a released version"
+    )
 
 
 def _decided(marker: str, extras: set[str]) -> str:

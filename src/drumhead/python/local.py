@@ -1,10 +1,12 @@
 """Local packages of a project: requirements that are directories of it, such as ``-e .`` and ``./lib/shared``.
 
-Their files are in the image with the rest of the project, so only their dependencies are installed.
+Their files are in the image with the rest of the project, so only their dependencies are installed. Wheels of the
+project (``./wheels/x-1-py3-none-any.whl``) are installed.
 """
 
 from __future__ import annotations
 
+import hashlib
 import posixpath
 import re
 from typing import TYPE_CHECKING
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING
 from drumhead.errors import manifest_error
 from drumhead.manifest.project import is_inside
 from drumhead.manifest.project_files import is_there, read_text
-from drumhead.python.requirements import EDITABLE, requirement_lines
+from drumhead.python.requirements import EDITABLE, LOCAL, LOCAL_FILE, requirement_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -44,6 +46,30 @@ def descriptions(root: Path, directory: str) -> list[str]:
     """Return the texts that decide what a local package depends on."""
     names = [posixpath.normpath(posixpath.join(directory, name)) for name in DESCRIPTIONS]
     return [read_text(root, name) for name in names if is_there(root, name)]
+
+
+def local_files(root: Path, base: str, text: str, file: str) -> list[str]:
+    """Return the wheels and source distributions of the project that a requirements file names, with their digests.
+
+    `base` is the directory from which relative paths count, also in included files. Raises MANIFEST for a requirement
+    with a hash that is another file of this host.
+    """
+    found = []
+    for line, words in requirement_lines(text):
+        if words.startswith("-") or not LOCAL.match(words):
+            continue
+        if (place := local_file(root, base, words)) is not None:
+            found.append(f"{place} {hashlib.sha256((root / place).read_bytes()).hexdigest()}")
+        elif "--hash=" in words:
+            raise manifest_error(file, line, f"{words.split(' --hash')[0]} is not a file of the project; move it there")
+    return found
+
+
+def local_file(root: Path, base: str, requirement: str) -> str | None:
+    """Return the path of the wheel or source distribution of the project that a requirement names, or None."""
+    match = LOCAL_FILE.match(requirement)
+    place = posixpath.normpath(posixpath.join(base, match["path"])) if match else ""
+    return place if match and is_inside(root, place) and (root / place).is_file() else None
 
 
 def files_of_backends(root: Path, directory: str, document: object) -> list[str]:

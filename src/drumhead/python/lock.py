@@ -17,7 +17,15 @@ from drumhead.blobs import replacing
 from drumhead.errors import DrumheadError, ErrorCode, manifest_error
 from drumhead.manifest.project_files import is_there, read_text
 from drumhead.python.foreign_lock import read_pipfile_lock, read_poetry_lock, read_pylock
-from drumhead.python.local import descriptions, files_of_backends, leave_out_local, local_directory, local_notice
+from drumhead.python.local import (
+    descriptions,
+    files_of_backends,
+    leave_out_local,
+    local_directory,
+    local_file,
+    local_files,
+    local_notice,
+)
 from drumhead.python.pyproject import PyProject, UvSource, check_poetry, convert, index_flags, read_toml
 from drumhead.python.requirements import (
     PLATFORM,
@@ -107,9 +115,9 @@ def _read(root: Path, name: str, needs: PythonNeeds, cache: Path) -> Lock | None
         case "uv.lock":
             return _from_uv(root, name, needs)
         case "poetry.lock":
-            return _checked(name, read_poetry_lock(root, name, needs))
+            return _checked(root, name, read_poetry_lock(root, name, needs))
         case "Pipfile.lock":
-            return _checked(name, read_pipfile_lock(root, name))
+            return _checked(root, name, read_pipfile_lock(root, name))
         case "Pipfile":
             raise manifest_error(name, 1, "it has no Pipfile.lock beside it; `pipenv lock` writes one")
         case "pyproject.toml":
@@ -118,10 +126,17 @@ def _read(root: Path, name: str, needs: PythonNeeds, cache: Path) -> Lock | None
             return _from_text(root, name, needs, cache)
 
 
-def _checked(name: str, text: str) -> Lock:
+def _checked(root: Path, name: str, text: str) -> Lock:
     """Return the lock of another tool after checking that every line is a requirement with a hash."""
+    _check(root, name, text)
+    return Lock(file=name, text=text, directory=str((root / name).parent))
+
+
+def _check(root: Path, name: str, text: str) -> None:
+    """Check that every requirement of a lock has a hash, and that its files are in the project. Raises MANIFEST."""
     check_hashes(text, name)
-    return Lock(file=name, text=text)
+    linked_files(root, name, text)
+    local_files(root, name.rpartition("/")[0], text, name)
 
 
 def _from_text(root: Path, name: str, needs: PythonNeeds, cache: Path) -> Lock | None:
@@ -135,6 +150,7 @@ def _from_text(root: Path, name: str, needs: PythonNeeds, cache: Path) -> Lock |
     if not name.endswith(".lock") and not has_hashes(text):
         files = included_files(root, name)
         linked = [path for file in files for path in linked_files(root, file, files[file])]
+        linked += [path for file in files for path in local_files(root, directory, files[file], file)]
         local: set[str] = set()
         for file, contents in files.items():
             check_resolvable(contents, file, is_local=lambda words: _note_local(root, name, words, local))
@@ -143,18 +159,18 @@ def _from_text(root: Path, name: str, needs: PythonNeeds, cache: Path) -> Lock |
         inputs = [f"{file}\n{files[file]}" for file in sorted(files)]
         inputs += [*linked, *(text for place in sorted(local) for text in descriptions(root, place))]
         return _resolved(root, name, inputs, cache, options=kept_options(files, directory), indexes=indexes)
-    check_hashes(text, name)
-    linked_files(root, name, text)
+    _check(root, name, text)
     notice = stale_notice(root, name, text, needs)
     return Lock(file=name, text=text, notice=notice, indexes=indexes, directory=str(root / directory))
 
 
 def _note_local(root: Path, name: str, requirement: str, local: set[str]) -> bool:
-    """Add the directory that a requirement names to `local`; return whether it is one of the project."""
-    place = local_directory(root, name.rpartition("/")[0], requirement)
+    """Add the directory that a requirement names to `local`; return whether it is one, or a wheel, of the project."""
+    base = name.rpartition("/")[0]
+    place = local_directory(root, base, requirement)
     if place is not None:
         local.add(place)
-    return place is not None
+    return place is not None or local_file(root, base, requirement) is not None
 
 
 def _from_uv(root: Path, name: str, needs: PythonNeeds) -> Lock:
@@ -168,9 +184,11 @@ def _from_uv(root: Path, name: str, needs: PythonNeeds) -> Lock:
     command = [find_uv(), "export", "--frozen", "--no-dev", "--no-emit-project", "--no-header", "--quiet"]
     text = host.run([*command, "--project", (root / name).parent, *extras]).decode()
     text, local = leave_out_local(text, root, name.rpartition("/")[0], name)
+    _check(root, name, text)
     return Lock(
         file=name,
         text=text,
+        directory=str((root / name).parent),
         notice="; ".join(filter(None, (stale, local_notice(local)))),
         indexes=index_flags(root, beside),
     )
@@ -203,12 +221,12 @@ def _from_pyproject(root: Path, name: str, needs: PythonNeeds, cache: Path) -> L
 
 
 def _local_sources(root: Path, name: str, document: PyProject) -> list[str]:
-    """Return the descriptions of the packages that uv takes from directories of the project."""
-    found = []
+    """Return the descriptions of the packages that uv takes from directories of the project, and its wheels."""
+    found, base = [], name.rpartition("/")[0]
     for sources in document.tool.uv.sources.values():
         for source in [sources] if isinstance(sources, UvSource) else sources:
-            place = local_directory(root, name.rpartition("/")[0], source.path) if source.path else None
-            found += descriptions(root, place) if place is not None else []
+            place = local_directory(root, base, source.path) if source.path else None
+            found += local_files(root, base, source.path, name) if place is None else descriptions(root, place)
     return found
 
 
@@ -251,12 +269,11 @@ def _resolved(
     shown = file.relative_to(root).as_posix()
     old = read_text(root, shown) if is_there(root, shown) else ""
     if old.startswith(RESOLVED_FROM + digest):
-        check_hashes(old, shown)
-        linked_files(root, shown, old)
+        _check(root, shown, old)
         return Lock(file=shown, text=old, indexes=indexes, directory=str(file.parent))
     resolved, local = leave_out_local(_resolve(root / name, old, extras, cache), root, name.rpartition("/")[0], name)
     text = "\n".join([f"{RESOLVED_FROM}{digest} ({name})", *options, resolved])
-    check_hashes(text, shown)
+    _check(root, shown, text)
     _write(file, text, name)
     made = f"{name} was resolved into {shown}, with hashes; it is used until {name} changes, so keep that file"
     return Lock(

@@ -29,6 +29,12 @@ ALLOWED = (*KEPT, "--prefer-binary", "--pre", "--require-hashes", "--trusted-hos
 """Options that a lock may have. pip-compile writes most of them; uv reads those that are kept."""
 LOCAL_LINKS = re.compile(r"^[ \t]*(?:--find-links|-f)[ \t=]+(?!\w[\w+.-]*:)(\S+)", re.MULTILINE)
 """A directory with wheels, or a page that links them, given by its path from the file that names it."""
+LOCAL_FILE = re.compile(
+    r"^(?P<name>[\w.-]+(?:\[[^\]]*\])?[ \t]*@[ \t]*)?(?:file:)?"
+    r"(?P<path>[^\s:@;/~-][^\s:@;]*\.(?:whl|zip|tar\.gz))(?=[\s;]|$)",
+    re.MULTILINE,
+)
+"""A requirement that is a wheel or a source distribution, given by its path from the file that names it."""
 FILE_LINKS = re.compile(r"(?:--find-links|-f)[ \t=]+file:")
 
 
@@ -106,7 +112,8 @@ def linked_files(root: Path, file: str, text: str) -> list[str]:
 
 
 def with_places(text: str, directory: Path) -> str:
-    """Return a requirements file with the paths of its directories with wheels as URLs of this host."""
+    """Return a requirements file with the paths of its wheels, and of directories with wheels, as URLs of this host."""
+    text = LOCAL_FILE.sub(lambda match: f"{match['name'] or ''}{(directory / match['path']).resolve().as_uri()}", text)
     return LOCAL_LINKS.sub(lambda match: f"--find-links {(directory / match[1]).resolve().as_uri()}", text)
 
 

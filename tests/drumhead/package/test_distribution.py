@@ -1,15 +1,19 @@
-"""Test what an image has of entry points: console scripts, and the metadata of the project itself."""
+"""Test what an image has of the project itself: console scripts, metadata, and wheels among its files."""
 
 import importlib.metadata
+import shutil
 import subprocess
 import sys
 
 import pytest
 
 from drumhead.errors import DrumheadError
+from drumhead.manifest.project import read_project
 from drumhead.python.distribution import BIN, SITE, scripts_of_wheels, with_distribution
+from drumhead.python.lock import find_uv, read_lock
+from drumhead.python.wheels import install
 from drumhead.tree import Tree, regular
-from support.guests.composing import write_files
+from support.guests.composing import write_files, write_wheel
 
 PROJECT = (
     '[project]\nname = "My-App"\nversion = "1.2"\n[project.scripts]\nserve = "my_app.web:App.main"\n'
@@ -103,3 +107,61 @@ def test_scripts_of_wheels_keep_their_names_and_faulty_files_are_left_out():
         "from gunicorn.app.wsgiapp import run",
         "sys.exit(run())",
     ]
+
+
+POETRY_LOCK = """\
+[[package]]
+name = "inhouse"
+version = "1"
+files = [{{file = "x", hash = "sha256:{digest}"}}]
+[package.source]
+type = "file"
+url = "{wheel}"
+"""
+DEPENDS = '[project]\nname = "x"\nversion = "1"\nrequires-python = ">=3.11"\ndependencies = ["inhouse"]\n'
+SOURCE = '[tool.uv.sources]\ninhouse = {{path = "{wheel}"}}\n'
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"requirements.txt": "./{wheel}\n"},
+        {
+            "requirements.txt": "-r needs/more.txt\n",
+            "needs/more.txt": "inhouse @ file:{wheel} ; python_version > '3'\n",
+        },
+        {"requirements.txt": "./{wheel} --hash=sha256:{digest}\n"},
+        {"pyproject.toml": DEPENDS + SOURCE},
+        {"pyproject.toml": DEPENDS + SOURCE, "uv.lock": ""},
+        {"pyproject.toml": DEPENDS, "poetry.lock": POETRY_LOCK},
+    ],
+    ids=["path", "included", "hash", "pyproject", "uv", "poetry"],
+)
+def test_a_wheel_of_the_project_is_installed_and_one_outside_is_refused(project, tmp_path, files):
+    (project / "wheels").mkdir()
+    wheel, digest = write_wheel(project / "wheels", {"inhouse.py": "answer = 42\n"})
+
+    def read(place):
+        write_files(project, {name: text.format(wheel=place, digest=digest) for name, text in files.items()})
+        if "uv.lock" in files:
+            (project / "uv.lock").unlink()
+            subprocess.run([find_uv(), "lock", "--quiet", "--project", project], check=True)
+        return read_lock(read_project(project), tmp_path)
+
+    for _ in range(2):
+        lock = read(f"wheels/{wheel.name}")
+        assert str(tmp_path) not in lock.text
+        assert install(lock, tmp_path / "cache")[f"{SITE}/inhouse.py"].read() == b"answer = 42\n"
+    shutil.copy(wheel, tmp_path)
+    with pytest.raises(DrumheadError, match="is not a file of the project; move it there|is a file of this host"):
+        read(f"../{wheel.name}")
+
+
+def test_a_wheel_of_the_project_that_changes_is_locked_again(project, tmp_path):
+    wheel, _ = write_wheel(project, {"inhouse.py": "answer = 42\n"})
+    for text in (f"./{wheel.name}\n", ""):
+        write_files(project, {"requirements.txt": text, "pyproject.toml": DEPENDS + SOURCE.format(wheel=wheel.name)})
+        for content in (b"old", b"new"):
+            write_wheel(project, {"inhouse.py": f"answer = {content!r}\n"})
+            tree = install(read_lock(read_project(project), tmp_path), tmp_path / "cache")
+            assert content in tree[f"{SITE}/inhouse.py"].read()
