@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import posixpath
 import re
 import shutil
 import sys
@@ -65,8 +66,8 @@ class LockedPackage(msgspec.Struct, frozen=True):
 
 
 class NodeLock(msgspec.Struct, frozen=True, kw_only=True):
-    """The lock of a project. `files` are those that npm reads: package.json, the lock, .npmrc. `local` are directories
-    of packages of the project, such as those of its workspaces. `notices` are for the user.
+    """The lock of a project. `files` are those that npm reads: package.json, the lock, .npmrc, and empty ones for the
+    programs of `local`, the directories of packages of the project, such as its workspaces. `notices` are for the user.
     """
 
     file: str
@@ -104,6 +105,7 @@ def read_node_lock(project: Project, package: str) -> NodeLock | None:
     _check_engines(needed, package)
     read = (PACKAGE_JSON, name, ".npmrc", *(f"{place}/{PACKAGE_JSON}" for place in local))
     files = {one: read_text(root, one).encode() for one in read if is_there(root, one)}
+    files |= dict.fromkeys(_programs(root, local), b"")
     return NodeLock(file=name, files=files, local=local, notices=tuple(_notices(needed)))
 
 
@@ -201,6 +203,18 @@ def _check_engines(locked: dict[str, LockedPackage], package: str) -> None:
                 f"{place} {entry.version} needs Node.js {asked}, but {package} is {RELEASES[package]}; require another "
                 f"one in meta/package.yaml ({', '.join(RELEASES)}), or give it in engines of package.json",
             )
+
+
+def _programs(root: Path, local: Iterable[str]) -> list[str]:
+    """Return the paths of the programs (``bin``) of the project's own packages. npm links only those that exist."""
+    found = []
+    for place in local:
+        described = read_json(root, f"{place}/{PACKAGE_JSON}").get("bin")
+        for path in described.values() if isinstance(described, dict) else [described]:
+            program = posixpath.normpath(posixpath.join(place, path)) if isinstance(path, str) else ""
+            if is_inside(root, program) and (root / program).is_file() and program != f"{place}/{PACKAGE_JSON}":
+                found.append(program)
+    return found
 
 
 def _notices(locked: dict[str, LockedPackage]) -> list[str]:

@@ -279,21 +279,25 @@ def test_npm_installs_what_the_lock_says_and_refuses_another_digest(tmp_path):
 def test_packages_of_the_project_are_installed_as_links(tmp_path):
     """Install the lock of a workspace, which needs no registry."""
     root = tmp_path / "project"
+    programs = {"shared": {"share": "./cli.js", "out": "../../../x", "not-there": "x.js", "no": 1}, "docs": "cli.js"}
     described = {"name": "web", "version": "1.0.0", "workspaces": ["packages/*"], "dependencies": {"shared": "1.0.0"}}
     lock = {
         "": described,
         "node_modules/shared": {"resolved": "packages/shared", "link": True},
-        "packages/shared": {"version": "1.0.0"},
+        "packages/shared": {"version": "1.0.0", "bin": programs["shared"]},
         "node_modules/docs": {"resolved": "packages/docs", "link": True, "dev": True},
         "packages/docs": {"version": "1.0.0", "dev": True},
     }
     node_project(root, package=described, lock=lock)
-    inner = {name: json.dumps({"name": name, "version": "1.0.0"}) for name in ("shared", "docs")}
-    write_files(root, {f"packages/{name}/package.json": text for name, text in inner.items()})
+    for name, program in programs.items():
+        inner = json.dumps({"name": name, "version": "1.0.0", "bin": program})
+        write_files(root / "packages" / name, {"package.json": inner, "cli.js": "#!/usr/bin/env node\n"})
     read = read_node_lock(read_project(root), "node")
     assert read.local == ("packages/docs", "packages/shared")
     tree = install(read, tmp_path / "cache")
     assert tree["node_modules/shared"].target == "../packages/shared"
+    assert tree["node_modules/.bin/share"].target == "../shared/cli.js"
+    assert [path for path, _ in tree if "/.bin/" in path] == ["node_modules/.bin/share"]
     (root / "packages/shared").rename(tmp_path / "shared")
     with pytest.raises(DrumheadError, match="^package-lock.json:.*shared is a local package outside the project"):
         read_node_lock(read_project(root), "node")
