@@ -91,21 +91,24 @@ def read_node_lock(project: Project, package: str) -> NodeLock | None:
     if not name:
         return None
     locked = _locked(root, name)
-    needed = {place: entry for place, entry in locked.items() if place and not entry.dev}
+    needed = {place: entry for place, entry in locked.items() if place and not _is_dev(entry, locked)}
     if not needed:
         return None
     if not is_there(root, PACKAGE_JSON):
         raise manifest_error(name, 1, "there is no package.json beside it")
     text = read_text(root, name)
     _check_current(root, name, locked)
-    local = tuple(sorted(place for place in locked if place and _is_local(place)))
-    for place, entry in locked.items():
-        if place and (not entry.dev or place in local) and (reason := _unlocked(root, place, entry)):
+    local = tuple(sorted(one for one in locked if _is_local(one) and (one in needed or is_inside(root, one))))
+    for place in dict.fromkeys((*needed, *local)):
+        if reason := _unlocked(root, place, locked[place]):
             raise manifest_error(name, _line(text, place), f"{place} {reason}")
     _check_engines(needed, package)
     read = (PACKAGE_JSON, name, ".npmrc", *(f"{place}/{PACKAGE_JSON}" for place in local))
     files = {one: read_text(root, one).encode() for one in read if is_there(root, one)}
     files |= dict.fromkeys(_programs(root, local), b"")
+    files |= {
+        path: (root / path).read_bytes() for path in sorted({_tarball(root, one) for one in needed.values()} - {""})
+    }
     return NodeLock(file=name, files=files, local=local, notices=tuple(_notices(needed)))
 
 
@@ -169,7 +172,19 @@ def _check_current(root: Path, name: str, locked: dict[str, LockedPackage]) -> N
 
 
 def _is_local(place: str) -> bool:
-    return "node_modules/" not in place
+    return place != "" and "node_modules/" not in place
+
+
+def _is_dev(entry: LockedPackage, locked: dict[str, LockedPackage]) -> bool:
+    """Return whether only development needs a package. npm marks the package that a link leads to, not the link."""
+    return entry.dev or (entry.link and locked.get(entry.resolved, LockedPackage()).dev)
+
+
+def _tarball(root: Path, entry: LockedPackage) -> str:
+    """Return the path of the file in the project that a package comes from, or an empty string."""
+    path = posixpath.normpath(entry.resolved.removeprefix("file:"))
+    inside = entry.resolved.startswith("file:") and is_inside(root, path) and (root / path).is_file()
+    return path if inside and entry.integrity else ""
 
 
 def _unlocked(root: Path, place: str, entry: LockedPackage) -> str:
@@ -179,8 +194,10 @@ def _unlocked(root: Path, place: str, entry: LockedPackage) -> str:
         if is_inside(root, local) and is_there(root, f"{local}/{PACKAGE_JSON}"):
             return ""
         return "is a local package outside the project; run `npm install` and compose with node_modules"
+    if _tarball(root, entry):
+        return ""
     if entry.link or entry.resolved.startswith("file:"):
-        return "is a local file, which has no version; run `npm install` and compose with node_modules"
+        return "is a file outside the project or without integrity; run `npm install` and compose with node_modules"
     if not entry.integrity and not entry.inBundle:
         return "has no integrity; only packages of a registry have one. Run `npm install` and compose with node_modules"
     if entry.resolved and not entry.resolved.startswith(("https://", "http://")):

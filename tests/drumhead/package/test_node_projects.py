@@ -1,7 +1,11 @@
-"""Test JavaScript projects: the version of Node.js, the checks of the lock, and native modules of other versions."""
+"""Test JavaScript projects: the version of Node.js, the checks of the lock, and what npm installs from it."""
 
+import base64
+import hashlib
+import io
 import json
 import subprocess
+import tarfile
 
 import pytest
 
@@ -14,7 +18,6 @@ from drumhead.image.layers.builder import LayerBuilder
 from drumhead.image.layers.store import LayerStore
 from drumhead.manifest.project import read_project
 from drumhead.node.lock import install, read_node_lock
-from drumhead.node.native import check_native, module_abi
 from drumhead.node.versions import MODULE_ABI, RELEASES, engines
 from drumhead.package.names import gather_packages
 from drumhead.package.recipe import known_recipes
@@ -128,7 +131,8 @@ def test_versions_are_those_of_the_recipes():
         ({**ENTRY, "integrity": ""}, "package-lock.json:9: node_modules/x has no integrity"),
         ({"version": "1.0.0", "resolved": "git+ssh://git@github.com/a/x.git#1"}, "node_modules/x has no integrity"),
         ({"resolved": "packages/x", "link": True}, "node_modules/x is a local package outside the project"),
-        ({"resolved": "file:x.tgz"}, "node_modules/x is a local file, which has no version"),
+        ({"resolved": "file:x.tgz"}, "node_modules/x is a file outside the project or without integrity"),
+        ({"resolved": "file:../x.tgz", "integrity": "sha512-AAAA"}, "node_modules/x is a file outside"),
         ({**ENTRY, "engines": {"node": ">= 22"}}, "node_modules/x 1.0.0 needs Node.js >= 22"),
         ({**ENTRY, "engines": {"node": ">=22"}}, "node_modules/x 1.0.0 needs Node.js >=22, but node is 18.20.4"),
     ],
@@ -250,8 +254,13 @@ def test_what_development_needs_does_not_matter(tmp_path):
     lock = {"": {}, "node_modules/x": {**ENTRY, "integrity": "", "dev": True}}
     assert read_node_lock(node_project(tmp_path, package={"name": "web"}, lock=lock), "node") is None
     lock["node_modules/y"] = {**ENTRY, "hasInstallScript": True}
+    lock |= {
+        "../rules": {"version": "1.0.0", "dev": True},
+        "node_modules/rules": {"resolved": "../rules", "link": True},
+    }
     read = read_node_lock(node_project(tmp_path, package={"name": "web"}, lock=lock), "node")
     assert "the install scripts of y are not run" in read.notices[0]
+    assert read.local == ()
     (tmp_path / "package-lock.json").write_text('{"lockfileVersion": 1, "dependencies": {"x": {}}}')
     with pytest.raises(DrumheadError, match="it was written by npm 6; `npm install --package-lock-only` with npm 7"):
         read_node_lock(read_project(tmp_path), "node")
@@ -303,6 +312,22 @@ def test_packages_of_the_project_are_installed_as_links(tmp_path):
         read_node_lock(read_project(root), "node")
 
 
+def test_a_tarball_of_the_project_is_installed(tmp_path):
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        for name, text in {"package.json": '{"name": "x", "version": "1.0.0"}', "index.js": "//"}.items():
+            entry = tarfile.TarInfo(f"package/{name}")
+            entry.size = len(text)
+            archive.addfile(entry, io.BytesIO(text.encode()))
+    digest = base64.b64encode(hashlib.sha512(packed.getvalue()).digest()).decode()
+    described = {"name": "web", "version": "1.0.0", "dependencies": {"x": "file:vendor/x.tgz"}}
+    entry = {"version": "1.0.0", "resolved": "file:vendor/x.tgz", "integrity": f"sha512-{digest}"}
+    project = node_project(tmp_path, package=described, lock={"": described, "node_modules/x": entry})
+    (tmp_path / "vendor").mkdir()
+    (tmp_path / "vendor/x.tgz").write_bytes(packed.getvalue())
+    assert install(read_node_lock(project, "node"), tmp_path / "cache")["node_modules/x/index.js"].read() == b"//"
+
+
 def test_a_lock_that_lacks_a_dependency_is_refused(tmp_path):
     lock = {"": {"dependencies": {"x": "^1"}, "optionalDependencies": {"z": "1"}}, "node_modules/x": ENTRY}
     package = {"name": "web", "dependencies": {"x": "^1", "y": "2"}, "devDependencies": {"w": "1"}}
@@ -347,59 +372,3 @@ def test_what_npm_says_is_shown_without_its_usage(tmp_path, monkeypatch):
         f"{tmp_path}/npm failed with status 1: code EUSAGE `npm ci` can only install packages when your package.json "
         "and package-lock.json are in sync. Invalid: lock file's x@1.0.0 does not satisfy x@2.0.0"
     )
-
-
-NATIVE = {
-    "new": "void node_register_module_v{abi}(void) {{}}",
-    "old": (
-        "struct m {{ int version; unsigned flags; void *handle; const char *file; void *a, *b; const char *name; "
-        "void *c, *d; }};"
-        'void node_module_register(void *); static struct m m = {{{abi}, 0, 0, __FILE__, 0, &m, "x", 0, 0}};'
-        "__attribute__((constructor)) static void r(void) {{ node_module_register(&m); }}"
-    ),
-    "node-api": "void napi_module_register(void *); void f(void) {{ napi_module_register((void *)(long){abi}); }}",
-}
-
-
-def native(directory, kind, abi):
-    """Compile a native module of one of the three kinds."""
-    source = write_files(directory, {"m.c": NATIVE[kind].format(abi=abi)}) / "m.c"
-    subprocess.run(["clang", "-shared", "-fPIC", "-O1", "-o", directory / "m.node", source], check=True)
-    return (directory / "m.node").read_bytes()
-
-
-@pytest.mark.parametrize(("kind", "expected"), [("new", 127), ("old", 127), ("node-api", 0)])
-def test_a_native_module_tells_its_version(tmp_path, kind, expected):
-    assert module_abi(native(tmp_path, kind, 127)) == expected
-
-
-def test_a_number_that_is_no_version_is_not_read(tmp_path):
-    assert module_abi(native(tmp_path, "new", "1" * 5000)) == 0
-
-
-def test_native_modules_for_another_version_are_refused_before_composing(empty, tmp_path):
-    built = native(tmp_path / "build", "new", 137)
-    modules = Tree()
-    modules.add("node_modules/@a/sqlite/build/Release/m.node", regular(built))
-    check_native(modules, "node-24")
-    with pytest.raises(DrumheadError) as refused:
-        check_native(modules, "node")
-    assert refused.value.message == (
-        "/node_modules/@a/sqlite/build/Release/m.node was built for Node.js 24, and node is Node.js 18; require "
-        "node-24 in meta/package.yaml, or run `npm rebuild` with that version"
-    )
-    modules.add("node_modules/@a/sqlite/build/Release/other.node", regular(native(tmp_path / "b", "node-api", 1)))
-    with pytest.raises(DrumheadError, match="m.node was built for"):
-        check_native(modules, "node")
-
-
-@pytest.mark.parametrize("place", ["prebuilds/linux-x64/node.abi{}.node", "lib/binding/node-v{}-linux-x64/m.node"])
-def test_one_of_several_builds_must_fit(tmp_path, place):
-    modules = Tree()
-    for abi in (108, 127):
-        path = f"node_modules/sqlite/{place.format(abi)}"
-        modules.add(path, regular(native(tmp_path / str(abi), "new", abi)))
-    check_native(modules, "node")
-    check_native(modules, "node-22")
-    with pytest.raises(DrumheadError, match="was built for Node.js 18"):
-        check_native(modules, "node-24")
