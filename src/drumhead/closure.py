@@ -117,7 +117,7 @@ def find_missing(index: Index) -> list[Missing]:
         found += [
             Missing(path=path, library=library)
             for library in node.needs.libraries
-            if library not in names and not _load(index, path, library, node.needs.search)
+            if library not in names and not _load(index, path, library)
         ]
     return found
 
@@ -134,7 +134,7 @@ def complete(index: Index, pool: Index) -> tuple[dict[str, str], list[Missing]]:
         missing = find_missing(whole)
         progress = False
         for lack in missing:
-            place, source = _in_pool(pool, lack.library)
+            place, source = _in_pool(pool, lack.library, _searched(whole, lack.path))
             if source and place not in whole:
                 added[place] = source
                 whole[place] = pool[source]
@@ -145,23 +145,33 @@ def complete(index: Index, pool: Index) -> tuple[dict[str, str], list[Missing]]:
             return added, missing
 
 
-def _in_pool(pool: Index, library: str) -> tuple[str, str]:
-    """Return the path that a library gets in the image, and its path in the pool."""
+def _in_pool(pool: Index, library: str, directories: list[str]) -> tuple[str, str]:
+    """Return the path that a library gets in the image, and its path in the pool.
+
+    `directories` are those where the loader looks. Debian's libraries with alternatives (BLAS) are below them, and an
+    installation script links them from there.
+    """
     if library.startswith("/"):
         source = follow(pool, library)
         return f"usr/lib64/{posixpath.basename(library)}" if source else "", source
-    for directory in LIBRARY_DIRECTORIES:
+    for directory in directories:
         if source := follow(pool, f"{directory}/{library}"):
-            return f"{directory}/{library}", source
-    return "", ""
+            return "/".join(_parts(pool, f"{directory}/{library}")[::-1]), source
+    below = (path for path in sorted(pool) if path.endswith(f"/{library}") and path.startswith(LIBRARY_DIRECTORIES[0]))
+    source = next(filter(None, (follow(pool, path) for path in below)), "")
+    return f"{LIBRARY_DIRECTORIES[0]}/{library}" if source else "", source
 
 
-def _load(index: Index, path: str, library: str, search: tuple[str, ...]) -> str:
+def _searched(index: Index, path: str) -> list[str]:
+    """Return the directories in which the loader looks for the libraries of a file."""
+    needs, origin = index[path].needs, posixpath.dirname(path)
+    return [*(_expand(directory, origin) for directory in (needs.search if needs else ())), *LIBRARY_DIRECTORIES]
+
+
+def _load(index: Index, path: str, library: str) -> str:
     if "/" in library:
         return follow(index, library)
-    origin = posixpath.dirname(path)
-    directories = [_expand(directory, origin) for directory in search]
-    for directory in (*directories, *LIBRARY_DIRECTORIES):
+    for directory in _searched(index, path):
         if found := follow(index, f"{directory}/{library}"):
             return found
     return ""

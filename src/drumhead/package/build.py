@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 WITH_LIBRARIES = {"runtime", "tool", "application"}
 """Kinds of packages that get the libraries of their programs from the dependencies of the Debian packages."""
-LIBRARY_PACKAGE = re.compile(r"(lib|zlib)[^/]*")
+LIBRARY_PACKAGE = re.compile(r"(.+-)?(lib|zlib).*")
+"""Names of Debian packages that have libraries, such as libssl3 and ocl-icd-libopencl1."""
 DOCUMENTATION = tuple(f"usr/share/{name}" for name in ("bug", "doc", "doc-base", "info", "lintian", "locale", "man"))
 """Directories that a recipe without `include` leaves out."""
 MAX_DOWNLOAD = 1 << 30

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drumhead.blobs import file_digest
-from drumhead.closure import Missing, complete, find_missing, follow, index_of, merge
+from drumhead.closure import Missing, Node, complete, find_missing, follow, index_of, merge
 from drumhead.elf import PT_DYNAMIC, Needs, read_linkage, read_needs, shorten, writable_parts
 from drumhead.errors import DrumheadError
 from drumhead.filesystem.plain_erofs import write_plain_erofs
@@ -192,6 +192,22 @@ def test_the_closure_takes_what_is_missing_and_nothing_else():
         "usr/lib64/ld-linux-x86-64.so.2": "usr/lib/x86_64-linux-gnu/ld-real.so",
         "usr/lib/x86_64-linux-gnu/libc.so.6": "usr/lib/x86_64-linux-gnu/libc.so.6",
     }
+
+
+def test_the_closure_takes_libraries_from_where_the_program_or_an_alternative_has_them():
+    pool = Tree()
+    pool.add("usr/lib/x86_64-linux-gnu/app/libprivate.so", regular(b"x"))
+    pool.add("usr/lib/x86_64-linux-gnu/blas/libblas.so.3", symlink("libblas.so.3.11"))
+    pool.add("usr/lib/x86_64-linux-gnu/blas/libblas.so.3.11", regular(b"y"))
+    pool.add("usr/share/app/libnone.so", regular(b"z"))
+    needs = Needs(libraries=("libprivate.so", "libblas.so.3", "libnone.so"), search=("/lib/x86_64-linux-gnu/app",))
+    index = {"usr": Node("directory"), "usr/bin": Node("directory"), "usr/bin/app": Node("file", needs=needs)}
+    added, missing = complete(index, index_of(pool))
+    assert added == {
+        "usr/lib/x86_64-linux-gnu/app/libprivate.so": "usr/lib/x86_64-linux-gnu/app/libprivate.so",
+        "usr/lib/x86_64-linux-gnu/libblas.so.3": "usr/lib/x86_64-linux-gnu/blas/libblas.so.3.11",
+    }
+    assert missing == [Missing(path="usr/bin/app", library="libnone.so")]
 
 
 def test_links_in_an_index_lead_where_they_do_in_a_guest():
