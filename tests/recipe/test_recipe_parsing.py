@@ -176,10 +176,44 @@ def test_a_file_holds_several_recipes_and_its_images_lie_beside_it(tmp_path):
     assert recipes["marked"].outputs["image"].operations == (Watermark(image=b"picture", opacity=1.0),)
 
 
+ALONE = """
+name = "poster"
+[outputs.print]
+format = "tiff"
+"""
+IN_A_TABLE = """
+[poster.outputs.print]
+format = "tiff"
+"""
+
+
+@pytest.mark.parametrize("text", [ALONE, IN_A_TABLE])
+def test_requests_and_files_take_toml_of_one_recipe_alone_and_in_its_table(tmp_path, text):
+    expected = Recipe(name="poster", outputs={"print": OutputSpec(format="tiff")})
+    file = tmp_path / "recipes.toml"
+    file.write_text(text)
+    assert load_file(file) == {"poster": expected}
+    assert parse(text, "toml") == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "output"),
+    [("[outputs.outputs]", "custom", "outputs"), ("[outputs.outputs.image]", "outputs", "image")],
+)
+def test_recipes_and_outputs_may_be_called_outputs(text, name, output):
+    assert parse(text, "toml") == Recipe(name=name, outputs={output: OutputSpec()})
+
+
+def test_a_request_with_several_recipes_is_told_so():
+    with pytest.raises(Error, match="one recipe, and not several: a, b"):
+        parse("[a.outputs.x]\n[b.outputs.x]", "toml")
+
+
 @pytest.mark.parametrize(
     ("text", "position"),
     [
         ("name = 'x'", "$.name"),
+        ("name = 'x'\n[outputs.a]\nquality = 0", "$.outputs.a.quality"),
         ("[Poster.outputs.a]", "$.Poster.name"),
         ("[a]\nname = 'b'\n[a.outputs.x]", "$.a.name"),
         ("[a.outputs.x]\nquality = 0", "$.a.outputs.x.quality"),

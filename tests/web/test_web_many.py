@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import expect
 
+from safelight.recipe import load_file
 from safelight.wire import TaskFilter
 from support.many import make_many
 from support.pages.browser import opened
@@ -210,6 +211,7 @@ async def test_recipes_undo_all_outputs_compare_export_and_import(page, client, 
     # importing the exported recipe restores it
     path = directory / "grey-web.toml"
     path.write_text(exported.replace('name = "grey-web"', 'name = "grey-again"'))
+    assert set(load_file(path)["grey-again"].outputs) == set(kinds)
     await page.get_by_label("A recipe as TOML or JSON").set_input_files(path)
     await expect(page.get_by_label("Name to save under")).to_have_value("grey-again")
     await page.get_by_role("button", name="Remove Grayscale").click()

@@ -44,13 +44,19 @@ _PATTERNS = {
 def parse(document: bytes | str | Mapping[str, Any], format: Literal["json", "toml"] = "json") -> Recipe:
     """Read one recipe from JSON or TOML text, or from a table that was read already.
 
-    Raises INVALID_RECIPE; `position` in its extra says where, like "$.outputs.thumb.operations[2].width".
+    TOML may hold it in a table of its name, as files of recipes do. Raises INVALID_RECIPE; `position` in its extra says
+    where, like "$.outputs.thumb.operations[2].width".
     """
-    return _recipe(document if isinstance(document, Mapping) else _read(document, format), "$")
+    content = document if isinstance(document, Mapping) else _read(document, format)
+    if format == "toml" and not _is_one(content) and (tables := _tables(content)):
+        if len(content) > 1:
+            raise _wrong(f"expected one recipe, and not several: {', '.join(content)}", "$")
+        return _named(*tables[0])
+    return _recipe(content, "$")
 
 
 def load_file(path: Path) -> dict[str, Recipe]:
-    """Read a TOML file with one top-level table for each recipe; return the recipes by name.
+    """Read a TOML file with one top-level table for each recipe, or with one recipe alone; return the recipes by name.
 
     A watermark may name an `image_file`, relative to this file, instead of `image`. Raises INVALID_RECIPE like `parse`.
     """
@@ -58,16 +64,31 @@ def load_file(path: Path) -> dict[str, Recipe]:
         document = _read(path.read_bytes(), "toml")
     except OSError as error:
         raise Error(Code.INVALID_RECIPE, f"The recipe file {path} cannot be read: {error.strerror}.") from error
+    if _is_one(document):
+        _embed_images(document, path.parent, "$")
+        alone = _recipe(document, "$")
+        return {alone.name: alone}
     recipes = {}
     for name, table in document.items():
-        position = f"$.{name}"
         if not isinstance(table, dict):
-            raise _wrong("expected a table, one for each recipe", position)
-        if table.setdefault("name", name) != name:
-            raise _wrong(f"the table is called {name!r}; leave this name out", f"{position}.name")
-        _embed_images(table, path.parent, position)
-        recipes[name] = _recipe(table, position)
+            raise _wrong("expected a table, one for each recipe", f"$.{name}")
+        _embed_images(table, path.parent, f"$.{name}")
+        recipes[name] = _named(name, table)
     return recipes
+
+
+def _is_one(document: Mapping[str, Any]) -> bool:
+    """Tell whether a TOML document is one recipe itself, and not a table for each (which may be called outputs)."""
+    outputs = document.get("outputs")
+    inner = outputs.get("outputs") if isinstance(outputs, dict) else None
+    return "outputs" in document and (len(_tables(document)) < len(document) or not _tables(inner))
+
+
+def _named(name: str, table: dict[str, Any]) -> Recipe:
+    """Read the recipe in a table of its name."""
+    if table.setdefault("name", name) != name:
+        raise _wrong(f"the table is called {name!r}; leave this name out", f"$.{name}.name")
+    return _recipe(table, f"$.{name}")
 
 
 def _read(document: bytes | str, format_: str) -> dict[str, Any]:
@@ -199,4 +220,4 @@ def _embed_images(table: dict[str, Any], directory: Path, position: str) -> None
 
 
 def _tables(value: object) -> list[tuple[str, dict[str, Any]]]:
-    return [(k, v) for k, v in value.items() if isinstance(v, dict)] if isinstance(value, dict) else []
+    return [(k, v) for k, v in value.items() if isinstance(v, dict)] if isinstance(value, Mapping) else []

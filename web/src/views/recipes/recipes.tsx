@@ -182,7 +182,9 @@ function Heading({ current, shown }: { current: NamedRecipe | undefined; shown: 
     say(words.used(named.name));
   };
   const exportToml = () => {
-    const address = URL.createObjectURL(new Blob([toToml({ ...draft.value, name: name.value })], { type: "application/toml" }));
+    const { name: _, ...unnamed } = draft.value;
+    const written = toToml({ ...(name.value && { name: name.value }), ...unnamed });
+    const address = URL.createObjectURL(new Blob([written], { type: "application/toml" }));
     const anchor = Object.assign(document.createElement("a"), { href: address, download: `${name.value || "recipe"}.toml` });
     anchor.click();
     setTimeout(() => URL.revokeObjectURL(address), 10_000);
