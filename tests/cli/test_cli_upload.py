@@ -172,13 +172,27 @@ def test_control_c_leaves_nothing_half_done(addresses: dict[str, str], run: Run,
     run("cancel", *(task["id"] for task in tasks))
 
 
-@pytest.mark.parametrize("argv", [("tasks", "--json"), ("status",), ("tasks", "--help")])
-def test_a_closed_pipe_is_not_an_error(addresses: dict[str, str], argv: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("tasks", "--json"),
+        ("status",),
+        ("tasks", "--help"),
+        ("upload", "PHOTOS", "--output", "."),
+        ("download", "--state", "finished"),
+    ],
+)
+def test_a_closed_pipe_is_not_an_error(
+    addresses: dict[str, str], run: Run, photos: Path, tmp_path: Path, argv: tuple[str, ...]
+) -> None:
+    if argv[0] == "download":
+        run("upload", photos, "--wait")
     reader, writer = os.pipe()
     os.close(reader)
+    words = (photos if each == "PHOTOS" else each for each in argv)
     process = subprocess.Popen(
-        [COMMAND, *argv, "--keyvaluestore", addresses["keyvaluestore"]],
-        stdout=writer, stderr=subprocess.PIPE, env=environment(), text=True,
+        [COMMAND, *words, "--keyvaluestore", addresses["keyvaluestore"]],
+        stdout=writer, stderr=subprocess.PIPE, env=environment(), text=True, cwd=tmp_path,
     )  # fmt: skip
     os.close(writer)
     _, told = process.communicate(timeout=30)

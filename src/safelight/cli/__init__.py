@@ -129,7 +129,9 @@ def _run(argv: list[str]) -> int:
         return status_of(error)
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
+    except (BrokenPipeError, ExceptionGroup) as error:
+        if isinstance(error, ExceptionGroup) and not error.subgroup(BrokenPipeError):
+            raise
         discard_output()
         return 141
     except UnicodeEncodeError:
@@ -138,7 +140,7 @@ def _run(argv: list[str]) -> int:
         complain(f"The argument {argument!r} is not UTF-8 text.")
         return 2
     except SystemExit as error:
-        if isinstance(error.__context__, BrokenPipeError):  # rich has met it
+        if isinstance(error.__context__, BrokenPipeError):  # the help's console has met it
             return 141
         raise
     except OSError as error:

@@ -47,6 +47,14 @@ class _PlainConsole(Console):
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=printable_lines(segment.text))
 
+    def on_broken_pipe(self) -> None:
+        """Raise what ends the command with its status. rich would exit, which stops the event loop amid its tasks.
+
+        If nobody reads the errors, the status of the command still tells.
+        """
+        if not self.stderr:
+            raise BrokenPipeError
+
 
 def _console(*, stderr: bool = False) -> Console:
     stream = sys.stderr if stderr else sys.stdout
