@@ -66,6 +66,7 @@ def test_a_dry_run_changes_nothing_and_a_script_must_confirm(addresses: dict[str
         assert run(*wrong).returncode == 2
     assert run("retry", "1-nosuchtask", "--yes").returncode == 3
     assert run("rerun", *of, "--with", "no-such-recipe", "--yes").returncode == 3
+    assert "rerun 1 task with web: 1 finished" in run("rerun", named, named, "--with", "web", "--dry-run").stderr
 
 
 def test_it_asks_on_a_terminal(addresses: dict[str, str], run: Run) -> None:
@@ -89,17 +90,24 @@ def test_it_asks_on_a_terminal(addresses: dict[str, str], run: Run) -> None:
 def test_results_of_all_that_match_are_downloaded(addresses: dict[str, str], run: Run, tmp_path: Path) -> None:
     of = ("--batch", addresses["trip"])
     assert "download the results of 3 tasks" in run("download", *of, "--dry-run").stderr
+    assert json.loads(run("download", *of, "--dry-run", "--json").stdout) == {"would_download": 3, "complete": True}
     saved = run("download", *of, "-o", "results")
     assert saved.returncode == 0
     assert {path.name for path in (tmp_path / "results").iterdir()} == {f"{name}.image.webp" for name in "abc"}
     none = run("download", *of, "--state", "failed", "-o", "none")
     assert none.returncode == 0
     assert "No task with results matches." in none.stderr
+    named = json.loads(run("tasks", *of, "--state", "finished", "--json").stdout)[0]["id"]
+    assert len(run("download", named, named, "-o", "twice").stdout.splitlines()) == 1
+    assert "download the results of 1 task" in run("download", named, named, "--dry-run").stderr
+    assert run("download", "1-nosuchtask", "--dry-run").returncode == 3
 
 
 def test_all_that_match_are_retried_and_deleted(addresses: dict[str, str], run: Run) -> None:
     retried = run("retry", "--batch", addresses["trip"], "--state", "failed", "--since", "2h", "--yes")
     assert (retried.returncode, retried.stdout) == (0, "2 tasks sent back to the queue.\n")
+    named = json.loads(run("tasks", "--batch", addresses["home"], "--json").stdout)[0]["id"]
+    assert run("delete", named, named).returncode == 0
     deleted = run("delete", "--batch", addresses["trip"], "--yes", "--json")
     assert json.loads(deleted.stdout)["changed"] == 5
     assert json.loads(run("tasks", "--batch", addresses["trip"], "--json").stdout) == []

@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from safelight.cli.connection import HERE, Where, master
 from safelight.cli.photos.results import ResultDirectory
 from safelight.cli.printing import complain, counted, err, path_text, print_json, say
-from safelight.cli.tasks.which import ANY, OPEN, PARTLY_COUNTED, Which, check, find, matching
+from safelight.cli.tasks.which import ANY, OPEN, PARTLY_COUNTED, Which, check, find, find_all, matching
 from safelight.client.master import Client
 from safelight.errors import Error, status_of
 from safelight.wire import State
@@ -55,24 +55,26 @@ async def download_command(
     saving = _Saving(ResultDirectory(output, overwrite=overwrite), only or (), wait=wait, quiet=where.json)
     async with master(where) as client:
         if id and not dry_run:
-            for each in id:
+            for each in dict.fromkeys(id):
                 await saving.save(client, each)
+        elif id:
+            tasks = await find_all(client, id)
+            _preview(sum(task.state in saving.states for task in tasks), complete=True, json=where.json)
         else:
-            await _matching(client, id, which, saving, dry_run=dry_run)
+            await _matching(client, which, saving, dry_run=dry_run)
     if where.json and not dry_run:
         print_json([path_text(path) for path in saving.saved])
     return saving.status
 
 
-async def _matching(client: Client, ids: Sequence[str], which: Which, saving: _Saving, *, dry_run: bool) -> None:
+async def _matching(client: Client, which: Which, saving: _Saving, *, dry_run: bool) -> None:
     """Save the results of all tasks that match, or only print how many there are."""
-    states = [*OPEN, State.FINISHED] if saving.wait else [State.FINISHED]
-    wanted = [state for state in states if state in (which.states() or states)]
+    wanted = [state for state in saving.states if state in (which.states() or saving.states)]
     asked = msgspec.structs.replace(which.filter(), state=",".join(state.name.lower() for state in wanted))
     counts = await client.count(asked)
-    total = len(ids) or sum(counts.states.get(state.name.lower(), 0) for state in wanted)
+    total = sum(counts.states.get(state.name.lower(), 0) for state in wanted)
     if dry_run or not saving.quiet:
-        _preview(total, complete=bool(ids) or counts.complete or not wanted)
+        _preview(total, complete=counts.complete or not wanted, json=saving.quiet)
     if dry_run or not wanted:
         return
     window: list[str] = []
@@ -84,8 +86,11 @@ async def _matching(client: Client, ids: Sequence[str], which: Which, saving: _S
     await asyncio.gather(*(saving.save(client, each) for each in window))
 
 
-def _preview(total: int, *, complete: bool) -> None:
+def _preview(total: int, *, complete: bool, json: bool) -> None:
     """Print the results of how many tasks will be downloaded; unless it is complete, older tasks were not counted."""
+    if json:
+        print_json({"would_download": total, "complete": complete})
+        return
     least = "" if complete else "at least "
     if total:
         err.print(f"download the results of {least}{counted(total, 'task')}")
@@ -104,6 +109,7 @@ class _Saving:
         self._directory = directory
         self._only = only
         self.wait = wait
+        self.states = (*OPEN, State.FINISHED) if wait else (State.FINISHED,)
         self.quiet = quiet
         self.saved: list[Path] = []
         self.status = 0

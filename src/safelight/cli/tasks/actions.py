@@ -15,7 +15,7 @@ from rich.text import Text
 from safelight.cli.connection import HERE, Where, master
 from safelight.cli.printing import complain, counted, err, out, print_json, state_text
 from safelight.cli.prompt import confirm
-from safelight.cli.tasks.which import ANY, OPEN, PARTLY_COUNTED, Which, check, find
+from safelight.cli.tasks.which import ANY, OPEN, PARTLY_COUNTED, Which, check, find, find_all
 from safelight.client.availability.retrying import retrying
 from safelight.client.master import Client
 from safelight.errors import Error, status_of
@@ -139,7 +139,7 @@ async def _each(ids: tuple[str, ...], where: Where, action: Callable[[Client, st
     done: list[Task] = []
     status = 0
     async with master(where) as client:
-        for each in ids:
+        for each in dict.fromkeys(ids):
             try:
                 task = await find(client, each)
                 now = await action(client, task.id)
@@ -206,7 +206,7 @@ async def _all(
     wanted = which.states() or list(State)
     eligible = ",".join(state.name.lower() for state in wanted if state in _ELIGIBLE[action])
     async with master(where) as client:
-        tasks = [await find(client, each) for each in ids]
+        tasks = await find_all(client, ids)
         plan = _chosen(action, tasks) if ids else await _planned(action, client, asked, wanted)
         if dry_run or not where.json:
             _show(plan, where, recipe)

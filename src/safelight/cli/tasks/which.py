@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Annotated, Literal
@@ -102,6 +102,12 @@ async def matching(client: Client, filter: TaskFilter) -> AsyncIterator[Task]:
         before = page.next
         if before is None:
             return
+
+
+async def find_all(client: Client, ids: Sequence[str]) -> list[Task]:
+    """Return the named tasks, each once. Raises NOT_FOUND."""
+    found = [await find(client, each) for each in dict.fromkeys(ids)]
+    return list({task.id: task for task in found}.values())
 
 
 async def find(client: Client, id: str) -> Task:
