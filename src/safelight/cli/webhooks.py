@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
+from cyclopts.types import PositiveInt
 
 from safelight.cli.connection import HERE, Where, master
 from safelight.cli.groups import commands
@@ -19,7 +20,7 @@ app = commands("webhooks")
 async def list_command(
     *,
     outcome: Literal["delivered", "failed", "given_up"] | None = None,
-    limit: Annotated[int, Parameter(name=["--limit", "-l"])] = 30,
+    limit: Annotated[PositiveInt, Parameter(name=["--limit", "-l"])] = 30,
     where: Where = HERE,
 ) -> None:
     """List webhook calls with their answers, newest first.
@@ -32,7 +33,7 @@ async def list_command(
         How many calls to list at most.
     """
     async with master(where) as client:
-        page = await client.webhook_calls(outcome=outcome, limit=max(1, min(limit, 1000)))
+        page = await client.webhook_calls(outcome=outcome, limit=min(limit, 1000))
     if where.json:
         print_json(page.calls)
         return

@@ -36,6 +36,8 @@ async def share_command(
     """
     if (task is None) != revoke_all:
         raise Error(Code.INVALID_REQUEST, "Name a task, or give --revoke-all.")
+    if original and output is not None:
+        raise Error(Code.INVALID_REQUEST, "A link shows one file: give --output or --original.")
     async with access(where) as (client, _):
         if task is None:
             await client.revoke_links()

@@ -36,7 +36,7 @@ def collect(paths: Sequence[Path]) -> list[Photo]:
 
     Skip hidden files and directories, pipes and devices. Keep broken links, and files and directories that this user
     may not read: their uploads fail and so appear in the report. Raises NOT_FOUND for a path that does not exist, or if
-    there is no photo at all.
+    there is no photo at all, and INVALID_REQUEST for a pipe or a device that is named.
     """
     found: dict[Path, Photo] = {}
     for path in paths:
@@ -62,6 +62,8 @@ def _files(path: Path) -> Iterator[Path]:
     elif _may_be_photo(path) and kind != _MISSING:
         yield path
     else:
+        if kind != _MISSING:
+            raise Error(Code.INVALID_REQUEST, f"{path} is a pipe or a device. Name a file or a directory.")
         raise Error(Code.NOT_FOUND, f"There is no file or directory {path}.")
 
 

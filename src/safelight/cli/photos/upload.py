@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 from cyclopts.types import PositiveInt
 
 from safelight.cli.connection import HERE, Where, master
@@ -29,7 +29,7 @@ async def upload_command(
     wait: Annotated[bool, Parameter(name=["--wait", "-w"], negative="")] = False,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
     overwrite: Annotated[bool, Parameter(negative="")] = False,
-    priority: int = 0,
+    priority: Annotated[int, Parameter(validator=validators.Number(gte=-100, lte=100))] = 0,
     at_once: PositiveInt = 8,
     where: Where = HERE,
 ) -> int:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import msgspec
 from cyclopts import Parameter
+from cyclopts.types import NonNegativeInt
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -67,7 +68,7 @@ def counts_table(summary: Summary) -> Table:
 async def tasks_command(
     *,
     which: Which = ANY,
-    limit: Annotated[int, Parameter(name=["--limit", "-l"])] = 30,
+    limit: Annotated[NonNegativeInt, Parameter(name=["--limit", "-l"])] = 30,
     where: Where = HERE,
 ) -> None:
     """List tasks, newest first: all, or those that match every filter given.
