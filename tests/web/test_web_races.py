@@ -178,6 +178,28 @@ async def test_a_recipe_is_edited_from_the_first_moment(page):
     await expect(page.get_by_label("Name to save under")).to_have_value("mine")
 
 
+async def test_a_change_for_all_outputs_reaches_the_same_one_of_several_operations(page):
+    """A recipe may have an operation twice: what was changed is the second, in every output."""
+    steps = 'operations = [{ op = "blur", sigma = 1 }, { op = "blur", sigma = 2 }]'
+    written = f"[twice.outputs.a]\n{steps}\n[twice.outputs.b]\n{steps}\n"
+    await page.get_by_role("link", name="Recipes").click()
+    await page.get_by_label("A recipe as TOML or JSON").set_input_files(
+        {"name": "twice.toml", "mimeType": "application/toml", "buffer": written.encode()}
+    )
+    sigmas = page.locator(".step input[type=number]")
+    await expect(sigmas).to_have_count(2)
+    await page.get_by_label("Apply changes to all outputs").check()
+    await sigmas.nth(1).fill("7")
+    await sigmas.nth(1).press("Enter")
+    await page.get_by_role("group", name="Outputs").get_by_role("button", name="b").click()
+    assert [await sigmas.nth(number).input_value() for number in (0, 1)] == ["1", "7"]
+    await page.get_by_role("button", name="Remove Blur").nth(1).click()
+    await expect(sigmas).to_have_count(1)
+    await page.get_by_role("group", name="Outputs").get_by_role("button", name="a").click()
+    await expect(sigmas).to_have_count(1)
+    assert await sigmas.input_value() == "1"
+
+
 async def test_a_recipe_that_is_edited_while_it_is_saved_keeps_the_edit(page, client):
     let_go = asyncio.Event()
 

@@ -89,15 +89,22 @@ function alike(spec: OutputSpec, before: OutputSpec, after: OutputSpec): OutputS
   return result as OutputSpec;
 }
 
+/** Whether two places hold operations of one kind, each as the first, or the second, and so on, of its output. */
+function isAlike(own: Operation[], mine: number, others: Operation[], other: number): boolean {
+  const op = own[mine]!.op;
+  const earlier = (list: Operation[], end: number) => list.slice(0, end).filter((one) => one.op === op).length;
+  return others[other]?.op === op && earlier(own, mine) === earlier(others, other);
+}
+
 function alikeOperations(own: Operation[], before: Operation[], after: Operation[]): Operation[] {
   if (after.length > before.length) return [...own, structuredClone(after.at(-1)!)];
   if (after.length < before.length) {
-    const gone = before.find((one, place) => JSON.stringify(one) !== JSON.stringify(after[place]));
-    const place = own.findIndex((one) => one.op === gone?.op);
+    const gone = before.findIndex((one, place) => JSON.stringify(one) !== JSON.stringify(after[place]));
+    const place = own.findIndex((_, other) => isAlike(own, other, before, gone));
     return own.filter((_, other) => other !== place);
   }
-  return own.map((operation) => {
-    const place = after.findIndex((one, other) => one.op === operation.op && before[other]?.op === one.op);
+  return own.map((operation, mine) => {
+    const place = after.findIndex((one, other) => isAlike(own, mine, after, other) && before[other]?.op === one.op);
     if (place < 0) return operation;
     const changes = Object.entries(after[place]!).filter(
       ([field, value]) => JSON.stringify(value) !== JSON.stringify(before[place]![field]),
