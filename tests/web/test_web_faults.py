@@ -192,6 +192,13 @@ async def test_back_closes_the_viewer_at_once_and_focus_is_kept(browser, no_work
         message = page.get_by_text("Not uploaded because they are not photos: n.txt.")
         await expect(message).to_be_visible()
         assert await message.evaluate("(one) => one.closest('.toasts').matches(':popover-open')")
+        # photos that are dropped on an open one close it, as their uploads would be below it
+        await page.evaluate(
+            "document.dispatchEvent(new DragEvent('drop', {bubbles: true, dataTransfer: (() => {"
+            "const t = new DataTransfer(); t.items.add(new File(['x'], 'n.png')); return t; })()}))"
+        )
+        await expect(dialog).to_have_count(0)
+        await expect(page.locator(".tray li")).to_contain_text("n.png")
 
 
 async def test_hand_written_addresses(page, whole):

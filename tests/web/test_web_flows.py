@@ -21,6 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 DROP = """async ([selector, type, files]) => {
   const transfer = new DataTransfer();
   for (const [name, base64] of files) {
+    if (name === "cells.txt") { transfer.setData("text/plain", atob(base64)); continue; }
     const bytes = Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
     transfer.items.add(new File([bytes], name, { type: name.endsWith("png") ? "image/png" : "text/plain" }));
   }
@@ -112,6 +113,15 @@ async def test_drop_paste_and_folder(page, client, directory):
     await expect(page.get_by_text("Not uploaded because they are empty: nothing.png.")).to_be_visible()
     await expect(page.get_by_text("Not uploaded because they are not photos: notes.txt.")).to_be_visible()
     await given(page, "paste", pasted=("png", photo(1)))
+    # cells of a spreadsheet, of which a picture comes too, are text where text is written
+    await page.evaluate(
+        DROP,
+        [
+            "#search",
+            "paste",
+            [[name, base64.b64encode(data).decode()] for name, data in (("image.png", photo(3)), ("cells.txt", b"1"))],
+        ],
+    )
     inside = directory / "summer"
     inside.mkdir()
     (inside / "beach.png").write_bytes(photo(2))

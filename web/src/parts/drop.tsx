@@ -1,16 +1,16 @@
 // Photos dropped or pasted anywhere on the page are uploaded, whatever is shown.
 
 import { useLayoutEffect, useState } from "preact/hooks";
-import { go, view } from "../router";
+import { detail, go, view } from "../router";
 import { texts } from "../texts";
 import * as uploads from "../state/uploads";
 import { Icon } from "./icons";
 
 const carriesFiles = (event: DragEvent) => event.dataTransfer?.types.includes("Files") ?? false;
 
-/** Show where uploads are. */
+/** Show where uploads are: not in other views, nor below the viewer of a photo. */
 const show = () => {
-  if (view.value !== "photos") go("photos");
+  if (view.value !== "photos" || detail.value) go("photos");
 };
 
 export function DropOverlay() {
@@ -36,14 +36,14 @@ export function DropOverlay() {
       event.preventDefault();
       depth = 0;
       setOver(false);
-      void uploads.addDropped(event.dataTransfer!);
-      show();
+      void uploads.addDropped(event.dataTransfer!).then((any) => any && show());
     });
     on("paste", (event) => {
       const files = [...(event.clipboardData?.files ?? [])];
-      if (!files.length) return;
-      uploads.add(files);
-      show();
+      // Cells of a spreadsheet come as text and as a picture of it.
+      const isText = event.target instanceof HTMLInputElement && event.clipboardData?.types.includes("text/plain");
+      if (!files.length || isText) return;
+      if (uploads.add(files)) show();
     });
     return () => leaving.abort();
   }, []);

@@ -217,13 +217,17 @@ function settle(found: Row, outcome: StateName, reason: string): void {
   if (State[outcome] >= order || outcome === "waiting") ended.set(found.id, { ...found, outcome, reason });
 }
 
-export function add(files: readonly File[]): void {
-  if (!may("upload")) return say(words.notAllowed, "bad");
+/** Add what of these files is a photo; return whether any is. */
+export function add(files: readonly File[]): boolean {
+  if (!may("upload")) {
+    say(words.notAllowed, "bad");
+    return false;
+  }
   const [images, others] = divided(files, isPhoto);
   const [photos, empties] = divided(images, (file) => file.size > 0);
   if (others.length) say(words.notPhotos(...few(others)), "bad");
   if (empties.length) say(words.empty(...few(empties)), "bad");
-  if (photos.length === 0) return;
+  if (photos.length === 0) return false;
   // After a reload, restored uploads may be active already.
   if (!session || active.value.length === 0) {
     session = stamp();
@@ -233,6 +237,7 @@ export function add(files: readonly File[]): void {
   for (const file of photos) put(file, file.name || words.pasted, chosen.value, relativePath(file));
   if (!review.value) send();
   show();
+  return true;
 }
 
 const divided = (files: readonly File[], wanted: (file: File) => boolean) =>
@@ -289,8 +294,8 @@ function stamp(): string {
 const relativePath = (file: File): string =>
   (file as File & { relativePath?: string | null }).relativePath || file.webkitRelativePath || file.name;
 
-export async function addDropped(transfer: DataTransfer): Promise<void> {
-  add(await getDroppedFiles(transfer));
+export async function addDropped(transfer: DataTransfer): Promise<boolean> {
+  return add(await getDroppedFiles(transfer));
 }
 
 /** Another name or recipe for a file that was not begun: it is put in anew, into the same batch. */
