@@ -201,6 +201,32 @@ async def test_back_closes_the_viewer_at_once_and_focus_is_kept(browser, no_work
         await expect(page.locator(".tray li")).to_contain_text("n.png")
 
 
+async def test_a_photo_that_is_gone_is_told(page, whole, client):
+    task = await client.wait((await client.upload(photo(5), recipe="thumbnail")).id, timeout=90)
+    dialog = page.get_by_role("dialog")
+    await page.goto(f"http://{whole.master}/#/photos/{task.id}")
+    await expect(dialog.get_by_text("1 output")).to_be_visible()
+    await client.delete(task.id)
+    await expect(dialog.get_by_text(f"There is no task {task.id}.")).to_be_visible()
+    await page.reload()
+    await expect(dialog.get_by_text(f"There is no task {task.id}.")).to_be_visible()
+
+
+async def test_a_zip_that_is_refused_leaves_the_page_where_it_is(page, whole, client):
+    await client.wait((await client.upload(photo(6), recipe="thumbnail", filename="z.png")).id, timeout=90)
+    await page.get_by_role("link", name="Tasks", exact=True).click()
+    await page.get_by_role("checkbox", name="Select z.png").check()
+    refusal = {"detail": "Storage is away.", "code": "unavailable"}
+    await page.route("**/archive", lambda route: route.fulfill(status=503, json=refusal))
+    await page.get_by_role("button", name="Download ZIP").click()
+    await expect(page.get_by_text("Storage is away.")).to_be_visible()
+    assert page.url == f"http://{whole.master}/#/tasks"
+    await page.unroute("**/archive")
+    async with page.expect_download() as download:
+        await page.get_by_role("button", name="Download ZIP").click()
+    assert (await download.value).suggested_filename.endswith(".zip")
+
+
 async def test_hand_written_addresses(page, whole):
     for address, heading in (("#/photos/%", "Add your photos"), ("#/%zz", "Add your photos"), ("#/tasks/none", None)):
         await page.goto(f"http://{whole.master}/{address}")

@@ -74,21 +74,30 @@ export async function ask<T>(method: string, path: string, body?: unknown, signa
     request.body = JSON.stringify(body);
     request.headers = { ...request.headers, "Content-Type": "application/json" };
   }
+  const text = await (await answerTo(path, request)).text();
+  return (text ? JSON.parse(text) : undefined) as T;
+}
+
+/** Send a request; return its answer unless it was refused. */
+async function answerTo(path: string, request: RequestInit): Promise<Response> {
   let answer: Response;
   try {
     answer = await fetch(address(path), request);
   } catch (error) {
-    if (signal?.aborted) throw error;
+    if (request.signal?.aborted) throw error;
     unreached.value++;
     throw new Problem(texts.problem.unreachable);
   }
-  const text = await answer.text();
-  if (!answer.ok) {
-    const problem = Problem.from(text);
-    if (problem.code === "unauthenticated" && path !== "session") refused.value++;
-    throw problem;
-  }
-  return (text ? JSON.parse(text) : undefined) as T;
+  if (answer.ok) return answer;
+  const problem = Problem.from(await answer.text());
+  if (problem.code === "unauthenticated" && path !== "session") refused.value++;
+  throw problem;
+}
+
+/** Ask whether there is a ZIP of these tasks. A browser that is sent for it shows a refusal in the place of the page. */
+export async function hasArchive(tasks: string): Promise<void> {
+  const answer = await answerTo("archive", { method: "POST", body: new URLSearchParams({ tasks }) });
+  await answer.body?.cancel();
 }
 
 const task = (id: string, action = "") => `task/${encodeURIComponent(id)}${action}`;

@@ -2,7 +2,7 @@
 
 import { useEffect, useState } from "preact/hooks";
 import { type Action, countChosen, countMatching, ELIGIBLE, eligible, mayHold, type Plan, progress, run, stop } from "../state/actions";
-import { address, archiveUrl, asked, type Task } from "../api/api";
+import { address, archiveUrl, asked, hasArchive, type Task } from "../api/api";
 import { type Filter } from "../api/filter";
 import { recipes } from "../state/recipes";
 import { clear, isSelecting, type Selection, selection, selectMatching } from "../state/selection";
@@ -112,6 +112,16 @@ async function act(action: Action, found: Plan, list: TaskList): Promise<void> {
   say(words.result(action, result.changed, result.skipped) + (result.stopped ? ` ${words.stopped}` : ""));
 }
 
+/** Have the browser save it, unless the service refuses. */
+async function download(event: SubmitEvent & { currentTarget: HTMLFormElement }, tasks: string): Promise<void> {
+  event.preventDefault();
+  const form = event.currentTarget;
+  await attempt(async () => {
+    await hasArchive(tasks);
+    form.submit();
+  });
+}
+
 /** A form, because a selection may be longer than an address. */
 function Download() {
   const known = selection.value;
@@ -122,9 +132,10 @@ function Download() {
       </a>
     );
   }
+  const tasks = [...known.ids].join(",");
   return (
-    <form method="post" action={address("archive")}>
-      <input type="hidden" name="tasks" value={[...known.ids].join(",")} />
+    <form method="post" action={address("archive")} onSubmit={(event) => void download(event, tasks)}>
+      <input type="hidden" name="tasks" value={tasks} />
       <button class="main">
         <Icon name="download" /> {words.download}
       </button>

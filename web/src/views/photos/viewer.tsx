@@ -5,6 +5,7 @@ import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { archiveUrl, deleteTask, getTask, originalUrl, type Output, renditionUrl, resultUrl, shownUrl, State, type Task } from "../../api/api";
 import { type PhotoData, photoData } from "../../exif";
 import { toQuery } from "../../api/filter";
+import { follow } from "../../api/live";
 import { bytes, change, dimensions, kind, outputNotes, reason } from "../../format";
 import { Icon } from "../../parts/icons";
 import { Stage } from "../../parts/stage";
@@ -27,6 +28,7 @@ window.addEventListener("hashchange", (event) => {
 export function Viewer({ id, list }: { id: string; list: TaskList }) {
   const dialog = useRef<HTMLDialogElement>(null);
   const [task, setTask] = useState<Task | undefined>(list.items.value.find((one) => one.id === id));
+  const [problem, setProblem] = useState("");
   useLayoutEffect(() => {
     dialog.current?.showModal();
     dialog.current?.focus();
@@ -34,9 +36,16 @@ export function Viewer({ id, list }: { id: string; list: TaskList }) {
   useLayoutEffect(() => {
     let left = false;
     setTask(list.items.value.find((one) => one.id === id));
-    void attempt(() => getTask(id)).then((found) => void (left || !found || setTask(found)));
+    setProblem("");
+    const read = () =>
+      getTask(id)
+        .then((found) => void (left || (setTask(found), setProblem(""))))
+        .catch((error: Error) => left || setProblem(error.message));
+    void read();
+    const stop = follow({ changed: (events) => events.some((one) => one.task === id) && void read(), missed: () => void read() });
     return () => {
       left = true;
+      stop();
     };
   }, [id]);
 
@@ -101,6 +110,7 @@ export function Viewer({ id, list }: { id: string; list: TaskList }) {
           </button>
         </span>
       </div>
+      {problem && <p class="error">{problem}</p>}
       {task?.state === State.finished && <Finished key={task.id} task={task} name={name} swipe={step} />}
       {task && task.state !== State.finished && (
         <p class="empty">
