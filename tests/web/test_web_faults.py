@@ -2,7 +2,9 @@
 
 import asyncio
 import re
+import time
 
+import msgspec
 import pytest
 import pytest_asyncio
 from playwright.async_api import expect
@@ -13,6 +15,17 @@ from support.pages.firefox import firefox
 from support.photos import photo
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
+
+
+def changed(**fields):
+    """Return a handler that changes fields of what the service answers."""
+
+    async def handle(route):
+        answer = await route.fetch()
+        await route.fulfill(response=answer, json={**await answer.json(), **fields})
+
+    return handle
+
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 
@@ -227,6 +240,13 @@ async def test_a_zip_that_is_refused_leaves_the_page_where_it_is(page, whole, cl
     assert (await download.value).suggested_filename.endswith(".zip")
 
 
+async def test_sizes_and_times_are_rounded_into_the_next_unit(page):
+    await page.route("**/summary", changed(bytes=999_700, oldest_waiting=119.7))
+    await page.get_by_role("link", name="System").click()
+    await expect(page.locator(".tiles")).to_contain_text(re.compile("Photos and results.*1.0 MB"))
+    await expect(page.locator(".tiles")).to_contain_text("2 min 0 s")
+
+
 async def test_hand_written_addresses(page, whole):
     for address, heading in (("#/photos/%", "Add your photos"), ("#/%zz", "Add your photos"), ("#/tasks/none", None)):
         await page.goto(f"http://{whole.master}/{address}")
@@ -308,6 +328,13 @@ async def test_renditions_load_a_few_at_a_time_and_again_after_a_failure(browser
         assert 0 < await page.evaluate("window.most") <= 4
 
 
+async def test_a_browser_whose_clock_is_wrong_shows_the_workers(browser, whole):
+    async with opened(browser, whole.master) as page:
+        await page.clock.set_system_time(time.time() + 200)
+        await page.get_by_role("link", name="System").click()
+        await expect(page.get_by_role("region", name="Workers").get_by_text("Idle").first).to_be_visible()
+
+
 async def test_a_dead_worker_is_not_shown_as_busy(browser, whole, client):
     slow = {"outputs": {"image": {"operations": [{"op": "blur", "sigma": 90}], "format": "avif", "effort": 10}}}
     async with opened(browser, whole.master) as page:
@@ -318,9 +345,12 @@ async def test_a_dead_worker_is_not_shown_as_busy(browser, whole, client):
             await expect(workers.get_by_text("Busy", exact=True)).to_be_visible()
             await whole.kill("worker-0")
             await client.cancel(task.id)
-            # let a minute pass on the page's clock
-            seen = max(each.last_seen for each in (await client.summary()).workers)
-            await page.clock.set_fixed_time(seen + 60)
+            # let a minute pass
+            workers_then = [
+                msgspec.to_builtins(each) | {"last_seen": each.last_seen - 60}
+                for each in (await client.summary()).workers
+            ]
+            await page.route("**/summary", changed(workers=workers_then))
             await page.reload()
             await expect(workers.get_by_text("Silent").first).to_be_visible()
             text = await workers.inner_text()

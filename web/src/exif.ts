@@ -15,6 +15,8 @@ export interface PhotoData {
 const FIRST_BYTES = 256 * 1024;
 const TAGS = { make: 0x10f, model: 0x110, exif: 0x8769, gps: 0x8825, taken: 0x9003, exposure: 0x829a } as const;
 const MORE = { aperture: 0x829d, iso: 0x8827, focalLength: 0x920a, lens: 0xa434 } as const;
+/** Cameras write exposures below this, in seconds, as a fraction, and others as a decimal. */
+const SHORT = 0.2501;
 const SIZES = [0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8];
 
 export async function photoData(url: string): Promise<PhotoData | undefined> {
@@ -60,7 +62,7 @@ function read(view: DataView): PhotoData | undefined {
   put("camera", model.startsWith(make) ? model : `${make} ${model}`.trim());
   put("lens", text(exif.get(MORE.lens)));
   put("taken", text(exif.get(TAGS.taken))?.replace(/^(\d+):(\d+):(\d+)/, "$1-$2-$3"));
-  put("exposure", exposure ? (exposure < 1 ? `1/${Math.round(1 / exposure)} s` : `${exposure} s`) : undefined);
+  put("exposure", exposure ? `${exposure < SHORT ? `1/${Math.round(1 / exposure)}` : Number(exposure.toFixed(1))} s` : undefined);
   const aperture = number(exif.get(MORE.aperture));
   put("aperture", aperture ? `f/${Number(aperture.toFixed(1))}` : undefined);
   put("iso", number(exif.get(MORE.iso))?.toString());

@@ -1,13 +1,15 @@
 // Numbers, times and states as people read them.
 
 import { stateName, type StateName, type Task } from "./api/api";
+import { now } from "./api/clock";
 import { language, locale, texts } from "./texts";
 
 const UNITS = ["B", "kB", "MB", "GB", "TB"];
 
 export function bytes(size: number): string {
   let unit = 0;
-  while (size >= 1000 && unit < UNITS.length - 1) {
+  // What rounding would make a thousand is one of the next unit.
+  while (size >= 999.5 && unit < UNITS.length - 1) {
     size /= 1000;
     unit += 1;
   }
@@ -15,14 +17,17 @@ export function bytes(size: number): string {
 }
 
 export function seconds(value: number): string {
-  if (value < 1) return `${Math.round(value * 1000)} ms`;
-  if (value < 60) return `${value.toFixed(value < 10 ? 1 : 0)} s`;
-  if (value < 3600) return `${Math.floor(value / 60)} min ${Math.round(value % 60)} s`;
-  return `${Math.floor(value / 3600)} h ${Math.round((value % 3600) / 60)} min`;
+  if (value < 0.9995) return `${Math.round(value * 1000)} ms`;
+  if (value < 59.5) return `${value.toFixed(value < 9.95 ? 1 : 0)} s`;
+  if (value < 3599.5) return inTwo(Math.round(value), "min", "s");
+  return inTwo(Math.round(value / 60), "h", "min");
 }
 
-export function ago(moment: number, now = Date.now() / 1000): string {
-  const passed = Math.max(0, now - moment);
+/** A number of small units, sixty of which are a large one. */
+const inTwo = (value: number, large: string, small: string) => `${Math.floor(value / 60)} ${large} ${value % 60} ${small}`;
+
+export function ago(moment: number): string {
+  const passed = Math.max(0, now() - moment);
   if (passed < 5) return texts.time.now;
   if (passed < 60) return texts.time.ago(`${Math.floor(passed)} s`);
   if (passed < 3600) return texts.time.ago(`${Math.floor(passed / 60)} min`);

@@ -1,6 +1,7 @@
 // List, create, rotate and revoke the API keys of the tenant.
 
 import { useEffect, useState } from "preact/hooks";
+import { now } from "../api/clock";
 import { ago, date } from "../format";
 import { copy } from "../state/clipboard";
 import { attempt } from "../state/messages";
@@ -45,7 +46,7 @@ function Made({ token }: { token: string }) {
 
 function state(key: KeyInfo): string {
   if (key.revoked) return words.revoked;
-  if (key.expires) return key.expires * 1000 < Date.now() ? words.ended(date(key.expires)) : words.until(date(key.expires));
+  if (key.expires) return key.expires < now() ? words.ended(date(key.expires)) : words.until(date(key.expires));
   return "";
 }
 

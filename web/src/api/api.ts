@@ -1,6 +1,7 @@
 // The calls of the master's public API that the page uses. The types come from its OpenAPI document.
 
 import { signal as shared } from "@preact/signals";
+import { setBy } from "./clock";
 import { type Filter, moment } from "./filter";
 import type {
   Batch,
@@ -80,6 +81,7 @@ export async function ask<T>(method: string, path: string, body?: unknown, signa
 
 /** Send a request; return its answer unless it was refused. */
 async function answerTo(path: string, request: RequestInit): Promise<Response> {
+  const began = performance.now();
   let answer: Response;
   try {
     answer = await fetch(address(path), request);
@@ -88,6 +90,7 @@ async function answerTo(path: string, request: RequestInit): Promise<Response> {
     unreached.value++;
     throw new Problem(texts.problem.unreachable);
   }
+  setBy(answer, performance.now() - began);
   if (answer.ok) return answer;
   const problem = Problem.from(await answer.text());
   if (problem.code === "unauthenticated" && path !== "session") refused.value++;

@@ -1,5 +1,6 @@
 // The filter of a list of tasks: the parameters of `GET /tasks`, as in the address of the page.
 
+import { now } from "./clock";
 import { type StateName, stateName, type Task, type TaskEvent } from "./records";
 import type { Query } from "../router";
 
@@ -58,5 +59,5 @@ const UNITS: Record<string, number> = { m: 60, h: 3600, d: 86400, w: 7 * 86400 }
 /** A duration back from now, or Unix seconds. */
 export function moment(text: string): number {
   const found = /^(\d+)([mhdw])$/.exec(text);
-  return found ? Date.now() / 1000 - Number(found[1]) * UNITS[found[2]!]! : Number(text);
+  return found ? now() - Number(found[1]) * UNITS[found[2]!]! : Number(text);
 }

@@ -2,6 +2,7 @@
 
 import { may } from "../../state/session";
 import type { Worker } from "../../api/api";
+import { now } from "../../api/clock";
 import { ago, humanize } from "../../format";
 import { Icon } from "../../parts/icons";
 import { changeWorker, summary } from "../../state/queue";
@@ -13,8 +14,7 @@ const SILENT_AFTER = 30;
 const GONE_AFTER = 90;
 
 export function Workers() {
-  const now = Date.now() / 1000;
-  const alive = (summary.value?.workers ?? []).filter((one) => now - one.last_seen < GONE_AFTER);
+  const alive = (summary.value?.workers ?? []).filter((one) => now() - one.last_seen < GONE_AFTER);
   return (
     <section class="panel workers" aria-labelledby="workers">
       <h2 id="workers">{words.workers}</h2>
@@ -31,7 +31,7 @@ export function Workers() {
 
 /** What a worker does, and the colour of that. */
 function doing(one: Worker, busy: number): [string, string] {
-  if (Date.now() / 1000 - one.last_seen > SILENT_AFTER) return [words.silent, "failed"];
+  if (now() - one.last_seen > SILENT_AFTER) return [words.silent, "failed"];
   if (one.draining) return one.holding ? [words.draining, "waiting"] : [words.drained, "cancelled"];
   return busy ? [words.busy, "working"] : [words.idle, "finished"];
 }
