@@ -163,6 +163,21 @@ def source(name: str, section: str, path: str | None, environ: Mapping[str, str]
     return next((place for place, value in candidates if value is not None), None)
 
 
+def own(name: str, section: str, path: str | None, environ: Mapping[str, str] = os.environ) -> tuple[str, Any] | None:
+    """Return where a setting is given for this one program besides its flag, and what is given there."""
+    table = _read_file(path) if path else {}
+    variable, _, in_table, _ = _candidates(name, section, table, path, environ)
+    return next((place for place in (variable, in_table) if place[1] is not None), None)
+
+
+def seconds(place: str, value: Any) -> float:
+    """Return the value of a `Duration`; a mistake ends the program with status 2 and a sentence on stderr."""
+    try:
+        return msgspec.convert(_in_units(value, Duration, place), Duration, strict=False)
+    except (SettingsError, msgspec.ValidationError):
+        fail(f"{place}: write a duration, such as 30, 5m or 2h, not {value!r}.")
+
+
 def _advice(sentence: str, hint: Any, value: Any) -> str:
     """Rewrite what msgspec says of a value for the person who wrote it."""
     unit, match = extra(hint, "unit"), _EXPECTED.fullmatch(sentence)

@@ -188,9 +188,16 @@ async def test_after_a_kill_of_everything_every_task_is_picked_up(tmp_path: Path
 
 async def test_settings_come_from_a_file_too_and_go_to_the_services(tmp_path: Path) -> None:
     settings = tmp_path / "safelight.toml"
-    settings.write_text('[up]\nworkers = 2\n[worker]\nslots = 3\nisolation = "thread"\n')
+    blobs = tmp_path / "another disk"
+    settings.write_text(
+        f'slots = 2\n[up]\nworkers = 2\n[worker]\nslots = 3\nisolation = "thread"\n'
+        f'[storage]\nport = 1\ndata = "{blobs}"\n'
+    )
     async with up(tmp_path / "data", "--config", settings) as running:
+        await running.log(lambda line: line["message"].startswith(f"port in [storage] of {settings} has no effect"))
         where = await addresses(running)
+        assert (blobs / "identity").exists()
+        assert not (tmp_path / "data/storage").exists()
         async with Client.connect(where["master"]) as client, asyncio.timeout(60):
             after = 0
             while len(workers := (await client.summary()).workers) < 2:

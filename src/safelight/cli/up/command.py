@@ -29,11 +29,13 @@ from safelight.cli.printing import complain
 from safelight.cli.up import machines, plain
 from safelight.cli.up.child import Child
 from safelight.cli.up.forward import Forward
+from safelight.cli.up.own import Own
 from safelight.cli.up.plain import NoTls
 from safelight.cli.up.sign_in import sign_in_link
 from safelight.client.availability.instances import Several
 from safelight.client.base import Connection, ServiceClient, session
 from safelight.errors import EXIT_STATUS, FAILED, Code
+from safelight.service import StandaloneConfig
 
 log = logging.getLogger("up")
 
@@ -42,7 +44,7 @@ STOPS = (("worker",), ("allinone",), ("master",), ("db", "storage"), ("keyvalues
 """The order of a stop: callers before the services that they call."""
 
 _GRACE = 10.0
-"""Seconds that a service may take to stop; a worker has this in addition to its time to drain."""
+"""Seconds that a program may take to stop, in addition to its time to drain."""
 _TOGETHER = "services"
 """The name of the one process in which the services run."""
 
@@ -128,7 +130,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 settings.fail(f"--{flag} has no effect on machines: the fleet file describes them (--fleet FILE).")
         return machines.run(config.fleet, config.guest, as_json=config.json)
     passed = _passed(arguments)
-    plain.check(config, passed[-1].removeprefix("--config=") if passed else os.environ.get("SAFELIGHT_CONFIG"))
+    path = passed[-1].removeprefix("--config=") if passed else os.environ.get("SAFELIGHT_CONFIG")
+    plain.check(config, path)
     os.umask(0o077)
     serve.keep_private(config.data)
     with _alone(Path(config.data)):
@@ -137,7 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             with _usable(Path(config.data)):
                 cluster_key.ensure(key)
             config = msgspec.structs.replace(config, cluster_key_file=str(key))
-        everything = Up(config, forward, passed)
+        everything = Up(config, forward, passed, Own(path))
         _check_free(config.host, everything.ports)
         return asyncio.run(everything.run())
 
@@ -145,19 +148,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 class Up:
     """The programs of one system, and where they are."""
 
-    def __init__(self, config: Config, forward: Forward, passed: list[str]) -> None:
+    def __init__(self, config: Config, forward: Forward, passed: list[str], own: Own) -> None:
         self._config = config
         self._forward = forward
         self._passed = passed
+        self._own = own
+        otherwise = max(config.drain, StandaloneConfig().drain)
+        self._drain = {kind: own.drain(kind, otherwise) for kind in (*SERVICES, "worker")}
+        self._drain["allinone"] = sum(self._drain[name] for name in SERVICES)  # one after another
         workers = [f"worker-{number}" for number in range(1, config.workers + 1)]
-        own = [f"master-{number}" for number in range(1, config.masters + 1)] if config.masters > 1 else []
-        ports = _ports(config.port, config.workers, len(own))
+        masters = [f"master-{number}" for number in range(1, config.masters + 1)] if config.masters > 1 else []
+        ports = _ports(config.port, config.workers, len(masters))
         if max(ports) > _LAST_PORT:
             settings.fail(
                 f"--port {config.port} leaves too few ports: {len(ports)} are needed, the last of which would be "
                 f"{max(ports)}. Give a smaller one."
             )
-        self.ports = dict(zip([*SERVICES, *workers, *own], ports, strict=True))
+        self.ports = dict(zip([*SERVICES, *workers, *masters], ports, strict=True))
         """By name of a service or worker, and of each of several masters, whose own port this is then."""
         self.children = self._children(workers)
         self._status = 0
@@ -170,6 +177,7 @@ class Up:
             loop.add_signal_handler(number, self._signalled)
         supervisors = [asyncio.create_task(child.supervise(self._give_up), name=child.name) for child in self.children]
         announcement = asyncio.create_task(self._announce())
+        self._own.warn()
         try:
             await self._stopping.wait()
         finally:
@@ -208,14 +216,15 @@ class Up:
         if kind != "keyvaluestore":
             argv.append(f"{_reachable(config.host)}:{self.ports['keyvaluestore']}")
         port = self.ports["master" if kind == "master" else name]
-        argv += ["--host", config.host, "--port", str(port), "--data", str(Path(config.data, name))]
+        argv += ["--host", config.host, "--port", str(port), "--data", str(self._own.data(kind, name, config.data))]
         argv += ["--share-port", "--own-port", str(self.ports[name])] if name.startswith("master-") else []
-        argv += ["--log-format", "json" if self._forward.json else "text", "--log-level", config.log_level]
-        argv += _access_flags(config, kind)
+        argv += ["--log-format", "json" if self._forward.json else "text"]
+        argv += [f"--cluster-key-file={config.cluster_key_file}"]
+        passed = {"log_level": config.log_level} | _access_settings(config, kind)
         if kind == "worker":
-            argv += ["--drain", str(config.drain)]
-            argv += [] if config.slots is None else ["--slots", str(config.slots)]
-        return argv
+            passed["drain"] = str(config.drain)
+            passed |= {} if config.slots is None else {"slots": str(config.slots)}
+        return argv + self._own.flags(kind, passed)
 
     def _signalled(self) -> None:
         if self._stopping.is_set():
@@ -233,9 +242,7 @@ class Up:
 
     async def _stop(self) -> None:
         for kinds in STOPS:
-            timeout = _GRACE + (self._config.drain if "worker" in kinds else 0.0)
-            if "allinone" in kinds:
-                timeout = _GRACE * len(SERVICES)  # one after another
+            timeout = _GRACE + max(self._drain[kind] for kind in kinds)
             await asyncio.gather(*(child.stop(timeout) for child in self.children if child.kind in kinds))
 
     async def _announce(self) -> None:
@@ -286,16 +293,15 @@ _FOR_MASTER = ("public_url", "cors_origins", "trusted_proxies")
 """Settings that only the service that browsers and proxies call has."""
 
 
-def _access_flags(config: Config, kind: str) -> list[str]:
-    """Return the flags of access control for a service, except those with default values."""
-    flags = []
+def _access_settings(config: Config, kind: str) -> dict[str, str | None]:
+    """Return the settings of access control for a service, except those with default values. None stands for true."""
+    passed: dict[str, str | None] = {}
     for name in (*AccessSettings.__struct_fields__, "public_url", "cors_origins"):
         value = getattr(config, name)
-        if value == getattr(Config(), name) or (name in _FOR_MASTER and kind != "master"):
+        if value == getattr(Config(), name) or name == "cluster_key_file" or (name in _FOR_MASTER and kind != "master"):
             continue
-        flag = f"--{name.replace('_', '-')}"
-        flags += [flag] if value is True else [f"{flag}={value}"]
-    return flags
+        passed[name] = None if value is True else str(value)
+    return passed
 
 
 def _reachable(host: str) -> str:
