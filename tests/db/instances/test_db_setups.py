@@ -10,12 +10,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 import asyncpg
 import pytest
 
 from safelight.db.postgres import PostgresStore, schema
 from safelight.db.postgres.sessions.address import Address
+from safelight.db.postgres.sessions.failures import is_passing
 from safelight.errors import Error
 from safelight.wire import TaskQuery
 from support.programs.ports import free_port
@@ -96,6 +98,14 @@ async def test_a_pooler_in_transaction_mode_is_refused(database, postgres_server
     with pgbouncer(postgres_server, "transaction", *settings) as url, refused("pool_mode=session"):
         async with PostgresStore.open(url):
             pass
+
+
+@pytest.mark.parametrize("url", ["postgresql://safelight@/postgres?host={}", "postgresql://safelight@{}/postgres"])
+async def test_a_server_whose_socket_is_not_there_yet_is_waited_for(tmp_path, url):
+    place = quote(str(tmp_path), safe="")
+    with refused(f"no server listens on a socket in {tmp_path}") as caught:
+        await Address(url=url.format(place)).connect()
+    assert is_passing(caught.value.__cause__)
 
 
 @pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
 import asyncpg
 import msgspec
@@ -150,15 +150,22 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
 
     async def _open(self, host: dict[str, Any], settings: dict[str, str]) -> asyncpg.Connection[Any]:
         named = dict(parse_qsl(urlsplit(self.url).query))
-        return await asyncpg.connect(
-            self.url,
-            **host,
-            timeout=CONNECT,
-            command_timeout=self.statement_timeout + 5.0,
-            statement_cache_size=400,
-            target_session_attrs=None if "target_session_attrs" in named else SessionAttribute.primary,
-            server_settings=settings,
-        )
+        try:
+            return await asyncpg.connect(
+                self.url,
+                **host,
+                timeout=CONNECT,
+                command_timeout=self.statement_timeout + 5.0,
+                statement_cache_size=400,
+                target_session_attrs=None if "target_session_attrs" in named else SessionAttribute.primary,
+                server_settings=settings,
+            )
+        except FileNotFoundError as error:
+            place = named.get("host") or unquote(urlsplit(self.url).netloc.rpartition("@")[2])
+            if not place.startswith("/"):
+                raise
+            # A server removes its socket when it stops, while a port refuses connections.
+            raise ConnectionRefusedError(f"no server listens on a socket in {place}") from error
 
     async def _use_pooler(self, connection: asyncpg.Connection[Any], host: dict[str, Any]) -> None:
         """Raise UNAVAILABLE if a pooler does not keep one server's session for each of ours.
