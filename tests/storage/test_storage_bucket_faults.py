@@ -44,6 +44,15 @@ def test_a_prefix_that_would_become_another_one_is_refused(prefix):
     assert refused.value.code is Code.INVALID_REQUEST
 
 
+@pytest.mark.parametrize("endpoint", ["minio:9000", "127.0.0.1:9000", "minio", "http://", "s3://minio"])
+def test_an_endpoint_that_is_not_a_url_is_refused(endpoint, monkeypatch):
+    """The library would panic, or send requests elsewhere."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    with pytest.raises(Error, match="write a URL into AWS_ENDPOINT_URL") as refused:
+        Bucket("s3://photos/x")
+    assert refused.value.code is Code.INVALID_REQUEST
+
+
 @pytest.mark.parametrize(("status", "code"), [(503, Code.UNAVAILABLE), (507, Code.STORAGE_FULL)])
 async def test_only_a_bucket_that_is_full_is_said_to_be(status, code, monkeypatch):
     """The URL of an object, which is a part of the library's message, has the number 507 now and then."""

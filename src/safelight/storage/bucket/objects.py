@@ -38,7 +38,12 @@ PART = 8 << 20
 STORED = "stored"
 """The attribute with the time at which an object was stored (ns), because buckets round their own times to seconds."""
 
-_ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AZURE_STORAGE_ENDPOINT", "GOOGLE_BASE_URL")
+_ENDPOINTS = {
+    "s3": ("AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
+    "az": ("AZURE_STORAGE_ENDPOINT",),
+    "gs": ("GOOGLE_BASE_URL",),
+}
+"""The variables that name another server than the provider's, by scheme."""
 _TOO_OFTEN = 15.0
 """Seconds for which an object is tried again that Google does not let be written more than about once a second."""
 _STREAM_CHUNK = 1 << 18
@@ -295,21 +300,32 @@ def _advice(reason: str) -> str:
 
 
 def _open(url: str, timeout: timedelta, retry: RetryConfig) -> ObjectStore:
-    endpoints = (os.environ.get(name, "") for name in _ENDPOINTS)
-    options: ClientConfig = {
-        "timeout": timeout,
-        "connect_timeout": timedelta(seconds=5),
-        "read_timeout": timedelta(seconds=30),
-        # Plain HTTP is allowed if the endpoint's URL says so.
-        "allow_http": any(endpoint.startswith("http://") for endpoint in endpoints),
-    }
     parts = urlsplit(url)
     if parts.scheme not in SCHEMES or not parts.netloc:
         raise ValueError("write s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX")
     if {".", ".."} & set(unquote(parts.path).split("/")) or "?" in url or "#" in url:
         # These would be resolved or cut off, so that another prefix than the one that was named is used.
         raise ValueError("a prefix must not contain ?, # or the segments . and ..")
+    options: ClientConfig = {
+        "timeout": timeout,
+        "connect_timeout": timedelta(seconds=5),
+        "read_timeout": timedelta(seconds=30),
+        # Plain HTTP is allowed if the endpoint's URL says so.
+        "allow_http": "http" in _endpoint_schemes(parts.scheme),
+    }
     return from_url(url, client_options=options, retry_config=retry)
+
+
+def _endpoint_schemes(provider: str) -> set[str]:
+    """Return the schemes of a provider's endpoints. Raises ValueError for a value with which obstore would panic."""
+    schemes = set()
+    for name in _ENDPOINTS[provider]:
+        if value := os.environ.get(name, ""):
+            parts = urlsplit(value)
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise ValueError(f"write a URL into {name}, such as https://HOST:PORT, not {value}")
+            schemes.add(parts.scheme)
+    return schemes
 
 
 def _tag(url: str, described: ObjectMeta | PutResult) -> str:
