@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shlex
 import sqlite3
 import stat
 from contextlib import closing, contextmanager
@@ -88,6 +89,13 @@ async def test_a_store_of_another_system_is_not_taken_over(tmp_path):
     for _ in range(2):
         assert await migrate(tmp_path / "ours", tmp_path / "copy") == 0
     assert (tmp_path / "copy/identity").read_text().strip() == "a" * 32
+
+
+async def test_the_way_back_can_be_pasted_into_a_shell(tmp_path, capfd):
+    await store_with(tmp_path / "old & good", b"1")
+    assert await migrate(tmp_path / "old & good", tmp_path / "new one") == 0
+    back = shlex.split(capfd.readouterr().out.partition("To go back later: ")[2])
+    assert back[2:] == ["--from", f"file://{tmp_path}/new one", "--to", f"file://{tmp_path}/old & good"]
 
 
 async def test_a_damaged_blob_is_named_and_the_others_are_copied(tmp_path, capfd):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -288,7 +289,8 @@ def _shown(url: str) -> str:
 
 def _tell_way_back(new: str | None, old: str, when: str = "") -> None:
     """Print the command that copies the new store back into the old one."""
-    words = f"safelight migrate --from {new} --to {old}" if new is not None else f"safelight migrate --to {old}"
+    stores = (*(("--from", new) if new is not None else ()), "--to", old)
+    words = f"safelight migrate {shlex.join(stores)}"
     say(f"The old store is unchanged. To go back later: {words}{f' ({when})' if when else ''}")
 
 
