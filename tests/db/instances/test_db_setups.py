@@ -108,6 +108,19 @@ async def test_a_server_whose_socket_is_not_there_yet_is_waited_for(tmp_path, ur
     assert is_passing(caught.value.__cause__)
 
 
+async def test_systems_in_two_schemas_of_one_database_do_their_own_maintenance(postgres_server):
+    """Locks belong to the whole database; with one lock for both, leases of the second would never expire."""
+    await run(postgres_server.url(), "CREATE DATABASE shared")
+    await run(postgres_server.url("shared"), "CREATE SCHEMA one", "CREATE SCHEMA two")
+    url = postgres_server.url("shared?search_path=")
+    async with PostgresStore.open(f"{url}one") as one, PostgresStore.open(f"{url}two") as two:
+        for store in (one, two):
+            await store.create([new_task()])
+            await store.pass_time()
+        assert (one._database.maintains, two._database.maintains) == (True, True)
+        assert len((await two.find(TaskQuery())).tasks) == 1
+
+
 @pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
 async def test_a_database_that_cannot_store_every_name_is_refused(postgres_server, encoding):
     name = f"in_{encoding.lower()}"

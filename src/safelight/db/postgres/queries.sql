@@ -38,8 +38,8 @@ SELECT json_build_array(
 )::text;
 
 -- name: commit
--- The tasks that one commit has changed ($9 and following), its new tasks, its events, and its entry in the ledger ($1 to
--- $5). Other instances are notified ($6) only while somebody waits there: waiting instances share the lock ($7, $8).
+-- The tasks that one commit has changed ($8 and following), its new tasks, its events, and its entry in the ledger ($1 to
+-- $5). Other instances are notified ($6) only while somebody waits there: waiting instances share the lock $7.
 -- `ANY (ARRAY[new.n])`: see update_tasks.
 WITH new AS MATERIALIZED (
   SELECT * FROM unnest(:commit_changed) AS new (n, :task_changing)
@@ -57,7 +57,7 @@ WITH new AS MATERIALIZED (
 ), entered AS (
   INSERT INTO ledger (version, at, token, entry, complete) VALUES ($1, $2, $3, $4, $5) RETURNING version
 )
-SELECT CASE WHEN $6::text IS NULL OR pg_try_advisory_xact_lock($7, $8) THEN NULL
+SELECT CASE WHEN $6::text IS NULL OR pg_try_advisory_xact_lock('ledger'::regclass::int, $7) THEN NULL
   ELSE pg_notify('safelight', $6::text)::text END FROM entered;
 
 -- name: committed
@@ -65,7 +65,7 @@ SELECT CASE WHEN $6::text IS NULL OR pg_try_advisory_xact_lock($7, $8) THEN NULL
 SELECT version FROM ledger WHERE version >= $1 AND token = $2;
 
 -- name: notify
-SELECT CASE WHEN pg_try_advisory_xact_lock($2, $3) THEN NULL ELSE pg_notify('safelight', $1::text)::text END;
+SELECT CASE WHEN pg_try_advisory_xact_lock('ledger'::regclass::int, $2) THEN NULL ELSE pg_notify('safelight', $1::text)::text END;
 
 -- name: clean_ledger
 -- $1, $2: versions between which everything is known to all
@@ -357,7 +357,7 @@ INSERT INTO meta (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET 
 -- name: end_suspended
 -- $1: an advisory lock; $2: seconds. Ends the session that has the lock and was idle for so long.
 SELECT pg_terminate_backend(pid) FROM pg_locks JOIN pg_stat_activity USING (pid)
-WHERE locktype = 'advisory' AND classid = 23294 AND objid = $1::int8 AND objsubid = 2 AND granted
+WHERE locktype = 'advisory' AND classid = 'ledger'::regclass AND objid = $1::int8 AND objsubid = 2 AND granted
   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
   AND usename = current_user AND state = 'idle' AND state_change < clock_timestamp() - make_interval(secs => $2);
 

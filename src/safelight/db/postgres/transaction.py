@@ -24,7 +24,6 @@ from safelight.db.rows import TaskRow
 from safelight.wire import WorkerInfo, WorkerSeen
 
 WRITING, WAITING, INSTANCES, MAINTENANCE = range(4)
-_LOCK_CLASS = 0x5AFE
 _WORKER_WRITTEN = 5.0
 """Seconds after which to store again that a worker was seen."""
 _REMEMBERED = 120.0
@@ -33,8 +32,12 @@ _LOOK_AGAIN = 1.0
 
 
 def lock(number: int) -> str:
-    """Return the arguments of an advisory lock's functions."""
-    return f"{_LOCK_CLASS}, {number}"
+    """Return the arguments of an advisory lock's functions.
+
+    Advisory locks belong to a whole database. The number of a table is part of them, since there may be tables of
+    another system in another schema.
+    """
+    return f"'ledger'::regclass::int, {number}"
 
 
 class Roster(dict[str, WorkerSeen]):
@@ -359,7 +362,7 @@ class PostgresTransaction(Transaction):
         if self.connection.writes or events:
             entry, complete = self.memory.entry()
             self.token = os.urandom(8).hex()
-            values = (self.version, self.now, self.token, payload(entry), complete, told, _LOCK_CLASS, WAITING)
+            values = (self.version, self.now, self.token, payload(entry), complete, told, WAITING)
             commit = partial(self.connection.commit, values, changed=changed, inserted=inserted, events=events)
             if changed or inserted:
                 attributed_to_none(commit)
@@ -367,7 +370,7 @@ class PostgresTransaction(Transaction):
                 commit()
             self.memory.entered(self.version)
         elif told is not None:
-            self.connection.value("notify", told, _LOCK_CLASS, WAITING)
+            self.connection.value("notify", told, WAITING)
 
     def _write_workers(self) -> None:
         if not isinstance(self.workers, Roster) or not (news := self.workers.news()):

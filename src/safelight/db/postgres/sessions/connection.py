@@ -45,7 +45,7 @@ def _arrays(columns: Sequence[str], *, after: int = 0) -> str:
     return ", ".join(f"${place}::{_type(column)}[]" for place, column in enumerate(columns, start=after + 1))
 
 
-_ENTRY = 8
+_ENTRY = 7
 """How many values `commit` has before those of rows."""
 
 
