@@ -85,7 +85,20 @@ async def test_a_hot_backup_has_everything_acknowledged_before_it(tmp_path):
         assert await identity(whole) not in {old, ""}
         task = await client.upload(photo(next(numbers)), filename="after.png")
         assert (await client.wait(task.id, timeout=LIMIT)).state is State.FINISHED
+        await refuses_another_database(kept, whole)
     assert "already exists" in await run("restore", kept, "--data", tmp_path / "new", status=5)
+
+
+async def refuses_another_database(kept, whole):
+    """Check that a backup is not replaced by one of another database, such as a new one without its disk."""
+    manifest, files = kept / "manifest.json", sorted(kept.glob("*"))
+    before = manifest.read_bytes()
+    said = await run("backup", kept, "--keyvaluestore", whole.keyvaluestore, status=5)
+    assert "holds a backup of another database" in " ".join(said.split())
+    assert (manifest.read_bytes(), sorted(kept.glob("*"))) == (before, files)
+    manifest.unlink()
+    assert (await backup(kept, whole))["tasks"] > json.loads(before)["tasks"]
+    assert len(list(kept.glob("db-*.sqlite"))) == 1
 
 
 FAULTS = {"blob damaged": 6, "blob lost": 6, "database damaged": 6, "database lost": 3, "manifest cut": 6}

@@ -76,10 +76,10 @@ class Archive:
         """Return the path of a database by the digest of its bytes."""
         return self.root / f"db-{digest}.sqlite"
 
-    def prepare(self) -> None:
+    def prepare(self) -> Manifest | None:
         """Make the directory of a new backup. Raises CONFLICT if it has files that no backup has written.
 
-        One with a backup, also with an interrupted one, is used again.
+        One with a backup, also with an interrupted one, is used again. Return the manifest of a backup that it has.
         """
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         foreign = sorted(path.name for path in self.root.iterdir() if not _WRITTEN.fullmatch(path.name))
@@ -88,8 +88,7 @@ class Archive:
                 f"{self.root} has other files, such as {foreign[0]}. Name an empty directory, or one with a backup."
             )
             raise Error(Code.CONFLICT, detail)
-        if (self.root / _MANIFEST).exists():
-            self.read()
+        return self.read() if (self.root / _MANIFEST).exists() else None
 
     def read(self) -> Manifest:
         """Return the manifest. Raises NOT_FOUND, DAMAGED_BLOB."""

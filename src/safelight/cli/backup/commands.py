@@ -35,8 +35,8 @@ async def backup_command(directory: Path, /, *, where: Where = HERE) -> int:
     """Back up tasks, events, recipes, keys, photos and results while the system works.
 
     The command makes a consistent copy of the database and then copies every blob that its tasks refer to; it checks
-    each digest. If the directory already holds a backup, only new blobs are copied. Run it beside the services, with
-    the cluster key.
+    each digest. If the directory already holds a backup of this database, only new blobs are copied; one of another
+    database is refused. Run it beside the services, with the cluster key.
 
     Parameters
     ----------

@@ -31,18 +31,17 @@ async def take(
 ) -> tuple[Manifest, int]:
     """Write a backup into `root`; return its manifest and how many blobs are new.
 
-    Raises what the services raise, and CONFLICT if `root` has other files. After an error an earlier backup in `root`
-    is still valid.
+    Raises what the services raise, and CONFLICT if `root` has other files or a backup of another database. After an
+    error an earlier backup in `root` is still valid.
     """
     archive = Archive(root)
-    await asyncio.to_thread(archive.prepare)
+    earlier = await asyncio.to_thread(archive.prepare)
     page = await keyvaluestore.entries()
     entries = lasting(page.entries)
     copied = 0
     async with DirectoryStore.at(archive.storage) as target:
         for last in (False,) * (_ROUNDS - 1) + (True,):
-            digest, size = await fetch_database(archive, db)
-            database = await asyncio.to_thread(Database, archive.database(digest))
+            database, digest, size = await _copy_of(archive, earlier, db)
             copying = await _copy_blobs(database, storage, target)
             copied += copying.copied
             if not copying.missing or last:
@@ -63,6 +62,27 @@ async def take(
     )
     await asyncio.to_thread(archive.write, manifest)
     return manifest, copied
+
+
+async def _copy_of(archive: Archive, earlier: Manifest | None, db: DbClient) -> tuple[Database, str, int]:
+    """Fetch a copy of the database and open it; return its digest and size too.
+
+    Raises CONFLICT if `earlier` is a backup of another database, and may be the last of it: db has a new one when its
+    disk is not mounted.
+    """
+    digest, size = await fetch_database(archive, db)
+    path = archive.database(digest)
+    database = await asyncio.to_thread(Database, path)
+    if earlier is not None and earlier.db != database.memory.id:
+        database.close()
+        path.unlink()
+        detail = (
+            f"{archive.root} holds a backup of another database, with {earlier.tasks} tasks; this one has "
+            f"{database.tasks}. If a disk of db is not mounted, mount it. Otherwise, such as after a restoration, name "
+            "another directory, or delete manifest.json there to replace that backup."
+        )
+        raise Error(Code.CONFLICT, detail)
+    return database, digest, size
 
 
 async def _copy_blobs(database: Database, storage: StorageClient, target: DirectoryStore) -> Copying:
