@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -25,6 +26,7 @@ from drumhead.machine.instances import Instances, lock_holder
 from drumhead.machine.launch import Started, start_machine
 from drumhead.machine.memory import with_memory
 from drumhead.machine.qemu.acceleration import Acceleration
+from drumhead.machine.qemu.channel import control
 from drumhead.machine.session.protocol import MAX_REQUEST, _silence, open_session
 from drumhead.machine.session.terminal import pumping_input
 from drumhead.machine.stop import destroy_machine, exit_status, stop_machine
@@ -146,6 +148,31 @@ async def test_a_guest_that_answers_anything_is_shown_and_stopped(instances, ali
         (found,) = await with_memory(instances, instances.all())
         assert found.state == "running" and found.memory is None
         assert (await stop_machine(instances, "one")).pid == 0
+
+
+async def test_requests_of_many_commands_wait_for_their_turn(instances):
+    path = instances.directory("one") / "control.sock"
+
+    async def serve():
+        """Take one client at a time, as QEMU does."""
+        for _ in range(8):
+            client, _ = await loop.sock_accept(door)
+            with client:
+                assert await loop.sock_recv(client, 100)
+                await loop.sock_sendall(client, b'{"ok":true}\n')
+
+    loop = asyncio.get_running_loop()
+    with socket.socket(socket.AF_UNIX) as door:
+        door.bind(str(path))
+        door.listen(1)
+        door.setblocking(False)  # noqa: FBT003
+        requests = [asyncio.create_task(control(path.parent, {"do": "ping"})) for _ in range(8)]
+        await asyncio.sleep(0)  # all of them connect first
+        serving = asyncio.create_task(serve())
+        try:
+            assert await asyncio.gather(*requests) == [{"ok": True}] * 8
+        finally:
+            serving.cancel()
 
 
 @pytest.mark.parametrize("frame", [b"?\0\0\0\0", b"x\0\0\0\0", b"1\xff\xff\xff\xff"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 import time
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ ANSWER_TIME = 10.0
 MONITOR_TIME = 2.0
 """Seconds that QEMU may take to say whether a machine that does not answer is paused."""
 MAX_FRAME = 1 << 17
+TURN = 0.02
+"""Seconds between two attempts to connect to a socket at which others wait."""
 
 # The library logs the errors that it raises, and a traceback if QEMU ends while it connects.
 logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL + 1)
@@ -31,22 +34,42 @@ logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL + 1)
 @asynccontextmanager
 async def connect(directory: Path, name: str) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """Connect to the socket `name` in an instance's directory. Raises GUEST if nothing listens."""
-    # The path of a socket may have at most 107 bytes, so use the short path of the directory's descriptor.
-    handle = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        reader, writer = await asyncio.open_unix_connection(f"/proc/self/fd/{handle}/{name}", limit=MAX_FRAME)
+        reader, writer = await asyncio.open_unix_connection(sock=await _dial(directory, name), limit=MAX_FRAME)
     except OSError as error:
         raise DrumheadError(
             ErrorCode.GUEST,
             f"{directory.name} does not answer, because it is starting or has just ended; "
             "`drumhead instances` shows its state",
         ) from error
-    finally:
-        os.close(handle)
     try:
         yield reader, writer
     finally:
         writer.close()
+
+
+async def _dial(directory: Path, name: str) -> socket.socket:
+    """Return a connection to the socket `name` in an instance's directory. Raises OSError if nothing listens.
+
+    QEMU serves one client at a time and lets two wait. The kernel refuses a third one, which then tries again here
+    (asyncio would take it for connected).
+    """
+    # The path of a socket may have at most 107 bytes, so use the short path of the directory's descriptor.
+    handle = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        while True:
+            try:
+                link.connect(f"/proc/self/fd/{handle}/{name}")
+            except BlockingIOError:
+                await asyncio.sleep(TURN)
+            else:
+                return link
+    except BaseException:
+        link.close()
+        raise
+    finally:
+        os.close(handle)
 
 
 async def control(directory: Path, request: dict[str, Any], *, time_limit: float = ANSWER_TIME) -> dict[str, Any]:
@@ -79,15 +102,13 @@ async def control(directory: Path, request: dict[str, Any], *, time_limit: float
 async def monitor(directory: Path) -> AsyncIterator[QMPClient]:
     """Connect to QEMU's monitor (QMP). Raises QMPError, EOFError or OSError if it does not answer."""
     client = QMPClient()
-    handle = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         try:
-            await client.connect(f"/proc/self/fd/{handle}/qmp.sock")
+            await client.connect(await _dial(directory, "qmp.sock"))
         except AssertionError:  # the library asserts if the connection is closed at once
             raise EOFError("QEMU has closed the connection") from None
         yield client
     finally:
-        os.close(handle)
         with suppress(QMPError, EOFError, OSError):  # QEMU may have closed the connection first
             await client.disconnect()
 
