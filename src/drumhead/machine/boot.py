@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.machine.instances import Instances, console_end
+from drumhead.machine.network.names import tell_names
 from drumhead.machine.process import wait_process
 from drumhead.machine.stop import exit_status
 from drumhead.machine.watch import watching
@@ -19,7 +20,7 @@ BOOT_TIME = 120.0
 
 
 async def wait_started(instances: Instances, name: str, *, time_limit: float = BOOT_TIME) -> Instance:
-    """Wait until a machine's command runs or has ended.
+    """Wait until a machine's command runs or has ended. Tell it the names of machines that were started meanwhile.
 
     Raises GUEST if the machine fails before that, and TIMEOUT with the end of its console if it does not boot.
     """
@@ -44,4 +45,6 @@ async def wait_started(instances: Instances, name: str, *, time_limit: float = B
             ended.cancel()
     if instance.state == "failed":
         exit_status(instance)
+    if instance.state == "running":
+        await tell_names(instances, instance)
     return instance

@@ -24,9 +24,9 @@ from drumhead.machine.instances import Instances, status_lines, supervisor_pid
 from drumhead.machine.logs import trim_logs
 from drumhead.machine.network import private
 from drumhead.machine.network.host import host_netdev
+from drumhead.machine.network.names import announce_names
 from drumhead.machine.network.relay import bound, doors, start_relay
 from drumhead.machine.qemu.acceleration import Acceleration, find_acceleration
-from drumhead.machine.qemu.channel import control
 from drumhead.machine.qemu.command_line import Card, command_line, private_netdev, user_netdev, user_nic
 from drumhead.machine.qemu.spawn import spawn
 from drumhead.machine.records import Accelerator, Instance, InstanceSpec, Launch, PortForward
@@ -91,7 +91,7 @@ async def start_machine(
         async with _undoing(instances, spec.name):
             started = await _start(instances, image, spec, attached=attached, fleet=fleet, fresh=fresh)
     async with _undoing(instances, spec.name):
-        await announce_hosts(instances, started.launch)
+        await announce_names(instances, started.launch)
     return started
 
 
@@ -107,7 +107,7 @@ async def restart_machine(home: Home, name: str, *, attached: bool) -> Started:
         async with _undoing(instances, name):
             started = await _start(instances, image, spec, attached=attached, fleet=launch.fleet, fresh=False)
     async with _undoing(instances, name):
-        await announce_hosts(instances, started.launch)
+        await announce_names(instances, started.launch)
     return started
 
 
@@ -372,21 +372,3 @@ def find_port(forward: PortForward) -> PortForward:
     """Return a forward with its host port filled in. Raises CONFLICT if the port is taken."""
     with bound(forward) as probe:
         return msgspec.structs.replace(forward, host_port=probe.getsockname()[1])
-
-
-async def announce_hosts(instances: Instances, newcomer: Launch) -> None:
-    """Send the names on a network to its running machines. A machine that does not answer gets them at its next
-    start.
-    """
-    members, network = instances.launches(), newcomer.spec.private_network
-    names = {"hosts": private.network_hosts(members, network), "hosts6": private.network_hosts6(members, network)}
-
-    async def tell(name: str) -> None:
-        with suppress(DrumheadError):
-            await control(instances.directory(name), {"do": "hosts", **names}, time_limit=5)
-
-    running = [one for one in instances.all() if one.state == "running" and one.launch.spec.private_network == network]
-    told = [
-        one.launch.spec.name for one in running if one.launch.address and one.launch.spec.name != newcomer.spec.name
-    ]
-    await asyncio.gather(*map(tell, told))

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -31,7 +30,7 @@ from drumhead.machine.session.protocol import MAX_REQUEST, _silence, open_sessio
 from drumhead.machine.session.terminal import pumping_input
 from drumhead.machine.stop import destroy_machine, exit_status, stop_machine
 from drumhead.records import Command
-from support.guests.stubs import holding_pid_file, launched, monitor_of_a_paused_machine
+from support.guests.stubs import guest, holding_pid_file, launched, monitor_of_a_paused_machine
 
 LAUNCH = launched("one")
 
@@ -117,22 +116,6 @@ def test_a_machine_that_says_nothing_has_failed(instances):
 def test_what_a_guest_should_not_write_harms_nobody(instances):
     report(instances, "\x00 no json", '["list"]', DEEP, '{"event":7}', '{"event":"failed","reason":"no disk"}', '{"eve')
     assert instances.read("one").reason == "no disk"
-
-
-@asynccontextmanager
-async def guest(path, handle):
-    """Serve the guest's end of a socket, until every connection has ended."""
-    connections = []
-
-    async def serve(reader, writer):
-        connections.append(asyncio.current_task())
-        with suppress(ConnectionError):
-            await handle(reader, writer)
-        writer.close()
-
-    async with await asyncio.start_unix_server(serve, path, limit=1 << 20):
-        yield
-        await asyncio.gather(*connections)
 
 
 @pytest.mark.parametrize("answer", ["\x00 no json", '["list"]', DEEP, "a line that is too long" * 10_000])

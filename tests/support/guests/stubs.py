@@ -1,4 +1,4 @@
-"""Stand in for the QEMU process of a machine, where a test needs only its lock and its monitor."""
+"""Stand in for the QEMU process of a machine, where a test needs only its lock, its sockets and its monitor."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import asyncio
 import json
 import subprocess
 import sys
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from drumhead.machine.records import InstanceSpec, Launch, PortForward
 from drumhead.records import Command
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from pathlib import Path
 
 HOLD = (
@@ -56,6 +56,24 @@ def holding_pid_file(directory: Path) -> Iterator[subprocess.Popen[bytes]]:
             yield process
         finally:
             process.kill()
+
+
+@asynccontextmanager
+async def guest(
+    path: Path, handle: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+) -> AsyncIterator[None]:
+    """Serve the guest's end of a socket, until every connection has ended."""
+    connections = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(asyncio.current_task())
+        with suppress(ConnectionError):
+            await handle(reader, writer)
+        writer.close()
+
+    async with await asyncio.start_unix_server(serve, path, limit=1 << 20):
+        yield
+        await asyncio.gather(*filter(None, connections))
 
 
 class Commands(list[str]):

@@ -199,7 +199,8 @@ class SocketActivation:
                 log.info("%s: a connection starts it", self._name)
                 started = await restart_machine(self._home, self._name, attached=False)
                 self.watch(started.pid)
-            instance = await wait_started(self._instances, self._name)
+            if instance.state != "running":
+                instance = await wait_started(self._instances, self._name)
         # A port where nothing listens must not hold up connections to the others.
         while True:
             if await self._listens(port):

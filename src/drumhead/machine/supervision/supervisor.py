@@ -15,10 +15,11 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from drumhead.errors import DrumheadError, ErrorCode, message_of
+from drumhead.machine.boot import wait_started
 from drumhead.machine.instances import STOPPING, SUPERVISOR, Instances, end_reason, write_supervision
 from drumhead.machine.launch import restart_machine
 from drumhead.machine.logs import limiting_logs
@@ -154,13 +155,21 @@ async def _supervise_sleeper(home: Home, instances: Instances, instance: Instanc
 
 async def _wait_end(instances: Instances, instance: Instance, stop: asyncio.Event) -> Instance:
     """Wait until a machine has ended or `stop` is set."""
+    name = instance.launch.spec.name
     if instance.pid:
+        starting = asyncio.create_task(_wait_started(instances, name))
         ended = asyncio.create_task(wait_process(instance.pid))
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait({ended, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        ended.cancel()
-        stopped.cancel()
-    return instances.read(instance.launch.spec.name)
+        for task in (starting, ended, stopped):
+            task.cancel()
+    return instances.read(name)
+
+
+async def _wait_started(instances: Instances, name: str) -> None:
+    """Wait until a machine's command runs, which tells the machine its neighbours' names."""
+    with suppress(DrumheadError, OSError):
+        await wait_started(instances, name)
 
 
 def note_end(
