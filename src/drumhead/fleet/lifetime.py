@@ -82,6 +82,15 @@ class Lifetime:
         if instance is None:
             starting()
             instance = await self._start()
+        try:
+            return await self._attend(instance, healthy, remark)
+        except DrumheadError:
+            if self._instances.find(self._machine.name) is not None:
+                raise
+            return self._end("another command has deleted it", failed=True)
+
+    async def _attend(self, instance: Instance, healthy: Callable[[], None], remark: Callable[[str], None]) -> End:
+        """Watch a running machine until it ends, and stop it if it fails. Raises NOT_FOUND if it was deleted."""
         ended = asyncio.create_task(wait_process(instance.pid))
         trouble = asyncio.create_task(self._trouble(instance, healthy, remark))
         try:

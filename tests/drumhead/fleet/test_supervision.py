@@ -13,6 +13,7 @@ from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.fleet import health
 from drumhead.fleet import supervisor as supervisor
 from drumhead.fleet.deploy import check_fleet, wait_settled
+from drumhead.fleet.lifetime import Lifetime
 from drumhead.fleet.plan import planned_machines
 from drumhead.fleet.records import Fleet, HealthCheck, Member
 from drumhead.fleet.store import FleetStore
@@ -173,6 +174,24 @@ async def test_a_machine_that_somebody_deletes_while_the_fleet_shrinks_ends_noth
 
     monkeypatch.setattr(supervisor, "stop_machine", stop_machine)
     await supervisor.Supervisor(store, attached=False)._remove("f-web-2")
+
+
+async def test_a_machine_that_somebody_deletes_is_started_again(tmp_path, monkeypatch):
+    store = FleetStore(Home(root=tmp_path), "f")
+    (machine,) = planned_machines(store.write(Fleet(name="f", members={"web": Member(image="i")}))).values()
+    instances = Instances(store.home)
+    life = Lifetime(store.home, "f", machine, attached=False)
+
+    async def start():
+        with instances.lock("f-web"):
+            instances.write(launched("f-web", fleet="f"))
+        found = instances.read("f-web")
+        instances.delete("f-web")  # before the supervisor looks why the machine has ended
+        return found
+
+    monkeypatch.setattr(life, "_start", start)
+    end = await life.run(starting=lambda: None, healthy=lambda: None, remark=lambda _: None)
+    assert end.failed and end.reason == "another command has deleted it"
 
 
 def test_pauses_grow_until_a_machine_was_healthy_for_a_while():
