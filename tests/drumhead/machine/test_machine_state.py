@@ -17,6 +17,7 @@ import pytest
 
 from drumhead.cli.machine.instances import _row
 from drumhead.cli.machine.run import start_command
+from drumhead.cli.machine.session import console_command
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.home import Home
 from drumhead.machine.attach import _attend
@@ -27,7 +28,7 @@ from drumhead.machine.memory import with_memory
 from drumhead.machine.qemu.acceleration import Acceleration
 from drumhead.machine.qemu.channel import control
 from drumhead.machine.session.protocol import MAX_REQUEST, _silence, open_session
-from drumhead.machine.session.terminal import pumping_input
+from drumhead.machine.session.terminal import claiming_console, pumping_input
 from drumhead.machine.stop import destroy_machine, exit_status, stop_machine
 from drumhead.records import Command
 from support.guests.stubs import guest, holding_pid_file, launched, monitor_of_a_paused_machine
@@ -372,3 +373,13 @@ async def test_a_console_whose_output_is_lost_is_no_success(instances, alive, cl
         os.close(zeros)
         _, told = await process.communicate()
     assert (process.returncode, told) == (status, b"Console of one; Ctrl-] leaves it.\n")
+
+
+async def test_a_console_that_another_command_has_open_is_refused(instances, alive, monkeypatch):  # noqa: ARG001
+    monkeypatch.setenv("DRUMHEAD_HOME", str(instances.home.root))
+    is_open = pytest.raises(DrumheadError, match="another command has the console of one open")
+    with claiming_console(instances.directory("one")), is_open as refused:
+        await console_command("one")
+    assert refused.value.code is ErrorCode.CONFLICT
+    with claiming_console(instances.directory("one")):
+        pass

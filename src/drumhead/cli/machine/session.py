@@ -13,7 +13,7 @@ from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.guest import find_guest, require
 from drumhead.home import find_home
 from drumhead.machine.instances import Instances
-from drumhead.machine.session.terminal import run_console, run_session
+from drumhead.machine.session.terminal import claiming_console, run_console, run_session
 from drumhead.machine.spec.options import read_variables
 from drumhead.machine.stop import wait_machine
 from drumhead.machine.watch import follow as follow_file
@@ -71,11 +71,12 @@ async def console_command(name: str, /) -> None:
     instances = Instances(find_home())
     running = instances.read_running(name)
     path = instances.directory(name) / "console"
-    for part in read_from(path, tail_offset(path, 20)):
-        write_output(part)
-    shell = find_guest(running.launch.guest).unsupported.get("shell", "")
-    notice(f"Console of {name}; Ctrl-] leaves it.{f' {shell}.' if shell else ''}")
-    await run_console(instances.directory(name))
+    with claiming_console(path.parent):
+        for part in read_from(path, tail_offset(path, 20)):
+            write_output(part)
+        shell = find_guest(running.launch.guest).unsupported.get("shell", "")
+        notice(f"Console of {name}; Ctrl-] leaves it.{f' {shell}.' if shell else ''}")
+        await run_console(path.parent)
 
 
 async def exec_command(

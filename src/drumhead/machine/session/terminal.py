@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ from concurrent.futures import CancelledError
 from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING
 
+from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.machine.qemu.channel import connect
 from drumhead.machine.session.protocol import Terminal, open_session
 
@@ -110,6 +112,24 @@ async def _copy_output(session: Session) -> int:
             case "exit":
                 return payload[0]
     return 0
+
+
+@contextmanager
+def claiming_console(directory: Path) -> Iterator[None]:
+    """Keep other commands from the console of a machine, because QEMU serves one client and lets the next one wait.
+
+    Raises CONFLICT.
+    """
+    handle = os.open(directory / "console.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            message = f"another command has the console of {directory.name} open; leave it there (Ctrl-]) first"
+            raise DrumheadError(ErrorCode.CONFLICT, message) from error
+        yield
+    finally:
+        os.close(handle)
 
 
 async def run_console(directory: Path) -> None:
