@@ -36,6 +36,7 @@ TOOLS = {
     "qemu-system-x86_64": Tool("qemu-system-x86", "running machines"),
     "mke2fs": Tool("e2fsprogs", "creating volumes and disks for writes"),
     "e2fsck": Tool("e2fsprogs", "repairing volumes"),
+    "resize2fs": Tool("e2fsprogs", "enlarging volumes", needed=False),
     "debugfs": Tool("e2fsprogs", "volumes of OSv machines", needed=False),
     "mksquashfs": Tool("squashfs-tools", "composing images"),
     "unsquashfs": Tool("squashfs-tools", "package collect, containers", needed=False),

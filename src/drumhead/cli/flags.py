@@ -121,7 +121,10 @@ class MachineFlags:
     ] = ()
     volume: Annotated[
         tuple[str, ...],
-        Parameter(help="A volume to mount, NAME:/path[:SIZE][:ro]; it is created if it does not exist; repeatable."),
+        Parameter(
+            help="A volume to mount, NAME:/path[:SIZE][:ro]; it is created if it does not exist, and grows if SIZE is "
+            "larger; repeatable."
+        ),
     ] = ()
     restart: Annotated[
         Literal["no", "on-failure", "always"],

@@ -47,13 +47,14 @@ class PortForward(msgspec.Struct, frozen=True, kw_only=True):
 class VolumeMount(msgspec.Struct, frozen=True, kw_only=True):
     """A volume from ``--volume NAME:/path[:SIZE][:ro]``.
 
-    `source` is the name of a volume, which is created with `size` bytes if it does not exist, or the path of a disk.
+    `source` is the name of a volume, which is created if it does not exist, or the path of a disk. A disk that has less
+    than `size` bytes is enlarged; 0 is the size that it has, or the default one.
     """
 
     source: str
     path: str
     readonly: bool = False
-    size: int = 1 << 30
+    size: int = 0
 
 
 class InstanceSpec(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,9 +19,13 @@ from support.guests.stubs import launched
 SUPERBLOCK, STATE, FREE_BLOCKS, INCOMPATIBLE = 1024, 0x3A, 0x0C, 0x60
 
 
-def features(disk):
+def header(disk):
     said = subprocess.run(["dumpe2fs", "-h", disk], capture_output=True, text=True, check=True).stdout
-    return next(line for line in said.splitlines() if line.startswith("Filesystem features")).split()[2:]
+    return dict(line.split(":", 1) for line in said.splitlines() if ":" in line)
+
+
+def features(disk):
+    return header(disk)["Filesystem features"].split()
 
 
 def change(disk, at, form, value):
@@ -80,6 +84,25 @@ def test_what_is_no_ext4_or_not_cut_off_is_left_alone(tmp_path, disk):
         fill_holes(path)
     assert disk.read_bytes() == before
     assert other.read_bytes() == bytes(4096)
+
+
+@pytest.mark.parametrize("guest", ["linux", "osv"])
+async def test_a_volume_grows_to_a_larger_size_and_keeps_its_files(tmp_path, guest):
+    home, path, kept = Home(root=tmp_path), tmp_path / "volumes/one.raw", tmp_path / "kept"
+    kept.write_bytes(random.Random(0).randbytes(3 << 20))
+
+    async def opened(**about):
+        await open_volumes(home, (VolumeMount(source="one", path="/data", **about),), find_guest(guest))
+        return int(header(path)["Block count"]) * int(header(path)["Block size"])
+
+    assert await opened(size=16 << 20) == 16 << 20
+    had = features(path)
+    debugfs(path, f"write {kept} kept")
+    assert await opened() == await opened(size=8 << 20) == 16 << 20, "no other size is asked for, or a smaller one"
+    assert await opened(size=100 << 20) == 100 << 20 == path.stat().st_size
+    assert is_whole(path) and features(path) == had
+    debugfs(path, f"dump kept {tmp_path / 'found'}")
+    assert (tmp_path / "found").read_bytes() == kept.read_bytes()
 
 
 def test_a_disk_that_cannot_be_mended_is_refused_with_a_reason(tmp_path, plain_disk):

@@ -133,7 +133,7 @@ def read_volume(text: str) -> VolumeMount:
     sizes = [option for option in options if option != "ro"]
     if len(sizes) > 1 or len(options) - len(sizes) > 1:
         raise usage(f"{text!r} gives an option twice; write NAME:/path[:SIZE][:ro]")
-    size = read_disk_size(sizes[0], what="size of a volume (or ro)") if sizes else VolumeMount.__struct_defaults__[-1]
+    size = read_disk_size(sizes[0], what="size of a volume (or ro)") if sizes else 0
     return VolumeMount(source=source, path=read_mount_path(path), readonly="ro" in options, size=size)
 
 

@@ -52,6 +52,7 @@ class Superblock:
     state: int
     features: int
     inodes: int
+    blocks: int
     free: int
     first: int
     block_size: int
@@ -59,6 +60,10 @@ class Superblock:
     first_inode: int
     inode_size: int
     descriptor_size: int
+
+    @property
+    def size(self) -> int:
+        return self.blocks * self.block_size
 
     @property
     def was_not_unmounted(self) -> bool:
@@ -81,6 +86,7 @@ def read_superblock(file: IO[bytes]) -> Superblock | None:
         state=struct.unpack_from("<H", block, 0x3A)[0],
         features=features,
         inodes=inodes,
+        blocks=blocks,
         free=free,
         first=first,
         block_size=1024 << min(size, LARGEST_SIZE + 1),
@@ -89,14 +95,14 @@ def read_superblock(file: IO[bytes]) -> Superblock | None:
         inode_size=INODE_SIZE if is_old else struct.unpack_from("<H", block, 0x58)[0],
         descriptor_size=struct.unpack_from("<H", block, 0xFE)[0] if features & WIDE else 32,
     )
-    return found if _is_possible(found, blocks, file.seek(0, os.SEEK_END)) else None
+    return found if _is_possible(found, file.seek(0, os.SEEK_END)) else None
 
 
-def _is_possible(about: Superblock, blocks: int, size: int) -> bool:
-    """Return whether a disk of `size` bytes can hold this file system of `blocks` blocks."""
+def _is_possible(about: Superblock, size: int) -> bool:
+    """Return whether a disk of `size` bytes can hold this file system."""
     return (  # a guest may write anything
         about.block_size <= 1024 << LARGEST_SIZE
-        and blocks * about.block_size <= size
+        and about.size <= size
         and about.first <= 1
         and 8 <= about.group_inodes <= 8 * about.block_size
         and about.inodes > 0

@@ -31,6 +31,11 @@ if TYPE_CHECKING:
 OVERLAY = "overlay.raw"
 """The disk in an instance's directory that the machine writes to."""
 OVERLAY_SERIAL = "overlay"
+DEFAULT_SIZE = 1 << 30
+LEAST_GROWTH = MIN_DISK
+"""The least number of bytes by which a volume grows. The end of a disk stays unused if it is too short for the file
+system's tables, which take less than this.
+"""
 CHECK_TIME = 3600.0
 REPAIRED = (0, 1, 2)
 """Exit statuses of e2fsck after which the disk is consistent."""
@@ -59,7 +64,8 @@ def refuse_shared_disks(home: Home, volumes: tuple[VolumeMount, ...], name: str,
 async def open_volumes(
     home: Home, volumes: tuple[VolumeMount, ...], guest: Guest
 ) -> tuple[tuple[Drive, ...], tuple[GuestMount, ...]]:
-    """Return the disks of `volumes` and their mounts. Missing disks are created, uncleanly closed ones are repaired.
+    """Return the disks of `volumes` and their mounts. Missing disks are created, uncleanly closed ones are repaired,
+    and smaller ones are enlarged.
 
     Raises UNSUPPORTED if `guest` does not support one of them, CONFLICT if one that needs repair is in use, NOT_FOUND,
     USAGE, HOST_TOOL.
@@ -74,12 +80,12 @@ async def open_volumes(
                 raise DrumheadError(
                     ErrorCode.NOT_FOUND, f"there is no disk {path}; a name without a slash creates a new volume"
                 )
-            await _make_volume(home, path, volume.size, guest)
+            await _make_volume(home, path, volume.size or DEFAULT_SIZE, guest)
         form = await asyncio.to_thread(_check_disk, path, volume)
         if volume.readonly:
             require(guest, "readonly-volume")
         if form == "raw":
-            await asyncio.to_thread(_mend_disk, path, guest, readonly=volume.readonly)
+            await asyncio.to_thread(_mend_disk, path, guest, volume)
         if form == "qcow2":
             require(guest, "qcow2-volume")
         serial = f"volume-{number}"
@@ -140,13 +146,15 @@ async def make_overlay(directory: Path, size: int, guest: Guest) -> None:
         await make_disk(directory / OVERLAY, size, guest.volume_options)
 
 
-def _mend_disk(path: Path, guest: Guest, *, readonly: bool) -> None:
+def _mend_disk(path: Path, guest: Guest, volume: VolumeMount) -> None:
     """Make a raw disk one that `guest` can mount. A disk that was not unmounted cannot even be mounted read-only."""
-    if readonly and not ext4.was_not_unmounted(path):
+    if volume.readonly and not ext4.was_not_unmounted(path):
         return
     with _claimed(path):
         repair_disk(path)
-        if not readonly and "holes" in guest.unsupported:
+        if not volume.readonly:
+            grow_disk(path, volume.size)
+        if not volume.readonly and "holes" in guest.unsupported:
             fill_holes(path)
 
 
@@ -181,6 +189,19 @@ def repair_disk(path: Path) -> None:
     except DrumheadError:
         # -p refuses to decide about some damage, such as files without a name; -y moves those to lost+found.
         host.run(["e2fsck", "-y", path], timeout=CHECK_TIME, accepted=REPAIRED)
+
+
+def grow_disk(path: Path, size: int) -> None:
+    """Enlarge a consistent raw disk and its file system to `size` bytes, if it is smaller.
+
+    This needs no root and blocks the calling thread. Raises HOST_TOOL.
+    """
+    with path.open("rb") as file:
+        found = ext4.read_superblock(file)
+    if found is None or size - found.size < LEAST_GROWTH:
+        return
+    host.run(["e2fsck", "-f", "-p", path], timeout=CHECK_TIME, accepted=REPAIRED)
+    host.run(["resize2fs", path, f"{size >> 10}K"], timeout=CHECK_TIME)
 
 
 def fill_holes(path: Path) -> None:
