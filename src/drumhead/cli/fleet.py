@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from drumhead.cli.flags import FleetFile, Json
+from drumhead.cli.flags import FleetFile, Json, Seconds
 from drumhead.cli.fleet_logs import Printer, print_while_read
 from drumhead.cli.output import notice, print_json, print_table
 from drumhead.errors import DrumheadError, ErrorCode
@@ -38,7 +38,7 @@ async def up_command(
     file: FleetFile = None,
     guest: Annotated[Literal["linux", "osv"] | None, Parameter(name="--guest")] = None,
     detach: Annotated[bool, Parameter(name=["--detach", "-d"], negative="")] = False,
-    timeout: float = UP_TIME,
+    timeout: Annotated[float, Seconds] = UP_TIME,
 ) -> None:
     """Start the machines of a fleet file and keep them running.
 

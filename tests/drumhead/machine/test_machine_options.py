@@ -113,6 +113,7 @@ def test_too_little_memory_is_answered_with_what_each_guest_needs(text):
         (("delete",), "requires an argument"),
         (("rmi",), "requires an argument"),
         (("stop", "--grace", "-1", "x"), "-1 is not a number of seconds"),
+        (("up", "--detach", "--timeout", "-1"), "-1 is not a number of seconds"),
         (("wait", "--timeout", "nan", "x"), "nan is not a number of seconds"),
         (("logs", "--tail", "-3", "x"), "-3 is not a number"),
     ],
