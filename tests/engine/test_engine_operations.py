@@ -110,6 +110,15 @@ def test_smart_crop_finds_a_single_object(interest):
     assert (result != 128).any(axis=2).sum() > 0.9 * interesting
 
 
+@pytest.mark.parametrize("interest", ["attention", "entropy"])
+def test_smart_crop_finds_the_same_with_16_bits(interest):
+    scene = np.asarray(photo("astronaut.png").crop((0, 0, 400, 300)))
+    crop = {"op": "smart_crop", "width": 300, "height": 100, "interest": interest}
+    shallow = made(encoded(Image.fromarray(scene)), crop)
+    deep = made(png16(scene.astype(int) * 257), crop, bit_depth=16)
+    assert difference(array(deep.data), array(shallow.data))[1] <= 1
+
+
 def test_smart_crop_as_vips_does(tmp_path):
     result = array(made(DATA, {"op": "smart_crop", "width": 300, "height": 300}).data)
     expected = vips(tmp_path, "smartcrop", DATA, "300", "300", "--interesting", "attention")

@@ -40,7 +40,7 @@ def _(operation: op.SmartCrop, image: Image) -> Image:
     if wanted.scaled == wanted.final:
         return image
     # one window for the whole animation, so that it does not jump
-    found = image.first_frame().pixels.smartcrop(*wanted.final, interesting=operation.interest)
+    found = _of_8_bits(image.first_frame().pixels).smartcrop(*wanted.final, interesting=operation.interest)
     return cropped(image, -found.xoffset, -found.yoffset, *wanted.final)
 
 
@@ -185,6 +185,13 @@ def flattened(pixels: pyvips.Image, color: str) -> pyvips.Image:
         return pixels
     pixels = as_rgb(pixels)
     return pixels.flatten(background=hold([value / 255 for value in _samples(color)[:3]], pixels))
+
+
+def _of_8_bits(pixels: pyvips.Image) -> pyvips.Image:
+    """Return 8 bits of each sample: among 65,536 values nearly all differ, so libvips finds detail everywhere."""
+    if pixels.format != "ushort":
+        return pixels
+    return pixels.colourspace("b-w" if pixels.interpretation == "grey16" else "srgb")
 
 
 def _with_alpha_for(pixels: pyvips.Image, background: list[float]) -> pyvips.Image:
