@@ -231,6 +231,17 @@ def test_a_wrong_file_is_refused_with_its_place(tmp_path, text, position):
     assert caught.value.extra["position"] == position
 
 
+@pytest.mark.parametrize("format", ["json", "toml"])
+def test_a_text_may_begin_with_the_mark_of_windows_and_is_utf_8(format):
+    text = {"json": '{"description": "Zoë", "outputs": {"a": {}}}', "toml": 'description = "Zoë"\r\n[outputs.a]\r\n'}[
+        format
+    ]
+    assert parse(text.encode("utf-8-sig"), format) == parse("\ufeff" + text, format) == parse(text, format)
+    for data in (text.encode("utf-16"), text.encode("latin-1")):
+        with pytest.raises(Error, match="it is not UTF-8 text"):
+            parse(data, format)
+
+
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(Error, match="cannot be read"):
         load_file(tmp_path / "none.toml")

@@ -97,11 +97,12 @@ def _read(document: bytes | str, format_: str) -> dict[str, Any]:
     if not document.strip():
         raise Error(Code.INVALID_RECIPE, "There is no recipe: the text is empty.", position="$")
     try:
+        text = _text(document)
         if format_ == "json":
-            _check_parts(document)
-            content = msgspec.json.decode(document)
+            _check_parts(text)
+            content = msgspec.json.decode(text)
         else:
-            content = toml.loads(document if isinstance(document, str) else document.decode())
+            content = toml.loads(text)
     except ValueError as error:  # from either parser, or because the text is not UTF-8
         raise Error(
             Code.INVALID_RECIPE, f"The recipe is not valid {format_.upper()}: {_short(str(error))}.", position="$"
@@ -113,10 +114,19 @@ def _read(document: bytes | str, format_: str) -> dict[str, Any]:
     return content
 
 
-def _check_parts(document: bytes | str) -> None:
+def _text(document: bytes | str) -> str:
+    """Decode a document without the mark that editors of Windows put at its start. Raises ValueError."""
+    if isinstance(document, str):
+        return document.removeprefix("\ufeff")
+    try:
+        return document.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not UTF-8 text (at byte {error.start})") from error
+
+
+def _check_parts(text: str) -> None:
     """Raise ValueError for JSON with so many values that reading it would take long."""
-    text = document if isinstance(document, bytes) else document.encode(errors="replace")
-    if text.count(b"[") + text.count(b"{") + text.count(b",") > _MOST_PARTS:
+    if text.count("[") + text.count("{") + text.count(",") > _MOST_PARTS:
         raise ValueError(f"it has more than {_MOST_PARTS} values")
 
 
