@@ -158,6 +158,13 @@ def test_exif_that_no_jpeg_could_hold_loses_its_longest_values(format):
     assert 50_000 < sum(lengths) < 65_000
 
 
+@pytest.mark.parametrize("format", ["jpeg", "webp", "png", "avif", "tiff", "jxl"])
+def test_text_of_exif_3_is_kept(format):
+    author = "Zoë Żak\0".encode()
+    block = b"MM\0*" + struct.pack(">IH", 8, 1) + struct.pack(">2HII", 0x013B, 129, len(author), 26) + bytes(4) + author
+    assert author in made(with_exif(block), format=format, metadata="keep").data
+
+
 @pytest.mark.parametrize("pointer", [-1, -100_000])
 def test_exif_behind_a_negative_offset_is_ignored(pointer):
     entries = struct.pack(">2HI4s", 0x010F, 2, 3, b"Me\0\0") + struct.pack(">2HIi", 0x8769, 9, 1, pointer)

@@ -7,6 +7,7 @@ import struct
 from safelight.engine.metadata.directory import Directory, Structure, StructureError, reordered
 
 _ORIENTATION, _EXIF_DIRECTORY, _GPS_DIRECTORY = 0x0112, 0x8769, 0x8825
+_ASCII, _UTF_8 = 2, 129  # EXIF 3.0 adds the latter, which libexif drops; the former holds UTF-8 in practice
 _LONGEST = 4096  # bytes; descriptions of a photo are shorter, hidden images are longer
 _MOST = 64_000  # bytes of a block: a segment of a JPEG holds 65,527, and libvips adds a little
 _PICTURE_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"ftyp")
@@ -105,7 +106,7 @@ def _allowed(directory: Directory | None, tags: frozenset[int]) -> Values:
         except StructureError:
             continue
         if not any(start in raw for start in _PICTURE_STARTS):
-            found[tag] = (entry.kind, entry.count, raw)
+            found[tag] = (_ASCII if entry.kind == _UTF_8 else entry.kind, entry.count, raw)
     return found
 
 
