@@ -32,6 +32,7 @@ _OPERATIONS: dict[str, type[msgspec.Struct]] = {
     str(kind.__struct_config__.tag): kind for kind in get_args(AnyOperation)
 }
 _WORDS = {**WORDS, "array": "a list", "object": "a table of fields", "null": "nothing"}
+_WORDS |= {"list": "a list", "dict": "a table of fields", "NoneType": "nothing"}  # of the name of an operation
 _COLOR = "expected a colour: #rgb, #rrggbb, #rrggbbaa, black, white or transparent"
 _PATTERNS = {
     "name": "a recipe's name has 1 to 64 of a-z, 0-9, - and _, and starts with a letter or digit",
