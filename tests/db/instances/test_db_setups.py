@@ -108,6 +108,14 @@ async def test_a_server_whose_socket_is_not_there_yet_is_waited_for(tmp_path, ur
     assert is_passing(caught.value.__cause__)
 
 
+async def test_a_parameter_that_nobody_knows_is_to_be_left_out(postgres_server):
+    with refused('parameter "channel_binding". Leave it out'):
+        await Address(url=postgres_server.url("postgres?sslmode=prefer&channel_binding=require")).connect()
+    connection = await Address(url=postgres_server.url("postgres?search_path=photos")).connect()
+    assert await connection.fetchval("SHOW search_path") == "photos"
+    await connection.close()
+
+
 async def test_systems_in_two_schemas_of_one_database_do_their_own_maintenance(postgres_server):
     """Locks belong to the whole database; with one lock for both, leases of the second would never expire."""
     await run(postgres_server.url(), "CREATE DATABASE shared")

@@ -72,7 +72,7 @@ async def test_every_session_is_encrypted_and_the_certificate_is_checked(encrypt
     [
         ("verify-full", "by-another", "its certificate is not trusted"),
         ("disable", "by-it", "no encryption"),
-        ("verify-full", "nowhere", "no such file"),
+        ("verify-full", "nowhere", "/none.pem cannot be read: no such file"),
     ],
 )
 async def test_other_certificates_and_plain_sessions_are_refused(encrypted, tmp_path, mode, signed, reason):

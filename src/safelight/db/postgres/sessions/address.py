@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
@@ -21,6 +22,8 @@ _UNREACHABLE = (
     *(asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.TargetServerAttributeNotMatched),
 )
 _PORT = 5432
+_FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
+"""The parameters of a URL that name files."""
 _SILENT = 5
 """Seconds without a packet from the other side's kernel after which either side gives up a session, since a network
 that drops packets resets no connections. The kernel of a suspended process still answers.
@@ -160,9 +163,12 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
                 target_session_attrs=None if "target_session_attrs" in named else SessionAttribute.primary,
                 server_settings=settings,
             )
-        except FileNotFoundError as error:
+        except (FileNotFoundError, PermissionError) as error:
+            for file in (named[name] for name in _FILES if name in named):
+                if not os.access(file, os.R_OK):
+                    raise type(error)(f"{file} cannot be read: {reason_of(error)}") from error
             place = named.get("host") or unquote(urlsplit(self.url).netloc.rpartition("@")[2])
-            if not place.startswith("/"):
+            if isinstance(error, PermissionError) or not place.startswith("/"):
                 raise
             # A server removes its socket when it stops, while a port refuses connections.
             raise ConnectionRefusedError(f"no server listens on a socket in {place}") from error
@@ -192,6 +198,8 @@ def _advice(error: BaseException) -> str:
     reason = text.strip().rstrip(".") or f"no answer for {CONNECT:g} seconds"
     if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
         return "no host is a primary. Name the primary, or all hosts of the cluster, or promote the standby"
+    if isinstance(error, asyncpg.UndefinedObjectError):
+        return f"{reason}. Leave it out if it is in the URL; otherwise use PostgreSQL 14 or later"
     if isinstance(error, asyncpg.TooManyConnectionsError):
         return (
             f"{reason}. Raise max_connections, or the limit of the role or database, or start db with fewer --readers"
