@@ -28,6 +28,27 @@ _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "task
 _SERVICES = frozenset({"keyvaluestore", "db", "storage", "master", "worker"})
 
 
+_SPARING = 60.0
+
+
+class Sparing:
+    """Logs what may fail every second for days: once a minute, because the log may be on a disk that is full.
+
+    What happens in between is logged at debug level.
+    """
+
+    def __init__(self, log: logging.Logger, level: int) -> None:
+        self._log = log
+        self._level = level
+        self._next = float("-inf")
+
+    def __call__(self, message: str, *values: object) -> None:
+        """Log a message, whose values are formatted into it."""
+        due = (now := time.monotonic()) >= self._next
+        self._next = now + _SPARING if due else self._next
+        self._log.log(self._level if due else logging.DEBUG, message, *values)
+
+
 def service_of(record: logging.LogRecord, default: str) -> str:
     """Return the service of a record: its logger's, or the one that runs in this context."""
     package, _, rest = record.name.partition(".")

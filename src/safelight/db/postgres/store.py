@@ -22,6 +22,7 @@ from safelight.db.postgres.transaction import PostgresTransaction
 from safelight.db.stalls import TICK
 from safelight.db.store import Policy
 from safelight.errors import Error
+from safelight.logs import Sparing
 from safelight.steady import Clock
 
 log = logging.getLogger(__name__)
@@ -152,6 +153,7 @@ class PostgresStore(CallStore):
 
     async def _maintain(self) -> None:
         """Do the due maintenance, then sleep until the next one."""
+        delayed = Sparing(log, logging.WARNING)
         while True:
             self._sooner.clear()
             try:
@@ -159,7 +161,7 @@ class PostgresStore(CallStore):
                 if self._database.heard and time.monotonic() > self._listen_until:
                     await self._submit(self._database.unhear)
             except Error as error:
-                log.warning("The maintenance of the database is delayed: %s", error)
+                delayed("The maintenance of the database is delayed: %s", error)
                 await asyncio.sleep(1.0)
                 continue
             with suppress(TimeoutError):

@@ -27,6 +27,7 @@ from safelight.db.sqlite import memory
 from safelight.db.sqlite.connection import Connection
 from safelight.db.stalls import Stalls
 from safelight.errors import Code, Error
+from safelight.logs import Sparing
 from safelight.sql.sqlite import wrapped
 from safelight.steady import Clock
 from safelight.wire import WorkerSeen
@@ -58,7 +59,7 @@ class Database:
         self._closed = False
         self._ending = False
         self._broken = False
-        self._full = False
+        self._tell_full = Sparing(log, logging.ERROR)
         self.memory = memory.read(self._connection)
         self._thread = threading.Thread(target=self._run, name="database", daemon=True)
         self._thread.start()
@@ -175,7 +176,6 @@ class Database:
                     transaction.finish()
                     self._connection.commit()
                     self.stalls.committed(began)
-                    self._full = False
                     return transaction
                 self._undo()
             except Exception as error:  # noqa: BLE001 - the thread must continue after any failure
@@ -198,13 +198,11 @@ class Database:
         self.memory = memory.read(self._connection)
 
     def _tell(self, reason: Error, error: Exception) -> None:
-        """Log why a commit failed; that the disk is full only once, since the log may be on that disk."""
-        full = reason.code is Code.STORAGE_FULL
-        if not full:
+        """Log why a commit failed; that the disk is full sparingly, also if smaller commits succeed in between."""
+        if reason.code is Code.STORAGE_FULL:
+            self._tell_full("The database cannot commit: %s", reason.detail)
+        else:
             log.error("The database cannot commit", exc_info=error)
-        elif not self._full:
-            log.error("The database cannot commit: %s", reason.detail)
-        self._full = full
 
     def _fail(self, calls: list[Call], error: Error) -> None:
         for call in calls:

@@ -17,6 +17,7 @@ from safelight.db.sqlite.database import Database
 from safelight.db.stalls import TICK
 from safelight.db.store import Policy
 from safelight.errors import Error
+from safelight.logs import Sparing
 from safelight.steady import Ages, Clock
 from safelight.wire import State
 
@@ -102,11 +103,12 @@ class SqliteStore(CallStore):
 
     async def _maintain(self) -> None:
         """Do the due maintenance, then sleep until the next one."""
+        delayed = Sparing(log, logging.WARNING)
         while True:
             try:
                 await self.pass_time()
             except Error as error:
-                log.warning("The maintenance of the database is delayed: %s", error)
+                delayed("The maintenance of the database is delayed: %s", error)
                 await asyncio.sleep(1.0)
                 continue
             while self._next is None or self._next > self._clock.steady() * 1000:
