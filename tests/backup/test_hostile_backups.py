@@ -85,6 +85,21 @@ async def test_a_backup_is_restored(tmp_path):
         assert b"".join([chunk async for chunk in blob.chunks()]) == PHOTO
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+async def test_what_root_restores_belongs_to_the_owner_of_the_directory(tmp_path):
+    """The users of the services could not open it otherwise."""
+    root = await backup(tmp_path / "backup", TASK % DIGEST)
+    link = tmp_path / "new/db/link"
+    link.parent.mkdir(parents=True)
+    link.symlink_to(root)
+    for directory in (tmp_path / "new", link.parent):
+        os.chown(directory, 65534, 65533)
+    await restored(root, tmp_path / "new")
+    owners = {(path.lstat().st_uid, path.lstat().st_gid) for path in (tmp_path / "new").rglob("*")}
+    assert owners == {(65534, 65533)}
+    assert root.stat().st_uid == 0, "links must not be followed"
+
+
 @pytest.mark.parametrize(
     "script",
     [

@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from safelight.cli.backup import owners
 from safelight.cli.backup.archive import (
     Archive,
     Database,
@@ -77,7 +78,7 @@ async def restore(root: Path, places: Places) -> tuple[Manifest, int]:
         if file := existing_file(place):
             raise Error(Code.CONFLICT, f"{file} already exists; stop the service and move its data away first.")
     for directory in (places.db, places.storage, places.keyvaluestore):
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        owners.make(directory)
     await asyncio.to_thread(archive.check_plain, manifest)
     _check_room(places.db, manifest)
     await _check_digest(archive, manifest)
@@ -100,6 +101,7 @@ async def restore(root: Path, places: Places) -> tuple[Manifest, int]:
     async with SqliteStore.open(entries) as store:
         for entry in lasting(manifest.entries):
             await store.set(entry.key, entry.value, instance=entry.instance)
+    await asyncio.to_thread(owners.give, places.db, places.storage, places.keyvaluestore)
     await asyncio.to_thread(_put_in_place, {entries: places.entries, new: places.database})
     return manifest, copying.copied
 
