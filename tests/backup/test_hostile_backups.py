@@ -250,6 +250,12 @@ def test_a_manifest_of_another_program_takes_no_backup(tmp_path):
         Archive(tmp_path).prepare()
 
 
+def test_a_backup_of_a_newer_version_is_not_called_damaged(tmp_path):
+    (tmp_path / "manifest.json").write_text('{"format": 2, "databases": [{"digest": "0"}]}')
+    with pytest.raises(Error, match="written by a newer safelight"):
+        Archive(tmp_path).read()
+
+
 async def test_a_new_disk_and_an_interrupted_backup_take_one(tmp_path):
     (tmp_path / "lost+found").mkdir()
     for name in ("storage", ".db-new", f"db-{'a' * 64}.sqlite", ".manifest.json"):

@@ -65,6 +65,12 @@ class Manifest(Record, frozen=True, kw_only=True):
     """The entries that people have set in the key-value store; registrations are left out."""
 
 
+class _Version(msgspec.Struct):
+    """What every manifest says, whatever else it does."""
+
+    format: int = FORMAT
+
+
 class Archive:
     """A backup's directory."""
 
@@ -91,20 +97,21 @@ class Archive:
         return self.read() if (self.root / _MANIFEST).exists() else None
 
     def read(self) -> Manifest:
-        """Return the manifest. Raises NOT_FOUND, DAMAGED_BLOB."""
+        """Return the manifest. Raises NOT_FOUND, DAMAGED_BLOB, INVALID_REQUEST for one of a newer version."""
         path = self.root / _MANIFEST
         try:
             with read_plainly(path) as file:
                 if os.fstat(file.fileno()).st_size > _LONGEST_MANIFEST:
                     raise Error(Code.DAMAGED_BLOB, f"{path} has more than {_LONGEST_MANIFEST} bytes.")
-                manifest = msgspec.json.decode(file.read(_LONGEST_MANIFEST), type=Manifest)
+                content = file.read(_LONGEST_MANIFEST)
+            # A newer manifest may have other fields, so look at its format first.
+            if msgspec.json.decode(content, type=_Version).format != FORMAT:
+                raise Error(Code.INVALID_REQUEST, f"{self.root} was written by a newer safelight; use that version.")
+            return msgspec.json.decode(content, type=Manifest)
         except FileNotFoundError:
             raise Error(Code.NOT_FOUND, f"{self.root} holds no backup: it has no manifest.json.") from None
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OSError) as error:
             raise Error(Code.DAMAGED_BLOB, f"{path} is damaged: {error}.") from None
-        if manifest.format != FORMAT:
-            raise Error(Code.INVALID_REQUEST, f"{self.root} was written by a newer safelight; use that version.")
-        return manifest
 
     def check_plain(self, manifest: Manifest) -> None:
         """Check that the backup contains only files and directories.
