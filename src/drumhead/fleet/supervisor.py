@@ -92,7 +92,12 @@ class Supervisor:
         self._noted.set()  # somebody may have waited for a member that has no machine any more
 
     def _digest(self, machine: PlannedMachine) -> str:
-        return image_digest(ImageStore(self._store.home).find(machine.member.image, machine.member.guest))
+        """Return the digest of a machine's image. A deleted one counts as unchanged, because the machine has it."""
+        try:
+            return image_digest(ImageStore(self._store.home).find(machine.member.image, machine.member.guest))
+        except DrumheadError as error:
+            log.warning("%s: %s", machine.name, error.message)
+            return self._applied[machine.name][1] if machine.name in self._applied else ""
 
     async def _cancel(self, name: str) -> None:
         task = self._tasks.pop(name, None)

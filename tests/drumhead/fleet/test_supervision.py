@@ -194,6 +194,26 @@ async def test_a_machine_that_somebody_deletes_is_started_again(tmp_path, monkey
     assert end.failed and end.reason == "another command has deleted it"
 
 
+async def test_a_deleted_image_ends_neither_the_supervision_nor_a_machine(tmp_path, monkeypatch):
+    store = FleetStore(Home(root=tmp_path), "f")
+    store.write(Fleet(name="f", members={"web": Member(image="i")}))
+    keeper, begun = supervisor.Supervisor(store, attached=False), []
+
+    async def supervise(machine):
+        begun.append(machine.name)
+        keeper._note(machine, "healthy")
+
+    monkeypatch.setattr(keeper, "_supervise", supervise)
+    monkeypatch.setattr(supervisor, "image_digest", lambda _: "a digest")
+    with monkeypatch.context() as present:
+        present.setattr(supervisor.ImageStore, "find", lambda *_: None)
+        await keeper._reconcile()
+        await asyncio.gather(*keeper._tasks.values())
+    await keeper._reconcile()
+    await asyncio.gather(*keeper._tasks.values())
+    assert begun == ["f-web"]
+
+
 def test_pauses_grow_until_a_machine_was_healthy_for_a_while():
     pauses = [MIN_RESTART_DELAY]
     for _ in range(6):
