@@ -76,6 +76,7 @@ def test_config_sets_run_one_after_another_until_one_fails(drumhead, machine_ima
     assert done.returncode == 3
     assert "broken" in done.stdout
     assert "gone" not in done.stdout
+    assert "steps: an earlier config set ended with status 3, so the last one did not run" in done.stderr
     drumhead("delete", "steps")
 
 

@@ -165,9 +165,19 @@ static void explain_signal(int number) {
         snprintf(reason, sizeof reason, "the command was killed by signal %d (%s)", number, strsignal(number));
 }
 
+/* Say what the exit status does not: why the command was killed, or that a command before it failed. */
+static void explain(int status) {
+    if (kill_at != 0) return;
+    if (WIFSIGNALED(status))
+        explain_signal(WTERMSIG(status));
+    else if (last && exit_code(status) != 0 && !*reason)
+        snprintf(reason, sizeof reason, "an earlier config set ended with status %d, so the last one did not run",
+                 exit_code(status));
+}
+
 static void command_ended(int status) {
     relay_last_output();
-    if (WIFSIGNALED(status) && kill_at == 0) explain_signal(WTERMSIG(status));
+    explain(status);
     if (exit_code(status) == 0 && last && kill_at == 0) {
         if (output >= 0) close(output); /* a child of the command still holds it */
         start_next();
