@@ -17,13 +17,13 @@ from drumhead.machine.instances import STOPPING, Instances, supervisor_pid
 from drumhead.machine.launch import Started
 from drumhead.machine.records import InstanceSpec, Launch
 from drumhead.machine.stop import record_exit, stop_machine
-from drumhead.machine.supervision import policy
+from drumhead.machine.supervision import policy, supervisor
 from drumhead.machine.supervision.policy import FIRST_DELAY, LONGEST_DELAY, MAX_RESTARTS, STEADY, Restarts
 from drumhead.machine.supervision.supervisor import note_end, pause
 from drumhead.records import Command
 from support.guests.composing import write_files
 from support.guests.machines import command, find, wait_log
-from support.guests.stubs import launched
+from support.guests.stubs import holding_pid_file, launched
 
 COUNT = """
 import signal, sys
@@ -82,6 +82,30 @@ def test_a_supervisor_that_was_killed_is_not_said_to_restart_anything(empty):
     assert "restarting" not in empty("instances")
     (directory / STOPPING).touch()  # as `drumhead stop` does
     assert "without its supervisor" not in empty("instances")
+
+
+async def test_a_machine_that_another_command_starts_during_the_pause_has_not_failed(tmp_path, monkeypatch, caplog):
+    instances = Instances(Home(root=tmp_path))
+    directory = instances.directory("one")
+    with instances.lock("one"):
+        instances.write(launched("one", restart="always"))
+    record_exit(directory, 3)
+    with holding_pid_file(directory) as process:
+        pid_file = (directory / "pid").rename(directory / "pid of the next run")
+
+        async def start(*_, **__):
+            if not pid_file.exists():
+                (directory / STOPPING).touch()
+            else:
+                pid_file.rename(directory / "pid")
+                asyncio.get_running_loop().call_soon(process.kill)
+            raise DrumheadError(ErrorCode.CONFLICT, "one is running")
+
+        monkeypatch.setattr(supervisor, "restart_machine", start)
+        monkeypatch.setattr(supervisor, "pause", AsyncMock(return_value=False))
+        await supervisor.supervise(instances.home, "one")
+    told = [record.getMessage() for record in caplog.records]
+    assert told == [f"one: ended with status 3; restarting in {delay} s" for delay in (1, 2)]
 
 
 @pytest.mark.parametrize("moment", ["pause", "start"])

@@ -132,6 +132,8 @@ async def supervise(home: Home, name: str) -> None:
             except (DrumheadError, OSError) as error:  # this counts like a machine that ended at once
                 failure = error
             instance = instances.read(name)
+            if instance.pid:  # another command may have started it during the pause
+                failure = None
         if stop.is_set():
             await stop_machine(instances, name)
 
