@@ -25,6 +25,7 @@ from drumhead.machine.boot import wait_started
 from drumhead.machine.instances import Instances, lock_holder
 from drumhead.machine.launch import Started, start_machine
 from drumhead.machine.memory import with_memory
+from drumhead.machine.qemu import channel
 from drumhead.machine.qemu.acceleration import Acceleration
 from drumhead.machine.qemu.channel import control
 from drumhead.machine.session.protocol import MAX_REQUEST, _silence, open_session
@@ -157,6 +158,18 @@ async def test_requests_of_many_commands_wait_for_their_turn(instances):
             assert await asyncio.gather(*requests) == [{"ok": True}] * 8
         finally:
             serving.cancel()
+
+
+async def test_a_machine_that_takes_no_client_is_not_waited_for_without_end(instances, monkeypatch):
+    monkeypatch.setattr(channel, "ANSWER_TIME", 0.01)
+    path = instances.directory("one") / "console.sock"
+    with socket.socket(socket.AF_UNIX) as door, socket.socket(socket.AF_UNIX) as waiting:
+        door.bind(str(path))
+        door.listen(0)
+        waiting.connect(str(path))
+        with pytest.raises(DrumheadError, match="one does not answer"):
+            async with channel.connect(path.parent, path.name):
+                pass
 
 
 @pytest.mark.parametrize("frame", [b"?\0\0\0\0", b"x\0\0\0\0", b"1\xff\xff\xff\xff"])

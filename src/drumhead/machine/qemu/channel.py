@@ -49,7 +49,7 @@ async def connect(directory: Path, name: str) -> AsyncIterator[tuple[asyncio.Str
 
 
 async def _dial(directory: Path, name: str) -> socket.socket:
-    """Return a connection to the socket `name` in an instance's directory. Raises OSError if nothing listens.
+    """Return a connection to the socket `name` in an instance's directory. Raises OSError if nothing takes it.
 
     QEMU serves one client at a time and lets two wait. The kernel refuses a third one, which then tries again here
     (asyncio would take it for connected).
@@ -58,13 +58,14 @@ async def _dial(directory: Path, name: str) -> socket.socket:
     handle = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
-        while True:
-            try:
-                link.connect(f"/proc/self/fd/{handle}/{name}")
-            except BlockingIOError:
-                await asyncio.sleep(TURN)
-            else:
-                return link
+        async with asyncio.timeout(ANSWER_TIME):
+            while True:
+                try:
+                    link.connect(f"/proc/self/fd/{handle}/{name}")
+                except BlockingIOError:
+                    await asyncio.sleep(TURN)
+                else:
+                    return link
     except BaseException:
         link.close()
         raise
