@@ -56,6 +56,9 @@ async def test_a_cut_stream_resumes_by_its_last_id(master, http, client):
         f"{master.url}/events", headers={**STREAM, "Last-Event-ID": f"{seen[-1].seq}-{kept}"}
     ) as answer:
         seen += await read_events(answer, 1)
+    # A browser repeats the address with which it began.
+    async with http.get(f"{master.url}/events?after=0", headers={**STREAM, "Last-Event-ID": str(first)}) as answer:
+        assert (await read_events(answer, 1))[0].task == tasks[1].id
     assert [event.task for event in seen] == [task.id for task in tasks[1:]]
 
 

@@ -94,7 +94,9 @@ class Events:
         return await self._answer(request, query, task.id)
 
     async def _answer(self, request: web.Request, query: TaskEventQuery, task: str | None) -> web.StreamResponse:
-        after, known = _resumed(request) if query.after is None else (query.after, query.known)
+        after, known = _resumed(request)
+        if after is None:  # a browser that resumes a stream repeats its address, with the `after` of its beginning
+            after, known = query.after, query.known
         if after is None:
             after = await self._feed.now()
         accept = request.headers.get("Accept", "")
