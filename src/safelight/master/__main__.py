@@ -141,7 +141,7 @@ def _application(
         uploads,
         Classic(db, storage, downloads),
         Tasks(db),
-        TaskActions(db, batcher, recipes),
+        TaskActions(db, batcher, recipes, access.audit),
         Queue(db, access.accounts, recipes),
         Clock(db, access.audit),
         Batches(db),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from aiohttp import web
@@ -15,6 +15,7 @@ from safelight import http
 from safelight.access.caller import Access
 from safelight.client.db import DbClient
 from safelight.errors import Code, Error
+from safelight.master.access.audit import Audit
 from safelight.master.access.tenant import tenant_of
 from safelight.master.api.endpoint import JSON, Endpoint
 from safelight.master.api.idempotency import HEADER, idempotency_key
@@ -52,10 +53,11 @@ class TaskActionResult(TaskChanges, frozen=True, kw_only=True):
 class TaskActions:
     """The handlers of counts and actions."""
 
-    def __init__(self, db: DbClient, batcher: TaskBatcher, book: RecipeBook) -> None:
+    def __init__(self, db: DbClient, batcher: TaskBatcher, book: RecipeBook, audit: Audit) -> None:
         self._db = db
         self._batcher = batcher
         self._book = book
+        self._audit = audit
 
     async def count(self, request: web.Request) -> web.Response:
         """`GET /tasks/counts`."""
@@ -66,11 +68,19 @@ class TaskActions:
         action = await http.read_json(request, TaskAction)
         if (action.tasks is None) == (action.filter is None):
             raise Error(Code.INVALID_REQUEST, "Name either tasks or a filter.", position="$.tasks")
-        if action.action == "rerun":
-            return http.json_response(await self._rerun(action, tenant_of(request), idempotency_key(request)))
-        if action.recipe is not None:
+        if action.recipe is not None and action.action != "rerun":
             sentence = "Only a rerun takes a recipe; after other actions, tasks keep theirs."
             raise Error(Code.INVALID_REQUEST, sentence, position="$.recipe")
+        named = ", ".join(action.tasks or [])
+        async with self._audit.record_on_others(request, f"tasks.{action.action}", named, **_detail(action)):
+            if action.action == "rerun":
+                done = await self._rerun(action, tenant_of(request), idempotency_key(request))
+            else:
+                done = await self._change(action, tenant_of(request))
+        return http.json_response(done)
+
+    async def _change(self, action: TaskAction, tenant: str) -> TaskActionResult:
+        assert action.action != "rerun"
         changed = await self._db.change(
             TaskChange(
                 action=action.action,
@@ -79,9 +89,9 @@ class TaskActions:
                 before=action.before,
                 limit=action.limit,
             ),
-            tenant=tenant_of(request),
+            tenant=tenant,
         )
-        return http.json_response(TaskActionResult(changed=changed.changed, skipped=changed.skipped, next=changed.next))
+        return TaskActionResult(changed=changed.changed, skipped=changed.skipped, next=changed.next)
 
     async def _rerun(self, action: TaskAction, tenant: str, key: str | None) -> TaskActionResult:
         if action.recipe is None:
@@ -138,6 +148,7 @@ class TaskActions:
             ),
             Endpoint(
                 method="POST", path="/tasks/actions", handler=self.act, access=Access.OPERATE, tag="tasks",
+                records=True,
                 summary="Cancel, retry, release, delete or rerun many tasks",
                 description=(
                     "For a filter, each request changes one page: repeat it with `next` as `before` until it is "
@@ -150,6 +161,16 @@ class TaskActions:
                 ),
             ),
         ]  # fmt: skip
+
+
+def _detail(action: TaskAction) -> dict[str, Any]:
+    """Return what the audit log says about an action besides the names of tasks, of which it shows the first."""
+    detail: dict[str, Any] = {"recipe": action.recipe, "before": action.before}
+    if action.filter is not None:
+        detail["filter"] = action.filter.params()
+    else:
+        detail["tasks"] = len(action.tasks or [])
+    return {name: value for name, value in detail.items() if value is not None}
 
 
 def _again(task: Task, recipe: Chosen, key: str) -> NewTask:

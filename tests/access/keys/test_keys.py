@@ -209,6 +209,8 @@ async def test_the_audit_log_says_who_did_what(root):
         task = await client.upload(photo(1))
     await first.call("POST", f"/task/{task.id}/cancel")  # changes to a tenant's own tasks are not in the audit log
     await root.call("POST", f"/task/{task.id}/retry", headers=acting("first"))
+    for act in ({"action": "cancel", "filter": {"state": "waiting"}}, {"action": "delete", "tasks": [task.id]}):
+        await root.call("POST", "/tasks/actions", act, headers=acting("first"))
     await root.call("POST", "/tenants", {"id": "first"}, status=409)
     lines = [json.loads(line) for line in (await root.call("GET", "/audit")).splitlines()]
     told = [(line["who"], line["action"], line["subject"], line["tenant"], line["outcome"]) for line in lines]
@@ -218,9 +220,12 @@ async def test_the_audit_log_says_who_did_what(root):
         ("default/cluster", "keys.create", key["id"], "first", "begun"),
         ("first/key of first", "recipes.save", "own", "first", "begun"),
         ("default/cluster", "tasks.retry", task.id, "first", "begun"),
+        ("default/cluster", "tasks.cancel", "", "first", "begun"),
+        ("default/cluster", "tasks.delete", task.id, "first", "begun"),
         ("default/cluster", "tenants.create", "first", "first", "begun"),
         ("default/cluster", "tenants.create", "first", "first", "conflict"),
     ]
+    assert [line["detail"] for line in lines[4:6]] == [{"filter": {"state": "waiting"}}, {"tasks": 1}]
     assert lines[0]["via"] == "cluster"
     assert lines[0]["remote"] == "127.0.0.1"
     assert first.token.split("_")[2] not in json.dumps(lines)

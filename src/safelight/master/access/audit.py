@@ -69,6 +69,17 @@ class Audit:
             await self._accounts.append_audit([entry.evolve(outcome=error.code.value)])
             raise
 
+    @asynccontextmanager
+    async def record_on_others(
+        self, request: web.Request, action: str, subject: str = "", **detail: Any
+    ) -> AsyncIterator[None]:
+        """Record the action of the context if it concerns the tasks of another tenant."""
+        if tenant_of(request) == http.caller(request).tenant:
+            yield
+            return
+        async with self.record(request, action, subject, **detail):
+            yield
+
     async def refused(self, request: web.Request, error: Error, *, via: str, subject: str = "") -> None:
         """Record a failed sign-in, unless there are too many. The sign-in is refused even if this fails."""
         remote = client_address(request, request.app[http.SERVICE].gate.policy.proxies)
@@ -90,17 +101,19 @@ class Audit:
             log.warning("A failed sign-in from %s is not in the audit log: %s", remote, failure.detail)
 
     def audited(self, endpoint: Endpoint) -> Endpoint:
-        """Record each call of an endpoint that changes recipes or workers, or the tasks of another tenant."""
-        if not endpoint.access & Access.OPERATE or endpoint.tag not in ("tasks", "recipes"):
+        """Record each call of an endpoint that changes recipes or workers, or the tasks of another tenant.
+
+        Those whose handlers record what they do themselves stay as they are.
+        """
+        if endpoint.records or not endpoint.access & Access.OPERATE or endpoint.tag not in ("tasks", "recipes"):
             return endpoint
         subjects = "workers" if endpoint.path.startswith("/workers/") else endpoint.tag
         verb = _VERBS.get(endpoint.method) or endpoint.path.rpartition("/")[2]
 
         async def handle(request: web.Request) -> web.StreamResponse:
-            if subjects == "tasks" and tenant_of(request) == http.caller(request).tenant:
-                return await endpoint.handler(request)
             subject = request.match_info.get("name") or request.match_info.get("id", "")
-            async with self.record(request, f"{subjects}.{verb}", subject):
+            record = self.record_on_others if subjects == "tasks" else self.record
+            async with record(request, f"{subjects}.{verb}", subject):
                 return await endpoint.handler(request)
 
         return msgspec.structs.replace(endpoint, handler=handle)

@@ -21,7 +21,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     `query` is the record of its parameters. `body` and `answer` map media types to their contents: a type that msgspec
     can describe, or a JSON Schema; an answer without content has no media type. `request_headers` maps header names to
     descriptions, `examples` media types to bodies, and `also` the statuses of further answers to their contents.
-    `errors` are the codes that are specific to this endpoint. `largest`: see `Route`.
+    `errors` are the codes that are specific to this endpoint. `largest`: see `Route`. `records` says that the handler
+    itself writes to the audit log what it is asked to do.
     """
 
     method: str
@@ -29,6 +30,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     handler: Handler
     access: Access
     largest: int | None = None
+    records: bool = False
     tag: str
     summary: str
     description: str = ""
