@@ -87,6 +87,20 @@ def test_it_asks_on_a_terminal(addresses: dict[str, str], run: Run) -> None:
     assert len(json.loads(run("tasks", "--search", "bad-3", "--json").stdout)) == 1
 
 
+def test_a_photo_that_arrives_while_it_asks_is_left_alone(addresses: dict[str, str], run: Run, tmp_path: Path) -> None:
+    for number in (1, 2):
+        (tmp_path / f"late-{number}.png").write_bytes(photo(number))
+    assert run("upload", "late-1.png").returncode == 0
+    with terminal("delete", "--search", "late-", SAFELIGHT_KEYVALUESTORE=addresses["keyvaluestore"]) as shown:
+        shown.until(lambda text: "Delete 1 task? [y/n]" in re.sub("\x1b[^m]*m", "", text))
+        assert run("upload", "late-2.png").returncode == 0
+        shown.press(b"y\n")
+        assert shown.ended() == 0
+    left = json.loads(run("tasks", "--search", "late-", "--json").stdout)
+    assert [task["filename"] for task in left] == ["late-2.png"]
+    assert run("delete", left[0]["id"]).returncode == 0
+
+
 def test_results_of_all_that_match_are_downloaded(addresses: dict[str, str], run: Run, tmp_path: Path) -> None:
     of = ("--batch", addresses["trip"])
     assert "download the results of 3 tasks" in run("download", *of, "--dry-run").stderr

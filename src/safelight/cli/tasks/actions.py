@@ -216,9 +216,11 @@ async def _all(
             if where.json:
                 print_json(TaskChanges(skipped=plan.total))
             return 0
+        chosen = msgspec.structs.replace(asked, state=eligible)
+        if not ids:  # a photo that arrives while a person decides was not among those that were shown
+            chosen = await _so_far(client, chosen)
         if not yes and not await _confirmed(action, plan):
             return 2 if not sys.stdin.isatty() else 0
-        chosen = msgspec.structs.replace(asked, state=eligible)
         return await _run(_steps(client, action, [task.id for task in tasks], chosen, recipe), action, plan, where)
 
 
@@ -231,6 +233,15 @@ async def _planned(action: _Action, client: Client, filter: TaskFilter, wanted: 
         page = await client.find(filter.page(limit=_EXAMPLES, state=",".join(touched)))
         examples = [task.filename or task.id for task in page.tasks]
     return _Plan(action, states, examples, counts.complete)
+
+
+async def _so_far(client: Client, filter: TaskFilter) -> TaskFilter:
+    """Return a filter that leaves out the tasks that are created from now on."""
+    newest = (await client.find(filter.page(limit=_AT_ONCE))).tasks
+    if not newest:
+        return filter
+    end = max(task.created for task in newest) + 0.001  # db counts milliseconds, and leaves out those from `until` on
+    return msgspec.structs.replace(filter, until=end if filter.until is None else min(end, filter.until))
 
 
 def _chosen(action: _Action, tasks: list[Task]) -> _Plan:
