@@ -45,7 +45,7 @@ async def test_find_and_act_on_many(browser, many, client):
         assert {"state=failed", "reason=damaged_image", "search=photo-14"} <= set(page.url.partition("?")[2].split("&"))
         await page.reload()
         await expect(page.locator(".table .virtual .row")).to_have_count(10)
-        await retry_and_cancel(page, states)
+        await retry_and_cancel(page, states, client)
         assert (await client.count(TaskFilter(state="cancelled"))).total == 30
         await page.goto(f"http://{many.master}/#/tasks?batch=winter")
         await rerun_by_hand(page)
@@ -54,8 +54,11 @@ async def test_find_and_act_on_many(browser, many, client):
         assert (await client.batch("summer")).tasks == {"cancelled": 10}
 
 
-async def retry_and_cancel(page, states):
-    """Check that an action on all matching tasks shows which tasks it affects, and affects only these."""
+async def retry_and_cancel(page, states, client):
+    """Check that an action on all matching tasks shows which tasks it affects, and affects only these.
+
+    A photo that arrives while the page asks is not one of them.
+    """
     await page.get_by_role("button", name="Select all that match").click()
     await page.get_by_role("button", name="Retry", exact=True).click()
     dialog = page.get_by_role("dialog")
@@ -66,8 +69,11 @@ async def retry_and_cancel(page, states):
     await states.get_by_role("button", name="Waiting 30").click()
     await page.get_by_role("button", name="Select all that match").click()
     await page.get_by_role("button", name="Cancel", exact=True).click()
+    await expect(dialog).to_contain_text("Cancel 30 photos?")
+    late = await client.upload(photo(0), filename="late.png")
     await dialog.get_by_role("button", name="Cancel").click()
     await expect(page.get_by_text("30 photos cancelled.")).to_be_visible()
+    await client.delete(late.id)
 
 
 async def rerun_by_hand(page):

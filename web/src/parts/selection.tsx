@@ -1,7 +1,7 @@
 // The bar with the selection and its actions.
 
 import { useEffect, useState } from "preact/hooks";
-import { type Action, countChosen, countMatching, ELIGIBLE, eligible, mayHold, type Plan, progress, run, stop } from "../state/actions";
+import { type Action, countChosen, countMatching, ELIGIBLE, eligible, mayHold, type Plan, progress, run, soFar, stop } from "../state/actions";
 import { address, archiveUrl, asked, hasArchive, type Task } from "../api/api";
 import { type Filter } from "../api/filter";
 import { recipes } from "../state/recipes";
@@ -86,7 +86,8 @@ function UnderWay() {
 }
 
 async function act(action: Action, found: Plan, list: TaskList): Promise<void> {
-  const chosen = selection.value;
+  const chosen = await attempt(() => soFar(selection.value));
+  if (!chosen) return;
   const touched = eligible(action, found);
   const question = {
     title: words.question(action, touched, found.complete),

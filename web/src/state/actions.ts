@@ -1,8 +1,8 @@
 // Actions on many tasks: count the tasks that will change, and act page by page.
 
 import { signal } from "@preact/signals";
-import { actOnTasks, countTasks, filterRecord, type StateName, stateName, type Task, type TaskAction, type TaskActionResult } from "../api/api";
-import type { Filter } from "../api/filter";
+import { actOnTasks, countTasks, filterRecord, findTasks, type StateName, stateName, type Task, type TaskAction, type TaskActionResult } from "../api/api";
+import { type Filter, moment } from "../api/filter";
 import { type Selection } from "./selection";
 
 export type Action = TaskAction["action"];
@@ -80,6 +80,17 @@ export interface Result {
 }
 
 const AT_ONCE = 200;
+
+/** The selection without the photos that arrive from now on: they are not among those that a person is asked about. */
+export async function soFar(selection: Selection): Promise<Selection> {
+  if ("ids" in selection) return selection;
+  const { filter } = selection;
+  const newest = (await findTasks(filter, { limit: AT_ONCE })).tasks;
+  if (newest.length === 0) return selection;
+  // The service counts milliseconds, and leaves out those from `until` on.
+  const end = Math.max(...newest.map((task) => task.created)) + 0.001;
+  return { filter: { ...filter, until: String(filter.until ? Math.min(end, moment(filter.until)) : end) } };
+}
 
 /** Do it, some tasks at a time, until all are through or a person stops it. */
 export async function run(action: Action, selection: Selection, total: number, recipe?: string): Promise<Result> {
