@@ -33,6 +33,22 @@ DROP = """async ([selector, type, files]) => {
 }"""
 
 
+REFUSALS_ARE_KEPT = """() => new Promise((resolve) => {
+  const opening = indexedDB.open("uppy-blobs");
+  opening.onsuccess = () => {
+    const names = [...opening.result.objectStoreNames];
+    if (!names.length) return resolve(false);
+    const transaction = opening.result.transaction(names);
+    const read = names.map((name) => transaction.objectStore(name).getAll());
+    transaction.oncomplete = () => {
+      opening.result.close();
+      resolve(JSON.stringify(read.map((one) => one.result)).split('"refused":true').length === 3);
+    };
+  };
+})"""
+"""Whether the browser's database has two uploads as refused."""
+
+
 def saved(directory, count, *, start=0):
     paths = []
     for number in range(start, start + count):
@@ -158,6 +174,15 @@ async def test_a_refusal_is_explained(page, directory):
     path.write_bytes(b"%PDF-1.7" + b" " * 4000)
     await choose(page, path)
     await expect(page.locator(".tray .error")).to_have_text(re.compile("PDF files are not accepted"))
+    # after a reload, nobody is asked to add a file again that was refused
+    with (directory / "large.tif").open("wb") as file:
+        file.truncate(300 * 1024**2)
+    await choose(page, directory / "large.tif")
+    await expect(page.locator(".tray .error")).to_have_count(2)
+    await page.wait_for_function(REFUSALS_ARE_KEPT)
+    await page.reload()
+    await expect(page.locator(".tray .error")).to_have_count(1)
+    assert await page.get_by_text("Add these files again").count() == 0
     await page.get_by_role("button", name="Clear failed").click()
     await expect(page.locator(".tray")).to_have_count(0)
 

@@ -133,6 +133,12 @@ async def test_the_page_of_a_task(page, whole, client):
     assert page.url.rpartition("/")[2] != task.id
     again = await client.task(page.url.rpartition("/")[2])
     assert (again.recipe, again.input.digest, again.batch) == ("grayscale", task.input.digest, "bad")
+    # a result that was there already needed no worker
+    await client.wait((await client.upload(photo(3), recipe="thumbnail")).id, timeout=90)
+    second = await client.upload(photo(3), recipe="thumbnail")
+    assert second.reused
+    await page.goto(f"http://{whole.master}/#/tasks/{second.id}")
+    await expect(attempts).to_contain_text("No worker was needed")
 
 
 async def test_review_rename_and_choose_before_sending(page, client, directory):

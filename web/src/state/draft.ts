@@ -43,7 +43,8 @@ export function forget(version = draft.value): void {
 /** Change it. Changes of one value in quick succession (a slider that is dragged) are undone together. */
 export function edit(recipe: Recipe): void {
   const now = { at: performance.now(), of: differences(draft.value, recipe).join(" ") };
-  if (now.at - last.at > TOGETHER || now.of !== last.of) past.value = [...past.value.slice(-MOST), draft.value];
+  // A value that was wrong, and is what it was before, is no change to undo.
+  if (now.of && (now.at - last.at > TOGETHER || now.of !== last.of)) past.value = [...past.value.slice(-MOST), draft.value];
   last = now;
   draft.value = recipe;
 }

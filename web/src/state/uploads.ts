@@ -17,7 +17,7 @@ import { texts } from "../texts";
 
 const words = texts.uploads;
 
-type Meta = { recipe: string; batch: string; tenant: string; relativePath?: string };
+type Meta = { recipe: string; batch: string; tenant: string; relativePath?: string; refused?: boolean };
 type File_ = UppyFile<Meta, TusBody>;
 
 export interface Row {
@@ -75,11 +75,7 @@ export const overall = computed(() => ({
 
 /** What goes wrong is shown in the tray. */
 const silent = { debug: () => undefined, warn: () => undefined, error: () => undefined };
-const uppy = new Uppy<Meta, TusBody>({
-  id: "safelight",
-  autoProceed: false,
-  logger: silent,
-});
+const uppy = new Uppy<Meta, TusBody>({ id: "safelight", autoProceed: false, logger: silent });
 const failures = new Map<string, { text: string; transient: boolean }>();
 const ended = new Map<string, Row>();
 /** The task of an upload, by the upload's address. */
@@ -140,10 +136,9 @@ uppy.on("upload-error", (file, error, response) => {
   const status = xhr?.status ?? 0;
   const text = xhr?.responseText ? Problem.from(xhr.responseText).message : "";
   const away = status === 0 || status === 423; // 423 answers HEAD, so it comes without a sentence
-  failures.set(file.id, {
-    text: text || (away ? words.broken : error.message),
-    transient: away || status >= 500 || status === 429 || status === 401,
-  });
+  const transient = away || status >= 500 || status === 429 || status === 401;
+  failures.set(file.id, { text: text || (away ? words.broken : error.message), transient });
+  uppy.setFileMeta(file.id, { ...file.meta, refused: !transient });
   show();
 });
 
@@ -219,10 +214,7 @@ function settle(found: Row, outcome: StateName, reason: string): void {
 
 /** Add what of these files is a photo; return whether any is. */
 export function add(files: readonly File[]): boolean {
-  if (!may("upload")) {
-    say(words.notAllowed, "bad");
-    return false;
-  }
+  if (!may("upload")) return (say(words.notAllowed, "bad"), false);
   const [images, others] = divided(files, isPhoto);
   const [photos, empties] = divided(images, (file) => file.size > 0);
   if (others.length) say(words.notPhotos(...few(others)), "bad");
@@ -374,8 +366,9 @@ function keep(): void {
     });
   });
   uppy.on("restored", () => {
-    const missing = uppy.getFiles().filter((file) => file.isGhost);
-    for (const file of missing) uppy.removeFile(file.id);
+    const ghosts = uppy.getFiles().filter((file) => file.isGhost);
+    const missing = ghosts.filter((file) => !file.meta.refused);
+    for (const file of ghosts) uppy.removeFile(file.id);
     if (missing.length) say(words.notKept(missing.map((file) => file.name ?? "").slice(0, NAMED)), "bad");
     const resumed = uppy.getFiles().filter((file) => file.isRestored);
     if (resumed.length) {

@@ -97,6 +97,8 @@ export const en = {
     deleted: "Deleted", copy: "Copy the link", copied: "The link was copied.",
     rerunQuestion: "Run this photo with another recipe?", attempts: "Attempts",
     noAttempts: "No worker has begun this task yet.",
+    noAttempt: "No worker has begun this task.",
+    notNeeded: "No worker was needed: the result was there already.",
     attempt: (value: number) => `Attempt ${value}`,
     worker: (name: string) => `Worker ${name}`,
     classicWorker: "of the classic protocol",

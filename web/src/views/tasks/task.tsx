@@ -113,7 +113,7 @@ export function TaskPage({ id }: { id: string }) {
       <p class={task.failure ? "error" : "quiet"}>{reason(task)}</p>
       <div class="columns">
         <div>
-          <Attempts found={attempts(events)} />
+          <Attempts found={attempts(events)} task={task} />
           <Events events={events} />
         </div>
         <div>
@@ -161,11 +161,12 @@ function Actions({ task, holder }: { task: Task; holder: Holder }) {
   );
 }
 
-function Attempts({ found }: { found: Attempt[] }) {
+function Attempts({ found, task }: { found: Attempt[]; task: Task }) {
+  const none = task.reused ? words.notNeeded : task.state <= State.working ? words.noAttempts : words.noAttempt;
   return (
     <section class="panel" aria-labelledby="attempts">
       <h2 id="attempts">{words.attempts}</h2>
-      {found.length === 0 && <p class="quiet">{words.noAttempts}</p>}
+      {found.length === 0 && <p class="quiet">{none}</p>}
       <ol class="attempts">
         {found.map((one) => (
           <li key={one.began}>
