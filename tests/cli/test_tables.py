@@ -1,4 +1,4 @@
-"""Test that a table shows every column, whatever names photos have."""
+"""Test that a table shows every column, whatever names photos have, and how sizes are written."""
 
 import io
 
@@ -6,6 +6,14 @@ import pytest
 from rich.console import Console
 
 from safelight.cli import printing
+
+
+@pytest.mark.parametrize(
+    ("count", "written"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (999_949, "999.9 kB"), (999_950, "1.0 MB"), (5e15, "5000.0 TB")],
+)
+def test_sizes_are_rounded_into_the_next_unit(count, written):
+    assert printing.size(count) == written
 
 
 @pytest.mark.parametrize("width", [80, 120, 250])

@@ -121,9 +121,9 @@ def state_text(state: State) -> Text:
 
 
 def size(count: float) -> str:
-    """Write bytes for people: `4.2 MB`."""
+    """Write bytes for people: `4.2 MB`. What rounding would make a thousand is one of the next unit."""
     for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
+        if count < 999.95:
             return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
