@@ -345,3 +345,8 @@ async def test_only_operators_manage_tenants(root):
     await root.call("POST", "/tenants", {"id": "Not a name"}, status=400)
     await root.call("DELETE", "/tenants/first", status=204)
     await first.call("GET", "/summary", status=401)
+
+
+async def test_an_operator_is_told_what_no_tenant_can_be_called(root):
+    refused = await root.call("GET", "/tasks", status=400, headers=acting("Acme"))
+    assert "A tenant's id has 1 to 32 of a-z, 0-9 and -" in refused

@@ -34,11 +34,20 @@ def named(request: web.Request) -> str | None:
 
 
 def tenant_of(request: web.Request) -> str:
-    """Return the caller's tenant, or the one that an operator names. Raises FORBIDDEN if anybody else names one."""
+    """Return the caller's tenant, or the one that an operator names.
+
+    Raises FORBIDDEN if anybody else names one, and INVALID_REQUEST for what no tenant can be called.
+    """
     caller = http.caller(request)
     tenant = named(request)
     if tenant is None or tenant == caller.tenant:
         return caller.tenant
-    if not is_operator(caller) or _TENANT.fullmatch(tenant) is None:
+    if not is_operator(caller):
         raise Error(Code.FORBIDDEN, f"Only administrators of the tenant {DEFAULT_TENANT} may act for another tenant.")
+    if _TENANT.fullmatch(tenant) is None:
+        raise Error(
+            Code.INVALID_REQUEST,
+            "A tenant's id has 1 to 32 of a-z, 0-9 and -, and does not begin with -.",
+            position=HEADER,
+        )
     return tenant
