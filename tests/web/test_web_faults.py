@@ -196,6 +196,18 @@ async def test_back_closes_the_viewer_at_once_and_focus_is_kept(browser, no_work
         await page.go_back()
         await expect(dialog).to_have_count(0)
         assert page.url.endswith("#/photos") or page.url.endswith("/")
+        # keys that are pressed in a dialog above a photo leave the photo alone
+        await page.get_by_role("link", name="photo-4.png").click()
+        await dialog.get_by_role("button", name="Share").click()
+        await page.get_by_role("button", name="Make link").focus()
+        shown = await page.locator(".zoom").inner_text()
+        for key in ("ArrowRight", "+", "Delete"):
+            await page.keyboard.press(key)
+        await expect(page.get_by_role("dialog", name="Share by a link")).to_be_visible()
+        await expect(page.get_by_role("dialog", name="photo-4.png")).to_be_visible()
+        await expect(page.locator("dialog.confirm")).to_have_count(0)
+        assert await page.locator(".zoom").inner_text() == shown
+        await page.go_back()
         # a message is shown above an open photo
         await page.get_by_role("link", name="photo-4.png").click()
         await page.evaluate(

@@ -103,7 +103,8 @@ export function Stage(props: Props) {
   useLayoutEffect(() => {
     const heard = (event: KeyboardEvent) => {
       if (event.target instanceof HTMLInputElement && event.target.type !== "range") return;
-      if (event.target instanceof HTMLSelectElement || document.querySelector("dialog.confirm[open]")) return;
+      const dialogs = [...document.querySelectorAll("dialog[open]")];
+      if (event.target instanceof HTMLSelectElement || dialogs.some((one) => !one.contains(box.current))) return;
       keys(event);
     };
     document.addEventListener("keydown", heard);

@@ -64,6 +64,7 @@ export function Viewer({ id, list }: { id: string; list: TaskList }) {
   };
   const keys = (event: KeyboardEvent) => {
     if (event.target instanceof HTMLInputElement || event.target instanceof HTMLSelectElement) return;
+    if ((event.target as Element).closest("dialog") !== dialog.current) return; // in a dialog above
     if (event.key === "ArrowLeft") step(-1);
     if (event.key === "ArrowRight") step(1);
     if (event.key === "Delete" && task && may("operate")) void drop(task);
