@@ -259,7 +259,10 @@ async def test_sizes_and_times_are_rounded_into_the_next_unit(page):
     await expect(page.locator(".tiles")).to_contain_text("2 min 0 s")
 
 
-async def test_hand_written_addresses(page, whole):
+async def test_hand_written_addresses(page, whole, client):
+    await client.upload(photo(1), filename="été.png")
+    await page.goto(f"http://{whole.master}/#/tasks?search=e%CC%81t")
+    await expect(page.get_by_role("link", name="été.png")).to_be_visible()
     for address, heading in (("#/photos/%", "Add your photos"), ("#/%zz", "Add your photos"), ("#/tasks/none", None)):
         await page.goto(f"http://{whole.master}/{address}")
         if heading:

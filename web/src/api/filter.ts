@@ -39,7 +39,7 @@ export function mayMatch(filter: Filter, event: TaskEvent): boolean {
 }
 
 export function matches(filter: Filter, task: Task): boolean {
-  const search = filter.search?.toLowerCase();
+  const search = filter.search?.normalize("NFC").toLowerCase();
   return (
     inStates(filter, task.state) &&
     (!filter.recipe || task.recipe === filter.recipe) &&

@@ -5,6 +5,7 @@ Searches without an index examine a limited number of tasks at a time, so that n
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from heapq import merge
@@ -73,14 +74,21 @@ def search(transaction: Transaction, query: TaskQuery, tenant: str, below: int) 
     lowest, lowest_id = last_examined(transaction, tenant, below, SEARCHED)
     states = encoded(sorted(set(query.states))) if query.states else None
     values = (below, lowest, int(query.internal), *_conditions(query), states, query.recipe, query.reason)
-    rows = transaction.tasks("search", *values, query.limit + 1, tenant, _pattern(transaction, query.search))
+    rows = transaction.tasks("search", *values, query.limit + 1, tenant, _pattern(transaction, _searched(query)))
     return _page(rows, query.limit, lowest_id)
 
 
 def count(transaction: Transaction, filter: TaskFilter, tenant: str) -> TaskCounts:
     """Count the tasks that match, and those that would match without the state, recipe or reason."""
     lowest, more = last_examined(transaction, tenant, _ALL, SEARCHED)
-    values = (_ALL, lowest, int(filter.internal), *_conditions(filter), tenant, _pattern(transaction, filter.search))
+    values = (
+        _ALL,
+        lowest,
+        int(filter.internal),
+        *_conditions(filter),
+        tenant,
+        _pattern(transaction, _searched(filter)),
+    )
     cells = transaction.connection.read("count_matching", list[_Cell], *values)
     wanted = set(filter.states)
     total = 0
@@ -115,7 +123,13 @@ def last_examined(
 
 def _conditions(filter: TaskFilter) -> tuple[object, ...]:
     since, until = ((None if at is None else round(at * 1000)) for at in (filter.since, filter.until))
-    return filter.batch, filter.search.lower() if filter.search else None, since, until
+    text = _searched(filter)
+    return filter.batch, text.lower() if text else None, since, until
+
+
+def _searched(filter: TaskFilter) -> str | None:
+    """Return the text to search for in NFC, as names are kept; one that was copied from macOS may be decomposed."""
+    return unicodedata.normalize("NFC", filter.search) if filter.search else None
 
 
 def _pattern(transaction: Transaction, text: str | None) -> str | None:
