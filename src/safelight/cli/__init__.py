@@ -113,12 +113,7 @@ def _run(argv: list[str]) -> int:
     from safelight.errors import FAILED, Error, status_of  # noqa: PLC0415 - as above
 
     try:
-        command, bound, _ = application(argv).parse_args(argv, exit_on_error=False, print_error=False)
-        imports.complete()
-        result = command(*bound.args, **bound.kwargs)
-        if inspect.iscoroutine(result):
-            result = asyncio.run(_until_signalled(result))
-        sys.stdout.flush()
+        return _called(argv)
     except cyclopts.CycloptsError as error:
         unused = error.unused_tokens if isinstance(error, cyclopts.UnusedCliTokensError) else None
         wrong = f"Unexpected argument {unused[0]!r}." if unused else str(error)
@@ -147,6 +142,16 @@ def _run(argv: list[str]) -> int:
         discard_output()
         complain(f"{error.filename or 'The output cannot be written'}: {error.strerror or error}.")
         return FAILED
+
+
+def _called(argv: list[str]) -> int:
+    """Call the command that `argv` names; return its status."""
+    command, bound, _ = application(argv).parse_args(argv, exit_on_error=False, print_error=False)
+    imports.complete()
+    result = command(*bound.args, **bound.kwargs)
+    if inspect.iscoroutine(result):
+        result = asyncio.run(_until_signalled(result))
+    sys.stdout.flush()
     return result if isinstance(result, int) else 0
 
 

@@ -54,17 +54,20 @@ async def download_command(
         return 2
     saving = _Saving(ResultDirectory(output, overwrite=overwrite), only or (), wait=wait, quiet=where.json)
     async with master(where) as client:
-        if id and not dry_run:
-            for each in dict.fromkeys(id):
-                await saving.save(client, each)
-        elif id:
-            tasks = await find_all(client, id)
-            _preview(sum(task.state in saving.states for task in tasks), complete=True, json=where.json)
-        else:
-            await _matching(client, which, saving, dry_run=dry_run)
+        await (_named(client, id, saving, dry_run=dry_run) if id else _matching(client, which, saving, dry_run=dry_run))
     if where.json and not dry_run:
         print_json([path_text(path) for path in saving.saved])
     return saving.status
+
+
+async def _named(client: Client, ids: Sequence[str], saving: _Saving, *, dry_run: bool) -> None:
+    """Save the results of the named tasks, or preview them."""
+    if dry_run:
+        tasks = await find_all(client, ids)
+        _preview(sum(task.state in saving.states for task in tasks), complete=True, json=saving.quiet)
+        return
+    for each in dict.fromkeys(ids):
+        await saving.save(client, each)
 
 
 async def _matching(client: Client, which: Which, saving: _Saving, *, dry_run: bool) -> None:

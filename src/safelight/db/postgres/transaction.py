@@ -32,11 +32,8 @@ _LOOK_AGAIN = 1.0
 
 
 def lock(number: int) -> str:
-    """Return the arguments of an advisory lock's functions.
-
-    Advisory locks belong to a whole database. The number of a table is part of them, since there may be tables of
-    another system in another schema.
-    """
+    """Return the arguments of an advisory lock's functions."""
+    # Advisory locks belong to a whole database, in which another schema may have another system with its own `ledger`.
     return f"'ledger'::regclass::int, {number}"
 
 
