@@ -177,10 +177,11 @@ def cancelled_at_signals() -> Iterator[None]:
         log.info("Stopped before the start was complete")
 
 
-def at_signals(stop: Callable[[], None]) -> None:
-    """Call `stop` at SIGTERM and SIGINT."""
+def at_signals(stop: Callable[[], None], *, hangup: bool = False) -> None:
+    """Call `stop` at SIGTERM and SIGINT, and with `hangup` when the terminal is closed, unless nohup ignores that."""
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    hangup = hangup and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+    for number in (signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if hangup else [])):
         # A unikernel has no signals; only a request stops it.
         with suppress(NotImplementedError, RuntimeError, OSError):
             loop.add_signal_handler(number, stop)

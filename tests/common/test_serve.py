@@ -28,6 +28,25 @@ from support.programs.processes import service
 from support.programs.until import until
 
 
+@pytest.mark.parametrize(("terminal", "calls"), [(signal.SIG_DFL, 2), (signal.SIG_IGN, 1)])
+async def test_a_closed_terminal_stops_unless_nohup_ignores_it(terminal, calls):
+    calling = asyncio.Queue()
+    earlier = signal.signal(signal.SIGHUP, terminal)
+    try:
+        serve.at_signals(lambda: calling.put_nowait(None), hangup=True)
+        os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), signal.SIGTERM)
+        async with asyncio.timeout(30):
+            await calling.get()
+            await asyncio.sleep(0)
+        assert calling.qsize() == calls - 1
+    finally:
+        for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().remove_signal_handler(number)
+        signal.signal(signal.SIGHUP, earlier)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 async def test_shutdown_by_token(tmp_path):
     async with (
         service("keyvaluestore", "--data", str(tmp_path), "--shutdown-token", "secret") as process,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import signal
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -18,7 +19,7 @@ from drumhead.fleet.deploy import check_fleet, start_supervisor, take_down, wait
 from drumhead.fleet.file import read_fleet
 from drumhead.fleet.plan import planned_machines, shared, with_guest
 from drumhead.fleet.records import MAX_COUNT
-from drumhead.fleet.store import FleetStore
+from drumhead.fleet.store import CHANGED, FleetStore
 from drumhead.fleet.supervisor import Supervisor, scaled
 from drumhead.home import find_home
 
@@ -72,6 +73,7 @@ async def up_command(
 
 async def _supervise_here(store: FleetStore, fleet: Fleet) -> None:
     printer = Printer()
+    signal.signal(CHANGED, signal.SIG_IGN)  # other commands send it as soon as the lock is held
     with store.supervising(), printer.logging():
         printing = asyncio.create_task(print_while_read(store, printer))
         try:

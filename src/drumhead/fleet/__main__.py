@@ -10,7 +10,7 @@ import logging
 import signal
 import sys
 
-from drumhead.fleet.store import FleetStore
+from drumhead.fleet.store import CHANGED, FleetStore
 from drumhead.fleet.supervisor import Supervisor
 from drumhead.home import find_home
 
@@ -20,7 +20,8 @@ def main() -> None:
     # Machines may start thousands of times, and QEMU's command line is 4 kB long.
     logging.getLogger("drumhead.machine.qemu").setLevel(logging.WARNING)
     store = FleetStore(find_home(), sys.argv[1])
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # other commands send it as soon as the lock is held
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it has no terminal
+    signal.signal(CHANGED, signal.SIG_IGN)  # other commands send it as soon as the lock is held
     with store.supervising():
         asyncio.run(Supervisor(store, attached=False).run())
 

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from drumhead.home import Home
     from drumhead.machine.records import Instance
 
+CHANGED = signal.SIGUSR1
+"""The signal that tells a supervisor that its fleet was changed."""
+
 
 class FleetStore:
     """One fleet. It has at most one supervisor, which holds a lock that the kernel releases when the supervisor
@@ -90,7 +93,7 @@ class FleetStore:
         """Tell the supervisor that the fleet was changed. Return False if there is no supervisor."""
         pid = self.supervisor()
         if pid:
-            os.kill(pid, signal.SIGHUP)
+            os.kill(pid, CHANGED)
         return bool(pid)
 
     @contextmanager

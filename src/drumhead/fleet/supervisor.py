@@ -1,4 +1,4 @@
-"""Supervise a fleet: start its machines in dependency order and restart those that end, until SIGTERM or SIGINT.
+"""Supervise a fleet: start its machines in dependency order and restart those that end, until a signal.
 
 ``drumhead up`` is a supervisor in the foreground, and its machines die with it. ``up --detach`` starts one in the
 background (``python -m drumhead.fleet NAME``). Its machines outlive it: if it is killed they keep running, and the
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -18,7 +17,9 @@ from drumhead.errors import DrumheadError, ErrorCode, message_of
 from drumhead.fleet.lifetime import End, Lifetime, refuse_stranger
 from drumhead.fleet.plan import PlannedMachine, planned_machines
 from drumhead.fleet.records import FleetState, Health, MachineState, Member
+from drumhead.fleet.store import CHANGED
 from drumhead.image.store import ImageStore
+from drumhead.machine.attach import stop_signals
 from drumhead.machine.instances import Instances
 from drumhead.machine.launch import image_digest
 from drumhead.machine.logs import trim_periodically
@@ -53,10 +54,10 @@ class Supervisor:
         self._fleet: Fleet = store.read()
 
     async def run(self) -> None:
-        """Supervise the fleet until SIGTERM or SIGINT, then stop its machines in reverse dependency order."""
+        """Supervise the fleet until a stop signal, then stop its machines in reverse dependency order."""
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGHUP, self._changed.set)
-        for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(CHANGED, self._changed.set)
+        for number in stop_signals():
             loop.add_signal_handler(number, self._stop)
         trimming = asyncio.create_task(trim_periodically(lambda: list(map(self._instances.directory, self._states))))
         try:

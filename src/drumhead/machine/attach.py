@@ -28,7 +28,11 @@ if TYPE_CHECKING:
     from drumhead.home import Home
     from drumhead.machine.records import Instance, InstanceSpec
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+def stop_signals() -> tuple[signal.Signals, ...]:
+    """Return the signals that stop what runs in the foreground: SIGHUP (a closed terminal) unless nohup ignores it."""
+    hangup = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+    return (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hangup else []))
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -199,9 +203,9 @@ async def _await_boot(instances: Instances, name: str, announce: Announce) -> No
 
 @contextmanager
 def _stopping_on_signals(*stops: Callable[[], Awaitable[object]]) -> Iterator[asyncio.Event]:
-    """Call the next of `stops` for each received signal of SIGNALS. The first one sets the event that is yielded."""
+    """Call the next of `stops` for each received stop signal. The first one sets the event that is yielded."""
     loop, signalled = asyncio.get_running_loop(), asyncio.Event()
-    earlier = {number: signal.getsignal(number) for number in SIGNALS}
+    earlier = {number: signal.getsignal(number) for number in stop_signals()}
     left = list(stops)
     tasks: set[asyncio.Future[object]] = set()
 
@@ -210,7 +214,7 @@ def _stopping_on_signals(*stops: Callable[[], Awaitable[object]]) -> Iterator[as
         if left:
             tasks.add(asyncio.ensure_future(left.pop(0)()))
 
-    for number in SIGNALS:
+    for number in earlier:
         loop.add_signal_handler(number, on_signal)
     try:
         yield signalled

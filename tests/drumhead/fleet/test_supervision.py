@@ -30,18 +30,52 @@ FIRST = """
 import signal, sys
 from pathlib import Path
 from drumhead.fleet.records import FleetState
-from drumhead.fleet.store import FleetStore
+from drumhead.fleet.store import CHANGED, FleetStore
 from drumhead.home import Home
 
-signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
+signal.pthread_sigmask(signal.SIG_BLOCK, [CHANGED])
 store = FleetStore(Home(root=Path(sys.argv[1])), "f")
 with store.supervising():
     print(flush=True)
-    signal.sigwait([signal.SIGHUP])
+    signal.sigwait([CHANGED])
     store.write_state(FleetState(revision=store.read().revision))
 """
 
 LAUNCH = launched("f-web-2", fleet="f")
+
+
+FOREGROUND = """
+import os, signal, sys
+from drumhead.cli import _run
+from drumhead.cli import fleet
+from drumhead.fleet.store import CHANGED, FleetStore
+from drumhead.fleet.supervisor import Supervisor
+from drumhead.home import find_home
+
+class Told(Supervisor):
+    def _publish(self):
+        super()._publish()
+        for name in signals.pop(0).split("+"):
+            os.kill(os.getpid(), CHANGED if name == "CHANGED" else signal.Signals[name])
+
+signals = sys.argv[1].split(",")
+fleet.Supervisor = Told
+store = FleetStore(find_home(), "f")
+_run(fleet._supervise_here(store, store.read()))
+print(len(signals))
+"""
+"""`drumhead up` in the foreground, which gets the next signals each time it has reported its state."""
+
+
+@pytest.mark.parametrize(
+    ("closed", "signals", "left"), [("", "CHANGED,SIGHUP,SIGTERM", 1), ("trap '' HUP;", "SIGHUP+CHANGED,SIGTERM", 0)]
+)
+def test_a_closed_terminal_stops_a_fleet_unless_nohup_ignores_it(tmp_path, closed, signals, left):
+    FleetStore(Home(root=tmp_path), "f").write(Fleet(name="f", members={}))
+    words = ["sh", "-c", f'{closed} exec "$@"', "sh", sys.executable, "-c", FOREGROUND, signals]
+    env = {**os.environ, "DRUMHEAD_HOME": str(tmp_path)}
+    done = subprocess.run(words, env=env, stdout=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, f"{left}\n")
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import json
 import logging
 import os
 import random
-import signal
 import socket
 import sys
 import time
@@ -172,9 +171,7 @@ class Up:
 
     async def run(self) -> int:
         """Run everything until a signal, and return the exit status."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            loop.add_signal_handler(number, self._signalled)
+        serve.at_signals(self._signalled, hangup=True)
         supervisors = [asyncio.create_task(child.supervise(self._give_up), name=child.name) for child in self.children]
         announcement = asyncio.create_task(self._announce())
         self._own.warn()

@@ -8,14 +8,13 @@ import logging
 import os
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from safelight import settings
+from safelight import serve, settings
 from safelight.cli.up.child import die_with_parent
 from safelight.cli.up.sign_in import sign_in_link
 
@@ -65,9 +64,7 @@ async def _run(drumhead: str, file: Path, flags: tuple[str, ...], *, as_json: bo
         preexec_fn=die_with_parent(os.getpid()),
     )
     stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, stopping.set)
+    serve.at_signals(stopping.set, hangup=True)
     ended = asyncio.create_task(process.wait())
     stop = asyncio.create_task(stopping.wait())
     announcing = asyncio.create_task(_announce(drumhead, file, began, as_json=as_json))
