@@ -230,6 +230,14 @@ def test_a_result_that_cannot_be_saved_costs_no_other(run: Run, tmp_path: Path) 
     assert {path.name for path in other.iterdir()} >= {"a.image.png", "नमस्ते.image.png", "blocked.image.png", "2026"}
 
 
+def test_nothing_is_uploaded_if_its_results_have_no_place(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(photo(65))
+    (tmp_path / "file").touch()
+    done = run("upload", "a.png", "-o", "file/out", "--master", "localhost:1")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "safelight: Results cannot be written to file/out: Not a directory.\n"
+
+
 def mixed(directory: Path) -> None:
     """Make a directory with several small photos and one of 1.8 MB."""
     directory.mkdir()

@@ -41,6 +41,15 @@ class ResultDirectory:
         self._looked: set[Path] = set()
         self._reserving = Lock()  # names are reserved in threads
 
+    def prepare(self) -> None:
+        """Make the directory, in any thread, before results are waited for. Raises INVALID_REQUEST, STORAGE_FULL."""
+        try:
+            self._path.mkdir(parents=True, exist_ok=True)
+            if not os.access(self._path, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        except OSError as error:
+            raise _unwritable(self._path, error) from None
+
     async def save(self, client: Client, task: Task, outputs: Sequence[str] = (), *, within: Path = Path()) -> Saved:
         """Save the outputs of a task (all, or those named) below the subdirectory `within`. Every output is tried.
 

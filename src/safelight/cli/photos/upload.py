@@ -58,6 +58,8 @@ async def upload_command(
         complain("Name at least one photo or directory.")
         return 2
     directory = None if output is None else ResultDirectory(output, overwrite=overwrite)
+    if directory is not None:
+        await asyncio.to_thread(directory.prepare)  # photos that are uploaded would be processed in any case
     waits = wait or directory is not None
     options = Options(recipe=recipe_argument(recipe), priority=priority, directory=directory, waits=waits)
     return await _upload(collect(path) * n, options, at_once, where)
