@@ -77,7 +77,7 @@ async def test_an_upload_is_paused_and_resumed(page, client, between, large):
 
 async def test_an_upload_survives_a_reload_of_the_page(page, client, between, large):
     await start_upload(page, between, large)
-    await page.wait_for_function(STORED)
+    await until(lambda: page.evaluate(STORED))
     await page.reload()
     between.flow()
     await expect(page.get_by_text("Continuing the uploads from before the reload.")).to_be_visible()
@@ -88,7 +88,7 @@ async def test_an_upload_survives_a_reload_of_the_page(page, client, between, la
 async def test_photos_added_to_restored_uploads_get_a_batch(page, client, between, large, directory):
     (directory / "small.png").write_bytes(photo(1, width=120))
     await start_upload(page, between, large)
-    await page.wait_for_function(STORED)
+    await until(lambda: page.evaluate(STORED))
     await page.reload()
     await expect(page.get_by_text("Continuing the uploads from before the reload.")).to_be_visible()
     await page.get_by_label("Choose photos").set_input_files(directory / "small.png")
@@ -104,7 +104,7 @@ STORED = """() => new Promise((resolve) => {
   opening.onerror = () => resolve(false);
   opening.onsuccess = () => {
     const names = [...opening.result.objectStoreNames];
-    if (!names.length) return resolve(false);
+    if (!names.length) return (opening.result.close(), resolve(false));
     const counting = opening.result.transaction(names).objectStore(names[0]).count();
     counting.onsuccess = () => { opening.result.close(); resolve(counting.result > 0); };
   };

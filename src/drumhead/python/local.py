@@ -51,8 +51,8 @@ def descriptions(root: Path, directory: str) -> list[str]:
 def local_files(root: Path, base: str, text: str, file: str) -> list[str]:
     """Return the wheels and source distributions of the project that a requirements file names, with their digests.
 
-    `base` is the directory from which relative paths count, also in included files. Raises MANIFEST for a requirement
-    with a hash that is another file of this host.
+    `base` is the directory from which relative paths count, also in included files. Raises MANIFEST for a path with a
+    hash that leads elsewhere. A whole ``file:///`` URL with a hash is taken as it is, like one of a server.
     """
     found = []
     for line, words in requirement_lines(text):
@@ -60,7 +60,7 @@ def local_files(root: Path, base: str, text: str, file: str) -> list[str]:
             continue
         if (place := local_file(root, base, words)) is not None:
             found.append(f"{place} {hashlib.sha256((root / place).read_bytes()).hexdigest()}")
-        elif "--hash=" in words:
+        elif "--hash=" in words and "file:///" not in words:
             raise manifest_error(file, line, f"{words.split(' --hash')[0]} is not a file of the project; move it there")
     return found
 

@@ -11,6 +11,7 @@ from access.tenants import Api, finish_one, keyed_tenant
 from support.pages.axe import findings
 from support.pages.browser import UPLOAD_IS_KEPT, chromium, opened, switch_tab
 from support.photos import photo
+from support.programs.until import until
 
 pytestmark = pytest.mark.slow
 
@@ -208,7 +209,7 @@ async def test_photos_that_a_session_left_behind_are_sent_only_by_their_own_user
         await page.get_by_text("Live", exact=True).wait_for()
         await page.context.clear_cookies()
         await page.get_by_label("Choose photos").set_input_files(tmp_path / "theirs.png")
-        await page.wait_for_function(UPLOAD_IS_KEPT)
+        await until(lambda: page.evaluate(UPLOAD_IS_KEPT))
         if reloaded:
             await page.reload()
         else:

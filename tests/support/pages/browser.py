@@ -69,10 +69,13 @@ UPLOAD_IS_KEPT = """() => new Promise((resolve) => {
   const opening = indexedDB.open("uppy-blobs");
   opening.onsuccess = () => {
     const names = [...opening.result.objectStoreNames];
-    if (!names.length) return resolve(false);
+    if (!names.length) return (opening.result.close(), resolve(false));
     const transaction = opening.result.transaction(names);
     const counts = names.map((name) => transaction.objectStore(name).count());
     transaction.oncomplete = () => { opening.result.close(); resolve(counts.every((one) => one.result > 0)); };
   };
 })"""
-"""Whether the browser's database has an upload in progress, with its bytes."""
+"""Whether the browser's database has an upload in progress, with its bytes.
+
+Poll it with `until`: `wait_for_function` takes the promise itself for an answer.
+"""
