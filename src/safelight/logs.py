@@ -29,6 +29,7 @@ _SERVICES = frozenset({"keyvaluestore", "db", "storage", "master", "worker"})
 
 
 _SPARING = 60.0
+"""Seconds between two lines of `Sparing`."""
 
 
 class Sparing:

@@ -126,7 +126,7 @@ def _merge(kind: type[C], given: dict[str, Any], section: str, environ: Mapping[
     path = given.pop("config")
     values: dict[str, Any] = {}
     origin: dict[str, tuple[str, Any]] = {}
-    table = _read_file(path) if path else {}
+    table = read_file(path) if path else {}
     _check_names(table, kind, section, path)
     for name, hint in hints(kind).items():
         flag = [(f"--{name.replace('_', '-')}", given.get(name))]
@@ -158,14 +158,18 @@ def _candidates(
 
 def source(name: str, section: str, path: str | None, environ: Mapping[str, str] = os.environ) -> str | None:
     """Return where a setting of any program is given besides its flag: a variable or a place in a settings file."""
-    table = _read_file(path) if path else {}
+    table = read_file(path) if path else {}
     candidates = _candidates(name, section, table, path, environ)
     return next((place for place, value in candidates if value is not None), None)
 
 
-def own(name: str, section: str, path: str | None, environ: Mapping[str, str] = os.environ) -> tuple[str, Any] | None:
-    """Return where a setting is given for this one program besides its flag, and what is given there."""
-    table = _read_file(path) if path else {}
+def own(
+    name: str, section: str, table: dict[str, Any], path: str | None, environ: Mapping[str, str] = os.environ
+) -> tuple[str, Any] | None:
+    """Return where a setting is given for this one program besides its flag, and what is given there.
+
+    `table` is the content of the settings file `path`.
+    """
     variable, _, in_table, _ = _candidates(name, section, table, path, environ)
     return next((place for place in (variable, in_table) if place[1] is not None), None)
 
@@ -245,7 +249,8 @@ def _variables(section: str, name: str) -> list[str]:
     return [f"SAFELIGHT_{section}_{name}".upper(), f"SAFELIGHT_{name}".upper()]
 
 
-def _read_file(path: str) -> dict[str, Any]:
+def read_file(path: str) -> dict[str, Any]:
+    """Return the content of a settings file. Raises SettingsError."""
     import tomllib  # noqa: PLC0415 - most services have no settings file, and start sooner without its parser
 
     try:

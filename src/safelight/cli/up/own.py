@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from safelight import settings
 
@@ -21,10 +22,14 @@ class Own:
 
     def __init__(self, path: str | None) -> None:
         self._path = path
+        self._table = settings.read_file(path) if path else {}
+
+    def _given(self, name: str, program: str) -> tuple[str, Any] | None:
+        return settings.own(name, program, self._table, self._path)
 
     def flags(self, program: str, passed: dict[str, str | None]) -> list[str]:
         """Return the flags for those settings that the program is not given by itself. None is a flag without value."""
-        left = {name: value for name, value in passed.items() if not settings.own(name, program, self._path)}
+        left = {name: value for name, value in passed.items() if not self._given(name, program)}
         flags = {f"--{name.replace('_', '-')}": value for name, value in left.items()}
         return [flag if value is None else f"{flag}={value}" for flag, value in flags.items()]
 
@@ -33,19 +38,19 @@ class Own:
 
         Each of several has a directory of its own, with its name.
         """
-        own = settings.own("data", program, self._path)
+        own = self._given("data", program)
         if own is None:
             return Path(root, name)
         return Path(str(own[1])) if name == program else Path(str(own[1]), name)
 
     def drain(self, program: str, otherwise: float) -> float:
         """Return how many seconds the program may take to end what is in progress; `up` may pass on `otherwise`."""
-        own = settings.own("drain", program, self._path)
+        own = self._given("drain", program)
         return otherwise if own is None else settings.seconds(*own)
 
     def warn(self) -> None:
         """Log a warning for each setting that has no effect."""
         for program in settings.PROGRAMS:
             for name in _IN_VAIN if program != "up" else ():
-                if own := settings.own(name, program, self._path):
+                if own := self._given(name, program):
                     log.warning("%s has no effect: safelight up gives each program its %s", own[0], name)
