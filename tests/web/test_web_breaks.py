@@ -12,7 +12,7 @@ from playwright.async_api import expect
 from safelight.wire import State
 from support.broken_network import network
 from support.many import make_many
-from support.pages.browser import opened
+from support.pages.browser import opened, wait_upload_kept
 from support.photos import photo
 from support.programs.until import until
 
@@ -77,7 +77,7 @@ async def test_an_upload_is_paused_and_resumed(page, client, between, large):
 
 async def test_an_upload_survives_a_reload_of_the_page(page, client, between, large):
     await start_upload(page, between, large)
-    await until(lambda: page.evaluate(STORED))
+    await wait_upload_kept(page)
     await page.reload()
     between.flow()
     await expect(page.get_by_text("Continuing the uploads from before the reload.")).to_be_visible()
@@ -88,7 +88,7 @@ async def test_an_upload_survives_a_reload_of_the_page(page, client, between, la
 async def test_photos_added_to_restored_uploads_get_a_batch(page, client, between, large, directory):
     (directory / "small.png").write_bytes(photo(1, width=120))
     await start_upload(page, between, large)
-    await until(lambda: page.evaluate(STORED))
+    await wait_upload_kept(page)
     await page.reload()
     await expect(page.get_by_text("Continuing the uploads from before the reload.")).to_be_visible()
     await page.get_by_label("Choose photos").set_input_files(directory / "small.png")
@@ -97,19 +97,6 @@ async def test_photos_added_to_restored_uploads_get_a_batch(page, client, betwee
     batches = {task.filename: task.batch for task in (await client.tasks()).tasks}
     assert set(batches) == {"large.tif", "small.png"}
     assert all(batches.values())
-
-
-STORED = """() => new Promise((resolve) => {
-  const opening = indexedDB.open("uppy-blobs");
-  opening.onerror = () => resolve(false);
-  opening.onsuccess = () => {
-    const names = [...opening.result.objectStoreNames];
-    if (!names.length) return (opening.result.close(), resolve(false));
-    const counting = opening.result.transaction(names).objectStore(names[0]).count();
-    counting.onsuccess = () => { opening.result.close(); resolve(counting.result > 0); };
-  };
-})"""
-"""An expression that tells whether the browser's own database has the file."""
 
 
 async def test_a_worker_killed_while_the_page_watches(page, whole, client):

@@ -13,6 +13,7 @@ from playwright.async_api import expect
 
 from safelight.untrusted.photos import EXTENSIONS
 from safelight.wire import State
+from support.pages.browser import kept_uploads
 from support.photos import photo
 from support.programs.until import until
 
@@ -31,22 +32,6 @@ DROP = """async ([selector, type, files]) => {
     : new DragEvent(type, { ...given, dataTransfer: transfer });
   document.querySelector(selector).dispatchEvent(event);
 }"""
-
-
-REFUSALS_ARE_KEPT = """() => new Promise((resolve) => {
-  const opening = indexedDB.open("uppy-blobs");
-  opening.onsuccess = () => {
-    const names = [...opening.result.objectStoreNames];
-    if (!names.length) return (opening.result.close(), resolve(false));
-    const transaction = opening.result.transaction(names);
-    const read = names.map((name) => transaction.objectStore(name).getAll());
-    transaction.oncomplete = () => {
-      opening.result.close();
-      resolve(JSON.stringify(read.map((one) => one.result)).split("refused").length === 3);
-    };
-  };
-})"""
-"""Whether the browser's database has two uploads as refused."""
 
 
 def saved(directory, count, *, start=0):
@@ -169,6 +154,11 @@ async def test_every_kind_of_photo_that_the_service_reads_is_taken(page, client)
     assert set(shared["accept"]) == offered
 
 
+async def both_refused(page):
+    """Return whether the browser's database has two uploads as refused."""
+    return sum(one.count("refused") for store in await kept_uploads(page) for one in store) == 2
+
+
 async def test_a_refusal_is_explained(page, directory):
     path = directory / "report.png"
     path.write_bytes(b"%PDF-1.7" + b" " * 4000)
@@ -179,7 +169,7 @@ async def test_a_refusal_is_explained(page, directory):
         file.truncate(300 * 1024**2)
     await choose(page, directory / "large.tif")
     await expect(page.locator(".tray .error")).to_have_count(2)
-    await until(lambda: page.evaluate(REFUSALS_ARE_KEPT))
+    await until(lambda: both_refused(page))
     await page.reload()
     await expect(page.locator(".tray .error")).to_have_count(1)
     assert await page.get_by_text("Add these files again").count() == 0

@@ -12,9 +12,8 @@ from safelight.client.master import Client
 from safelight.wire import State
 from support.broken_network import network
 from support.many import make_many
-from support.pages.browser import UPLOAD_IS_KEPT, opened
+from support.pages.browser import opened, wait_upload_kept
 from support.photos import photo
-from support.programs.until import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
@@ -248,7 +247,7 @@ async def test_photos_added_while_uploads_are_restored_are_uploaded(browser, who
         between.hold(2_000_000)
         await page.get_by_label("Choose photos").set_input_files(large)
         await expect(page.locator(".tray li")).to_contain_text("%")
-        await until(lambda: page.evaluate(UPLOAD_IS_KEPT))
+        await wait_upload_kept(page)
         await page.add_init_script(SLOW_DATABASE)
         await page.reload()
         between.flow()
@@ -267,7 +266,7 @@ async def test_a_reload_right_after_an_upload_does_not_send_the_photo_again(brow
     async with network(whole.master) as between, opened(browser, between.address) as page:
         between.hold(2_000_000)
         await page.get_by_label("Choose photos").set_input_files(once)
-        await until(lambda: page.evaluate(UPLOAD_IS_KEPT))
+        await wait_upload_kept(page)
         await page.evaluate(NOTHING_MORE_IS_KEPT)
         between.flow()
         await expect(page.get_by_text("1 photo uploaded", exact=True)).to_be_visible()

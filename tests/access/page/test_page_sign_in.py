@@ -9,9 +9,8 @@ import pytest
 
 from access.tenants import Api, finish_one, keyed_tenant
 from support.pages.axe import findings
-from support.pages.browser import UPLOAD_IS_KEPT, chromium, opened, switch_tab
+from support.pages.browser import chromium, opened, switch_tab, wait_upload_kept
 from support.photos import photo
-from support.programs.until import until
 
 pytestmark = pytest.mark.slow
 
@@ -209,7 +208,7 @@ async def test_photos_that_a_session_left_behind_are_sent_only_by_their_own_user
         await page.get_by_text("Live", exact=True).wait_for()
         await page.context.clear_cookies()
         await page.get_by_label("Choose photos").set_input_files(tmp_path / "theirs.png")
-        await until(lambda: page.evaluate(UPLOAD_IS_KEPT))
+        await wait_upload_kept(page)
         if reloaded:
             await page.reload()
         else:

@@ -8,6 +8,8 @@ from typing import Literal
 
 from playwright.async_api import Browser, Page, async_playwright, expect
 
+from support.programs.until import until
+
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -65,17 +67,31 @@ async def switch_tab(page: Page, state: Literal["hidden", "visible"]) -> None:
     )
 
 
-UPLOAD_IS_KEPT = """() => new Promise((resolve) => {
+_KEPT = """() => new Promise((resolve) => {
   const opening = indexedDB.open("uppy-blobs");
   opening.onsuccess = () => {
+    const end = (kept) => { opening.result.close(); resolve(kept); };
     const names = [...opening.result.objectStoreNames];
-    if (!names.length) return (opening.result.close(), resolve(false));
+    if (!names.length) return end([]);
     const transaction = opening.result.transaction(names);
-    const counts = names.map((name) => transaction.objectStore(name).count());
-    transaction.oncomplete = () => { opening.result.close(); resolve(counts.every((one) => one.result > 0)); };
+    const reads = names.map((name) => transaction.objectStore(name).getAll());
+    transaction.oncomplete = () => end(reads.map((one) => one.result.map((record) => JSON.stringify(record))));
   };
 })"""
-"""Whether the browser's database has an upload in progress, with its bytes.
 
-Poll it with `until`: `wait_for_function` takes the promise itself for an answer.
-"""
+
+async def kept_uploads(page: Page) -> list[list[str]]:
+    """Return what each store of the browser's database has of uploads in progress: their bytes, and what is known."""
+    found: list[list[str]] = await page.evaluate(_KEPT)
+    return found
+
+
+async def wait_upload_kept(page: Page) -> None:
+    """Wait until the browser's database has an upload in progress, with its bytes."""
+
+    async def is_kept() -> bool:
+        stores = await kept_uploads(page)
+        return bool(stores) and all(stores)
+
+    # The page's `wait_for_function` would take a promise for true.
+    await until(is_kept)
