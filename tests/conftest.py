@@ -1,6 +1,7 @@
 """Settings and fixtures for all tests."""
 
 import gc
+import logging
 import os
 import signal
 from collections.abc import Iterator
@@ -116,6 +117,16 @@ def _place(server: "Seaweed | Azurite | Google", monkeypatch: pytest.MonkeyPatch
     for name, value in server.environment().items():
         monkeypatch.setenv(name, value)
     return server.url()
+
+
+@pytest.fixture(autouse=True)
+def log_as_before() -> Iterator[None]:
+    """Give back the log of this process after a test that ran the `main` of a program, which takes it."""
+    root = logging.getLogger()
+    handlers, level = [*root.handlers], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
