@@ -3,12 +3,14 @@
 import asyncio
 import os
 import time
+from contextlib import asynccontextmanager
 
 import pytest
 from aiohttp import web
 
 from safelight.cli.photos.results import ResultDirectory
 from safelight.client.master import Client
+from safelight.errors import Code, Error
 from safelight.wire import Output, State, Task
 
 FIRST, REST = b"x" * 1000, b"y" * 1000
@@ -42,17 +44,23 @@ class Slow:
         return response
 
 
-@pytest.fixture
-async def slow():
-    server = Slow()
+@asynccontextmanager
+async def serving(answer):
+    """Answer every request with a handler; yield the server's address."""
     app = web.Application()
-    app.router.add_route("*", "/{path:.*}", server.answer)
+    app.router.add_route("*", "/{path:.*}", answer)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    server.address = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    yield server
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}"
     await runner.cleanup()
+
+
+@pytest.fixture
+async def slow():
+    server = Slow()
+    async with serving(server.answer) as server.address:
+        yield server
 
 
 async def test_two_savers_of_one_file_leave_a_complete_one(slow, tmp_path):
@@ -103,3 +111,33 @@ async def test_a_name_of_the_greatest_length_can_be_saved(slow, tmp_path):
         saving = group.create_task(client.save(TASK.id, path))
         (await slow.asked.get()).set()
         assert await saving == 2000
+
+
+@pytest.mark.parametrize("broken_at", [2000, 1500])
+async def test_connections_that_break_save_a_result_as_long_as_each_brings_some_of_it(tmp_path, broken_at):
+    """Even if no time is left for retries since the first of them broke."""
+    body = FIRST + REST
+
+    async def answer(request):
+        start = request.http_range.start or 0
+        response = web.StreamResponse(status=206 if start else 200, headers={"ETag": '"tag"'})
+        response.content_length = len(body) - start
+        await response.prepare(request)
+        brings = start < broken_at
+        if brings:
+            await response.write(body[start : start + 500])
+        if not brings or start + 500 < len(body):
+            request.transport.close()
+        return response
+
+    async with serving(answer) as address, Client.connect(address) as client:
+        client._connection.retry_for = 0.0
+        saving = client.save(TASK.id, tmp_path / NAME)
+        if broken_at == len(body):
+            assert await saving == len(body)
+            assert (tmp_path / NAME).read_bytes() == body
+        else:
+            with pytest.raises(Error) as refused:
+                await saving
+            assert refused.value.code is Code.UNAVAILABLE
+            assert not list(tmp_path.iterdir())

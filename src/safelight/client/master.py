@@ -265,8 +265,15 @@ class Client(ServiceClient):
                             detail = f"The server sent more than the {limit} bytes that this result has."
                             raise Error(Code.DAMAGED_BLOB, detail)
 
-            await retrying(attempt, retry_for=self._connection.retry_for)
-            return file.tell()
+            while True:
+                begun = file.tell()
+                try:
+                    await retrying(attempt, retry_for=self._connection.retry_for)
+                    return file.tell()
+                except Error as error:
+                    # A connection that breaks again and again, but brings bytes, saves a large result in the end.
+                    if not error.transient or file.tell() <= begun:
+                        raise
 
     async def pause(self) -> Summary:
         """Pause the queue: workers begin no more tasks. Calling it again changes nothing."""
