@@ -8,6 +8,7 @@ import zipfile
 
 import pytest
 
+from safelight.errors import Code, Error
 from safelight.master.download.archive import zipped
 from safelight.master.download.downloads import File
 from safelight.wire import State, Task
@@ -61,3 +62,33 @@ async def test_the_directory_is_written_beside_the_event_loop_also_if_the_client
     assert [chunk async for chunk in zipped(storage, members(1e9))]
     assert len(closed_by) == 2
     assert threading.main_thread() not in closed_by
+
+
+async def test_results_that_storage_has_lost_are_left_out_and_listed(storage, tmp_path, monkeypatch):
+    """One damaged result must not keep a person from the others."""
+    monkeypatch.setattr("safelight.storage.directory.store._CHECKED_AT_ONCE", 1 << 20)
+    monkeypatch.setattr("safelight.storage.verified._FOR", 0.0)  # not even what was just stored is trusted
+    contents = {"damaged": b"d" * 100, "gone": b"g" * 100, "large": b"l" * (3 << 20), "right": b"r" * 100}
+    blobs = {name: await storage.put(data) for name, data in contents.items()}
+    directory = tmp_path / "storage" / "blobs"
+    for name in ("damaged", "gone", "large"):
+        (path,) = directory.glob(f"*/{blobs[name].digest}")
+        path.unlink() if name == "gone" else path.write_bytes(b"x" * blobs[name].size)
+
+    async def members():
+        for number, (name, blob) in enumerate(blobs.items()):
+            task = Task(id=f"{number}-a", state=State.FINISHED, seq=1, created=0, changed=1e9)
+            yield task, File(digest=blob.digest, media_type="image/png", filename=f"{name}.png", size=blob.size)
+
+    with pytest.raises(Error, match=r"large\.png of task 2-a") as refused:
+        [chunk async for chunk in zipped(storage, members())]
+    assert refused.value.code is Code.DAMAGED_BLOB
+    chunks = [chunk async for chunk in zipped(storage, members())]
+    with zipfile.ZipFile(io.BytesIO(b"".join(chunks))) as archive:
+        assert archive.testzip() is None
+        assert archive.namelist() == ["right.png", "left-out.txt"]
+        assert archive.read("right.png") == contents["right"]
+        lines = archive.read("left-out.txt").decode().splitlines()
+    assert lines[2:] == [
+        "damaged.png of task 0-a is damaged", "gone.png of task 1-a is missing", "large.png of task 2-a is damaged",
+    ]  # fmt: skip

@@ -35,6 +35,10 @@ _STALL_TIMEOUT = 60.0
 """Seconds after which a client that reads nothing is disconnected."""
 _PIECE = 256 * 1024
 """Bytes of the directory to send at once."""
+_LOST = {Code.NOT_FOUND: "missing", Code.DAMAGED_BLOB: "damaged"}
+"""The errors of a blob that storage has lost. The archive leaves it out and says so in the file `_LIST`."""
+_LIST = "left-out.txt"
+_LIST_HEAD = "Storage has lost these results, so this archive lacks them. Rerun their tasks to make them again.\n\n"
 _EARLIEST, _LATEST = 315_532_800, 4_354_819_198
 """The first and last second of the years 1980 to 2107, which a ZIP counts."""
 
@@ -146,7 +150,10 @@ class Archive:
             "additionalProperties": False,
         }
         errors = (Code.INVALID_REQUEST, Code.NOT_FOUND, Code.UNAVAILABLE)
-        description = "The archive is streamed, without compressing photos again. Tasks without a result are left out."
+        description = (
+            "The archive is streamed, without compressing photos again. Tasks without a result are left out; results "
+            f"that are lost in storage are listed in {_LIST}."
+        )
         return [
             Endpoint(
                 method="GET", path="/archive", handler=self.get, access=Access.READ, tag="results",
@@ -201,24 +208,45 @@ class _Sink:
 
 
 async def zipped(storage: StorageClient, members: AsyncIterator[tuple[Task, File]]) -> AsyncGenerator[bytes, None]:
-    """Stream a ZIP of blobs. Only its directory is kept in memory, a few hundred bytes for each file."""
+    """Stream a ZIP of blobs. Only its directory is kept in memory, a few hundred bytes for each file.
+
+    Blobs that storage has lost are left out and listed. Raises DAMAGED_BLOB if that shows only after the first bytes.
+    """
     sink = _Sink()
     names: dict[str, int] = {}
+    lost: list[str] = []
     archive = zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED, allowZip64=True)  # type: ignore[call-overload]
     try:
         async for task, file in members:
-            entry = zipfile.ZipInfo(_unique(file.filename, names), _date(task.changed))
-            entry.external_attr = 0o644 << 16
-            async with storage.open(file.digest) as answer:
-                with archive.open(entry, "w", force_zip64=file.size >= zipfile.ZIP64_LIMIT) as member:
-                    async for chunk in answer.chunks():
-                        member.write(chunk)
-                        yield sink.taken()
+            begun = False
+            try:
+                async with storage.open(file.digest) as answer:
+                    begun = True
+                    entry = _entry(_unique(file.filename, names), task.changed)
+                    with archive.open(entry, "w", force_zip64=file.size >= zipfile.ZIP64_LIMIT) as member:
+                        async for chunk in answer.chunks():
+                            member.write(chunk)
+                            yield sink.taken()
+            except Error as error:
+                if error.code not in _LOST:
+                    raise
+                what = f"{file.filename} of task {task.id}"
+                if begun:  # the next archive leaves it out, since storage now knows of the damage
+                    raise Error(error.code, f"{what}: {error.detail}") from error
+                lost.append(f"{what} is {_LOST[error.code]}\n")
+        if lost:
+            archive.writestr(_entry(_unique(_LIST, names), time.time()), _LIST_HEAD + "".join(lost))
     finally:
         await asyncio.to_thread(archive.close)  # writes the directory, which takes long for many files
     end = sink.taken()
     for start in range(0, len(end), _PIECE):
         yield end[start : start + _PIECE]
+
+
+def _entry(filename: str, changed: float) -> zipfile.ZipInfo:
+    entry = zipfile.ZipInfo(filename, _date(changed))
+    entry.external_attr = 0o644 << 16
+    return entry
 
 
 def _date(seconds: float) -> tuple[int, int, int, int, int, int]:
