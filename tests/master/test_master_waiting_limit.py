@@ -9,9 +9,9 @@ from safelight.client.access import AccessClient
 from safelight.client.master import Client
 from safelight.client.uploads import Upload
 from safelight.errors import Code, Error
-from safelight.wire import Task, WorkerInfo
+from safelight.wire import Task, TaskFilter, TaskQuery, WorkerInfo
 from safelight.wire.accounts import Limits
-from support.leases import take
+from support.leases import digest_of, take
 from support.photos import photo
 
 
@@ -70,3 +70,39 @@ async def test_more_photos_than_may_wait_are_uploaded_as_the_queue_empties(maste
         await take(client, n=2, worker=WorkerInfo(id=f"worker-{made}"))
     answers = await client.upload_many(photos, idempotency_key="k")
     assert len({answer.task.id for answer in answers}) == 5
+
+
+async def test_a_rerun_of_more_photos_than_may_wait_goes_on_where_it_met_the_limit(master, client):
+    """Whoever repeats a page that was refused would otherwise process the photos before the limit twice."""
+    ids = [(await client.upload(photo(n), recipe="invert")).id for n in range(5)]
+    await client.act("cancel", tasks=ids)
+    await _let_wait(master, 2)
+    before, changed = None, []
+    while not changed or before is not None:
+        changes = await client.act("rerun", filter=TaskFilter(recipe="invert"), recipe="thumbnail", before=before)
+        changed.append(changes.changed)
+        if (before := changes.next) is not None:
+            with pytest.raises(Error) as refused:
+                await client.act("rerun", filter=TaskFilter(recipe="invert"), recipe="thumbnail", before=before)
+            assert refused.value.code is Code.TOO_MANY_REQUESTS
+            await take(client, n=2, worker=WorkerInfo(id=f"worker-{len(changed)}"))
+    assert changed == [2, 2, 1]
+    again = (await client.find(TaskQuery(recipe="thumbnail"))).tasks
+    assert sorted(task.input.digest for task in again) == sorted(digest_of(photo(n)) for n in range(5))
+
+
+async def test_a_rerun_of_named_tasks_without_a_key_is_refused_as_a_whole(master, client):
+    ids = [(await client.upload(photo(n), recipe="invert")).id for n in range(3)]
+    await client.act("cancel", tasks=ids)
+    await _let_wait(master, 2)
+    with pytest.raises(Error) as refused:
+        await client.act("rerun", tasks=ids, recipe="thumbnail")
+    assert refused.value.code is Code.TOO_MANY_REQUESTS
+    assert not (await client.find(TaskQuery(recipe="thumbnail"))).tasks
+    with pytest.raises(Error):
+        await client.act("rerun", tasks=ids, recipe="thumbnail", idempotency_key="k")
+    kept = {task.id for task in (await client.find(TaskQuery(recipe="thumbnail"))).tasks}
+    assert len(kept) == 2, "the same request with this key creates only the rest"
+    await take(client, n=2)
+    await client.act("rerun", tasks=ids, recipe="thumbnail", idempotency_key="k")
+    assert kept < {task.id for task in (await client.find(TaskQuery(recipe="thumbnail"))).tasks}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -101,22 +102,40 @@ class TaskActions:
         recipe = await self._book.of(tenant).choose(action.recipe)
         tasks, following, missing = await self._tasks(action, tenant)
         again = [task for task in tasks if task.input is not None]
-        key = key or secrets.token_hex(16)
-        created = await self._create([_again(task, recipe, key) for task in again])
+        run = key or secrets.token_hex(16)
+        outcomes = await asyncio.gather(*(self._created(_again(task, recipe, run)) for task in again))
+        end = next((n for n, each in enumerate(outcomes) if isinstance(each, Error)), None)
+        if end is not None:
+            kept = end if action.filter is not None else 0
+            if key is None:  # otherwise the client sends the same again, and no photo gets a second task
+                await self._undo(outcomes[kept:], tenant)
+            if not kept:
+                raise outcomes[end]  # type: ignore[misc]
+            # The rest of the page is left to the next request, which is refused until there is room.
+            again, outcomes, following = again[:kept], outcomes[:kept], again[kept - 1].id
+            tasks = tasks[: tasks.index(again[-1]) + 1]
         return TaskActionResult(
             changed=len(again),
             skipped=len(tasks) - len(again) + missing,
             next=following,
-            created=[task.id for task in created],
+            created=[task.id for task in outcomes if isinstance(task, Task)],
         )
 
-    async def _create(self, tasks: list[NewTask]) -> list[Task]:
+    async def _created(self, new: NewTask) -> Task | Error:
+        """Return the new task, or the error for which it is refused."""
         try:
-            return await asyncio.gather(*map(self._batcher.create, tasks))
+            return await self._batcher.create(new)
         except Error as error:
             if error.code is Code.CONFLICT:  # db names the place in the master's own request
                 error.extra["position"] = HEADER
-            raise
+            return error
+
+    async def _undo(self, outcomes: list[Task | Error], tenant: str) -> None:
+        """Delete tasks that were just created, so that the client can ask for them again."""
+        made = [each.id for each in outcomes if isinstance(each, Task)]
+        if made:
+            with suppress(Error):
+                await self._db.change(TaskChange(action="delete", tasks=made), tenant=tenant)
 
     async def _tasks(self, action: TaskAction, tenant: str) -> tuple[list[Task], str | None, int]:
         """Return the tasks, where to continue, and how many of the named ones do not exist."""
@@ -152,7 +171,8 @@ class TaskActions:
                 summary="Cancel, retry, release, delete or rerun many tasks",
                 description=(
                     "For a filter, each request changes one page: repeat it with `next` as `before` until it is "
-                    "null. Tasks in a state that does not allow the action are skipped."
+                    "null. Tasks in a state that does not allow the action are skipped. A rerun ends its page early "
+                    "where it meets a limit of the tenant; 429 says that it created no task, unless it has a key."
                 ),
                 request_headers={HEADER: "for a rerun of named tasks: the same key again creates none of them twice"},
                 body={JSON: TaskAction}, answer={JSON: TaskActionResult},
