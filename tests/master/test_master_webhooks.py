@@ -24,7 +24,7 @@ from safelight.client.master import Client
 from safelight.errors import Error
 from safelight.master import __main__ as program
 from safelight.master.webhook.address import RefusedAddressError, check_url, guarded_socket, is_public
-from safelight.wire import Failure
+from safelight.wire import Failure, WebhookCallPage
 from safelight.wire.accounts import Tenant
 from support.leases import fail, finish, take
 from support.metrics import until
@@ -83,6 +83,14 @@ async def end_one(client: Client, storage, url: str) -> str:
     (lease,) = await take(client)
     await finish(client, storage, lease, {"image": b"x"})
     return task.id
+
+
+async def listed(client: Client, outcome: str | None = None) -> WebhookCallPage:
+    """Wait until there is a call with an outcome."""
+    async with asyncio.timeout(30):
+        while not (page := await client.webhook_calls(outcome=outcome)).calls:
+            pass
+    return page
 
 
 async def test_the_end_of_a_task_is_sent_with_a_signature(client, storage, receiver):
@@ -188,26 +196,28 @@ async def test_refused_calls_are_repeated_and_redirects_are_not_followed(client,
     assert len({body for _, body in calls}) == 1
 
 
+async def test_an_answer_in_an_encoding_that_is_not_installed_counts(client, storage, receiver):
+    receiver.answers = [web.Response(status=200, body=b"\x0b\x02\x80ok\x03", headers={"Content-Encoding": "br"})]
+    await end_one(client, storage, receiver.url)
+    request, _ = await receiver.next()
+    assert request.headers["Accept-Encoding"] == "identity"
+    (call,) = (await listed(client)).calls
+    assert (call.outcome, call.answer.status) == ("delivered", 200)
+
+
 async def test_calls_are_listed_with_their_answers_and_one_is_made_again(client, storage, receiver):
     receiver.answers = [web.Response(status=503, text="Not now."), web.Response(status=410, text="x" * 5000)]
     made = await end_one(client, storage, receiver.url)
     first = await receiver.next()
     await receiver.next()
-
-    async def listed(outcome: str):
-        async with asyncio.timeout(30):
-            while not (page := await client.webhook_calls(outcome=outcome)).calls:
-                pass
-        return page.calls[0]
-
-    call = await listed("given_up")
+    (call,) = (await listed(client, "given_up")).calls
     assert (call.task, call.url, call.attempt, call.again) == (made, receiver.url, 2, None)
     assert call.answer.status == 410
     assert call.answer.detail == "x" * 500, "the beginning of the answer must be kept"
     await client.delete(made)
     await client.resend(call.id)
     assert (await receiver.next())[1] == first[1], "a repeated call must describe the task as it was at its end"
-    again = await listed("delivered")
+    (again,) = (await listed(client, "delivered")).calls
     assert (again.answer.status, again.attempt, again.task) == (204, 1, made)
     with pytest.raises(Error) as caught:
         await client.resend("12345")

@@ -81,9 +81,14 @@ class Webhooks:
             resolver=resolver,
             socket_factory=None if self._allow_private else guarded_socket,
         )
-        # Use no proxies or cookies, and nothing else with which the owner of a URL could influence other requests.
+        # Use no proxies or cookies, and nothing else with which the owner of a URL could influence other requests. An
+        # answer counts whatever encoding its body has, so it is not unpacked.
         async with aiohttp.ClientSession(
-            connector=connector, timeout=_ANSWER_TIME, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
+            connector=connector,
+            timeout=_ANSWER_TIME,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
+            auto_decompress=False,
         ) as http:
             taking = asyncio.create_task(background.again(lambda: self._take(http), "webhooks"))
             try:
@@ -146,6 +151,7 @@ class Webhooks:
         id = f"{delivery.task.id}.{delivery.task.seq}"  # noqa: A001 - the same for every attempt
         headers = {
             "Content-Type": "application/json",
+            "Accept-Encoding": "identity",
             "User-Agent": f"safelight/{__version__}",
             "webhook-id": id,
             **tracing.headers(),
