@@ -73,7 +73,7 @@ async def test_a_service_with_a_certificate_speaks_tls_alone(plane, certificate,
 
     for url, reason in (
         (f"https://localhost:{store.port}", "its certificate is not trusted: self-signed certificate"),
-        (f"http://localhost:{store.port}", "Server disconnected|connection reset"),
+        (f"http://localhost:{store.port}", "connection was closed|connection reset"),
     ):
         with pytest.raises(Error, match=reason):
             await Connection(http, Several(url), retry_for=0.0).call("GET", "/healthz", bytes)

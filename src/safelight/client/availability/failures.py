@@ -19,6 +19,13 @@ def reason_of(error: Exception) -> str:
     match cause:
         case aiohttp.InvalidURL():
             return "this is not a URL"
+        case aiohttp.ClientResponseError():
+            # The library gives every answer that it cannot read the status 400, and quotes its bytes after a colon.
+            return f"its answer is not valid HTTP ({cause.message.partition(':')[0].lower()})"
+        case aiohttp.ServerDisconnectedError():
+            return "the connection was closed"
+        case aiohttp.ClientPayloadError():
+            return "the connection was closed in the middle of the answer"
         case ssl.SSLCertVerificationError(verify_message=str(text)):
             return f"its certificate is not trusted: {text}"
         case ssl.SSLError(reason=str(text)):
