@@ -6,6 +6,7 @@ import asyncio
 import re
 from contextlib import AsyncExitStack
 
+import msgspec
 import pytest
 
 from safelight.client.base import bearer
@@ -60,6 +61,22 @@ async def test_a_tenant_is_told_that_it_does_not_see_workers_rather_than_that_th
         assert "only users of the tenant default see them" in " ".join(said.split()), said
         assert "no workers" not in said
     assert "only people of default may drain them" in await run("workers", "drain", "any")
+
+
+async def test_a_tenant_sees_no_names_of_machines_in_its_events(keyed, root):
+    first = await keyed_tenant(root, "first")
+    async with DbClient.connect(keyed.url("db"), credentials=bearer(keyed.key)) as db, first.client() as client:
+        task = await client.upload(photo(1))
+        await db.lease(LeaseRequest(worker=WorkerInfo(id="pod-7.internal-0a1b2c"), wait=30.0))
+        read = await client.changes(task.seq - 1)
+        awaited = await client.changes(task.seq, wait=30.0)
+        assert [event.worker for event in (*read.events, *awaited.events)] == ["", "0a1b2c", "0a1b2c"]
+        stream = f"{first.url}/events?after={task.seq}"
+        async with first.http.get(stream, headers=first.headers) as events:
+            async for line in events.content:
+                if line.startswith(b"data:"):
+                    assert msgspec.json.decode(line[5:])["worker"] == "0a1b2c"
+                    break
 
 
 NAMING_A_TASK = (

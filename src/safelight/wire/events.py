@@ -30,6 +30,7 @@ class Event(Record, frozen=True, kw_only=True):
     internal: bool = False
     attempt: int = 0
     worker: str = ""
+    """Its id; tenants other than `default` see only the random end of it, without the name of the machine."""
     kind: str = ""
     """created, ready, leased, finished, failed, delayed, expired, excused, died, returned, cancelled, retried,
     released, deleted. `excused`: the worker of an expired lease came back, so its death does not count."""

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from safelight import background
 from safelight.client.db import DbClient
 from safelight.errors import Error
-from safelight.wire import Event, EventPage, encode
+from safelight.wire import DEFAULT_TENANT, Event, EventPage, encode
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ class Feed:
                 in_memory = wait > 0 and known in ("", self._db_known)
                 found = self._kept(max(after, since), limit, task, tenant) if in_memory else None
                 if found is None:
-                    page = await self._db.events(after, limit=limit, task=task, tenant=tenant, known=known)
+                    page = _told(await self._db.events(after, limit=limit, task=task, tenant=tenant, known=known))
                     found = page, [frame(event, page.db) for event in page.events]
                 left = deadline - loop.time()
                 if found[0].events or found[0].restored or self._stopped or left <= 0:
@@ -154,7 +154,7 @@ class Feed:
                 if self._floor is None:
                     self._last = self._floor = (await self._db.summary()).seq
                     self._wake(set(self._waiting))  # earlier changes are read from db
-                page = await self._db.events(self._last, limit=_PAGE, wait=_WAIT, known=self._db_known)
+                page = _told(await self._db.events(self._last, limit=_PAGE, wait=_WAIT, known=self._db_known))
             except Error as error:
                 log.debug("The feed of changes pauses: %s", error.detail)
                 await asyncio.sleep(pause)
@@ -199,6 +199,20 @@ class Feed:
 def _of(tenant: str | None) -> str:
     """Return the key under which readers of a tenant's changes wait; no task's id looks like it."""
     return "" if tenant is None else f"tenant:{tenant}"
+
+
+def _told(page: EventPage) -> EventPage:
+    """Leave the names of machines out of the changes of tenants other than `default`, who see no workers.
+
+    Of a worker's id they are told its random end, which tells workers apart and by which an operator finds the worker.
+    """
+    if all(event.tenant == DEFAULT_TENANT for event in page.events):
+        return page
+    events = [
+        event if event.tenant == DEFAULT_TENANT else event.evolve(worker=event.worker.rpartition("-")[2])
+        for event in page.events
+    ]
+    return page.evolve(events=events)  # type: ignore[no-any-return]
 
 
 def frame(event: Event, db: str) -> bytes:
