@@ -350,3 +350,20 @@ async def test_only_operators_manage_tenants(root):
 async def test_an_operator_is_told_what_no_tenant_can_be_called(root):
     refused = await root.call("GET", "/tasks", status=400, headers=acting("Acme"))
     assert "A tenant's id has 1 to 32 of a-z, 0-9 and -" in refused
+
+
+async def test_an_operator_is_told_that_there_is_no_such_tenant(root):
+    """A misspelt name would otherwise look like a tenant that has nothing, and whose tasks were all deleted."""
+    await keyed_tenant(root, "first")
+    everything = {"action": "delete", "filter": {}}
+    for method, path, body in (
+        *(("GET", path, None) for path in ("/tasks", "/tasks/counts", "/summary", "/batches", "/keys", "/recipes")),
+        *(("GET", path, None) for path in ("/webhooks/calls", "/archive", "/task/1-abcdefghij/result")),
+        ("POST", "/tasks/actions", everything),
+    ):
+        refused = await root.call(method, path, body, status=404, headers=acting("frist"))
+        assert "There is no tenant frist." in str(refused), path
+    assert (await root.call("GET", "/tasks", headers=acting("first")))["tasks"] == []
+    await root.call("DELETE", "/tenants/first", status=204)
+    page = await root.call("GET", "/events?after=0", headers={"Accept": "application/json", **acting("first")})
+    assert page["events"] == [], "operators may ask about a deleted tenant"

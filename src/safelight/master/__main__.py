@@ -158,7 +158,7 @@ def _application(
         *access.parts,
         *webhook_parts,
     )
-    return _routed(app.make([access.audited(each) for part in parts for each in part.endpoints()]), tus, access)
+    return _routed(app.make([access.checked(each) for part in parts for each in part.endpoints()]), tus, access)
 
 
 def _uploads(

@@ -17,8 +17,9 @@ from safelight.master.access.links import Links
 from safelight.master.access.proxy_user import ProxyUsers
 from safelight.master.access.quotas import Quotas
 from safelight.master.access.sessions import Sessions
+from safelight.master.access.tenant import of_existing
 from safelight.master.access.tenants import Tenants
-from safelight.master.api.endpoint import HasEndpoints
+from safelight.master.api.endpoint import Endpoint, HasEndpoints
 from safelight.wire import DEFAULT_TENANT
 from safelight.wire.accounts import Scope
 
@@ -77,7 +78,6 @@ class MasterAccess:
         self.accounts = accounts = service.uses(AccountClient, "db", breaks=True)
         self.quotas = Quotas(accounts)
         self.audit = audit = Audit(accounts)
-        self.audited = audit.audited
         self._keys = Keys(accounts, self.quotas, audit)
         links = Links(db, accounts, self.quotas, audit)
         sessions = Sessions(accounts, self._keys, self.quotas, audit, lifetime=config.session_lifetime)
@@ -95,6 +95,10 @@ class MasterAccess:
             Tenants(accounts, self.quotas, audit),
             audit,
         )
+
+    def checked(self, endpoint: Endpoint) -> Endpoint:
+        """Let an endpoint refuse tenants that do not exist, and record in the audit log what it does."""
+        return of_existing(self.audit.audited(endpoint), self.quotas.tenant)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable, Callable
+from functools import wraps
 
+import msgspec
 from aiohttp import web
 
 from safelight import http
 from safelight.access.caller import Access, Caller
 from safelight.errors import Code, Error
+from safelight.master.api.endpoint import Endpoint
 from safelight.wire import DEFAULT_TENANT
 
 HEADER = "Safelight-Tenant"
 """With this header, or the parameter `tenant`, an administrator of the system acts for another tenant."""
+
+_OF_DELETED = frozenset({"/statistics", "/last-hour"})
+"""What remains of a deleted tenant for operators, besides its events and its entries in the audit log."""
 
 _TENANT = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 
@@ -51,3 +58,21 @@ def tenant_of(request: web.Request) -> str:
             position=HEADER,
         )
     return tenant
+
+
+def of_existing(endpoint: Endpoint, find: Callable[[str], Awaitable[object]]) -> Endpoint:
+    """Let an endpoint refuse a tenant that does not exist, so that a misspelt one does not look like an empty one.
+
+    `find` raises NOT_FOUND. Endpoints of uploads and of what remains of a deleted tenant stay as they are.
+    """
+    lists = endpoint.tag in ("tasks", "results", "recipes") or endpoint.path == "/keys"
+    if not lists or endpoint.path in _OF_DELETED:
+        return endpoint
+
+    @wraps(endpoint.handler)
+    async def handle(request: web.Request) -> web.StreamResponse:
+        if (tenant := tenant_of(request)) != http.caller(request).tenant:
+            await find(tenant)
+        return await endpoint.handler(request)
+
+    return msgspec.structs.replace(endpoint, handler=handle)
