@@ -157,6 +157,8 @@ async def test_a_classic_client_gets_errors_as_sentences(master, http):
         ([part("image", photo(1)), part("priority", "1000")], "priority"),
         ([part("image", photo(1)), part("priority", "high")], "priority"),
         ([part("image", photo(1)), part("batch", "x" * 65)], "batch"),
+        ([part("image", photo(1)), part("batch", "a\0b")], "batch"),
+        ([part("image", photo(1)), part("batch", "two\n")], "batch"),
         ([part("batch", "a"), part("batch", "b"), part("image", photo(1))], "batch"),
         ([part("batch", b"\xff\xfe"), part("image", photo(1))], "batch"),
         ([part("image", photo(1)), part("webhook", "ftp://example.org/")], "webhook"),

@@ -47,7 +47,11 @@ class Fields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     recipe: str = ""
     priority: Annotated[int, Meta(ge=-100, le=100)] = 0
-    batch: Annotated[str, Meta(max_length=64)] = ""
+    batch: Annotated[
+        str,
+        # SQLite cannot find a batch whose name contains NUL, and people see names in lists.
+        Meta(max_length=64, pattern=r"^[^\x00-\x1f\x7f]*(?!\n)$", extra={"words": "text without control characters"}),
+    ] = ""
     webhook: Annotated[str, Meta(max_length=2048)] | None = None
 
 
