@@ -92,3 +92,15 @@ async def test_results_that_storage_has_lost_are_left_out_and_listed(storage, tm
     assert lines[2:] == [
         "damaged.png of task 0-a is damaged", "gone.png of task 1-a is missing", "large.png of task 2-a is damaged",
     ]  # fmt: skip
+
+
+async def test_an_archive_tells_a_missing_output_from_a_missing_result(master, http):
+    for query, told in (("", "None of these tasks has a result yet."), ("?output=x", "has an output 'x'.")):
+        async with http.get(f"{master.url}/archive{query}") as answer:
+            assert (answer.status, (await answer.json())["detail"].endswith(told)) == (404, True)
+
+
+async def test_a_body_of_another_kind_is_told_which_form_to_send(master, http):
+    async with http.post(f"{master.url}/archive", json={"tasks": "1"}) as answer:
+        assert answer.status == 400
+        assert "x-www-form-urlencoded" in (await answer.json())["detail"]

@@ -159,6 +159,7 @@ async def test_a_classic_client_gets_errors_as_sentences(master, http):
         ([part("image", photo(1)), part("batch", "x" * 65)], "batch"),
         ([part("image", photo(1)), part("batch", "a\0b")], "batch"),
         ([part("image", photo(1)), part("batch", "two\n")], "batch"),
+        ([part("image", photo(1)), part("batch", "..")], "batch"),
         ([part("batch", "a"), part("batch", "b"), part("image", photo(1))], "batch"),
         ([part("batch", b"\xff\xfe"), part("image", photo(1))], "batch"),
         ([part("image", photo(1)), part("webhook", "ftp://example.org/")], "webhook"),
@@ -271,21 +272,27 @@ async def test_many_in_one_request(client):
     assert [task.filename for task in page.tasks] == ["four.png", "one.png"]
 
 
-async def test_a_photo_that_cannot_be_read_to_its_end_is_an_error_of_its_own(client):
+@pytest.mark.parametrize("reason", [OSError(errno.EIO, "Input/output error"), KeyError("no such object in a bucket")])
+async def test_a_photo_that_cannot_be_read_to_its_end_is_an_error_of_its_own(client, reason):
     tries = 0
 
     async def failing():
         nonlocal tries
         tries += 1
         yield photo(1)[:100]
-        raise OSError(errno.EIO, "Input/output error")
+        raise reason
 
-    with pytest.raises(OSError, match="Input/output error"):
-        await client.upload(failing)
-    with pytest.raises(OSError, match="Input/output error"):
-        await client.upload_many([Upload(source=photo(2)), Upload(source=failing)])
+    for sending in (client.upload(failing), client.upload_many([Upload(source=photo(2)), Upload(source=failing)])):
+        with pytest.raises(type(reason)) as raised:
+            await sending
+        assert raised.value is reason
     assert tries == 2, "nobody mends a file by sending it again"
     assert (await client.tasks()).tasks == []
+
+
+async def test_what_is_no_photo_for_the_client_is_named(client):
+    with pytest.raises(TypeError, match="a Path, bytes or a function that opens a stream, not str"):
+        await client.upload("photo.jpg")
 
 
 async def test_an_upload_over_the_limit_is_told_when_to_retry(master, http, client):
@@ -421,15 +428,3 @@ async def test_a_misspelt_field_is_refused_and_not_left_out(master, http, client
         assert answer.status == 400
         assert (await answer.json())["detail"] == "Upload-Metadata has no field 'reciep'; did you mean recipe?"
     assert (await client.tasks()).tasks == []
-
-
-async def test_an_archive_tells_a_missing_output_from_a_missing_result(master, http):
-    for query, told in (("", "None of these tasks has a result yet."), ("?output=x", "has an output 'x'.")):
-        async with http.get(f"{master.url}/archive{query}") as answer:
-            assert (answer.status, (await answer.json())["detail"].endswith(told)) == (404, True)
-
-
-async def test_a_body_of_another_kind_is_told_which_form_to_send(master, http):
-    async with http.post(f"{master.url}/archive", json={"tasks": "1"}) as answer:
-        assert answer.status == 400
-        assert "x-www-form-urlencoded" in (await answer.json())["detail"]

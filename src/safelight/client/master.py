@@ -80,7 +80,7 @@ class Client(ServiceClient):
 
         The task is durable when this returns. The upload is retried after transient failures with the same idempotency
         key, so it becomes one task however often the connection fails. Raises the errors of the photo and the recipe,
-        and OSError for a photo that cannot be read.
+        OSError for a photo that cannot be read, and what the function or its stream raises.
         """
         one = Upload(source=source, filename=filename)
         headers = {"Idempotency-Key": idempotency_key or secrets.token_hex(16)}

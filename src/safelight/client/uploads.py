@@ -57,24 +57,24 @@ def form_fields(recipe: str | Mapping[str, Any] | None, **others: Any) -> dict[s
 async def multipart(uploads: Sequence[Upload], fields: Mapping[str, str]) -> AsyncIterator[aiohttp.MultipartWriter]:
     """Make a body of text fields and one part `image` for each photo; files stay open as long as the context lasts.
 
-    Raises OSError for a photo that cannot be read.
+    Raises OSError for a photo that cannot be read, and whatever a function that opens a stream raises.
     """
     writer = aiohttp.MultipartWriter("form-data")
-    unreadable: list[OSError] = []
+    broken: list[Exception] = []
     async with AsyncExitStack() as stack:
         for name, value in fields.items():
             part = writer.append(value)
             part.set_content_disposition("form-data", name=name)
         for upload in uploads:
-            payload = await _payload(upload, stack, unreadable)
+            payload = await _payload(upload, stack, broken)
             # UTF-8 without percent-encoding, as browsers and curl send it.
             payload.set_content_disposition("form-data", quote_fields=False, name="image", filename=_filename(upload))
             writer.append_payload(payload)
         try:
             yield writer
         except Error:
-            if unreadable:  # the request has only told of a broken connection
-                raise unreadable[0] from None
+            if broken:  # the request has only told of a broken connection
+                raise broken[0] from None
             raise
 
 
@@ -85,7 +85,7 @@ def _filename(upload: Upload) -> str:
     return filenames.clean(name)  # a name that a header can hold; the name of a file may not even be valid text
 
 
-async def _payload(upload: Upload, stack: AsyncExitStack, unreadable: list[OSError]) -> Payload:
+async def _payload(upload: Upload, stack: AsyncExitStack, broken: list[Exception]) -> Payload:
     match upload.source:
         case bytes() as data if len(data) < _SMALL and upload.progress is None:
             return BytesPayload(data, content_type=_TYPE)
@@ -97,9 +97,11 @@ async def _payload(upload: Upload, stack: AsyncExitStack, unreadable: list[OSErr
             if len(first) < _SMALL and upload.progress is None:
                 return BytesPayload(first, content_type=_TYPE)
             chunks = _read(file, first)
-        case opener:
+        case opener if callable(opener):
             chunks = opener()
-    counted = _counted(chunks, upload.progress, unreadable)
+        case other:
+            raise TypeError(f"A photo is a Path, bytes or a function that opens a stream, not {type(other).__name__}.")
+    counted = _counted(chunks, upload.progress, broken)
     stack.push_async_callback(_close, chunks)
     stack.push_async_callback(_close, counted)
     return AsyncIterablePayload(counted, content_type=_TYPE)
@@ -129,14 +131,14 @@ async def _split(data: bytes) -> AsyncIterator[bytes]:
 
 
 async def _counted(
-    chunks: AsyncIterator[bytes], progress: Callable[[int], None] | None, unreadable: list[OSError]
+    chunks: AsyncIterator[bytes], progress: Callable[[int], None] | None, broken: list[Exception]
 ) -> AsyncIterator[bytes]:
-    """Pass chunks on and count them. An error of their source is added to `unreadable` before it is raised."""
+    """Pass chunks on and count them. An error of their source is added to `broken` before it is raised."""
     try:
         async for chunk in chunks:
             yield chunk
             if progress is not None:
                 progress(len(chunk))
-    except OSError as error:
-        unreadable.append(error)
+    except Exception as error:
+        broken.append(error)
         raise

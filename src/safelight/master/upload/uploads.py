@@ -49,8 +49,12 @@ class Fields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     priority: Annotated[int, Meta(ge=-100, le=100)] = 0
     batch: Annotated[
         str,
-        # SQLite cannot find a batch whose name contains NUL, and people see names in lists.
-        Meta(max_length=64, pattern=r"^[^\x00-\x1f\x7f]*(?!\n)$", extra={"words": "text without control characters"}),
+        # SQLite cannot find a batch whose name contains NUL, clients take . and .. out of a URL, and people see names.
+        Meta(
+            max_length=64,
+            pattern=r"^(?!\.{1,2}$)[^\x00-\x1f\x7f]*(?!\n)$",
+            extra={"words": "text without control characters that is not . or .."},
+        ),
     ] = ""
     webhook: Annotated[str, Meta(max_length=2048)] | None = None
 
