@@ -22,8 +22,12 @@ _METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
 _REQUEST_HEADERS = (
     "Authorization, Content-Type, Idempotency-Key, Range, If-Range, If-None-Match, If-Match, Last-Event-ID, "
     "Tus-Resumable, Upload-Length, Upload-Metadata, Upload-Offset, Upload-Checksum, "
-    "X-HTTP-Method-Override, X-Request-ID, X-Requested-With, Safelight-Tenant"
+    "Upload-Concat, Upload-Defer-Length, X-HTTP-Method-Override, X-Request-ID, X-Requested-With, Safelight-Tenant, "
+    "traceparent, tracestate"
 )
+"""The headers that pages of named origins may send, also those of tus that are refused: without them here, the browser
+would not send the request, and the page would not learn why.
+"""
 _RESPONSE_HEADERS = (
     "Location, ETag, Content-Disposition, Content-Range, Accept-Ranges, Retry-After, Allow, Safelight-Task, "
     "Tus-Resumable, Tus-Version, Tus-Extension, Tus-Max-Size, Tus-Checksum-Algorithm, Upload-Offset, Upload-Length, "

@@ -135,7 +135,7 @@ async def test_a_named_origin_can_call_the_api_and_read_its_answers(plane, http)
             assert "PATCH" in answer.headers["Access-Control-Allow-Methods"]
             for name in (
                 "Authorization", "Upload-Offset", "Tus-Resumable", "Upload-Metadata", "Upload-Checksum",
-                "Safelight-Tenant",
+                "Upload-Concat", "Upload-Defer-Length", "Safelight-Tenant", "traceparent", "tracestate",
             ):  # fmt: skip
                 assert name in answer.headers["Access-Control-Allow-Headers"]
             assert "Access-Control-Allow-Credentials" not in answer.headers
