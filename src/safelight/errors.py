@@ -170,9 +170,9 @@ class Error(Exception):
             code = Code(fields.get("code", ""))
         except ValueError:
             code = _FALLBACK.get(status, Code.UNAVAILABLE if status >= 500 else Code.INVALID_REQUEST)
-        detail = str(fields.get("detail") or f"The service answered {status} {_phrase(status)}.")
+        said = fields.get("detail") or f"The service, or a proxy in front of it, answered {status} {_phrase(status)}."
         known = {"type", "title", "status", "detail", "code"}
-        return cls(code, detail, **{key: value for key, value in fields.items() if key not in known})
+        return cls(code, str(said), **{key: value for key, value in fields.items() if key not in known})
 
 
 def escaped(text: str) -> str:

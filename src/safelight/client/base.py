@@ -288,7 +288,15 @@ def decoded(data: bytes, kind: type[T], asked: str) -> T:
     try:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        if _is_page(data):
+            sentence = f"The answer to {asked} is a web page. Give an address that leads to the service itself."
+            raise Error(Code.INTERNAL, sentence) from None
         raise Error(Code.INTERNAL, f"The answer to {asked} could not be decoded: {error}.") from None
+
+
+def _is_page(data: bytes) -> bool:
+    """Return whether an answer is the page of a proxy or of another server: services answer with JSON or a sentence."""
+    return data.lstrip()[:1] == b"<"
 
 
 @lru_cache(maxsize=64)
@@ -337,7 +345,7 @@ async def _error_of(response: aiohttp.ClientResponse) -> Error:
     try:
         document = msgspec.json.decode(data)
     except (ValueError, RecursionError):
-        document = {"detail": data.decode(errors="replace").strip()[:500]}
+        document = {} if _is_page(data) else {"detail": data.decode(errors="replace").strip()[:500]}
     error = Error.from_problem(document, response.status)
     after = response.headers.get("Retry-After", "")
     if after.isascii() and after.isdigit() and len(after) < _DIGITS:
