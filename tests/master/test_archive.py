@@ -12,6 +12,8 @@ from safelight.errors import Code, Error
 from safelight.master.download.archive import zipped
 from safelight.master.download.downloads import File
 from safelight.wire import State, Task
+from support.leases import finish, take
+from support.photos import photo
 
 
 @pytest.fixture
@@ -104,3 +106,19 @@ async def test_a_body_of_another_kind_is_told_which_form_to_send(master, http):
     async with http.post(f"{master.url}/archive", json={"tasks": "1"}) as answer:
         assert answer.status == 400
         assert "x-www-form-urlencoded" in (await answer.json())["detail"]
+
+
+async def test_whoever_downloads_a_lost_file_is_told_what_brings_it_back(client, storage, tmp_path):
+    task = await client.upload(photo(1), filename="beach.png")
+    (lease,) = await take(client)
+    await finish(client, storage, lease, {"image": b"a result"})
+    for path in (tmp_path / "storage" / "blobs").glob("*/*"):
+        path.unlink()
+    for opening, sentence in (
+        (client.result(task.id), "beach.image.png is missing in storage. Rerun its task to make it again."),
+        (client.original(task.id), "beach.png is missing in storage. Upload it again."),
+    ):
+        with pytest.raises(Error) as refused:
+            async with opening:
+                pass
+        assert (refused.value.code, refused.value.detail) == (Code.NOT_FOUND, sentence)

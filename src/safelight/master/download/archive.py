@@ -21,7 +21,7 @@ from safelight.errors import Code, Error
 from safelight.http import form
 from safelight.master.access.tenant import tenant_of
 from safelight.master.api.endpoint import BINARY, Endpoint
-from safelight.master.download.downloads import Downloads, File, content_disposition
+from safelight.master.download.downloads import LOST, Downloads, File, content_disposition
 from safelight.validation import refusal
 from safelight.wire import State, Task, TaskFilter
 
@@ -35,9 +35,8 @@ _STALL_TIMEOUT = 60.0
 """Seconds after which a client that reads nothing is disconnected."""
 _PIECE = 256 * 1024
 """Bytes of the directory to send at once."""
-_LOST = {Code.NOT_FOUND: "missing", Code.DAMAGED_BLOB: "damaged"}
-"""The errors of a blob that storage has lost. The archive leaves it out and says so in the file `_LIST`."""
 _LIST = "left-out.txt"
+"""The file of an archive that lists what it leaves out because storage has lost it."""
 _LIST_HEAD = "Storage has lost these results, so this archive lacks them. Rerun their tasks to make them again.\n\n"
 _EARLIEST, _LATEST = 315_532_800, 4_354_819_198
 """The first and last second of the years 1980 to 2107, which a ZIP counts."""
@@ -228,12 +227,12 @@ async def zipped(storage: StorageClient, members: AsyncIterator[tuple[Task, File
                             member.write(chunk)
                             yield sink.taken()
             except Error as error:
-                if error.code not in _LOST:
+                if error.code not in LOST:
                     raise
                 what = f"{file.filename} of task {task.id}"
                 if begun:  # the next archive leaves it out, since storage now knows of the damage
                     raise Error(error.code, f"{what}: {error.detail}") from error
-                lost.append(f"{what} is {_LOST[error.code]}\n")
+                lost.append(f"{what} is {LOST[error.code]}\n")
         if lost:
             archive.writestr(_entry(_unique(_LIST, names), time.time()), _LIST_HEAD + "".join(lost))
     finally:

@@ -51,6 +51,10 @@ _STALL_TIMEOUT = 60.0
 """Seconds after which a client that reads nothing is disconnected."""
 
 
+LOST = {Code.NOT_FOUND: "missing", Code.DAMAGED_BLOB: "damaged"}
+"""The errors of a blob that storage has lost, and what it is called for people."""
+
+
 class ResultQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The output to send, and whether a browser should save it."""
 
@@ -67,13 +71,14 @@ class OriginalQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class File(msgspec.Struct, frozen=True, kw_only=True):
-    """A blob to send, and the headers that describe it."""
+    """A blob to send, the headers that describe it, and what to do if storage has lost it."""
 
     digest: str
     media_type: str
     filename: str
     size: int
     attached: bool = False
+    remedy: str = "Rerun its task to make it again."
 
 
 class Downloads:
@@ -131,7 +136,14 @@ class Downloads:
             blob = await self._storage.named(task.id)
             media_type = await self.media_type(blob)
         filename = task.filename or f"{task.id}.{EXTENSIONS.get(media_type, 'bin')}"
-        return File(digest=blob.digest, media_type=media_type, filename=filename, size=blob.size, attached=attached)
+        return File(
+            digest=blob.digest,
+            media_type=media_type,
+            filename=filename,
+            size=blob.size,
+            attached=attached,
+            remedy="Upload it again.",
+        )
 
     async def media_type(self, blob: Blob) -> str:
         """Return the media type of a blob, judged by its first bytes."""
@@ -165,7 +177,10 @@ class Downloads:
         )
 
     async def send(self, request: web.Request, file: File) -> web.StreamResponse:
-        """Stream a blob from storage, which also answers Range and conditional requests."""
+        """Stream a blob from storage, which also answers Range and conditional requests.
+
+        Raises NOT_FOUND or DAMAGED_BLOB if storage has lost it.
+        """
         asked = {name: request.headers[name] for name in _ASKED if name in request.headers}
         try:
             async with self._storage.open(file.digest, method=request.method, headers=asked) as answer:
@@ -181,6 +196,9 @@ class Downloads:
         except Error as error:
             if error.code is Code.RANGE_NOT_SATISFIABLE:
                 error.extra.setdefault("size", file.size)
+            if error.code in LOST:
+                sentence = f"{file.filename} is {LOST[error.code]} in storage. {file.remedy}"
+                raise Error(error.code, sentence) from error
             raise
 
     def endpoints(self) -> list[Endpoint]:
