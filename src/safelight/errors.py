@@ -98,6 +98,7 @@ _FALLBACK: dict[int, Code] = {
     422: Code.INVALID_REQUEST,
     429: Code.TOO_MANY_REQUESTS,
     500: Code.INTERNAL,
+    501: Code.METHOD_NOT_ALLOWED,
     507: Code.STORAGE_FULL,
 }
 

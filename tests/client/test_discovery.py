@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -11,6 +14,8 @@ from safelight import serve
 from safelight.client.base import session
 from safelight.client.discovery import Discovery
 from safelight.client.keyvaluestore import KeyValueStoreClient
+from safelight.db.__main__ import Config as DbConfig
+from safelight.db.__main__ import build as build_db
 from safelight.errors import Code, Error
 from safelight.keyvaluestore.__main__ import Config, build
 from safelight.keyvaluestore.sqlite import SqliteStore
@@ -132,3 +137,36 @@ async def test_a_store_of_this_process_that_is_stopping_is_watched_with_pauses(t
         async with Discovery.open(http, "127.0.0.1:1", store=store), asyncio.timeout(30):
             await store.again.wait()
             assert store.watches < 100
+
+
+async def test_a_service_registers_at_a_store_that_has_not_even_heard_of_put(tmp_path):
+    """Python's own server answers 501 to methods that it does not know, and names no code."""
+    values, registered = {}, threading.Event()
+
+    class Store(BaseHTTPRequestHandler):
+        def do_GET(self):
+            value = values.get(self.path.strip("/"))
+            self.send_response(404 if value is None else 200)
+            self.end_headers()
+            self.wfile.write((value or "Key not found").encode())
+
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            values[self.path.strip("/")] = json.loads(body)["value"]
+            self.send_response(200)
+            self.end_headers()
+            registered.set()
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Store) as server:
+        threading.Thread(target=server.serve_forever).start()
+        address = f"127.0.0.1:{server.server_port}"
+        config = DbConfig(keyvaluestore=address, port=0, data=str(tmp_path))
+        try:
+            async with serve.running("db", config, build_db), session() as http, Discovery.open(http, address) as found:
+                assert await asyncio.to_thread(registered.wait, 30)
+                assert await asyncio.wait_for(found.wait_for("db"), 30) == values["dbendpoint"]
+        finally:
+            server.shutdown()
