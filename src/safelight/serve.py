@@ -29,7 +29,7 @@ from safelight.access.connections.listener import Site, listen
 from safelight.access.policy import PolicyError
 from safelight.client.availability.liveness import Liveness
 from safelight.client.base import session
-from safelight.client.discovery import REGISTRATION_KEYS, UNKNOWN_REQUEST, Discovery
+from safelight.client.discovery import REGISTRATION_KEYS, Discovery, may_be_classic
 from safelight.client.keyvaluestore import KeyValueStoreClient
 from safelight.errors import EXIT_STATUS, Code, Error
 from safelight.files.standard_streams import prepare_standard_streams
@@ -325,7 +325,7 @@ async def _register(service: Service, discovery: Discovery, key: str, ttl: float
         try:
             await discovery.store.set(key, value, instance=_instance(service), ttl=ttl)
         except Error as error:
-            if error.code in UNKNOWN_REQUEST and await discovery.found_classic():
+            if may_be_classic(error) and await discovery.found_classic():
                 await _register_classic(service, discovery, key, value)
                 continue
             log.debug("Not registered: %s", error.detail)

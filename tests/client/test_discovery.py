@@ -139,16 +139,24 @@ async def test_a_store_of_this_process_that_is_stopping_is_watched_with_pauses(t
             assert store.watches < 100
 
 
-async def test_a_service_registers_at_a_store_that_has_not_even_heard_of_put(tmp_path):
-    """Python's own server answers 501 to methods that it does not know, and names no code."""
+@pytest.mark.parametrize("refusal", [501, 403, None])
+async def test_a_service_registers_at_a_classic_store_however_it_refuses_what_it_does_not_know(tmp_path, refusal):
+    """Python's own server answers 501 to methods without a handler; others close the connection."""
     values, registered = {}, threading.Event()
 
     class Store(BaseHTTPRequestHandler):
         def do_GET(self):
-            value = values.get(self.path.strip("/"))
-            self.send_response(404 if value is None else 200)
+            key = self.path.strip("/")
+            if "?" in key:
+                self.do_PUT()
+                return
+            self.send_response(200 if key in values else 404)
             self.end_headers()
-            self.wfile.write((value or "Key not found").encode())
+            self.wfile.write(values.get(key, "Key not found").encode())
+
+        def do_PUT(self):
+            if refusal is not None:
+                self.send_error(refusal)
 
         def do_POST(self):
             body = self.rfile.read(int(self.headers["Content-Length"]))

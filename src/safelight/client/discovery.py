@@ -26,8 +26,6 @@ REGISTRATION_KEYS = {"db": "dbendpoint", "storage": "storageendpoint", "master":
 
 _ASKED_EVERY = 2.0
 """Seconds between two polls of a store that cannot be watched."""
-UNKNOWN_REQUEST = frozenset({Code.NOT_FOUND, Code.METHOD_NOT_ALLOWED, Code.INVALID_REQUEST, Code.INTERNAL})
-"""The errors with which a store answers unknown requests; INTERNAL is an answer that could not be decoded."""
 _ANSWER_TIME = 8.0
 """Seconds that the key-value store has for an answer. After this, a request that the network lost is sent again."""
 _WATCHED_FOR = 10.0
@@ -184,7 +182,7 @@ class Discovery:
             try:
                 page = await self.store.watch(revision, wait=_WATCHED_FOR)
             except Error as error:
-                if error.code in UNKNOWN_REQUEST and await self.found_classic():
+                if may_be_classic(error) and await self.found_classic():
                     await self._follow_classic()
                     continue
                 if time.monotonic() - said > _SAID_AGAIN:
@@ -211,6 +209,15 @@ class _Absence(NamedTuple):
 
     since: float
     last: list[str]
+
+
+def may_be_classic(error: Error) -> bool:
+    """Return whether a store that answers a request like this may speak only the classic protocol.
+
+    Nothing says how such a store refuses what it does not know: by any status, by text instead of JSON, or by closing
+    the connection.
+    """
+    return error.code is not Code.UNAVAILABLE or isinstance(error.__cause__, aiohttp.ServerDisconnectedError)
 
 
 def url_of(value: str) -> str:
