@@ -37,6 +37,8 @@ _AGAIN = 5.0
 _WAIT = 2.0
 """Seconds that a request waits for db's answer."""
 _ID = re.compile("[0-9a-f]{32}")
+_UNKNOWN_REQUEST = frozenset({Code.NOT_FOUND, Code.METHOD_NOT_ALLOWED, Code.INVALID_REQUEST})
+"""The errors with which a db answers a request that it does not know: by 404, 405, 501 or 400."""
 _ALWAYS = frozenset({"/healthz", "/readyz", "/metrics", "/shutdown"})
 """Paths that are answered whichever store this is."""
 
@@ -102,7 +104,7 @@ class Identity:
         try:
             known = await self._claim(found)
         except Error as error:
-            if error.code not in (Code.NOT_FOUND, Code.METHOD_NOT_ALLOWED):
+            if error.code not in _UNKNOWN_REQUEST:
                 raise
             known = StoreClaim()  # older dbs, and those of the classic protocol, do not know this request
         if known.id not in ("", found.id):
