@@ -12,7 +12,7 @@ from safelight.access import route
 from safelight.access.caller import Access
 from safelight.db.store import TaskStore
 from safelight.errors import Code, Error
-from safelight.http import caller, classic, json_response, query, read_json
+from safelight.http import caller, classic, json_response, query, read_body
 from safelight.wire import (
     DEFAULT_TENANT,
     Lease,
@@ -118,7 +118,7 @@ class Classic:
 
     @classic
     async def _finish(self, request: web.Request) -> web.Response:
-        body = await read_json(request, _Finish) if request.content_type == "application/json" else _Finish()
+        body = await _described(request)
         if body.outputs and _tenant(request) is not None:
             # Knowing a digest does not prove having the bytes: it could belong to another tenant's photo.
             sentence = (
@@ -136,6 +136,14 @@ class Classic:
         """Raise NOT_FOUND if a classic program names another tenant's task."""
         if (tenant := _tenant(request)) is not None:
             await self._store.get(request.match_info["id"], tenant=tenant)
+
+
+async def _described(request: web.Request) -> _Finish:
+    """Return the master's description of a result. Classic programs send none, with any media type."""
+    data = await read_body(request)
+    if request.content_type != "application/json" or not data:
+        return _Finish()
+    return decode(data, _Finish | None) or _Finish()  # type: ignore[arg-type]
 
 
 def _tenant(request: web.Request) -> str | None:
