@@ -260,6 +260,17 @@ def test_a_profile_is_kept_only_if_it_describes_the_pixels():
                 assert kept or written in holds_none or operations
 
 
+@pytest.mark.parametrize("format", ["jpeg", "png", "webp", "avif", "jxl", "tiff"])
+@pytest.mark.parametrize(("color", "colors"), [("srgb", 1), ("keep", 65535)])
+def test_kept_exif_says_whether_the_result_is_srgb(color, colors, format):
+    told = Image.Exif()
+    told[0x010F] = "Camera"
+    told.get_ifd(0x8769)[0xA001] = 65535  # "uncalibrated": neither sRGB nor known
+    data = encoded(RGB, "JPEG", exif=told, icc_profile=PROFILES["Adobe RGB"])
+    result = opened(made(data, format=format, metadata="keep", color=color).data)
+    assert result.getexif().get_ifd(0x8769)[0xA001] == (1 if format == "jxl" else colors)
+
+
 def test_the_profile_of_a_gif_is_used():
     data, icc = encoded(Image.new("L", (20, 20), 128), "GIF"), PROFILES["linear, called sRGB"]
     blocks = b"".join(bytes([len(icc[at : at + 255])]) + icc[at : at + 255] for at in range(0, len(icc), 255))

@@ -10,7 +10,7 @@ import tifffile
 from PIL import Image
 from PIL.TiffImagePlugin import IFDRational
 
-from engine.images import PHOTOS, array, chunk, difference, encoded, made, opened, outputs, photo, run
+from engine.images import PHOTOS, array, chunk, difference, encoded, heic, made, opened, outputs, photo, run
 from safelight import engine
 from safelight.errors import Code, Error
 from safelight.recipe import parse
@@ -267,4 +267,24 @@ def test_a_tiff_keeps_the_resolution_of_the_exif(kind):
     options = {"dpi": (300, 300)} if kind in {"JPEG", "PNG"} else {}
     upload = encoded(CAT.resize((64, 48)), kind, exif=exif, **options)
     kept = opened(made(upload, format="tiff", metadata="keep").data)
+    assert [round(float(value)) for value in kept.info["dpi"]] == [300, 300]
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("format", ["jpeg", "png", "webp", "avif", "tiff", "jxl"])
+def test_a_resolution_without_a_unit_is_not_kept_as_one_of_millimetres(kind, format, tmp_path):
+    exif = Image.Exif()
+    exif[0x010F], exif[0x011A], exif[0x011B], exif[0x0128] = "Maker", 300.0, 300.0, 1  # no unit
+    upload = encoded(CAT.resize((64, 48)), kind, exif=exif)
+    if kind == "PNG":
+        upload = upload[:33] + chunk(b"pHYs", struct.pack(">IIB", 300, 300, 0)) + upload[33:]
+    (tmp_path / "a").write_bytes(made(upload, format=format, metadata="keep").data)
+    said = run("exiftool", "-s3", "-n", "-a", "-XResolution", "-PixelsPerUnitX", str(tmp_path / "a")).split()
+    assert {float(value) for value in said} <= {72, 2835, 2834, 28.34645653, 28.34000015}
+
+
+def test_a_resolution_has_inches_if_the_exif_leaves_the_unit_out():
+    exif = Image.Exif()
+    exif[0x010F], exif[0x011A], exif[0x011B] = "Maker", 300.0, 300.0
+    kept = opened(made(heic(CAT.resize((64, 48)), exif=exif.tobytes()), format="tiff", metadata="keep").data)
     assert [round(float(value)) for value in kept.info["dpi"]] == [300, 300]

@@ -6,7 +6,10 @@ import struct
 
 from safelight.engine.metadata.directory import Directory, Structure, StructureError, reordered
 
-_ORIENTATION, _EXIF_DIRECTORY, _GPS_DIRECTORY = 0x0112, 0x8769, 0x8825
+_ORIENTATION, _EXIF_DIRECTORY, _GPS_DIRECTORY, _COLOR_SPACE = 0x0112, 0x8769, 0x8825, 0xA001
+_SRGB, _UNCALIBRATED = 1, 0xFFFF  # what `_COLOR_SPACE` can say
+_RESOLUTIONS, _RESOLUTION_UNIT = frozenset({0x011A, 0x011B}), 0x0128
+_RATIO, _INCHES = 1, 2  # units of a resolution; the latter is the default
 _ASCII, _UTF_8 = 2, 129  # EXIF 3.0 adds the latter, which libexif drops; the former holds UTF-8 in practice
 _LONGEST = 4096  # bytes; descriptions of a photo are shorter, hidden images are longer
 _MOST = 64_000  # bytes of a block: a segment of a JPEG holds 65,527, and libvips adds a little
@@ -27,10 +30,10 @@ Values = dict[int, tuple[int, int, bytes]]
 """The values of a directory by tag: the type, the number and the bytes of each."""
 
 
-def body(block: bytes | memoryview) -> bytes:
-    """Remove the prefix that some containers put before the block."""
-    data = bytes(block)
-    return data[6:] if data.startswith((b"Exif\0\0", b"Exif\0\xff")) else data
+def body(block: bytes | memoryview) -> memoryview:
+    """Return the block without the prefix that some containers put before it."""
+    data = memoryview(block)
+    return data[6:] if bytes(data[:6]) in {b"Exif\0\0", b"Exif\0\xff"} else data
 
 
 def orientation(block: bytes | None) -> int | None:
@@ -43,32 +46,60 @@ def orientation(block: bytes | None) -> int | None:
     return value if value is None or 1 <= value <= 8 else 1
 
 
-def carried(block: bytes | memoryview, *, position: bool) -> bytes | None:
+def carried(block: bytes | memoryview, *, position: bool, srgb: bool) -> bytes | None:
     """Copy the allowed fields of an EXIF block, or of a whole TIFF file, without the orientation; None if none is left.
 
-    `position`: include where the photo was taken. The longest values are dropped until a JPEG can hold the block.
+    `position`: include where the photo was taken. `srgb`: whether the result's colours are sRGB, which the block says.
+    The longest values are dropped until a JPEG can hold the block.
     """
-    data = memoryview(block)
-    if bytes(data[:6]) in {b"Exif\0\0", b"Exif\0\xff"}:
-        data = data[6:]
     try:
-        structure = Structure(data)
+        structure = Structure(body(block))
         first = next(structure.chain())
     except (StructureError, StopIteration):
         return None
-    photo = _allowed(first, _PHOTO)
+    photo = _with_unit(_allowed(first, _PHOTO), structure.order, ratio=_states_ratio(first))
     camera = _allowed(_inner(structure, first, _EXIF_DIRECTORY), _CAMERA)
     place = _allowed(_inner(structure, first, _GPS_DIRECTORY), _POSITION) if position else {}
     if not (photo or camera or place):
         return None
+    camera |= _color_space(structure.order, srgb=srgb)
     while len(copied := _block(structure.order, photo, camera, place)) > _MOST:
         _drop_longest(photo, camera, place)
     return copied
 
 
-def with_orientation(tag: int) -> bytes:
-    """Make an EXIF block with only an orientation."""
-    return _block("<", {_ORIENTATION: (3, 1, struct.pack("<H", tag))}, {}, {})
+def states_ratio(block: bytes | memoryview | None) -> bool:
+    """Return whether the resolution of a block, or of a whole TIFF file, is only the ratio of a pixel's sides."""
+    try:
+        return _states_ratio(next(Structure(body(block or b"")).chain()))
+    except (StructureError, StopIteration):
+        return False
+
+
+def with_orientation(tag: int, *, srgb: bool) -> bytes:
+    """Make an EXIF block with only an orientation; `srgb` as of `carried`."""
+    return _block("<", {_ORIENTATION: (3, 1, struct.pack("<H", tag))}, _color_space("<", srgb=srgb), {})
+
+
+def _states_ratio(first: Directory) -> bool:
+    try:
+        return first.value(_RESOLUTION_UNIT, _INCHES) == _RATIO
+    except StructureError:
+        return False
+
+
+def _with_unit(photo: Values, order: str, *, ratio: bool) -> Values:
+    """Drop a resolution that is only a ratio, which libvips takes for pixels a millimetre, and add a missing unit."""
+    if ratio:
+        return {tag: value for tag, value in photo.items() if tag not in {*_RESOLUTIONS, _RESOLUTION_UNIT}}
+    if photo.keys() >= _RESOLUTIONS:
+        return {_RESOLUTION_UNIT: (3, 1, struct.pack(order + "H", _INCHES))} | photo
+    return photo
+
+
+def _color_space(order: str, *, srgb: bool) -> Values:
+    # Every block needs this field: without it, libexif adds one that says "uncalibrated".
+    return {_COLOR_SPACE: (3, 1, struct.pack(order + "H", _SRGB if srgb else _UNCALIBRATED))}
 
 
 def directories(structure: Structure, order: str) -> tuple[Values, Values, Values]:

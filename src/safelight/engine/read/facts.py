@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 BITS = {"uchar": 8, "char": 8, "ushort": 16, "short": 16, "uint": 32, "int": 32, "float": 32, "double": 64}
 """Bits of one sample, by libvips' name of its type."""
+NEUTRAL_RESOLUTION = 72 / 25.4
+"""Pixels per millimetre, the default of most formats."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyvips
 
+from safelight.engine.color.profile import is_srgb
 from safelight.engine.metadata import exif, iptc, xmp
 from safelight.engine.read.facts import Facts
 from safelight.recipe import OutputSpec
@@ -27,8 +28,8 @@ class Carried:
     orientation: int = 1
 
 
-def carried(facts: Facts, output: OutputSpec, format_name: str, orientation: int) -> Carried:
-    """Choose the metadata of an output; `orientation` is the turn that its pixels still need.
+def carried(facts: Facts, output: OutputSpec, format_name: str, orientation: int, profile: bytes | None) -> Carried:
+    """Choose the metadata of an output; `orientation` is the turn that its pixels still need, `profile` their profile.
 
     Without `metadata = "keep"` this is only the orientation. Without `keep_gps`, blocks that could contain a position
     or an earlier image are dropped.
@@ -38,7 +39,7 @@ def carried(facts: Facts, output: OutputSpec, format_name: str, orientation: int
         return Carried(orientation=turn)
     position = output.keep_gps
     return Carried(
-        exif=exif.carried(facts.exif, position=position) if facts.exif else None,
+        exif=exif.carried(facts.exif, position=position, srgb=_is_srgb(profile)) if facts.exif else None,
         iptc=iptc.carried(facts.iptc, position=position) if facts.iptc else None,
         xmp=xmp.carried(facts.xmp, upright=turn == 1) if facts.xmp and position else None,
         orientation=turn,
@@ -54,7 +55,9 @@ def exif_segment(block: bytes) -> bytes:
 def attach(image: pyvips.Image, leaving: Carried, profile: bytes | None, format_name: str) -> tuple[pyvips.Image, int]:
     """Attach the blocks to an image without metadata; also libvips' flags for keeping exactly them."""
     image, keep = image.copy(), 0
-    block = leaving.exif or (exif.with_orientation(leaving.orientation) if leaving.orientation > 1 else None)
+    block = leaving.exif
+    if not block and leaving.orientation > 1:
+        block = exif.with_orientation(leaving.orientation, srgb=_is_srgb(profile))
     if block and format_name != "tiff":  # `write.tiff` adds it and IPTC to a TIFF
         keep |= _KEEP_EXIF
         for field, value, kind in _exif_fields(block):
@@ -71,6 +74,10 @@ def attach(image: pyvips.Image, leaving: Carried, profile: bytes | None, format_
             image.set_type(pyvips.GValue.blob_type, field, data)
             keep |= flag
     return image, keep
+
+
+def _is_srgb(profile: bytes | None) -> bool:
+    return profile is None or is_srgb(profile)
 
 
 def _exif_fields(block: bytes) -> list[tuple[str, Any, int]]:

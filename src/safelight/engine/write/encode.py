@@ -14,7 +14,8 @@ from safelight.engine.failures import writing
 from safelight.engine.formats import FORMATS, Format
 from safelight.engine.image import Image
 from safelight.engine.library import can_write, has
-from safelight.engine.read.facts import Facts
+from safelight.engine.metadata import exif
+from safelight.engine.read.facts import NEUTRAL_RESOLUTION, Facts
 from safelight.engine.records import Output, Probe
 from safelight.engine.transform.apply import flattened
 from safelight.engine.write import carry, frames, jxl, tiff
@@ -22,7 +23,6 @@ from safelight.errors import Code, Error
 from safelight.recipe import OutputSpec
 from safelight.recipe.records import DEFAULT_QUALITY
 
-_NEUTRAL_RESOLUTION = 72 / 25.4  # pixels per millimetre, the default of most formats
 _WITHOUT_PROFILES = frozenset({"gif"})
 _WITH_GREY = frozenset({"jpeg", "png", "tiff"})
 
@@ -74,10 +74,10 @@ def encode(name: str, image: Image, output: OutputSpec, format_: Format, facts: 
     image = image.ready()
     _judge_side(name, image, format_)
     pixels = image.pixels if format_.alpha else flattened(image.pixels, output.background)
-    if output.metadata != "keep":
-        pixels = pixels.copy(xres=_NEUTRAL_RESOLUTION, yres=_NEUTRAL_RESOLUTION)
-    leaving = carry.carried(facts, output, format_.name, orientation)
+    if output.metadata != "keep" or exif.states_ratio(facts.exif):
+        pixels = pixels.copy(xres=NEUTRAL_RESOLUTION, yres=NEUTRAL_RESOLUTION)
     pixels, profile = matched(pixels, image.profile)
+    leaving = carry.carried(facts, output, format_.name, orientation, profile)
     return Output(
         name=name,
         data=_written(pixels, image, output, format_, leaving, profile),

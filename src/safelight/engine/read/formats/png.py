@@ -15,7 +15,7 @@ from safelight.engine.color.profile import SRGB, Primaries, rgb_profile
 from safelight.engine.failures import damaged, unsupported
 from safelight.engine.metadata import exif
 from safelight.engine.read.chunks import chunks
-from safelight.engine.read.facts import Facts, blob, orientation
+from safelight.engine.read.facts import NEUTRAL_RESOLUTION, Facts, blob, orientation
 from safelight.engine.read.formats.apng import Animation, animation
 from safelight.engine.read.formats.vips import VipsReader
 
@@ -101,6 +101,12 @@ class PngReader(VipsReader):
             return self.animation.first(self.data, self.chunks, self.format)
         return super().load(shrink=shrink)
 
+    def samples(self, image: pyvips.Image) -> pyvips.Image:
+        """See `VipsReader`. A resolution without a unit is only a ratio, which libvips takes for an absolute one."""
+        if (self._content(b"pHYs") or b"")[8:] == b"\0":
+            return image.copy(xres=NEUTRAL_RESOLUTION, yres=NEUTRAL_RESOLUTION)
+        return image
+
     def _content(self, name: bytes) -> bytes | None:
         chunk = next((chunk for chunk in self.chunks if chunk.name == name), None)
         return bytes(self.data[chunk.start : chunk.start + chunk.size]) if chunk else None
@@ -157,7 +163,7 @@ def _raw_profile(texts: dict[bytes, bytes], *kinds: bytes) -> bytes | None:
                 found = binascii.unhexlify(b"".join(text[head.end() :].split()))
             except binascii.Error:
                 continue
-            return exif.body(found)
+            return bytes(exif.body(found))
     return None
 
 
