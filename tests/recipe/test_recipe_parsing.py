@@ -30,6 +30,25 @@ def test_json_text_toml_text_and_a_table_mean_the_same():
     assert parse(toml, "toml") == expected
 
 
+@pytest.mark.parametrize(
+    ("document", "position"),
+    [
+        ('{"outputs": {"thumb": {"quality": 10}, "thumb": {"quality": 90}}}', "$.outputs.thumb"),
+        ('{"outputs": {"thumb": {"quality": 10, "format": "webp", "quality": 90}}}', "$.outputs.thumb.quality"),
+        (
+            '{"outputs": {"a": {"operations": [{"op": "invert"}, {"op": "blur", "sigma": 1, "\\u0073igma": 2}]}}}',
+            "$.outputs.a.operations[1].sigma",
+        ),
+        ('{"outputs": {"a": {}}, "strict": true, "strict": false}', "$.strict"),
+    ],
+)
+def test_a_field_that_json_gives_twice_is_refused(document, position):
+    with pytest.raises(Error, match="given twice") as caught:
+        parse(document)
+    assert caught.value.code is Code.INVALID_RECIPE
+    assert caught.value.extra["position"] == position
+
+
 WRONG = [
     # document, position, a part of the reason
     (thumb({"op": "resize", "width": 0}), ".operations[0].width", ">= 1"),

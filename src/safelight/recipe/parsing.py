@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
@@ -27,6 +28,7 @@ _MOST_PARTS = 100_000
 _LONGEST = 300
 """The most characters that an error message quotes."""
 
+_TWICE = object()
 _S = TypeVar("_S", bound=msgspec.Struct)
 _OPERATIONS: dict[str, type[msgspec.Struct]] = {
     str(kind.__struct_config__.tag): kind for kind in get_args(AnyOperation)
@@ -102,6 +104,7 @@ def _read(document: bytes | str, format_: str) -> dict[str, Any]:
         if format_ == "json":
             _check_parts(text)
             content = msgspec.json.decode(text)
+            _check_once(json.loads(text, object_pairs_hook=_marked, parse_int=float), "$")
         else:
             content = toml.loads(text)
     except ValueError as error:  # from either parser, or because the text is not UTF-8
@@ -129,6 +132,26 @@ def _check_parts(text: str) -> None:
     """Raise ValueError for JSON with so many values that reading it would take long."""
     if text.count("[") + text.count("{") + text.count(",") > _MOST_PARTS:
         raise ValueError(f"it has more than {_MOST_PARTS} values")
+
+
+def _marked(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the fields of a JSON object, with `_TWICE` as the value of each that it gives more than once."""
+    fields: dict[str, Any] = {}
+    for name, value in pairs:
+        fields[name] = _TWICE if name in fields else value
+    return fields
+
+
+def _check_once(value: object, position: str) -> None:
+    """Raise INVALID_RECIPE for a field that JSON gives twice: parsers silently take the last one."""
+    if value is _TWICE:
+        raise _wrong("it is given twice", position)
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            _check_once(inner, f"{position}.{name}")
+    if isinstance(value, list):
+        for index, inner in enumerate(value):
+            _check_once(inner, f"{position}[{index}]")
 
 
 def _recipe(document: Mapping[str, Any], position: str) -> Recipe:
