@@ -152,3 +152,9 @@ def test_a_right_angle_loses_no_row_of_the_mark(angle, turned):
     shown = array(made(encoded(white), {**fields, "angle": angle}).data)
     right = np.rot90(rim[..., :3], turned)
     assert np.array_equal(shown[: right.shape[0], : right.shape[1], :3], right)
+
+
+def test_a_text_of_which_the_fonts_draw_nothing_is_refused_in_plain_words():
+    with pytest.raises(Error, match="fonts draw nothing") as caught:
+        made(DATA, {"op": "watermark", "text": "\ufffc"})  # stands for an object, which is not there
+    assert caught.value.code is Code.OPERATION_FAILED

@@ -49,6 +49,11 @@ def test_a_field_that_json_gives_twice_is_refused(document, position):
     assert caught.value.extra["position"] == position
 
 
+def test_a_text_may_have_emoji_and_letters_of_every_script():
+    for text in ("👩\u200d👩\u200d👧", "שלום", "\u202bمرحبا\u202c", "ﷺ", "\ue000", "a\nb", "\u0915\u094d\u0937"):
+        assert parse(thumb({"op": "watermark", "text": text})).outputs["thumb"].operations[0].text == text
+
+
 WRONG = [
     # document, position, a part of the reason
     (thumb({"op": "resize", "width": 0}), ".operations[0].width", ">= 1"),
@@ -73,6 +78,9 @@ WRONG = [
     (thumb({"op": "tint", "color": "#fff\n"}), ".operations[0].color", "colour"),
     (thumb({"op": "watermark"}), ".operations[0]", "a text or an image"),
     (thumb({"op": "watermark", "text": "a\x00"}), ".operations[0]", "control characters"),
+    (thumb({"op": "watermark", "text": "a\x9b"}), ".operations[0]", "control characters"),
+    (thumb({"op": "watermark", "text": " \u200b\u202e\ufeff"}), ".operations[0]", "visible letters"),
+    (thumb({"op": "watermark", "text": "\u3164\ufe0f\u2800"}), ".operations[0]", "visible letters"),
     (thumb({"op": "watermark", "image": "%%%"}), ".operations[0].image", "base64"),
     (thumb({"op": "watermark", "image": "A" * 800_000}), ".operations[0].image", "524288"),
     (thumb({"op": "watermark", "text": "a", "font": "a,b"}), ".operations[0].font", "font"),

@@ -7,6 +7,7 @@ so no recipe can ask for unbounded work.
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
@@ -17,6 +18,12 @@ WATERMARK_IMAGE_BYTES = 512 * 1024
 
 _END = r"(?![\s\S])"  # the end of the string for Python and for JSON Schema alike; "$" lets a line feed through
 _COLOR = rf"^(#([0-9a-fA-F]{{3}}|[0-9a-fA-F]{{6}}|[0-9a-fA-F]{{8}})|black|white|transparent){_END}"
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+_BLANK = frozenset({"Cc", "Cf", "Zl", "Zp", "Zs"})  # categories of spaces and of what only changes other letters
+# Others that fonts draw as nothing: Unicode's Default_Ignorable_Code_Point, and the blank of Braille.
+_INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u2800\u3164\ufe00-\ufe0f\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff]"
+)
 _NAMED = {"black": "#000000ff", "white": "#ffffffff", "transparent": "#00000000"}
 
 Side = Annotated[int, Meta(ge=1, le=65535, description="pixels")]
@@ -39,6 +46,10 @@ def plain_color(color: str) -> str:
     if len(digits) == 3:
         digits = "".join(digit * 2 for digit in digits)
     return f"#{digits:f<8}"
+
+
+def _is_visible(text: str) -> bool:
+    return any(unicodedata.category(letter) not in _BLANK for letter in _INVISIBLE.sub("", text))
 
 
 class Operation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="op"):
@@ -186,7 +197,7 @@ class Watermark(Operation, tag="watermark", frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if (self.text is None) == (self.image is None):
             raise ValueError("watermark needs a text or an image, and not both")
-        if self.text is not None and (not self.text.strip() or re.search(r"[\x00-\x09\x0b-\x1f\x7f]", self.text)):
+        if self.text is not None and (not _is_visible(self.text) or _CONTROL.search(self.text)):
             raise ValueError("watermark text must have visible letters and no control characters")
         force_setattr(self, "color", plain_color(self.color))
 

@@ -69,7 +69,12 @@ def _text(operation: Watermark, width: int, height: int) -> pyvips.Image:
     # libvips would read the text as Pango markup, but it is plain text.
     text = escape(operation.text or "", quote=False)
     size = _FIRST_FONT_SIZE
-    first = pyvips.Image.text(text, font=f"{operation.font} {size}")
+    try:
+        first = pyvips.Image.text(text, font=f"{operation.font} {size}")
+    except pyvips.Error as error:
+        if "no text to render" not in str(error):
+            raise
+        raise ValueError("this worker's fonts draw nothing for the watermark's text; give it another text") from error
     factor = min(width / first.width, height / first.height)
     mask = pyvips.Image.text(text, font=f"{operation.font} {size}", dpi=max(1, int(72 * factor)))
     red, green, blue, opacity = bytes.fromhex(operation.color[1:])
