@@ -87,26 +87,28 @@ def _processed(original: Original, recipe: Recipe, limits: Limits, stop: Stop | 
     several = len(recipe.outputs) > 1
     judge_decode(header, frames, limits, shrink=shrink, whole=several or _needs_all(recipe, header, frames))
     watch = stop.watch if stop else _ignore
-    with computing(original.format, next(iter(formats))):
-        pixels = original.load(frames=frames > 1, shrink=shrink)
-        watch(pixels)
-        if several:
-            pixels = pixels.copy_memory()
-            watch(pixels)
-    start = _start(pixels, header, original.facts, frames, upright=recipe.auto_orient, streaming=not several)
     try:
+        with computing(original.format, next(iter(formats))):
+            pixels = original.load(frames=frames > 1, shrink=shrink)
+            watch(pixels)
+            if several:
+                pixels = pixels.copy_memory()
+                watch(pixels)
+        start = _start(pixels, header, original.facts, frames, upright=recipe.auto_orient, streaming=not several)
         outputs = Outputs(start, recipe, formats, original, limits, watch).made(threads)
     except Error as error:
-        harmless = isinstance(error, HarmlessComplaint)
-        if (
-            not harmless
-            and isinstance(error.__cause__, pyvips.Error)
-            and error.code in {Code.OPERATION_FAILED, Code.DAMAGED_IMAGE}
-        ):
+        if _may_be_damage(error):
             original.verify()  # locates the damage; some readers fail silently
         raise
     original.finish()
     return Result(original=header, outputs=[structs.replace(output, notes=original.facts.notes) for output in outputs])
+
+
+def _may_be_damage(error: Error) -> bool:
+    """Return whether libvips failed in a way for which a damaged file may be the cause."""
+    if isinstance(error, HarmlessComplaint) or not isinstance(error.__cause__, pyvips.Error):
+        return False
+    return error.code in {Code.OPERATION_FAILED, Code.DAMAGED_IMAGE}
 
 
 def _ignore(_image: pyvips.Image) -> None: ...

@@ -209,3 +209,14 @@ def test_packed_bits_that_do_not_fit_their_strip_are_damage():
     data = encoded(CAT.resize((90, 60)), "TIFF", compression="packbits")
     assert not is_noticed(data) and not is_noticed(data, strict=True)
     assert is_noticed(data[:400] + b"\x7f" * 200 + data[600:])
+
+
+@pytest.mark.parametrize("compression", ["jpeg", "group4", "packbits"])
+def test_damage_is_never_blamed_on_an_output_however_many_there_are(compression):
+    data = encoded(CAT.convert("1") if compression == "group4" else CAT, "TIFF", compression=compression)
+    strip = opened(data).tag_v2[273][0] + 1000
+    broken = data[:strip] + b"\x7f\0" * 150 + data[strip + 300 :]
+    for names in (["a"], ["a", "b"]):
+        with pytest.raises(Error, match="row") as caught:
+            outputs(broken, {"outputs": {name: {"format": "png"} for name in names}})
+        assert caught.value.code is Code.DAMAGED_IMAGE
