@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from engine.images import DEFAULT_LIMITS, encoded, made, outputs, photo
+from engine.images import DEFAULT_LIMITS, encoded, heic, made, outputs, photo
 from safelight import engine
 from safelight.errors import Code, Error
 from safelight.recipe import BUILTIN
@@ -172,6 +172,16 @@ def test_images_that_are_held_in_memory_count():
         outputs(data, {"outputs": {"a": {}, "b": {}}}, limits)
     with pytest.raises(Error, match="MiB"):
         outputs(data, {"outputs": {"a": {"operations": [{"op": "rotate", "angle": 90}]}}}, limits)
+
+
+def test_a_damaged_heic_of_many_pieces_is_not_said_to_need_memory():
+    data = bytearray(heic(photo().resize((64, 48))))
+    sizes = data.index(b"iloc") + 8  # of the fields below
+    version, base = data[sizes - 4], data[sizes + 1] >> 4
+    data[sizes + 8 + 2 * bool(version) + base] = 0x7F  # the upper byte of the number of pieces of the first item
+    with pytest.raises(Error, match="damaged: Number of extents") as caught:
+        made(bytes(data))
+    assert caught.value.code is Code.DAMAGED_IMAGE
 
 
 def test_the_size_of_a_file_is_limited():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -14,6 +15,8 @@ import pyvips
 from safelight.engine.failures import damaged, out_of_memory, plain_reason, unsupported
 from safelight.engine.formats import Format
 from safelight.errors import Error
+
+_TOO_MANY = re.compile(r"Number of [^\n]*exceeds[^\n]*security limit[^\n]*")
 
 NAMES = ("PIL", "pillow_heif", "pillow_jxl", "rawpy")
 """Their modules."""
@@ -64,6 +67,8 @@ def guarded(format_: Format) -> Iterator[None]:
         raise
     except Exception as error:
         said = _said(error)
+        if found := _TOO_MANY.search(said):  # libheif calls it a memory error
+            raise damaged(format_, plain_reason(found[0])) from error
         if "memory" in said.lower() or "security limit" in said.lower():
             raise out_of_memory() from error
         if "unsupported" in said.lower() or type(error).__name__.endswith("UnsupportedError"):
