@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
+from scipy.ndimage import gaussian_filter
 from skimage import color
 
 from engine.images import array, difference, encoded, made, magick, opened, outputs, photo, png16, vips
@@ -236,9 +237,25 @@ def test_contrast_and_gamma_as_imagemagick_does():
 @pytest.mark.parametrize("sigma", [0.8, 3, 12])
 def test_blur_as_imagemagick_and_pillow_do(sigma):
     result = array(made(DATA, {"op": "blur", "sigma": sigma}).data)
-    # libvips' kernel has integer weights and ends at a fiftieth of its height
+    # the kernel ends at a fiftieth of its height
     assert difference(result, magick(DATA, "-gaussian-blur", f"0x{sigma}"))[0] < 1
     assert difference(result, CAT.filter(ImageFilter.GaussianBlur(sigma)))[0] < 1.5
+
+
+@pytest.mark.parametrize("sigma", [0.3, 0.5, 1, 2, 4, 10, 100])
+def test_blur_makes_nothing_lighter_or_darker(sigma):
+    for level in (255, 200, 50):
+        for plain in (
+            Image.new("RGB", (30, 20), (level, level, 0)),
+            Image.new("RGBA", (30, 20), (level, level, 0, 255)),
+        ):
+            assert difference(array(made(encoded(plain), {"op": "blur", "sigma": sigma}).data), plain) == (0, 0)
+    deep = np.full((20, 30), 50_000, np.uint16)
+    assert difference(array(made(png16(deep), {"op": "blur", "sigma": sigma}, bit_depth=16).data), deep)[1] <= 1
+    result = array(made(DATA, {"op": "blur", "sigma": sigma}).data).astype(float)
+    expected = gaussian_filter(np.asarray(CAT, float), (sigma, sigma, 0), mode="nearest", truncate=6)
+    assert abs((result - expected).mean()) < 0.2
+    assert difference(result, expected)[1] < 4
 
 
 def test_blur_does_not_bleed_transparent_colours():
