@@ -16,7 +16,7 @@ from safelight.engine.failures import damaged, out_of_memory, plain_reason, unsu
 from safelight.engine.formats import Format
 from safelight.errors import Error
 
-_TOO_MANY = re.compile(r"Number of [^\n]*exceeds[^\n]*security limit[^\n]*")
+_TOO_MANY = re.compile(r"(?:Number of|\w+ box contains) [^\n]*exceeds[^\n]*security limit[^\n]*")
 
 NAMES = ("PIL", "pillow_heif", "pillow_jxl", "rawpy")
 """Their modules."""
