@@ -1,5 +1,6 @@
 """Test the meaning of samples in a file against littleCMS (through Pillow), numpy and ImageMagick."""
 
+import base64
 import io
 import struct
 
@@ -258,6 +259,37 @@ def test_a_profile_is_kept_only_if_it_describes_the_pixels():
                     assert difference(shown, expected)[1] <= 2
                 holds_none = {"gif", "jxl"} if image is RGB else {"gif", "jxl", "webp", "avif"}
                 assert kept or written in holds_none or operations
+
+
+ORANGE = (255, 102, 0)
+LOGO = base64.b64encode(encoded(Image.new("RGB", (8, 8), ORANGE))).decode()
+
+
+@pytest.mark.parametrize(
+    ("operation", "at"),
+    [
+        ({"op": "pad", "width": 60, "height": 60, "background": "#f60"}, (2, 2)),
+        ({"op": "rotate", "angle": 45, "background": "#f60"}, (2, 2)),
+        ({"op": "watermark", "image": LOGO, "opacity": 1, "scale": 1, "margin": 0}, (20, 20)),
+        ({"op": "background", "color": "#f60"}, (20, 20)),
+    ],
+    ids=lambda value: value["op"] if isinstance(value, dict) else "",
+)
+@pytest.mark.parametrize("icc", [PROFILES["swapped, called sRGB"], PROFILES["wide, called sRGB"]])
+def test_colours_of_the_recipe_look_the_same_in_a_kept_profile(icc, operation, at):
+    upload = Image.new("RGBA", (40, 40), (60, 120, 60, 0 if operation["op"] == "background" else 255))
+    result = opened(made(encoded(upload, icc_profile=icc), operation, color="keep").data)
+    assert difference(by_littlecms(result.convert("RGB"), result.info["icc_profile"]).getpixel(at), ORANGE)[1] <= 2
+    if operation["op"] == "background":
+        filled = opened(made(encoded(upload, icc_profile=icc), format="jpeg", background="#f60", color="keep").data)
+        assert difference(by_littlecms(filled, filled.info["icc_profile"]).getpixel(at), ORANGE)[1] <= 4
+
+
+def test_colours_of_the_recipe_look_the_same_beside_kept_grey():
+    icc = profile({b"kTRC": curve(1.0)}, b"GRAY")
+    operation = {"op": "pad", "width": 300, "height": 60, "background": "#f60"}
+    result = opened(made(encoded(RAMP, icc_profile=icc), operation, color="keep").data)
+    assert difference(result.getpixel((2, 2)), ORANGE)[1] <= 2
 
 
 @pytest.mark.parametrize("format", ["jpeg", "png", "webp", "avif", "jxl", "tiff"])

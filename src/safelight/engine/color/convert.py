@@ -27,6 +27,34 @@ def to_srgb(image: pyvips.Image, profile: bytes | None, bit_depth: int, *, keep:
     return _of_depth(image, deep=deep)
 
 
+def from_srgb(image: pyvips.Image, profile: bytes | None) -> pyvips.Image:
+    """Convert sRGB of 8 bits, with or without alpha, to the colours of an RGB profile. None means sRGB.
+
+    With a grey profile, each of the three colours is converted as if it were grey, which `matched` reverts. A profile
+    to which nothing can be converted leaves the image as it is.
+    """
+    if profile is None or is_srgb(profile):
+        return image
+    if image.hasalpha():
+        return from_srgb(image.extract_band(0, n=3), profile).bandjoin(image.extract_band(3))
+    try:
+        if color_space(profile) == "RGB":
+            return _exported(image, profile)
+        bands = [_exported(_three(image.extract_band(index)), profile) for index in range(3)]
+    except pyvips.Error:
+        return image
+    return bands[0].bandjoin(bands[1:]).copy(interpretation=image.interpretation)
+
+
+def _exported(image: pyvips.Image, profile: bytes) -> pyvips.Image:
+    options: dict[str, Any] = {"intent": "relative", "black_point_compensation": True}
+    made = image.icc_import(input_profile="srgb", **options).copy()
+    made.set_type(pyvips.GValue.blob_type, "icc-profile-data", profile)
+    made = made.icc_export(depth=8, **options).copy()
+    made.remove("icc-profile-data")
+    return made
+
+
 def matched(image: pyvips.Image, profile: bytes | None) -> tuple[pyvips.Image, bytes | None]:
     """Return the image and a profile that fits it, since operations may have added or removed colours."""
     space = color_space(profile) if profile else ""

@@ -6,6 +6,7 @@ from functools import singledispatch
 
 import pyvips
 
+from safelight.engine.color.convert import from_srgb
 from safelight.engine.image import Image, as_rgb, blended, hold, on_colors, rounded, top
 from safelight.engine.transform.scale import cropped, placed, scaled_to, target
 from safelight.engine.transform.turn import rotated
@@ -68,7 +69,7 @@ def _(operation: op.Rotate, image: Image) -> Image:
     image = image.in_memory()
     if operation.angle % 90 == 0:
         return image.each_frame(lambda pixels: pixels.rot(f"d{operation.angle:.0f}"))
-    background = _samples(operation.background)
+    background = _samples(operation.background, image.profile)
     image = image.having(_with_alpha_for(image.pixels, background))
     deep = [value * (257.0 if image.pixels.format == "ushort" else 1.0) for value in background]
     premultiplied = [value * background[3] / 255.0 for value in deep[:3]] + [deep[3]]
@@ -165,7 +166,7 @@ def _(operation: op.Pad, image: Image) -> Image:
     image = image.ready()
     size = (max(operation.width, image.width), max(operation.height, image.height))
     left, top_ = placed((image.width, image.height), size, operation.position)
-    background = _samples(operation.background)
+    background = _samples(operation.background, image.profile)
     image = image.having(_with_alpha_for(image.pixels, background))
 
     def change(pixels: pyvips.Image) -> pyvips.Image:
@@ -178,15 +179,15 @@ def _(operation: op.Pad, image: Image) -> Image:
 @apply.register
 def _(operation: op.Background, image: Image) -> Image:
     image = image.ready()
-    return image.having(flattened(image.pixels, operation.color))
+    return image.having(flattened(image.pixels, operation.color, image.profile))
 
 
-def flattened(pixels: pyvips.Image, color: str) -> pyvips.Image:
-    """Return the image over a colour, without transparency."""
+def flattened(pixels: pyvips.Image, color: str, profile: bytes | None) -> pyvips.Image:
+    """Return the image, whose colours are those of the profile (None: sRGB), over a colour, without transparency."""
     if not pixels.hasalpha():
         return pixels
     pixels = as_rgb(pixels)
-    return pixels.flatten(background=hold([value / 255 for value in _samples(color)[:3]], pixels))
+    return pixels.flatten(background=hold([value / 255 for value in _samples(color, profile)[:3]], pixels))
 
 
 def _of_8_bits(pixels: pyvips.Image) -> pyvips.Image:
@@ -211,9 +212,13 @@ def _blurred(pixels: pyvips.Image, sigma: float) -> pyvips.Image:
     return blurred if pixels.format == "float" else rounded(blurred, pixels)
 
 
-def _samples(color: str) -> list[float]:
-    """Return `#rrggbbaa` as four numbers from 0 to 255."""
-    return [float(value) for value in bytes.fromhex(color[1:])]
+def _samples(color: str, profile: bytes | None = None) -> list[float]:
+    """Return `#rrggbbaa` as four numbers from 0 to 255, in the colours of a profile (None: sRGB)."""
+    values = [float(value) for value in bytes.fromhex(color[1:])]
+    if profile is None:
+        return values
+    pixel = pyvips.Image.black(1, 1, bands=3).linear([0, 0, 0], values[:3]).cast("uchar").copy(interpretation="srgb")
+    return [*from_srgb(pixel, profile).getpoint(0, 0), values[3]]
 
 
 def _mixed(pixels: pyvips.Image, matrix: tuple[tuple[float, ...], ...], strength: float) -> pyvips.Image:

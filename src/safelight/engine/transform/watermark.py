@@ -7,7 +7,7 @@ from html import escape
 
 import pyvips
 
-from safelight.engine.color.convert import to_srgb
+from safelight.engine.color.convert import from_srgb, to_srgb
 from safelight.engine.failures import HarmlessComplaint, reading
 from safelight.engine.image import Image, as_rgb, blended, rounded, top
 from safelight.engine.limits import Limits, judge_decode
@@ -26,6 +26,7 @@ def marked(operation: Watermark, image: Image) -> Image:
     gap = round(operation.margin * min(image.width, image.height))
     room = (max(1, image.width - 2 * gap), max(1, image.height - 2 * gap))
     mark = _mark(operation, max(1, round(operation.scale * room[0])), room[1])
+    mark = from_srgb(mark, image.profile)
     if operation.tile:
         mark = _tiled(mark, gap, image.width, image.height)
         left = upper = 0

@@ -73,7 +73,7 @@ def encode(name: str, image: Image, output: OutputSpec, format_: Format, facts: 
         image = replace(image, orientation=orientation, width=size[0], height=size[1])
     image = image.ready()
     _judge_side(name, image, format_)
-    pixels = image.pixels if format_.alpha else flattened(image.pixels, output.background)
+    pixels = image.pixels if format_.alpha else flattened(image.pixels, output.background, image.profile)
     if output.metadata != "keep" or exif.states_ratio(facts.exif):
         pixels = pixels.copy(xres=NEUTRAL_RESOLUTION, yres=NEUTRAL_RESOLUTION)
     pixels, profile = matched(pixels, image.profile)
