@@ -3,6 +3,7 @@
 import io
 import random
 import struct
+import tracemalloc
 import zipfile
 import zlib
 
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from engine.images import DEFAULT_LIMITS, encoded, heic, made, outputs, photo
+from engine.images import DEFAULT_LIMITS, chunk, encoded, heic, made, outputs, photo
 from safelight import engine
 from safelight.errors import Code, Error
 from safelight.recipe import BUILTIN
@@ -185,6 +186,17 @@ def test_a_heic_with_a_damaged_number_is_not_said_to_need_memory():
         with pytest.raises(Error, match=f"damaged: .*{said}") as caught:
             made(bytes(data))
         assert caught.value.code is Code.DAMAGED_IMAGE
+
+
+def test_texts_of_a_png_that_nobody_needs_take_no_memory():
+    whole, packed = encoded(photo().resize((64, 48))), zlib.compress(bytes(8 << 20), 9)
+    texts = b"".join(chunk(b"zTXt", b"Note %d\0\0" % number + packed) for number in range(8))
+    tracemalloc.start()
+    try:
+        engine.probe(whole[:33] + texts + whole[33:])
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_the_size_of_a_file_is_limited():

@@ -6,7 +6,6 @@ import binascii
 import re
 import struct
 import zlib
-from collections.abc import Iterator
 
 import pyvips
 
@@ -24,6 +23,8 @@ _CRITICAL = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
 _LONGEST_TEXT = 8 * 1024 * 1024
 _SRGB_GAMMA = 45455  # the gAMA value for sRGB
 _SRGB_CHROMATICITIES = (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
+_PACKET, _RAW_KEY = b"XML:com.adobe.xmp", b"Raw profile type "
+_USED = frozenset({_PACKET, *(_RAW_KEY + kind for kind in (b"exif", b"APP1", b"xmp", b"iptc", b"8bim", b"icc"))})
 _RAW_PROFILE = re.compile(rb"\n?[^\n]*\n\s*(\d+)\n")
 
 
@@ -77,9 +78,9 @@ class PngReader(VipsReader):
 
     def describe(self, image: pyvips.Image) -> Facts:
         """See `VipsReader`."""
-        texts = dict(self._texts())
+        texts = self._texts()
         block = self._content(b"eXIf") or _raw_profile(texts, b"exif", b"APP1")
-        packet = texts.get(b"XML:com.adobe.xmp") or _raw_profile(texts, b"xmp")
+        packet = texts.get(_PACKET) or _raw_profile(texts, b"xmp")
         return Facts(
             profile=self._profile(image, texts),
             orientation=orientation(block, packet),
@@ -128,12 +129,15 @@ class PngReader(VipsReader):
         _, _, rest = (self._content(b"iCCP") or b"").partition(b"\0")
         return _inflated(rest[1:]) or None
 
-    def _texts(self) -> Iterator[tuple[bytes, bytes]]:
+    def _texts(self) -> dict[bytes, bytes]:
+        """Return the texts that are used. Others, of which a small file may hold gigabytes, are not decompressed."""
+        found = {}
         for chunk in self.chunks:
             if chunk.name in {b"tEXt", b"zTXt", b"iTXt"}:
-                content = bytes(self.data[chunk.start : chunk.start + chunk.size])
-                key, _, rest = content.partition(b"\0")
-                yield key, _text(chunk.name, rest)
+                key, _, rest = bytes(self.data[chunk.start : chunk.start + chunk.size]).partition(b"\0")
+                if key in _USED:
+                    found[key] = chunk.name, rest
+        return {key: _text(*one) for key, one in found.items()}
 
 
 def _text(kind: bytes, rest: bytes) -> bytes:
@@ -157,7 +161,7 @@ def _inflated(data: bytes) -> bytes:
 def _raw_profile(texts: dict[bytes, bytes], *kinds: bytes) -> bytes | None:
     """Read a block that ImageMagick or exiftool wrote as hexadecimal text: the first of these kinds that exists."""
     for kind in kinds:
-        text = texts.get(b"Raw profile type " + kind, b"")
+        text = texts.get(_RAW_KEY + kind, b"")
         if head := _RAW_PROFILE.match(text):
             try:
                 found = binascii.unhexlify(b"".join(text[head.end() :].split()))
