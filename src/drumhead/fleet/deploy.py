@@ -17,7 +17,7 @@ from drumhead.image.store import ImageStore
 from drumhead.machine.instances import Instances
 from drumhead.machine.process import wait_process
 from drumhead.machine.spec.check import check_spec
-from drumhead.machine.stop import stop_machine
+from drumhead.machine.stop import delete_machine, stop_machine
 from drumhead.machine.watch import watching
 
 if TYPE_CHECKING:
@@ -110,6 +110,6 @@ async def take_down(store: FleetStore) -> list[str]:
     names = [one.launch.spec.name for one in store.instances()]
     await asyncio.gather(*[stop_machine(instances, name) for name in names])
     for name in names:
-        instances.delete(name)
+        await delete_machine(instances, name)
     store.delete()
     return names

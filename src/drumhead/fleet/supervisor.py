@@ -23,7 +23,7 @@ from drumhead.machine.attach import stop_signals
 from drumhead.machine.instances import Instances
 from drumhead.machine.launch import image_digest
 from drumhead.machine.logs import trim_periodically
-from drumhead.machine.stop import stop_machine
+from drumhead.machine.stop import delete_machine, stop_machine
 
 if TYPE_CHECKING:
     from drumhead.fleet.records import Fleet
@@ -113,7 +113,7 @@ class Supervisor:
         try:
             if _has_machine(self._instances, self._fleet, name):
                 await stop_machine(self._instances, name)
-                self._instances.delete(name)
+                await delete_machine(self._instances, name)
         except DrumheadError as error:
             if error.code not in {ErrorCode.NOT_FOUND, ErrorCode.CONFLICT}:
                 raise

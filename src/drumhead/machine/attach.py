@@ -16,7 +16,7 @@ from drumhead.machine.instances import Instances, supervisor_pid
 from drumhead.machine.launch import Started, restart_machine, start_machine
 from drumhead.machine.logs import limiting_logs
 from drumhead.machine.process import wait_process
-from drumhead.machine.stop import destroy_machine, exit_status, stop_machine, switch_off
+from drumhead.machine.stop import delete_machine, destroy_machine, exit_status, stop_machine, switch_off
 from drumhead.machine.supervision.policy import Restarts
 from drumhead.machine.supervision.supervisor import is_stopping, note_end, pause, start_supervisor, supervising
 from drumhead.machine.watch import follow, read_from
@@ -115,7 +115,7 @@ async def run_to_end(home: Home, spec: InstanceSpec, *, time_limit: float) -> Ou
         ) from error
     finally:
         await destroy_machine(instances, spec.name)
-        instances.delete(spec.name)
+        await delete_machine(instances, spec.name)
 
 
 async def _attend_supervised(home: Home, started: Started, announce: Announce) -> int:

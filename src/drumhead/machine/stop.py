@@ -1,4 +1,4 @@
-"""Stop machines: ask the command, then kill it; ask QEMU, then kill it. Wait for the end of a machine."""
+"""Stop machines: ask the command, then kill it; ask QEMU, then kill it. Wait for their end, and delete them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import msgspec
 
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.machine.instances import STOPPING, supervisor_pid
+from drumhead.machine.network.names import announce_names
 from drumhead.machine.process import kill, wait_process
 from drumhead.machine.qemu.channel import control, quit_qemu
 
@@ -83,6 +84,13 @@ async def destroy_machine(instances: Instances, name: str) -> Instance:
     await switch_off(instances, name)
     await _end_supervisor(directory)
     return instances.read(name)
+
+
+async def delete_machine(instances: Instances, name: str) -> None:
+    """Delete a machine, and let its neighbours forget its name. Raises the errors of ``Instances.delete``."""
+    launch = instances.read(name).launch
+    instances.delete(name)
+    await announce_names(instances, launch)
 
 
 async def switch_off(instances: Instances, name: str) -> None:

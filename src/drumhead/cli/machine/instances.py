@@ -15,7 +15,7 @@ from drumhead.home import find_home
 from drumhead.machine.instances import Instances
 from drumhead.machine.logs import trim_logs
 from drumhead.machine.memory import with_memory
-from drumhead.machine.stop import destroy_machine, exit_status, stop_machine, wait_machine
+from drumhead.machine.stop import delete_machine, destroy_machine, exit_status, stop_machine, wait_machine
 
 if TYPE_CHECKING:
     from drumhead.machine.instances import Instances
@@ -93,7 +93,7 @@ async def delete_command(
     for one in (name, *names):
         if force:
             await destroy_machine(instances, one)
-        instances.delete(one)
+        await delete_machine(instances, one)
 
 
 async def wait_command(name: str, /, *, timeout: Annotated[float | None, Seconds] = None) -> int:

@@ -17,24 +17,32 @@ if TYPE_CHECKING:
 ANSWER_TIME = 5.0
 
 
-async def announce_names(instances: Instances, newcomer: Launch) -> None:
-    """Send the names on a network to its running machines, because `newcomer` has joined it.
+async def announce_names(instances: Instances, changed: Launch) -> None:
+    """Send the names on a network to its running machines, because `changed` has joined or left it.
 
     Machines whose commands do not run yet get them later (``tell_names``). One that does not answer gets them at its
     next start.
     """
-    network = newcomer.spec.private_network
+    network = changed.spec.private_network
     running = [one for one in instances.all() if one.state == "running" and one.launch.spec.private_network == network]
-    told = [one for one in running if one.launch.spec.name != newcomer.spec.name]
-    await asyncio.gather(*[tell_names(instances, one) for one in told])
+    told = [one for one in running if one.launch.spec.name != changed.spec.name]
+    await asyncio.gather(*[_send_names(instances, one) for one in told])
 
 
 async def tell_names(instances: Instances, machine: Instance) -> None:
-    """Send the names on its network to a running machine, unless it is alone there."""
-    network, members = machine.launch.spec.private_network, instances.launches()
-    names = private.network_hosts(members, network)
-    if not machine.launch.address or {*names.values()} == {machine.launch.address}:
+    """Send the names on its network to a machine whose command has just started, unless it is alone there."""
+    if len({*_names(instances, machine).values()}) > 1:
+        await _send_names(instances, machine)
+
+
+async def _send_names(instances: Instances, machine: Instance) -> None:
+    if not machine.launch.address:
         return
-    request = {"do": "hosts", "hosts": names, "hosts6": private.network_hosts6(members, network)}
+    names6 = private.network_hosts6(instances.launches(), machine.launch.spec.private_network)
+    request = {"do": "hosts", "hosts": _names(instances, machine), "hosts6": names6}
     with suppress(DrumheadError):
         await control(instances.directory(machine.launch.spec.name), request, time_limit=ANSWER_TIME)
+
+
+def _names(instances: Instances, machine: Instance) -> dict[str, str]:
+    return private.network_hosts(instances.launches(), machine.launch.spec.private_network)

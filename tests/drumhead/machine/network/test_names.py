@@ -9,6 +9,7 @@ from drumhead.home import Home
 from drumhead.machine.boot import wait_started
 from drumhead.machine.instances import Instances
 from drumhead.machine.network.names import announce_names
+from drumhead.machine.stop import delete_machine
 from drumhead.machine.supervision.supervisor import _wait_end
 from support.guests.stubs import guest, holding_pid_file, launched
 
@@ -48,3 +49,21 @@ async def test_a_machine_learns_the_names_of_those_that_start_while_it_boots(ins
                 await waiting
     (names,) = (one["hosts"] for one in requests)
     assert (names["one"], names["two"]) == ("10.64.0.1", "10.64.0.2")
+
+
+async def test_a_machine_forgets_the_name_of_one_that_is_deleted(instances):
+    requests = []
+    recorded(instances, "one", "10.64.0.1")
+    recorded(instances, "two", "10.64.0.2")
+    directory = instances.directory("one")
+    (directory / "status").write_text('{"event":"started"}\n')
+
+    async def take(reader, writer):
+        requests.append(json.loads(await reader.readline()))
+        writer.write(b'{"ok":true}\n')
+
+    with holding_pid_file(directory):
+        async with guest(directory / "control.sock", take):
+            await delete_machine(instances, "two")
+    (names,) = (one["hosts"] for one in requests)
+    assert names == {"one": "10.64.0.1", "one.localhost": "10.64.0.1"}
