@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from drumhead.home import Home
 
 
+TEMPORARY = ".new-"
+"""How the names of temporary files begin."""
 ABANDONED = 3600.0
 """Seconds after which nobody writes to a temporary file any more."""
 
@@ -31,7 +33,7 @@ def replacing(path: Path, *, mode: int = 0o644) -> Iterator[Path]:
     Only the owner can read the temporary file; the final file has `mode` without what the umask takes away.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -109,7 +111,7 @@ class Blobs:
     def writing(self) -> Iterator[Writing]:
         """Yield a file to write. It becomes a blob (``writing.blob``) when the block succeeds."""
         self._home.blobs.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=self._home.blobs, prefix=".new-")
+        handle, name = tempfile.mkstemp(dir=self._home.blobs, prefix=TEMPORARY)
         os.close(handle)
         writing = Writing(Path(name))
         try:

@@ -8,6 +8,10 @@ import pytest
 
 from drumhead.blobs import ABANDONED, Blobs
 from drumhead.home import Home
+from drumhead.machine.instances import Instances
+from drumhead.machine.leftovers import sweep
+from drumhead.machine.snapshot.store import Snapshots
+from support.guests.stubs import launched
 
 
 @pytest.mark.slow
@@ -49,3 +53,31 @@ def test_what_a_killed_command_left_is_swept_and_what_another_writes_is_kept(tmp
     os.utime(left, (time.time() - ABANDONED - 1,) * 2)
     assert Blobs(home).sweep({kept.digest}) == unused.size + 4
     assert sorted(home.blobs.iterdir()) == [new, home.blobs / kept.digest]
+
+
+def test_machines_snapshots_and_volumes_that_a_killed_command_did_not_finish_are_swept(tmp_path):
+    home = Home(root=tmp_path)
+    left = [
+        tmp_path / name
+        for name in (
+            "instances/half/image.json",
+            "instances/busy/image.json",
+            "snapshots/half/memory",
+            "volumes/.new-x",
+        )
+    ]
+    kept = [
+        tmp_path / name for name in ("instances/whole/image.json", "snapshots/whole/snapshot.json", "volumes/d.raw")
+    ]
+    for file in [*left, *kept]:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"{")
+    with Instances(home).lock("whole"):
+        Instances(home).write(launched("whole"))
+    with Instances(home).lock("busy"), Snapshots(home).lock():  # as another command that is making them
+        sweep(home)
+        assert [file.exists() for file in left] == [False, True, True, False]
+    sweep(home)
+    assert not any(file.exists() for file in left)
+    assert [path.name for path in sorted(tmp_path.glob("*/*/"))] == ["whole", "whole"]
+    assert all(file.exists() for file in kept)

@@ -8,6 +8,7 @@ from drumhead.cli.flags import Guest, Json
 from drumhead.cli.output import print_json, print_table, size_text
 from drumhead.home import find_home
 from drumhead.image.store import ImageStore, facts
+from drumhead.machine.leftovers import sweep
 from drumhead.machine.snapshot.store import Snapshots
 
 
@@ -54,7 +55,7 @@ def info_command(name: str, /, *, guest: Guest = None, json: Json = False) -> No
 
 
 def rmi_command(name: str, /, *names: str, guest: Guest = None) -> None:
-    """Delete images and the layers that no other image uses.
+    """Delete images, the layers that no other image uses, and what commands that were killed have left.
 
     Parameters
     ----------
@@ -66,6 +67,7 @@ def rmi_command(name: str, /, *names: str, guest: Guest = None) -> None:
         The guest of the image, if images of this name exist for both guests.
     """
     store = ImageStore(find_home())
+    sweep(find_home())
     for one in (name, *names):
         image = store.find(one, guest or "")
         freed = store.remove(one, guest or "")

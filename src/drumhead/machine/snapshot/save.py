@@ -69,7 +69,8 @@ async def take_snapshot(home: Home, image: Image, *, memory: int, cpus: int) -> 
             interpreter=guest.warm_interpreter(image),
         )
         directory = snapshots.directory(key)
-        shutil.rmtree(directory, ignore_errors=True)  # the remains of an interrupted attempt
+        snapshots.sweep()
+        shutil.rmtree(directory, ignore_errors=True)  # its record may be damaged
         directory.mkdir(mode=0o700)
         try:
             await _boot_and_save(guest, image, files, snapshot, accelerator, directory)

@@ -62,6 +62,12 @@ class Snapshots:
         (self.directory(key) / RECORD).unlink(missing_ok=True)
         shutil.rmtree(self.directory(key), ignore_errors=True)
 
+    def sweep(self) -> None:
+        """Remove what interrupted attempts and deletions have left. The caller holds the lock."""
+        for directory in self._home.snapshots.iterdir():
+            if directory.is_dir() and not (directory / RECORD).exists():
+                shutil.rmtree(directory, ignore_errors=True)
+
     def delete_all(self, image: str, guest: str) -> None:
         """Delete all snapshots of an image."""
         for one in self.list():

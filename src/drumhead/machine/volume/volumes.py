@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from drumhead import host
-from drumhead.blobs import exclusive, replacing
+from drumhead.blobs import TEMPORARY, exclusive, replacing
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.guest import require
 from drumhead.guest.contract import Drive, GuestMount
@@ -36,6 +36,8 @@ LEAST_GROWTH = MIN_DISK
 """The least number of bytes by which a volume grows. The end of a disk stays unused if it is too short for the file
 system's tables, which take less than this.
 """
+LOCK = "disks.lock"
+"""A file beside disks that is locked while one of them is created."""
 CHECK_TIME = 3600.0
 REPAIRED = (0, 1, 2)
 """Exit statuses of e2fsck after which the disk is consistent."""
@@ -242,9 +244,16 @@ async def make_disk(path: Path, size: int, options: tuple[str, ...]) -> bool:
     return await asyncio.to_thread(_make_disk, path, size, options)
 
 
+def sweep_volumes(home: Home) -> None:
+    """Remove the temporary files of commands that were killed while they created a volume."""
+    with exclusive(home.volumes / LOCK):
+        for file in home.volumes.glob(f"{TEMPORARY}*"):
+            file.unlink()
+
+
 def _make_disk(path: Path, size: int, options: tuple[str, ...]) -> bool:
     # A machine may already write to a disk of this name, so it must not be replaced.
-    with exclusive(path.with_name("disks.lock")):
+    with exclusive(path.with_name(LOCK)):
         if path.exists():
             return False
         with replacing(path, mode=0o600) as temporary:
