@@ -73,6 +73,10 @@ class DrumheadError(Exception):
         self.message = message
 
 
+MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes that are not the expected JSON. A text that is not UTF-8 is no DecodeError to it."""
+
+
 def manifest_error(file: str, line: int, reason: str) -> DrumheadError:
     """Return the error for an invalid file, in the form ``file:line: reason``. `line` counts from 1."""
     return DrumheadError(ErrorCode.MANIFEST, f"{file}:{line}: {reason}")

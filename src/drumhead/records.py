@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import msgspec
 
-from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.errors import MALFORMED, DrumheadError, ErrorCode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -145,7 +145,7 @@ def read_record(file: Path, kind: type[T], advice: str) -> T:
     """Read a record of the store. Raises FileNotFoundError, and UNVERIFIED with `advice` if the record is damaged."""
     try:
         return msgspec.json.decode(file.read_bytes(), type=kind)
-    except msgspec.DecodeError as error:
+    except MALFORMED as error:
         raise DrumheadError(ErrorCode.UNVERIFIED, f"{file} is damaged ({error}); {advice}") from error
 
 
@@ -153,5 +153,5 @@ def read_cached(file: Path, kind: type[T]) -> T | None:
     """Read a record of the cache. Return None if it is missing or damaged, because it can be made again."""
     try:
         return msgspec.json.decode(file.read_bytes(), type=kind)
-    except (FileNotFoundError, msgspec.DecodeError):
+    except (FileNotFoundError, *MALFORMED):
         return None

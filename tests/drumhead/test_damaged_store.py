@@ -15,7 +15,7 @@ from support.guests.stubs import launched
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("contents", [b"", b"{", b"[1]", b"\xff"])
+@pytest.mark.parametrize("contents", [b"", b"{", b'[{"name":"\xff"}]', b'{"name":"\xff","guest":"\xff"}'])
 @pytest.mark.parametrize(
     ("path", "words", "status"),
     [

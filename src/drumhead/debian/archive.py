@@ -23,7 +23,7 @@ from drumhead import host
 from drumhead.blobs import replacing
 from drumhead.debian.version import version_key
 from drumhead.download import fetch_bytes, fetch_file
-from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.errors import MALFORMED, DrumheadError, ErrorCode
 from drumhead.report import silent
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def _read_index(path: Path, uri: str) -> list[DebianPackage]:
     parsed = path.with_name(f"{path.name}-{about[:16]}.msgpack")
     try:
         return msgspec.msgpack.decode(parsed.read_bytes(), type=list[DebianPackage])
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *MALFORMED):
         packages = parse_packages(lzma.decompress(path.read_bytes()).decode(), uri)
     with replacing(parsed) as temporary:
         temporary.write_bytes(msgspec.msgpack.encode(packages))

@@ -15,7 +15,7 @@ import msgspec
 from drumhead.blobs import Blobs
 from drumhead.debian.version import version_key
 from drumhead.download import new_client
-from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.errors import MALFORMED, DrumheadError, ErrorCode
 from drumhead.image.export.artifact import IMAGE_TYPE, manifest_of
 from drumhead.image.store import ImageStore, blobs_of
 from drumhead.package.remote.oci import tag_of
@@ -98,7 +98,7 @@ async def _read(registry: Registry, repository: str, manifest: Manifest, name: s
         raise DrumheadError(ErrorCode.REMOTE, f"{repository} is not a drumhead image")
     try:
         image = msgspec.json.decode(await registry.blob(repository, manifest.config), type=Image)
-    except msgspec.DecodeError as error:
+    except MALFORMED as error:
         raise DrumheadError(ErrorCode.REMOTE, f"the record of {repository} cannot be read: {error}") from error
     named = {blob.digest: blob.size for blob in blobs_of(image)}
     listed = {layer.hexadecimal: layer.size for layer in manifest.layers}

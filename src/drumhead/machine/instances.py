@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from drumhead.blobs import replacing
-from drumhead.errors import DrumheadError, ErrorCode, message_of
+from drumhead.errors import MALFORMED, DrumheadError, ErrorCode, message_of
 from drumhead.home import entry, files_in, make_private
 from drumhead.machine.records import Instance, Launch, Supervision
 
@@ -137,7 +137,7 @@ class Instances:
             return msgspec.json.decode(path.read_bytes(), type=Launch)
         except FileNotFoundError:
             return None
-        except msgspec.DecodeError as error:
+        except MALFORMED as error:
             raise DrumheadError(ErrorCode.CONFLICT, f"{path} cannot be read ({error}); delete {path.parent}") from error
 
 
@@ -148,7 +148,7 @@ def observe(directory: Path, launch: Launch) -> Instance:
         return instance
     try:
         supervision = msgspec.json.decode((directory / SUPERVISION).read_bytes(), type=Supervision)
-    except (FileNotFoundError, msgspec.DecodeError):
+    except (FileNotFoundError, *MALFORMED):
         return instance
     alive = bool(supervisor_pid(directory))
     if supervision.asleep and not instance.pid and alive:
@@ -290,8 +290,9 @@ def status_lines(path: Path) -> list[StatusLine]:
     lines = []
     for line in text.split(b"\n")[:-1]:
         try:
-            lines.append(msgspec.json.decode(line, type=StatusLine))
-        except (msgspec.DecodeError, RecursionError):
+            # The text of a reason may be cut within a character.
+            lines.append(msgspec.json.decode(line.decode(errors="replace"), type=StatusLine))
+        except MALFORMED:
             continue  # a guest may write anything
     return lines
 

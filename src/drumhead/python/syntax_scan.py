@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from drumhead.blobs import replacing
+from drumhead.errors import MALFORMED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -77,7 +78,7 @@ def cached_scans(file: Path) -> Iterator[None]:
     rules = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
     try:
         last, known = msgspec.json.decode(file.read_bytes(), type=tuple[str, dict[str, ScanResult]])
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *MALFORMED):
         last, known = "", {}
     memory = _ScanCache(known if last == rules else {}, {})
     token = _SCAN_CACHE.set(memory)

@@ -54,7 +54,8 @@ def alive(instances):
 
 
 def report(instances, *lines):
-    (instances.directory("one") / "status").write_text("".join(f"{line}\n" for line in lines))
+    said = "".join(f"{line}\n" for line in lines)
+    (instances.directory("one") / "status").write_bytes(said.encode(errors="surrogateescape"))
 
 
 def test_a_machine_that_boots_is_starting_until_its_command_runs(instances, alive):
@@ -116,8 +117,9 @@ def test_a_machine_that_says_nothing_has_failed(instances):
 
 
 def test_what_a_guest_should_not_write_harms_nobody(instances):
-    report(instances, "\x00 no json", '["list"]', DEEP, '{"event":7}', '{"event":"failed","reason":"no disk"}', '{"eve')
-    assert instances.read("one").reason == "no disk"
+    cut = '{"event":"failed","reason":"no disk \udcc3"}'  # in the middle of a character
+    report(instances, "\x00 no json", '["list"]', DEEP, '{"event":7}', '{"event":"\udcff"}', cut, '{"eve')
+    assert instances.read("one").reason == "no disk \ufffd"
 
 
 @pytest.mark.parametrize("answer", ["\x00 no json", '["list"]', DEEP, "a line that is too long" * 10_000])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from drumhead.blobs import file_digest, replacing
-from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.errors import MALFORMED, DrumheadError, ErrorCode
 from drumhead.manifest.ignore import read_ignore
 from drumhead.node.lock import is_installed
 from drumhead.tree import Tree, directory, host_file, symlink
@@ -87,7 +87,7 @@ class Scan:
     def _load(self) -> dict[str, Stamp]:
         try:
             return msgspec.json.decode(self._file.read_bytes(), type=dict[str, Stamp])
-        except (OSError, msgspec.DecodeError):
+        except (OSError, *MALFORMED):
             return {}
 
 

@@ -16,6 +16,7 @@ import msgspec
 
 from drumhead import host
 from drumhead.blobs import replacing
+from drumhead.errors import MALFORMED
 from drumhead.machine.process import die_with_parent
 from drumhead.machine.qemu.command_line import PLAIN, PROGRAM, accelerator_arguments
 
@@ -85,7 +86,7 @@ def qemu_identity() -> str:
 def _cached(home: Home) -> ProbeResult | None:
     try:
         return msgspec.json.decode((home.cache / CACHE).read_bytes(), type=ProbeResult)
-    except (OSError, msgspec.DecodeError):  # `drumhead doctor` also looks at homes that cannot be read
+    except (OSError, *MALFORMED):  # `drumhead doctor` also looks at homes that cannot be read
         return None
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.errors import MALFORMED, DrumheadError, ErrorCode
 from drumhead.home import files_in, make_private
 from drumhead.image.store import encode
 from drumhead.machine.qemu.acceleration import qemu_identity
@@ -49,7 +49,7 @@ class Snapshots:
     def find(self, key: str) -> Snapshot | None:
         try:
             return msgspec.json.decode((self.directory(key) / RECORD).read_bytes(), type=Snapshot)
-        except (FileNotFoundError, msgspec.DecodeError):
+        except (FileNotFoundError, *MALFORMED):
             return None
 
     def size(self, key: str) -> int:

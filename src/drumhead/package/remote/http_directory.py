@@ -10,7 +10,7 @@ import msgspec
 
 from drumhead.blobs import exclusive, replacing
 from drumhead.download import fetch_bytes, fetch_file
-from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.errors import MALFORMED, DrumheadError, ErrorCode
 from drumhead.package.records import Package
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def _label(package: Package, report: Report) -> Report:
 def decode_index(contents: bytes, where: str) -> list[Package]:
     try:
         return msgspec.json.decode(contents, type=list[Package])
-    except msgspec.DecodeError as error:
+    except MALFORMED as error:
         raise DrumheadError(ErrorCode.REMOTE, f"{where}/{INDEX} is not an index of packages: {error}") from error
 
 

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.errors import MALFORMED, DrumheadError, ErrorCode
 from drumhead.package.records import Package
 from drumhead.package.remote.registry import LAYER_TYPE, REPOSITORY_NAME, Descriptor, Manifest, Registry, describe
 
@@ -85,7 +85,7 @@ class OciRemote:
         record = await self.registry.blob(name, manifest.config)
         try:
             package = msgspec.json.decode(record, type=Package)
-        except msgspec.DecodeError as error:
+        except MALFORMED as error:
             raise DrumheadError(ErrorCode.REMOTE, f"{self._url}: {name}:{tag} is not a package: {error}") from error
         if [layer.hexadecimal for layer in manifest.layers] != list(package.blobs):
             raise DrumheadError(ErrorCode.UNVERIFIED, f"{self._url}: {name}:{tag} lists other blobs than its record")

@@ -18,7 +18,7 @@ import aiohttp
 import msgspec
 
 from drumhead.download import CHUNK, failure_text, fetch_file
-from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.errors import MALFORMED, DrumheadError, ErrorCode
 from drumhead.report import silent
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class Registry:
             raise DrumheadError(ErrorCode.UNVERIFIED, f"{self._url}: the manifest of {name} is not {reference}")
         try:
             return msgspec.json.decode(contents, type=Manifest)
-        except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        except MALFORMED as error:
             raise DrumheadError(
                 ErrorCode.REMOTE, f"{self._url}: {name}:{reference} is not an image manifest"
             ) from error
@@ -173,7 +173,7 @@ class Registry:
     async def _json(self, answer: aiohttp.ClientResponse) -> dict[str, Any]:
         try:
             return msgspec.json.decode(await _small(answer), type=dict[str, Any])
-        except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        except MALFORMED as error:
             raise DrumheadError(ErrorCode.REMOTE, f"{self._url} did not answer with JSON: {error}") from error
 
     async def _request(

@@ -14,7 +14,7 @@ import msgspec
 from drumhead.blobs import exclusive, replacing
 from drumhead.debian.version import version_key
 from drumhead.download import new_client
-from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.errors import MALFORMED, DrumheadError, ErrorCode
 from drumhead.package.remote.http_directory import HttpRemote
 from drumhead.package.remote.oci import OciRemote
 from drumhead.package.signing import sign, verify
@@ -114,7 +114,7 @@ def read_remotes(home: Home) -> list[Remote]:
         return []
     try:
         return msgspec.json.decode(home.remotes.read_bytes(), type=list[Remote])
-    except msgspec.DecodeError as error:
+    except MALFORMED as error:
         raise DrumheadError(ErrorCode.MANIFEST, f"{home.remotes}:1: {error}") from error
 
 
