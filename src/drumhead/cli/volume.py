@@ -78,5 +78,5 @@ def delete_command(name: str, /, *names: str) -> None:
     """
     home = find_home()
     for one in (name, *names):
-        delete_volume(home, read_volume_name(one), Instances(home).all())
+        delete_volume(home, one, Instances(home).all())
         notice(f"Deleted volume: {one}")

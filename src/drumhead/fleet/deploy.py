@@ -17,12 +17,14 @@ from drumhead.image.store import ImageStore
 from drumhead.machine.instances import Instances
 from drumhead.machine.process import wait_process
 from drumhead.machine.spec.check import check_spec
+from drumhead.machine.spec.options import MAX_NAME, usage
 from drumhead.machine.stop import delete_machine, stop_machine
 from drumhead.machine.watch import watching
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from drumhead.fleet.plan import PlannedMachine
     from drumhead.fleet.records import Fleet, FleetState
     from drumhead.fleet.store import FleetStore
 
@@ -30,17 +32,30 @@ SUPERVISOR_LOG = "supervisor.log"
 
 
 def check_fleet(store: FleetStore, fleet: Fleet) -> None:
-    """Check that every member's image exists and has what the member asks for, and that no machine outside the fleet
-    has the name of one of its machines. Raises NOT_FOUND, USAGE, CONFLICT.
+    """Check that every member's image exists and has what the member asks for, and that each machine has a host name
+    that no other member and no machine outside the fleet has. Raises NOT_FOUND, USAGE, CONFLICT.
     """
     images, instances = ImageStore(store.home), Instances(store.home)
-    for wanted in planned_machines(fleet).values():
+    machines = planned_machines(fleet).values()
+    for wanted in machines:
+        _check_name(fleet, wanted)
+    for wanted in machines:
         refuse_stranger(instances, fleet.name, wanted.name)
         image = images.find(wanted.member.image, wanted.member.guest)
         try:
             check_spec(store.home, image, machine_spec(fleet.name, wanted, image))
         except DrumheadError as error:
             raise DrumheadError(error.code, f"member {wanted.member_name}: {error.message}") from error
+
+
+def _check_name(fleet: Fleet, wanted: PlannedMachine) -> None:
+    if len(wanted.name) > MAX_NAME:
+        raise usage(
+            f"member {wanted.member_name}: the host name {wanted.name} would have {len(wanted.name)} characters, and "
+            f"{MAX_NAME} are possible; shorten the name of the fleet or of the member"
+        )
+    if wanted.name in fleet.members:  # the name would lead to this machine, and not to that member
+        raise usage(f"member {wanted.name} has the name of a machine of {wanted.member_name}; rename one of them")
 
 
 def start_supervisor(store: FleetStore) -> int:

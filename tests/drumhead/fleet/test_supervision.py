@@ -195,6 +195,23 @@ async def test_a_fleet_leaves_a_machine_alone_that_has_the_name_of_one_of_its_ow
     assert Instances(store.home).read("f-web-2").launch == stranger
 
 
+@pytest.mark.parametrize(
+    ("fleet", "members", "said"),
+    [
+        ("f" * 32, {"m" * 30: 1}, ""),
+        ("f" * 32, {"m" * 30: 2}, "65 characters, and 63 are possible"),
+        ("f" * 32, {"m" * 31: 1}, "64 characters, and 63 are possible"),
+        ("f", {"web": 1, "f-web": 0}, "member f-web has the name of a machine of web"),
+        ("f", {"web": 2, "f-web-2": 1}, "member f-web-2 has the name of a machine of web"),
+    ],
+)
+def test_each_machine_has_a_host_name_of_its_own(tmp_path, fleet, members, said):
+    store = FleetStore(Home(root=tmp_path), fleet)
+    records = {name: Member(image="i", count=count) for name, count in members.items()}
+    with pytest.raises(DrumheadError, match=said or "there is no image i"):
+        check_fleet(store, Fleet(name=fleet, members=records))
+
+
 async def test_a_machine_that_somebody_deletes_while_the_fleet_shrinks_ends_nothing_else(tmp_path, monkeypatch):
     store = FleetStore(Home(root=tmp_path), "f")
     store.write(Fleet(name="f", members={}))

@@ -347,3 +347,13 @@ async def test_a_directory_or_a_disk_without_ext4_is_no_volume(tmp_path):
             await open_volumes(Home(root=tmp_path / "home"), (volume,), find_guest("linux"))
         assert refused.value.code is ErrorCode.USAGE
         assert reason in refused.value.message
+
+
+def test_a_fleet_s_volume_with_a_long_name_is_deleted_and_nothing_elsewhere(empty):
+    volume, other = empty.home.volumes / f"{'f' * 32}-{'v' * 63}.raw", empty.home.root / "other.raw"
+    volume.parent.mkdir(parents=True)
+    for file in (volume, other):
+        file.touch()
+    assert "there is no volume '../other'" in empty.refused("volume", "delete", "../other", status=3)
+    empty("volume", "delete", volume.stem)
+    assert [file for file in (volume, other) if file.exists()] == [other]

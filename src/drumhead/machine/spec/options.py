@@ -15,7 +15,9 @@ from drumhead.records import VARIABLE_NAME, GuestName, variable_fault
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-INSTANCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+MAX_NAME = 63
+"""The limit of a host name in characters, for DNS; Linux refuses more than 64."""
+INSTANCE_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_.-]{{0,{MAX_NAME - 1}}}")
 SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)([KMGT]?)(?:i?B)?", re.IGNORECASE)
 MEBIBYTES = re.compile(r"[0-9]{1,15}")
 PORT = re.compile(r"[0-9]{1,5}")
@@ -80,7 +82,8 @@ def read_memory(text: str) -> int:
 def read_instance_name(text: str) -> str:
     """Return the name of a machine, which is also its host name, after checking it. Raises USAGE."""
     if not INSTANCE_NAME.fullmatch(text):
-        raise usage(f"{text!r} is not a valid instance name; use up to 63 letters and digits, with . _ - between them")
+        allowed = f"use up to {MAX_NAME} letters and digits, with . _ - between them"
+        raise usage(f"{text!r} is not a valid instance name; {allowed}")
     if text.lower() == LOCALHOST:
         raise usage(f"{text} is the name by which every machine knows itself; choose another name for the instance")
     return text

@@ -15,7 +15,7 @@ from drumhead.blobs import TEMPORARY, exclusive, replacing
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.guest import require
 from drumhead.guest.contract import Drive, GuestMount
-from drumhead.home import expanded, make_private
+from drumhead.home import entry, expanded, make_private
 from drumhead.machine.instances import FLOCK
 from drumhead.machine.spec.options import MIN_DISK
 from drumhead.machine.volume import ext4
@@ -127,7 +127,7 @@ async def _make_volume(home: Home, path: Path, size: int, guest: Guest) -> bool:
 
 def delete_volume(home: Home, name: str, instances: Iterable[Instance]) -> None:
     """Delete a named volume and its data. Raises NOT_FOUND, and CONFLICT if an instance uses it."""
-    path = home.volumes / f"{name}.raw"
+    path = entry(home.volumes, name, "volume").with_name(f"{name}.raw")
     if not path.exists():
         raise DrumheadError(ErrorCode.NOT_FOUND, f"there is no volume {name}")
     for instance in instances:
