@@ -276,6 +276,16 @@ def test_a_lease_is_renewed_then_asked_of_all_then_given_up(client, wire, server
     assert 23 < since[-1] < 28, "not before its end"
 
 
+def test_a_short_lease_is_renewed_before_it_ends(client, wire, server):
+    with wire.running(wire.client, client, "c0", "15") as asking:
+        server.send(server.expect(DISCOVER), OFFER, lease=6)
+        server.send(server.expect(REQUEST), ACK, lease=6)
+        said(asking, f"has {LEASED}")
+        server.expect(REQUEST)
+    assert server.heard[-1][3:] == (LEASED, LEASED), "renewed from its own address"
+    assert server.heard[-1][0] - server.heard[-2][0] < 6
+
+
 def test_neighbours_learn_who_has_an_address_now(client, wire, server):
     """Lease an address that a neighbour still knows as that of another machine."""
     neighbour = ["nsenter", "-t", str(wire.server.pid), "-n", "ip", "neighbour"]

@@ -224,6 +224,7 @@ def test_times_of_a_lease_are_the_server_s_or_half_and_seven_eighths(dhcp):
     assert times(seconds(51, 800), seconds(58, 10), seconds(59, 20)) == (800, 10, 20)
     assert times(seconds(51, 800), seconds(58, 900), seconds(59, 1000)) == (800, 400, 700), "after its end"
     assert times(seconds(51, 0xFFFFFFFF))[0] == 0xFFFFFFFF
+    assert times(seconds(51, 0)) == (3600, 1800, 3150), "no lease ends at once"
 
 
 @pytest.fixture(scope="module", params=["json", "dhcp"])

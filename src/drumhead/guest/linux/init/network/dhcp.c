@@ -148,10 +148,12 @@ bool dhcp_acquire(const char *card, struct lease *lease, double seconds) {
 }
 
 /* Renew the lease: ask its server, then every server, and give up when the lease ends. The first wait lasts until
- * `renew`, and each later wait takes half of the time that remains until the next stage. */
+ * `renew`, or for a while if that is too soon, and each later wait takes half of the time that remains until the next
+ * stage. */
 static bool renew(struct client *client, struct lease *lease) {
     double start = now(), rebind = start + lease->rebind, end = start + lease->seconds;
-    pause_for(lease->renew < LEAST_RENEWAL ? LEAST_RENEWAL : lease->renew);
+    double least = sooner(LEAST_RENEWAL, lease->seconds / 2.0);
+    pause_for(lease->renew < least ? least : lease->renew);
     while (now() < end) {
         struct lease found = *lease;
         bool any = now() >= rebind;

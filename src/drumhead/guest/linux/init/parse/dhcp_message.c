@@ -48,9 +48,10 @@ static uint32_t read_time(const uint8_t *value) {
     return ntohl(seconds);
 }
 
-/* Fill in the times for renewing, which a server may leave out or set to invalid values. */
+/* Fill in times that a server leaves out or sets to invalid values. */
 static void set_times(struct lease *lease) {
     if (lease->seconds == DHCP_FOR_EVER) return;
+    if (!lease->seconds) lease->seconds = DEFAULT_SECONDS;
     if (!lease->rebind || lease->rebind > lease->seconds) lease->rebind = (uint32_t)((uint64_t)lease->seconds * 7 / 8);
     if (!lease->renew || lease->renew > lease->rebind) lease->renew = lease->seconds / 2;
     if (lease->renew > lease->rebind) lease->renew = lease->rebind;
