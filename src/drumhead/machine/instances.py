@@ -153,7 +153,8 @@ def observe(directory: Path, launch: Launch) -> Instance:
     alive = bool(supervisor_pid(directory))
     if supervision.asleep and not instance.pid and alive:
         return msgspec.structs.replace(instance, supervision=supervision, state="asleep", exit_status=None)
-    if not alive and (supervision.waits or instance.state == "running"):
+    ended_alone = not instance.pid and (supervision.asleep or not supervision.reason)
+    if not alive and (supervision.waits or ended_alone or instance.state == "running"):
         # The supervisor was killed, or could not record its own end, unless the machine was stopped for good.
         supervision = msgspec.structs.replace(supervision, waits=False, lost=not (directory / STOPPING).exists())
     return msgspec.structs.replace(instance, supervision=supervision)

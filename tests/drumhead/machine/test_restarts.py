@@ -13,9 +13,9 @@ import pytest
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.home import Home
 from drumhead.machine import attach
-from drumhead.machine.instances import STOPPING, Instances, supervisor_pid
+from drumhead.machine.instances import STOPPING, Instances, supervisor_pid, write_supervision
 from drumhead.machine.launch import Started
-from drumhead.machine.records import InstanceSpec, Launch
+from drumhead.machine.records import InstanceSpec, Launch, Supervision
 from drumhead.machine.stop import record_exit, stop_machine
 from drumhead.machine.supervision import policy, supervisor
 from drumhead.machine.supervision.policy import FIRST_DELAY, LONGEST_DELAY, MAX_RESTARTS, STEADY, Restarts
@@ -61,6 +61,25 @@ def test_a_machine_that_wrote_nothing_has_run_steadily_all_the_same(tmp_path):
         instances.write(launch)
     for _ in range(3 * MAX_RESTARTS):
         assert note_end(instances, instances.read("quiet"), restarts, ran=2 * STEADY) == FIRST_DELAY
+
+
+@pytest.mark.parametrize(
+    ("record", "lost"),
+    [
+        (Supervision(), True),
+        (Supervision(asleep=True), True),
+        (Supervision(asleep=True, reason="ended with status 1"), True),
+        (Supervision(reason="ended with status 0"), False),  # it was not to be restarted
+    ],
+)
+def test_a_machine_that_ended_without_its_supervisor_is_told_to_have_none(tmp_path, record, lost):
+    directory = Instances(Home(root=tmp_path)).directory("orphan")  # as after a reboot of the host
+    directory.mkdir(parents=True)
+    Instances(Home(root=tmp_path)).write(launched("orphan", restart="on-failure"))
+    write_supervision(directory, record)
+    assert Instances(Home(root=tmp_path)).read("orphan").supervision.lost == lost
+    (directory / STOPPING).touch()  # as `drumhead stop` does
+    assert not Instances(Home(root=tmp_path)).read("orphan").supervision.lost
 
 
 @pytest.mark.slow
