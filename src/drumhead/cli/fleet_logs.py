@@ -170,8 +170,9 @@ async def _follow_log(instances: Instances, machine: str, offsets: dict[str, int
     rest = b""
     path = instances.directory(machine) / "log"
     with suppress(FileNotFoundError):  # the machine was deleted
-        async for part in follow(path, offset=offsets.get(machine, 0), until=wait_machine(instances, machine)):
-            offsets[machine] = offsets.get(machine, 0) + len(part)
+        following = follow(path, offset=offsets.get(machine, 0), until=wait_machine(instances, machine))
+        async for end, part in following:
+            offsets[machine] = end
             lines, rest = whole_lines(rest + part)
             await printer.print(_named(machine, lines))
         await printer.print(_named(machine, rest))

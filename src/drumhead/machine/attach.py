@@ -176,7 +176,7 @@ async def _attend(home: Home, started: Started, announce: Announce) -> Instance:
     try:
         with limiting_logs(log.parent):
             announce.started(started)
-            async for part in follow(log, offset=started.log_offset, until=wait_process(started.pid)):
+            async for _, part in follow(log, offset=started.log_offset, until=wait_process(started.pid)):
                 await asyncio.wait({booting})  # print announcements before the output of the command
                 await asyncio.to_thread(write_output, part)
     finally:

@@ -58,10 +58,11 @@ def _no_more(setting: str) -> DrumheadError:
     return DrumheadError(ErrorCode.HOST_TOOL, message)
 
 
-async def follow(path: Path, *, offset: int = 0, until: Awaitable[object]) -> AsyncIterator[bytes]:
+async def follow(path: Path, *, offset: int = 0, until: Awaitable[object]) -> AsyncIterator[tuple[int, bytes]]:
     """Yield a file's contents from `offset` on and everything appended, until `until` is done and all has been read.
 
-    Wait for a file that does not exist yet. Read a truncated file from its start again.
+    Each part comes with the offset of its end. Wait for a file that does not exist yet. Read a truncated file from its
+    start again.
     """
     ended = asyncio.ensure_future(until)
     try:
@@ -69,10 +70,9 @@ async def follow(path: Path, *, offset: int = 0, until: Awaitable[object]) -> As
             while True:
                 last = ended.done()
                 changed.clear()
-                offset = data_offset(path, offset)
-                for part in read_from(path, offset):
-                    offset += len(part)
-                    yield part
+                for end, part in _parts(path, offset):
+                    offset = end
+                    yield end, part
                 if file_size(path) < offset:
                     offset = 0
                     continue
@@ -89,14 +89,20 @@ async def follow(path: Path, *, offset: int = 0, until: Awaitable[object]) -> As
 
 def read_from(path: Path, offset: int) -> Iterator[bytes]:
     """Yield the bytes of a file from `offset` on, in chunks. A missing file and trimmed parts yield nothing."""
+    return (part for _, part in _parts(path, offset))
+
+
+def _parts(path: Path, offset: int) -> Iterator[tuple[int, bytes]]:
+    """Yield the bytes of a file as ``read_from`` does, with the offset of the end of each chunk."""
     try:
-        file = path.open("rb")
+        file = path.open("rb", buffering=0)
     except FileNotFoundError:
         return
     with file:
-        file.seek(data_offset(path, offset))
-        while part := file.read(CHUNK):
-            yield part
+        # The file may be trimmed between two chunks.
+        while part := os.pread(file.fileno(), CHUNK, offset := data_offset(path, offset)):
+            offset += len(part)
+            yield offset, part
 
 
 def data_offset(path: Path, offset: int) -> int:

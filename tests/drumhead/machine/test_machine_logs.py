@@ -53,14 +53,29 @@ async def test_who_follows_and_who_writes_go_on_after_a_trim(log):
     async with asyncio.timeout(30):
         seen = b""
         while len(seen) < log.stat().st_size:
-            seen += await anext(following)
+            seen += (await anext(following))[1]
         trim(log, 100_000)
         os.write(writer, b"after the trim\n")
-        assert await anext(following) == b"after the trim\n"
+        assert await anext(following) == (log.stat().st_size, b"after the trim\n")
         ended.set()
         assert [part async for part in following] == []
     os.close(writer)
     assert b"".join(read_from(log, 0)).endswith(LINES[-1] + b"after the trim\n")
+
+
+async def test_who_follows_a_trimmed_file_knows_where_its_end_is(log):
+    trim(log, 100_000)
+    ends = [end async for end, _ in follow(log, until=asyncio.sleep(0))]
+    assert ends[-1] == log.stat().st_size
+
+
+def test_who_reads_a_file_that_is_trimmed_meanwhile_gets_whole_lines(log):
+    parts = read_from(log, 0)
+    first = next(parts)
+    trim(log, 100_000)
+    rest = b"".join(parts).splitlines(keepends=True)
+    assert first == b"".join(LINES)[: len(first)]
+    assert rest == LINES[-len(rest) :]
 
 
 @pytest.mark.slow

@@ -119,5 +119,5 @@ async def _print_file(instances: Instances, name: str, file: str, *, follow: boo
         for chunk in read_from(path, offset):
             write_output(chunk)
         return
-    async for chunk in follow_file(path, offset=offset, until=wait_machine(instances, name)):
+    async for _, chunk in follow_file(path, offset=offset, until=wait_machine(instances, name)):
         write_output(chunk)
