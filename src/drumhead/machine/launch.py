@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from drumhead.blobs import replacing
+from drumhead.blobs import exclusive, replacing
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.guest import find_guest, require
 from drumhead.guest.contract import Drive, GuestMount, GuestNic, RunConfig
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 IMAGE = "image.json"
+ADDRESSES = "addresses.lock"
 MACHINE_ID = Path("/etc/machine-id")
 
 
@@ -156,9 +157,20 @@ def _plan(
         fleet=fleet,
     )
     launch = msgspec.structs.replace(launch, inner_forwards=_inner_forwards(launch))
-    private.refuse_taken_address(_others(instances, spec), launch)
-    refuse_taken_mac(instances.all(), launch)
+    _refuse_taken(instances, launch)
     return launch
+
+
+def _refuse_taken(instances: Instances, launch: Launch) -> None:
+    private.refuse_taken_address(_others(instances, launch.spec), launch)
+    refuse_taken_mac(instances.all(), launch)
+
+
+def record_start(instances: Instances, launch: Launch) -> None:
+    """Record a start, unless another command has recorded one with the same address meanwhile. Raises CONFLICT."""
+    with exclusive(instances.home.root / ADDRESSES):
+        _refuse_taken(instances, launch)
+        instances.write(launch)
 
 
 def _others(instances: Instances, spec: InstanceSpec) -> list[Launch]:
@@ -264,7 +276,7 @@ async def _resume_or_boot(instances: Instances, ready: _Ready) -> tuple[Launch, 
 
 async def _resume(instances: Instances, ready: _Ready, snapshot: Snapshot) -> tuple[Launch, int]:
     launch = msgspec.structs.replace(ready.launch, snapshot=snapshot.key)
-    instances.write(launch)
+    record_start(instances, launch)
     disks = spare_drives(ready.directory, ready.drives)
     write_spares(disks)
     boot = ready.guest.plan_snapshot(ready.image, ready.files, None, ready.directory, disks)
@@ -283,7 +295,7 @@ async def _boot(instances: Instances, ready: _Ready) -> tuple[Launch, int]:
         cards=ready.cards,
         state=directory,
     )
-    instances.write(launch)
+    record_start(instances, launch)
     return launch, await spawn(argv, ready.boot, directory, attached=launch.attached)
 
 

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.home import Home
+from drumhead.machine.instances import Instances
+from drumhead.machine.launch import record_start
 from drumhead.machine.network import private
 from support.guests.stubs import launched
 
@@ -58,6 +60,17 @@ def test_two_machines_with_one_address_are_refused():
         private.refuse_taken_address([first], again)
     assert refused.value.code is ErrorCode.CONFLICT
     assert "first" in refused.value.message
+
+
+def test_of_two_machines_that_start_at_once_one_has_the_address(tmp_path):
+    instances = Instances(Home(root=tmp_path))
+    first, again = (on_network(name, mac="02:00:00:00:00:07") for name in ("first", "again"))
+    with instances.lock("first"), instances.lock("again"):  # both have found the address free
+        record_start(instances, first)
+        with pytest.raises(DrumheadError, match=r"first already has the address 10\.64\.0\.7"):
+            record_start(instances, again)
+        record_start(instances, first)
+    assert instances.launches() == [first]
 
 
 @pytest.mark.parametrize("name", ["web.1", "WEB-1", "web_1"])
