@@ -27,7 +27,7 @@ from drumhead.machine.network.host import host_netdev
 from drumhead.machine.network.names import announce_names
 from drumhead.machine.network.relay import bound, doors, start_relay
 from drumhead.machine.qemu.acceleration import Acceleration, find_acceleration
-from drumhead.machine.qemu.command_line import Card, command_line, private_netdev, user_netdev, user_nic
+from drumhead.machine.qemu.command_line import MAX_DISKS, Card, command_line, private_netdev, user_netdev, user_nic
 from drumhead.machine.qemu.spawn import spawn
 from drumhead.machine.records import Accelerator, Instance, InstanceSpec, Launch, PortForward
 from drumhead.machine.secrets import read_secrets
@@ -35,6 +35,7 @@ from drumhead.machine.snapshot.records import spare_drives, write_spares
 from drumhead.machine.snapshot.resume import find_snapshot, resume
 from drumhead.machine.snapshot.store import Snapshots
 from drumhead.machine.spec.check import check_memory, check_spec
+from drumhead.machine.spec.options import usage
 from drumhead.machine.stop import switch_off
 from drumhead.machine.volume.volumes import (
     OVERLAY,
@@ -227,6 +228,10 @@ async def _make_ready(instances: Instances, image: Image, spec: InstanceSpec, *,
     drives = (overlay_drive(directory), *drives) if image.overlay_size else drives
     config = run_config(launch, members, drives, mounts)
     config = msgspec.structs.replace(config, secrets=read_secrets(home, spec.secrets))
+    boot = guest.plan(image, files, config, directory, drives)
+    if len(boot.drives) > MAX_DISKS:
+        parts = f"{len(boot.drives) - len(spec.volumes)} of its image and {len(spec.volumes)} volumes"
+        raise usage(f"{spec.name} would have {len(boot.drives)} disks, {parts}; a machine has at most {MAX_DISKS}")
     return _Ready(
         home=home,
         directory=directory,
@@ -237,7 +242,7 @@ async def _make_ready(instances: Instances, image: Image, spec: InstanceSpec, *,
         launch=launch,
         config=config,
         drives=drives,
-        boot=guest.plan(image, files, config, directory, drives),
+        boot=boot,
         cards=cards(home, launch),
     )
 

@@ -12,11 +12,15 @@ import socket
 import subprocess
 import time
 import urllib.request
+from unittest.mock import AsyncMock
 
 import pytest
 
 from drumhead.errors import DrumheadError
+from drumhead.guest.contract import Drive
+from drumhead.machine import launch
 from drumhead.machine.qemu.channel import control
+from drumhead.machine.records import InstanceSpec, VolumeMount
 from drumhead.machine.session.protocol import HEADER, MAX_INPUT, open_session
 from drumhead.records import Command
 from support.guests.machines import command, find, forwarded
@@ -264,6 +268,17 @@ def test_too_little_memory_is_refused_and_the_least_is_enough(drumhead, machine_
         assert "needs at least 72 MiB" in said
     drumhead("run", "-i", machine_image, "tiny", "-m", "72M", "-e", "true")
     drumhead("delete", "tiny")
+
+
+async def test_more_disks_than_a_machine_has_slots_for_are_refused(drumhead, machine_image, monkeypatch, tmp_path):
+    own = len(drumhead.json("info", machine_image)["layers"]) + 1
+    number = launch.MAX_DISKS + 1 - own
+    volumes = tuple(VolumeMount(source=f"v{one}", path=f"/v/{one}") for one in range(number))
+    disks = tuple(Drive(path=tmp_path, format="raw", serial=one.source, readonly=False) for one in volumes)
+    monkeypatch.setattr(launch, "open_volumes", AsyncMock(return_value=(disks, ())))
+    spec = InstanceSpec(name="many", image=machine_image, command=Command(argv=("true",)), volumes=volumes)
+    with pytest.raises(DrumheadError, match=f"have 28 disks, {own} of its image and {number} volumes; .* 27"):
+        await launch.start_machine(drumhead.home, spec, attached=False)
 
 
 def test_neighbours_find_each_other_by_name_and_strangers_do_not(server, drumhead, machine_image):

@@ -22,6 +22,8 @@ for each of them, and some of these queues overlap the initrd. On a busy host, Q
 initrd was loaded, and so damage its end, where the last module is. With ``strict`` the firmware sets up only the device
 that it boots from, which is the kernel.
 """
+MAX_DISKS = 27
+"""The slots of q35's bus that the host bridge, the chipset, the serial ports and the two cards leave."""
 USER_ADDRESS, USER_GATEWAY, USER_NAMESERVER = "10.0.2.15/24", "10.0.2.2", "10.0.2.3"
 """The addresses that QEMU's user network assigns to its one guest; the guest is configured with them without DHCP."""
 
