@@ -247,7 +247,7 @@ def test_console_has_a_shell_for_whoever_presses_a_key(server, drumhead):
 
 def test_console_ends_with_its_input(server, drumhead):
     with command(drumhead.home, "console", "server", stdout=subprocess.PIPE) as process:
-        out, _ = process.communicate(b"\necho $((6 * 7))\nexit\n", 60)
+        out, _ = process.communicate(b"echo $((6 * 7))\nexit\n", 60)  # the shell starts with the first line
         assert process.returncode == 0
         assert b"\n42" in out
 

@@ -60,7 +60,7 @@ async def logs_command(
 
 
 async def console_command(name: str, /) -> None:
-    """Open the serial console of a machine. Any key starts a shell there; Ctrl-] or the end of input leaves the
+    """Open the serial console of a machine. Enter starts a shell there; Ctrl-] or the end of input leaves the
     console.
 
     Parameters

@@ -1,6 +1,6 @@
-/* A shell on the serial console. It is started when a key is pressed there, if the image has a shell. */
-#include <errno.h>
+/* A shell on the serial console. It is started when a line is typed there, if the image has a shell. */
 #include <fcntl.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "../init.h"
@@ -50,14 +50,15 @@ static void start_shell(void) {
     if (shell) close_keys(); /* the shell reads the keys */
 }
 
+/* What was typed or piped stays in the terminal, for the shell to read. */
 void console_events(const struct pollfd *polls) {
-    char pressed[64];
+    char rest[64];
+    int typed = 0;
     if (!polls[0].revents) return;
-    ssize_t got = read(keys, pressed, sizeof pressed);
-    if (got > 0)
-        start_shell();
-    else if (got == 0 || (errno != EAGAIN && errno != EINTR) || !(polls[0].revents & POLLIN))
-        close_keys();
+    if (polls[0].revents == POLLIN && ioctl(keys, FIONREAD, &typed) == 0 && typed > 0) start_shell();
+    if (shell) return;
+    (void)!read(keys, rest, sizeof rest); /* Ctrl-D, or what no shell could be started for, would be waiting for ever */
+    close_keys();
 }
 
 void console_reap(pid_t pid) {
