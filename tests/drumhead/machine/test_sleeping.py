@@ -8,6 +8,7 @@ from contextlib import ExitStack
 import aiohttp
 import pytest
 
+from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.home import Home
 from drumhead.machine import instances as records
 from drumhead.machine.instances import Instances, supervisor_pid
@@ -191,6 +192,28 @@ async def test_a_full_disk_of_the_host_does_not_keep_a_machine_from_being_starte
     monkeypatch.setattr(records, "replacing", real)
     async with asyncio.timeout(60):
         assert (await one._wake(80)).pid not in {0, first.pid}
+
+
+@pytest.mark.parametrize("starts", [0, 1])
+async def test_a_connection_that_meets_a_machine_at_its_end_starts_it_again(instances, start, monkeypatch, starts):
+    one, asked = SocketActivation(instances.home, instances, "one"), []
+
+    async def control(*_, **__):
+        asked.append(instances.read("one").pid)
+        if len(asked) > 1 + starts:
+            return {"listening": True}
+        kill(asked[-1])
+        raise DrumheadError(ErrorCode.GUEST, "one has ended")
+
+    monkeypatch.setattr(activation, "control", control)
+    one.watch(start().pid)
+    async with asyncio.timeout(60):
+        if starts:  # a program that ends at once is not started over and over
+            with pytest.raises(DrumheadError, match="one has ended"):
+                await one._wake(80)
+        else:
+            assert (await one._wake(80)).pid == asked[-1]
+    assert len({*asked}) == 2
 
 
 async def test_a_machine_that_a_command_starts_is_idle_from_then_on(instances, start):

@@ -20,7 +20,7 @@ from drumhead.machine.network.relay import join
 from drumhead.machine.process import wait_process
 from drumhead.machine.qemu.channel import control, is_paused
 from drumhead.machine.records import Supervision
-from drumhead.machine.stop import stop_machine
+from drumhead.machine.stop import END_TIME, stop_machine
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -188,12 +188,25 @@ class SocketActivation:
     async def _wake(self, port: int) -> Instance:
         """Start the machine if it sleeps, and return it when its program listens on `port`.
 
-        The machine is not put to sleep while a connection waits here.
+        The machine is not put to sleep while a connection waits here. One that was awake may be about to end by itself;
+        then it is started again.
         """
+        instance, started = await self._awake()
+        try:
+            return await self._wait_listening(instance, port)
+        except DrumheadError:
+            if started or (instance.pid and not await _ends(instance.pid)):
+                raise
+        instance, _ = await self._awake()
+        return await self._wait_listening(instance, port)
+
+    async def _awake(self) -> tuple[Instance, bool]:
+        """Return the running machine, and whether it had to be started."""
         async with self._one_change:
             instance = self._instances.read(self._name)
             self._watch_another(instance)
-            if not instance.pid:
+            starts = not instance.pid
+            if starts:
                 if self._watcher:
                     await asyncio.wait({self._watcher})  # it reads the status that the start removes
                 log.info("%s: a connection starts it", self._name)
@@ -201,12 +214,25 @@ class SocketActivation:
                 self.watch(started.pid)
             if instance.state != "running":
                 instance = await wait_started(self._instances, self._name)
+            return instance, starts
+
+    async def _wait_listening(self, instance: Instance, port: int) -> Instance:
         # A port where nothing listens must not hold up connections to the others.
         while True:
             if await self._listens(port):
                 self._has_listened = True
                 return instance
             await asyncio.sleep(POLL)
+
+
+async def _ends(pid: int) -> bool:
+    """Return whether a machine that does not answer ends within END_TIME."""
+    try:
+        async with asyncio.timeout(END_TIME):
+            await wait_process(pid)
+    except TimeoutError:
+        return False
+    return True
 
 
 async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, reason: str) -> None:
