@@ -216,6 +216,20 @@ async def test_a_connection_that_meets_a_machine_at_its_end_starts_it_again(inst
     assert len({*asked}) == 2
 
 
+async def test_a_program_that_ends_by_itself_is_not_said_to_sleep(instances, start):
+    one = SocketActivation(instances.home, instances, "one")
+    started = start()
+    one.watch(started.pid)
+    one._has_listened = True
+    with (instances.directory("one") / "status").open("a") as status:
+        status.write('{"event":"exit","code":4}\n')  # and the machine is about to end
+    assert not await one.sleep(IDLE)
+    kill(started.pid)
+    async with asyncio.timeout(60):
+        await asyncio.wait({one._watcher})
+    assert instances.read("one").supervision.reason == "ended with status 4"
+
+
 async def test_a_machine_that_a_command_starts_is_idle_from_then_on(instances, start):
     one = SocketActivation(instances.home, instances, "one")
     one.watch(start().pid)

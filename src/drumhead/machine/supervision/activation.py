@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from drumhead.errors import DrumheadError, ErrorCode, message_of
 from drumhead.machine.boot import wait_started
-from drumhead.machine.instances import STOPPING, write_supervision
+from drumhead.machine.instances import STOPPING, status_lines, write_supervision
 from drumhead.machine.launch import restart_machine
 from drumhead.machine.network.relay import join
 from drumhead.machine.process import wait_process
@@ -124,6 +124,8 @@ class SocketActivation:
             if await self._is_starting():
                 self._idle_since = time.monotonic()
                 return False
+            if self._is_ending():
+                return False
             if await is_paused(self._instances.directory(self._name), resume=True):
                 log.warning("%s is paused, because the host's disk is full; it is not put to sleep", self._name)
                 self._idle_since = time.monotonic()
@@ -151,6 +153,11 @@ class SocketActivation:
             self._has_listened = any([await self._listens(port) for port in ports])
             return not self._has_listened
         return False
+
+    def _is_ending(self) -> bool:
+        """Return whether the machine's program has ended by itself, which the watcher will note."""
+        lines = status_lines(self._instances.directory(self._name) / "status")
+        return any(line.event == "exit" for line in lines)
 
     async def _listens(self, port: int) -> bool:
         async with self._one_question:  # the control channel has one client at a time
