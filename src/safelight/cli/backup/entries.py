@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from safelight import settings
+from safelight.cli.backup import owners
 from safelight.client.discovery import REGISTRATION_KEYS
 from safelight.client.keyvaluestore import KeyValueStoreClient
 from safelight.errors import Code, Error
@@ -47,7 +48,10 @@ async def opened(url: str, *, made: bool = False) -> AsyncIterator[KeyValueStore
         raise Error(Code.INVALID_REQUEST, detail)
     from safelight.keyvaluestore.sqlite import SqliteStore  # noqa: PLC0415 - as above
 
+    new = not await asyncio.to_thread(path.exists)
     async with SqliteStore.open(path, foreign=True) as file:
+        if new:
+            owners.give_file(path)
         yield file
 
 

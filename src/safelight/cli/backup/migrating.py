@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from safelight.cli.backup import owners
 from safelight.cli.backup.copying import Copying, Open, reading
 from safelight.client.db import DbClient
 from safelight.client.storage import StorageClient
@@ -79,10 +80,13 @@ async def replacement(url: str, known: str) -> AsyncIterator[BlobStore]:
             f"nothing uses that store any more, delete the file or object {MARK} in it, and run the command again."
         )
         raise Error(Code.CONFLICT, detail)
-    async with opened(url) as store:
-        yield store
-        if known:
-            await asyncio.to_thread(guarded, _mark(url).write_text, f"{known}\n")
+    check_url(url)
+    scheme, _, place = url.partition("://")
+    with owners.giving(Path(place)) if scheme == "file" else nullcontext():
+        async with opened(url) as store:
+            yield store
+            if known:
+                await asyncio.to_thread(guarded, _mark(url).write_text, f"{known}\n")
 
 
 async def check_source(url: str) -> None:

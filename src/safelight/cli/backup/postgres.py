@@ -12,6 +12,7 @@ from typing import Any
 import asyncpg
 import msgspec
 
+from safelight.cli.backup import owners
 from safelight.cli.backup.archive import Database, existing_file, flush_directory, remove_file
 from safelight.db.commit.memory import Memory
 from safelight.db.commit.transaction import encoded
@@ -157,6 +158,7 @@ async def unload(url: str, path: Path) -> dict[str, int]:
         await server.close()
         if not written:
             remove_file(new)
+    owners.give_file(new)
     new.replace(path)
     flush_directory(path.parent)
     return written
