@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any, Literal
 
@@ -21,6 +22,8 @@ service: ContextVar[str] = ContextVar("service", default="")
 
 Format = Literal["auto", "text", "json"]
 Level = Literal["debug", "info", "warning", "error"]
+Levels = Mapping[str, Level]
+"""The level of each service of a process."""
 
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -118,15 +121,21 @@ def each(log: logging.Logger, message: str, *values: object, **fields: object) -
     log.log(logging.INFO if _shown_to_people else logging.DEBUG, message, *values, extra=fields)
 
 
-def configure(name: str, format: Format = "auto", level: Level = "info", *, several: bool = False) -> None:
-    """Send all logs of this process to stderr. With `several`, each line names its service."""
+def configure(name: str, format: Format = "auto", level: Level = "info", *, several: Levels | None = None) -> None:
+    """Send all logs of this process to stderr.
+
+    If it runs `several` services, each line names its service, and each service has its own level.
+    """
     global _shown_to_people  # noqa: PLW0603 - the logs of a process are configured once
     handler = logging.StreamHandler(sys.stderr)
     _shown_to_people = text = format == "text" or (format == "auto" and sys.stderr.isatty())
-    handler.setFormatter(TextFormatter(named=several) if text else JsonFormatter(name))
+    handler.setFormatter(TextFormatter(named=bool(several)) if text else JsonFormatter(name))
+    numbers = {service: logging.getLevelNamesMapping()[each.upper()] for service, each in (several or {}).items()}
+    lowest = min(numbers.values(), default=logging.getLevelNamesMapping()[level.upper()])
+    handler.addFilter(lambda record: record.levelno >= numbers.get(service_of(record, name), lowest))
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level.upper())
+    root.setLevel(lowest)
     logging.getLogger("asyncio").setLevel(max(root.level, logging.WARNING))
     logging.getLogger("aiohttp.server").addFilter(_is_ours)
 

@@ -20,6 +20,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,8 @@ class SqliteStore:
         """Open or create the file; `foreign` marks an untrusted one. Raises UNAVAILABLE, DAMAGED_BLOB."""
         loop = asyncio.get_running_loop()
         with ThreadPoolExecutor(1, thread_name_prefix="keyvaluestore") as thread:
-            database, rows, revision = await loop.run_in_executor(thread, open_file, path, foreign)
+            opening = copy_context().run  # its log lines name the service
+            database, rows, revision = await loop.run_in_executor(thread, opening, open_file, path, foreign)
             store = cls(thread, database, path, max_entries)
             store._load(rows, revision)
             if registry is not None:
