@@ -347,7 +347,7 @@ def reachable_host(host: str, keyvaluestore: str | None = None) -> str:
         try:
             probe.connect((target, 9))  # sends nothing: it only asks the routing table
             address = str(probe.getsockname()[0])
-        except OSError:
+        except (OSError, UnicodeError):  # or it cannot be a name
             return reachable_host(host) if store else in_url(_loopback(host))
     if not store and address.startswith(_USER_NETWORK):
         return _own_address() or address

@@ -117,6 +117,7 @@ def test_the_advertised_address_is_one_that_others_reach():
     assert serve.reachable_host("::", "[::1]:8000") == "[::1]"
     assert serve.reachable_host("0.0.0.0", "https://127.0.0.1:8000, https://10.1.2.3:8000") == "127.0.0.1"
     assert serve.reachable_host("0.0.0.0", "https://127.0.0.1/store") == "127.0.0.1"
+    assert serve.reachable_host("0.0.0.0", "a..b:8000") == serve.reachable_host("0.0.0.0")
     assert serve.reachable_host("::", "https://[::1]:8000/") == "[::1]"
     assert serve.reachable_host("0.0.0.0", "no.such.name.invalid:8000") == serve.reachable_host("0.0.0.0")
 

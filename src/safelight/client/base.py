@@ -19,6 +19,7 @@ from safelight import tracing
 from safelight.client.availability.failures import reason_of
 from safelight.client.availability.instances import Several
 from safelight.client.availability.liveness import Liveness, UnresponsiveError
+from safelight.client.availability.names import Resolver
 from safelight.client.availability.retrying import Breaker, retrying
 from safelight.client.redirects import misdirected, target
 from safelight.errors import Code, Error
@@ -72,7 +73,7 @@ def session(*, limit: int = 100, authorities: str | None = None) -> aiohttp.Clie
     """
     trust = True if authorities is None else ssl.create_default_context(cafile=authorities)
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=limit, keepalive_timeout=30, ssl=trust),
+        connector=aiohttp.TCPConnector(limit=limit, keepalive_timeout=30, ssl=trust, resolver=Resolver()),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=5),
         auto_decompress=False,
         cookie_jar=aiohttp.DummyCookieJar(),

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from safelight.access.connections.descriptors import Door, Spare
 from safelight.access.malformed import handlers
+from safelight.client.availability.names import unknown_host
 
 _BACKLOG = 1024
 
@@ -49,7 +50,10 @@ async def listen(host: str, port: int, *, shared: bool = False) -> list[Listener
     With `shared`, other processes of the same user may listen on the same port, and the kernel spreads connections.
     """
     loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    try:
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except UnicodeError:
+        raise unknown_host() from None
     with ExitStack() as stack:
         listeners = []
         for family, address in dict.fromkeys((family, address) for family, _, _, _, address in found):

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import itertools
 import json
 import logging
 import os
-import random
-import socket
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Literal
 
 import aiohttp
 import msgspec
@@ -24,12 +21,12 @@ from msgspec import Meta
 from safelight import imports, logs, serve, settings
 from safelight.access import cluster_key
 from safelight.access.settings import AccessSettings, CorsOrigins, PublicUrl
-from safelight.cli.printing import complain
 from safelight.cli.up import machines, plain
 from safelight.cli.up.child import Child
 from safelight.cli.up.forward import Forward
 from safelight.cli.up.own import Own
 from safelight.cli.up.plain import NoTls
+from safelight.cli.up.ports import LAST_PORT, check_free, ports_of, refuse
 from safelight.cli.up.sign_in import sign_in_link
 from safelight.client.availability.instances import Several
 from safelight.client.base import Connection, ServiceClient, session
@@ -140,7 +137,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 cluster_key.ensure(key)
             config = msgspec.structs.replace(config, cluster_key_file=str(key))
         everything = Up(config, forward, passed, Own(path))
-        _check_free(config.host, everything.ports)
+        check_free(config.host, everything.ports)
         return asyncio.run(everything.run())
 
 
@@ -157,8 +154,8 @@ class Up:
         self._drain["allinone"] = sum(self._drain[name] for name in SERVICES)  # one after another
         workers = [f"worker-{number}" for number in range(1, config.workers + 1)]
         masters = [f"master-{number}" for number in range(1, config.masters + 1)] if config.masters > 1 else []
-        ports = _ports(config.port, config.workers, len(masters))
-        if max(ports) > _LAST_PORT:
+        ports = ports_of(config.port, config.workers, len(masters))
+        if max(ports) > LAST_PORT:
             settings.fail(
                 f"--port {config.port} leaves too few ports: {len(ports)} are needed, the last of which would be "
                 f"{max(ports)}. Give a smaller one."
@@ -306,48 +303,6 @@ def _reachable(host: str) -> str:
     return serve.reachable_host(host)
 
 
-def _ports(first: int, workers: int, masters: int) -> list[int]:
-    """Return ports for the four services, the workers and several masters' own: from `first`, or free ones if it is 0.
-
-    The masters' own ports begin at `first` + 100, unless there are so many workers.
-    """
-    if first:
-        own = first + max(101, 10 + workers)
-        return [*range(first, first + 4), *range(first + 10, first + 10 + workers), *range(own, own + masters)]
-    free = (port for port in random.sample(_UNASSIGNED, len(_UNASSIGNED)) if _is_free(port))
-    return list(itertools.islice(free, 4 + workers + masters))
-
-
-_LAST_PORT = 65_535
-_UNASSIGNED = range(10_000, 32_768)
-"""Ports outside the system's ephemeral range, so that none is taken before its service listens."""
-
-
-def _is_free(port: int) -> bool:
-    try:
-        socket.create_server(("127.0.0.1", port)).close()
-    except OSError:
-        return False
-    return True
-
-
-def _check_free(host: str, ports: dict[str, int]) -> None:
-    """End with an error if another program listens on one of the ports; it would answer in our place."""
-    for name, port in ports.items():
-        try:
-            socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
-        except OSError as error:
-            _refuse(
-                f"{name} cannot listen on {host}:{port}: {error.strerror}. Stop what uses the port, or give another "
-                "--port or --host."
-            )
-
-
-def _refuse(sentence: str) -> NoReturn:
-    complain(sentence, program="safelight up")
-    raise SystemExit(EXIT_STATUS[Code.CONFLICT])
-
-
 @contextmanager
 def _usable(data: Path) -> Iterator[None]:
     """End with an error if the data directory cannot be written, as on a full disk."""
@@ -369,7 +324,7 @@ def _alone(data: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             file.seek(0)
-            _refuse(
+            refuse(
                 f"Another safelight up (process {file.read().decode().strip()}) uses the data directory {data}. Stop "
                 "it first, or give another --data."
             )

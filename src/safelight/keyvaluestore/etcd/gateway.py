@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import msgspec
 
+from safelight.client.availability.names import Resolver
 from safelight.errors import Code, Error
 
 log = logging.getLogger(__name__)
@@ -77,7 +78,8 @@ class Gateway:
         if access.user is not None:
             _password(access)
         protocol = "https" if scheme == "etcds" else "http"
-        connector = aiohttp.TCPConnector(limit=0, ssl=_context(access) if protocol == "https" else True)
+        trust = _context(access) if protocol == "https" else True
+        connector = aiohttp.TCPConnector(limit=0, ssl=trust, resolver=Resolver())
         async with aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as http:
             yield cls(http, [f"{protocol}://{host}" for host in hosts], access)
 
