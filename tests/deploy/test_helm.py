@@ -237,6 +237,13 @@ def test_keda_scales_the_workers_by_waiting_photos(documents):
         assert float(metadata["threshold"]) > 0
 
 
+def test_a_worker_may_be_asked_for_by_a_fraction_of_a_photo():
+    values = "worker.autoscaling.enabled=true,worker.autoscaling.waitingPerWorker=0.5"
+    documents = yaml.safe_load_all(helm("template", "photos", CHART, "--set", values))
+    (scaled,) = (one for one in documents if one and one["kind"] == "ScaledObject")
+    assert scaled["spec"]["triggers"][0]["metadata"]["threshold"] == "0.5"
+
+
 def test_prometheus_scrapes_each_pod_with_the_key_under_the_names_that_queries_use(documents):
     case, documents = documents
     monitors = kinds(documents, "PodMonitor")
@@ -321,6 +328,8 @@ def test_own_settings_count_more_than_those_of_the_chart():
         ("publicUrl=photos.example.org", "/publicUrl"),
         ("ingress.host=https://photos.example.org", "/ingress/host"),
         ("master.allowedHosts={https://photos.example.org}", "/master/allowedHosts"),
+        ("db.env[0].name=SAFELIGHT_DB_MAX_ERRORS,db.env[0].value=3", "/db/env/0/value"),
+        ("worker.autoscaling.waitingPerWorker=0.0", "/worker/autoscaling/waitingPerWorker"),
     ],
 )
 def test_values_that_the_chart_would_not_understand_are_refused(values, named):
