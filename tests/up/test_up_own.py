@@ -1,5 +1,6 @@
 """Test what the programs of `safelight up` are given by themselves; test_up.py tests it with processes."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,6 +34,10 @@ class Child:
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self.timeout = 0.0
+        self.killed = False
+
+    def kill(self) -> None:
+        self.killed = True
 
     async def stop(self, timeout: float) -> None:
         self.timeout = timeout
@@ -85,3 +90,16 @@ async def test_a_program_is_killed_only_after_the_time_that_it_may_take_to_stop(
     await everything._stop()
     own = {"db": 20, "master": 40, "worker": 60, "allinone": 20 + 20 + 20 + 40}
     assert {kind: child.timeout for kind, child in children.items()} == {kind: 10 + own[kind] for kind in own}
+
+
+async def test_a_signal_that_is_sent_twice_at_once_is_one(everything: Up, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`timeout` and some service managers send each to the program and to its group."""
+    child = Child("db")
+    everything.children = [child]  # type: ignore[list-item]
+    for after, killed in ((0.0, False), (0.001, False), (0.5, True)):
+        now = time.monotonic() + after
+        with monkeypatch.context() as patched:
+            patched.setattr("safelight.cli.up.command.time.monotonic", lambda now=now: now)
+            everything._signalled()
+        assert everything._stopping.is_set()
+        assert child.killed == killed

@@ -41,6 +41,8 @@ STOPS = (("worker",), ("allinone",), ("master",), ("db", "storage"), ("keyvalues
 
 _GRACE = 10.0
 """Seconds that a program may take to stop, in addition to its time to drain."""
+_SAME_SIGNAL = 0.25
+"""Seconds within which several signals are one: `timeout` sends each twice, to this program and to its group."""
 _TOGETHER = "services"
 """The name of the one process in which the services run."""
 
@@ -165,6 +167,7 @@ class Up:
         self.children = self._children(workers)
         self._status = 0
         self._stopping = asyncio.Event()
+        self._last_signal = float("-inf")
 
     async def run(self) -> int:
         """Run everything until a signal, and return the exit status."""
@@ -221,6 +224,9 @@ class Up:
         return argv + self._own.flags(kind, passed)
 
     def _signalled(self) -> None:
+        before, self._last_signal = self._last_signal, time.monotonic()
+        if self._last_signal - before < _SAME_SIGNAL:
+            return
         if self._stopping.is_set():
             log.warning("Killing everything")
             self._status = self._status or FAILED
