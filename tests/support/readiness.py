@@ -40,7 +40,7 @@ async def away_and_back(url: str, backend: str, *, stop: Any, start: Any) -> str
         await asyncio.to_thread(stop)
         said = await not_ready(http, url)
         assert said["waiting_for"] == [backend]
-        assert "It has not answered since 20" in said["detail"]
+        assert "This has lasted since 20" in said["detail"]
         assert await reachable(http, url) == {backend: 0.0}
         async with http.get(f"{url}/healthz") as answer:
             assert answer.status == 200

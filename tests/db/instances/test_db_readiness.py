@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
+from functools import partial
 
 import pytest
 
+from db.instances.test_db_setups import run
 from safelight import serve
 from safelight.db.__main__ import Config, build
 from support.programs.ports import free_port
@@ -22,6 +25,21 @@ async def test_db_is_not_ready_while_postgresql_is_away(tmp_path):
         async with serve.running("db", config, build) as db:
             said = await away_and_back(db.url, "postgresql", stop=server.stop, start=server.start)
     assert "connection refused" in said
+
+
+async def test_db_is_not_ready_while_postgresql_is_read_only(tmp_path):
+    """Providers make a database read-only whose disk is nearly full."""
+    with postgres.server(fsync=True) as server:
+        config = Config(port=0, data=str(tmp_path), store=await server.empty())
+
+        def change(sentence):
+            asyncio.run(run(server.url(), f"ALTER SYSTEM {sentence}", "SELECT pg_reload_conf()"))
+
+        stop = partial(change, "SET default_transaction_read_only = on")
+        start = partial(change, "RESET default_transaction_read_only")
+        async with serve.running("db", config, build) as db:
+            said = await away_and_back(db.url, "postgresql", stop=stop, start=start)
+    assert "The database is read-only: " in said
 
 
 async def test_db_waits_for_postgresql_at_its_start(tmp_path):

@@ -59,7 +59,7 @@ class Reachability:
         self._failures = 0
         if self._told:
             self._told = False
-            log.info("%s answers again", self.name)
+            log.info("%s can be used again", self.name)
 
     def failed(self, reason: str) -> None:
         """Record a failure, with the reason as a sentence."""
@@ -70,7 +70,7 @@ class Reachability:
         self._reason = reason
         if not self._told and not self.is_reachable:
             self._told = True
-            log.error("%s does not answer, so this service is not ready: %s", self.name, reason)
+            log.error("%s cannot be used, so this service is not ready: %s", self.name, reason)
         if not self.is_reachable:
             for request in self._waiting:
                 request.reschedule(asyncio.get_running_loop().time())
@@ -80,7 +80,7 @@ class Reachability:
         if not self.is_reachable:
             raise Error(
                 Code.UNAVAILABLE,
-                f"{self._reason} It has not answered since {self._since}.",
+                f"{self._reason} This has lasted since {self._since}.",
                 since=self._since,
                 retry_after=1,
             )
@@ -104,7 +104,7 @@ class Reachability:
             if not request.expired():
                 raise
             await self.check()
-            raise Error(Code.UNAVAILABLE, f"{self._reason} It answers again.") from None
+            raise Error(Code.UNAVAILABLE, f"{self._reason} It can be used again.") from None
 
     @asynccontextmanager
     async def asked(self, ask: Callable[[], Awaitable[object]]) -> AsyncIterator[None]:

@@ -35,7 +35,11 @@ _PASSING = (
     asyncpg.TargetServerAttributeNotMatched,
     asyncpg.TooManyConnectionsError,
 )
-_STATEMENT_TIMEOUT, _READ_ONLY = "57014", "25006"
+READ_ONLY = (
+    "The database is read-only: it became a standby, or default_transaction_read_only was set. Name all hosts of the "
+    "cluster, or reset this setting."
+)
+_STATEMENT_TIMEOUT = "57014"
 
 
 def concerns(error: BaseException) -> Concerns | None:
@@ -72,9 +76,5 @@ def told(error: BaseException) -> Error:
         detail = "The database took too long for this; ask for less, or try again later."
         return Error(Code.UNAVAILABLE, detail, retry_after=5)
     if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
-        detail = (
-            "The database is read-only: it became a standby, or default_transaction_read_only was set. Name all hosts "
-            "of the cluster, or reset this setting."
-        )
-        return Error(Code.UNAVAILABLE, detail, retry_after=1)
+        return Error(Code.UNAVAILABLE, READ_ONLY, retry_after=1)
     return Error(Code.UNAVAILABLE, f"The database failed: {error}.", retry_after=1)

@@ -13,7 +13,7 @@ import asyncpg
 from safelight import background
 from safelight.client.availability.reachability import AGAIN, EVERY, LIMIT, Reachability
 from safelight.db.postgres.sessions.address import Address
-from safelight.db.postgres.sessions.failures import told
+from safelight.db.postgres.sessions.failures import READ_ONLY, told
 from safelight.errors import Error
 
 log = logging.getLogger(__name__)
@@ -48,9 +48,8 @@ async def _listen(address: Address, heard: Heard, reachability: Reachability) ->
                 await connection.add_listener(_CHANNEL, _listener(heard))
                 heard(1, events=True, webhooks=True)
                 while True:
-                    reachability.answered()
-                    await _lost(connection, EVERY)
                     await _check(connection, reachability)
+                    await _lost(connection, AGAIN if reachability.is_failing else EVERY)
             finally:
                 connection.terminate()
         except (Error, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
@@ -64,14 +63,20 @@ async def _listen(address: Address, heard: Heard, reachability: Reachability) ->
 
 
 async def _check(connection: asyncpg.Connection[Any], reachability: Reachability) -> None:
-    """Ask the server. A slow answer is recorded, but costs the session only if it takes long."""
-    answer = asyncio.ensure_future(connection.fetchval("SELECT 1", timeout=_CHECK))
+    """Ask the server, and record whether it answers and may be written.
+
+    A slow answer costs the session only if it takes long.
+    """
+    answer = asyncio.ensure_future(connection.fetchval("SHOW transaction_read_only", timeout=_CHECK))
     try:
         while not answer.done():
             await asyncio.wait([answer], timeout=LIMIT)
             if not answer.done():
                 reachability.failed(f"PostgreSQL gives no answer for {LIMIT:g} seconds.")
-        answer.result()
+        if answer.result() == "on":
+            reachability.failed(READ_ONLY)
+        else:
+            reachability.answered()
     finally:
         answer.cancel()
 
