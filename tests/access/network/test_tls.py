@@ -16,6 +16,7 @@ from access.conftest import ELSEWHERE
 from master.conftest import System
 from safelight import serve
 from safelight.access.connections import tls
+from safelight.access.policy import PolicyError
 from safelight.client.availability.instances import Several
 from safelight.client.base import Connection, ServiceClient, session
 from safelight.client.master import Client
@@ -242,6 +243,28 @@ async def test_a_certificate_that_could_not_be_read_is_read_once_it_can_be(certi
         await until(lambda: "stays as it was" in caplog.text)
         write(renewed.read_bytes(), its_key.read_bytes())
         await until(lambda: presented(now.context) == in_file(str(renewed)))
+
+
+async def test_files_that_cannot_be_a_certificate_and_its_key_are_told_apart(certificate, tmp_path):
+    public, private = certificate
+    (tmp_path / "other").mkdir()
+    (tmp_path / "empty").touch()
+    other, _ = await made(tmp_path / "other")
+    chain, encrypted = tmp_path / "chain.pem", tmp_path / "encrypted.pem"
+    authority, leaf = map(Path, (other, public))
+    chain.write_bytes(authority.read_bytes() + leaf.read_bytes())
+    await openssl("pkey", "-in", private, "-aes256", "-passout", "pass:secret", "-out", str(encrypted))
+    for files, sentence in {
+        (public, encrypted): f"--tls-key: {encrypted} is encrypted",  # and nobody is asked for a passphrase
+        (other, private): f"--tls-key: {private} is not the key of the certificate",
+        (chain, private): f"{chain} must begin with the one that belongs to it",
+        (private, public): f"--tls-certificate: {private} contains no certificate in PEM",
+        (public, tmp_path / "empty"): f"--tls-key: {tmp_path}/empty contains no private key in PEM",
+        (tmp_path / "missing", private): f"--tls-certificate: {tmp_path}/missing cannot be read: No such file",
+    }.items():
+        with pytest.raises(PolicyError) as refused:
+            tls.Certificate(*map(str, files))
+        assert sentence in str(refused.value)
 
 
 @pytest.mark.parametrize("host", ["localhost", None])

@@ -8,10 +8,12 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import NoReturn
 
 from safelight import background
 from safelight.access.policy import PolicyError
 from safelight.access.settings import AccessSettings
+from safelight.logs import Sparing
 
 log = logging.getLogger(__name__)
 
@@ -39,11 +41,12 @@ class Certificate:
             yield
 
     async def _watch(self) -> None:
+        refused = Sparing(log, logging.WARNING)
         while True:
             await asyncio.sleep(_LOOK_AGAIN)
-            await asyncio.to_thread(self._refresh)
+            await asyncio.to_thread(self._refresh, refused)
 
-    def _refresh(self) -> None:
+    def _refresh(self, refused: Sparing) -> None:
         state = self._look()
         if state == self._state:
             return
@@ -51,7 +54,7 @@ class Certificate:
             self._current = _loaded(self._files)
         except PolicyError as error:
             # The next look tries again: what was wrong, such as the mode of a file, may not show in its state.
-            log.warning("The certificate stays as it was: %s", error)
+            refused("The certificate stays as it was: %s", error)
         else:
             log.info("The certificate was read again")
             self._state = state
@@ -90,9 +93,37 @@ def _loaded(files: tuple[str, str]) -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
-    try:
-        context.load_cert_chain(*files)
-    except (OSError, ssl.SSLError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise PolicyError(f"--tls-certificate and --tls-key: {reason}.") from None
+    load_chain(context, ("--tls-certificate", files[0]), ("--tls-key", files[1]))
     return context
+
+
+def load_chain(context: ssl.SSLContext, certificate: tuple[str, str], key: tuple[str, str]) -> None:
+    """Load a certificate chain and its private key, each given as a flag and a file.
+
+    Raises PolicyError, with what is wrong with which file.
+    """
+    for (flag, file), kind, mark in (
+        (certificate, "certificate", b"CERTIFICATE"),
+        (key, "private key", b"PRIVATE KEY"),
+    ):
+        try:
+            content = Path(file).read_bytes()
+        except OSError as error:
+            raise PolicyError(f"{flag}: {file} cannot be read: {error.strerror}.") from None
+        if b"-----BEGIN " not in content or b"%s-----" % mark not in content:
+            raise PolicyError(f"{flag}: {file} contains no {kind} in PEM (a line -----BEGIN … {mark.decode()}-----).")
+
+    def ask() -> NoReturn:
+        """Refuse to ask for a passphrase on the terminal, where nobody may be."""
+        flag, file = key
+        raise PolicyError(f"{flag}: {file} is encrypted. Write the key without a passphrase (openssl pkey -in {file}).")
+
+    try:
+        context.load_cert_chain(certificate[1], key[1], password=ask)
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            advice = f"{certificate[1]} must begin with the one that belongs to it, before those of authorities."
+            raise PolicyError(f"{key[0]}: {key[1]} is not the key of the certificate. {advice}") from None
+        raise PolicyError(f"{certificate[0]} and {key[0]} cannot be used: {error}.") from None
+    except OSError as error:
+        raise PolicyError(f"{certificate[0]} and {key[0]} cannot be used: {error.strerror or error}.") from None

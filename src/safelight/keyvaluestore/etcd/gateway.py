@@ -20,6 +20,8 @@ from urllib.parse import urlsplit
 import aiohttp
 import msgspec
 
+from safelight.access.connections.tls import load_chain
+from safelight.access.policy import PolicyError
 from safelight.client.availability.names import Resolver
 from safelight.errors import Code, Error
 
@@ -224,11 +226,18 @@ def _password(access: Access) -> str:
 
 
 def _context(access: Access) -> ssl.SSLContext:
+    """Return a context with the authorities and the certificate for etcd. Raises INVALID_REQUEST."""
     try:
         context = ssl.create_default_context(cafile=access.authorities)
-        if access.certificate is not None:
-            context.load_cert_chain(access.certificate, access.key)
     except OSError as error:
-        sentence = f"The certificates for etcd cannot be used: {error.strerror or error}."
+        sentence = f"--etcd-authorities: {access.authorities} cannot be used: {error.strerror or error}."
         raise Error(Code.INVALID_REQUEST, sentence) from None
+    if access.certificate is None and access.key is not None:
+        raise Error(Code.INVALID_REQUEST, "--etcd-key needs --etcd-certificate.")
+    if access.certificate is not None:
+        key = ("--etcd-key", access.key) if access.key is not None else ("--etcd-certificate", access.certificate)
+        try:
+            load_chain(context, ("--etcd-certificate", access.certificate), key)
+        except PolicyError as error:
+            raise Error(Code.INVALID_REQUEST, str(error)) from None
     return context
