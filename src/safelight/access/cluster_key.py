@@ -24,8 +24,8 @@ _LARGEST = 4096
 class ClusterKey:
     """The keys in a file: the first is sent to others, and any of them is accepted.
 
-    The file is read again when it changes, so a rotation needs no restarts: put the new key on the first line and the
-    old one on the second, and remove the old one once every service has the new one.
+    The file is read again when it changes, so a rotation needs no restarts: add the new key on the second line, swap
+    the lines once every service accepts both, and remove the old one once every service sends the new one.
     """
 
     def __init__(self, path: Path) -> None:
