@@ -254,10 +254,12 @@ def read_file(path: str) -> dict[str, Any]:
     import tomllib  # noqa: PLC0415 - most services have no settings file, and start sooner without its parser
 
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        return tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))  # editors may write a byte order mark
     except OSError as error:
         raise SettingsError(f"the settings file {path} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError:
+        raise SettingsError(f"the settings file {path} is not UTF-8 text") from None
+    except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"the settings file {path} is not valid TOML: {error}") from None
 
 

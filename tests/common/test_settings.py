@@ -133,6 +133,16 @@ def test_mistakes_in_the_file_name_the_file(tmp_path, text, sentence, capsys):
     assert str(file) in error
 
 
+def test_the_file_may_begin_with_a_byte_order_mark_and_must_be_utf_8(tmp_path, capsys):
+    file = tmp_path / "settings.toml"
+    file.write_text("port = 7", encoding="utf-8-sig")
+    assert load("--config", str(file)).port == 7
+    file.write_text("port = 7", encoding="utf-16")
+    with pytest.raises(SystemExit):
+        load("--config", str(file))
+    assert f"{file} is not UTF-8 text. See" in capsys.readouterr().err
+
+
 def test_every_program_reads_a_file_that_says_where_the_key_value_store_is(tmp_path):
     file = tmp_path / "settings.toml"
     file.write_text("keyvaluestore = '10.0.0.1:8000'\ndata = 'x'\n")

@@ -42,7 +42,7 @@ class Users(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     def load(cls, path: Path) -> Users:
         """Read the file. Raises ValueError with a sentence."""
         try:
-            return msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), cls)
+            return msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8-sig")), cls)
         except OSError as error:
             raise ValueError(f"{path} cannot be read: {error.strerror}") from None
         except msgspec.ValidationError as error:
