@@ -254,6 +254,24 @@ async def test_known_entries_can_be_read_while_etcd_is_away(tmp_path):
             assert len((await store.entries("dbendpoint")).entries) == 2
 
 
+@pytest.mark.parametrize(
+    ("access", "sentence"),
+    [
+        (Access(key="k.pem"), "--etcd-key needs --etcd-certificate"),
+        (Access(user="root"), "Give --etcd-user and --etcd-password-file together"),
+        (Access(password_file="password"), "Give --etcd-user and --etcd-password-file together"),
+        (Access(user="root", password_file="/nowhere"), "--etcd-password-file: /nowhere cannot be read: No such file"),
+        (Access(authorities="/nowhere"), "--etcd-authorities: /nowhere cannot be used: No such file"),
+        (Access(certificate="/nowhere"), "--etcd-certificate: /nowhere cannot be read: No such file"),
+    ],
+)
+async def test_settings_for_etcd_that_cannot_be_used_are_named(access, sentence):
+    with pytest.raises(Error, match=sentence) as refused:
+        async with Gateway.open("etcds://127.0.0.1:2379", access):
+            pass
+    assert refused.value.code is Code.INVALID_REQUEST
+
+
 async def test_tls_and_a_user(tmp_path):
     """The members have a certificate and require one, and a user and a password."""
     _certificate(tmp_path, "authority")

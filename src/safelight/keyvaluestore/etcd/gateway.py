@@ -77,6 +77,7 @@ class Gateway:
             if not _has_port(host):
                 sentence = f"{host!r} is not a member of a cluster. Write etcd://HOST:PORT,HOST:PORT."
                 raise Error(Code.INVALID_REQUEST, sentence)
+        _check_pairs(access)
         if access.user is not None:
             _password(access)
         protocol = "https" if scheme == "etcds" else "http"
@@ -221,8 +222,17 @@ def _password(access: Access) -> str:
     try:
         return Path(access.password_file or "").read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        sentence = f"The password for etcd cannot be read from {access.password_file}: {error}."
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        sentence = f"--etcd-password-file: {access.password_file} cannot be read: {reason}."
         raise Error(Code.INVALID_REQUEST, sentence) from None
+
+
+def _check_pairs(access: Access) -> None:
+    """Raise INVALID_REQUEST for settings that have no effect or no meaning without another one."""
+    if access.certificate is None and access.key is not None:
+        raise Error(Code.INVALID_REQUEST, "--etcd-key needs --etcd-certificate.")
+    if (access.user is None) != (access.password_file is None):
+        raise Error(Code.INVALID_REQUEST, "Give --etcd-user and --etcd-password-file together.")
 
 
 def _context(access: Access) -> ssl.SSLContext:
@@ -232,8 +242,6 @@ def _context(access: Access) -> ssl.SSLContext:
     except OSError as error:
         sentence = f"--etcd-authorities: {access.authorities} cannot be used: {error.strerror or error}."
         raise Error(Code.INVALID_REQUEST, sentence) from None
-    if access.certificate is None and access.key is not None:
-        raise Error(Code.INVALID_REQUEST, "--etcd-key needs --etcd-certificate.")
     if access.certificate is not None:
         key = ("--etcd-key", access.key) if access.key is not None else ("--etcd-certificate", access.certificate)
         try:
