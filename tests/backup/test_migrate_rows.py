@@ -97,9 +97,10 @@ async def test_numbers_of_rows_that_are_gone_are_not_given_again(url, tmp_path):
         assert await forget(store, "two") == 6
     if os.geteuid() == 0:  # what root unloads must belong to the user of the service
         os.chown(tmp_path, 65534, 65533)
-    await unload(url, tmp_path / "back.sqlite")
-    assert (tmp_path / "back.sqlite").stat().st_uid == tmp_path.stat().st_uid
-    async with SqliteStore.open(tmp_path / "back.sqlite") as store:
+    back = tmp_path / "below" / "back.sqlite"
+    await unload(url, back)
+    assert back.stat().st_uid == back.parent.stat().st_uid == tmp_path.stat().st_uid
+    async with SqliteStore.open(back) as store:
         assert await forget(store, "three") == 9
 
 

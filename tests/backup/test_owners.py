@@ -40,7 +40,7 @@ async def test_copied_blobs(root, fails):
 
 
 async def test_copied_entries(root):
-    async with entries.opened(f"sqlite://{root}/new.sqlite", made=True) as store:
+    async with entries.opened(f"sqlite://{root}/below/new.sqlite", made=True) as store:
         await store.set("key", "value")
     assert owners(root) == {USER}
 

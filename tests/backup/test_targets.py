@@ -166,3 +166,12 @@ async def test_the_database_of_another_service_is_not_taken_for_a_newer_version(
         async with entries.opened(f"sqlite://{tmp_path}/tasks.sqlite"):
             pass
     assert refused.value.code is Code.DAMAGED_BLOB
+
+
+async def test_a_file_of_another_service_is_named_and_not_its_copy(tmp_path):
+    path = tmp_path / "keyvaluestore.sqlite"
+    async with entries.opened(f"sqlite://{path}", made=True):
+        pass
+    with pytest.raises(Error) as refused:
+        Database.migrated(path, tmp_path / "copy")
+    assert refused.value.detail.startswith(f"{path} was not written by safelight: ")

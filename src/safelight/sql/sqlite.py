@@ -182,12 +182,16 @@ def copy(connection: sqlite3.Connection, target: Path, between: Callable[[], Non
 
 
 def migrated(path: Path, package: str, target: Path) -> Path:
-    """Return a file that may be opened and migrated: a copy at `target` if it has an older schema, or else itself."""
+    """Return a file that may be opened and migrated: a copy at `target` if it has an older schema, or else itself.
+
+    Raises DAMAGED_BLOB for a schema that is not safelight's, before it is copied, so that the error names the original.
+    """
     try:
         with closing(sqlite3.connect(path, timeout=0.5, isolation_level=None)) as connection:
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")
             if connection.execute("PRAGMA user_version").fetchone()[0] >= len(scripts.migrations(package)):
                 return path
+            _check_schema(connection, path, package)
             copy(connection, target, lambda: None)
     except sqlite3.DatabaseError as error:
         if getattr(error, "sqlite_errorname", "").startswith("SQLITE_FULL"):

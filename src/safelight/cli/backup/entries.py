@@ -48,7 +48,8 @@ async def opened(url: str, *, made: bool = False) -> AsyncIterator[KeyValueStore
         raise Error(Code.INVALID_REQUEST, detail)
     from safelight.keyvaluestore.sqlite import SqliteStore  # noqa: PLC0415 - as above
 
-    new = not await asyncio.to_thread(path.exists)
+    if new := not await asyncio.to_thread(path.exists):
+        owners.make(path.parent)
     async with SqliteStore.open(path, foreign=True) as file:
         if new:
             owners.give_file(path)

@@ -168,6 +168,7 @@ def _new_file(path: Path) -> Path:
     """Return the temporary name under which to write the file. Raises CONFLICT if the file exists."""
     if found := existing_file(path):
         raise Error(Code.CONFLICT, f"{found} already exists; name a new file.")
+    owners.make(path.parent)
     new = path.with_name(f".{path.name}.new")
     remove_file(new)
     return new
