@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     prepare_standard_streams()
     configs = load(sys.argv[1:] if argv is None else argv)
     first = next(iter(configs.values()))
-    logs.configure("allinone", first.log_format, several={name: config.log_level for name, config in configs.items()})
+    logs.configure("services", first.log_format, several={name: config.log_level for name, config in configs.items()})
     serve.prepare(*configs.values())
     serve.trace("services", *configs.values())
     try:

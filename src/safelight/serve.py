@@ -114,6 +114,8 @@ def trace(name: str, *configs: StandaloneConfig) -> None:
             tracing.start(name, __version__)
         except ImportError as error:
             settings.fail(f"--traces: {error.name} is missing. Install it with: pip install 'safelight[tracing]'.")
+        except ValueError as error:
+            settings.fail(f"--traces: a variable OTEL_… has a value that cannot be used: {str(error).rstrip('.')}.")
 
 
 def _warn_if_open(data: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
+from safelight import serve
 from support.photos import photo
 from support.programs.processes import TIMEOUT, service
 from support.programs.system import system
@@ -203,3 +204,13 @@ def test_nothing_of_opentelemetry_is_loaded_without_traces() -> None:
     modules = ", ".join(f"safelight.{name}.__main__" for name in names)
     program = f"import sys, {modules}; sys.exit(any(name.startswith('opentelemetry') for name in sys.modules))"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_a_value_that_opentelemetry_refuses_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "-1")
+    with pytest.raises(SystemExit) as ended:
+        serve.trace("db", serve.StandaloneConfig(traces=True))
+    assert ended.value.code == 2
+    assert "a variable OTEL_… has a value that cannot be used: schedule_delay" in capsys.readouterr().err
