@@ -225,7 +225,8 @@ async def running(
         http.prepare(app, service)
         await stack.enter_async_context(_listening(app, config, service))
         address = await service.advertised()
-        log.info("%s is listening on %d", service.title, service.port, extra={"address": f"http://{address}"})
+        url = address if "://" in address else f"http://{address}"
+        log.info("%s is listening on %d", service.title, service.port, extra={"address": url})
         if config.open:
             log.warning("Everybody who reaches %s may do everything there (--open)", service.title)
         if service.discovery is not None and isinstance(config, Config) and name in REGISTRATION_KEYS:

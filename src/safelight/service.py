@@ -45,6 +45,9 @@ _OF_THE_SYSTEM = frozenset(
 )
 """Directories that every user of a machine must be able to enter."""
 
+_ADVERTISED = r"^(|(\[[^]/\s,]+\]|[^/:[\]@,\s]+):[1-9][0-9]{0,4}|https?://[^/@,?#\s]+(/[^,?#\s]*)?)$"
+"""What `advertise` may be: nothing, a host and a port, or a URL."""
+
 _ANSWER_TIMEOUT = 15.0
 """Seconds that another service has for an answer in JSON. A live service whose disk hangs does not answer."""
 
@@ -105,7 +108,8 @@ class Config(StandaloneConfig, frozen=True, kw_only=True):
         ),
     ] = None
     advertise: Annotated[
-        str | None,
+        Annotated[str, Meta(pattern=_ADVERTISED, extra={"words": "HOST:PORT (an IPv6 address in brackets) or a URL"})]
+        | None,
         Meta(
             description="The address to register; by default this machine's address on the key-value store's network.",
             extra={"metavar": "HOST:PORT"},

@@ -337,10 +337,17 @@ async def test_a_long_photo_arrives_although_a_storage_is_killed(tmp_path, kille
             assert hashlib.sha256(await left.read(stored.blob.digest)).hexdigest() == stored.blob.digest
 
 
-@pytest.mark.parametrize("address", ["localhost", "127.0.0.1:port", "localhost:", "a:1,b", "[::1]", "localhost/x:1"])
+@pytest.mark.parametrize("address", ["localhost", "127.0.0.1:port", "localhost:", "a:1,b", "[::1]", "::1", "a/x:1"])
 def test_an_address_without_a_port_is_refused(address):
     with pytest.raises(Error, match=r"has no port\. Write HOST:PORT"):
         Several(address)
+
+
+@pytest.mark.parametrize("address", ["localhost:65536", "ftp://localhost:1"])
+def test_an_address_that_can_never_answer_is_refused(address):
+    with pytest.raises(Error) as refused:
+        Several(address)
+    assert refused.value.code is Code.INVALID_REQUEST
 
 
 def test_addresses_with_a_port_or_as_urls_are_taken():

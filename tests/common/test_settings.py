@@ -133,6 +133,20 @@ def test_mistakes_in_the_file_name_the_file(tmp_path, text, sentence, capsys):
     assert str(file) in error
 
 
+@pytest.mark.parametrize("address", ["10.0.0.1", "host:abc", ":80", "a:1,b:2", "::1", "[::1]", "x y:1", "ftp://x:1"])
+def test_an_address_to_register_that_nobody_can_call_is_refused(address, capsys):
+    kind = importlib.import_module("safelight.db.__main__").Config
+
+    def given(value):
+        return settings.load(kind, ["--advertise", value], section="db", program="db", environ={}).advertise
+
+    with pytest.raises(SystemExit):
+        given(address)
+    assert "--advertise: write HOST:PORT (an IPv6 address in brackets) or a URL, not" in capsys.readouterr().err
+    for usable in ("10.0.0.1:80", "[::1]:80", "db.example:8001", "https://db.example/path", ""):
+        assert given(usable) == usable
+
+
 def test_the_file_may_begin_with_a_byte_order_mark_and_must_be_utf_8(tmp_path, capsys):
     file = tmp_path / "settings.toml"
     file.write_text("port = 7", encoding="utf-8-sig")

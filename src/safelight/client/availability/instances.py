@@ -14,6 +14,7 @@ from collections.abc import Collection, Sequence
 
 from safelight.errors import Code, Error
 
+_LAST_PORT = 65_535
 _FIRST = 1.0
 _LONGEST = 30.0
 """Seconds for which to avoid an instance after its first failure, and at most."""
@@ -103,13 +104,22 @@ def first_of(addresses: str) -> str:
 
 
 def _url(address: str) -> str:
-    """Return the URL of an address. Raises INVALID_REQUEST without a port, which would be that of a web server."""
+    """Return the URL of an address.
+
+    Raises INVALID_REQUEST for what is none, also without a port, which would be that of a web server.
+    """
     address = address.strip()
     if "://" in address:
+        if not address.startswith(("http://", "https://")):
+            raise Error(Code.INVALID_REQUEST, f"{address[:100]!r} is no URL of HTTP. Write HOST:PORT.")
         return address.rstrip("/")
     address = address.rstrip("/")
-    if re.fullmatch(r"[^/]+:[0-9]+", address) is None:
-        raise Error(Code.INVALID_REQUEST, f"{address[:100]!r} has no port. Write HOST:PORT.")
+    found = re.fullmatch(r"(?:\[[^]/]+\]|[^/:[\]]+):([0-9]{1,5})", address)
+    if found is None:
+        example = ", and an IPv6 address in brackets" if address.count(":") > 1 else ""
+        raise Error(Code.INVALID_REQUEST, f"{address[:100]!r} has no port. Write HOST:PORT{example}.")
+    if int(found[1]) > _LAST_PORT:
+        raise Error(Code.INVALID_REQUEST, f"{address[:100]!r}: the last port is {_LAST_PORT}.")
     return f"http://{address}"
 
 
