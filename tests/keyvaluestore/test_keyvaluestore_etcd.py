@@ -21,7 +21,7 @@ from safelight import serve
 from safelight.client.keyvaluestore import KeyValueStoreClient
 from safelight.errors import Code, Error
 from safelight.keyvaluestore.__main__ import Config, build
-from safelight.keyvaluestore.etcd import Access, EtcdStore, Gateway
+from safelight.keyvaluestore.etcd import Access, EtcdStore, Gateway, trust
 from support.programs.processes import service
 from support.readiness import away_and_back
 from support.servers.etcd import cluster
@@ -270,6 +270,30 @@ async def test_settings_for_etcd_that_cannot_be_used_are_named(access, sentence)
         async with Gateway.open("etcds://127.0.0.1:2379", access):
             pass
     assert refused.value.code is Code.INVALID_REQUEST
+
+
+async def test_a_renewed_client_certificate_is_used_without_a_restart(tmp_path, monkeypatch):
+    monkeypatch.setattr(trust, "_LOOK_AGAIN", 0.0)
+    for name, signer in (("authority", None), ("server", "authority"), ("client", "authority"), ("stranger", None)):
+        _certificate(tmp_path, name, signer=signer)
+    path = {name: str(tmp_path / name) for name in ("authority.pem", "server.pem", "server.key", "now.pem", "now.key")}
+
+    def renew(name):
+        for ending in ("key", "pem"):
+            shutil.copyfile(tmp_path / f"{name}.{ending}", path[f"now.{ending}"])
+
+    options = ["--cert-file", path["server.pem"], "--key-file", path["server.key"], "--client-cert-auth"]
+    options += ["--trusted-ca-file", path["authority.pem"]]
+    renew("stranger")
+    access = Access(authorities=path["authority.pem"], certificate=path["now.pem"], key=path["now.key"])
+    with cluster(tmp_path, members=1, options=options, scheme="https") as etcd:
+        async with Gateway.open(etcd.url, access) as gateway:
+            with pytest.raises(Error, match="No member of the etcd cluster answers"):
+                await gateway.call("kv/range", {"key": "AA=="}, within=0.0)
+            renew("client")
+            assert "header" in await gateway.call("kv/range", {"key": "AA=="})
+            (tmp_path / "now.key").write_text("half a key")
+            assert "header" in await gateway.call("kv/range", {"key": "AA=="}), "the certificate must stay as it was"
 
 
 async def test_tls_and_a_user(tmp_path):

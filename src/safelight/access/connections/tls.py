@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NoReturn
@@ -68,15 +68,20 @@ class Certificate:
         connection.context = self._current
 
     def _look(self) -> State:
-        found = []
-        for file in self._files:
-            try:
-                status = Path(file).stat()
-            except OSError:
-                found.append((0, 0, 0))
-            else:
-                found.append((status.st_mtime_ns, status.st_size, status.st_ino))
-        return tuple(found)
+        return look(self._files)
+
+
+def look(files: Sequence[str]) -> State:
+    """Return what shows whether files have changed."""
+    found = []
+    for file in files:
+        try:
+            status = Path(file).stat()
+        except OSError:
+            found.append((0, 0, 0))
+        else:
+            found.append((status.st_mtime_ns, status.st_size, status.st_ino))
+    return tuple(found)
 
 
 def certificate(settings: AccessSettings) -> Certificate | None:

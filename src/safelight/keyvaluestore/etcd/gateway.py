@@ -20,10 +20,9 @@ from urllib.parse import urlsplit
 import aiohttp
 import msgspec
 
-from safelight.access.connections.tls import load_chain
-from safelight.access.policy import PolicyError
 from safelight.client.availability.names import Resolver
 from safelight.errors import Code, Error
+from safelight.keyvaluestore.etcd.trust import Access, Trust, check_pairs
 
 log = logging.getLogger(__name__)
 
@@ -40,21 +39,12 @@ _FINAL = {3, 5, 6, 7, 9, 11, 12}
 """gRPC codes that the next member would return as well."""
 
 
-class Access(msgspec.Struct, frozen=True, kw_only=True):
-    """How to reach a cluster: TLS authorities, a client certificate with its key (PEM files), a user."""
-
-    authorities: str | None = None
-    certificate: str | None = None
-    key: str | None = None
-    user: str | None = None
-    password_file: str | None = None
-
-
 class Gateway:
     """The members of one cluster."""
 
-    def __init__(self, http: aiohttp.ClientSession, members: list[str], access: Access) -> None:
+    def __init__(self, http: aiohttp.ClientSession, members: list[str], access: Access, trust: Trust | None) -> None:
         self._http = http
+        self._trust = trust
         self._members = members
         self._turn = itertools.count()
         self._access = access
@@ -77,14 +67,14 @@ class Gateway:
             if not _has_port(host):
                 sentence = f"{host!r} is not a member of a cluster. Write etcd://HOST:PORT,HOST:PORT."
                 raise Error(Code.INVALID_REQUEST, sentence)
-        _check_pairs(access)
+        check_pairs(access)
         if access.user is not None:
             _password(access)
         protocol = "https" if scheme == "etcds" else "http"
-        trust = _context(access) if protocol == "https" else True
-        connector = aiohttp.TCPConnector(limit=0, ssl=trust, resolver=Resolver())
+        trust = Trust(access) if protocol == "https" else None
+        connector = aiohttp.TCPConnector(limit=0, resolver=Resolver())
         async with aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as http:
-            yield cls(http, [f"{protocol}://{host}" for host in hosts], access)
+            yield cls(http, [f"{protocol}://{host}" for host in hosts], access, trust)
 
     async def call(self, path: str, body: dict[str, Any], *, within: float = _CALL) -> dict[str, Any]:
         """Send a request; return its answer.
@@ -116,7 +106,7 @@ class Gateway:
         headers = {**await self._headers(member), "Grpc-Metadata-hasleader": "true"}
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=_ATTEMPT, sock_read=_QUIET)
         try:
-            async with self._http.post(url, json=body, headers=headers, timeout=timeout) as answer:
+            async with self._http.post(url, json=body, headers=headers, timeout=timeout, ssl=self._ssl) as answer:
                 async for line in _lines(answer):
                     yield self._result(line)
         except TimeoutError:
@@ -124,6 +114,10 @@ class Gateway:
         except (aiohttp.ClientError, _NextMemberError) as error:
             log.debug("The watch at %s ended: %r", member, error)
             self._skip()
+
+    @property
+    def _ssl(self) -> ssl.SSLContext | bool:
+        return True if self._trust is None else self._trust.context()
 
     def _member(self) -> str:
         return self._members[0]
@@ -135,7 +129,7 @@ class Gateway:
     async def _ask(self, member: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
         for attempt in itertools.count():
             headers = await self._headers(member)
-            async with self._http.post(f"{member}/v3/{path}", json=body, headers=headers) as answer:
+            async with self._http.post(f"{member}/v3/{path}", json=body, headers=headers, ssl=self._ssl) as answer:
                 async for line in _lines(answer):
                     if attempt == 0 and self._is_expired(line):
                         self._token = ""
@@ -150,7 +144,7 @@ class Gateway:
             return {}
         if not self._token:
             body = {"name": self._access.user, "password": _password(self._access)}
-            async with self._http.post(f"{member}/v3/auth/authenticate", json=body) as answer:
+            async with self._http.post(f"{member}/v3/auth/authenticate", json=body, ssl=self._ssl) as answer:
                 async for line in _lines(answer):
                     self._token = str(self._result(line)["token"])
                     break
@@ -225,27 +219,3 @@ def _password(access: Access) -> str:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         sentence = f"--etcd-password-file: {access.password_file} cannot be read: {reason}."
         raise Error(Code.INVALID_REQUEST, sentence) from None
-
-
-def _check_pairs(access: Access) -> None:
-    """Raise INVALID_REQUEST for settings that have no effect or no meaning without another one."""
-    if access.certificate is None and access.key is not None:
-        raise Error(Code.INVALID_REQUEST, "--etcd-key needs --etcd-certificate.")
-    if (access.user is None) != (access.password_file is None):
-        raise Error(Code.INVALID_REQUEST, "Give --etcd-user and --etcd-password-file together.")
-
-
-def _context(access: Access) -> ssl.SSLContext:
-    """Return a context with the authorities and the certificate for etcd. Raises INVALID_REQUEST."""
-    try:
-        context = ssl.create_default_context(cafile=access.authorities)
-    except OSError as error:
-        sentence = f"--etcd-authorities: {access.authorities} cannot be used: {error.strerror or error}."
-        raise Error(Code.INVALID_REQUEST, sentence) from None
-    if access.certificate is not None:
-        key = ("--etcd-key", access.key) if access.key is not None else ("--etcd-certificate", access.certificate)
-        try:
-            load_chain(context, ("--etcd-certificate", access.certificate), key)
-        except PolicyError as error:
-            raise Error(Code.INVALID_REQUEST, str(error)) from None
-    return context
