@@ -12,6 +12,8 @@ from enum import StrEnum
 from http import HTTPStatus
 from typing import Any
 
+import msgspec
+
 
 class Code(StrEnum):
     """What went wrong, for programs. The sentence for people is `Error.detail`."""
@@ -122,6 +124,10 @@ EXIT_STATUS = {
     **dict.fromkeys((Code.DIGEST_MISMATCH, Code.DAMAGED_BLOB), 6),
 }
 """Exit status of a program that ends for an error, from the table shared with drumhead (docs/reference/errors.md)."""
+
+
+MALFORMED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes that are not what was expected. A text that is not UTF-8 is no MsgspecError to it."""
 
 
 class Error(Exception):

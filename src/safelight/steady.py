@@ -15,6 +15,8 @@ from collections.abc import Callable
 
 import msgspec
 
+from safelight.errors import MALFORMED
+
 log = logging.getLogger(__name__)
 
 DAY = 86400.0
@@ -180,7 +182,7 @@ def _read(kept: bytes | str | None) -> _Kept:
     """Read the state of an earlier process; start afresh if it cannot be read."""
     try:
         return msgspec.json.decode(kept or b"{}", type=_Kept)
-    except msgspec.MsgspecError:
+    except MALFORMED:
         return _Kept()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from safelight.errors import Code, Error
+from safelight.errors import MALFORMED, Code, Error
 
 
 class Login(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,7 +32,7 @@ def load() -> Login:
         return msgspec.json.decode(path.read_bytes(), type=Login)
     except FileNotFoundError:
         return Login()
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, *MALFORMED) as error:
         raise Error(Code.INVALID_REQUEST, f"{path} cannot be read: {error}. Log in again after removing it.") from None
 
 

@@ -22,7 +22,7 @@ from safelight.client.availability.liveness import Liveness, UnresponsiveError
 from safelight.client.availability.names import Resolver
 from safelight.client.availability.retrying import Breaker, retrying
 from safelight.client.redirects import misdirected, target
-from safelight.errors import Code, Error
+from safelight.errors import MALFORMED, Code, Error
 from safelight.wire import encode
 
 T = TypeVar("T")
@@ -288,7 +288,7 @@ def decoded(data: bytes, kind: type[T], asked: str) -> T:
     """Decode the JSON answer of a service. Raises INTERNAL."""
     try:
         return msgspec.json.decode(data, type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except MALFORMED as error:
         if _is_page(data):
             sentence = f"The answer to {asked} is a web page. Give an address that leads to the service itself."
             raise Error(Code.INTERNAL, sentence) from None

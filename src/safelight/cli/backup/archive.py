@@ -28,7 +28,7 @@ from safelight.db.calls.tasks import reading
 from safelight.db.commit.transaction import Transaction
 from safelight.db.sqlite import memory
 from safelight.db.sqlite.connection import PACKAGE, Connection
-from safelight.errors import Code, Error
+from safelight.errors import MALFORMED, Code, Error
 from safelight.sql import sqlite
 from safelight.storage.files import read_plainly
 from safelight.wire import Entry, Record, Reference
@@ -110,7 +110,7 @@ class Archive:
             return msgspec.json.decode(content, type=Manifest)
         except FileNotFoundError:
             raise Error(Code.NOT_FOUND, f"{self.root} holds no backup: it has no manifest.json.") from None
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OSError) as error:
+        except (OSError, *MALFORMED) as error:
             raise Error(Code.DAMAGED_BLOB, f"{path} is damaged: {error}.") from None
 
     def check_plain(self, manifest: Manifest) -> None:

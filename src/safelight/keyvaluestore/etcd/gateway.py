@@ -21,7 +21,7 @@ import aiohttp
 import msgspec
 
 from safelight.client.availability.names import Resolver
-from safelight.errors import Code, Error
+from safelight.errors import MALFORMED, Code, Error
 from safelight.keyvaluestore.etcd.trust import Access, Trust, check_pairs
 
 log = logging.getLogger(__name__)
@@ -201,7 +201,7 @@ async def _lines(answer: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]
 def _object(line: bytes) -> dict[str, Any]:
     try:
         return msgspec.json.decode(line, type=dict[str, Any])
-    except msgspec.MsgspecError:
+    except MALFORMED:
         raise _NextMemberError(f"not JSON: {line[:100].decode(errors='replace')}") from None
 
 

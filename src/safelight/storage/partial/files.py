@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from safelight.errors import Code, Error
+from safelight.errors import MALFORMED, Code, Error
 from safelight.storage.files import Block, add, replace_durably, sync
 from safelight.storage.partial.refusals import check_whole, closed
 from safelight.storage.partial.store import CHECKSUMS
@@ -109,7 +109,7 @@ class PartialFiles:
                 offset, changed = kept.size, _finished(directory)
             else:
                 offset, changed = self._durable(id, directory) if offset is None else offset, came
-        except (FileNotFoundError, NotADirectoryError, msgspec.MsgspecError):
+        except (FileNotFoundError, NotADirectoryError, *MALFORMED):
             raise unknown(id) from None
         return Partial(
             id=id,

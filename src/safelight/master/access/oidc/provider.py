@@ -25,7 +25,7 @@ from yarl import URL
 
 from safelight.access.networks import is_loopback
 from safelight.client.availability.failures import reason_of
-from safelight.errors import Code, Error
+from safelight.errors import MALFORMED, Code, Error
 from safelight.master.access.fresh import Fresh
 from safelight.untrusted.text import printable
 
@@ -218,7 +218,7 @@ class Provider:
             raise self._unusable(f"did not answer within {_FETCH_TIME.total:g} s") from None
         except (aiohttp.ClientError, OSError) as error:
             raise self._unusable(f"cannot be reached: {printable(reason_of(error), 200)}") from None
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        except MALFORMED:
             raise self._unusable(f"answered {method} {URL(url).path} without the expected JSON") from None
 
     def _unusable(self, what: str) -> Error:
