@@ -16,7 +16,9 @@ from drumhead import host
 from drumhead.blobs import replacing
 from drumhead.errors import DrumheadError, ErrorCode, manifest_error
 from drumhead.manifest.project_files import is_there, read_text
-from drumhead.python.foreign_lock import read_pipfile_lock, read_poetry_lock, read_pylock
+from drumhead.python.foreign.pipenv import read_pipfile_lock
+from drumhead.python.foreign.poetry import read_poetry_lock
+from drumhead.python.foreign.pylock import read_pylock
 from drumhead.python.local import (
     descriptions,
     files_of_backends,
@@ -115,9 +117,9 @@ def _read(root: Path, name: str, needs: PythonNeeds, cache: Path) -> Lock | None
         case "uv.lock":
             return _from_uv(root, name, needs)
         case "poetry.lock":
-            return _checked(root, name, read_poetry_lock(root, name, needs))
+            return _checked(root, name, *read_poetry_lock(root, name, needs))
         case "Pipfile.lock":
-            return _checked(root, name, read_pipfile_lock(root, name))
+            return _checked(root, name, *read_pipfile_lock(root, name))
         case "Pipfile":
             raise manifest_error(name, 1, "it has no Pipfile.lock beside it; `pipenv lock` writes one")
         case "pyproject.toml":
@@ -126,10 +128,12 @@ def _read(root: Path, name: str, needs: PythonNeeds, cache: Path) -> Lock | None
             return _from_text(root, name, needs, cache)
 
 
-def _checked(root: Path, name: str, text: str) -> Lock:
-    """Return the lock of another tool after checking that every line is a requirement with a hash."""
+def _checked(root: Path, name: str, text: str, local: list[str]) -> Lock:
+    """Return the lock of another tool, without the directories of the project in `local`, after checking that every
+    line is a requirement with a hash.
+    """
     _check(root, name, text)
-    return Lock(file=name, text=text, directory=str((root / name).parent))
+    return Lock(file=name, text=text, directory=str((root / name).parent), notice=local_notice(local))
 
 
 def _check(root: Path, name: str, text: str) -> None:

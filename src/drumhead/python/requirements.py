@@ -38,6 +38,11 @@ LOCAL_FILE = re.compile(
 FILE_LINKS = re.compile(r"(?:--find-links|-f)[ \t=]+file:")
 
 
+def normal_name(name: str) -> str:
+    """Return the name of a Python package or of an extra as installers compare it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
 def requirement_lines(text: str) -> Iterator[tuple[int, str]]:
     """Yield each requirement or option with its first line. Comments and line continuations are removed."""
     logical, start = "", 0

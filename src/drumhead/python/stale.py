@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from drumhead.errors import manifest_error
 from drumhead.manifest.project_files import is_there
 from drumhead.python.pyproject import ProjectTable, read_pyproject, read_toml
-from drumhead.python.requirements import has_hashes, included_files, requirement_lines
+from drumhead.python.requirements import has_hashes, included_files, normal_name, requirement_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,11 +18,6 @@ if TYPE_CHECKING:
 
 NAME = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[[^\]]*\])?\s*([^;]*)(;?)")
 SOURCES = ("requirements.txt", "pyproject.toml")
-
-
-def normal_name(name: str) -> str:
-    """Return the name of a Python package as indexes compare it."""
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def check_uv_lock(root: Path, name: str, needs: PythonNeeds) -> str:

@@ -118,6 +118,9 @@ files = [{{file = "x", hash = "sha256:{digest}"}}]
 type = "file"
 url = "{wheel}"
 """
+PIPFILE_LOCK = (  # Pipenv writes the hashes of all files of a release beside one
+    '{{"default": {{"inhouse": {{"file": "{wheel}", "hashes": ["sha256:%s", "sha256:{digest}"]}}}}}}' % ("a" * 64)
+)
 DEPENDS = '[project]\nname = "x"\nversion = "1"\nrequires-python = ">=3.11"\ndependencies = ["inhouse"]\n'
 SOURCE = '[tool.uv.sources]\ninhouse = {{path = "{wheel}"}}\n'
 
@@ -134,8 +137,9 @@ SOURCE = '[tool.uv.sources]\ninhouse = {{path = "{wheel}"}}\n'
         {"pyproject.toml": DEPENDS + SOURCE},
         {"pyproject.toml": DEPENDS + SOURCE, "uv.lock": ""},
         {"pyproject.toml": DEPENDS, "poetry.lock": POETRY_LOCK},
+        {"Pipfile.lock": PIPFILE_LOCK},
     ],
-    ids=["path", "included", "hash", "pyproject", "uv", "poetry"],
+    ids=["path", "included", "hash", "pyproject", "uv", "poetry", "pipenv"],
 )
 def test_a_wheel_of_the_project_is_installed_and_one_outside_is_refused(project, tmp_path, files):
     (project / "wheels").mkdir()

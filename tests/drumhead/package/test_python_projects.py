@@ -358,6 +358,46 @@ def test_a_pipfile_lock_without_a_package_is_refused(project, tmp_path):
         read_lock(read_project(project), tmp_path)
 
 
+OWN = "[[package]]\nname = 'own'\nversion = '1'\n[package.dependencies]\nidna = '*'\n"
+LOCAL = {
+    "Pipfile.lock": {"default": {"x": {"editable": True, "path": "."}, "own": {"file": "lib/own"}}},
+    "poetry.lock": f"{OWN}[package.source]\ntype = 'directory'\nurl = 'lib/own'\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("lock", "local"), [("Pipfile.lock", "the project itself and lib/own"), ("poetry.lock", "lib/own")]
+)
+def test_packages_of_the_project_are_left_out_of_the_locks_of_others(project, tmp_path, lock, local):
+    digest = "a" * 64
+    released = f"[[package]]\nname = 'idna'\nversion = '1'\nfiles = [{{file = 'x', hash = 'sha256:{digest}'}}]\n"
+    pipfile = {
+        "default": {"idna": {"version": "==1", "hashes": [f"sha256:{digest}"]}, **LOCAL["Pipfile.lock"]["default"]}
+    }
+    files = {
+        "pyproject.toml": "[project]\nname = 'x'\ndependencies = ['own']\n",
+        "lib/own/pyproject.toml": PACKAGE.format("own", '"idna"'),
+        lock: json.dumps(pipfile) if lock == "Pipfile.lock" else released + LOCAL[lock],
+    }
+    write_files(project, files)
+    read = read_lock(read_project(project), tmp_path)
+    assert pinned(read) == {"idna"}
+    assert read.notice == f"of {local}, only the dependencies were installed; the files are in the image anyway"
+    write_files(project, {lock: files[lock].replace("lib/own", "../own")})
+    with pytest.raises(DrumheadError, match=rf"^{lock}:1: \.\./own is no Python package in the project"):
+        read_lock(read_project(project), tmp_path)
+
+
+def test_a_file_of_a_release_in_a_pipfile_lock_is_one_of_that_release(project, tmp_path):
+    """Read a lock in which Pipenv has written the hashes of all files of the release beside the URL of one."""
+    hashes = ["sha256:" + digit * 64 for digit in "ab"]
+    url = "https://example.org/a/in_house-1.2rc1-py3-none-any.whl"
+    for written, expected in ((hashes, "in-house==1.2rc1"), (hashes[:1], f"in-house @ {url}")):
+        lock = {"default": {"in-house": {"file": url, "hashes": written}}}
+        write_files(project, {"Pipfile.lock": json.dumps(lock)})
+        assert read_lock(read_project(project), tmp_path).text.startswith(f"{expected} \\\n")
+
+
 @pytest.mark.parametrize("lock", ["requirements.lock", "pylock.toml"])
 def test_a_notice_names_what_a_lock_of_ones_own_lacks(project, tmp_path, lock):
     digest = "a" * 64

@@ -1,33 +1,30 @@
-"""Read the lock files of other tools: convert those of Poetry and Pipenv into requirements, and check a pylock.toml."""
+"""Convert a poetry.lock into requirements."""
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from drumhead.errors import manifest_error
-from drumhead.manifest.project_files import is_there, read_text
+from drumhead.manifest.project_files import is_there
+from drumhead.python.foreign.lines import check_any_hash, requirement_line, requirements_text
 from drumhead.python.local import left_out_place
 from drumhead.python.pyproject import PoetrySpecs, PyProject, convert, fits, read_pyproject, read_toml, specs_of
-from drumhead.python.stale import check_pipfile_lock, normal_name
+from drumhead.python.requirements import normal_name
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from drumhead.manifest.records import PythonNeeds
 
-PUBLIC_INDEX = re.compile(r"https?://pypi(\.python)?\.org/simple/?")
-SHA256 = re.compile(r"sha256:[0-9a-f]{64}")
 OF_EXTRA = re.compile(r"""\bextra\s*(==|!=)\s*["']([^"']*)["']""")
 """A condition of Poetry 2 on the extras of the project, in the markers of packages that only some of these need."""
 HOLDS = {True: 'python_version >= "3"', False: 'python_version < "3"'}
 """Markers that always and never hold."""
 MAX_MARKER = 2000
 """The length of a marker above which a package does not widen those of its dependencies further."""
-PYLOCK_TABLE = re.compile(r"^(?=[ \t]*\[\[[ \t]*packages[ \t]*\]\])", re.MULTILINE)
 Markers = frozenset[frozenset[str]]
 """The conditions under which a package is needed: any of them, and of each of these all markers."""
 ALWAYS: Markers = frozenset({frozenset()})
@@ -40,36 +37,6 @@ class Requirement(NamedTuple):
     version: str
     markers: Markers
     extras: tuple[str, ...]
-
-
-class PipfilePackage(msgspec.Struct, frozen=True):
-    """A package of a Pipfile.lock. It has no version if it does not come from an index."""
-
-    version: str = ""
-    hashes: list[str] = []
-    markers: str = ""
-    index: str = ""
-    extras: list[str] = []
-
-
-class PipfileSource(msgspec.Struct, frozen=True):
-    """An index of a Pipfile.lock."""
-
-    name: str
-    url: str
-
-
-class PipfileMeta(msgspec.Struct, frozen=True):
-    """The part ``_meta`` of a Pipfile.lock."""
-
-    sources: list[PipfileSource] = []
-
-
-class PipfileLock(msgspec.Struct, frozen=True):
-    """A Pipfile.lock."""
-
-    default: dict[str, PipfilePackage]
-    meta: PipfileMeta = msgspec.field(default=PipfileMeta(), name="_meta")
 
 
 class PoetryFile(msgspec.Struct, frozen=True):
@@ -110,87 +77,9 @@ class PoetryLock(msgspec.Struct, frozen=True):
     metadata: PoetryMetadata = PoetryMetadata()
 
 
-class PylockSource(msgspec.Struct, frozen=True):
-    """A file or a directory of a package in a pylock.toml."""
-
-    path: str = ""
-    hashes: dict[str, str] = {}
-
-
-class PylockPackage(msgspec.Struct, frozen=True):
-    """A package of a pylock.toml."""
-
-    name: str
-    wheels: list[PylockSource] = []
-    sdist: PylockSource | None = None
-    archive: PylockSource | None = None
-    directory: PylockSource | None = None
-    vcs: object = None
-
-
-class Pylock(msgspec.Struct, frozen=True, rename="kebab"):
-    """A pylock.toml (packaging.python.org, pylock.toml specification)."""
-
-    lock_version: str
-    packages: list[PylockPackage] = []
-
-
-def read_pylock(root: Path, name: str) -> tuple[str, list[str]]:
-    """Return a pylock.toml without the packages that are directories of the project, and these directories.
-
-    Raises MANIFEST for any other package without a hash.
-    """
-    packages = convert(read_toml(root, name), Pylock, name, "a pylock.toml").packages
-    places = [_check_pylock(root, name, package) for package in packages]
-    head, *tables = PYLOCK_TABLE.split(text := read_text(root, name))
-    local = sorted({place for place in places if place is not None})
-    if local and len(tables) != len(packages):
-        raise manifest_error(name, 1, f"it has no table [[packages]] for each package, such as {local[0]}")
-    if local:
-        text = head + "".join(table for table, place in zip(tables, places, strict=True) if place is None)
-    return text, local
-
-
-def _check_pylock(root: Path, name: str, package: PylockPackage) -> str | None:
-    """Return the directory of the project that a package is, or None if it is files with hashes. Raises MANIFEST."""
-    if package.vcs:
-        raise manifest_error(name, 1, f"{package.name} comes from version control and has no hash; name a release")
-    if package.directory:
-        return left_out_place(root, name.rpartition("/")[0], package.directory.path, name)
-    files = [*package.wheels, *(one for one in (package.sdist, package.archive) if one)]
-    if not files or any("sha256" not in file.hashes for file in files):
-        raise manifest_error(name, 1, f"{package.name} has no file, or one without a SHA-256 hash")
-    if any(file.path for file in files):
-        raise manifest_error(name, 1, f"{package.name} is a file of this host; name a release, or give its URL")
-    return None
-
-
-def read_pipfile_lock(root: Path, name: str) -> str:
-    """Return the default packages of a Pipfile.lock as requirements with hashes. Raises MANIFEST."""
-    what = "a lock of Pipenv (`pipenv lock` writes one)"
-    text = read_text(root, name)
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise manifest_error(name, 1, f"it is not {what}: {error}") from error
-    lock = convert(document, PipfileLock, name, what)
-    sources = {source.name: source.url for source in lock.meta.sources}
-    lines, indexes = [], set()
-    check_pipfile_lock(root, name, lock.default)
-    for package, facts in sorted(lock.default.items()):
-        if not facts.version:
-            raise manifest_error(name, 1, f"{package} does not come from an index; name a release")
-        if not facts.version.startswith("=="):
-            raise manifest_error(name, 1, f"{package} has no exact version; `pipenv lock` writes one")
-        extras = f"[{','.join(facts.extras)}]" if facts.extras else ""
-        _check_hashes(package, facts.hashes, name, "pipenv lock")
-        lines.append(_line(f"{package}{extras}{facts.version}", facts.markers, facts.hashes))
-        indexes.add(sources.get(facts.index, ""))
-    return _text(lines, indexes)
-
-
-def read_poetry_lock(root: Path, name: str, needs: PythonNeeds) -> str:
-    """Return the packages of a poetry.lock that the main dependencies need, with hashes. Raises MANIFEST.
+def read_poetry_lock(root: Path, name: str, needs: PythonNeeds) -> tuple[str, list[str]]:
+    """Return the packages of a poetry.lock that the main dependencies need, with hashes, and those that are
+    directories of the project. Raises MANIFEST.
 
     The pyproject.toml beside the lock says which dependencies are main ones.
     """
@@ -202,18 +91,21 @@ def read_poetry_lock(root: Path, name: str, needs: PythonNeeds) -> str:
     packages: dict[str, list[PoetryPackage]] = {}
     for package in lock.package:
         packages.setdefault(normal_name(package.name), []).append(package)
-    lines, indexes = [], set()
+    lines, indexes, local = [], set(), set()
     for package_name, asked in sorted(_walk(packages, wanted, name).items()):
         for package, markers in _versions(packages[package_name], asked, name):
+            if package.source.type == "directory":
+                local.add(left_out_place(root, name.rpartition("/")[0], package.source.url, name))
+                continue
             requirement = _pinned(package, name)
             indexes.add(package.source.url if package.source.type == "legacy" else "")
             own = package.markers
             hashes = [one.hash for one in package.files or lock.metadata.files.get(package.name, [])]
-            _check_hashes(package_name, hashes, name, "poetry lock")
+            check_any_hash(package_name, hashes, name, "poetry lock")
             condition = own.get("main", "") if isinstance(own, dict) else own
             condition = _decided(condition, set(map(normal_name, needs.extras))) or _marker(markers)
-            lines.append(_line(requirement, condition, hashes))
-    return _text(lines, indexes)
+            lines.append(requirement_line(requirement, condition, hashes))
+    return requirements_text(lines, indexes), sorted(local)
 
 
 def _pinned(package: PoetryPackage, name: str) -> str:
@@ -234,11 +126,6 @@ def _decided(marker: str, extras: set[str]) -> str:
     An installer of requirements knows no extras of the project and would leave these packages out.
     """
     return OF_EXTRA.sub(lambda found: HOLDS[(found[1] == "==") == (normal_name(found[2]) in extras)], marker)
-
-
-def _check_hashes(package: str, hashes: list[str], name: str, command: str) -> None:
-    if not any(map(SHA256.fullmatch, hashes)):
-        raise manifest_error(name, 1, f"{package} has no SHA-256 hash; a newer version of `{command}` writes one")
 
 
 def _roots(document: PyProject, needs: PythonNeeds, file: str) -> list[Requirement]:
@@ -358,13 +245,3 @@ def _marker(markers: Markers) -> str:
 
 def _joined(word: str, markers: list[str]) -> str:
     return markers[0] if len(markers) == 1 else word.join(f"({marker})" for marker in markers)
-
-
-def _line(requirement: str, marker: str, hashes: list[str]) -> str:
-    condition = f" ; {marker}" if marker else ""
-    return " \\\n    ".join([requirement + condition, *(f"--hash={one}" for one in sorted(hashes))])
-
-
-def _text(lines: list[str], indexes: set[str]) -> str:
-    more = [f"--extra-index-url {url}" for url in sorted(indexes) if url and not PUBLIC_INDEX.fullmatch(url)]
-    return "\n".join([*more, *lines]) + "\n"

@@ -1,0 +1,1 @@
+"""Read the lock files of other tools: Poetry, Pipenv, and all that write a pylock.toml."""
