@@ -38,6 +38,7 @@ from drumhead.python.requirements import (
     included_files,
     kept_options,
     linked_files,
+    normal_name,
 )
 from drumhead.python.stale import check_uv_lock, stale_notice
 
@@ -202,11 +203,11 @@ def _from_pyproject(root: Path, name: str, needs: PythonNeeds, cache: Path) -> L
     table = read_toml(root, name)
     document = convert(table, PyProject, name)
     project, poetry = document.project, document.tool.poetry
-    optional = project.optional_dependencies | poetry.extras
+    optional = project.extras | poetry.extras
     for extra in needs.extras:
-        if extra not in optional and "optional-dependencies" not in project.dynamic:
+        if normal_name(extra) not in optional and "optional-dependencies" not in project.dynamic:
             raise manifest_error(name, 1, f"it has no extra {extra}, which package.yaml names")
-    wanted = [*project.dependencies, *(line for extra in needs.extras for line in optional.get(extra, []))]
+    wanted = [*project.dependencies, *(line for extra in needs.extras for line in optional.get(normal_name(extra), []))]
     text = read_text(root, name)
     for one in wanted:
         check_resolvable(one, name, first=text.count("\n", 0, max(text.find(one), 0)) + 1)

@@ -12,7 +12,7 @@ import msgspec
 
 from drumhead.errors import DrumheadError, manifest_error, wrong_document
 from drumhead.manifest.project_files import is_there, read_text
-from drumhead.python.requirements import PYTHON
+from drumhead.python.requirements import PYTHON, normal_name
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,6 +87,11 @@ class ProjectTable(msgspec.Struct, frozen=True, rename="kebab"):
     scripts: dict[str, str] = {}
     entry_points: dict[str, dict[str, str]] = {}
 
+    @property
+    def extras(self) -> dict[str, list[str]]:
+        """The requirements of each extra, by its normal name."""
+        return {normal_name(extra): texts for extra, texts in self.optional_dependencies.items()}
+
 
 class PoetryTable(msgspec.Struct, frozen=True, rename="kebab"):
     """The table ``tool.poetry`` (python-poetry.org/docs/pyproject)."""
@@ -95,8 +100,13 @@ class PoetryTable(msgspec.Struct, frozen=True, rename="kebab"):
     version: str = ""
     scripts: dict[str, object] = {}
     dependencies: dict[str, PoetrySpecs] = {}
-    extras: dict[str, list[str]] = {}
+    declared_extras: dict[str, list[str]] = msgspec.field(default={}, name="extras")
     package_mode: bool = True
+
+    @property
+    def extras(self) -> dict[str, list[str]]:
+        """The packages of each extra, by its normal name."""
+        return {normal_name(extra): packages for extra, packages in self.declared_extras.items()}
 
     @property
     def console_scripts(self) -> dict[str, str]:

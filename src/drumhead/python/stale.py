@@ -56,7 +56,7 @@ def _requires(packages: list[Any]) -> dict[str, list[frozenset[str]]]:
 
 
 def _dependencies(project: ProjectTable, needs: PythonNeeds) -> list[str]:
-    more = [project.optional_dependencies.get(extra, []) for extra in needs.extras]
+    more = [project.extras.get(normal_name(extra), []) for extra in needs.extras]
     return [*project.dependencies, *(one for texts in more for one in texts)]
 
 

@@ -311,6 +311,31 @@ def test_the_extras_that_a_manifest_names_decide_the_markers_of_poetry_2(project
     assert condition.evaluate({"extra": "", "python_version": "3.11"}) is needed
 
 
+@pytest.mark.parametrize(("named", "declared"), [("My_Extra", "my-extra"), ("my.extra", "My_Extra")])
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"pyproject.toml": '[project]\nname = "x"\nversion = "1"\n[project.optional-dependencies]\n{} = ["idna"]\n'},
+        {
+            "poetry.lock": POETRY_PACKAGE.format(name="idna", hash="a" * 64),
+            "pyproject.toml": '[project]\nname = "x"\n[project.optional-dependencies]\n{} = ["idna"]\n',
+        },
+        {
+            "poetry.lock": POETRY_PACKAGE.format(name="idna", hash="a" * 64),
+            "pyproject.toml": "[tool.poetry.dependencies]\nidna = {{version = '*', optional = true}}\n"
+            "[tool.poetry.extras]\n{} = ['idna']\n",
+        },
+    ],
+    ids=["pyproject", "poetry-2", "poetry-1"],
+)
+def test_extras_are_compared_as_installers_compare_them(project, tmp_path, files, named, declared):
+    key = json.dumps(declared)
+    write_files(project, {name: text.format(key) if ".toml" in name else text for name, text in files.items()})
+    manifest = project / "meta/package.yaml"
+    manifest.write_text(manifest.read_text() + f"python:\n  extras: [{named}]\n")
+    assert names(read_lock(read_project(project), tmp_path)) == {"idna"}
+
+
 NT, POSIX = "os_name == 'nt'", "os_name == 'posix'"
 TABLE = f"""
 [tool.poetry.dependencies]

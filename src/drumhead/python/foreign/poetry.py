@@ -131,14 +131,14 @@ def _decided(marker: str, extras: set[str]) -> str:
 def _roots(document: PyProject, needs: PythonNeeds, file: str) -> list[Requirement]:
     """Return the main dependencies of a pyproject.toml that hold for the guest. Raises MANIFEST."""
     project, poetry = document.project, document.tool.poetry
-    optional, extras = project.optional_dependencies, poetry.extras
     chosen: set[str] = set()
     texts = list(project.dependencies)
     for extra in needs.extras:
-        if extra not in optional and extra not in extras:
+        name = normal_name(extra)
+        if name not in project.extras and name not in poetry.extras:
             raise manifest_error(file, 1, f"it has no extra {extra}, which package.yaml names")
-        texts += optional.get(extra, [])
-        chosen |= {normal_name(one) for one in extras.get(extra, [])}
+        texts += project.extras.get(name, [])
+        chosen |= {normal_name(one) for one in poetry.extras.get(name, [])}
     asked: list[Requirement] = []
     for text in texts:
         match = re.match(r"([A-Za-z0-9._-]+)\s*(?:\[([^\]]*)\])?[^;]*(?:;\s*(.*))?", text)
