@@ -1,8 +1,11 @@
-"""Find the packages that read the sources of Python modules while they run. Others work from bytecode alone."""
+"""Find the packages that read the sources of Python modules while they run, and the sources that they open as files.
+Others work from bytecode alone.
+"""
 
 from __future__ import annotations
 
 import ast
+import os
 import re
 from typing import TYPE_CHECKING
 
@@ -26,6 +29,8 @@ CACHES = (re.compile(rb"\bnumba\b"), re.compile(rb"\bcache\s*=\s*True"))
 """A module whose functions numba compiles and caches by the time of their source (librosa)."""
 COMPILED = (re.compile(rb"\btorch\.jit\.script|\btriton\.jit"),)
 """A module whose functions torch or triton compiles from source."""
+NAMES_FILE = re.compile(rb"""["']((?:[\w.-]+/)*[\w.-]+\.py)["']""")
+"""The name of a source as a whole text, which a module joins to its own directory, to run or to read that file."""
 NOT_RUN = {"tests", "testing"}
 """Directories that no program imports."""
 
@@ -43,6 +48,30 @@ def reads_sources(tree: Tree) -> set[str]:
         if module_reads_sources(entry.read()):
             found.add(package)
     return found
+
+
+def opened_as_files(tree: Tree) -> set[str]:
+    """Return the paths of sources that nothing imports, or that programs open as well.
+
+    These are files outside dist-packages (commands), files with names that no import can have (OpenCV's
+    ``config-3.py``), and files that a module of the same package names (its ``config.py``).
+    """
+    sources = {path: entry for path, entry in tree if entry.kind == "file" and path.endswith(".py")}
+    named: dict[str, set[str]] = {}
+    for path, entry in sources.items():
+        names = set(map(os.fsdecode, NAMES_FILE.findall(entry.read())))
+        named.setdefault(top_level(path), set()).update(names - {"__init__.py"})
+
+    def is_opened(path: str) -> bool:
+        *directories, name = path.removeprefix(f"{SITE}/").split("/")
+        ends = ("/".join([*directories[start:], name]) for start in range(len(directories) + 1))
+        return (
+            not path.startswith(f"{SITE}/")
+            or not name.removesuffix(".py").isidentifier()
+            or any(end in named[top_level(path)] for end in ends)
+        )
+
+    return set(filter(is_opened, sources))
 
 
 def top_level(path: str) -> str:

@@ -12,7 +12,7 @@ from drumhead import host
 from drumhead.elf import is_elf, shorten
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.patterns import match_any
-from drumhead.python.distribution import SITE, scripts_of_wheels
+from drumhead.python.distribution import BIN, SITE, scripts_of_wheels
 from drumhead.python.lock import find_uv
 from drumhead.python.requirements import PLATFORM, PYTHON, with_places
 from drumhead.tree import Tree, regular, symlink
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 BUILDERS = ("setuptools==80.9.0", "wheel==0.45.1", "hatchling==1.27.0", "flit-core==3.12.0", "poetry-core==2.1.3")
 """Build tools for source distributions, with fixed versions for reproducible files."""
 LEFT_OUT = (
-    "bin",
     "**/__pycache__",
     # Only type checkers and compilers read these.
     "**/*.pyi",
@@ -54,12 +53,16 @@ LEFT_OUT = (
 )
 TEST_DATA = re.compile(r"[^/]+/tests/.*(?<!\.py)(?<!\.so)", re.DOTALL)
 """What the tests of a package read: everything below ``tests`` that is not a module."""
+DATA = ("bin", "etc", "share")
+"""Directories beside the packages into which uv installs the commands and data files of wheels."""
+PYTHON_SCRIPT = re.compile(rb"\A#!(?:/bin/sh\n'''exec' [^\n]*\n' '''|[^\n]*python[^\n]*)\n")
+"""The first line of a script for Python, or the first three if the path of uv's interpreter is long or has blanks."""
 READS_STUB = b"attach_stub"
 """The function of lazy_loader with which a package (scikit-image, librosa) finds its own names in its ``.pyi``."""
 
 
 def install(lock: Lock, cache: Path) -> Tree:
-    """Return the files of every wheel in `lock`, below the guest's dist-packages, and their console scripts.
+    """Return the files of every wheel in `lock`, in the guest's dist-packages, and their commands and data files.
 
     This blocks the calling thread. Downloads are cached in `cache`. Raises HOST_TOOL with uv's message if a hash
     differs.
@@ -131,12 +134,22 @@ def _read(site: Path) -> Tree:
         name = path.relative_to(site).as_posix()
         if (left_out(name) and not _is_read(path)) or name.startswith("."):
             continue
+        place = _place(site, name)
         if path.is_symlink():
-            tree.add(f"{SITE}/{name}", symlink(str(path.readlink())))
+            tree.add(place, symlink(str(path.readlink())))
         elif path.is_file() and not TEST_DATA.fullmatch(name):
             mode = 0o755 if path.stat().st_mode & 0o100 else 0o644
-            tree.add(f"{SITE}/{name}", regular(_needed(name, path.read_bytes()), mode))
+            contents = _needed(name, path.read_bytes())
+            if place.startswith(f"{BIN}/"):
+                contents = PYTHON_SCRIPT.sub(b"#!/usr/bin/python3\n", contents)
+            tree.add(place, regular(contents, mode))
     return tree
+
+
+def _place(site: Path, name: str) -> str:
+    """Return where an installed file belongs: commands and data files below /usr/local, as with Debian's pip."""
+    top = name.partition("/")[0]
+    return f"usr/local/{name}" if top in DATA and not (site / top / "__init__.py").exists() else f"{SITE}/{name}"
 
 
 def _is_read(stub: Path) -> bool:

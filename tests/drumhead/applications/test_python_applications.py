@@ -34,25 +34,30 @@ def test_a_dependency_that_reads_its_sources(application, tmp_path):
         "    return inspect.getsource(other)\n\n"
         "def names():\n    return sorted(os.listdir(os.path.dirname(__file__)))\n",
         "inhouse/other.py": "print('imported')\n",
+        "loader/__init__.py": "import os\nexec(open(os.path.join(os.path.dirname(__file__), 'config.py')).read())\n",
+        "loader/config.py": "value = 42\n",
+        "inhouse-1.0.data/scripts/inhouse": "#!python\nimport loader\nprint(loader.value)\n",
         "quiet.py": "import os\n\ndef names():\n    return __file__\n",
     }
     wheel, digest = write_wheel(tmp_path, modules)
     application.write(
         {
             "requirements.txt": f"inhouse @ {wheel.as_uri()} --hash=sha256:{digest}\n",
-            "main.py": "import inhouse, quiet\nprint([inhouse.source(), inhouse.names(), quiet.names()])\n",
+            "main.py": "import inhouse, quiet, subprocess\n"
+            "print([inhouse.source(), inhouse.names(), quiet.names(), subprocess.getoutput('inhouse')])\n",
         },
+        require="cli",
         run="runtime: python\nconfig_set:\n  web: {main: /main.py}\n",
     )
     site = "/usr/local/lib/python3.11/dist-packages"
     application.compose()
     names = ["__init__.py", "__pycache__", "other.py"]
     said = application.run("web").splitlines()
-    assert said[-2:] == ["imported", str([modules["inhouse/other.py"], names, f"{site}/quiet.pyc"])]
+    assert said[-2:] == ["imported", str([modules["inhouse/other.py"], names, f"{site}/quiet.pyc", "42"])]
     manifest = application.root / "meta/package.yaml"
     manifest.write_text(manifest.read_text() + "python: {sources: true}\n")
     application.compose()
-    assert f"{site}/quiet.py'" in application.run("web").splitlines()[-1]
+    assert f"{site}/quiet.py', '42'" in application.run("web").splitlines()[-1]
 
 
 @pytest.mark.heavy

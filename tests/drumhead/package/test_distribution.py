@@ -1,6 +1,7 @@
-"""Test what an image has of the project itself: console scripts, metadata, and wheels among its files."""
+"""Test what an image has of packages and of the project itself: scripts, metadata, sources, and its own wheels."""
 
 import importlib.metadata
+import posixpath
 import shutil
 import subprocess
 import sys
@@ -10,8 +11,9 @@ import pytest
 from drumhead.errors import DrumheadError
 from drumhead.manifest.project import read_project
 from drumhead.python.distribution import BIN, SITE, scripts_of_wheels, with_distribution
-from drumhead.python.lock import find_uv, read_lock
-from drumhead.python.wheels import install
+from drumhead.python.lock import Lock, find_uv, read_lock
+from drumhead.python.sources import module_reads_sources, opened_as_files
+from drumhead.python.wheels import PYTHON_SCRIPT, install
 from drumhead.tree import Tree, regular
 from support.guests.composing import write_files, write_wheel
 
@@ -107,6 +109,92 @@ def test_scripts_of_wheels_keep_their_names_and_faulty_files_are_left_out():
         "from gunicorn.app.wsgiapp import run",
         "sys.exit(run())",
     ]
+
+
+def test_commands_and_data_files_of_wheels_are_where_pip_puts_them(tmp_path):
+    data = "inhouse-1.0.data"
+    files = {
+        f"{data}/scripts/tool": "#!python\nprint(1)\n",
+        f"{data}/scripts/shell": "#!/bin/sh\n",
+        f"{data}/scripts/env.py": "#!/usr/bin/env python3\n",
+        f"{data}/data/etc/inhouse/on.json": "{}",
+        f"{data}/data/share/inhouse/page.html": "",
+        "inhouse-1.0.dist-info/entry_points.txt": "[console_scripts]\nserve = inhouse:main\n",
+        "inhouse.py": "",
+    }
+    wheel, digest = write_wheel(tmp_path, files)
+    lock = Lock(file="requirements.txt", text=f"inhouse @ {wheel.as_uri()} --hash=sha256:{digest}\n")
+    tree = install(lock, tmp_path / "cache")
+    local = {path.removeprefix("usr/local/"): entry for path, entry in tree if not path.startswith(SITE)}
+    texts = {path: entry.read().decode() for path, entry in local.items() if entry.kind == "file"}
+    assert texts.pop("bin/serve").startswith("#!/usr/bin/python3\nimport sys\n")
+    assert texts == {
+        "bin/tool": "#!/usr/bin/python3\nprint(1)\n",
+        "bin/shell": "#!/bin/sh\n",
+        "bin/env.py": "#!/usr/bin/python3\n",
+        "etc/inhouse/on.json": "{}",
+        "share/inhouse/page.html": "",
+    }
+    assert {local[path].mode for path in texts if path.startswith("bin/")} == {0o755}
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "#!/opt/a/bin/python\n",
+        "#!/usr/bin/env python3.11\n",
+        "#!/bin/sh\n'''exec' '/opt/a b/python' \"$0\" \"$@\"\n' '''\n",
+    ],
+)
+def test_a_script_for_python_starts_the_guests_whatever_the_installer_wrote(head):
+    assert PYTHON_SCRIPT.sub(b"", f"{head}import x\n".encode()) == b"import x\n"
+
+
+def test_sources_that_nothing_imports_or_that_their_package_names_are_kept():
+    opened = {
+        "pkg/config.py": "",
+        "pkg/config-3.py": "",
+        "pkg/deep/run/server.py": "",
+        "../../../bin/tool.py": "",
+    }
+    others = {
+        "pkg/__init__.py": "open(join(here, 'config.py')); run(\"run/server.py\", '__init__.py', 'a b.py')\n",
+        "pkg/xconfig.py": "",
+        "pkg/other/server.py": "",
+        "other/config.py": "",
+        "six.py": "",
+    }
+    tree = Tree()
+    for path, text in {**opened, **others}.items():
+        tree.add(posixpath.normpath(f"{SITE}/{path}"), regular(text.encode()))
+    assert opened_as_files(tree) == {posixpath.normpath(f"{SITE}/{path}") for path in opened}
+
+
+@pytest.mark.parametrize(
+    ("source", "needed"),
+    [
+        ("import inspect\nprint(inspect.getsource(print))\n", True),
+        ("from inspect import getsourcelines as get, findsource\nfindsource(print)\n", True),
+        ("import inspect\ntry:\n    inspect.getsource(print)\nexcept (TypeError, OSError):\n    pass\n", False),
+        (
+            "import inspect\ntry:\n    inspect.getsource(print)\nexcept OSError as e:\n    raise ValueError from e\n",
+            True,
+        ),
+        ("import inspect\ntry:\n    inspect.getsource(print)\nexcept TypeError:\n    pass\n", True),
+        ("import inspect\nprint(inspect.getfile(print))\n", False),
+        ("import inspect, pathlib\npathlib.Path(inspect.getfile(print)).read_text()\n", True),
+        ("import os\n[n for n in os.listdir('x') if n.endswith('.py')]\n", True),
+        ("import os\n[n for n in os.listdir('x') if n.endswith(('.py', '.pyc'))]\n", False),
+        ("def is_source(name):\n    return name.endswith('.py')\n", False),
+        ("import pathlib\npathlib.Path('x').glob('*.py')\n", True),
+        ("import numba\n@numba.jit(cache=True)\ndef f(): ...\n", True),
+        ("import functools\ncached = functools.partial(print, cache=True)\n", False),
+        ("import torch\n@torch.jit.script\ndef f(): ...\n", True),
+        ("getsource( is no Python", False),
+    ],
+)
+def test_which_modules_need_the_sources_of_modules(source, needed):
+    assert module_reads_sources(source.encode()) is needed
 
 
 POETRY_LOCK = """\

@@ -13,7 +13,6 @@ from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.manifest.project import read_project
 from drumhead.python.lock import Lock, read_lock
 from drumhead.python.requirements import check_hashes, check_resolvable
-from drumhead.python.sources import module_reads_sources
 from drumhead.python.wheels import SITE, install
 from support.guests.composing import write_files, write_wheel
 
@@ -141,33 +140,6 @@ def test_a_stub_that_a_module_reads_is_kept(tmp_path):
         "inhouse/core.pyi": "answer: int\n",
     }
     assert installed(tmp_path, files) == files.keys() - {"inhouse/core.pyi"}
-
-
-@pytest.mark.parametrize(
-    ("source", "needed"),
-    [
-        ("import inspect\nprint(inspect.getsource(print))\n", True),
-        ("from inspect import getsourcelines as get, findsource\nfindsource(print)\n", True),
-        ("import inspect\ntry:\n    inspect.getsource(print)\nexcept (TypeError, OSError):\n    pass\n", False),
-        (
-            "import inspect\ntry:\n    inspect.getsource(print)\nexcept OSError as e:\n    raise ValueError from e\n",
-            True,
-        ),
-        ("import inspect\ntry:\n    inspect.getsource(print)\nexcept TypeError:\n    pass\n", True),
-        ("import inspect\nprint(inspect.getfile(print))\n", False),
-        ("import inspect, pathlib\npathlib.Path(inspect.getfile(print)).read_text()\n", True),
-        ("import os\n[n for n in os.listdir('x') if n.endswith('.py')]\n", True),
-        ("import os\n[n for n in os.listdir('x') if n.endswith(('.py', '.pyc'))]\n", False),
-        ("def is_source(name):\n    return name.endswith('.py')\n", False),
-        ("import pathlib\npathlib.Path('x').glob('*.py')\n", True),
-        ("import numba\n@numba.jit(cache=True)\ndef f(): ...\n", True),
-        ("import functools\ncached = functools.partial(print, cache=True)\n", False),
-        ("import torch\n@torch.jit.script\ndef f(): ...\n", True),
-        ("getsource( is no Python", False),
-    ],
-)
-def test_which_modules_need_the_sources_of_modules(source, needed):
-    assert module_reads_sources(source.encode()) is needed
 
 
 @pytest.fixture

@@ -200,12 +200,16 @@ class LayerBuilder:
                 return tree
 
     def _install(self, lock: Lock, python: Package, *, sources: bool) -> Tree:
-        from drumhead.python.sources import reads_sources, top_level  # noqa: PLC0415 - as for wheels
+        from drumhead.python.sources import opened_as_files, reads_sources, top_level  # noqa: PLC0415 - as for wheels
         from drumhead.python.wheels import install  # noqa: PLC0415 - not needed when the layer is stored
 
         tree = install(lock, self._home.cache)
-        needed = reads_sources(tree)
-        return only_bytecode(tree, self._interpreter(python), keep=lambda path: sources or top_level(path) in needed)
+        needed, opened = reads_sources(tree), opened_as_files(tree)
+
+        def keep(path: str) -> bool:
+            return sources or path in opened or top_level(path) in needed
+
+        return only_bytecode(tree, self._interpreter(python), keep=keep)
 
     def _python_files(self, project: Project, files: Tree, python: Package) -> Tree:
         return self._with_bytecode(with_distribution(files, Path(project.root)), python)
