@@ -39,7 +39,10 @@ from drumhead.image.layers.builder import LayerBuilder, LayerStack
 from drumhead.image.layers.plan import in_order
 from drumhead.image.layers.store import LayerStore
 from drumhead.image.store import ImageStore, check_image_name
-from drumhead.image.timezones import check_zones
+from drumhead.image.timezones import PACKAGE as TZDATA
+from drumhead.image.timezones import check_zones, has_zones
+from drumhead.package.names import gather_packages
+from drumhead.package.records import PackageRef
 from drumhead.package.store import PackageStore
 from drumhead.python.syntax_scan import cached_scans
 from drumhead.records import Image, shared_circumstances
@@ -49,7 +52,6 @@ if TYPE_CHECKING:
     from drumhead.guest.contract import Guest
     from drumhead.home import Home
     from drumhead.manifest.records import Project
-    from drumhead.package.records import PackageRef
     from drumhead.records import GuestName, Kernel, Layer
     from drumhead.report import Report
 
@@ -127,6 +129,11 @@ async def _build_layers(
         stack.notices += notices
         if pool:
             await asyncio.to_thread(builder.add_libraries, stack, pool)
+    users = sorted({user for stored in stack.layers for user in stored.record.zone_users or ()})
+    if users and not has_zones(stack.index):
+        zones, more = await gather_packages(home, PackageStore(home), [PackageRef(name=TZDATA)], report)
+        await asyncio.to_thread(builder.add_packages, stack, zones)
+        stack.notices += [f"{TZDATA} was added for the time zones of {', '.join(users)}", *more]
     stack.layers = in_order(stack.layers)
     stack.notices += await asyncio.to_thread(_check, home, project, inputs, store, stack)
     return inputs, stack, store

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from drumhead.closure import follow
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.manifest.ignore import read_ignore
+from drumhead.python.distribution import SITE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -20,12 +21,15 @@ if TYPE_CHECKING:
     from drumhead.closure import Index
     from drumhead.manifest.records import Project
     from drumhead.records import Command
+    from drumhead.tree import Tree
 
 PACKAGE = "tzdata"
 NO_ZONE = ("", "UTC", "UTC0", "GMT", "GMT0")
 """Values of TZ that need no time zone rules."""
 MARKS = (b"zoneinfo", b"TIME_ZONE")
 """Words in Python sources that look zones up. The second is Django's setting."""
+ZONE_CLASS = b"ZoneInfo"
+"""The class of the standard library that looks a zone up: a name in the source or bytecode of every module with it."""
 LARGEST_SOURCE = 1 << 20
 PLACE = "usr/share/zoneinfo"
 WITH_OWN_ZONES = ("node", "java")
@@ -64,6 +68,21 @@ def _sources(root: Path, part: str, ignored: Callable[[str], bool]) -> Iterator[
             facts = path.lstat()  # the target of a link is found by itself, or is not a file of the project
             if name.endswith(".py") and stat.S_ISREG(facts.st_mode) and facts.st_size <= LARGEST_SOURCE:
                 yield path.read_bytes()
+
+
+def zone_users(tree: Tree) -> tuple[str, ...]:
+    """Return the names of the installed packages in a tree that look zones up (kombu does so when it is imported)."""
+    modules = (
+        (path.removeprefix(f"{SITE}/").partition("/")[0].partition(".")[0], entry)
+        for path, entry in tree
+        if path.startswith(f"{SITE}/") and path.endswith((".py", ".pyc")) and entry.kind == "file"
+    )
+    return tuple(sorted({name for name, entry in modules if ZONE_CLASS in entry.read()}))
+
+
+def has_zones(index: Index) -> bool:
+    """Return whether an image has time zones: those of Debian or of the package tzdata of PyPI."""
+    return f"{PLACE}/UTC" in index or f"{SITE}/{PACKAGE}/zoneinfo/UTC" in index
 
 
 def check_zones(index: Index, commands: Mapping[str, Command]) -> None:

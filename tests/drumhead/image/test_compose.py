@@ -16,7 +16,7 @@ from drumhead.image.store import ImageStore, encode
 from drumhead.package.store import PackageStore
 from drumhead.report import silent
 from drumhead.tree import Tree, regular
-from support.guests.composing import Drumhead, listing, write_files
+from support.guests.composing import Drumhead, listing, write_files, write_wheel
 from support.guests.machines import command
 
 
@@ -184,6 +184,25 @@ def test_time_zones_are_there_where_they_are_used(drumhead, project, files, flag
     assert ("tzdata was added" in done.stderr) is added
     layers = [layer.name.partition(" ")[0] for layer in ImageStore(drumhead.home).find("t/zones").layers]
     assert ("tzdata" in layers) is added
+
+
+@pytest.mark.parametrize(
+    ("files", "added"),
+    [
+        ({"inhouse.py": "from zoneinfo import ZoneInfo\nSTART = ZoneInfo('UTC')\n"}, True),
+        ({"inhouse.py": "from zoneinfo import ZoneInfo\nEND = ZoneInfo('UTC')\n", "tzdata/zoneinfo/UTC": ""}, False),
+    ],
+)
+def test_time_zones_are_there_where_a_dependency_uses_them(drumhead, project, files, added):
+    (project / "wheels").mkdir()
+    wheel, digest = write_wheel(project / "wheels", files)
+    write_files(project, {"requirements.txt": f"./wheels/{wheel.name} --hash=sha256:{digest}\n"})
+    for _ in range(2):
+        done = drumhead.run("package", "compose", "t/wheel", "-C", project)
+        assert done.returncode == 0, done.stderr
+        assert ("tzdata was added for the time zones of inhouse" in done.stderr) is added
+        layers = [layer.name.partition(" ")[0] for layer in ImageStore(drumhead.home).find("t/wheel").layers]
+        assert ("tzdata" in layers) is added
 
 
 def test_an_edit_that_keeps_size_and_time_is_found_without_update(drumhead, project):

@@ -28,6 +28,7 @@ from drumhead.image.layers.plan import (
     plan_layers,
     plan_libraries,
     plan_modules,
+    plan_package,
     split_project,
     usr_links,
     usr_merged,
@@ -166,6 +167,10 @@ class LayerBuilder:
             name = OWN_MODULES if lock else NODE_MODULES
             layers.append(self._layers.from_tree("node", name, usr_merged(modules)))
         return layers
+
+    def add_packages(self, stack: LayerStack, packages: Iterable[Package]) -> None:
+        """Add the layers of packages that only the layers of `stack` show to be needed."""
+        stack.layers += [self._build(plan_package(package, self._layers.filesystem)) for package in packages]
 
     def add_libraries(self, stack: LayerStack, pool: Package) -> None:
         """Add a layer with the libraries of `pool` that `stack` needs."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from drumhead.node.lock import NodeLock
     from drumhead.package.records import Package, PackedLayer
     from drumhead.python.lock import Lock
-    from drumhead.records import Command, LayerKind
+    from drumhead.records import Command, Filesystem, LayerKind
 
 RUN_FILE = "etc/drumhead/run.json"
 DEPENDENCY_RULES = 6
@@ -90,16 +90,7 @@ def plan_layers(inputs: ComposeInputs, lock: Lock | None, *, sources: bool) -> l
     if kernel and any(origin.name.startswith(f"{ROOT}/") for origin in kernel.origins):
         name, key = f"{kernel.name} {kernel.version}", f"{kernel.archive} {ROOT}"
         planned.append(PlannedLayer(kind="package", name=name, key=key, source=KernelModules(kernel=kernel)))
-    planned += [
-        PlannedLayer(
-            kind="package",
-            name=f"{package.name} {package.version}",
-            key=package.archive,
-            source=PackageFiles(package=package),
-            packed=package.layer(inputs.filesystem),
-        )
-        for package in inputs.packages
-    ]
+    planned += [plan_package(package, inputs.filesystem) for package in inputs.packages]
     if lock and inputs.python:
         planned.append(
             PlannedLayer(
@@ -110,6 +101,17 @@ def plan_layers(inputs: ComposeInputs, lock: Lock | None, *, sources: bool) -> l
             )
         )
     return planned
+
+
+def plan_package(package: Package, filesystem: Filesystem) -> PlannedLayer:
+    """Plan the layer of a package."""
+    return PlannedLayer(
+        kind="package",
+        name=f"{package.name} {package.version}",
+        key=package.archive,
+        source=PackageFiles(package=package),
+        packed=package.layer(filesystem),
+    )
 
 
 def plan_libraries(pool: Package, files: dict[str, str]) -> PlannedLayer:

@@ -19,6 +19,7 @@ from drumhead.filesystem.rofs.writer import write_rofs
 from drumhead.filesystem.squashfs import write_squashfs
 from drumhead.guest.contract import Finding
 from drumhead.image.layers.mounted import mounted_path, write_mounted
+from drumhead.image.timezones import zone_users
 from drumhead.records import Blob, Filesystem, Kernel, Layer, read_cached
 from drumhead.report import silent
 from drumhead.tree import Tree
@@ -60,6 +61,8 @@ class LayerRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The tree's layers by file system and packing (``squashfs 2``)."""
     findings: dict[str, tuple[Finding, ...]] = {}
     """Files that a guest cannot run, by guest and version of its rules (``linux 1``)."""
+    zone_users: tuple[str, ...] | None = None
+    """Installed Python packages that look time zones up; None in a record that was written before this was asked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +143,8 @@ class LayerStore:
             return None
         if self._has_mounted and not mounted_path(self._home, blob.digest).is_file():
             return None
-        return record if not self._rules or self._rules in record.findings else None
+        is_checked = record.zone_users is not None and (not self._rules or self._rules in record.findings)
+        return record if is_checked else None
 
     def _stored(self, record: LayerRecord | None) -> Blob | None:
         """Return the stored layer of a tree, which may not have been checked for this guest yet."""
@@ -179,6 +183,7 @@ class LayerStore:
             index=old.index if old else index_of(tree),
             blobs={**(old.blobs if old else {}), self._packing: blob},
             findings={**(old.findings if old else {}), **checked},
+            zone_users=zone_users(tree),
         )
         with replacing(self._home.cache / "layers" / f"{source}.json") as temporary:
             temporary.write_bytes(msgspec.json.encode(record))
