@@ -103,7 +103,22 @@ def test_the_key_value_store_is_read_and_changed(run: Run, addresses: dict[str, 
     assert {entry["key"] for entry in json.loads(run("store", "list", "--json").stdout)["entries"]} >= {"colour"}
     assert "Deleted 1 value" in run("store", "delete", "colour").stdout
     assert run("store", "get", "colour").returncode == 3
-    assert run("store", "delete", "colour").returncode == 3
+    gone = run("store", "delete", "colour")
+    assert (gone.returncode, gone.stdout) == (3, "")
+    assert "There is no value under the key colour." in gone.stderr
+
+
+@pytest.mark.parametrize("service", ["keyvaluestore", "db", "storage"])
+def test_the_address_of_another_service_is_not_taken_for_the_masters(run: Run, addresses: dict[str, str], service: str):
+    address = addresses[service]
+    for command in (("tasks",), ("upload", __file__), ("keys", "list")):
+        wrong = run(*command, "--master", address)
+        assert wrong.returncode == 1
+        name = "key-value store" if service == "keyvaluestore" else service
+        assert f"http://{address} is the {name} of a system. Give the address of its master." in wrong.stderr
+    if service != "keyvaluestore":
+        wrong = run("tasks", SAFELIGHT_KEYVALUESTORE=address)
+        assert f"is the {service} of a system. Give the address of its key-value store." in wrong.stderr
 
 
 def test_the_store_is_watched(run: Run, addresses: dict[str, str]) -> None:

@@ -41,27 +41,3 @@ async def test_an_answer_that_is_none_is_told_in_one_line(answer, reason):
             await client.recipes()
     assert refused.value.code is Code.UNAVAILABLE
     assert refused.value.detail == f"No answer from {url}: {reason}. Is the service running?"
-
-
-@pytest.mark.parametrize(
-    ("status", "code", "told"),
-    [
-        (
-            b"200 OK",
-            Code.INTERNAL,
-            "The answer to GET /recipes is a web page. Give an address that leads to the service",
-        ),
-        (b"502 Bad Gateway", Code.UNAVAILABLE, "The service, or a proxy in front of it, answered 502 Bad Gateway."),
-        (b"404 Not Found", Code.NOT_FOUND, "The service, or a proxy in front of it, answered 404 Not Found."),
-    ],
-)
-async def test_the_web_page_of_a_proxy_is_not_quoted(status, code, told):
-    """nginx answers a photo that is larger than its limit with a page, and so do proxies whose service is away."""
-    page = b"\r\n<html>\r\n<head><title>nginx</title></head>\r\n</html>\r\n"
-    head = b"HTTP/1.1 %b\r\nContent-Type: text/html\r\nContent-Length: %d\r\n\r\n" % (status, len(page))
-    async with answering(head + page) as url, Client.connect(url) as client:
-        client._connection.retry_for = 0.0
-        with pytest.raises(Error) as refused:
-            await client.recipes()
-    assert refused.value.code is code
-    assert refused.value.detail.startswith(told)

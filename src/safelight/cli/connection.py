@@ -68,7 +68,7 @@ async def master(where: Where, *, retry_for: float = 2.0) -> AsyncIterator[Clien
     async with _session() as (http, liveness):
         address = await _address(where)
         shown = api_credentials(where, address)
-        yield Client(Connection(http, Several(address), credentials=shown, retry_for=retry_for, liveness=liveness))
+        yield Client(_connection(http, address, "master", shown, retry_for, liveness))
 
 
 @asynccontextmanager
@@ -77,16 +77,22 @@ async def access(where: Where, *, credentials: Credentials | None = None) -> Asy
     async with _session() as (http, liveness):
         address = first_of(await _address(where))
         shown = credentials or api_credentials(where, address)
-        connection = Connection(http, Several(address), credentials=shown, retry_for=2.0, liveness=liveness)
-        yield AccessClient(connection), address
+        yield AccessClient(_connection(http, address, "master", shown, 2.0, liveness)), address
 
 
 @asynccontextmanager
 async def store(where: Where) -> AsyncIterator[KeyValueStoreClient]:
     """Open a client of the key-value store."""
     async with _session() as (http, liveness):
-        address, shown = Several(where.keyvaluestore), cluster_credentials(where)
-        yield KeyValueStoreClient(Connection(http, address, credentials=shown, retry_for=1.0, liveness=liveness))
+        address, shown = where.keyvaluestore, cluster_credentials(where)
+        yield KeyValueStoreClient(_connection(http, address, "keyvaluestore", shown, 1.0, liveness))
+
+
+def _connection(
+    http: aiohttp.ClientSession, address: str, service: str, shown: Credentials, retry_for: float, liveness: Liveness
+) -> Connection:
+    where = Several(address)
+    return Connection(http, where, credentials=shown, retry_for=retry_for, liveness=liveness, service=service)
 
 
 @asynccontextmanager

@@ -21,7 +21,7 @@ from safelight.client.availability.instances import Several
 from safelight.client.availability.liveness import Liveness, UnresponsiveError
 from safelight.client.availability.names import Resolver
 from safelight.client.availability.retrying import Breaker, retrying
-from safelight.client.redirects import misdirected, target
+from safelight.client.elsewhere import check_service, is_page, misdirected, page_instead, target
 from safelight.errors import MALFORMED, Code, Error
 from safelight.wire import encode
 
@@ -39,6 +39,7 @@ _LONGEST_ANSWER = 256 << 20
 _ANSWER_TIME = 300.0
 """Seconds for the head of an answer to arrive, and then again for a body that is read into memory."""
 _NOT_MODIFIED = 304
+_NOT_FOUND = 404
 _ELSEWHERE = 307
 """The status with which the master redirects a download to the bucket."""
 _SHORT = 9
@@ -104,10 +105,12 @@ class Connection:
         idle_timeout: float = 30.0,
         answer_timeout: float | None = None,
         liveness: Liveness | None = None,
+        service: str = "",
     ) -> None:
         """Limit the time without a byte to `idle_timeout`, or for JSON answers to `answer_timeout`, in seconds.
 
-        With `liveness`, requests to an instance that does not answer fail within seconds.
+        With `liveness`, requests to an instance that does not answer fail within seconds. With the name of a service,
+        answers of others are refused, since people may have given a wrong address.
         """
         self._http = http
         self._address = address
@@ -116,6 +119,7 @@ class Connection:
         self._idle_timeout = idle_timeout
         self._answer_timeout = idle_timeout if answer_timeout is None else answer_timeout
         self._liveness = liveness
+        self._service = service
         self.breaker: Breaker | None = None
 
     @asynccontextmanager
@@ -145,7 +149,7 @@ class Connection:
         try:
             async with response:
                 if response.status != _ELSEWHERE or not redirects:
-                    await _check(response, base, path)
+                    await self._check(response, base, path)
                 yield response
         except (aiohttp.ClientError, TimeoutError) as error:
             raise self._no_answer(base, error) from error
@@ -236,6 +240,15 @@ class Connection:
         self._address.failed(base)
         return Error(Code.UNAVAILABLE, f"No answer from {base}: {reason_of(error)}. Is the service running?")
 
+    async def _check(self, response: aiohttp.ClientResponse, base: str, path: str) -> None:
+        """Raise the error of a service, or MISDIRECTED for an answer that comes from elsewhere or leads there."""
+        if self._service:
+            check_service(response, base, self._service)
+        if response.status >= 400:
+            raise await _error_of(response, base, named=bool(self._service))
+        if response.status >= 300 and response.status != _NOT_MODIFIED:
+            raise misdirected(base, path, response.headers.get("Location", ""))
+
     async def call(
         self,
         method: str,
@@ -260,12 +273,14 @@ class Connection:
             base, response = await self._send(method, path, options)
             try:
                 async with response:
-                    await _check(response, base, path)
+                    await self._check(response, base, path)
                     data = await _read(response)
             except (aiohttp.ClientError, TimeoutError) as error:
                 raise self._no_answer(base, error) from error
             if kind is bytes:
                 return data  # type: ignore[return-value]
+            if is_page(data):
+                raise Error(Code.MISDIRECTED, page_instead(base, response.status))
             return decoded(data or b"null", kind, f"{method} {path}")
 
         if not retry:
@@ -289,15 +304,7 @@ def decoded(data: bytes, kind: type[T], asked: str) -> T:
     try:
         return msgspec.json.decode(data, type=kind)
     except MALFORMED as error:
-        if _is_page(data):
-            sentence = f"The answer to {asked} is a web page. Give an address that leads to the service itself."
-            raise Error(Code.INTERNAL, sentence) from None
         raise Error(Code.INTERNAL, f"The answer to {asked} could not be decoded: {error}.") from None
-
-
-def _is_page(data: bytes) -> bool:
-    """Return whether an answer is the page of a proxy or of another server: services answer with JSON or a sentence."""
-    return data.lstrip()[:1] == b"<"
 
 
 @lru_cache(maxsize=64)
@@ -333,20 +340,16 @@ async def _arrived(response: aiohttp.ClientResponse) -> bytes:
     return bytes(data)
 
 
-async def _check(response: aiohttp.ClientResponse, base: str, path: str) -> None:
-    """Raise the error of a service, or MISDIRECTED for a redirect."""
-    if response.status >= 400:
-        raise await _error_of(response)
-    if response.status >= 300 and response.status != _NOT_MODIFIED:
-        raise misdirected(base, path, response.headers.get("Location", ""))
-
-
-async def _error_of(response: aiohttp.ClientResponse) -> Error:
+async def _error_of(response: aiohttp.ClientResponse, base: str, *, named: bool) -> Error:
+    """Read an error. A page that is not found means that nothing of a `named` service is there."""
     data = await response.content.read(65536)
     try:
         document = msgspec.json.decode(data)
     except (ValueError, RecursionError):
-        document = {} if _is_page(data) else {"detail": data.decode(errors="replace").strip()[:500]}
+        document = {"detail": data.decode(errors="replace").strip()[:500]}
+        if is_page(data):
+            elsewhere = named and response.status == _NOT_FOUND
+            document = {"detail": page_instead(base, response.status), "code": Code.MISDIRECTED if elsewhere else ""}
     error = Error.from_problem(document, response.status)
     after = response.headers.get("Retry-After", "")
     if after.isascii() and after.isdigit() and len(after) < _DIGITS:

@@ -179,15 +179,16 @@ def prepare(app: web.Application, service: Service) -> None:
     )
     service.routes = route.mount(app, service.gate.policy.prefix)
     app.middlewares.append(_middleware(service))
-    app.on_response_prepare.append(_hardening(service.gate.origins))
+    app.on_response_prepare.append(_hardening(service.gate.origins, f"safelight-{service.name}"))
 
 
 _NOWHERE = route.Mounted(Access.OPEN, "none")
 """The route of a path that does not exist."""
 
 
-def _hardening(origins: Origins) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
+def _hardening(origins: Origins, server: str) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
     async def harden(request: web.Request, response: web.StreamResponse) -> None:
+        response.headers[hdrs.SERVER] = server  # by which a client notices that it asks another service
         if type(response) is not _Json:
             setdefault = response.headers.setdefault
             for name, value in HARDENED.items():

@@ -10,7 +10,7 @@ from safelight.cli.connection import HERE, Where
 from safelight.cli.connection import store as opened
 from safelight.cli.groups import commands
 from safelight.cli.printing import clock, counted, out, print_json, say, table
-from safelight.errors import Code, Error, status_of
+from safelight.errors import Code, Error
 from safelight.wire import Entry
 
 app = commands("store", about="Read and change the key-value store.")
@@ -60,7 +60,7 @@ async def set_command(
 
 
 @app.command(name="delete")
-async def delete_command(key: str, /, *, instance: str | None = None, where: Where = HERE) -> int:
+async def delete_command(key: str, /, *, instance: str | None = None, where: Where = HERE) -> None:
     """Delete the values of a key.
 
     Parameters
@@ -74,9 +74,11 @@ async def delete_command(key: str, /, *, instance: str | None = None, where: Whe
         gone = await client.delete(key, instance=instance)
     if where.json:
         print_json(gone)
-    else:
+    elif gone:
         out.print(f"Deleted {counted(gone, 'value')}.")
-    return 0 if gone else status_of(Error(Code.NOT_FOUND, key))
+    if not gone:
+        whose = "" if instance is None else f" of the instance {instance}"
+        raise Error(Code.NOT_FOUND, f"There is no value{whose} under the key {key}.")
 
 
 @app.command(name="list")

@@ -1,8 +1,9 @@
-"""Test clients behind a proxy that redirects: to another address, or to a sign-in page."""
+"""Test clients of a proxy that redirects, and of a server of web pages."""
 
 import pytest
 from aiohttp import web
 
+from safelight.cli.connection import Where, master
 from safelight.client.access import AccessClient
 from safelight.client.base import ServiceClient
 from safelight.client.master import Client
@@ -64,3 +65,23 @@ async def test_a_redirect_is_no_sign_of_health(proxy):
     address, _ = proxy
     async with ServiceClient.connect(address) as client:
         assert not await client.health()
+
+
+@pytest.mark.parametrize("status", [200, 404, 405, 413, 502])
+async def test_a_web_page_is_neither_shown_nor_taken_for_an_answer(proxy, status, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    address, answer = proxy
+    answer["status"] = status
+    code = {413: Code.TOO_LARGE, 405: Code.METHOD_NOT_ALLOWED, 502: Code.UNAVAILABLE}.get(status, Code.MISDIRECTED)
+    for where in (Where(master=address), Where(keyvaluestore=address)):
+        async with Client.connect(address) as client:
+            await refused(Code.NOT_FOUND if status == 404 else code, client.summary())
+        error = await refused(code if where.master or code is Code.MISDIRECTED else Code.UNAVAILABLE, _summary(where))
+        assert "<" not in error.detail
+        if where.master:
+            assert f"{address} answered {status} with a web page" in error.detail
+
+
+async def _summary(where):
+    async with master(where) as client:
+        return await client.summary()

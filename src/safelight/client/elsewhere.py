@@ -1,0 +1,63 @@
+"""Recognise answers that lead elsewhere, or come from elsewhere: from a proxy, a sign-in page, another service."""
+
+from __future__ import annotations
+
+from aiohttp import ClientResponse
+from yarl import URL
+
+from safelight.errors import Code, Error
+from safelight.untrusted.text import printable
+
+_SHOWN = 200
+"""Characters of a redirect's target that an error quotes at most."""
+SERVER = "safelight-"
+"""How the header `Server` of a service begins; the service's name follows."""
+_NAMES = {"keyvaluestore": "key-value store"}
+
+
+def target(url: str) -> URL:
+    """Parse the untrusted target of a download. Raises UNAVAILABLE if it is not an address."""
+    try:
+        address = URL(url, encoded=True)
+        known = address.scheme in ("http", "https") and bool(address.host)
+    except ValueError:
+        known = False
+    if not known:
+        raise Error(Code.UNAVAILABLE, "The service redirected a download to an invalid address. Try again.")
+    return address
+
+
+def misdirected(base: str, path: str, location: str) -> Error:
+    """Return the error for a request that was answered with a redirect, which no service does by itself."""
+    address = location.partition("?")[0]
+    if address.endswith(path) and address.startswith(("http://", "https://")):
+        advice = f"Give the address {printable(address.removesuffix(path))[:_SHOWN]} instead."
+    else:
+        advice = "Give an address that leads to the service itself, and not to a sign-in page."
+    return Error(Code.MISDIRECTED, f"{base} redirects to {printable(location)[:_SHOWN] or 'nowhere'}. {advice}")
+
+
+def check_service(response: ClientResponse, base: str, wanted: str) -> None:
+    """Raise MISDIRECTED for the answer of another service of the system than the wanted one."""
+    server = response.headers.get("Server", "")
+    if server.startswith(SERVER) and server != SERVER + wanted:
+        found = server.removeprefix(SERVER)[:_SHOWN]
+        detail = f"At {base} is the {_name(printable(found))} of a system. Give the address of its {_name(wanted)}."
+        raise Error(Code.MISDIRECTED, detail)
+
+
+def _name(service: str) -> str:
+    return _NAMES.get(service, service)
+
+
+def is_page(data: bytes) -> bool:
+    """Return whether an answer is a page for people (its type does not tell: some frameworks call all text HTML)."""
+    return data.lstrip().startswith(b"<")
+
+
+def page_instead(base: str, status: int) -> str:
+    """Return the sentence for a page that came instead of a service's answer."""
+    return (
+        f"{base} answered {status} with a web page, as no service of safelight does. Check the address, and the proxy "
+        "if one is in front of the service."
+    )
