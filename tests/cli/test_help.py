@@ -1,6 +1,7 @@
 """Test that the help describes every command and every flag of both programs and of every service."""
 
 import importlib
+import itertools
 import json
 import re
 
@@ -50,10 +51,16 @@ def test_every_setting_is_described(name: str, capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.parametrize("name", [name for name in WALKED if WALKED[name].default_command is not None])
-def test_help_is_shown_in_each_way_to_ask_for_it(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_is_shown_in_each_way_to_ask_for_it(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "90")
     program, *path = name.split()
     assert main(program, [*path, "--help"]) == 0
     shown = capsys.readouterr().out
+    for paragraph in shown.partition("╭")[0].strip().split("\n\n"):
+        for line, following in itertools.pairwise(map(str.rstrip, paragraph.splitlines())):
+            assert len(f"{line} {following.split()[0]}") > 90, f"{line!r} ends too early"
     assert f"Usage: {name}" in shown
     assert "[default: ]" not in shown
     assert "default: [" not in shown
@@ -71,6 +78,22 @@ def test_a_wrong_flag_leads_to_the_help_of_its_command(name: str, capsys: pytest
     error = " ".join(capsys.readouterr().err.split())
     assert error.startswith(f"{program}: ")
     assert error.endswith(f"See `{name} --help`."), error
+
+
+@pytest.mark.parametrize(
+    ("argv", "advice"),
+    [
+        ("upload -", "`-` does not stand for standard input or output here"),
+        ("download 1 --output -", "`-` does not stand for standard input or output here"),
+        ("tasks --search -old", "Write a value that begins with a hyphen as --search=-old."),
+        ("tasks --search", "requires an argument. See"),
+    ],
+)
+def test_a_value_that_begins_with_a_hyphen_is_explained(
+    argv: str, advice: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main("safelight", argv.split()) == 2
+    assert advice in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_record_without_a_description_would_be_noticed() -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
     import cyclopts
+    from cyclopts.help import DefaultFormatter
 
 GRACE = 3.0
 """Seconds that threads have to finish after Ctrl-C or another signal."""
@@ -227,6 +228,7 @@ def application(argv: Sequence[str] = ()) -> cyclopts.App:
         help="Compose applications into small virtual machines and run them.",
         version=f"drumhead {__version__}",
         help_format="plaintext",
+        help_formatter=_help_formatter(argv),
         default_parameter=cyclopts.Parameter(negative="", show_default=_shown),
         group_arguments=cyclopts.Group("Arguments", validator=_refuse_empty_paths),
         group_parameters=cyclopts.Group("Parameters", validator=_refuse_empty_paths),
@@ -249,6 +251,15 @@ def _refuse_empty_paths(arguments: cyclopts.ArgumentCollection) -> None:
         if is_path and any(token.source == "cli" and not token.value for token in argument.tokens):
             message = f"{argument.name}: write a path, not ''; the working directory is `.`"
             raise DrumheadError(ErrorCode.USAGE, message)
+
+
+def _help_formatter(argv: Sequence[str]) -> DefaultFormatter | None:
+    """Return what prints the help, if `argv` asks for it: importing it takes time."""
+    if not {"--help", "-h"} & set(argv):
+        return None
+    from drumhead.cli.help import Formatter  # noqa: PLC0415 - as above
+
+    return Formatter()
 
 
 def _shown(default: object) -> str | None:

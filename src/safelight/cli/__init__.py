@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import inspect
+import itertools
 import signal
 import sys
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     import cyclopts
+    from cyclopts.help import DefaultFormatter
 
 PROGRAMS = {
     "keyvaluestore": ("safelight.keyvaluestore.__main__", "Run the key-value store, where services find one another."),
@@ -116,7 +118,7 @@ def _run(argv: list[str]) -> int:
         return _called(argv)
     except cyclopts.CycloptsError as error:
         unused = error.unused_tokens if isinstance(error, cyclopts.UnusedCliTokensError) else None
-        wrong = f"Unexpected argument {unused[0]!r}." if unused else str(error)
+        wrong = f"Unexpected argument {unused[0]!r}." if unused else f"{error}{_advice(error, argv)}"
         complain(f"{wrong} See `{' '.join(['safelight', *(error.command_chain or ()), '--help'])}`.")
         return 2
     except Error as error:
@@ -142,6 +144,16 @@ def _run(argv: list[str]) -> int:
         discard_output()
         complain(f"{error.filename or 'The output cannot be written'}: {error.strerror or error}.")
         return FAILED
+
+
+def _advice(error: cyclopts.CycloptsError, argv: list[str]) -> str:
+    """Return what to do about an argument that begins with a hyphen and was not meant as a flag."""
+    if "-" in argv:
+        return " `-` does not stand for standard input or output here: name a file or a directory."
+    flag = getattr(error, "keyword", None) or ""
+    follows = dict(itertools.pairwise(argv)).get(flag, "")
+    is_flag = not follows.startswith("-") or follows.startswith("--")
+    return "" if is_flag else f" Write a value that begins with a hyphen as {flag}={follows}."
 
 
 def _called(argv: list[str]) -> int:
@@ -197,6 +209,7 @@ def application(argv: Sequence[str] = ()) -> cyclopts.App:
         help="Upload photos, process them on workers and download the results.",
         version=f"safelight {__version__}",
         help_format="plaintext",
+        help_formatter=_help_formatter(argv),
         default_parameter=cyclopts.Parameter(negative="", show_default=_shown),
         group_arguments=ARGUMENTS,
         group_parameters=PARAMETERS,
@@ -209,6 +222,15 @@ def application(argv: Sequence[str] = ()) -> cyclopts.App:
         app.command(cyclopts.App(name=name, help=about, group=programs, sort_key=order))
     app.register_install_completion_command(help="Install completion for your shell.")
     return app
+
+
+def _help_formatter(argv: Sequence[str]) -> DefaultFormatter | None:
+    """Return what prints the help, if `argv` asks for it: importing it takes time."""
+    if not {"--help", "-h"} & set(argv):
+        return None
+    from safelight.cli.help import Formatter  # noqa: PLC0415 - as above
+
+    return Formatter()
 
 
 def _shown(default: object) -> str | None:
