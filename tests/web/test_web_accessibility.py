@@ -191,6 +191,11 @@ async def test_nothing_moves_where_motion_is_not_wanted(browser, whole, client):
             with suppress(TimeoutError):
                 await until(lambda: page.evaluate(f"{CUT_OFF}.length === 0"), timeout=10.0)
             assert await page.evaluate(CUT_OFF) == [], width
+        await page.set_viewport_size({"width": 721, "height": 430})  # of a phone that is held sideways
+        heading = page.get_by_role("heading", name="Add your photos")
+        await until(
+            lambda: heading.evaluate("(one) => one.offsetHeight < 2 * parseFloat(getComputedStyle(one).fontSize)")
+        )
 
 
 FOCUSED = "document.activeElement.getAttribute('aria-label') || document.activeElement.textContent.trim()"
