@@ -15,6 +15,15 @@ def seconds(text: str) -> float:
     return _number(text, _SECONDS, "30d, 12h or 90s")
 
 
+def limited(text: str, flag: str, *, days: int, zero: bool = False) -> float:
+    """Read the duration of a flag, of at most so many days. Raises INVALID_REQUEST."""
+    found = seconds(text)
+    if found > days * _SECONDS["d"] or (found == 0 and not zero):
+        least = "" if zero else "more than 0s and "
+        raise Error(Code.INVALID_REQUEST, f"{flag} is {least}at most {days}d, not {text[:32]!r}.")
+    return found
+
+
 def number_of_bytes(text: str) -> int:
     """Read a size; units are powers of 1024. Raises INVALID_REQUEST."""
     return int(_number(text, _BYTES, "500M or 20GiB"))

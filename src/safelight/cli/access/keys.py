@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from safelight.cli.connection import HERE, Where, access
-from safelight.cli.durations import seconds
+from safelight.cli.durations import limited
 from safelight.cli.groups import commands
 from safelight.cli.printing import ago, duration, out, print_json, say, table
 from safelight.wire.accounts import CreatedKey, KeyInfo, Scope, now
@@ -51,7 +51,8 @@ async def create_command(
         How long it is valid, such as 30d; by default until it is revoked.
     """
     async with access(where) as (client, _):
-        made = await client.create_key(name, scopes, expires_in=None if expires is None else seconds(expires))
+        lifetime = None if expires is None else limited(expires, "--expires", days=3660)
+        made = await client.create_key(name, scopes, expires_in=lifetime)
     _show(made, where)
 
 
@@ -67,7 +68,7 @@ async def rotate_command(id: str, /, *, overlap: str = "1d", where: Where = HERE
         How long the old secret stays valid, such as 1h.
     """
     async with access(where) as (client, _):
-        made = await client.rotate_key(id, overlap=seconds(overlap))
+        made = await client.rotate_key(id, overlap=limited(overlap, "--overlap", days=366, zero=True))
     _show(made, where)
 
 

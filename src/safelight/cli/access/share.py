@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from safelight.cli.connection import HERE, Where, access, master
-from safelight.cli.durations import seconds
+from safelight.cli.durations import limited
 from safelight.cli.printing import print_json, say
 from safelight.cli.tasks.which import find
 from safelight.errors import Code, Error
@@ -38,13 +38,14 @@ async def share_command(
         raise Error(Code.INVALID_REQUEST, "Name a task, or give --revoke-all.")
     if original and output is not None:
         raise Error(Code.INVALID_REQUEST, "A link shows one file: give --output or --original.")
+    lifetime = limited(expires, "--expires", days=366)
     async with access(where) as (client, _):
         if task is None:
             await client.revoke_links()
             if not where.json:
                 say("Revoked all links.")
             return
-        link = await client.link(await _id(task, where), output=output, original=original, expires_in=seconds(expires))
+        link = await client.link(await _id(task, where), output=output, original=original, expires_in=lifetime)
     if where.json:
         print_json(link)
     else:

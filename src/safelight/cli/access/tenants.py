@@ -10,7 +10,7 @@ import msgspec
 from cyclopts import Parameter
 
 from safelight.cli.connection import HERE, Where, access
-from safelight.cli.durations import number_of_bytes, seconds
+from safelight.cli.durations import limited, number_of_bytes
 from safelight.cli.groups import commands
 from safelight.cli.printing import out, print_json, say, size, table
 from safelight.client.access import AccessClient
@@ -179,7 +179,8 @@ async def webhook_secret_command(*, rotate: bool = False, overlap: str = "1d", w
         How long calls are also signed with the old secret, such as 1h.
     """
     async with access(where) as (client, _):
-        made = await (client.rotate_webhook_secret(overlap=seconds(overlap)) if rotate else client.webhook_secret())
+        kept = limited(overlap, "--overlap", days=366, zero=True)
+        made = await (client.rotate_webhook_secret(overlap=kept) if rotate else client.webhook_secret())
     if where.json:
         print_json(made)
     else:
