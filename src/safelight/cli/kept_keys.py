@@ -30,10 +30,11 @@ def load() -> Login:
         if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
             raise Error(Code.INVALID_REQUEST, f"{path} holds API keys and can be read by others: chmod 600 it.")
         return msgspec.json.decode(path.read_bytes(), type=Login)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # of a service, the home directory may be /dev/null
         return Login()
     except (OSError, *MALFORMED) as error:
-        raise Error(Code.INVALID_REQUEST, f"{path} cannot be read: {error}. Log in again after removing it.") from None
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise Error(Code.INVALID_REQUEST, f"{path} cannot be read: {reason}. Log in again after removing it.") from None
 
 
 def save(login: Login) -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from safelight.cli import kept_keys
 from safelight.cli.connection import Where, cluster_credentials, master
 from safelight.client.base import no_credentials
 from safelight.errors import Code, Error
@@ -31,3 +32,10 @@ async def test_what_no_header_can_have_is_refused_in_a_sentence(tmp_path, monkey
         async with master(Where(master="127.0.0.1:9", tenant=text)) as client:
             await client.summary()
     assert caught.value.code is Code.INVALID_REQUEST
+
+
+def test_a_home_that_is_no_directory_holds_no_keys(monkeypatch):
+    """Accounts of services have such homes."""
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    monkeypatch.setenv("HOME", "/dev/null")
+    assert kept_keys.load() == kept_keys.Login()
