@@ -139,9 +139,13 @@ async def test_at_200_percent_and_on_a_phone_no_text_is_cut_off(browser, whole, 
         await page.get_by_label("Review before sending").check()
         await page.get_by_label("Choose photos").set_input_files(list(directory.iterdir()))
         await expect(page.get_by_role("region", name="Uploads")).to_be_visible()
-        views = ("photos", "tasks", f"tasks/{task.id}", "batches", f"batches/{'b' * 64}", "recipes/web", "system")
-        for view in views:
+        titles = {
+            "photos": "Photos", "tasks": "Tasks", f"tasks/{task.id}": task.filename, "batches": "Batches",
+            f"batches/{'b' * 64}": "b" * 64, "recipes/web": "web", "system": "System",
+        }  # fmt: skip
+        for view, title in titles.items():
             await page.goto(f"http://{whole.master}/#/{view}")
+            await expect(page).to_have_title(f"{title} · safelight")
             await expect(page.get_by_role("heading").first).to_be_visible()
             assert await page.evaluate("document.documentElement.scrollWidth") <= width, view
             assert await page.evaluate(STANDING_OUT) == [], view

@@ -64,6 +64,7 @@ async def test_upload_watch_view_and_download(page, client, directory):
 
     # one photo in the viewer: the slider by keyboard, the outputs, a download
     await page.get_by_role("link", name="photo-1.png, invert").click()
+    await expect(page).to_have_title("photo-1.png · safelight")
     dialog = page.get_by_role("dialog")
     slider = dialog.get_by_role("slider")
     await slider.focus()

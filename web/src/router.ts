@@ -1,6 +1,7 @@
 // The router: `#/tasks/ID?state=failed`. The address contains everything that the user has chosen.
 
 import { computed, signal } from "@preact/signals";
+import { useEffect } from "preact/hooks";
 import { moved } from "./scroll";
 
 export const VIEWS = ["photos", "tasks", "batches", "recipes", "system"] as const;
@@ -81,6 +82,16 @@ export const detail = computed(() => route.value.detail);
 export const query = computed(() => route.value.query);
 /** What a view shows alone, such as one task, by its name; empty otherwise. */
 export const subject = signal("");
+
+/** Say what is shown alone, for the title of the page, until something else is shown. */
+export function useSubject(name: string): void {
+  useEffect(() => {
+    subject.value = name;
+    return () => {
+      subject.value = "";
+    };
+  }, [name]);
+}
 
 export function link(to: View, item = "", values: Query = {}): string {
   const given = Object.entries({ ...(acting && { tenant: acting }), ...values }).filter(([, value]) => value !== "");

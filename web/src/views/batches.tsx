@@ -7,7 +7,7 @@ import { ago, bytes, stateLabel } from "../format";
 import { follow } from "../api/live";
 import { Icon } from "../parts/icons";
 import { copy } from "../state/clipboard";
-import { detail, link, query } from "../router";
+import { detail, link, query, useSubject } from "../router";
 import { texts } from "../texts";
 import { Results } from "./photos/photos";
 
@@ -140,6 +140,7 @@ function One({ name }: { name: string }) {
       .catch((problem) => setError(problem instanceof Problem ? problem.message : String(problem)));
   }, [name]);
   useChanges(read);
+  useSubject(name);
   return (
     <section aria-labelledby="batch">
       <a href={link("batches")}>

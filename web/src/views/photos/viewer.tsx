@@ -10,7 +10,7 @@ import { bytes, change, dimensions, kind, outputNotes, reason } from "../../form
 import { Icon } from "../../parts/icons";
 import { Stage } from "../../parts/stage";
 import { attempt } from "../../state/messages";
-import { link, query, replace } from "../../router";
+import { link, query, replace, useSubject } from "../../router";
 import { may } from "../../state/session";
 import type { TaskList } from "../../state/tasks";
 import { texts } from "../../texts";
@@ -80,6 +80,7 @@ export function Viewer({ id, list }: { id: string; list: TaskList }) {
     });
   };
   const name = task?.filename || id;
+  useSubject(name);
   // The dialog itself takes the focus, so that no key does anything that cannot be undone.
   return (
     <dialog ref={dialog} class="viewer" aria-label={name} tabIndex={-1} onCancel={(event) => event.target === dialog.current && (event.preventDefault(), close())} onKeyDown={keys}>

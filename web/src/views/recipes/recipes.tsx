@@ -9,7 +9,7 @@ import { attempt, say } from "../../state/messages";
 import { changeRecipe, loadSummary, summary } from "../../state/queue";
 import { choose, chosen, isBuiltin, load, recipes } from "../../state/recipes";
 import { may } from "../../state/session";
-import { detail, go, guarded, link, query, unguard, view } from "../../router";
+import { detail, go, guarded, link, query, unguard, useSubject, view } from "../../router";
 import { texts } from "../../texts";
 import { toToml } from "../../toml";
 import { Editor } from "./editor";
@@ -78,6 +78,7 @@ export function Recipes() {
   }, [current?.name, spec, query.value.draft]);
   useGuard();
   useUndoKey();
+  useSubject(detail.value && current ? current.name : "");
   return (
     <div class="recipes">
       <nav class="panel list" aria-label={words.title}>

@@ -26,7 +26,7 @@ import { copy } from "../../state/clipboard";
 import { attempt } from "../../state/messages";
 import { recipes } from "../../state/recipes";
 import { may } from "../../state/session";
-import { go, link, subject } from "../../router";
+import { go, link, useSubject } from "../../router";
 import { texts } from "../../texts";
 import { toToml } from "../../toml";
 import { actionsOf, type Holder } from "./actions";
@@ -81,12 +81,7 @@ function useTask(id: string) {
 export function TaskPage({ id }: { id: string }) {
   const { task, setTask, events, error, gone } = useTask(id);
   const name = task && (task.filename || task.id);
-  useEffect(() => {
-    subject.value = name ?? "";
-    return () => {
-      subject.value = "";
-    };
-  }, [name]);
+  useSubject(name ?? "");
   if (error && !task) {
     return (
       <section class="task-page">
