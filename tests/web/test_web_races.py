@@ -203,6 +203,13 @@ async def test_a_change_for_all_outputs_reaches_the_same_one_of_several_operatio
     await page.get_by_role("group", name="Outputs").get_by_role("button", name="a").click()
     await expect(sigmas).to_have_count(1)
     assert await sigmas.input_value() == "1"
+    # numbers without decimals are rounded, as the service would refuse them
+    await page.get_by_text("Encoding:").click()
+    quality = page.locator(".encoding input[type=number]").first
+    await quality.fill("70.6")
+    await quality.press("Enter")
+    await expect(quality).to_have_value("71")
+    await expect(page.get_by_text("quality 71")).to_be_visible()
 
 
 async def test_a_recipe_that_is_edited_while_it_is_saved_keeps_the_edit(page, client):

@@ -103,7 +103,8 @@ function NumberField(props: { field: FieldSchema; value: unknown; put: (next: un
   const step = field.type === "integer" ? 1 : maximum - minimum > 20 ? 1 : 0.01;
   const take = (event: { currentTarget: HTMLInputElement }) => {
     const given = event.currentTarget.value;
-    put(given === "" ? undefined : Math.min(maximum, Math.max(minimum, Number(given))));
+    const exact = Math.min(maximum, Math.max(minimum, Number(given)));
+    put(given === "" ? undefined : field.type === "integer" ? Math.round(exact) : exact);
   };
   const sliding = maximum - minimum <= 4 * LARGEST_SLIDER && value !== "";
   return (
