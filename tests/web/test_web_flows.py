@@ -61,6 +61,8 @@ async def test_upload_watch_view_and_download(page, client, directory):
     await expect(cards).to_have_count(3)
     tasks = {task.filename: task for task in (await client.tasks()).tasks}
     assert set(tasks) == {path.name for path in paths}
+    [batch] = {task.batch for task in tasks.values()}
+    assert re.fullmatch(r"20[0-9]{2}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}", batch)  # other uploads have another
 
     # one photo in the viewer: the slider by keyboard, the outputs, a download
     await page.get_by_role("link", name="photo-1.png, invert").click()

@@ -275,11 +275,11 @@ function forget(id: string): void {
 
 export const send = () => void uppy.upload().catch(() => undefined);
 
-/** The moment as the name of a batch. */
+/** The moment as the name of a batch, to the second: several people may begin in one minute, or one person twice. */
 function stamp(): string {
   const now = new Date();
   const local = new Date(now.getTime() - now.getTimezoneOffset() * 60_000);
-  return local.toISOString().slice(0, 16).replace("T", " ");
+  return local.toISOString().slice(0, 19).replace("T", " ");
 }
 
 /** Uppy tells files apart by path, size and time: the same photo for another recipe is another upload. */
