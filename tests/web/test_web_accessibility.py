@@ -125,6 +125,11 @@ STANDING_OUT = """[...document.querySelectorAll('.panel button, .panel .button, 
   .filter((one) => one.getBoundingClientRect().right > one.closest('.panel, .drop').getBoundingClientRect().right + 1)
   .map((one) => one.outerHTML.slice(0, 100))"""
 """An expression for the controls that are wider than the panel in which they stand."""
+BROKEN = """[...document.querySelectorAll(
+    '.mark span, .lamp > span, .options label > span, nav span, .share label > span, dialog kbd')]
+  .filter((one) => one.offsetHeight > 2 * parseFloat(getComputedStyle(one).fontSize))
+  .map((one) => one.textContent)"""
+"""An expression for the words that take several lines, or keys that look like columns."""
 
 
 @pytest.mark.parametrize("width", [640, 320])
@@ -149,13 +154,33 @@ async def test_at_200_percent_and_on_a_phone_no_text_is_cut_off(browser, whole, 
             await expect(page.get_by_role("heading").first).to_be_visible()
             assert await page.evaluate("document.documentElement.scrollWidth") <= width, view
             assert await page.evaluate(STANDING_OUT) == [], view
-            broken = """[...document.querySelectorAll('.mark span, .lamp > span, .options label > span, nav span')]
-              .filter((one) => one.offsetHeight > 2 * parseFloat(getComputedStyle(one).fontSize))
-              .map((one) => one.textContent)"""
-            assert await page.evaluate(broken) == [], view
+            assert await page.evaluate(BROKEN) == [], view
         await page.goto(f"http://{whole.master}/#/photos")
         heading = page.get_by_role("region", name="Uploads").get_by_role("heading")
         assert (await heading.bounding_box())["height"] < 60
+        await look_into_dialogs(page, f"http://{whole.master}/#/photos/{task.id}")
+
+
+async def look_into_dialogs(page, photo):
+    await page.goto(photo)
+    await page.get_by_role("button", name="Share").click()
+    await page.get_by_role("button", name="Make link").click()
+    await expect(page.get_by_role("button", name="Copy link")).to_be_visible()
+    assert await page.evaluate(BROKEN) == [], "share"
+    for key in ("Escape", "Escape", "?"):
+        await page.keyboard.press(key)
+    await expect(page.get_by_role("heading", name="Keys")).to_be_visible()
+    assert await page.evaluate(BROKEN) == [], "keys"
+    await page.keyboard.press("Escape")
+    await page.get_by_role("button", name="Access").click()
+    dialog = page.get_by_role("dialog")
+    await dialog.get_by_label("Name").fill("phone")
+    await dialog.get_by_role("button", name="Create key").click()
+    await expect(dialog.get_by_role("button", name="Revoke")).to_be_visible()
+    assert await page.evaluate(STANDING_OUT) == [], "access"
+    for name in ("Revoke", "Really revoke?"):
+        await dialog.get_by_role("button", name=name).click()
+    await expect(dialog.get_by_role("button", name="Rotate")).to_have_count(1)
 
 
 CUT_OFF = """[...document.querySelectorAll('.top button, .top .lamp > span')]
