@@ -5,7 +5,8 @@ from aiohttp import web
 
 from safelight.cli.connection import Where, master
 from safelight.client.access import AccessClient
-from safelight.client.base import ServiceClient
+from safelight.client.base import ServiceClient, session
+from safelight.client.discovery import Discovery
 from safelight.client.master import Client
 from safelight.client.partials import PartialClient
 from safelight.client.storage import StorageClient
@@ -80,6 +81,24 @@ async def test_a_web_page_is_neither_shown_nor_taken_for_an_answer(proxy, status
         assert "<" not in error.detail
         if where.master:
             assert f"{address} answered {status} with a web page" in error.detail
+
+
+async def test_a_server_of_web_pages_is_no_key_value_store(proxy):
+    address, answer = proxy
+    for status in (200, 404):
+        answer["status"] = status
+        async with session() as http:
+            discovery = Discovery(http, address)
+            assert not await discovery.found_classic()
+            error = await refused(Code.MISDIRECTED, discovery.store.watch(-1))
+        assert f"{address} answered {status} with a web page" in error.detail
+
+
+async def test_pages_are_asked_for_uncompressed(proxy):
+    """Compressed ones are not recognised."""
+    address, _ = proxy
+    async with session() as http, http.get(address, allow_redirects=False) as answer:
+        assert answer.request_info.headers["Accept-Encoding"] == "identity"
 
 
 async def _summary(where):

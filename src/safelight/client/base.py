@@ -77,6 +77,7 @@ def session(*, limit: int = 100, authorities: str | None = None) -> aiohttp.Clie
         connector=aiohttp.TCPConnector(limit=limit, keepalive_timeout=30, ssl=trust, resolver=Resolver()),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=5),
         auto_decompress=False,
+        headers={aiohttp.hdrs.ACCEPT_ENCODING: "identity"},
         cookie_jar=aiohttp.DummyCookieJar(),
     )
 

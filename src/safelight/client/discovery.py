@@ -58,13 +58,20 @@ class Discovery:
         """
         self.keyvaluestore = keyvaluestore
         connection = Connection(
-            http, Several(keyvaluestore), credentials=credentials, retry_for=0.0, idle_timeout=_ANSWER_TIME
+            http,
+            Several(keyvaluestore),
+            credentials=credentials,
+            retry_for=0.0,
+            idle_timeout=_ANSWER_TIME,
+            service="keyvaluestore",
         )
         self.store = store or KeyValueStoreClient(connection)
         # Anybody in a classic network may have registered a classic entry, so the cluster key is not sent there.
         self._only_ours = credentials is not no_credentials
         # A store that speaks only the classic protocol cannot tell who registered either.
-        self.classic_store = ClassicStoreClient(Connection(http, Several(keyvaluestore), retry_for=0.0))
+        self.classic_store = ClassicStoreClient(
+            Connection(http, Several(keyvaluestore), retry_for=0.0, service="keyvaluestore")
+        )
         self._classic = False
         self._known: dict[str, list[str]] = {}
         self._absent = dict.fromkeys(REGISTRATION_KEYS.values(), _Absence(time.monotonic(), []))
