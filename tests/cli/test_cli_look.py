@@ -7,13 +7,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cli.conftest import Run
+from safelight.cli.photos.progress import Progress
+from safelight.cli.printing import held_up
+from safelight.wire import Summary, WorkerInfo, WorkerSeen
 from support.photos import photo
 from support.programs.command import COMMAND, environment, safelight, terminal
 from support.programs.until import until
+from support.walk import main
 
 pytestmark = pytest.mark.slow
 
@@ -198,6 +203,43 @@ def test_confirming_the_clocks_is_in_the_audit_log(run: Run) -> None:
     assert json.loads(run("confirm-clock", "--json").stdout)["at"] > 0
     actions = [json.loads(line)["action"] for line in run("audit").stdout.splitlines()]
     assert actions[-1] == "clock.confirm"
+
+
+def test_an_upload_that_waits_says_that_its_recipe_is_paused(
+    run: Run, addresses: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "held.png").write_bytes(photo(42))
+    run("pause", "--recipe", "grayscale")
+    notes: list[str] = []
+
+    def note(_progress: Progress, sentence: str) -> None:
+        notes.append(sentence)
+        run("resume", "--recipe", "grayscale")
+
+    monkeypatch.setattr("safelight.cli.photos.batch._PATIENCE", 0.0)
+    monkeypatch.setattr(Progress, "note", note)
+    monkeypatch.setenv("SAFELIGHT_KEYVALUESTORE", addresses["keyvaluestore"])
+    assert main("safelight", ["upload", str(tmp_path / "held.png"), "--recipe", "grayscale", "--wait"]) == 0
+    assert notes == ["The recipe grayscale is paused: its photos wait until `safelight resume --recipe grayscale`."]
+
+
+@pytest.mark.parametrize(
+    ("seen", "said"),
+    [
+        ({"paused": 1.0}, "The queue is paused: photos wait until `safelight resume`."),
+        ({"paused_recipes": {"other": 1.0}, "workers_hidden": True}, ""),
+        ({}, "No worker is known that takes tasks; see `safelight workers`."),
+        ({"workers": [1.0, 0.0]}, ""),
+        ({"workers": [1.0, 1.0]}, "No worker is known that takes tasks; see `safelight workers`."),
+    ],
+)
+def test_what_holds_photos_up_is_known(seen: dict[str, Any], said: str) -> None:
+    """Each worker is drained since a moment, or takes tasks."""
+    workers = [
+        WorkerSeen(worker=WorkerInfo(id="w"), first_seen=0.0, last_seen=0.0, draining=since)
+        for since in seen.get("workers", [])
+    ]
+    assert held_up(Summary(tasks={}, **{**seen, "workers": workers}), "grayscale") == said
 
 
 def test_a_recipe_is_paused_and_a_worker_drained_by_name(run: Run, addresses: dict[str, str], tmp_path: Path) -> None:

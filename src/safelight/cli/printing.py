@@ -168,6 +168,18 @@ def worker_state(seen: WorkerSeen) -> Text:
     return Text("busy", "cyan") if seen.worker.busy else Text("idle", "green")
 
 
+def held_up(summary: Summary, recipe: str) -> str:
+    """Return what keeps photos of a recipe from being processed, or an empty text if nothing is known to."""
+    if summary.paused:
+        return "The queue is paused: photos wait until `safelight resume`."
+    if recipe in summary.paused_recipes:
+        return f"The recipe {recipe} is paused: its photos wait until `safelight resume --recipe {recipe}`."
+    # Whether one is silent depends on the clock of this machine, which may be wrong.
+    if all(seen.draining for seen in summary.workers) and not summary.workers_hidden:
+        return "No worker is known that takes tasks; see `safelight workers`."
+    return ""
+
+
 def workers_table(summary: Summary) -> Table | str:
     """Make a table of workers, with a column of names if any worker has a name."""
     workers = summary.workers

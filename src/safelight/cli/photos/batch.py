@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,15 @@ from typing import Any
 from safelight.cli.photos.paths import Photo
 from safelight.cli.photos.progress import Progress
 from safelight.cli.photos.results import ResultDirectory
-from safelight.cli.printing import path_text
+from safelight.cli.printing import held_up, path_text
 from safelight.client.master import Client
 from safelight.errors import Code, Error
 from safelight.files.opening import opened
 from safelight.wire import ENDED, State, Task
 
 _CHUNK = 1 << 18
+_PATIENCE = 5.0
+"""Seconds without a photo that is over, after which the command says what holds them up."""
 
 
 @dataclass(eq=False)
@@ -85,12 +88,12 @@ class Batch:
         after = (await self._client.summary()).seq if self.waits else 0  # a key that only uploads may not ask
         queue = iter(self.entries)
         async with asyncio.TaskGroup() as group:
-            follower = group.create_task(self._follow(after)) if self.waits else None
+            beside = [group.create_task(each) for each in (self._follow(after), self._explain())] if self.waits else []
             uploads = [group.create_task(self._upload_from(queue, group)) for _ in range(at_once)]
             await asyncio.wait(uploads)
             await asyncio.gather(*(entry.over.wait() for entry in self.entries))
-            if follower is not None:
-                follower.cancel()
+            for each in beside:
+                each.cancel()
 
     def report(self) -> dict[str, Any]:
         """Return the outcome of each photo, as JSON values or records."""
@@ -175,6 +178,16 @@ class Batch:
         except Error as error:
             self._gone = error
             self._look_again()
+
+    async def _explain(self) -> None:
+        """Say what holds the photos up, if it is known and none of them is over after a while."""
+        await asyncio.sleep(_PATIENCE)
+        if any(entry.over.is_set() for entry in self.entries):
+            return
+        recipe = self._options.recipe
+        with suppress(Error):
+            if why := held_up(await self._client.summary(), recipe if isinstance(recipe, str) else ""):
+                self._progress.note(why)
 
     def _look_again(self) -> None:
         for entry in self.entries:

@@ -110,6 +110,10 @@ class Progress:
             err.print(f"[red]failed[/red] {escape(printable(str(photo)))}: {escape(printable(why))}", soft_wrap=True)
         self._show_done(1)
 
+    def note(self, sentence: str) -> None:
+        """Print what people should know meanwhile."""
+        err.print(f"[yellow]{escape(printable(sentence))}[/yellow]", soft_wrap=True)
+
     def saved(self, path: Path) -> None:
         """Print the path of a saved file."""
         if not self._quiet:
