@@ -6,6 +6,7 @@ from safelight.cli.connection import HERE, Where, access, master
 from safelight.cli.durations import limited
 from safelight.cli.printing import print_json, say
 from safelight.cli.tasks.which import find
+from safelight.client.access import AccessClient
 from safelight.errors import Code, Error
 
 
@@ -41,15 +42,19 @@ async def share_command(
     lifetime = limited(expires, "--expires", days=366)
     async with access(where) as (client, _):
         if task is None:
-            await client.revoke_links()
-            if not where.json:
-                say("Revoked all links.")
+            await _revoke_all(client, where)
             return
         link = await client.link(await _id(task, where), output=output, original=original, expires_in=lifetime)
     if where.json:
         print_json(link)
     else:
         say(link.url)
+
+
+async def _revoke_all(client: AccessClient, where: Where) -> None:
+    await client.revoke_links()
+    if not where.json:
+        say("Revoked all links.")
 
 
 async def _id(task: str, where: Where) -> str:

@@ -57,12 +57,19 @@ async def upload_command(
     if not path:
         complain("Name at least one photo or directory.")
         return 2
-    directory = None if output is None else ResultDirectory(output, overwrite=overwrite)
-    if directory is not None:
-        await asyncio.to_thread(directory.prepare)  # photos that are uploaded would be processed in any case
+    directory = await _prepared(output, overwrite=overwrite)
     waits = wait or directory is not None
     options = Options(recipe=recipe_argument(recipe), priority=priority, directory=directory, waits=waits)
     return await _upload(collect(path) * n, options, at_once, where)
+
+
+async def _prepared(output: Path | None, *, overwrite: bool) -> ResultDirectory | None:
+    """Check that results can be saved, before photos are uploaded, which would be processed in any case."""
+    if output is None:
+        return None
+    directory = ResultDirectory(output, overwrite=overwrite)
+    await asyncio.to_thread(directory.prepare)
+    return directory
 
 
 async def _upload(photos: list[Photo], options: Options, at_once: int, where: Where) -> int:
