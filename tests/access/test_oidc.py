@@ -17,6 +17,7 @@ import pytest
 from aiohttp import web
 from joserfc import jwt
 from joserfc.jwk import ECKey, OctKey
+from joserfc.jws import JWSRegistry
 from yarl import URL
 
 from access.conftest import ELSEWHERE
@@ -247,6 +248,12 @@ async def test_a_providers_signature_is_checked(sign_in, faulty):
         assert status == 401 and "not valid" in text, (status, text)
 
 
+async def test_a_header_of_a_token_may_have_more_than_we_know(sign_in, faulty):
+    header = {"alg": "ES256", "kid": "1", "pi.atm": "1", "x5c": [base64.b64encode(bytes(1200)).decode()]}
+    faulty.sign = lambda claims: jwt.encode(header, claims, faulty.key, registry=JWSRegistry(strict_check_header=False))
+    assert (await sign_in())[0] == 303
+
+
 async def test_a_providers_new_key_is_fetched_once(sign_in, faulty):
     assert (await sign_in())[0] == 303
     before, faulty.key = faulty.fetched["keys"], ECKey.generate_key("P-256", {"kid": "2"})
@@ -255,6 +262,12 @@ async def test_a_providers_new_key_is_fetched_once(sign_in, faulty):
     faulty.sign = lambda claims: jwt.encode({"alg": "ES256", "kid": "3"}, claims, faulty.key)
     assert (await sign_in())[0] == 401
     assert faulty.fetched["keys"] == before + 1
+
+
+async def test_a_providers_new_key_may_have_the_id_of_the_former(sign_in, faulty):
+    assert (await sign_in())[0] == 303
+    faulty.key = ECKey.generate_key("P-256", {"kid": "1"})
+    assert (await sign_in())[0] == 303
 
 
 async def test_a_providers_key_that_cannot_be_used_does_not_bar_the_others(sign_in, faulty):

@@ -18,8 +18,9 @@ from urllib.parse import quote_plus
 import aiohttp
 import msgspec
 from joserfc import jwt
-from joserfc.errors import InvalidKeyIdError, JoseError
+from joserfc.errors import BadSignatureError, InvalidKeyIdError, JoseError
 from joserfc.jwk import Key, KeySet
+from joserfc.jws import JWSRegistry
 from joserfc.jwt import JWTClaimsRegistry
 from yarl import URL
 
@@ -45,6 +46,15 @@ _ALGORITHMS = (
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519",
 )  # fmt: skip
 """Algorithms that sign with a private key. Excludes `none` and HMAC, with which a client could forge a signature."""
+
+
+class _Headers(JWSRegistry):
+    """Ignore what we do not know in a token's header (RFC 7515, 4), which may also hold certificates."""
+
+    max_header_length = _LONGEST_TOKEN
+
+    def __init__(self) -> None:
+        super().__init__(algorithms=_ALGORITHMS, strict_check_header=False)
 
 
 class Metadata(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,14 +176,15 @@ class Provider:
         if len(token) > _LONGEST_TOKEN:
             raise ValueError("it is too long")
         try:
-            return jwt.decode(token, await self._keys.get(self.issuer), algorithms=_ALGORITHMS)
-        except InvalidKeyIdError:
-            # Providers change their keys from time to time, but forged tokens must not make us ask constantly.
+            return jwt.decode(token, await self._keys.get(self.issuer), registry=_Headers())
+        except (InvalidKeyIdError, BadSignatureError):
+            # Providers change their keys from time to time, some without a new id for the new key. But forged tokens
+            # must not make us ask constantly.
             if time.monotonic() - self._looked < _KEYS_AGAIN:
                 raise
             self._looked = time.monotonic()
             self._keys.forget(self.issuer)
-            return jwt.decode(token, await self._keys.get(self.issuer), algorithms=_ALGORITHMS)
+            return jwt.decode(token, await self._keys.get(self.issuer), registry=_Headers())
 
     async def _read_metadata(self, issuer: str) -> Metadata:
         metadata = await self._fetch("GET", issuer.rstrip("/") + "/.well-known/openid-configuration", Metadata)
