@@ -212,8 +212,9 @@ async def sign_in(site, faulty):
 
 
 async def test_a_providers_claims_are_checked(sign_in, faulty):
-    assert (await sign_in())[0] == 303
-    assert faulty.asked is not None and faulty.asked.query["kept"] == "1"
+    for verified, status in ((True, 303), ("true", 303), ("false", 403), ("", 403), (None, 403)):
+        faulty.claims = {"email_verified": verified}
+        assert (await sign_in())[0] == status and faulty.asked is not None and faulty.asked.query["kept"] == "1"
     past = int(time.time()) - 3600
     for wrong, reason in (
         ({"iss": "https://other.example"}, "iss"),

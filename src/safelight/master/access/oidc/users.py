@@ -27,7 +27,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     def matches(self, claims: Mapping[str, Any]) -> bool:
         """Return whether a user has the claim. An unverified e-mail address never matches."""
-        if self.claim == "email" and claims.get("email_verified") is not True:
+        if self.claim == "email" and not _is_verified(claims):
             return False
         held = claims.get(self.claim)
         return self.value in held if isinstance(held, list) else held == self.value
@@ -59,4 +59,10 @@ class Users(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 def name_of(claims: Mapping[str, Any]) -> str:
     """Return the name of a user: a verified address, else the subject. People can choose other names themselves."""
     email = claims.get("email")
-    return email if isinstance(email, str) and email and claims.get("email_verified") is True else str(claims["sub"])
+    return email if isinstance(email, str) and email and _is_verified(claims) else str(claims["sub"])
+
+
+def _is_verified(claims: Mapping[str, Any]) -> bool:
+    """Return whether the provider has verified the address; some, such as Apple, say so by a string."""
+    verified = claims.get("email_verified")
+    return verified is True or verified == "true"
