@@ -31,7 +31,7 @@ Credentials = Callable[[str, str], Mapping[str, str]]
 """Returns, for a method and path, the headers that authenticate the request. Clients add credentials nowhere else."""
 
 _SAFE = ("GET", "HEAD")
-_NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 """The exceptions that are raised before the first byte of a request was sent."""
 
 _LARGE = 1 << 20
@@ -212,7 +212,7 @@ class Connection:
             except (aiohttp.ClientError, TimeoutError) as error:
                 failure = self._no_answer(base, error)
                 used.discard(base)
-                repeatable = isinstance(error, _NOT_SENT) or (method in _SAFE and not isinstance(error, TimeoutError))
+                repeatable = isinstance(error, NOT_SENT) or (method in _SAFE and not isinstance(error, TimeoutError))
                 if not repeatable or base in tried:
                     raise failure from error
                 tried.add(base)

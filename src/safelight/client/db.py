@@ -9,6 +9,7 @@ from urllib.parse import quote
 import aiohttp
 
 from safelight.client.base import ServiceClient
+from safelight.client.repeating import queued_again
 from safelight.errors import Code, Error
 from safelight.wire import (
     DEFAULT_TENANT,
@@ -162,11 +163,13 @@ class DbClient(ServiceClient):
 
     async def retry(self, id: str, *, tenant: str | None = None) -> Task:
         """Let a failed, cancelled or quarantined task wait again, with its counts reset."""
-        return await self._connection.call("POST", _task(id, "/retry"), Task, params={"tenant": tenant})
+        params = {"tenant": tenant}
+        return await queued_again(self._connection, _task(id, "/retry"), lambda: self.get(id, tenant=tenant), params)
 
     async def release(self, id: str, *, tenant: str | None = None) -> Task:
         """Let a quarantined task wait again, with its counts reset."""
-        return await self._connection.call("POST", _task(id, "/release"), Task, params={"tenant": tenant})
+        params = {"tenant": tenant}
+        return await queued_again(self._connection, _task(id, "/release"), lambda: self.get(id, tenant=tenant), params)
 
     async def delete(self, id: str, *, tenant: str | None = None) -> None:
         """Delete a task."""

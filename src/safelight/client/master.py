@@ -20,6 +20,7 @@ import aiohttp
 
 from safelight.client.availability.retrying import retrying
 from safelight.client.base import ServiceClient
+from safelight.client.repeating import queued_again
 from safelight.client.replacing import replaced
 from safelight.client.uploads import EXTRA_WAIT, Source, Upload, form_fields, multipart
 from safelight.errors import Code, Error
@@ -325,11 +326,11 @@ class Client(ServiceClient):
 
     async def retry(self, id: str) -> Task:
         """Let a failed, cancelled or quarantined task wait again."""
-        return await self._connection.call("POST", _task(id, "/retry"), Task)
+        return await queued_again(self._connection, _task(id, "/retry"), lambda: self.task(id))
 
     async def release(self, id: str) -> Task:
         """Let a quarantined task wait again."""
-        return await self._connection.call("POST", _task(id, "/release"), Task)
+        return await queued_again(self._connection, _task(id, "/release"), lambda: self.task(id))
 
     async def delete(self, id: str) -> None:
         """Delete a task, its original and its results."""
