@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-RECORD = "instance.json"
+RECORD, IMAGE = "instance.json", "image.json"
+"""The record of a machine's last start, and that of the image that it was started from."""
 FLOCK = struct.Struct("hhqqi4x")
 """struct flock on 64-bit Linux: type, whence, start, length, pid."""
 SUPERVISOR, SUPERVISION, STOPPING = "supervisor", "supervision.json", "stopping"

@@ -8,7 +8,7 @@ import logging
 import os
 import socket
 import time
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.guest import find_guest, require
 from drumhead.guest.contract import Drive, GuestMount, GuestNic, RunConfig
 from drumhead.image.store import ImageStore, encode
-from drumhead.machine.instances import Instances, status_lines, supervisor_pid
+from drumhead.machine.instances import IMAGE, Instances, status_lines, supervisor_pid
 from drumhead.machine.logs import trim_logs
 from drumhead.machine.network import private
 from drumhead.machine.network.host import host_netdev
@@ -30,6 +30,7 @@ from drumhead.machine.qemu.acceleration import Acceleration, find_acceleration
 from drumhead.machine.qemu.command_line import MAX_DISKS, Card, command_line, private_netdev, user_netdev, user_nic
 from drumhead.machine.qemu.spawn import spawn
 from drumhead.machine.records import Accelerator, Instance, InstanceSpec, Launch, PortForward
+from drumhead.machine.replacement import replacing_machine
 from drumhead.machine.secrets import read_secrets
 from drumhead.machine.snapshot.records import spare_drives, write_spares
 from drumhead.machine.snapshot.resume import find_snapshot, resume
@@ -38,7 +39,6 @@ from drumhead.machine.spec.check import check_memory, check_spec
 from drumhead.machine.spec.options import usage
 from drumhead.machine.stop import switch_off
 from drumhead.machine.volume.volumes import (
-    OVERLAY,
     OVERLAY_SERIAL,
     make_overlay,
     open_volumes,
@@ -57,7 +57,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-IMAGE = "image.json"
 ADDRESSES = "addresses.lock"
 MACHINE_ID = Path("/etc/machine-id")
 
@@ -198,14 +197,15 @@ class _Ready:
 async def _start(
     instances: Instances, image: Image, spec: InstanceSpec, *, attached: bool, fleet: str, fresh: bool
 ) -> Started:
-    """Start a machine whose lock is held. A start that is refused changes nothing in its directory."""
+    """Start a machine whose lock is held. A start that is refused leaves the last run's log, disk and record."""
     ready = await _make_ready(instances, image, spec, attached=attached, fleet=fleet)
     launch, directory = ready.launch, ready.directory
     # The supervisor of a machine with --sleep-after listens itself.
     with doors(() if spec.sleep_after else launch.forwards, launch.inner_forwards) as found:
-        await _prepare_directory(ready, fresh=fresh)
-        log_offset = file_size(directory / "log")
-        launch, pid = await _resume_or_boot(instances, ready)
+        with replacing_machine(directory) if fresh else nullcontext():
+            await _prepare_directory(ready)
+            log_offset = file_size(directory / "log")
+            launch, pid = await _resume_or_boot(instances, ready)
         start_relay(pid, found)
     return Started(launch=launch, acceleration=ready.acceleration, pid=pid, log_offset=log_offset)
 
@@ -247,11 +247,9 @@ async def _make_ready(instances: Instances, image: Image, spec: InstanceSpec, *,
     )
 
 
-async def _prepare_directory(ready: _Ready, *, fresh: bool) -> None:
-    """Keep the image's record and make the machine's disk. With `fresh`, delete the last run's log and disk first."""
+async def _prepare_directory(ready: _Ready) -> None:
+    """Keep the image's record, and make the machine's disk if there is none."""
     directory, size = ready.directory, ready.image.overlay_size
-    for old in ("log", "console", OVERLAY) if fresh else ():
-        (directory / old).unlink(missing_ok=True)
     with replacing(directory / IMAGE) as temporary:
         temporary.write_bytes(encode(ready.image))
     if size:
