@@ -171,6 +171,35 @@ def test_a_lease_has_up_to_sixteen_routes(dhcp):
     assert lease.shown_routes() == ["10.0.0.0/255.0.0.0 10.0.2.1"] * 16
 
 
+def field(size, *options):
+    return b"".join(bytes([code, len(value)]) + value for code, value in options).ljust(size, b"\0")
+
+
+def test_options_may_continue_in_the_fields_of_file_and_server_name(dhcp):
+    """Read what RFC 2132 (9.3) puts into other fields, and only if option 52 says so."""
+    name = field(64, option(54, "10.0.2.2"), (255, b""))
+    file = field(128, option(3, "10.0.0.1"), option(1, "255.255.0.0"))
+    for overload, shown in (
+        (None, {"gateway": "0.0.0.0", "netmask": "255.255.255.0", "server": "0.0.0.0"}),
+        (1, {"gateway": "10.0.0.1", "netmask": "255.255.0.0", "server": "0.0.0.0"}),
+        (2, {"gateway": "0.0.0.0", "netmask": "255.255.255.0", "server": "10.0.2.2"}),
+        (3, {"gateway": "10.0.0.1", "netmask": "255.255.0.0", "server": "10.0.2.2"}),
+    ):
+        data = packet(ACK, *([(52, bytes([overload]))] if overload else []))
+        kind, lease = read(dhcp, data[:44] + name + file + data[236:])
+        assert kind == ACK
+        assert {known: lease.shown()[known] for known in shown} == shown
+
+
+def test_a_long_option_is_in_several_parts(dhcp):
+    """Join the parts in the order of RFC 3396: the options, the file's field, then the name's."""
+    encoded = b"".join(bytes([*target, 10, 0, 2, 1]) for target in ROUTES.values())
+    data = packet(ACK, (52, b"\3"), (121, encoded[:7]), option(3, "10.0.0.1"), (121, encoded[7:20]))
+    name, file = field(64, (121, encoded[33:])), field(128, (121, encoded[20:33]))
+    _, lease = read(dhcp, data[:44] + name + file + data[236:])
+    assert lease.shown_routes() == [f"{target} 10.0.2.1" for target in ROUTES]
+
+
 SELECT, RENEW, REBIND = 0, 1, 2
 
 

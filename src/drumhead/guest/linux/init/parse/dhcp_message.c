@@ -4,8 +4,8 @@
 #include <string.h>
 
 enum { BOOT_REQUEST = 1, BOOT_REPLY = 2, COOKIE = 0x63825363, BROADCAST = 0x8000 };
-enum { PAD = 0, NETMASK = 1, ROUTER = 3, NAMESERVER = 6, HOST_NAME = 12, ADDRESS = 50, LEASE_TIME = 51, KIND = 53,
-       SERVER = 54, PARAMETERS = 55, LARGEST = 57, RENEWAL_TIME = 58, REBINDING_TIME = 59, CLIENT = 61, ROUTES = 121,
+enum { PAD = 0, NETMASK = 1, ROUTER = 3, NAMESERVER = 6, HOST_NAME = 12, ADDRESS = 50, LEASE_TIME = 51,
+       OVERLOAD = 52, KIND = 53, SERVER = 54, PARAMETERS = 55, LARGEST = 57, RENEWAL_TIME = 58, REBINDING_TIME = 59, CLIENT = 61, ROUTES = 121,
        END = 255 };
 enum { DEFAULT_SECONDS = 3600 };
 
@@ -42,12 +42,6 @@ void dhcp_write(struct dhcp_message *message, enum dhcp_kind kind, uint32_t id, 
     *end = END;
 }
 
-static uint32_t read_time(const uint8_t *value) {
-    uint32_t seconds;
-    memcpy(&seconds, value, sizeof seconds);
-    return ntohl(seconds);
-}
-
 /* Fill in times that a server leaves out or sets to invalid values. */
 static void set_times(struct lease *lease) {
     if (lease->seconds == DHCP_FOR_EVER) return;
@@ -57,9 +51,8 @@ static void set_times(struct lease *lease) {
     if (lease->renew > lease->rebind) lease->renew = lease->rebind;
 }
 
-static void read_nameservers(const uint8_t *value, uint8_t size, struct lease *lease) {
+static void read_nameservers(const uint8_t *value, size_t size, struct lease *lease) {
     size_t all = size - size % 4U;
-    memset(lease->nameservers, 0, sizeof lease->nameservers);
     memcpy(lease->nameservers, value, all < sizeof lease->nameservers ? all : sizeof lease->nameservers);
 }
 
@@ -77,30 +70,61 @@ static void read_routes(const uint8_t *at, const uint8_t *end, struct lease *lea
     }
 }
 
-static enum dhcp_kind read_options(const uint8_t *at, const uint8_t *end, struct lease *lease) {
-    enum dhcp_kind kind = DHCP_NONE;
+/* Append the values of the options `code` of one field to `value`, of which `size` bytes are filled. Return its size. */
+static size_t append_values(const uint8_t *at, const uint8_t *end, uint8_t code, uint8_t *value, size_t size) {
     while (at < end && *at != END) {
         if (*at == PAD) {
             at++;
             continue;
         }
         if (end - at < 2 || end - at - 2 < at[1]) break; /* truncated */
-        uint8_t code = at[0], size = at[1];
-        const uint8_t *value = at + 2;
-        if (code == KIND && size == 1) kind = *value;
-        if (size >= 4) {
-            if (code == NETMASK) memcpy(&lease->netmask, value, 4);
-            if (code == ROUTER) memcpy(&lease->gateway, value, 4);
-            if (code == NAMESERVER) read_nameservers(value, size, lease);
-            if (code == SERVER) memcpy(&lease->server, value, 4);
-            if (code == LEASE_TIME) lease->seconds = read_time(value);
-            if (code == RENEWAL_TIME) lease->renew = read_time(value);
-            if (code == REBINDING_TIME) lease->rebind = read_time(value);
-            if (code == ROUTES) read_routes(value, value + size, lease);
+        if (*at == code) {
+            memcpy(value + size, at + 2, at[1]);
+            size += at[1];
         }
-        at = value + size;
+        at += 2 + at[1];
     }
-    return kind;
+    return size;
+}
+
+/* A message, the end of what was received of it, and whether the fields for the boot file and the server's name have
+ * options too (RFC 2132, 9.3). */
+struct received { const struct dhcp_message *message; const uint8_t *end; uint8_t overload; };
+enum { IN_FILE = 1, IN_NAME = 2 };
+
+/* Copy the value of an option to `value`, which has room for a whole message. Return its size; 0 if there is none.
+ * A long value is split over several options, in the order of these fields (RFC 3396, 5). */
+static size_t read_option(const struct received *from, uint8_t code, uint8_t *value) {
+    const struct dhcp_message *message = from->message;
+    size_t size = append_values(message->options, from->end, code, value, 0);
+    if (from->overload & IN_FILE)
+        size = append_values(message->file, message->file + sizeof message->file, code, value, size);
+    if (from->overload & IN_NAME)
+        size = append_values(message->name, message->name + sizeof message->name, code, value, size);
+    return size;
+}
+
+/* Return the first four bytes of an option, or 0 if there is none. */
+static uint32_t read_four(const struct received *from, uint8_t code) {
+    uint8_t value[sizeof(struct dhcp_message)];
+    uint32_t found = 0;
+    if (read_option(from, code, value) >= sizeof found) memcpy(&found, value, sizeof found);
+    return found;
+}
+
+static enum dhcp_kind read_options(const struct dhcp_message *message, const uint8_t *end, struct lease *lease) {
+    struct received from = {.message = message, .end = end};
+    uint8_t value[sizeof *message];
+    if (read_option(&from, OVERLOAD, value)) from.overload = *value;
+    lease->netmask = read_four(&from, NETMASK);
+    lease->gateway = read_four(&from, ROUTER);
+    lease->server = read_four(&from, SERVER);
+    lease->seconds = ntohl(read_four(&from, LEASE_TIME));
+    lease->renew = ntohl(read_four(&from, RENEWAL_TIME));
+    lease->rebind = ntohl(read_four(&from, REBINDING_TIME));
+    read_nameservers(value, read_option(&from, NAMESERVER, value), lease);
+    read_routes(value, value + read_option(&from, ROUTES, value), lease);
+    return read_option(&from, KIND, value) ? *value : DHCP_NONE;
 }
 
 /* Whether a card can have the address: not 0/8, not loopback, not multicast, reserved or broadcast. */
@@ -121,8 +145,8 @@ enum dhcp_kind dhcp_read(const struct dhcp_message *message, size_t size, uint32
         message->cookie != htonl(COOKIE) || memcmp(message->hardware, hardware, 6) != 0)
         return DHCP_NONE;
     if (size > sizeof *message) size = sizeof *message;
-    struct lease found = {.address = message->yours, .seconds = DEFAULT_SECONDS};
-    enum dhcp_kind kind = read_options(message->options, (const uint8_t *)message + size, &found);
+    struct lease found = {.address = message->yours};
+    enum dhcp_kind kind = read_options(message, (const uint8_t *)message + size, &found);
     if (kind == DHCP_NAK) return kind;
     if ((kind != DHCP_OFFER && kind != DHCP_ACK) || !is_usable(found.address)) return DHCP_NONE;
     if (!found.server && kind == DHCP_OFFER) return DHCP_NONE; /* there is no server to request it from */
