@@ -132,6 +132,14 @@ class Instances:
                 shutil.rmtree(directory, ignore_errors=True)
             os.close(handle)
 
+    def is_locked(self, name: str) -> bool:
+        """Return whether a command is starting or deleting an instance, or whether this one is."""
+        try:
+            with self.lock(name):
+                return False
+        except DrumheadError:
+            return True
+
     def _find_launch(self, name: str) -> Launch | None:
         path = self.directory(name) / RECORD
         try:

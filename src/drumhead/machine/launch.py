@@ -163,7 +163,7 @@ def _plan(
 
 def _refuse_taken(instances: Instances, launch: Launch) -> None:
     private.refuse_taken_address(_others(instances, launch.spec), launch)
-    refuse_taken_mac(instances.all(), launch)
+    _refuse_taken_mac(instances, launch)
 
 
 def record_start(instances: Instances, launch: Launch) -> None:
@@ -356,15 +356,13 @@ def mac_scope(home: Home, spec: InstanceSpec) -> str:
     return f"{machine_id}{home.root}"
 
 
-def refuse_taken_mac(known: list[Instance], launch: Launch) -> None:
-    """Raise CONFLICT if another running machine has this MAC address on a network of the host."""
-    for one in known:
-        other = one.launch
-        on_host = launch.spec.network != "nat" and other.spec.network != "nat"
-        if on_host and one.pid and other.mac == launch.mac and other.spec.name != launch.spec.name:
-            raise DrumheadError(
-                ErrorCode.CONFLICT, f"{other.spec.name} already has the MAC {launch.mac}; give another --mac"
-            )
+def _refuse_taken_mac(instances: Instances, launch: Launch) -> None:
+    """Raise CONFLICT if another machine that runs or is being started has this MAC on a network of the host."""
+    for one in instances.all() if launch.spec.network != "nat" else ():
+        name = one.launch.spec.name
+        same = one.launch.spec.network != "nat" and one.launch.mac == launch.mac and name != launch.spec.name
+        if same and (one.pid or instances.is_locked(name)):
+            raise DrumheadError(ErrorCode.CONFLICT, f"{name} already has the MAC {launch.mac}; give another --mac")
 
 
 def uplink_mac(launch: Launch) -> str:

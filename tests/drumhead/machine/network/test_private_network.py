@@ -73,6 +73,21 @@ def test_of_two_machines_that_start_at_once_one_has_the_address(tmp_path):
     assert instances.launches() == [first]
 
 
+def test_of_two_machines_that_start_at_once_on_a_network_of_the_host_one_has_the_mac(tmp_path):
+    instances = Instances(Home(root=tmp_path))
+    first, again, private_one = (
+        launched(name, address="", network=network)
+        for name, network in (("first", "bridge"), ("again", "tap"), ("third", "nat"))
+    )
+    with instances.lock("again"):
+        with instances.lock("first"):
+            record_start(instances, first)  # QEMU has not started yet
+            with pytest.raises(DrumheadError, match="first already has the MAC 02:00:00:00:00:01"):
+                record_start(instances, again)
+            record_start(instances, private_one)
+        record_start(instances, again)  # the first did not start, or has ended
+
+
 @pytest.mark.parametrize("name", ["web.1", "WEB-1", "web_1"])
 def test_two_machines_with_one_host_name_are_refused(name):
     with pytest.raises(DrumheadError, match=r"web-1 has the host name .* on this network; give .* another name"):
