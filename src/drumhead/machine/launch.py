@@ -88,11 +88,13 @@ async def start_machine(
     with images.using(), instances.lock(spec.name):
         image = images.find(spec.image, spec.guest)
         await asyncio.to_thread(check_spec, home, image, spec)
-        refuse_running(instances.find(spec.name), supervisor_pid(instances.directory(spec.name)))
+        earlier = instances.find(spec.name)
+        refuse_running(earlier, supervisor_pid(instances.directory(spec.name)))
         async with _undoing(instances, spec.name):
             started = await _start(instances, image, spec, attached=attached, fleet=fleet, fresh=fresh)
     async with _undoing(instances, spec.name):
-        await announce_names(instances, started.launch)
+        left = (earlier.launch,) if earlier else ()  # it may have been on another network
+        await announce_names(instances, *left, started.launch)
     return started
 
 

@@ -293,6 +293,7 @@ def test_neighbours_find_each_other_by_name_and_strangers_do_not(server, drumhea
     assert f"{find(drumhead, 'neighbour')['launch']['address']} neighbour".encode() in out
     new, _ = execute(drumhead, "ls", "-i", "/etc/hosts")
     assert new != old, "it is another file: a program that is reading the old one reads all of it"
-    drumhead.run("run", "-i", machine_image, "stranger", "-m", "96M", "-e", "cat /etc/hosts")
-    assert "server" not in drumhead("logs", "stranger")
-    drumhead("delete", "neighbour", "stranger")
+    drumhead.run("run", "-i", machine_image, "neighbour", "-m", "96M", "-e", "cat /etc/hosts")
+    assert "server" not in drumhead("logs", "neighbour"), "it is on another network now"
+    assert b"neighbour" not in execute(drumhead, "cat", "/etc/hosts")[0]
+    drumhead("delete", "neighbour")
