@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import http.client
+import re
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from drumhead.machine.network.neighbour import Neighbour, Reach, reach
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from drumhead.fleet.records import HealthCheck
     from drumhead.machine.records import PortForward
@@ -19,7 +20,7 @@ LIFE_TIME = 10.0
 """Seconds that a service that was healthy may take to answer; it may be busy."""
 QUIET_TIME = 1.0
 """Seconds after which an open connection counts as accepted; QEMU accepts at once and hangs up if the guest refuses."""
-
+STATUS_LINE = re.compile(rb"HTTP/1\.[01] (\d{3})\b")
 
 UNREACHED: dict[Reach, str] = {
     "silent": "answered this host, but no neighbour on its network",
@@ -81,40 +82,45 @@ async def _unreached(neighbour: Neighbour | None) -> str:
 async def is_alive(check: HealthCheck, forward: PortForward) -> bool:
     """Return whether the service gives any answer or, without a path, accepts connections."""
     if check.path:
-        return await asyncio.to_thread(_status, check.path, forward, LIFE_TIME) is not None
+        return await _status(check.path, forward, LIFE_TIME) is not None
     return await _accepts(forward)
 
 
 async def is_healthy(check: HealthCheck, forward: PortForward) -> bool:
     if check.path:
-        status = await asyncio.to_thread(_status, check.path, forward, ATTEMPT_TIME)
+        status = await _status(check.path, forward, ATTEMPT_TIME)
         return status is not None and 200 <= status < 300
     return await _accepts(forward)
 
 
-def _status(path: str, forward: PortForward, time_limit: float) -> int | None:
-    """Send a GET request and return the status of the answer, or None if there was no answer."""
-    connection = http.client.HTTPConnection(forward.host_address, forward.host_port, timeout=time_limit)
+async def _status(path: str, forward: PortForward, time_limit: float) -> int | None:
+    """Send a GET request and return the status of the answer, or None if there was no answer within the time."""
+    request = f"GET {path} HTTP/1.1\r\nHost: {forward.endpoint}\r\nConnection: close\r\n\r\n"
     try:
-        connection.request("GET", path, headers={"Connection": "close"})
-        return connection.getresponse().status
-    except (OSError, http.client.HTTPException):
+        async with asyncio.timeout(time_limit), _connected(forward) as (reader, writer):
+            writer.write(request.encode())
+            answer = STATUS_LINE.match(await reader.readline())
+    except (OSError, ValueError):  # TimeoutError is an OSError; a line without an end is a ValueError
         return None
-    finally:
-        connection.close()
+    return int(answer[1]) if answer else None
 
 
 async def _accepts(forward: PortForward) -> bool:
     try:
-        reader, writer = await asyncio.open_connection(forward.host_address, forward.host_port)
+        async with asyncio.timeout(ATTEMPT_TIME), _connected(forward) as (reader, _):
+            try:
+                async with asyncio.timeout(QUIET_TIME):
+                    return bool(await reader.read(1))
+            except TimeoutError:
+                return True
     except OSError:
         return False
+
+
+@asynccontextmanager
+async def _connected(forward: PortForward) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    reader, writer = await asyncio.open_connection(forward.host_address, forward.host_port)
     try:
-        async with asyncio.timeout(QUIET_TIME):
-            return bool(await reader.read(1))
-    except TimeoutError:
-        return True
-    except OSError:
-        return False
+        yield reader, writer
     finally:
         writer.close()

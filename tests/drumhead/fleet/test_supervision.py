@@ -1,6 +1,7 @@
 """Test a supervisor's decisions without machines: silent services, the order of stopping, and pauses."""
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
@@ -109,6 +110,26 @@ async def test_a_service_that_answers_that_it_is_not_ready_lives(service, monkey
         await health.wait_unresponsive(check, forward)
     assert asked.is_set()
     assert answers == [], "one silence, an answer and one silence are not two silences in a row"
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200", b"X-Slow: "])
+async def test_a_service_whose_answer_never_ends_is_silent(monkeypatch, answer):
+    """Send one more byte again and again, so that no single read takes long."""
+    monkeypatch.setattr(health, "LIFE_TIME", 0.3)
+
+    async def drip(_reader, writer):
+        with contextlib.suppress(ConnectionError), contextlib.closing(writer):
+            writer.write(answer)
+            while True:
+                writer.write(b"x")
+                await writer.drain()
+                await asyncio.sleep(0.02)
+
+    async with await asyncio.start_server(drip, "127.0.0.1", 0) as server:
+        forward = PortForward(host_port=server.sockets[0].getsockname()[1], guest_port=80)
+        check = HealthCheck(port=80, path="/readyz", recheck=0.01, failures=2)
+        async with asyncio.timeout(10):
+            assert await health.wait_unresponsive(check, forward) == "did not answer 2 times in a row"
 
 
 async def test_a_port_that_nobody_listens_on_is_silent(service):
