@@ -94,7 +94,8 @@ async def wait_settled(
                     changed.clear()
                 show(state)
     except TimeoutError as error:
-        waiting = [name for name, one in store.read_state().machines.items() if one.health != "healthy"]
+        machines = store.read_state().machines
+        waiting = [name for name, one in machines.items() if one.health not in {"healthy", "ended"}]
         raise DrumheadError(
             ErrorCode.TIMEOUT, f"not up within {time_limit:.0f} s: {', '.join(waiting)}; the supervisor keeps trying"
         ) from error

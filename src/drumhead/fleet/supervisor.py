@@ -228,13 +228,20 @@ async def stop_in_order(instances: Instances, fleet: Fleet, machines: dict[str, 
 
 
 def is_settled(state: FleetState, fleet: Fleet) -> bool:
-    """Return whether the supervisor has applied the fleet: every machine is healthy or has ended for good."""
-    names = planned_machines(fleet).keys()
-    return (
-        state.revision >= fleet.revision
-        and names == state.machines.keys()
-        and all(one.health in {"healthy", "ended", "failed"} for one in state.machines.values())
-    )
+    """Return whether the supervisor has applied the fleet: every machine is healthy, has ended for good, or waits in
+    vain because one that it depends on has failed for good.
+    """
+    machines = planned_machines(fleet)
+    if state.revision < fleet.revision or machines.keys() != state.machines.keys():
+        return False
+    failed: set[str] = set()
+    for name, machine in machines.items():  # each after the machines that it depends on
+        health = state.machines[name].health
+        if health == "failed" or (health == "waiting" and not failed.isdisjoint(machine.member.after)):
+            failed.add(machine.member_name)
+        elif health not in {"healthy", "ended"}:
+            return False
+    return True
 
 
 def failures(state: FleetState) -> dict[str, str]:

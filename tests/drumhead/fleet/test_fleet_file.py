@@ -190,3 +190,17 @@ def test_a_wrong_file_is_refused_with_its_line(read, change, line, told):
     assert told in error.value.message
     assert error.value.message.startswith("fleet.yaml:")
     assert abs(int(error.value.message.split(":")[1]) - line) <= 3
+
+
+def test_a_fleet_does_not_wait_for_machines_that_wait_for_one_that_has_failed(read):
+    fleet = scaled(read(TEXT), {"worker": 1})
+
+    def settled(**health):
+        machines = {f"shop-{name}": MachineState(member=name, health=one) for name, one in health.items()}
+        return is_settled(FleetState(machines=machines), fleet)
+
+    assert settled(db="failed", web="waiting", worker="waiting")
+    assert settled(db="ended", web="failed", worker="waiting")
+    assert not settled(db="failed", web="starting", worker="waiting"), "it was changed while it ran"
+    assert not settled(db="healthy", web="waiting", worker="failed")
+    assert not settled(db="restarting", web="waiting", worker="waiting")

@@ -16,7 +16,7 @@ from drumhead.fleet import supervisor as supervisor
 from drumhead.fleet.deploy import check_fleet, wait_settled
 from drumhead.fleet.lifetime import Lifetime
 from drumhead.fleet.plan import planned_machines
-from drumhead.fleet.records import Fleet, HealthCheck, Member
+from drumhead.fleet.records import Fleet, FleetState, HealthCheck, MachineState, Member
 from drumhead.fleet.store import FleetStore
 from drumhead.fleet.supervisor import MAX_RESTART_DELAY, MIN_RESTART_DELAY, next_restart_delay, stop_in_order
 from drumhead.home import Home
@@ -323,3 +323,13 @@ def test_the_second_of_two_commands_that_bring_a_fleet_up_waits_for_the_supervis
     with subprocess.Popen([sys.executable, "-c", FIRST, tmp_path], stdout=subprocess.PIPE) as first:
         assert first.stdout.readline() == b"\n"
         up()
+
+
+async def test_a_fleet_that_is_not_up_in_time_names_only_what_is_not(tmp_path):
+    store = FleetStore(Home(root=tmp_path), "f")
+    fleet = store.write(Fleet(name="f", members={name: Member(image="i") for name in ("job", "db", "web")}))
+    health_of = {"job": "ended", "db": "healthy", "web": "starting"}
+    machines = {f"f-{name}": MachineState(member=name, health=one) for name, one in health_of.items()}
+    store.write_state(FleetState(revision=fleet.revision, machines=machines))
+    with pytest.raises(DrumheadError, match="not up within 0 s: f-web; the supervisor"):
+        await wait_settled(store, fleet, os.getpid(), time_limit=0.1, show=lambda _: None)
