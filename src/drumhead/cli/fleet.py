@@ -65,10 +65,10 @@ async def up_command(
     if not detach and not supervisor:
         await _supervise_here(store, store.write(fleet))
         return
-    fleet = store.write(fleet)
+    store.write(fleet)
     if not store.wake_supervisor():
         supervisor = start_supervisor(store)
-    await wait_settled(store, fleet, supervisor, time_limit=timeout, show=_progress())
+    await wait_settled(store, supervisor, time_limit=timeout, show=_progress())
 
 
 async def _supervise_here(store: FleetStore, fleet: Fleet) -> None:
@@ -175,9 +175,9 @@ async def scale_command(
     supervisor = store.supervisor()
     if not supervisor:
         raise DrumheadError(ErrorCode.CONFLICT, f"fleet {fleet.name} has no supervisor; run `drumhead up` first")
-    fleet = store.write(fleet)
+    store.write(fleet)
     store.wake_supervisor()
-    await wait_settled(store, fleet, supervisor, time_limit=UP_TIME, show=_progress())
+    await wait_settled(store, supervisor, time_limit=UP_TIME, show=_progress())
 
 
 def _progress() -> Callable[[FleetState], None]:

@@ -74,17 +74,18 @@ def start_supervisor(store: FleetStore) -> int:
 
 
 async def wait_settled(
-    store: FleetStore, fleet: Fleet, supervisor: int, *, time_limit: float, show: Callable[[FleetState], None]
+    store: FleetStore, supervisor: int, *, time_limit: float, show: Callable[[FleetState], None]
 ) -> None:
-    """Wait until the supervisor has brought the machines to the state that `fleet` describes.
+    """Wait until the supervisor has brought the machines to the state that the fleet's record describes.
 
-    Raises GUEST if a machine fails for good, TIMEOUT after `time_limit` seconds.
+    Another command may change the record meanwhile; then this waits for the new one. Raises GUEST if a machine fails
+    for good, TIMEOUT after `time_limit` seconds.
     """
     ended = asyncio.create_task(wait_process(supervisor))
     try:
         with watching(store.directory) as changed:
             async with asyncio.timeout(time_limit):
-                while not is_settled(state := store.read_state(), fleet):
+                while not is_settled(state := store.read_state(), store.read()):
                     show(state)
                     if ended.done():
                         ended = asyncio.create_task(wait_process(_other_supervisor(store)))

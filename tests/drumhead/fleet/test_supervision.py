@@ -311,10 +311,10 @@ def test_a_supervisor_that_asks_who_keeps_the_fleet_goes_on_keeping_it(tmp_path)
 
 def test_the_second_of_two_commands_that_bring_a_fleet_up_waits_for_the_supervisor_of_the_first(tmp_path):
     store = FleetStore(Home(root=tmp_path), "f")
-    fleet = store.write(Fleet(name="f", members={}))
+    store.write(Fleet(name="f", members={}))
 
     def up():
-        asyncio.run(wait_settled(store, fleet, ended.pid, time_limit=60, show=lambda _: None))
+        asyncio.run(wait_settled(store, ended.pid, time_limit=60, show=lambda _: None))
 
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         pass
@@ -332,4 +332,20 @@ async def test_a_fleet_that_is_not_up_in_time_names_only_what_is_not(tmp_path):
     machines = {f"f-{name}": MachineState(member=name, health=one) for name, one in health_of.items()}
     store.write_state(FleetState(revision=fleet.revision, machines=machines))
     with pytest.raises(DrumheadError, match="not up within 0 s: f-web; the supervisor"):
-        await wait_settled(store, fleet, os.getpid(), time_limit=0.1, show=lambda _: None)
+        await wait_settled(store, os.getpid(), time_limit=0.1, show=lambda _: None)
+
+
+async def test_who_waits_for_a_fleet_that_another_command_scales_waits_for_the_new_one(tmp_path):
+    store = FleetStore(Home(root=tmp_path), "f")
+    store.write(Fleet(name="f", members={"web": Member(image="i")}))
+    shown = asyncio.Event()
+
+    def write_state(revision, *names):
+        machines = {name: MachineState(member="web", health="healthy") for name in names}
+        store.write_state(FleetState(revision=revision, machines=machines))
+
+    waiting = asyncio.create_task(wait_settled(store, os.getpid(), time_limit=10, show=lambda _: shown.set()))
+    await shown.wait()
+    store.write(Fleet(name="f", members={"web": Member(image="i", count=2)}))
+    write_state(2, "f-web", "f-web-2")
+    await waiting
