@@ -10,6 +10,7 @@ import ctypes
 import errno
 import os
 from contextlib import contextmanager
+from io import BytesIO
 from typing import TYPE_CHECKING
 
 from drumhead.errors import DrumheadError, ErrorCode
@@ -138,5 +139,6 @@ def tail_offset(path: Path, lines: int) -> int:
             at -= step
             file.seek(at)
             tail = file.read(step) + tail
-    kept = tail.splitlines(keepends=True)[-lines:] if lines else []
+    # A line ends at a line feed only: a program may redraw its progress with carriage returns.
+    kept = BytesIO(tail).readlines()[-lines:] if lines else []
     return at + len(tail) - sum(map(len, kept))

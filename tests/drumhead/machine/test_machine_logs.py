@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import subprocess
 from itertools import pairwise
 
 import pytest
@@ -32,6 +33,13 @@ def test_a_trimmed_file_begins_with_a_whole_line_and_keeps_its_offsets(log):
     assert 8_000 < len(kept) < 9_000
     assert b"".join(read_from(log, tail_offset(log, 3))) == b"".join(LINES[-3:])
     assert b"".join(read_from(log, tail_offset(log, 50_000))) == b"".join(kept)
+
+
+def test_the_last_lines_are_those_that_tail_prints(log):
+    log.write_bytes(b"first\r\n 10 %\r 20 %\rdone\nlast\x0b\x0c\x85 one\n\nwithout an end\r")
+    for count in range(1, 7):
+        printed = subprocess.run(["tail", "-n", str(count), log], capture_output=True, check=True).stdout
+        assert b"".join(read_from(log, tail_offset(log, count))) == printed
 
 
 def test_only_what_is_over_the_limit_is_trimmed(log, monkeypatch):
