@@ -28,7 +28,7 @@ from drumhead.machine.memory import with_memory
 from drumhead.machine.qemu import channel
 from drumhead.machine.qemu.acceleration import Acceleration
 from drumhead.machine.qemu.channel import control
-from drumhead.machine.session.protocol import MAX_REQUEST, _silence, open_session
+from drumhead.machine.session.protocol import _silence, open_session
 from drumhead.machine.session.terminal import claiming_console, pumping_input
 from drumhead.machine.stop import destroy_machine, exit_status, stop_machine
 from drumhead.records import Command
@@ -187,27 +187,6 @@ async def test_what_is_no_frame_of_a_session_ends_it_with_a_sentence(instances, 
                 async for _ in session.frames():
                     pass
     assert refused.value.code is ErrorCode.GUEST
-
-
-async def test_a_program_with_more_arguments_than_a_machine_takes_is_refused_at_once(instances):
-    directory, sent = instances.directory("one"), []
-
-    async def start(reader, writer):
-        line = await reader.readline()
-        sent.append(len(line))
-        writer.write(json.loads(line)["token"].encode() + b"x\0\0\0\1\0" if line else b"")
-        await reader.read()
-
-    async with guest(directory / "exec.0.sock", start):
-        async with open_session(directory, Command(argv=("x", ""))) as session:
-            assert [frame async for frame in session.frames()] == [("exit", b"\0")]
-        room = MAX_REQUEST - sent.pop()
-        async with open_session(directory, Command(argv=("x", "y" * room))):
-            assert sent.pop() == MAX_REQUEST
-        with pytest.raises(DrumheadError, match=f"take {MAX_REQUEST + 1} bytes; at most {MAX_REQUEST}") as refused:
-            async with open_session(directory, Command(argv=("x", "y" * (room + 1)))):
-                pass
-    assert refused.value.code is ErrorCode.USAGE
 
 
 def test_a_status_without_end_is_read_from_its_end(instances):

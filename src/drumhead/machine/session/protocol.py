@@ -139,7 +139,10 @@ async def _begin(
         reason = (
             f"the program, its arguments and its variables take {len(line)} bytes; at most {MAX_REQUEST} are possible"
         )
-        raise DrumheadError(ErrorCode.USAGE, f"{reason}. Give the program its data as input")
+        advice = "Give the program its data as input"
+        if len(msgspec.json.encode(command.env)) > len(line) / 2:
+            advice = "Most of this is variables, the machine's own included; keep large values in files or secrets"
+        raise DrumheadError(ErrorCode.USAGE, f"{reason}. {advice}")
     writer.write(line)
     try:
         async with asyncio.timeout(START_TIME):
