@@ -3,6 +3,7 @@
 import io
 import random
 import struct
+import time
 import tracemalloc
 import zipfile
 import zlib
@@ -197,6 +198,17 @@ def test_texts_of_a_png_that_nobody_needs_take_no_memory():
         assert tracemalloc.get_traced_memory()[1] < 16 << 20
     finally:
         tracemalloc.stop()
+
+
+def test_the_segments_of_a_jpeg_are_limited():
+    plain = encoded(SMALL, "JPEG")
+    empty, frame = b"\xff\xe5\0\2", b"\xff\xc0\0\7\x08\0\0\0\1"  # the latter without a height
+    assert made(plain[:2] + empty * 60_000 + plain[2:]).width == SMALL.width
+    for many in (plain[:2] + empty * 70_000 + plain[2:], plain[:-2] + empty * 70_000 + plain[-2:]):
+        assert refused(many) is Code.UNSUPPORTED_FORMAT
+    start = time.process_time()
+    assert refused(plain[:2] + frame * 60_000 + plain[2:] + bytes(2 << 20)) is Code.DAMAGED_IMAGE
+    assert time.process_time() - start < 4  # to search the rest of the file for each took longer
 
 
 def test_the_size_of_a_file_is_limited():

@@ -23,6 +23,7 @@ _RESTARTS = range(0xD0, 0xD8)
 _LEFT_OVER = re.compile(r"(\d+) extraneous bytes before marker 0x([0-9a-f]{2})")
 _PADDING = 16  # the most bytes that programs insert before the end
 _MOST_SHRUNK = 8
+_MOST_MARKERS = 1 << 16  # a real file of hundreds of scans and a profile in parts has a few thousand
 _SEQUENTIAL, _ARITHMETIC = frozenset({0xC0, 0xC1, 0xC9}), 0xC9
 _NO_CODES = b"\xff\x00" * 8  # bits without a code in any Huffman table, as many as the decoder fetches ahead
 _ENDS = _END * (len(_NO_CODES) // len(_END))
@@ -142,8 +143,10 @@ def _walked(data: Any) -> _Structure:
     at, padded, in_header, ends = 2, False, True, False
     frames: list[tuple[int, int]] = []  # kind and number of colours
     scans: list[tuple[int, int]] = []  # start and number of colours
-    end = len(data)
+    end, count = len(data), 0
     while found := _MARKER.search(data, at):
+        if (count := count + 1) > _MOST_MARKERS:
+            raise unsupported("jpeg", f"a JPEG of more than {_MOST_MARKERS} segments")
         padded = padded or (in_header and bool(bytes(data[at : found.start()]).strip(b"\xff")))
         kind, at = data[found.start() + 1], found.end()
         if kind == _END[1]:
@@ -153,7 +156,7 @@ def _walked(data: Any) -> _Structure:
             continue
         if kind in _FRAMES and in_header:  # after the header, this marker is damage
             _refuse_unreadable(kind, data[at + 2] if at + 2 < len(data) else 8)
-            if bytes(data[at + 3 : at + 5]) == b"\0\0" and _HEIGHT_BEHIND in bytes(data[at:]):
+            if not frames and bytes(data[at + 3 : at + 5]) == b"\0\0" and _HEIGHT_BEHIND in bytes(data[at:]):
                 raise unsupported("jpeg", "a JPEG that tells its height behind its pixels")
             frames.append((kind, int.from_bytes(data[at + 7 : at + 8], "big")))
         colors = int.from_bytes(data[at + 2 : at + 3], "big")
