@@ -5,7 +5,7 @@ import struct
 import numpy as np
 import pytest
 
-from engine.images import array, encoded, made, photo
+from engine.images import array, encoded, made, photo, refused
 from safelight.errors import Code, Error
 
 PICTURE = photo().crop((100, 50, 164, 98))
@@ -44,3 +44,14 @@ def test_damage_beside_such_a_value_is_noticed():
             made(broken)
         assert caught.value.code is Code.DAMAGED_IMAGE
         assert "input" not in caught.value.detail
+
+
+def test_the_strips_of_a_tiff_are_limited():
+    count = (1 << 20) + 1
+    tags = {256: (4, 1, 1), 257: (4, 1, count), 258: (3, 1, 8), 259: (3, 1, 1), 262: (3, 1, 1), 273: (4, count, 8)}
+    tags |= {277: (3, 1, 1), 278: (4, 1, 1), 279: (4, count, 8 + 4 * count)}
+    lists = struct.pack("<I", 8) * count + struct.pack("<I", 1) * count
+    entries = b"".join(struct.pack("<HHII", tag, *entry) for tag, entry in tags.items())
+    start = 8 + len(lists)
+    file = b"II*\0" + struct.pack("<I", start) + lists + struct.pack("<H", len(tags)) + entries + bytes(4)
+    assert "TIFF of more than 1048576 strips" in refused(file, Code.UNSUPPORTED_FORMAT)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 _MOST_ENTRIES = 4096
 _MOST_DIRECTORIES = 64
-_MOST_VALUES = 1 << 24
+_MOST_VALUES = 1 << 20
 _LAYOUTS = {1: "B", 2: "s", 3: "H", 4: "I", 5: "II", 6: "b", 7: "s", 8: "h", 9: "i", 10: "ii", 11: "f", 12: "d"}
 _LAYOUTS |= {13: "I", 16: "Q", 17: "q", 18: "Q"}
 _SIZES = {kind: struct.calcsize("=" + layout) for kind, layout in _LAYOUTS.items()}

@@ -26,6 +26,7 @@ _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _SEPARATED, _YCBCR, _LAB = 0, 1,
 _COLORS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1, _SEPARATED: 4, _YCBCR: 3, _LAB: 3}
 _ASSOCIATED, _UNASSOCIATED = 1, 2  # transparency by which the colours are premultiplied, or are not
 _BRIGHTEST = 1000.0
+_MOST_PARTS = 1 << 20  # 100 million pixels in tiles of 16 by 16 are 390,625
 _COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 7, 8, 32773, 32946})
 _WARNING, _JPEG = frozenset({2, 3, 4, 32773}), 7  # compressions whose decoders only warn of damage
 _FILL_ORDER, _ROWS, _FAX_OPTIONS, _PREDICTOR, _COLOR_MAP, _TILE_SIDES = 266, 278, (292, 293), 317, 320, (322, 323)
@@ -246,13 +247,16 @@ def _unreadable_samples(kind: int, bits: int, sample_format: int) -> str:
 def _check_complete(directory: Directory, size: int, format_: Format) -> None:
     """Raise DAMAGED_IMAGE if pixels are missing or past the end; libtiff would show white or black."""
     for offsets_tag, lengths_tag in zip(_OFFSETS, _LENGTHS, strict=True):
+        parts = "strip" if offsets_tag == _OFFSETS[0] else "tile"
+        if offsets_tag in directory and directory.entries[offsets_tag].count > _MOST_PARTS:
+            raise unsupported("tiff", f"TIFF of more than {_MOST_PARTS} {parts}s")
         offsets, lengths = directory.values(offsets_tag), directory.values(lengths_tag)
         for index, (offset, length) in enumerate(zip(offsets, lengths, strict=False)):
-            part = f"{'strip' if offsets_tag == _OFFSETS[0] else 'tile'} {index + 1} of {len(offsets)}"
             if offset + length > size:
+                part = f"{parts} {index + 1} of {len(offsets)}"
                 raise damaged(format_, f"it is cut off at byte {size}; {part} reaches to byte {offset + length}")
             if offset == 0 or length == 0:
-                raise damaged(format_, f"{part} is missing")
+                raise damaged(format_, f"{parts} {index + 1} of {len(offsets)} is missing")
         if offsets and len(lengths) < len(offsets):
             raise damaged(format_, f"it names {len(offsets)} parts of its image, and the sizes of {len(lengths)}")
     if not any(tag in directory for tag in _OFFSETS):
