@@ -72,6 +72,14 @@ def test_a_text_is_drawn_with_its_width_and_colour():
     assert ((reds[..., 0] > 250) & (reds[..., 1] < 5)).sum() > 200
 
 
+@pytest.mark.parametrize("side", [60, 150, 200])
+def test_a_small_text_is_not_wider_than_asked(side):
+    text = {"op": "watermark", "text": "\N{COPYRIGHT SIGN} Jane Doe", "opacity": 1, "scale": 0.25, "margin": 0}
+    result = array(made(encoded(Image.new("RGB", (side, side))), text).data)
+    (columns,) = np.nonzero(result.max(axis=(0, 2)))
+    assert side * 0.2 - 1 < columns.max() - columns.min() + 1 <= round(side * 0.25)
+
+
 def test_markup_in_a_text_is_only_text():
     plain = made(DATA, {"op": "watermark", "text": "<b>&amp;</b>"})
     assert plain.data != made(DATA, {"op": "watermark", "text": "&"}).data

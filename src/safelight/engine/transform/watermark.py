@@ -77,7 +77,10 @@ def _text(operation: Watermark, width: int, height: int) -> pyvips.Image:
             raise
         raise ValueError("this worker's fonts draw nothing for the watermark's text; give it another text") from error
     factor = min(width / first.width, height / first.height)
-    mask = pyvips.Image.text(text, font=f"{operation.font} {size}", dpi=max(1, int(72 * factor)))
+    dpi = max(1, int(72 * factor))
+    # Letters are placed on whole pixels, so that a small text may be wider than in proportion.
+    while (mask := pyvips.Image.text(text, font=f"{operation.font} {size}", dpi=dpi)).width > width and dpi > 1:
+        dpi -= 1
     red, green, blue, opacity = bytes.fromhex(operation.color[1:])
     colors = mask.new_from_image([red, green, blue]).copy(interpretation="srgb")
     return colors.bandjoin(mask.linear(opacity / 255, 0, uchar=True))
