@@ -258,6 +258,13 @@ def test_blur_makes_nothing_lighter_or_darker(sigma):
     assert difference(result, expected)[1] < 4
 
 
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_a_tall_photo_is_blurred_while_it_is_read(kind):
+    data = encoded(Image.effect_noise((10, 3000), 80).convert("RGB"), kind)
+    for _ in range(3):
+        assert made(data, {"op": "blur", "sigma": 100}, effort=1).height == 3000
+
+
 def test_blur_does_not_bleed_transparent_colours():
     image = Image.new("RGBA", (40, 40), (255, 0, 0, 0))
     image.paste((0, 0, 255, 255), (0, 0, 20, 40))

@@ -50,12 +50,14 @@ pyvips.vimage._to_string, pyvips.vimage._to_bytes = _field_name, _field_bytes  #
 # pyvips logs libvips' warnings by calling Python in threads of libvips. If Python collects garbage there, it frees
 # images while libvips works, which crashes the process. The error contains the reason anyway.
 pyvips._remove_log_handler()  # noqa: SLF001 - there is no public function for it
+# With several threads, a large blur of a tall photo may ask for rows that were read and dropped, and fails.
+pyvips.vips_lib.vips_concurrency_set(1)
 # Each photo is processed once, so a cache would only keep memory in use.
 pyvips.cache_set_max(0)
 
 
 def set_concurrency(threads: int) -> None:
-    """Set how many threads compute one image, from now on, in this process."""
+    """Set how many threads compute one image, instead of one, from now on, in this process."""
     pyvips.vips_lib.vips_concurrency_set(threads)
 
 
