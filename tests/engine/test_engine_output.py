@@ -165,6 +165,15 @@ def test_text_of_exif_3_is_kept(format):
     assert author in made(with_exif(block), format=format, metadata="keep").data
 
 
+@pytest.mark.parametrize("format", ["jpeg", "png", "tiff", "jxl"])
+def test_the_name_of_the_computer_is_dropped(format):
+    exif = Image.Exif()
+    exif.update({0x010F: "Camera maker", 0x013C: "Jane's computer"})
+    data = made(encoded(photo(), "JPEG", exif=exif.tobytes()), format=format, metadata="keep", keep_gps=True).data
+    assert b"Camera maker" in data
+    assert b"Jane's" not in data
+
+
 @pytest.mark.parametrize("pointer", [-1, -100_000])
 def test_exif_behind_a_negative_offset_is_ignored(pointer):
     entries = struct.pack(">2HI4s", 0x010F, 2, 3, b"Me\0\0") + struct.pack(">2HIi", 0x8769, 9, 1, pointer)

@@ -15,10 +15,8 @@ _LONGEST = 4096  # bytes; descriptions of a photo are shorter, hidden images are
 _MOST = 64_000  # bytes of a block: a segment of a JPEG holds 65,527, and libvips adds a little
 _PICTURE_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"ftyp")
 # An allow list of fields that describe the photo and its camera. It excludes maker notes, previews, further images,
-# embedded XMP and IPTC, and all non-standard fields.
-_PHOTO = frozenset(
-    {0x010E, 0x010F, 0x0110, 0x011A, 0x011B, 0x0128, 0x0131, 0x0132, 0x013B, 0x013C, 0x4746, 0x4749, 0x8298}
-)
+# embedded XMP and IPTC, the name of the computer, and all non-standard fields.
+_PHOTO = frozenset({0x010E, 0x010F, 0x0110, 0x011A, 0x011B, 0x0128, 0x0131, 0x0132, 0x013B, 0x4746, 0x4749, 0x8298})
 _CAMERA = frozenset(
     {0x829A, 0x829D, 0x8822, 0x8824, 0x8827, *range(0x8830, 0x8836), 0x9000, 0x9003, 0x9004, *range(0x9010, 0x9013)}
     | {*range(0x9201, 0x920B), *range(0x9290, 0x9293), 0xA20B, 0xA20E, 0xA20F, 0xA210, 0xA215, 0xA217}
