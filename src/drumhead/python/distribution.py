@@ -1,4 +1,4 @@
-"""Install what an installer would make of entry points: console scripts, and the metadata of the project itself.
+"""Install what an installer would make of entry points: console scripts, and the metadata of the project's packages.
 
 The project's files lie in the image as they are, so nothing has installed the project. Its metadata let programs ask
 for their own version and plugins (packaging.python.org, Core metadata and Entry points specifications).
@@ -7,9 +7,11 @@ for their own version and plugins (packaging.python.org, Core metadata and Entry
 from __future__ import annotations
 
 import configparser
+import posixpath
 import re
 from typing import TYPE_CHECKING
 
+from drumhead.manifest.project_files import is_there
 from drumhead.python.pyproject import read_pyproject
 from drumhead.python.requirements import PYTHON
 from drumhead.tree import Tree, regular
@@ -17,6 +19,8 @@ from drumhead.tree import Tree, regular
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
+
+    from drumhead.python.pyproject import PyProject
 
 SITE = f"usr/local/lib/python{PYTHON}/dist-packages"
 BIN = "usr/local/bin"
@@ -43,24 +47,45 @@ def scripts_of_wheels(entry_points: Iterable[str]) -> Tree:
         except configparser.Error:
             continue  # installers ignore such a file, too
         if parser.has_section(CONSOLE_SCRIPTS):
-            tree.update(_scripts(parser[CONSOLE_SCRIPTS], ""))
+            tree.update(_scripts(parser[CONSOLE_SCRIPTS]))
     return tree
 
 
-def with_distribution(files: Tree, root: Path) -> Tree:
+def with_distribution(files: Tree, root: Path, local: Iterable[str] = ()) -> Tree:
     """Return the files of a project in the image, with the metadata and console scripts of its pyproject.toml.
 
-    Files that the project has itself are kept. A version that the project's build computes is not known, and neither
-    are the metadata then. Raises MANIFEST.
+    `local` are directories of further packages of the project, of which the same is added. Files that the project has
+    itself are kept. A version that a build computes is not known, and neither are the metadata then. Raises MANIFEST.
     """
-    if not (root / PYPROJECT).is_file():
-        return files
+    directories = [place for place in (*sorted({*local} - {"."}), ".") if is_there(root, _described(place))]
+    documents = {place: read_pyproject(root, _described(place)) for place in directories}
+    modules = {
+        place: re.sub(r"[-_.]+", "_", _name(document)).lower() for place, document in documents.items() if place != "."
+    }
+    shared = [found for place, module in modules.items() if (found := _place(files, module, place))]
     tree = Tree()
-    document = read_pyproject(root, PYPROJECT)
-    project, poetry = document.project, document.tool.poetry
-    name, version = project.name or poetry.name, project.version or poetry.version
-    scripts = {**poetry.console_scripts, **project.scripts}
-    groups = {**project.entry_points, **({CONSOLE_SCRIPTS: scripts} if scripts else {})}
+    for place, document in documents.items():
+        scripts = {**document.tool.poetry.console_scripts, **document.project.scripts}
+        tree.update(_metadata(document, scripts))
+        for script, target in scripts.items():
+            if found := _place(files, target, place):
+                tree.update(_scripts({script: target}, found, shared))
+    tree.update(files)
+    return tree
+
+
+def _described(place: str) -> str:
+    return posixpath.normpath(posixpath.join(place, PYPROJECT))
+
+
+def _name(document: PyProject) -> str:
+    return document.project.name or document.tool.poetry.name
+
+
+def _metadata(document: PyProject, scripts: Mapping[str, str]) -> Tree:
+    tree = Tree()
+    name, version = _name(document), document.project.version or document.tool.poetry.version
+    groups = {**document.project.entry_points, **({CONSOLE_SCRIPTS: scripts} if scripts else {})}
     if _NAME.fullmatch(name) and _NAME.fullmatch(version):
         directory = f"{SITE}/{re.sub(r'[-_.]+', '_', name).lower()}-{version}.dist-info"
         metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
@@ -68,10 +93,6 @@ def with_distribution(files: Tree, root: Path) -> Tree:
         if groups:
             lines = [line for group, named in sorted(groups.items()) for line in (f"[{group}]", *_lines(named), "")]
             tree.add(f"{directory}/entry_points.txt", regular("\n".join(lines).encode()))
-    for script, target in scripts.items():
-        if place := _place(files, target):
-            tree.update(_scripts({script: target}, place))
-    tree.update(files)
     return tree
 
 
@@ -83,8 +104,11 @@ def _lines(named: Mapping[str, str]) -> list[str]:
     return [f"{name} = {target}" for name, target in sorted(named.items()) if "\n" not in f"{name}{target}"]
 
 
-def _place(files: Tree, target: str) -> str:
-    """Return the directory of the image that has the module of an entry point, or an empty string."""
+def _place(files: Tree, target: str, directory: str) -> str:
+    """Return the directory of the image that has the module of an entry point, or an empty string.
+
+    Several packages of a project may have modules of one name, so those below the package's own `directory` come first.
+    """
     module = target.partition(":")[0].strip().replace(".", "/")
     found = [
         path.removesuffix(end)
@@ -92,15 +116,18 @@ def _place(files: Tree, target: str) -> str:
         for end in (f"{module}.py", f"{module}/__init__.py")
         if f"/{path}".endswith(f"/{end}")
     ]
-    return f"/{min(found, key=len)}".rstrip("/") or "/" if found else ""
+    own = [] if directory == "." else [place for place in found if f"/{directory}/" in f"/{place}/"]
+    return f"/{min(own or found, key=len)}".rstrip("/") or "/" if found else ""
 
 
-def _scripts(named: Mapping[str, str], place: str) -> Tree:
+def _scripts(named: Mapping[str, str], place: str = "", shared: Iterable[str] = ()) -> Tree:
+    """Return console scripts, which look for modules in `place` first and in `shared` last."""
     tree = Tree()
     for name, target in named.items():
         match = _OBJECT.fullmatch(target)
         if match and _NAME.fullmatch(name):
             path = f"sys.path.insert(0, {place!r})\n" if place else ""
+            path += "".join(f"sys.path.append({one!r})\n" for one in dict.fromkeys(shared) if one != place)
             first = match[2].partition(".")[0]
             text = _SCRIPT.format(path=path, module=match[1], first=first, attribute=match[2])
             tree.add(f"{BIN}/{name}", regular(text.encode(), 0o755))

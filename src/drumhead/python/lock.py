@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
 RESOLVED = "requirements.lock"
 RESOLVED_FROM = "# drumhead: resolved from "
+LEFT_OUT = "# drumhead: a package of the project: "
 FILES = (
     RESOLVED,
     "pylock.toml",
@@ -66,7 +67,7 @@ class Lock(msgspec.Struct, frozen=True, kw_only=True):
     """Exact requirements. `text` is a requirements file with hashes or a pylock.toml.
 
     `indexes` are flags of uv that say where the packages come from. Paths in the text start from `directory` of this
-    host. `notice` is for the user.
+    host. `notice` is for the user. `local` are directories of the project with packages, whose files are not installed.
     """
 
     file: str
@@ -74,6 +75,7 @@ class Lock(msgspec.Struct, frozen=True, kw_only=True):
     notice: str = ""
     indexes: tuple[str, ...] = ()
     directory: str = ""
+    local: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -134,7 +136,8 @@ def _checked(root: Path, name: str, text: str, local: list[str]) -> Lock:
     line is a requirement with a hash.
     """
     _check(root, name, text)
-    return Lock(file=name, text=text, directory=str((root / name).parent), notice=local_notice(local))
+    directory = str((root / name).parent)
+    return Lock(file=name, text=text, directory=directory, notice=local_notice(local), local=tuple(local))
 
 
 def _check(root: Path, name: str, text: str) -> None:
@@ -150,7 +153,7 @@ def _from_text(root: Path, name: str, needs: PythonNeeds, cache: Path) -> Lock |
     if name.endswith(".toml"):
         text, left_out = read_pylock(root, name)
         notices = (stale_notice(root, name, text, needs), local_notice(left_out))
-        return Lock(file=name, text=text, notice="; ".join(filter(None, notices)))
+        return Lock(file=name, text=text, notice="; ".join(filter(None, notices)), local=tuple(left_out))
     indexes, directory = index_flags(root, name), name.rpartition("/")[0]
     if not name.endswith(".lock") and not has_hashes(text):
         files = included_files(root, name)
@@ -196,6 +199,7 @@ def _from_uv(root: Path, name: str, needs: PythonNeeds) -> Lock:
         directory=str((root / name).parent),
         notice="; ".join(filter(None, (stale, local_notice(local)))),
         indexes=index_flags(root, beside),
+        local=tuple(local),
     )
 
 
@@ -275,9 +279,10 @@ def _resolved(
     old = read_text(root, shown) if is_there(root, shown) else ""
     if old.startswith(RESOLVED_FROM + digest):
         _check(root, shown, old)
-        return Lock(file=shown, text=old, indexes=indexes, directory=str(file.parent))
+        local = [line.removeprefix(LEFT_OUT) for line in old.splitlines() if line.startswith(LEFT_OUT)]
+        return Lock(file=shown, text=old, indexes=indexes, directory=str(file.parent), local=tuple(local))
     resolved, local = leave_out_local(_resolve(root / name, old, extras, cache), root, name.rpartition("/")[0], name)
-    text = "\n".join([f"{RESOLVED_FROM}{digest} ({name})", *options, resolved])
+    text = "\n".join([f"{RESOLVED_FROM}{digest} ({name})", *(LEFT_OUT + place for place in local), *options, resolved])
     _check(root, shown, text)
     _write(file, text, name)
     made = f"{name} was resolved into {shown}, with hashes; it is used until {name} changes, so keep that file"
@@ -287,6 +292,7 @@ def _resolved(
         notice="; ".join([made, *filter(None, [local_notice(local)])]),
         indexes=indexes,
         directory=str(file.parent),
+        local=tuple(local),
     )
 
 

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import posixpath
+import re
 import shutil
 import subprocess
 import sys
@@ -88,6 +89,34 @@ def test_without_a_name_and_a_version_nothing_is_added(tmp_path, text):
 def test_files_of_the_project_are_kept(tmp_path):
     files = composed(tmp_path, PROJECT, "my_app/web.py", f"{BIN}/serve")
     assert files[f"{BIN}/serve"].read() == b""
+
+
+def test_packages_of_a_project_have_their_scripts_and_metadata_too(tmp_path):
+    described = (
+        '[project]\nname = "{0}"\nversion = "{1}"\n[project.scripts]\nrun-{0} = "{2}:main"\nserve = "{2}:main"\n'
+    )
+    write_files(
+        tmp_path,
+        {
+            "pyproject.toml": described.format("shop", "1", "main"),
+            "lib/my-api/pyproject.toml": described.format("my-api", "2", "main"),
+            "lib/core/pyproject.toml": described.format("core", "3", "core.cli"),
+            "other/pyproject.toml": described.format("other", "4", "main"),
+        },
+    )
+    modules = ("main.py", "lib/my-api/src/main.py", "lib/my-api/src/my_api/__init__.py", "lib/core/core/cli.py")
+    files = with_distribution(tree(*modules, "lib/core/core/__init__.py"), tmp_path, (".", "lib/core", "lib/my-api"))
+    metadata = {path.split("/")[-2] for path, _ in files if path.endswith("METADATA")}
+    assert metadata == {"shop-1.dist-info", "my_api-2.dist-info", "core-3.dist-info"}
+    texts = {name: entry.read().decode() for name, entry in scripts(files).items()}
+    assert set(texts) == {"serve", "run-shop", "run-my-api", "run-core"}
+    api, core = "/lib/my-api/src", "/lib/core"
+    assert {name: re.findall(r"(insert|append).*'(.*)'", text) for name, text in texts.items()} == {
+        "serve": [("insert", "/"), ("append", core), ("append", api)],
+        "run-shop": [("insert", "/"), ("append", core), ("append", api)],
+        "run-my-api": [("insert", api), ("append", core)],
+        "run-core": [("insert", core), ("append", api)],
+    }, "each package's own modules come first, and the project's scripts replace those of its packages"
 
 
 def test_a_wrong_table_is_refused_with_its_place(tmp_path):

@@ -53,7 +53,9 @@ def test_a_project_that_requires_itself_gets_its_dependencies(project, tmp_path)
     assert pinned(first) == {"idna", "sniffio", "six"}
     assert "of the project itself and lib/shared, only the dependencies were installed" in first.notice
     check_hashes(first.text, "requirements.lock")
-    assert read_lock(read_project(project), tmp_path).notice == ""
+    second = read_lock(read_project(project), tmp_path)
+    assert second.notice == ""
+    assert first.local == second.local == (".", "lib/shared")
     write_files(project, {"lib/shared/pyproject.toml": PACKAGE.format("shared", '"typing-extensions"')})
     assert pinned(read_lock(read_project(project), tmp_path)) == {"idna", "sniffio", "typing-extensions"}
 
@@ -70,6 +72,7 @@ def test_a_directory_that_uv_takes_a_package_from_is_left_out(project, tmp_path)
     lock = read_lock(read_project(project), tmp_path)
     assert pinned(lock) == {"idna"}
     assert "of inner, only the dependencies were installed" in lock.notice
+    assert lock.local == ("inner",)
 
 
 @pytest.mark.parametrize("source", ["pyproject.toml", "requirements.txt"])
@@ -230,6 +233,7 @@ def test_a_pylock_with_a_url_a_source_distribution_and_the_project_itself_is_use
     assert (
         lock.notice == "of the project itself, only the dependencies were installed; the files are in the image anyway"
     )
+    assert lock.local == (".",)
     tree = install(lock, tmp_path / "another cache")
     assert {f"{SITE}/inhouse.py", f"{SITE}/pure.py"} <= {path for path, _ in tree}
     assert not any("itself" in path for path, _ in tree)
@@ -355,6 +359,7 @@ def test_packages_of_the_project_are_left_out_of_the_locks_of_others(project, tm
     read = read_lock(read_project(project), tmp_path)
     assert pinned(read) == {"idna"}
     assert read.notice == f"of {local}, only the dependencies were installed; the files are in the image anyway"
+    assert read.local[-1] == "lib/own"
     write_files(project, {lock: files[lock].replace("lib/own", "../own")})
     with pytest.raises(DrumheadError, match=rf"^{lock}:1: \.\./own is no Python package in the project"):
         read_lock(read_project(project), tmp_path)

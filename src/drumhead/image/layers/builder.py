@@ -105,7 +105,7 @@ class LayerBuilder:
         node_lock = self._node_lock(project, modules, inputs.node, installed=scan.has_modules)
         built += self._module_layers(node_lock, modules)
         if inputs.python:
-            files = self._python_files(project, files, inputs.python)
+            files = self._python_files(project, files, inputs.python, lock)
             skeleton = self._with_bytecode(skeleton, inputs.python)
         covered = merge(stored.record.index for stored in built)
         application = application_tree(skeleton, files, covered, inputs.commands, inputs.default)
@@ -131,7 +131,7 @@ class LayerBuilder:
         lock = read_lock(project, self._home.cache) if python else None
         below = [self._install(lock, python, sources=project.package.python.sources)] if lock and python else []
         below += [self._files(plan_modules(node_lock))] if node_lock else []
-        compiled = self._python_files(project, files, python) if python else files
+        compiled = self._python_files(project, files, python, lock) if python else files
         merged = usr_merged(*below, compiled, usr_links(compiled, usr_merged(*below)))
         notices = [lock.notice] if lock and lock.notice else []
         notices += closed_notices(files, project.package.permissions)
@@ -216,8 +216,9 @@ class LayerBuilder:
 
         return only_bytecode(tree, self._interpreter(python), keep=keep)
 
-    def _python_files(self, project: Project, files: Tree, python: Package) -> Tree:
-        return self._with_bytecode(with_distribution(files, Path(project.root)), python)
+    def _python_files(self, project: Project, files: Tree, python: Package, lock: Lock | None) -> Tree:
+        local = lock.local if lock else ()
+        return self._with_bytecode(with_distribution(files, Path(project.root), local), python)
 
     def _with_bytecode(self, tree: Tree, python: Package) -> Tree:
         return with_bytecode(tree, self._interpreter(python), self._home.cache / "bytecode", python.archive)
