@@ -28,7 +28,15 @@ from drumhead.python.local import (
     local_files,
     local_notice,
 )
-from drumhead.python.pyproject import PyProject, UvSource, check_poetry, convert, index_flags, read_toml
+from drumhead.python.pyproject import (
+    PyProject,
+    UvSource,
+    check_poetry,
+    check_workspace,
+    convert,
+    index_flags,
+    read_toml,
+)
 from drumhead.python.requirements import (
     PLATFORM,
     PYTHON,
@@ -216,6 +224,7 @@ def _from_pyproject(root: Path, name: str, needs: PythonNeeds, cache: Path) -> L
     for one in wanted:
         check_resolvable(one, name, first=text.count("\n", 0, max(text.find(one), 0)) + 1)
     check_poetry(document, name)
+    check_workspace(document, wanted, name)
     extras = tuple(word for extra in needs.extras for word in ("--extra", extra))
     if "dependencies" in project.dynamic or (needs.extras and "optional-dependencies" in project.dynamic):
         extras = (*extras, "--refresh")  # uv keeps what a backend said until pyproject.toml changes

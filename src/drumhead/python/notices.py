@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from drumhead.manifest.project_files import is_there
 from drumhead.python.lock import FILES
-from drumhead.python.pyproject import read_pyproject
+from drumhead.python.pyproject import PyProject, read_pyproject
 from drumhead.python.requirements import PYTHON
 
 if TYPE_CHECKING:
@@ -34,6 +34,9 @@ def _unread(project: Project) -> str:
     root = Path(project.root)
     if project.package.python.lock or any(is_there(root, name) for name in FILES if name != PYPROJECT):
         return ""
+    document = read_pyproject(root, PYPROJECT) if is_there(root, PYPROJECT) else PyProject()
+    if document.tool.uv.workspace and not document.project.name:
+        return f"{PYPROJECT} is a workspace of uv without uv.lock, so no dependencies are installed; run `uv lock`"
     known = [name for name in UNREAD if is_there(root, name)]
     if not known or (known[0] != "pdm.lock" and is_there(root, PYPROJECT)):
         return ""

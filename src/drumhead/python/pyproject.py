@@ -15,6 +15,7 @@ from drumhead.manifest.project_files import is_there, read_text
 from drumhead.python.requirements import PYTHON, normal_name
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 Record = TypeVar("Record")
@@ -127,6 +128,7 @@ class UvSource(msgspec.Struct, frozen=True):
     """Where uv takes a package from, instead of an index."""
 
     path: str = ""
+    workspace: bool = False
 
 
 class UvPip(msgspec.Struct, frozen=True, rename="kebab"):
@@ -146,6 +148,7 @@ class UvTable(msgspec.Struct, frozen=True, rename="kebab"):
     find_links: list[str] = []
     pip: UvPip = UvPip()
     sources: dict[str, UvSource | list[UvSource]] = {}
+    workspace: dict[str, object] = {}
 
 
 class Tools(msgspec.Struct, frozen=True):
@@ -219,6 +222,21 @@ def check_poetry(project: PyProject, name: str) -> None:
             1,
             f"only Poetry can resolve its dependencies, because {why}; write a lock with `poetry lock`",
         )
+
+
+def check_workspace(project: PyProject, wanted: Iterable[str], name: str) -> None:
+    """Check that no dependency is a member of a workspace of uv, which only uv can lock. Raises MANIFEST."""
+    members = {
+        normal_name(package)
+        for package, sources in project.tool.uv.sources.items()
+        if any(one.workspace for one in ([sources] if isinstance(sources, UvSource) else sources))
+    }
+    for one in wanted:
+        package = re.split(r"[^A-Za-z0-9._-]", one.strip(), maxsplit=1)[0]
+        if normal_name(package) in members:
+            raise manifest_error(
+                name, 1, f"{package} is in a workspace of uv, which has no uv.lock; write it with `uv lock`"
+            )
 
 
 LONG_KEY = re.compile(r"""(?:[\w"'-]+[ \t]*\.[ \t]*){64}""")

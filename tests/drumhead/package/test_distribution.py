@@ -13,6 +13,7 @@ from drumhead.errors import DrumheadError
 from drumhead.manifest.project import read_project
 from drumhead.python.distribution import BIN, SITE, scripts_of_wheels, with_distribution
 from drumhead.python.lock import Lock, find_uv, read_lock
+from drumhead.python.notices import python_notices
 from drumhead.python.sources import module_reads_sources, opened_as_files
 from drumhead.python.wheels import PYTHON_SCRIPT, install
 from drumhead.tree import Tree, regular
@@ -286,3 +287,20 @@ def test_a_wheel_of_the_project_that_changes_is_locked_again(project, tmp_path):
             write_wheel(project, {"inhouse.py": f"answer = {content!r}\n"})
             tree = install(read_lock(read_project(project), tmp_path), tmp_path / "cache")
             assert content in tree[f"{SITE}/inhouse.py"].read()
+
+
+def test_a_workspace_of_uv_without_its_lock_is_told_to_write_it(project, tmp_path):
+    member = '[project]\nname = "api"\nversion = "1"\nrequires-python = ">=3.11"\ndependencies = ["idna"]\n'
+    workspace = '[tool.uv.workspace]\nmembers = ["api"]\n'
+    write_files(project, {"pyproject.toml": workspace, "api/pyproject.toml": member})
+    assert read_lock(read_project(project), tmp_path) is None
+    (notice,) = python_notices(read_project(project))
+    assert notice.endswith("no dependencies are installed; run `uv lock`")
+    sources = "[tool.uv.sources]\napi = {workspace = true}\n"
+    write_files(project, {"pyproject.toml": member.replace("idna", "API>=1").replace("api", "x") + workspace + sources})
+    with pytest.raises(DrumheadError, match="^pyproject.toml:1: API is in a workspace of uv, which has no uv.lock"):
+        read_lock(read_project(project), tmp_path)
+    subprocess.run([find_uv(), "lock", "--quiet", "--project", project], check=True)
+    lock = read_lock(read_project(project), tmp_path)
+    assert (lock.text.count("=="), lock.local) == (1, ("api",))
+    assert python_notices(read_project(project)) == []
