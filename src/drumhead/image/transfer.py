@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 OTHER_GUEST = "-osv"
 DIGEST = re.compile(r"[0-9a-f]{64}")
+OF_MANIFEST = re.compile(f"sha256:{DIGEST.pattern}")
 
 
 async def push_image(
@@ -43,6 +44,10 @@ async def push_image(
     `tag` is by default the image's version, with ``-osv`` appended for OSv. Raises NOT_FOUND, UNVERIFIED (a damaged
     blob), USAGE, REMOTE.
     """
+    if tag and tag_of(tag) != tag:
+        raise DrumheadError(
+            ErrorCode.USAGE, f"a registry does not accept the tag {tag!r}; {tag_of(tag)!r} is one that it accepts"
+        )
     images, blobs = ImageStore(home), Blobs(home)
     with images.using():
         image = sign(home, await asyncio.to_thread(images.find, name, guest))
@@ -62,7 +67,8 @@ async def push_image(
 async def pull_image(home: Home, name: str, remote: Remote, reference: str = "", report: Report = silent) -> Image:
     """Fetch the image `name` by tag or by the ``sha256:…`` of its manifest. Replace the image of this name and guest.
 
-    Without a reference, fetch the tag ``latest``, or else the newest version (the newest for Linux, if there is one).
+    A version is a reference as well: its tag is the one that pushing gave it. Without a reference, fetch the tag
+    ``latest``, or else the newest version (the newest for Linux, if there is one).
     Raises NOT_FOUND, UNVERIFIED (the contents do not match; no image is stored), REMOTE.
     """
     images, blobs = ImageStore(home), Blobs(home)
@@ -70,7 +76,7 @@ async def pull_image(home: Home, name: str, remote: Remote, reference: str = "",
         async with new_client() as client:
             registry, prefix = open_registry(client, remote)
             repository = _repository(prefix, name)
-            manifest = await registry.manifest(repository, reference or await _newest(registry, repository))
+            manifest = await _manifest(registry, repository, reference)
             image = await _read(registry, repository, manifest, name)
             check_signature(remote, image)
             for layer in manifest.layers:
@@ -82,6 +88,19 @@ async def pull_image(home: Home, name: str, remote: Remote, reference: str = "",
 def default_tag(image: Image) -> str:
     """Return the default tag of an image."""
     return tag_of(image.version) + (OTHER_GUEST if image.guest == "osv" else "")
+
+
+async def _manifest(registry: Registry, repository: str, reference: str) -> Manifest:
+    """Return the manifest of an image, by default of the newest. Raises NOT_FOUND, UNVERIFIED, REMOTE."""
+    if reference and not OF_MANIFEST.fullmatch(reference):
+        reference = tag_of(reference)
+    try:
+        return await registry.manifest(repository, reference or await _newest(registry, repository))
+    except DrumheadError as error:
+        if error.code is not ErrorCode.NOT_FOUND:
+            raise
+        image = f"{repository}:{reference}" if reference else repository
+        raise DrumheadError(ErrorCode.NOT_FOUND, f"the registry has no image {image}: {error.message}") from error
 
 
 async def _newest(registry: Registry, repository: str) -> str:

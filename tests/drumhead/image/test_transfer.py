@@ -97,6 +97,21 @@ async def test_a_manifest_that_does_not_go_with_its_record_is_refused(drumhead, 
     assert ImageStore(empty.home).list() == []
 
 
+async def test_a_version_that_no_tag_can_spell_is_pulled_as_it_was_pushed(drumhead, empty, composed, remotes):
+    manifest = composed / "meta/package.yaml"
+    manifest.write_text(manifest.read_text().replace("1.2", '"1.0+build 5"'))
+    await asyncio.to_thread(drumhead, "package", "compose", "t/moved", "-C", composed)
+    refused = await asyncio.to_thread(drumhead.refused, "image", "push", "t/moved", "--tag", "a b", status=2)
+    assert "a registry does not accept the tag 'a b'; 'a_b' is one that it accepts" in refused
+    assert "t/moved:1.0_build_5 " in await asyncio.to_thread(drumhead, "image", "push", "t/moved")
+    await asyncio.to_thread(empty, "image", "pull", "t/moved", "1.0+build 5")
+    assert encode(ImageStore(empty.home).find("t/moved")) == encode(ImageStore(drumhead.home).find("t/moved"))
+    await asyncio.to_thread(empty, "image", "pull", "t/moved")
+    for wanted in ("t/moved", "sha256:00"), ("t/missing",):
+        said = await asyncio.to_thread(empty.refused, "image", "pull", *wanted, status=3)
+        assert f"the registry has no image team/images/{wanted[0]}" in said
+
+
 def test_what_cannot_be_moved_is_said(drumhead, empty, composed):
     empty("remote", "add", "web", "https://web.test/packages")
     assert "no image t/moved" in empty.refused("image", "push", "t/moved", status=3)
