@@ -119,6 +119,13 @@ def test_what_is_not_there_is_refused_by_name(argv, said):
     assert said in fault(*argv.split())
 
 
+def test_a_program_of_developers_or_of_the_project_is_not_said_to_be_in_a_package():
+    assert fault("npm", "start") == "starts npm, which is not in the image; name the program that npm would start"
+    described = {"lib/api/pyproject.toml": '[project]\nname = "x"\n[project.scripts]\nserve-api = "api:main"\n'}
+    assert "/lib/api/pyproject.toml names it" in fault("serve-api", files=described)
+    assert "require its package" in fault("name", files=described)
+
+
 def test_a_module_is_looked_for_where_python_looks():
     run = ("/usr/bin/python3", "-m", "shop")
     assert fault(*run, cwd="/srv") == ""

@@ -6,6 +6,7 @@ A problem that a config set would certainly meet is an error; a problem that may
 from __future__ import annotations
 
 import posixpath
+import re
 from typing import TYPE_CHECKING
 
 from drumhead.closure import follow
@@ -25,6 +26,8 @@ SHOWN = 2
 SEARCH_PATH = ("usr/local/sbin", "usr/local/bin", "usr/sbin", "usr/bin")
 RUN = "run"
 """The config set that a command line of ``package compose --run`` makes."""
+LAUNCHERS = {"npm", "npx", "yarn", "pnpm", "poetry", "pipenv", "pdm", "uv"}
+"""Programs of developers, which start others (``npm start``, ``uv run``)."""
 MEMORY = ("dev", "proc", "run", "sys", "tmp")
 """Directories of a machine whose contents are made when it starts."""
 
@@ -44,7 +47,8 @@ def check_programs(
             others = [other for other in commands if other != name]
             meant = f", or name a config set ({', '.join(others)})" if name == RUN and others else ""
             raise _incomplete(
-                f"config set {name} starts {command.argv[0]}, which is not in the image; require its package{meant}"
+                f"config set {name} starts {command.argv[0]}, which is not in the image; "
+                f"{_advice(application, command.argv[0])}{meant}"
             )
         if index[program].kind != "file":
             raise _incomplete(f"config set {name} starts {command.argv[0]}, which is a directory")
@@ -61,6 +65,17 @@ def check_programs(
             raise _incomplete(f"config set {name} starts /{program}, {fault}")
         programs[name] = (command, program)
     return programs
+
+
+def _advice(application: Tree, program: str) -> str:
+    """Return what to do about a program that is not in the image."""
+    if program in LAUNCHERS:
+        return f"name the program that {program} would start"
+    script = re.compile(rf"""^\s*["']?{re.escape(program)}["']?\s*=\s*["'][\w.]+:""".encode(), re.MULTILINE)
+    for path, entry in application:
+        if posixpath.basename(path) == "pyproject.toml" and entry.kind == "file" and script.search(entry.read()):
+            return f"/{path} names it, so add its module to the project, and its package to the project's dependencies"
+    return "require its package"
 
 
 def _script_fault(index: Index, entry: Entry | None) -> str:
