@@ -107,4 +107,5 @@ def run_template(runtime: str) -> str:
 def quote(text: str) -> str:
     """Return `text` as a YAML scalar: plain if that is safe, otherwise quoted as in JSON."""
     plain = text and all(character.isalnum() or character in "._/@+-" for character in text) and text[0].isalnum()
+    plain = plain and text.lower() != "null"
     return text if plain else json.dumps(text, ensure_ascii=False)

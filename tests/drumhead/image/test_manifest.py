@@ -278,6 +278,8 @@ def test_init_makes_a_name_of_that_of_the_directory_and_refuses_a_wrong_one(tmp_
     init_project(odd)
     package = read_project(odd).package
     assert (package.name, package.title) == ("pr-j", "pr?j")
+    init_project(tmp_path / "null")
+    assert read_project(tmp_path / "null").package.name == "null"
     with pytest.raises(DrumheadError, match="'a b' is not a package name"):
         init_project(tmp_path, name="a b")
     with pytest.raises(DrumheadError, match="a version has at most 128 bytes"):
