@@ -241,6 +241,9 @@ def test_what_no_container_can_be_is_refused(drumhead, small):
     assert "not a user" in drumhead.refused("export", "t/answer", out, *words, "--user", "root", status=2)
     assert "--format container" in drumhead.refused("export", "t/answer", out, "--run", "serve", status=2)
     assert not list(small.glob("*refused*")), "nothing is left behind"
+    spaced = Service(name="b c", command=Command(argv=("/a",)))
+    (notice,) = write_container(drumhead.home, image, [spaced], "1:1", small / "spaced")
+    assert notice.startswith("skopeo and podman do not find 'b c' in the layout")
     drumhead("export", "t/answer", out, *words, "--run", "other")
     assert list(manifests(out)) == ["other"]
     drumhead("rmi", "t/unikernel", "t/nothing")

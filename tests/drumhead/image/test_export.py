@@ -8,6 +8,16 @@ import tarfile
 
 import pytest
 
+from drumhead.image.export.layout import (
+    REFERENCE,
+    config_of,
+    encode,
+    entry,
+    manifest_of,
+    put,
+    reference_of,
+    write_index,
+)
 from support.guests.exported import CPU, boot, config_disk, press_power_button, says
 
 
@@ -33,6 +43,26 @@ def disk(drumhead, image, tmp_path_factory):
     path = tmp_path_factory.mktemp("disk") / "disk.qcow2"
     drumhead("export", image, path)
     return path
+
+
+@pytest.mark.parametrize(
+    ("version", "name"),
+    [("1.0+b-1", "1.0+b-1"), ("1.0~rc1", "1.0_rc1"), ("1..0~~2-", "1.0_2"), ("a__b", "a_b"), ("", "latest")],
+)
+def test_skopeo_finds_an_image_of_any_version_in_a_layout(tmp_path, version, name):
+    config = put(tmp_path, encode(config_of([], {})))
+    write_index(tmp_path, [entry(put(tmp_path, encode(manifest_of(config, [], {}))), reference_of(version))])
+    command = ["skopeo", "inspect", "--raw", f"oci:{tmp_path}:{name}"]
+    assert config.digest in subprocess.run(command, capture_output=True, check=True, text=True).stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "found"), [("web_2", True), ("a/b-c", True), ("b c", False), ("é", False), ("_a", False)]
+)
+def test_it_is_known_which_names_skopeo_takes(tmp_path, name, found):
+    write_index(tmp_path, [])
+    said = subprocess.run(["skopeo", "inspect", f"oci:{tmp_path}:{name}"], capture_output=True, text=True, check=False)
+    assert ("Invalid image" not in said.stderr) is found is bool(REFERENCE.fullmatch(name))
 
 
 def test_the_same_image_gives_the_same_disk(drumhead, image, tmp_path):

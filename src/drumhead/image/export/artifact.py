@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from drumhead.blobs import Blobs, replacing
+from drumhead.image.export.layout import reference_of
 from drumhead.image.store import encode
 from drumhead.package.remote.registry import LAYER_TYPE, MANIFEST_TYPE, Descriptor, Manifest, describe
 
@@ -62,7 +63,7 @@ def write_layout(home: Home, image: Image, directory: Path) -> str:
                 "artifactType": IMAGE_TYPE,
                 "digest": top.digest,
                 "size": top.size,
-                "annotations": {"org.opencontainers.image.ref.name": image.version or "latest"},
+                "annotations": {"org.opencontainers.image.ref.name": reference_of(image.version)},
             }
         ],
     }

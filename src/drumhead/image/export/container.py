@@ -18,6 +18,7 @@ from drumhead.blobs import Blobs
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.filesystem.squashfs import Attributes, squashfs_attributes
 from drumhead.image.export.layout import (
+    REFERENCE,
     LayerWriter,
     LayoutBlob,
     config_of,
@@ -116,6 +117,11 @@ def _write_index(
         if service.health and not probe:
             notices.append(
                 f"{service.name} has no health check, because the image has no Python, Node.js or wget to run it"
+            )
+        if not REFERENCE.fullmatch(service.name):
+            notices.append(
+                f"skopeo and podman do not find {service.name!r} in the layout by this name; name it with letters and "
+                "digits, with single . _ - or / inside"
             )
         config = put(out, encode(_config(image, service, user, layers, probe)))
         manifest = put(out, encode(manifest_of(config, layers, _annotations(image))))

@@ -5,7 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from drumhead.filesystem.squashfs import Attributes
-from drumhead.image.export.layout import LayerWriter, config_of, encode, entry, manifest_of, put, write_index
+from drumhead.image.export.layout import (
+    LayerWriter,
+    config_of,
+    encode,
+    entry,
+    manifest_of,
+    put,
+    reference_of,
+    write_index,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,4 +35,4 @@ def write_container_disk(image: Image, disk: Path, out: Path) -> None:
     annotations = {"org.opencontainers.image.title": image.title, "org.opencontainers.image.version": image.version}
     config = put(out, encode(config_of(layers, {"Labels": annotations})))
     manifest = put(out, encode(manifest_of(config, layers, annotations)))
-    write_index(out, [entry(manifest, image.version or "latest")])
+    write_index(out, [entry(manifest, reference_of(image.version))])

@@ -9,6 +9,7 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import tarfile
 import tempfile
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 CREATED = "1970-01-01T00:00:00Z"
 COMPRESSION = 6
+REFERENCE = re.compile(r"[A-Za-z0-9]+((--|[-._:@+/])[A-Za-z0-9]+)*")
+"""The names that images may have in a layout (OCI image specification, annotations); tools find no others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,3 +164,11 @@ class _Hashing:
     def write(self, data: bytes) -> int:
         self.hash.update(data)
         return self._out.write(data)
+
+
+def reference_of(version: str) -> str:
+    """Return the name of an image of this version in a layout: the version, or what is nearest to it."""
+    if REFERENCE.fullmatch(version):
+        return version
+    parts = re.sub(r"([^A-Za-z0-9])[^A-Za-z0-9]*", lambda run: run[1] if run[1] in ".-+" else "_", version)
+    return parts.strip("._+-") or "latest"
