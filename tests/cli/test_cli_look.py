@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from cli.conftest import Run
+from safelight.cli import service_time
 from safelight.cli.photos.progress import Progress
 from safelight.cli.printing import held_up
 from safelight.wire import Summary, WorkerInfo, WorkerSeen
@@ -21,6 +22,8 @@ from support.programs.until import until
 from support.walk import main
 
 pytestmark = pytest.mark.slow
+
+SILENT = -1.0
 
 
 @pytest.fixture
@@ -43,6 +46,27 @@ def test_status_counts_tasks_and_shows_workers(run: Run, task: dict[str, object]
     assert re.search(
         r"Photos and results take [0-9.]+ [kM]?B; [0-9.]+ [kMGT]B of [0-9.]+ [GT]B on the disk are free", text
     )
+
+
+@pytest.mark.parametrize("ahead", [90.0, -90.0])
+def test_a_wrong_clock_of_this_machine_makes_no_worker_silent(
+    ahead: float,
+    addresses: dict[str, str],
+    task: dict[str, object],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    right = time.time
+    monkeypatch.setattr(time, "time", lambda: right() + ahead)
+    monkeypatch.setattr(service_time, "_ahead", 0.0)  # so that it is forgotten after this test
+    assert main("safelight", ["workers", "--master", addresses["master"]]) == 0
+    (worker,) = capsys.readouterr().out.splitlines()[1:]
+    assert "idle" in worker
+    assert re.search(r" \d\.\d s ago", worker)
+    assert main("safelight", ["task", str(task["id"]), "--master", addresses["master"]]) == 0
+    created = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("created"))
+    assert float(created.split()[1]) < 60.0
+    assert created.split()[2:] == ["s", "ago"]
 
 
 def test_tasks_are_listed_and_filtered(run: Run, task: dict[str, object]) -> None:
@@ -231,12 +255,19 @@ def test_an_upload_that_waits_says_that_its_recipe_is_paused(
         ({}, "No worker is known that takes tasks; see `safelight workers`."),
         ({"workers": [1.0, 0.0]}, ""),
         ({"workers": [1.0, 1.0]}, "No worker is known that takes tasks; see `safelight workers`."),
+        ({"workers": [1.0, SILENT]}, "No worker is known that takes tasks; see `safelight workers`."),
     ],
 )
 def test_what_holds_photos_up_is_known(seen: dict[str, Any], said: str) -> None:
-    """Each worker is drained since a moment, or takes tasks."""
+    """Each worker is drained since a moment, silent, or takes tasks."""
+    lately = time.time()
     workers = [
-        WorkerSeen(worker=WorkerInfo(id="w"), first_seen=0.0, last_seen=0.0, draining=since)
+        WorkerSeen(
+            worker=WorkerInfo(id="w"),
+            first_seen=0.0,
+            last_seen=0.0 if since == SILENT else lately,
+            draining=max(since, 0.0),
+        )
         for since in seen.get("workers", [])
     ]
     assert held_up(Summary(tasks={}, **{**seen, "workers": workers}), "grayscale") == said

@@ -13,7 +13,7 @@ import aiohttp
 from cyclopts import Parameter
 
 from safelight.access.cluster_key import ClusterKey
-from safelight.cli import kept_keys
+from safelight.cli import kept_keys, service_time
 from safelight.cli.groups import WHERE
 from safelight.client.access import AccessClient
 from safelight.client.availability.instances import Several, first_of
@@ -98,7 +98,7 @@ def _connection(
 @asynccontextmanager
 async def _session() -> AsyncIterator[tuple[aiohttp.ClientSession, Liveness]]:
     """Open a session that notices within seconds when a service does not answer."""
-    async with session() as http, Liveness.open(http) as liveness:
+    async with session(trace=service_time.learning()) as http, Liveness.open(http) as liveness:
         yield http, liveness
 
 

@@ -16,6 +16,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from safelight.cli import service_time
 from safelight.untrusted.text import printable, printable_json, printable_lines
 from safelight.wire import DEFAULT_TENANT, State, Summary, Task, WorkerSeen
 
@@ -149,7 +150,7 @@ def clock(moment: float) -> str:
 
 def ago(moment: float) -> str:
     """Write how long ago a Unix time is."""
-    return f"{duration(max(0.0, time.time() - moment))} ago"
+    return f"{duration(max(0.0, service_time.now() - moment))} ago"
 
 
 def reason(task: Task) -> str:
@@ -159,9 +160,13 @@ def reason(task: Task) -> str:
     return "same photo and recipe as before" if task.reused else ""
 
 
+def _is_silent(seen: WorkerSeen) -> bool:
+    return service_time.now() - seen.last_seen > _SILENT_AFTER
+
+
 def worker_state(seen: WorkerSeen) -> Text:
     """Return a worker's state in its colour. A worker that has not sent a request for a while is silent."""
-    if time.time() - seen.last_seen > _SILENT_AFTER:
+    if _is_silent(seen):
         return Text("silent", "red")
     if seen.draining:
         return Text("draining", "yellow") if seen.holding else Text("drained", "yellow")
@@ -174,8 +179,7 @@ def held_up(summary: Summary, recipe: str) -> str:
         return "The queue is paused: photos wait until `safelight resume`."
     if recipe in summary.paused_recipes:
         return f"The recipe {recipe} is paused: its photos wait until `safelight resume --recipe {recipe}`."
-    # Whether one is silent depends on the clock of this machine, which may be wrong.
-    if all(seen.draining for seen in summary.workers) and not summary.workers_hidden:
+    if all(seen.draining or _is_silent(seen) for seen in summary.workers) and not summary.workers_hidden:
         return "No worker is known that takes tasks; see `safelight workers`."
     return ""
 

@@ -65,12 +65,14 @@ class Address(Protocol):
         ...
 
 
-def session(*, limit: int = 100, authorities: str | None = None) -> aiohttp.ClientSession:
+def session(
+    *, limit: int = 100, authorities: str | None = None, trace: aiohttp.TraceConfig | None = None
+) -> aiohttp.ClientSession:
     """Open the one HTTP session of a program; close it by `async with`.
 
     It has no total timeout, since blobs may have any size: connecting may take 5 s, and `Connection` limits the time
-    without a byte. `authorities` is a PEM file of the certificate authorities to trust instead of the system's. Raises
-    OSError.
+    without a byte. `authorities` is a PEM file of the certificate authorities to trust instead of the system's, and
+    `trace` hears of requests. Raises OSError.
     """
     trust = True if authorities is None else ssl.create_default_context(cafile=authorities)
     return aiohttp.ClientSession(
@@ -79,6 +81,7 @@ def session(*, limit: int = 100, authorities: str | None = None) -> aiohttp.Clie
         auto_decompress=False,
         headers={aiohttp.hdrs.ACCEPT_ENCODING: "identity"},
         cookie_jar=aiohttp.DummyCookieJar(),
+        trace_configs=[trace] if trace else None,
     )
 
 

@@ -6,7 +6,6 @@ import asyncio
 import os
 import sys
 import termios
-import time
 import tty
 from collections import deque
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from safelight.cli import service_time
 from safelight.cli.connection import HERE, Where, master
 from safelight.cli.printing import STATE_STYLE, clock, duration, err, out, print_json, table, workers_table
 from safelight.cli.system.storage_use import room, storage_use
@@ -50,7 +50,7 @@ class View:
 
     def rate(self) -> float:
         """Return how many tasks ended per second lately."""
-        now = time.time()
+        now = service_time.now()
         while self._ends and self._ends[0] < now - _WINDOW:
             self._ends.popleft()
         return len(self._ends) / _WINDOW

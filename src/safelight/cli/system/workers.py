@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
+from safelight.cli import service_time
 from safelight.cli.connection import HERE, Where, master
 from safelight.cli.groups import commands
 from safelight.cli.printing import counted, out, print_json, say, workers_table
@@ -44,7 +44,7 @@ async def drain_command(worker: str, /, *, wait: bool = False, where: Where = HE
     """
     async with master(where) as client:
         seen = await client.drain(await _find(client, worker))
-        while wait and seen.holding and time.time() - seen.last_seen < _GONE_AFTER:
+        while wait and seen.holding and service_time.now() - seen.last_seen < _GONE_AFTER:
             await asyncio.sleep(_LOOK_EVERY)
             found = [each for each in (await client.summary()).workers if each.worker.id == seen.worker.id]
             if not found:
