@@ -46,6 +46,19 @@ def test_a_directory_is_uploaded_and_its_results_are_saved(run: Run, photos: Pat
     assert "3 photos finished" in done.stdout
 
 
+def test_a_photo_that_is_named_in_several_ways_is_one(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (photos / "again.png").symlink_to("one.png")  # a name of its own
+    (tmp_path / "elsewhere").symlink_to("photos")
+    named = [Path("photos"), Path("photos/below/../../photos"), photos, Path("elsewhere/one.png"), photos / "notes.txt"]
+    places = [str(photo.path) for photo in collect(named)]
+    assert places == [
+        *("photos/again.png", "photos/one.png", "photos/two.jpg", "photos/below/three.PNG"), str(photos / "notes.txt"),
+    ]  # fmt: skip
+
+
 def test_results_replace_other_files_only_on_request(run: Run, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(photo(21))
     (tmp_path / "r").mkdir()

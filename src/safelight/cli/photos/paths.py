@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from safelight.errors import Code, Error
@@ -34,15 +35,18 @@ class Photo:
 def collect(paths: Sequence[Path]) -> list[Photo]:
     """Return the photos that paths name: files, and everything in directories that looks like a photo.
 
+    A photo that is named in several ways (`a`, `./b/../a`, an absolute path) is one.
+
     Skip hidden files and directories, pipes and devices. Keep broken links, and files and directories that this user
     may not read: their uploads fail and so appear in the report. Raises NOT_FOUND for a path that does not exist, or if
     there is no photo at all, and INVALID_REQUEST for a pipe or a device that is named.
     """
-    found: dict[Path, Photo] = {}
+    found: dict[tuple[str, str], Photo] = {}
+    real = cache(os.path.realpath)
     for path in paths:
         for file in _files(path):
             within = file.parent.relative_to(path) if file != path else Path()
-            found.setdefault(file, Photo(file, _size(file), within))
+            found.setdefault((real(file.parent), file.name), Photo(file, _size(file), within))
     if not found:
         raise Error(Code.NOT_FOUND, f"There is no photo in {', '.join(map(str, paths))}.")
     return list(found.values())
