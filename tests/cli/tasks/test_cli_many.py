@@ -65,7 +65,10 @@ def test_a_dry_run_changes_nothing_and_a_script_must_confirm(addresses: dict[str
     for wrong in (("retry",), ("delete", "1", *of)):
         assert run(*wrong).returncode == 2
     assert run("retry", "1-nosuchtask", "--yes").returncode == 3
-    assert run("rerun", *of, "--with", "no-such-recipe", "--yes").returncode == 3
+    for way in ("--yes", "--dry-run"):
+        refused = run("rerun", *of, "--with", "no-such", way)
+        assert (refused.returncode, refused.stdout) == (3, "")
+        assert refused.stderr.startswith("safelight: There is no recipe called 'no-such'")  # and no plan before it
     assert "rerun 1 task with web: 1 finished" in run("rerun", named, named, "--with", "web", "--dry-run").stderr
 
 

@@ -206,6 +206,8 @@ async def _all(
     wanted = which.states() or list(State)
     eligible = ",".join(state.name.lower() for state in wanted if state in _ELIGIBLE[action])
     async with master(where) as client:
+        if recipe is not None:
+            await client.recipe(recipe)  # an unknown one is refused before what would be done with it is shown
         tasks = await find_all(client, ids)
         plan = _chosen(action, tasks) if ids else await _planned(action, client, asked, wanted)
         if dry_run or not where.json:
