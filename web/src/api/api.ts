@@ -42,6 +42,8 @@ export class Problem extends Error {
     detail: string,
     readonly code = "unavailable",
     readonly position = "",
+    /** After how many seconds the service wants to be asked again. */
+    readonly again = 1,
   ) {
     super(detail);
   }
@@ -53,8 +55,8 @@ export class Problem extends Error {
 
   static from(text: string): Problem {
     try {
-      const found = JSON.parse(text) as { detail?: string; code?: string; position?: string };
-      return new Problem(found.detail ?? texts.problem.failed, found.code, found.position);
+      const found = JSON.parse(text) as { detail?: string; code?: string; position?: string; retry_after?: number };
+      return new Problem(found.detail ?? texts.problem.failed, found.code, found.position, found.retry_after);
     } catch {
       return new Problem(texts.problem.unreachable);
     }
@@ -67,8 +69,8 @@ export const refused = shared(0);
 /** How many requests did not reach the service; the live stream, which may hang unnoticed, is then opened anew. */
 export const unreached = shared(0);
 
-export async function ask<T>(method: string, path: string, body?: unknown, signal?: AbortSignal): Promise<T> {
-  const request: RequestInit = { method, headers: { Accept: "application/json" } };
+export async function ask<T>(method: string, path: string, body?: unknown, signal?: AbortSignal, more = {}): Promise<T> {
+  const request: RequestInit = { method, headers: { Accept: "application/json", ...more } };
   if (signal) request.signal = signal;
   if (body instanceof Blob) request.body = body;
   else if (body !== undefined) {
@@ -115,7 +117,9 @@ export const findTasks = (filter: Filter, page: { limit: number; before?: string
 export const countTasks = (filter: Filter) => ask<TaskCounts>("GET", `tasks/counts${query(asked(filter))}`);
 export const getTaskEvents = (id: string) => ask<EventPage>("GET", task(id, "/events?after=0&limit=1000"));
 export const getTaskRecipe = (id: string) => ask<NamedRecipe>("GET", task(id, "/recipe"));
-export const actOnTasks = (request: TaskAction) => ask<TaskActionResult>("POST", "tasks/actions", request);
+/** With a key, a rerun that is sent again creates no task twice. */
+export const actOnTasks = (request: TaskAction, key?: string) =>
+  ask<TaskActionResult>("POST", "tasks/actions", request, undefined, key && { "Idempotency-Key": key });
 export const getBatches = (page: { before?: string; limit: number }) => ask<BatchPage>("GET", `batches${query(page)}`);
 export const getBatch = (name: string) => ask<Batch>("GET", `batches/${encodeURIComponent(name)}`);
 export const cancelTask = (id: string) => ask<Task>("POST", task(id, "/cancel"));

@@ -75,12 +75,17 @@ function usePlan(known: Selection, items: readonly Task[]): Plan | undefined {
 }
 
 function UnderWay() {
-  const { action, done, total } = progress.value!;
+  const { action, done, total, held } = progress.value!;
   return (
     <div class="selection-bar" role="region" aria-label={words.selection}>
       <b role="status">{words.progress(action, done, total)}</b>
       <progress max={total || 1} value={done} aria-label={words.actions[action]} />
       <button onClick={stop}>{words.stop}</button>
+      {held && (
+        <p class="quiet" role="status">
+          {texts.uploads.held(held)}
+        </p>
+      )}
     </div>
   );
 }
@@ -111,6 +116,7 @@ async function act(action: Action, found: Plan, list: TaskList): Promise<void> {
   clear();
   void list.head();
   say(words.result(action, result.changed, result.skipped) + (result.stopped ? ` ${words.stopped}` : ""));
+  if (result.problem) say(result.problem, "bad");
 }
 
 /** Have the browser save it, unless the service refuses. */
