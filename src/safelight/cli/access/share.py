@@ -27,7 +27,7 @@ async def share_command(
     task:
         The id of the task, or the number that it begins with.
     output:
-        The output to show; by default the first one.
+        The output to show; by default the first by name.
     original:
         Show the original instead.
     expires:

@@ -34,7 +34,7 @@ _DAY = 86400
 
 
 class NewLink(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The output or original that a link shows, and for how many seconds. Without an output it shows the first one."""
+    """The output (without one, the first by name) or original that a link shows, and for how many seconds."""
 
     output: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
     original: bool = False

@@ -58,7 +58,7 @@ LOST = {Code.NOT_FOUND: "missing", Code.DAMAGED_BLOB: "damaged"}
 class ResultQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The output to send, and whether a browser should save it."""
 
-    output: Annotated[str, Meta(description="its name; without one, the first", max_length=64)] | None = None
+    output: Annotated[str, Meta(description="its name; without one, the first by name", max_length=64)] | None = None
     download: Annotated[bool, Meta(description="let a browser save it rather than show it")] = False
     link: Annotated[str, Meta(description="the signature of a signed link", max_length=256)] | None = None
 
