@@ -97,3 +97,20 @@ async def test_touch_gestures_move_and_zoom(browser, whole, client):
         scale = float((await frame.get_attribute("style")).partition("scale(")[2].partition(")")[0])
         assert scale > 2
         await expect(dialog.get_by_role("heading", name="photo-1.png")).to_be_visible()
+
+
+async def test_the_tray_learns_what_became_of_every_photo_after_changes_were_missed(page, client, directory):
+    """The stream tells nothing but that something was missed, as when an older copy of the database was restored."""
+    for number in range(65):
+        (directory / f"{number}.png").write_bytes(photo(number % 3))
+    await client.pause()
+    await page.get_by_label("Choose photos").set_input_files(sorted(directory.iterdir()))
+    tray = page.get_by_role("region", name="Uploads")
+    await expect(tray).to_contain_text("Waiting: 65")
+    missed = {"content_type": "text/event-stream", "body": "event: missed\ndata: {}\n\n"}
+    await page.route(re.compile("/events"), lambda route: route.fulfill(**missed))
+    await page.evaluate("window.dispatchEvent(new Event('offline'))")  # it opens the stream anew
+    await client.delete((await client.tasks()).tasks[-1].id)
+    await client.resume()
+    await expect(tray).to_contain_text("Finished: 64")
+    await expect(tray).not_to_contain_text("Waiting")

@@ -189,22 +189,25 @@ export function retryTransient(): void {
 /** What becomes of uploaded photos is shown until the tray is closed. */
 follow({
   changed: (events) => {
+    const known = new Map([...ended.values()].map((one) => [one.task, one.id]));
     for (const event of events) {
-      const found = [...ended.values()].find((one) => one.task === event.task);
-      if (found) settle(found, stateName(event.state), event.failure?.detail ?? "");
+      const found = ended.get(known.get(event.task) ?? "");
+      if (found && event.kind === "deleted") ended.delete(found.id);
+      else if (found) settle(found, stateName(event.state), event.failure?.detail ?? "");
     }
     later();
   },
-  missed: () => void look([...ended.values()].flatMap((one) => (one.task ? [one.task] : []))),
+  missed: () => void look([...ended.values()].flatMap((one) => (one.task && one.outcome !== "finished" ? [one.task] : []))),
 });
 
 async function look(ids: string[]): Promise<void> {
-  for (const id of ids.slice(-60)) {
-    const task = await getTask(id).catch(() => undefined);
+  for (const id of ids) {
+    const task = await getTask(id).catch((error: unknown) => error as Problem);
     const found = [...ended.values()].find((one) => one.task === id);
-    if (task && found) settle(found, stateName(task.state), task.failure?.detail ?? "");
+    if (found && "state" in task) settle(found, stateName(task.state), task.failure?.detail ?? "");
+    else if (found && "code" in task && task.code === "not_found") ended.delete(found.id);
+    later();
   }
-  later();
 }
 
 function settle(found: Row, outcome: StateName, reason: string): void {
