@@ -48,14 +48,22 @@ def test_status_counts_tasks_and_shows_workers(run: Run, task: dict[str, object]
     )
 
 
+def _line(begin: str, capsys: pytest.CaptureFixture[str], column: int = 0) -> str:
+    lines = capsys.readouterr().out.splitlines()
+    return next(line for line in lines if line.split()[column : column + 1] == [begin])
+
+
 @pytest.mark.parametrize("ahead", [90.0, -90.0])
 def test_a_wrong_clock_of_this_machine_makes_no_worker_silent(
     ahead: float,
     addresses: dict[str, str],
     task: dict[str, object],
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipes.toml").write_text("[own.outputs.image]\nformat = 'png'\n")
     right = time.time
     monkeypatch.setattr(time, "time", lambda: right() + ahead)
     monkeypatch.setattr(service_time, "_ahead", 0.0)  # so that it is forgotten after this test
@@ -64,9 +72,18 @@ def test_a_wrong_clock_of_this_machine_makes_no_worker_silent(
     assert "idle" in worker
     assert re.search(r" \d\.\d s ago", worker)
     assert main("safelight", ["task", str(task["id"]), "--master", addresses["master"]]) == 0
-    created = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("created"))
+    created = _line("created", capsys)
     assert float(created.split()[1]) < 60.0
     assert created.split()[2:] == ["s", "ago"]
+    where = ("--master", addresses["master"])
+    for argv in (("keys", "create", "brief", "--expires", "60s"), ("recipes", "save", "recipes.toml")):
+        assert main("safelight", [*argv, *where]) == 0
+    capsys.readouterr()
+    assert main("safelight", ["keys", *where]) == 0
+    assert re.search(r"expires in [0-9.]+ s", _line("brief", capsys, 1))
+    assert main("safelight", ["recipes", *where]) == 0
+    assert re.search(r" [0-9.]+ s ago", _line("own", capsys))
+    assert main("safelight", ["recipes", "delete", "own", *where]) == 0
 
 
 def test_tasks_are_listed_and_filtered(run: Run, task: dict[str, object]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import msgspec
@@ -115,7 +114,7 @@ async def delete_command(name: str, /, *, where: Where = HERE) -> None:
 
 def _row(found: NamedRecipe) -> tuple[str, str, str, str]:
     fields: dict[str, Any] = msgspec.json.decode(found.spec)
-    changed = ago(found.changed) if 0 < found.changed < time.time() else "built in"
+    changed = ago(found.changed) if found.changed > 0 else "built in"
     if found.name not in recipes.BUILTIN and not found.changed:
         changed = "from a file"
     return found.name, ", ".join(fields.get("outputs", {})), changed, fields.get("description", "")

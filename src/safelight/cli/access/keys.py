@@ -6,11 +6,12 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from safelight.cli import service_time
 from safelight.cli.connection import HERE, Where, access
 from safelight.cli.durations import limited
 from safelight.cli.groups import commands
 from safelight.cli.printing import ago, duration, out, print_json, say, table
-from safelight.wire.accounts import CreatedKey, KeyInfo, Scope, now
+from safelight.wire.accounts import CreatedKey, KeyInfo, Scope
 
 app = commands("keys")
 
@@ -98,7 +99,8 @@ def _row(key: KeyInfo) -> tuple[str, str, str, str, str, str]:
     if key.revoked is not None:
         state = "revoked"
     elif key.expires is not None:
-        state = "expired" if key.expires < now() else f"expires in {duration(key.expires - now())}"
+        left = key.expires - service_time.now()
+        state = "expired" if left < 0 else f"expires in {duration(left)}"
     else:
         state = "valid"
     used = ago(key.last_used) if key.last_used else "never"
