@@ -98,8 +98,19 @@ def _connection(
 @asynccontextmanager
 async def _session() -> AsyncIterator[tuple[aiohttp.ClientSession, Liveness]]:
     """Open a session that notices within seconds when a service does not answer."""
-    async with session(trace=service_time.learning()) as http, Liveness.open(http) as liveness:
+    async with session(trace=_listening()) as http, Liveness.open(http) as liveness:
         yield http, liveness
+
+
+def _listening() -> aiohttp.TraceConfig:
+    """Return the configuration of a session by which the time is learned from every answer."""
+
+    async def answered(_session: aiohttp.ClientSession, _context: object, end: aiohttp.TraceRequestEndParams) -> None:
+        service_time.learn(end.response.headers.get("Date", ""))
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_end.append(answered)
+    return trace
 
 
 def api_credentials(where: Where, address: str) -> Credentials:

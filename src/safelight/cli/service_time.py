@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import time
 from email.utils import parsedate_to_datetime
-from types import SimpleNamespace
-
-import aiohttp
 
 _TOLERATED = 4.0
 """Seconds of difference that are not corrected: an answer tells whole seconds, and takes a while."""
@@ -19,19 +16,11 @@ def now() -> float:
     return time.time() - _ahead
 
 
-def learning() -> aiohttp.TraceConfig:
-    """Return the configuration of a session that learns the time from every answer."""
-    trace = aiohttp.TraceConfig()
-    trace.on_request_end.append(_answered)
-    return trace
-
-
-async def _answered(
-    _session: aiohttp.ClientSession, _context: SimpleNamespace, end: aiohttp.TraceRequestEndParams
-) -> None:
-    global _ahead  # noqa: PLW0603 - what prints has no session
+def learn(date: str) -> None:
+    """Learn the time from the header `Date` of an answer, if it has one."""
+    global _ahead  # noqa: PLW0603 - what prints knows no client
     try:
-        told = parsedate_to_datetime(end.response.headers.get("Date", "")).timestamp()
+        told = parsedate_to_datetime(date).timestamp()
     except (ValueError, OverflowError):
         return
     found = time.time() - told
