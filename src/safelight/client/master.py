@@ -21,9 +21,9 @@ import aiohttp
 from safelight.client.availability.retrying import retrying
 from safelight.client.base import ServiceClient
 from safelight.client.repeating import queued_again
-from safelight.client.replacing import replaced
 from safelight.client.uploads import EXTRA_WAIT, Source, Upload, form_fields, multipart
 from safelight.errors import Code, Error
+from safelight.files.replacing import replaced
 from safelight.untrusted import filenames, photos
 from safelight.wire import (
     ENDED,

@@ -1,1 +1,1 @@
-"""Files of this machine: open them in threads, and begin to write them to disk before their flush."""
+"""Files of this machine: open them in threads, replace them, and begin to write them to disk before their flush."""

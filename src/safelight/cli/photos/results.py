@@ -13,8 +13,8 @@ from threading import Lock
 from typing import NamedTuple
 
 from safelight.client.master import Client, output_filename
-from safelight.client.replacing import remove_left
 from safelight.errors import Code, Error
+from safelight.files.replacing import remove_left
 from safelight.untrusted import filenames
 from safelight.wire import State, Task
 
