@@ -120,13 +120,19 @@ def _place(server: "Seaweed | Azurite | Google", monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.fixture(autouse=True)
-def log_as_before() -> Iterator[None]:
-    """Give back the log of this process after a test that ran the `main` of a program, which takes it."""
+def process_as_before() -> Iterator[None]:
+    """Give back the log, the umask and the signals of this process after a test that ran the `main` of a program."""
     root = logging.getLogger()
-    handlers, level = [*root.handlers], root.level
+    handlers, level, umask = [*root.handlers], root.level, os.umask(0o022)
+    os.umask(umask)
+    signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
+    os.umask(umask)
+    for number, handler in signals.items():
+        if signal.getsignal(number) is not handler:
+            signal.signal(number, handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
