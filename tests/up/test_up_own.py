@@ -99,7 +99,7 @@ async def test_a_signal_that_is_sent_twice_at_once_is_one(everything: Up, monkey
     for after, killed in ((0.0, False), (0.001, False), (0.5, True)):
         now = time.monotonic() + after
         with monkeypatch.context() as patched:
-            patched.setattr("safelight.cli.up.command.time.monotonic", lambda now=now: now)
+            patched.setattr(time, "monotonic", lambda now=now: now)
             everything._signalled()
         assert everything._stopping.is_set()
         assert child.killed == killed
