@@ -74,9 +74,10 @@ async def test_a_web_page_is_neither_shown_nor_taken_for_an_answer(proxy, status
     address, answer = proxy
     answer["status"] = status
     code = {413: Code.TOO_LARGE, 405: Code.METHOD_NOT_ALLOWED, 502: Code.UNAVAILABLE}.get(status, Code.MISDIRECTED)
+    async with Client.connect(address) as client:
+        client._connection.retry_for = 0.0
+        await refused(Code.NOT_FOUND if status == 404 else code, client.summary())
     for where in (Where(master=address), Where(keyvaluestore=address)):
-        async with Client.connect(address) as client:
-            await refused(Code.NOT_FOUND if status == 404 else code, client.summary())
         error = await refused(code if where.master or code is Code.MISDIRECTED else Code.UNAVAILABLE, _summary(where))
         assert "<" not in error.detail
         if where.master:

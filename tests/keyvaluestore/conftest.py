@@ -49,7 +49,9 @@ async def store(request, tmp_path, max_entries) -> AsyncIterator[KeyValueStore]:
                     url = etcd.url + stack.enter_context(etcd.prefix())
                 config = Config(port=0, data=str(tmp_path / "data"), store=url, max_entries=max_entries)
                 running = await stack.enter_async_context(serve.running("keyvaluestore", config, build))
-                yield await stack.enter_async_context(KeyValueStoreClient.connect(running.url))
+                client = await stack.enter_async_context(KeyValueStoreClient.connect(running.url))
+                client._connection.retry_for = 0.0  # a full store stays full
+                yield client
 
 
 @pytest.fixture(scope="session")
