@@ -50,6 +50,7 @@ async def partials(stores):
         yield [await stack.enter_async_context(one) for one in opened]
 
 
+@pytest.mark.slow
 async def test_a_bucket_whose_listing_takes_longer_than_callers_wait_tells_its_size(bucket_url, monkeypatch):
     listing, began, gate = Bucket.listing, [], asyncio.Event()
 

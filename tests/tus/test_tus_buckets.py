@@ -16,6 +16,8 @@ from support.bodies import stream
 from support.programs.until import until
 from support.tasks import refused
 
+pytestmark = pytest.mark.slow
+
 WRONG = f"sha1:{0:040}"
 
 

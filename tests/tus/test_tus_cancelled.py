@@ -104,6 +104,7 @@ async def test_an_upload_that_is_deleted_while_it_is_finished_holds_no_blob(stor
     await store.create(NEW)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["delete", "replace"])
 async def test_in_a_bucket_too_an_upload_is_ended_although_its_client_has_left(bucket_url, monkeypatch, name):
     async with (

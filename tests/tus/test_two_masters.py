@@ -29,6 +29,8 @@ from support.photos import photo
 from support.programs.until import until
 from support.tus import Tus
 
+pytestmark = pytest.mark.slow
+
 SPEC = {"outputs": {"small": {"format": "jpeg", "operations": [{"op": "resize", "width": 10}]}}}
 
 
