@@ -11,6 +11,8 @@ import yaml
 
 from safelight import settings
 
+pytestmark = pytest.mark.slow
+
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import kubernetes_validate

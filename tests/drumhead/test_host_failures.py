@@ -160,6 +160,7 @@ except KeyboardInterrupt:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_a_command_whose_thread_waits_for_a_program(tmp_path, number):
     fifo = tmp_path / "fifo"
