@@ -145,6 +145,26 @@ async def test_the_host_sets_the_clock_of_a_machine_that_was_paused(server, drum
         await control(directory, {"do": "clock"})
 
 
+# RTC_RD_TIME and RTC_SET_TIME move the real-time clock; then wait until the wall clock has followed.
+MOVE = """
+import calendar, fcntl, struct, sys, time
+with open("/dev/rtc0", "rb") as clock:
+    year_to_second = struct.unpack("9i", fcntl.ioctl(clock, 0x80247009, bytes(36)))[5::-1]
+    moved = calendar.timegm((year_to_second[0] + 1900, year_to_second[1] + 1, *year_to_second[2:])) + int(sys.argv[1])
+    new = time.gmtime(moved)
+    fields = (new.tm_sec, new.tm_min, new.tm_hour, new.tm_mday, new.tm_mon - 1, new.tm_year - 1900, 0, 0, 0)
+    fcntl.ioctl(clock, 0x4024700A, struct.pack("9i", *fields))
+while abs(time.time() - moved) > 60:
+    time.sleep(0.1)
+"""
+
+
+@pytest.mark.parametrize("seconds", [3600, -3600])
+def test_the_clock_follows_jumps_of_the_host_s_clock(server, drumhead, seconds):
+    # The real-time clock of the machine is the host's clock. A jump of it is what a machine sees whose host has slept.
+    execute(drumhead, "/usr/bin/python3", "-c", MOVE, str(seconds))
+
+
 def test_logs_hold_both_streams_of_the_command_and_nothing_of_the_kernel(server, drumhead, facts):
     assert drumhead("logs", "server").splitlines()[:2] == ["serving", "to stderr"]
     assert drumhead("logs", "--tail", "1", "server").count("\n") == 1

@@ -6,6 +6,7 @@
  *   control.c   requests from the host;                           end.c      a clean end
  *   warm.c      a machine that is saved before its command starts, and configured when it is resumed
  *   exported.c  a machine on an exported disk, configured by other disks
+ *   clock.c     the wall clock, which follows the host's
  *   network/    cards.c: addresses and names;                   dhcp.c     leases;  announce.c  to neighbours
  *               listeners.c: sockets that listen, with their backlogs
  *   programs/   command.c: the machine's command;               log.c      its output, on the way to the host
@@ -45,7 +46,11 @@ void configure(const struct json *config, const struct json *command, bool resum
 /* warm.c */
 void warm_up(const struct json *interpreter);
 bool warm_configure(struct json *request); /* false: this machine does not wait for a configuration */
+
+/* clock.c */
 bool set_clock(double seconds); /* since the epoch */
+void clock_follow(void); /* from now on, follow the host's clock */
+void clock_look_when_due(void);
 
 /* exported.c */
 struct json *exported_config(void); /* NULL: there is none */

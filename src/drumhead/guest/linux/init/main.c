@@ -83,6 +83,7 @@ static void wait_for_events(int signals) {
     if (wanted[SIGNALS].revents) read_signals(signals);
     command_kill_when_due();
     listeners_look_when_due();
+    clock_look_when_due();
     if (!wanted[CONSOLE].revents) console_retry();
 }
 

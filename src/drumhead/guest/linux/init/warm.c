@@ -6,12 +6,10 @@
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "init.h"
@@ -27,11 +25,6 @@ void warm_up(const struct json *interpreter) {
     command_warm(interpreter);
     waiting = true;
     report("{\"event\":\"warm\"}\n");
-}
-
-bool set_clock(double seconds) {
-    struct timespec time = {.tv_sec = (time_t)seconds, .tv_nsec = (long)((seconds - floor(seconds)) * 1e9)};
-    return clock_settime(CLOCK_REALTIME, &time) == 0;
 }
 
 /* Add the bytes to the kernel's entropy, and reseed the generator of every processor. */
