@@ -91,6 +91,7 @@ def host_name(name: str) -> str:
 def network_hosts(launches: Iterable[Launch], network: str) -> dict[str, str]:
     """Map the names on a network to addresses. An alias of several machines maps to the first of them.
 
+    A machine is known by its host name, which comes first, and by its own name where that is another one (``my_db``).
     Every name also exists as NAME.localhost. On the host such a name resolves to 127.0.0.1 (RFC 6761), where the
     forwarded ports are, so an address like ``db.localhost:8001`` works on the host and in machines.
     """
@@ -111,7 +112,7 @@ def _names(launches: Iterable[Launch], network: str, address_of: Callable[[Launc
     for launch in members:
         hosts[host_name(launch.spec.name)] = address_of(launch)
     for launch in members:
-        for alias in launch.spec.aliases:
+        for alias in (launch.spec.name, *launch.spec.aliases):
             hosts.setdefault(alias, address_of(launch))
     return hosts | {f"{name}.localhost": address for name, address in hosts.items()}
 

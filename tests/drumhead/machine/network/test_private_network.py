@@ -46,12 +46,20 @@ def test_names_and_aliases_of_one_link_only():
     db, stranger = on_network("db.one", aliases=("worker",)), on_network("stranger", on="other")
     names = {
         "db-one": db.address,
+        "db.one": db.address,
         "f-worker": worker.address,
         "f-worker-2": second.address,
         "worker": db.address,
     }
     on_both_sides = {f"{name}.localhost": address for name, address in names.items()}
     assert private.network_hosts([worker, second, db, stranger], "one") == names | on_both_sides
+
+
+@pytest.mark.parametrize("name", ["my_db", "my.db", "my-db"])
+def test_a_machine_is_reached_by_the_name_that_it_was_given(name):
+    names = private.network_hosts([on_network(name)], "one")
+    assert next(iter(names)) == "my-db", "the first one is what an address is translated to"
+    assert {name, f"{name}.localhost"} <= names.keys()
 
 
 def test_two_machines_with_one_address_are_refused():
