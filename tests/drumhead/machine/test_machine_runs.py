@@ -185,6 +185,15 @@ def test_exec_carries_much_in_both_directions(server, drumhead):
     assert hashlib.sha256(out).digest() == hashlib.sha256(data).digest()
 
 
+async def test_exec_gives_a_program_many_large_variables(server, instances):
+    values = {f"LARGE_{number}": "y" * 120_000 for number in range(8)}
+    words = ("sh", "-c", "env | wc -c")
+    async with open_session(instances.directory("server"), Command(argv=words, env=values)) as session:
+        (_, out), end = [frame async for frame in session.frames()]
+    assert int(out) > 8 * 120_000
+    assert end == ("exit", b"\0")
+
+
 def test_exec_waits_for_a_program_that_reads_late(server, drumhead):
     data = bytes(400_000)
     out, _ = execute(drumhead, "sh", "-c", "sleep 1; wc -c", data=data)

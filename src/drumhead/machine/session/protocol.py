@@ -26,8 +26,8 @@ HEADER = struct.Struct(">cI")
 ATTEMPTS = 3
 START_TIME = 5.0
 """Seconds to wait for the first frame. A port whose last client was killed may need another attempt."""
-MAX_REQUEST = 65541
-"""The bytes of a request that init takes (session.c, `received`); it drops a longer one without an answer."""
+MAX_REQUEST = 1 << 20
+"""The bytes of a request that init takes (session.c); it drops a longer one without an answer."""
 MAX_INPUT = 32768
 MAX_OUTPUT = 1 << 16
 

@@ -19,7 +19,7 @@
 
 #include "../init.h"
 
-enum { HEADER = 5, MAX_PAYLOAD = 65536 };
+enum { HEADER = 5, MAX_PAYLOAD = 65536, MAX_REQUEST = 1 << 20 }; /* a request holds all variables of the machine */
 enum { PORT, IN, OUT, ERR };
 
 struct session {
@@ -30,7 +30,7 @@ struct session {
     int code;
     struct buffer outgoing;
     size_t have, input_at; /* bytes received; how much of the first frame's payload the program has taken */
-    char received[HEADER + MAX_PAYLOAD];
+    char received[MAX_REQUEST]; /* takes memory only as far as it was ever filled */
 };
 
 static struct session sessions[SESSIONS];
