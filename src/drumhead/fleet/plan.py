@@ -109,12 +109,20 @@ def shared(forwards: tuple[PortForward, ...], volumes: tuple[VolumeMount, ...]) 
 
 
 def shared_volume(member: Member, other: Member) -> str:
-    """Return the volume that both members have and one of them writes to; empty where there is none.
+    """Return the volume that two members which always run have and one of them writes to; empty where there is none.
 
     Members that may end for good, as migrations do, leave their volume to another.
     """
-    if not member.restart == other.restart == "always":
-        return ""
+    return contested_volume(member, other) if member.restart == other.restart == "always" else ""
+
+
+def waits_for_end(member: Member, other: Member) -> bool:
+    """Return whether `member`, which comes after `other`, gets a volume only when `other` has ended for good."""
+    return other.restart != "always" and bool(contested_volume(member, other))
+
+
+def contested_volume(member: Member, other: Member) -> str:
+    """Return the volume that both members have and one of them writes to; empty where there is none."""
     theirs = {volume.source: volume for volume in other.volumes}
     both = [volume for volume in member.volumes if volume.source in theirs]
     return next((one.source for one in both if not (one.readonly and theirs[one.source].readonly)), "")

@@ -15,7 +15,7 @@ import msgspec
 
 from drumhead.errors import DrumheadError, ErrorCode, message_of
 from drumhead.fleet.lifetime import End, Lifetime, refuse_stranger
-from drumhead.fleet.plan import PlannedMachine, planned_machines
+from drumhead.fleet.plan import PlannedMachine, planned_machines, waits_for_end
 from drumhead.fleet.records import FleetState, Health, MachineState, Member
 from drumhead.fleet.store import CHANGED
 from drumhead.image.store import ImageStore
@@ -81,6 +81,7 @@ class Supervisor:
         # An earlier supervisor may have left machines that the fleet no longer has.
         known = set(self._tasks) | {one.launch.spec.name for one in self._store.instances()}
         await asyncio.gather(*[self._remove(name) for name in known if name not in wanted])
+        changed: list[PlannedMachine] = []
         for name, machine in wanted.items():
             current = (msgspec.structs.replace(machine.member, count=1), self._digest(machine))
             health = self._states[name].health if name in self._states else None
@@ -89,7 +90,9 @@ class Supervisor:
             await self._cancel(name)
             self._applied[name] = current
             self._note(machine, "waiting")
-            self._tasks[name] = asyncio.create_task(self._supervise(machine), name=name)
+            changed.append(machine)
+        for machine in changed:  # only now, so that each knows who waits for it
+            self._tasks[machine.name] = asyncio.create_task(self._supervise(machine), name=machine.name)
         self._noted.set()  # somebody may have waited for a member that has no machine any more
 
     def _digest(self, machine: PlannedMachine) -> str:
@@ -125,10 +128,11 @@ class Supervisor:
         """Wait for the members that a machine depends on, then run it as often as its restart policy says."""
         delay, restarts = MIN_RESTART_DELAY, 0
         try:
-            while not all(map(self._member_is_healthy, machine.member.after)):
+            while not all(self._lets_start(name, machine.member) for name in machine.member.after):
                 self._noted.clear()
                 await self._noted.wait()
             while True:
+                await self._free_volumes(machine)
                 end = await self._run_once(machine, restarts)
                 policy = machine.member.restart
                 if policy == "no" or (policy == "on-failure" and not end.failed):
@@ -173,12 +177,25 @@ class Supervisor:
             reason = f"an error of drumhead ({error!r}); please report it"
         return End(reason=reason, failed=True, healthy_for=0.0)
 
-    def _member_is_healthy(self, name: str) -> bool:
-        """Return whether all machines of a member are healthy. One without machines (``count: 0``) holds nobody up."""
-        mine = [state for state in self._states.values() if state.member == name]
+    def _lets_start(self, name: str, member: Member) -> bool:
+        """Return whether all machines of the member `name` are healthy, or have ended if `member` needs their volume.
+
+        A member without machines (``count: 0``) holds nobody up.
+        """
+        mine = [state.health for state in self._states.values() if state.member == name]
         if not mine:
             return not self._fleet.members[name].count
-        return all(state.health in {"healthy", "ended"} for state in mine)
+        enough = {"ended"} if waits_for_end(member, self._fleet.members[name]) else {"healthy", "ended"}
+        return enough.issuperset(mine)
+
+    async def _free_volumes(self, machine: PlannedMachine) -> None:
+        """Stop machines that have a volume of this one and wait for its end. They run as the fleet was before."""
+        for name, other in planned_machines(self._fleet).items():
+            known = self._states.get(name)
+            if known is None or known.health != "waiting" or machine.member_name not in other.member.after:
+                continue
+            if waits_for_end(other.member, machine.member) and _has_machine(self._instances, self._fleet, name):
+                await stop_machine(self._instances, name)
 
     def _note(self, machine: PlannedMachine, health: Health, restarts: int = 0, reason: str = "") -> None:
         self._states[machine.name] = MachineState(

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import inspect
 
 import pytest
 
@@ -13,6 +14,7 @@ from drumhead.fleet.records import Fleet, Member
 from drumhead.fleet.store import FleetStore
 from drumhead.home import Home
 from drumhead.machine.instances import Instances
+from drumhead.machine.spec.options import read_volumes
 from support.guests.stubs import launched
 
 
@@ -27,7 +29,8 @@ def lives(monkeypatch):
 
         async def run(self, *, starting, healthy, remark):
             await asyncio.sleep(0)  # as a start does, during which others begin to wait
-            return lives[self.machine.name](starting, healthy)
+            end = lives[self.machine.name](starting, healthy)
+            return await end if inspect.isawaitable(end) else end
 
     monkeypatch.setattr(supervisor, "Lifetime", Lifetime)
     monkeypatch.setattr(supervisor, "MIN_RESTART_DELAY", 0.0)
@@ -145,6 +148,58 @@ async def test_who_waits_for_a_member_that_ended_before_it_was_seen_healthy_star
     lives["f-web"] = raising([LAST])
     states = await supervise(store, migrate=Member(image="i"), web=Member(image="i", after=("migrate",)))
     assert states["f-migrate"].health == "ended" and states["f-web"].reason == "the last start"
+
+
+@pytest.mark.parametrize(("volume", "waits"), [("data:/data", True), ("other:/data", False), ("data:/d:ro", False)])
+async def test_who_needs_the_volume_of_a_member_that_it_comes_after_waits_for_its_end(store, lives, volume, waits):
+    others_begin, ended = asyncio.Event(), []
+
+    async def migrate(_starting, healthy):
+        healthy()
+        if waits:
+            for _ in range(20):  # turns of the event loop, of which a machine that waits for health needs two
+                await asyncio.sleep(0)
+            assert not others_begin.is_set()
+        else:
+            await others_begin.wait()
+        ended.append(True)
+        return End(reason="", failed=False, healthy_for=0.0)
+
+    def serve(_starting, _healthy):
+        others_begin.set()
+        assert bool(ended) == waits
+        raise LAST
+
+    lives["f-migrate"], lives["f-web"] = migrate, serve
+    theirs = "data:/data:ro" if volume.endswith(":ro") else "data:/data"
+    members = {
+        "migrate": Member(image="i", volumes=read_volumes([theirs])),
+        "web": Member(image="i", after=("migrate",), volumes=read_volumes([volume])),
+    }
+    assert (await supervise(store, **members))["f-web"].reason == "the last start"
+
+
+async def test_a_machine_of_an_earlier_fleet_leaves_its_volume_to_who_comes_before_it(store, lives, monkeypatch):
+    stopped, volumes = [], read_volumes(["data:/data"])
+    for machine in (launched("f-web", fleet="f"), launched("f-log", fleet="f")):
+        with Instances(store.home).lock(machine.spec.name):
+            Instances(store.home).write(machine)
+
+    async def stop(_instances, name):
+        stopped.append(name)
+
+    def migrate(_starting, _healthy):
+        assert stopped == ["f-web"]
+        return End(reason="", failed=False, healthy_for=0.0)
+
+    monkeypatch.setattr(supervisor, "stop_machine", stop)
+    lives["f-migrate"], lives["f-web"], lives["f-log"] = migrate, raising([LAST]), raising([LAST])
+    members = {
+        "migrate": Member(image="i", volumes=volumes),
+        "web": Member(image="i", after=("migrate",), volumes=volumes),
+        "log": Member(image="i", after=("migrate",)),
+    }
+    assert (await supervise(store, **members))["f-web"].reason == "the last start"
 
 
 async def test_a_member_without_machines_holds_nobody_up(store, lives):
