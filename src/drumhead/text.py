@@ -8,6 +8,8 @@ import re
 import sys
 import unicodedata
 
+INDENTED = "\n    "
+"""What precedes each line that a message shows of a console or a log."""
 _KEPT = frozenset({"\N{ZERO WIDTH JOINER}", "\N{ZERO WIDTH NON-JOINER}"})
 """Format characters that are kept, because emoji and several scripts need them to join characters."""
 

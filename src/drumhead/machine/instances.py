@@ -22,6 +22,7 @@ from drumhead.blobs import replacing
 from drumhead.errors import MALFORMED, DrumheadError, ErrorCode, message_of
 from drumhead.home import entry, files_in, make_private
 from drumhead.machine.records import Instance, Launch, Supervision
+from drumhead.text import INDENTED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -251,7 +252,7 @@ def console_end(directory: Path) -> str:
     lines = [shown for line in text.splitlines() if (shown := CONTROLS.sub("", line).strip())]
     if not lines:
         return "; its console is empty"
-    return "; its console ends with:" + "".join(f"\n    {line[:160]}" for line in lines[-CONSOLE_LINES:])
+    return "; its console ends with:" + "".join(f"{INDENTED}{line[:160]}" for line in lines[-CONSOLE_LINES:])
 
 
 def _lock_file(directory: Path) -> int:

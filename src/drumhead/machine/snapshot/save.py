@@ -27,6 +27,7 @@ from drumhead.machine.snapshot.records import MEMORY, RECORD, STATE, Snapshot, s
 from drumhead.machine.snapshot.store import Snapshots, snapshot_key
 from drumhead.machine.spec.check import check_memory
 from drumhead.machine.watch import watching
+from drumhead.text import INDENTED
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -154,7 +155,7 @@ async def _wait_warm(pid: int, name: str, directory: Path) -> None:
 def _failure(name: str, reason: str, directory: Path) -> str:
     log = directory / "log"
     lines = log.read_text(errors="replace").strip().splitlines()[-4:] if log.exists() else []
-    said = "".join(f"\n    {line[:160]}" for line in lines)
+    said = "".join(f"{INDENTED}{line[:160]}" for line in lines)
     if said:
         return f"no snapshot of {name}: {reason or 'its machine ended'}; it wrote:{said}"
     return (
