@@ -15,6 +15,8 @@ from drumhead.machine.instances import Instances, supervisor_pid
 from drumhead.machine.launch import Started
 from drumhead.machine.process import kill
 from drumhead.machine.records import PortForward
+from drumhead.machine.session.protocol import _free_port
+from drumhead.machine.session.terminal import claiming_console
 from drumhead.machine.supervision import activation
 from drumhead.machine.supervision.activation import SocketActivation
 from support.guests.composing import write_files
@@ -228,6 +230,18 @@ async def test_a_program_that_ends_by_itself_is_not_said_to_sleep(instances, sta
     async with asyncio.timeout(60):
         await asyncio.wait({one._watcher})
     assert instances.read("one").supervision.reason == "ended with status 4"
+
+
+@pytest.mark.parametrize("use", [claiming_console, _free_port])
+async def test_a_machine_in_which_somebody_works_does_not_sleep(instances, start, use):
+    one = SocketActivation(instances.home, instances, "one")
+    one.watch(start().pid)
+    one._has_listened = True
+    with use(instances.directory("one")):
+        before = one._idle_since
+        assert not await one.sleep(IDLE)
+        assert one._idle_since > before, "it is idle from then on"
+    assert await one.sleep(IDLE)
 
 
 async def test_a_machine_that_a_command_starts_is_idle_from_then_on(instances, start):

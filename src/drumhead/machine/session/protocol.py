@@ -154,6 +154,20 @@ async def _begin(
     return True
 
 
+def is_attended(directory: Path) -> bool:
+    """Return whether a command runs a program in the machine, or has its console open."""
+    return any(map(_is_locked, (*directory.glob("exec.*.lock"), *directory.glob("console.lock"))))
+
+
+def _is_locked(path: Path) -> bool:
+    with path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 @contextmanager
 def _free_port(directory: Path) -> Iterator[int]:
     """Reserve a port that no other command uses while the block runs, and yield its number."""

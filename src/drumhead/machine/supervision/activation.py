@@ -20,6 +20,7 @@ from drumhead.machine.network.relay import join
 from drumhead.machine.process import wait_process
 from drumhead.machine.qemu.channel import control, is_paused
 from drumhead.machine.records import Supervision
+from drumhead.machine.session.protocol import is_attended
 from drumhead.machine.stop import END_TIME, stop_machine
 
 if TYPE_CHECKING:
@@ -115,13 +116,14 @@ class SocketActivation:
     async def sleep(self, idle: float) -> bool:
         """Stop the machine if nobody was connected for `idle` seconds. Return whether it was stopped.
 
-        The time before its program first listened does not count. A machine that a full disk has paused goes on, so
-        that it can write what it still holds.
+        The time before its program first listened does not count, nor the time while a person or a script runs a
+        program beside it or has its console open. A machine that a full disk has paused goes on, so that it can write
+        what it still holds.
         """
         async with self._one_change:
             if self._watch_another(self._instances.read(self._name)) or self.idle_for() < idle:
                 return False
-            if await self._is_starting():
+            if await self._is_starting() or is_attended(self._instances.directory(self._name)):
                 self._idle_since = time.monotonic()
                 return False
             if self._is_ending():
