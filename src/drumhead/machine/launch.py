@@ -30,7 +30,7 @@ from drumhead.machine.qemu.acceleration import Acceleration, find_acceleration
 from drumhead.machine.qemu.command_line import MAX_DISKS, Card, command_line, private_netdev, user_netdev, user_nic
 from drumhead.machine.qemu.spawn import spawn
 from drumhead.machine.records import Accelerator, Instance, InstanceSpec, Launch, PortForward
-from drumhead.machine.replacement import replacing_machine
+from drumhead.machine.replacement import finish_replacing, replacing_machine
 from drumhead.machine.secrets import read_secrets
 from drumhead.machine.snapshot.records import spare_drives, write_spares
 from drumhead.machine.snapshot.resume import find_snapshot, resume
@@ -202,6 +202,7 @@ async def _start(
     """Start a machine whose lock is held. A start that is refused leaves the last run's log, disk and record."""
     ready = await _make_ready(instances, image, spec, attached=attached, fleet=fleet)
     launch, directory = ready.launch, ready.directory
+    finish_replacing(directory)
     # The supervisor of a machine with --sleep-after listens itself.
     with doors(() if spec.sleep_after else launch.forwards, launch.inner_forwards) as found:
         with replacing_machine(directory) if fresh else nullcontext():

@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from drumhead.blobs import replacing
 from drumhead.machine.instances import IMAGE, RECORD, STOPPING
 from drumhead.machine.volume.volumes import OVERLAY
 
@@ -13,7 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-OLD = ".old"
 FILES = ("log", "console", "status", STOPPING, OVERLAY)
 """What the machine has written, and how it ended."""
 RECORDS = (IMAGE, RECORD)
@@ -25,25 +23,45 @@ def replacing_machine(directory: Path) -> Iterator[None]:
 
     On an exception, put the stopped machine back. QEMU may refuse a start only after its files were written.
     """
-    records = {name: (directory / name).read_bytes() for name in RECORDS if (directory / name).exists()}
-    moved = [name for name in FILES if (directory / name).exists()]
-    for name in moved:
-        (directory / name).replace(directory / f"{name}{OLD}")
+    for name in RECORDS:
+        if (directory / name).exists():
+            _old(directory, name).hardlink_to(directory / name)
+    for name in FILES:
+        if (directory / name).exists():
+            (directory / name).replace(_old(directory, name))
     try:
         yield
     except BaseException:
-        if RECORD in records:
-            _put_back(directory, moved, records)
+        if _old(directory, RECORD).exists():
+            for name in FILES:
+                (directory / name).unlink(missing_ok=True)
+            _put_back(directory)
         raise
-    for name in FILES:  # also what a command that was killed has left
-        (directory / f"{name}{OLD}").unlink(missing_ok=True)
+    _forget(directory)
 
 
-def _put_back(directory: Path, moved: list[str], records: dict[str, bytes]) -> None:
-    for name in FILES:
-        (directory / name).unlink(missing_ok=True)
-    for name in moved:
-        (directory / f"{name}{OLD}").replace(directory / name)
-    for name, contents in records.items():
-        with replacing(directory / name) as temporary:
-            temporary.write_bytes(contents)
+def finish_replacing(directory: Path) -> None:
+    """Finish what a command left that was killed while it replaced a machine. The caller holds the lock.
+
+    The stopped machine is as it was, unless the new one was already recorded, which is the last step before it runs.
+    """
+    record, old = directory / RECORD, _old(directory, RECORD)
+    if record.exists() and old.exists() and old.samefile(record):
+        _put_back(directory)
+    _forget(directory)
+
+
+def _old(directory: Path, name: str) -> Path:
+    return directory / f"{name}.old"
+
+
+def _put_back(directory: Path) -> None:
+    for name in (*FILES, *RECORDS):
+        if _old(directory, name).exists():
+            _old(directory, name).replace(directory / name)
+    _forget(directory)  # two links to one file are not replaced
+
+
+def _forget(directory: Path) -> None:
+    for name in (*FILES, *RECORDS):  # the record last, because it tells what the others are
+        _old(directory, name).unlink(missing_ok=True)
