@@ -29,6 +29,7 @@ class Lease(ctypes.Structure):
         ("nameservers", ctypes.c_uint32 * 3),
         *((name, ctypes.c_uint32) for name in ("server", "seconds", "renew", "rebind", "route_count")),
         ("routes", Route * 16),
+        ("mtu", ctypes.c_uint32),
     ]
 
     def shown(self):
@@ -98,6 +99,14 @@ def test_a_lease_has_up_to_three_name_servers_in_their_order(dhcp, sent, kept):
     assert read(dhcp, packet(ACK, option(6, *servers)))[1].shown()["nameservers"] == servers[:kept]
     code, value = option(6, *servers)
     assert read(dhcp, packet(ACK, (code, value[:-1])))[1].shown()["nameservers"] == servers[: min(sent - 1, kept)]
+
+
+@pytest.mark.parametrize(
+    ("value", "mtu"), [(b"\x05\xaa", 1450), (b"\x23\x28", 9000), (b"\x02\x40", 576), (b"\x02\x3f", 0), (b"\x05", 0)]
+)
+def test_a_lease_has_the_mtu_of_its_network_unless_that_is_impossible(dhcp, value, mtu):
+    assert read(dhcp, packet(ACK, option(54, "10.0.2.2"), (26, value)))[1].mtu == mtu
+    assert read(dhcp, packet(ACK, option(54, "10.0.2.2")))[1].mtu == 0
 
 
 def test_a_renewal_without_a_server_keeps_it(dhcp):
@@ -229,7 +238,7 @@ def test_a_request_for_an_offer_names_address_server_client_and_machine(dhcp):
     assert options[53] == b"\3"
     assert (options[50], options[54]) == (socket.inet_aton("10.0.2.15"), socket.inet_aton("10.0.2.2"))
     assert (options[61], options[12]) == (b"\1" + HARDWARE[:6], b"one")
-    assert {1, 3, 6, 51, 58, 59, 121} <= set(options[55])
+    assert {1, 3, 6, 26, 51, 58, 59, 121} <= set(options[55])
     assert options[55].index(121) < options[55].index(3), "RFC 3442"
 
 

@@ -28,7 +28,7 @@ LACKING = [
     *([] if Path("/dev/net/tun").exists() else ["/dev/net/tun"]),
 ]
 # A bridge with a tap, one whose DHCP server checks for 3 s whether an address is in use before it offers it, and one
-# whose server leases addresses alone, with a gateway that is in no network, as Calico does.
+# whose server leases addresses alone, with a gateway that is in no network and small packets, as Calico does.
 # QEMU's bridge helper reads /etc/qemu/bridge.conf, so the namespace gets its own /etc.
 SET_UP = """
 set -e
@@ -46,7 +46,7 @@ $dhcp --user=root --pid-file --interface=br1 --except-interface=lo --port=0 --dh
   --dhcp-leasefile="$1/checked" &
 $dhcp --user=root --pid-file --interface=br2 --except-interface=lo --port=0 --no-ping \\
   --dhcp-range=10.97.0.50,10.97.0.99,2m --dhcp-option-force=option:netmask,255.255.255.255 \\
-  --dhcp-option=option:router,169.254.1.1 --dhcp-leasefile="$1/alone" &
+  --dhcp-option=option:router,169.254.1.1 --dhcp-option=option:mtu,1450 --dhcp-leasefile="$1/alone" &
 exec $dhcp --user=root --pid-file --interface=br0 --no-ping --dhcp-range=10.99.0.50,10.99.0.99,2m \
   --dhcp-option-force=option:T1,10 --dhcp-option=option:dns-server,10.99.0.1,10.99.0.2 \\
   --dhcp-option=option:classless-static-route,169.254.169.254/32,0.0.0.0,0.0.0.0/0,10.99.0.1 \\
@@ -195,7 +195,7 @@ async def test_five_machines_at_once_get_an_address_each(drumhead, namespace, in
 
 
 @pytest.mark.parametrize("guest", ["linux"], indirect=True)
-async def test_a_gateway_outside_the_network_of_the_address_is_used(drumhead, namespace, inside, guest):
+async def test_a_gateway_outside_the_network_of_the_address_and_the_mtu_are_used(drumhead, namespace, inside, guest):
     words = ("-m", "128M", "-n", "bridge", "-b", "br2")
     inside("run", "-d", "--guest", guest, "-i", "onhost", "alone", *words)
     try:
@@ -205,6 +205,7 @@ async def test_a_gateway_outside_the_network_of_the_address_is_used(drumhead, na
         answer = namespace.run("curl", "-sS", "--retry", "20", "--retry-connrefused", f"http://{address}:8000/")
         assert json.loads(answer.stdout)["host"] == "alone", answer.stderr
         assert "cannot set a route" not in inside("logs", "--console", "alone")
+        assert inside("exec", "alone", "--", "cat", "/sys/class/net/eth0/mtu") == "1450\n"
     finally:
         inside("delete", "--force", "alone")
 

@@ -55,6 +55,15 @@ static bool set(int request, const char *card, uint32_t address) {
     return good;
 }
 
+/* Routers of a network with smaller packets, such as a tunnel, may drop larger ones without a word. */
+static void set_mtu(const char *card, uint32_t mtu) {
+    struct ifreq change = {.ifr_mtu = (int)mtu};
+    int link = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    snprintf(change.ifr_name, sizeof change.ifr_name, "%s", card);
+    if (link < 0 || ioctl(link, SIOCSIFMTU, &change) != 0) say("%s cannot have the MTU %u: %s", card, mtu, strerror(errno));
+    if (link >= 0) close(link);
+}
+
 static bool add_route(const char *card, const struct route *route) {
     char device[IFNAMSIZ];
     struct rtentry entry = {.rt_flags = RTF_UP | (route->gateway ? RTF_GATEWAY : 0), .rt_dev = device};
@@ -155,6 +164,7 @@ static void apply_lease(const char *card, const struct lease *lease) {
         applied[0] = 0;
     }
     if (!lease->address || !set(SIOCSIFNETMASK, card, lease->netmask)) return;
+    if (lease->mtu) set_mtu(card, lease->mtu);
     set_routes(card, lease);
     write_nameservers(lease);
     inet_ntop(AF_INET, &lease->address, address, sizeof address);

@@ -4,10 +4,10 @@
 #include <string.h>
 
 enum { BOOT_REQUEST = 1, BOOT_REPLY = 2, COOKIE = 0x63825363, BROADCAST = 0x8000 };
-enum { PAD = 0, NETMASK = 1, ROUTER = 3, NAMESERVER = 6, HOST_NAME = 12, ADDRESS = 50, LEASE_TIME = 51,
+enum { PAD = 0, NETMASK = 1, ROUTER = 3, NAMESERVER = 6, HOST_NAME = 12, MTU = 26, ADDRESS = 50, LEASE_TIME = 51,
        OVERLOAD = 52, KIND = 53, SERVER = 54, PARAMETERS = 55, LARGEST = 57, RENEWAL_TIME = 58, REBINDING_TIME = 59, CLIENT = 61, ROUTES = 121,
        END = 255 };
-enum { DEFAULT_SECONDS = 3600 };
+enum { DEFAULT_SECONDS = 3600, LEAST_MTU = 576 }; /* RFC 791: every host takes packets of 576 bytes */
 
 static uint8_t *put_option(uint8_t *to, uint8_t code, const void *value, uint8_t size) {
     *to++ = code;
@@ -19,7 +19,7 @@ static uint8_t *put_option(uint8_t *to, uint8_t code, const void *value, uint8_t
 void dhcp_write(struct dhcp_message *message, enum dhcp_kind kind, uint32_t id, const uint8_t hardware[6],
                 const struct lease *lease, enum dhcp_purpose purpose, uint16_t elapsed, const char *name) {
     static const uint8_t wanted[] = {NETMASK,    ROUTES, ROUTER,       NAMESERVER, /* routes are before the router */
-                                     LEASE_TIME, SERVER, RENEWAL_TIME, REBINDING_TIME};
+                                     LEASE_TIME, SERVER, RENEWAL_TIME, REBINDING_TIME, MTU};
     const uint8_t code = (uint8_t)kind, client[] = {1, hardware[0], hardware[1], hardware[2], hardware[3], hardware[4],
                                                     hardware[5]};
     const uint16_t largest = htons(sizeof *message + 28); /* with the headers of IP and UDP */
@@ -54,6 +54,11 @@ static void set_times(struct lease *lease) {
 static void read_nameservers(const uint8_t *value, size_t size, struct lease *lease) {
     size_t all = size - size % 4U;
     memcpy(lease->nameservers, value, all < sizeof lease->nameservers ? all : sizeof lease->nameservers);
+}
+
+static uint32_t read_mtu(const uint8_t *value, size_t size) {
+    uint32_t mtu = size >= 2 ? (uint32_t)(value[0] << 8 | value[1]) : 0;
+    return mtu < LEAST_MTU ? 0 : mtu;
 }
 
 /* RFC 3442: the length of the target's prefix, only the bytes of the target that the prefix needs, and the gateway. */
@@ -124,6 +129,7 @@ static enum dhcp_kind read_options(const struct dhcp_message *message, const uin
     lease->rebind = ntohl(read_four(&from, REBINDING_TIME));
     read_nameservers(value, read_option(&from, NAMESERVER, value), lease);
     read_routes(value, value + read_option(&from, ROUTES, value), lease);
+    lease->mtu = read_mtu(value, read_option(&from, MTU, value));
     return read_option(&from, KIND, value) ? *value : DHCP_NONE;
 }
 

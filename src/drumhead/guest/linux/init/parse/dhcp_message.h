@@ -15,6 +15,7 @@ struct route { uint32_t target, netmask, gateway; };
 struct lease {
     uint32_t address, netmask, gateway, nameservers[DHCP_NAMESERVERS], server, seconds, renew, rebind, route_count;
     struct route routes[DHCP_ROUTES];
+    uint32_t mtu; /* the largest packet of the network in bytes; 0: not told */
 };
 
 /* The purpose of a REQUEST. To select an offer, it is broadcast and names the server. To renew a lease, it is sent from
