@@ -1,13 +1,33 @@
 """Test the requests for programs that run in a machine, with a stand-in for its guest."""
 
+import asyncio
 import json
 
 import pytest
 
 from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.machine.session import protocol
 from drumhead.machine.session.protocol import MAX_REQUEST, open_session
 from drumhead.records import Command
 from support.guests.stubs import guest
+
+
+async def test_a_machine_that_answers_late_has_more_time_at_each_attempt(tmp_path_factory, monkeypatch):
+    directory, asked = tmp_path_factory.mktemp("one"), []
+    monkeypatch.setattr(protocol, "START_TIMES", [0.01, 0.01, 60.0])
+
+    async def start(reader, writer):
+        asked.append(json.loads(await reader.readline())["token"])
+        if len(asked) < 3:
+            await reader.read()  # until the client gives up
+            return
+        await asyncio.sleep(0.05)  # the slowness of the machine, longer than the first attempts last
+        writer.write(asked[-1].encode() + b"x\0\0\0\1\0")
+        await reader.read()
+
+    async with guest(directory / "exec.0.sock", start), open_session(directory, Command(argv=("x",))) as session:
+        assert [frame async for frame in session.frames()] == [("exit", b"\0")]
+    assert len(set(asked)) == 3
 
 
 async def test_a_program_with_more_arguments_than_a_machine_takes_is_refused_at_once(tmp_path_factory):

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
 SESSIONS = 4
 HEADER = struct.Struct(">cI")
-ATTEMPTS = 3
-START_TIME = 5.0
-"""Seconds to wait for the first frame. A port whose last client was killed may need another attempt."""
+START_TIMES = [5.0, 10.0, 20.0]
+"""Seconds to wait for the first frame, by attempt. A port whose last client was killed may need another attempt, and a
+machine on a busy host may need longer, however often it is asked.
+"""
 MAX_REQUEST = 1 << 20
 """The bytes of a request that init takes (session.c); it drops a longer one without an answer."""
 MAX_INPUT = 32768
@@ -101,10 +102,10 @@ async def open_session(directory: Path, command: Command, terminal: Terminal | N
     Raises CONFLICT if all ports are in use, USAGE if the command is too long, GUEST.
     """
     with _free_port(directory) as number:
-        for attempt in range(ATTEMPTS):
+        for time_limit in START_TIMES:
             async with connect(directory, f"exec.{number}.sock") as (reader, writer):
-                if not await _begin(reader, writer, command, terminal):
-                    if attempt == ATTEMPTS - 1:
+                if not await _begin(reader, writer, command, terminal, time_limit):
+                    if time_limit == START_TIMES[-1] or await is_paused(directory):
                         raise await _silence(directory)
                     continue
                 session = Session(directory, number, reader, writer)
@@ -128,8 +129,13 @@ async def _silence(directory: Path) -> DrumheadError:
 
 
 async def _begin(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, command: Command, terminal: Terminal | None
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    command: Command,
+    terminal: Terminal | None,
+    time_limit: float,
 ) -> bool:
+    """Send the request for a program. Return whether the machine has answered within `time_limit`. Raises USAGE."""
     token = secrets.token_hex(16)
     request: dict[str, object] = {"argv": command.argv, "env": command.env, "cwd": command.cwd, "token": token}
     if terminal is not None:
@@ -145,7 +151,7 @@ async def _begin(
         raise DrumheadError(ErrorCode.USAGE, f"{reason}. {advice}")
     writer.write(line)
     try:
-        async with asyncio.timeout(START_TIME):
+        async with asyncio.timeout(time_limit):
             await writer.drain()
             # Anything before the token is left over from a client that was killed.
             await reader.readuntil(token.encode())
