@@ -8,6 +8,7 @@ import re
 import msgspec
 import pytest
 
+from drumhead.cli import COMMANDS, FOREIGN
 from safelight import settings
 from safelight.cli import PROGRAMS
 from support.programs.command import safelight
@@ -94,6 +95,16 @@ def test_a_value_that_begins_with_a_hyphen_is_explained(
 ) -> None:
     assert main("safelight", argv.split()) == 2
     assert advice in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("word", FOREIGN)
+def test_a_command_of_another_system_leads_to_what_has_its_place(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main("drumhead", [word, "web"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert said == f"drumhead: There is no command {word}; {FOREIGN[word]}. See `drumhead --help`."
+    named = re.findall(r"`drumhead ([a-z]+(?: [a-z]+)?)", said)
+    assert named and all({one, one.split()[0]} & COMMANDS.keys() for one in named), "these commands exist"
+    assert word not in COMMANDS
 
 
 def test_a_record_without_a_description_would_be_noticed() -> None:

@@ -104,6 +104,23 @@ COMMANDS = {
 }
 """Commands: the function of each, and its help."""
 
+FOREIGN = {
+    "attach": "`drumhead logs --follow NAME` shows the output of a machine",
+    "build": "`drumhead package compose NAME` composes an image",
+    "cp": "`drumhead exec NAME -- sh -c 'cat >PATH' <FILE` copies a file into a machine",
+    "create": "`drumhead run -d -i IMAGE NAME` makes a machine and starts it",
+    "inspect": "`drumhead instances --json` and `drumhead info IMAGE` show what is known",
+    "kill": "`drumhead stop --force NAME` switches a machine off",
+    "list": "`drumhead instances` lists the machines",
+    "ls": "`drumhead instances` lists the machines",
+    "pull": "`drumhead image pull NAME` fetches an image, and `drumhead package pull` a package",
+    "push": "`drumhead image push NAME` sends an image, and `drumhead package push` a package",
+    "restart": "`drumhead stop NAME` and then `drumhead start NAME` restart a machine",
+    "rm": "`drumhead delete NAME` deletes a machine",
+    "ssh": "`drumhead exec -t NAME -- sh` opens a shell in a machine",
+}
+"""Commands of other systems, and what has their place. (cyclopts would offer rmi for rm, which deletes images.)"""
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit status (docs/reference/errors.md lists them)."""
@@ -137,6 +154,8 @@ def _main(arguments: list[str] | None) -> int:
         asked = " ".join(["drumhead", *(error.command_chain or ()), "--help"])
         if isinstance(error, cyclopts.UnusedCliTokensError) and error.unused_tokens:
             complain(f"Unexpected argument {error.unused_tokens[0]!r}. See `{asked}`.")
+        elif isinstance(error, cyclopts.UnknownCommandError) and asked == "drumhead --help" and argv[0] in FOREIGN:
+            complain(f"There is no command {argv[0]}; {FOREIGN[argv[0]]}. See `{asked}`.")
         else:
             complain(f"{error} See `{asked}`.")
         return 2
