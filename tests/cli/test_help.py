@@ -8,7 +8,7 @@ import re
 import msgspec
 import pytest
 
-from drumhead.cli import COMMANDS, FOREIGN
+from drumhead.cli import COMMANDS, FOREIGN, _end_flags
 from safelight import settings
 from safelight.cli import PROGRAMS
 from support.programs.command import safelight
@@ -105,6 +105,30 @@ def test_a_command_of_another_system_leads_to_what_has_its_place(word: str, caps
     named = re.findall(r"`drumhead ([a-z]+(?: [a-z]+)?)", said)
     assert named and all({one, one.split()[0]} & COMMANDS.keys() for one in named), "these commands exist"
     assert word not in COMMANDS
+
+
+@pytest.mark.parametrize(
+    ("argv", "words", "tty"),
+    [
+        ("-it web sh -l", "web sh -l", True),
+        ("-i -t web -- sh -l", "web sh -l", True),
+        ("web -t -- ls -i", "web ls -i", True),
+        ("web ls -t -i --env a", "web ls -t -i --env a", False),
+        ("web node --version", "web node --version", False),
+        ("--env A=b web --cwd / sh -c -- x", "web sh -c -- x", False),
+        ("web -- node -- --help", "web node -- --help", False),
+    ],
+)
+def test_the_flags_after_a_program_are_the_program_s(argv: str, words: str, *, tty: bool) -> None:
+    given = ["exec", *argv.split()]
+    _, bound, _ = applications()["drumhead"].parse_args(_end_flags(given), exit_on_error=False, print_error=False)
+    assert bound.args == tuple(words.split())
+    assert bound.kwargs.get("tty", False) == tty
+
+
+def test_a_shell_s_program_has_flags_of_its_own() -> None:
+    assert _end_flags(["shell", "--private-network", "shop", "curl", "-V"])[3:] == ["--", "curl", "-V"]
+    assert _end_flags(["run", "web", "-d"]) == ["run", "web", "-d"]
 
 
 def test_a_record_without_a_description_would_be_noticed() -> None:

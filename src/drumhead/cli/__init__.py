@@ -122,6 +122,12 @@ FOREIGN = {
 """Commands of other systems, and what has their place. (cyclopts would offer rmi for rm, which deletes images.)"""
 
 
+BEFORE_PROGRAM = {"exec": 1, "shell": 0}
+"""Commands that run a program, and the number of words before it."""
+WITH_VALUE = {"--env", "--cwd", "--private-network"}
+"""Their flags whose value may be a word of its own."""
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit status (docs/reference/errors.md lists them)."""
     gc.disable()  # modules are not garbage, so looking for it while they are imported costs time for nothing
@@ -144,7 +150,7 @@ def _main(arguments: list[str] | None) -> int:
     try:
         argv = sys.argv[1:] if arguments is None else arguments
         _check_text(argv)
-        command, bound, _ = application(argv).parse_args(argv, exit_on_error=False, print_error=False)
+        command, bound, _ = application(argv).parse_args(_end_flags(argv), exit_on_error=False, print_error=False)
         gc.freeze()
         gc.enable()
         result = command(*bound.args, **bound.kwargs)
@@ -169,6 +175,23 @@ def _main(arguments: list[str] | None) -> int:
         complain(failure.message)
         return EXIT_STATUS[failure.code]
     return result if isinstance(result, int) else 0
+
+
+def _end_flags(argv: Sequence[str]) -> Sequence[str]:
+    """Put ``--`` before the program of `exec` or `shell`, because the flags after it are the program's.
+
+    Otherwise ``exec web node --version`` would print drumhead's version, and ``exec web ls -t`` would lose its flag.
+    """
+    if not argv or argv[0] not in BEFORE_PROGRAM:
+        return argv
+    words, at = BEFORE_PROGRAM[argv[0]], 1
+    while at < len(argv) and argv[at] != "--":
+        if not argv[at].startswith("-"):
+            if not words:
+                return [*argv[:at], "--", *argv[at:]]
+            words -= 1
+        at += 2 if argv[at] in WITH_VALUE else 1
+    return argv
 
 
 def _run(command: Coroutine[Any, Any, Any]) -> Any:

@@ -22,7 +22,7 @@ async def shell_command(
     Parameters
     ----------
     command:
-        A program and its arguments to run instead of a shell, after --.
+        A program and its arguments to run instead of a shell; flags that follow it are its own.
     private_network:
         The private network; that of a fleet has the fleet's name.
     """

@@ -86,6 +86,7 @@ async def exec_command(
     tty: Annotated[bool, Parameter(name=["--tty", "-t"], negative="")] = False,
     env: Annotated[tuple[str, ...], Parameter(name="--env")] = (),
     cwd: str = "/",
+    interactive: Annotated[bool, Parameter(name=["--interactive", "-i"], negative="", show=False)] = False,  # noqa: ARG001 - it always is
 ) -> int:
     """Run a program in a running machine, with this terminal, and exit with its exit status.
 
@@ -94,13 +95,15 @@ async def exec_command(
     name:
         The name of the instance.
     command:
-        The program and its arguments, after --.
+        The program and its arguments; flags that follow it are its own.
     tty:
         Give the program a terminal.
     env:
         An environment variable for the program, NAME=VALUE; repeatable.
     cwd:
         The directory to start the program in.
+    interactive:
+        Accepted for those who are used to -it; a program always gets this command's input.
     """
     instances = Instances(find_home())
     running = instances.read_running(name)
