@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
+import signal
 import socket
 import struct
 import sys
@@ -20,7 +21,7 @@ from typing import NoReturn
 
 import msgspec
 
-from drumhead.machine.process import LIBC
+from drumhead.machine.process import LIBC, PR_SET_PDEATHSIG
 
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x20000, 0x10000000, 0x40000000
 MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
@@ -58,7 +59,12 @@ def main() -> NoReturn:
     except NotPermittedError as error:
         channel.send(str(error).encode())
         sys.exit(1)
-    socket.send_fds(channel, [b"ok"], [card])
+    # A program whose network is gone ends as in a closed terminal. Entering the namespaces has cleared this setting.
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGHUP)
+    try:
+        socket.send_fds(channel, [b"ok"], [card])
+    except BrokenPipeError:  # the command was killed before that
+        sys.exit(1)
     os.close(card)
     channel.close()
     try:

@@ -1,12 +1,13 @@
 """Test the host's shell on a private network: it reaches machines by name and address, also without root."""
 
 import os
+import signal
 import subprocess
 import sys
 
 import pytest
 
-from support.guests.machines import LIMIT
+from support.guests.machines import LIMIT, command, wait_gone
 
 pytestmark = pytest.mark.slow
 
@@ -55,6 +56,17 @@ def test_a_network_without_machines_is_named(server, drumhead):
 def test_there_is_no_other_network(server, drumhead):
     cards = shell(drumhead, "sh", "-c", "ls /sys/class/net >/dev/null; cat /proc/net/dev").splitlines()[2:]
     assert sorted(line.split(":")[0].strip() for line in cards) == ["eth0", "lo"]
+
+
+async def test_a_killed_shell_takes_its_program_along(empty):
+    with command(empty.home, "shell", "sh", "-c", "echo $$; exec sleep 987") as process:
+        program = int(process.stdout.readline())
+        process.kill()
+        try:
+            await wait_gone(program)
+        except TimeoutError:
+            os.kill(program, signal.SIGKILL)
+            raise
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="somebody else has no privileges anyway, as the other tests show")
