@@ -27,6 +27,8 @@ UNREACHED: dict[Reach, str] = {
     "refused": "answered this host, but refused its neighbours",
 }
 """Messages for a machine that only the host can reach."""
+LOCAL_ONLY = "; a program that listens on 127.0.0.1 only cannot be reached"
+"""The usual cause, which only shows from outside."""
 
 
 async def wait_healthy(check: HealthCheck, forward: PortForward, neighbour: Neighbour | None = None) -> str:
@@ -38,11 +40,10 @@ async def wait_healthy(check: HealthCheck, forward: PortForward, neighbour: Neig
     try:
         async with asyncio.timeout(check.timeout):
             while True:
-                if await is_healthy(check, forward):
-                    unreached = await _unreached(neighbour)
-                    if not unreached:
-                        return ""
-                    reason = f"did not become healthy: it {unreached}"
+                fault = await _fault(check, forward) or await _unreached(neighbour)
+                if not fault:
+                    return ""
+                reason = f"did not become healthy: it {fault}"
                 await asyncio.sleep(check.interval)
     except TimeoutError:
         return reason
@@ -86,11 +87,14 @@ async def is_alive(check: HealthCheck, forward: PortForward) -> bool:
     return await _accepts(forward)
 
 
-async def is_healthy(check: HealthCheck, forward: PortForward) -> bool:
-    if check.path:
-        status = await _status(check.path, forward, ATTEMPT_TIME)
-        return status is not None and 200 <= status < 300
-    return await _accepts(forward)
+async def _fault(check: HealthCheck, forward: PortForward) -> str:
+    """Return why the service is not healthy, or an empty string if it is."""
+    if not check.path:
+        return "" if await _accepts(forward) else f"accepted no connection on port {check.port}{LOCAL_ONLY}"
+    status = await _status(check.path, forward, ATTEMPT_TIME)
+    if status is None:
+        return f"gave no answer to GET {check.path} on port {check.port}{LOCAL_ONLY}"
+    return "" if 200 <= status < 300 else f"answered GET {check.path} with status {status}"
 
 
 async def _status(path: str, forward: PortForward, time_limit: float) -> int | None:

@@ -141,6 +141,22 @@ async def test_a_port_that_nobody_listens_on_is_silent(service):
     assert await health.is_alive(check, forward)
 
 
+@pytest.mark.parametrize(
+    ("path", "listens", "reason"),
+    [
+        ("/readyz", True, "answered GET /readyz with status 503"),
+        ("/readyz", False, "gave no answer to GET /readyz on port 80; a program that listens on 127.0.0.1 only"),
+        ("", False, "accepted no connection on port 80; a program that listens on 127.0.0.1 only cannot be reached"),
+    ],
+)
+async def test_it_is_said_why_a_service_did_not_become_healthy(service, path, listens, reason):
+    forward, answers, _ = service
+    answers.append(503)
+    check = HealthCheck(port=80, path=path, interval=30, timeout=1.0)
+    said = await health.wait_healthy(check, forward if listens else PortForward(host_port=1, guest_port=80))
+    assert said.startswith(f"did not become healthy: it {reason}")
+
+
 NOBODY = Neighbour(group=MulticastGroup("239.1.2.3", 23999), address="10.64.0.1", port=80)
 
 
