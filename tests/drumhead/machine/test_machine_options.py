@@ -2,6 +2,8 @@
 
 import pytest
 
+from drumhead.cli.flags import MachineFlags
+from drumhead.cli.machine.run import _read_spec
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.guest import find_guest
 from drumhead.machine.records import PortForward, VolumeMount
@@ -198,3 +200,9 @@ def test_a_command_line_without_a_program_is_not_taken_for_none(text):
     assert choose_commands(image)[0].argv == ("/web",)
     with pytest.raises(DrumheadError, match=f"-e '{text}' names no program"):
         choose_commands(image, command_line=text)
+
+
+@pytest.mark.parametrize("image", ["", "i"])
+def test_a_volume_after_v_is_no_name(image):
+    with pytest.raises(DrumheadError, match="to mount a volume, write --volume data:/data:ro"):
+        _read_spec("data:/data:ro", "web", MachineFlags(verbose=True, image=image))

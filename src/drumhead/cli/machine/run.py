@@ -80,6 +80,9 @@ async def start_command(
 
 def _read_spec(name: str, instance: str, flags: MachineFlags) -> InstanceSpec:
     """Return the spec of a machine without its command. Raises USAGE."""
+    if flags.verbose and ":/" in name:
+        message = f"-v prints the programs that drumhead runs; to mount a volume, write --volume {name}"
+        raise DrumheadError(ErrorCode.USAGE, message)
     if flags.image and instance:
         raise DrumheadError(ErrorCode.USAGE, f"both {name} and {instance} name the instance; with -i, give one name")
     if flags.execute is not None and flags.run:
