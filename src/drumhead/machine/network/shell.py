@@ -15,7 +15,7 @@ import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import msgspec
 
@@ -39,26 +39,21 @@ HOSTS = "127.0.0.1 localhost\n::1 localhost\n"
 async def run_shell(home: Home, network: str, argv: tuple[str, ...]) -> int:
     """Run a program on `network` with this terminal, and return its exit status. Raises UNSUPPORTED."""
     mac = private.derive_mac(network, f"shell {secrets.token_hex(8)}")
-    with tempfile.TemporaryDirectory(prefix="drumhead-shell-") as scratch:
-        hosts = Path(scratch) / "hosts"
-        hosts.touch()
-        _write_hosts(home, network, hosts)
-        settings = Settings(
-            mac=mac,
-            address=private.derive_address(mac),
-            address6=private.derive_address6(network, mac),
-            netmask=NETMASK,
-            hosts=str(hosts),
-            argv=argv,
-        )
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with ours, theirs:
-            command = ["-m", "drumhead.machine.network.namespace", str(theirs.fileno())]
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, *command, msgspec.json.encode(settings).decode(), pass_fds=[theirs.fileno()]
+    with tempfile.NamedTemporaryFile("w+", prefix="drumhead-shell-", delete=False) as hosts:
+        try:
+            _write_hosts(home, network, hosts)
+            settings = Settings(
+                mac=mac,
+                address=private.derive_address(mac),
+                address6=private.derive_address6(network, mac),
+                netmask=NETMASK,
+                hosts=hosts.name,
+                argv=argv,
             )
-            theirs.close()
-            card = await _receive_card(ours, process)
+            process, card = await _start(settings)
+        finally:
+            # It is mounted now, and a command that is killed leaves no file.
+            Path(hosts.name).unlink()  # noqa: ASYNC240 - one system call
         naming = asyncio.create_task(_keep_names(home, network, hosts))
         try:
             group = private.multicast_group(home, network)
@@ -66,6 +61,18 @@ async def run_shell(home: Home, network: str, argv: tuple[str, ...]) -> int:
         finally:
             naming.cancel()
             os.close(card)
+
+
+async def _start(settings: Settings) -> tuple[asyncio.subprocess.Process, int]:
+    """Start the program. Return its process and the descriptor of its card. Raises UNSUPPORTED."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        command = ["-m", "drumhead.machine.network.namespace", str(theirs.fileno())]
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, *command, msgspec.json.encode(settings).decode(), pass_fds=[theirs.fileno()]
+        )
+        theirs.close()
+        return process, await _receive_card(ours, process)
 
 
 async def _receive_card(channel: socket.socket, process: asyncio.subprocess.Process) -> int:
@@ -123,16 +130,20 @@ def _relay_in(link: socket.socket, card: int, own: bytes) -> None:
             os.write(card, frame)
 
 
-async def _keep_names(home: Home, network: str, hosts: Path) -> None:
+async def _keep_names(home: Home, network: str, hosts: IO[str]) -> None:
     """Keep the names of machines up to date in the file that the program sees as /etc/hosts."""
     while True:
         await asyncio.sleep(NAMES_INTERVAL)
         _write_hosts(home, network, hosts)
 
 
-def _write_hosts(home: Home, network: str, hosts: Path) -> None:
+def _write_hosts(home: Home, network: str, hosts: IO[str]) -> None:
     launches = Instances(home).launches()
     known = [private.network_hosts(launches, network), private.network_hosts6(launches, network)]
     text = HOSTS + "".join(f"{address} {name}\n" for names in known for name, address in names.items())
-    if hosts.read_text() != text:
-        hosts.write_text(text)  # in place, because the mount refers to this very file
+    hosts.seek(0)
+    if hosts.read() != text:
+        hosts.seek(0)
+        hosts.write(text)  # in place, because the mount refers to this very file
+        hosts.truncate()
+        hosts.flush()

@@ -58,8 +58,11 @@ def test_there_is_no_other_network(server, drumhead):
     assert sorted(line.split(":")[0].strip() for line in cards) == ["eth0", "lo"]
 
 
-async def test_a_killed_shell_takes_its_program_along(empty):
-    with command(empty.home, "shell", "sh", "-c", "echo $$; exec sleep 987") as process:
+async def test_a_killed_shell_takes_its_program_along_and_leaves_no_file(empty, tmp_path, monkeypatch):
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
+    with command(empty.home, "shell", "sh", "-c", "grep -c localhost /etc/hosts; echo $$; exec sleep 987") as process:
+        assert process.stdout.readline() == b"2\n"
         program = int(process.stdout.readline())
         process.kill()
         try:
@@ -67,6 +70,7 @@ async def test_a_killed_shell_takes_its_program_along(empty):
         except TimeoutError:
             os.kill(program, signal.SIGKILL)
             raise
+    assert not any((tmp_path / "scratch").iterdir())
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="somebody else has no privileges anyway, as the other tests show")
