@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from drumhead.guest.osv import program
+from support.guests.osv import shared_object
 
 START = """
 import sys
@@ -43,7 +44,8 @@ class Host:
         config.write_bytes(msgspec.json.encode(written))
         self.own = tmp_path / "own"
         code = START.format(place=str(place), config=str(config), own=str(self.own))
-        self.process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path)
+        # Its standard input never ends, as OSv's console.
+        self.process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdin=subprocess.PIPE)
         self.connections = {name: self.listeners[name].accept()[0] for name in self.listeners}
         self._receiving = [threading.Thread(target=self._receive, args=(name,)) for name in ("log", "status")]
         for thread in self._receiving:
@@ -73,7 +75,7 @@ class Host:
         self.process.kill()
         self.process.wait()
         self._received()
-        for one in (*self.listeners.values(), *self.connections.values()):
+        for one in (self.process.stdin, *self.listeners.values(), *self.connections.values()):
             one.close()
 
 
@@ -122,6 +124,45 @@ def test_code_of_the_command_line_ends_after_its_threads(start):
     code = "import threading, time\nthreading.Thread(target=lambda: (time.sleep(0.2), print('last'))).start()"
     status, log, _ = start("-c", code).end()
     assert (status, log) == (0, "last\n")
+
+
+IOCTL_OF_OSV = """
+extern int *__errno_location(void);
+extern long lseek(int fd, long at, int from);
+int ioctl(int fd, unsigned long request, void *more)
+{
+    int files = request == 0x5450 || request == 0x5451;
+    if (files) *__errno_location() = lseek(fd, 0, 1) < 0 ? 25 : 22;
+    return files ? -1 : 0;
+}
+"""
+
+
+def test_temporary_files_work_where_ioctl_knows_no_files(start, tmp_path, monkeypatch):
+    monkeypatch.setenv("LD_PRELOAD", str(shared_object(tmp_path / "ioctl.so", IOCTL_OF_OSV)))
+    code = textwrap.dedent("""
+        import tempfile
+        for make in (tempfile.TemporaryFile, tempfile.NamedTemporaryFile, lambda: tempfile.SpooledTemporaryFile(1)):
+            with make() as file:
+                file.write(b"upload")
+                file.seek(0)
+                print(file.read())
+        """)
+    assert start("-c", code).end()[:2] == (0, "b'upload'\n" * 3)
+
+
+def test_a_program_finds_no_input_its_own_name_and_what_the_kernel_has(start):
+    code = textwrap.dedent("""
+        import os, platform, socket, sys
+        print([sys.stdin.read()], os.uname().nodename, platform.node(), os.uname().machine == platform.machine())
+        try:
+            socket.socket(socket.AF_INET6).close()
+        except OSError:
+            print(not socket.has_ipv6)
+        else:
+            print(socket.has_ipv6)
+        """)
+    assert start("-c", code).end()[:2] == (0, "[''] one one True\nTrue\n")
 
 
 def test_a_stop_reaches_the_handlers_of_asyncio(start):

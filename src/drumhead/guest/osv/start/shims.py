@@ -6,6 +6,7 @@ Each shim first tries the original function, and changes nothing on a kernel whe
 from __future__ import annotations
 
 import _thread
+import contextlib
 import errno
 import fcntl
 import math
@@ -20,10 +21,20 @@ def install(hostname: str) -> None:
     _replace_sleep()
     _replace_socketpair()
     _replace_set_blocking()
+    _set_inheritance_with_fcntl()
+    _end_input()
     _remove("fork", "forkpty")
     _remove_attribute_functions()
+    _tell_about_ipv6()
     if hostname:
-        socket.gethostname = lambda: hostname
+        _set_hostname(hostname)
+
+
+def _set_hostname(hostname: str) -> None:
+    system = list(os.uname())
+    system[1] = hostname
+    socket.gethostname = lambda: hostname
+    os.uname = lambda: os.uname_result(system)
 
 
 def _replace_sleep() -> None:
@@ -114,6 +125,33 @@ def _replace_set_blocking() -> None:
         set_blocking(self.fileno(), bool(flag))
 
     socket.socket.setblocking = setblocking  # type: ignore[method-assign,assignment]
+
+
+def _set_inheritance_with_fcntl() -> None:
+    """Make Python keep descriptors to this process with fcntl, because OSv refuses its ioctl for files in memory.
+
+    ``tempfile`` needs it for its files. Python gives the ioctl up after the error that pipes have on OSv.
+    """
+    reading, writing = os.pipe()
+    with contextlib.suppress(OSError):
+        os.set_inheritable(reading, False)  # noqa: FBT003 - as it is called
+    os.close(reading)
+    os.close(writing)
+
+
+def _end_input() -> None:
+    """Let a program that reads its standard input find the end of it, as on Linux. OSv's console never ends."""
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+
+
+def _tell_about_ipv6() -> None:
+    """Let ``socket.has_ipv6`` tell the truth. Python's libc knows IPv6, but OSv does not."""
+    try:
+        socket.socket(socket.AF_INET6).close()
+    except OSError:
+        socket.has_ipv6 = False
 
 
 def _remove_attribute_functions() -> None:
