@@ -124,7 +124,9 @@ def test_the_configuration_is_a_disk(files):
 
 
 def test_other_programs_start_alone_and_count_as_running(files):
-    boot = plan(files, Command(argv=("node", "-e", "x; y $Z"), env={"A": "b c"}))
+    boot = plan(files, Command(argv=("node", "-e", "x; y $Z"), env={"A": "b c"}, cwd="/my app"))
+    assert "--cwd=/my\\ app " in boot.cmdline
+    assert "--env=HOME=/ " in boot.cmdline
     assert "--env=A=b\\ c --env=DRUMHEAD_ARGUMENT_3=x;\\ y\\ $Z" in boot.cmdline
     assert boot.cmdline.endswith('"/usr/bin/node" "-e" $DRUMHEAD_ARGUMENT_3')
     assert boot.channels == ()

@@ -34,4 +34,4 @@ def exported_start(command: Command, hostname: str) -> tuple[str, Tree]:
         settings = msgspec.json.decode(tree["config.json"].read(), type=program.Settings)
         tree = Tree()
         tree.add("config.json", regular(msgspec.json.encode(msgspec.structs.replace(settings, channels={}))))
-    return command_line([*OPTIONS, *mounts], start.environment, [LOADER, *start.argv]), tree
+    return command_line([*OPTIONS, *mounts, *start.options], start.environment, [LOADER, *start.argv]), tree

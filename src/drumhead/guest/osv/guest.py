@@ -129,7 +129,9 @@ class OsvGuest:
             kernel=files.kernel,
             initrd=None,
             cmdline=command_line(
-                [*self._options(config), *_mounts(config, start)], start.environment, [LOADER, *preload, *start.argv]
+                [*self._options(config), *_mounts(config, start), *start.options],
+                start.environment,
+                [LOADER, *preload, *start.argv],
             ),
             drives=(
                 Drive(path=root, format="vmdk", serial="root", readonly=True),

@@ -10,6 +10,7 @@ import msgspec
 
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.guest.contract import CHANNEL_ADDRESS
+from drumhead.guest.osv.cmdline import option
 from drumhead.guest.osv.skeleton import START_PACKAGE
 from drumhead.python.command_line import PYTHON, split_python
 from drumhead.tree import Tree, regular
@@ -23,8 +24,11 @@ OWN_FILES = "/run/drumhead"
 PORTS = {"log": 1, "status": 2, "control": 3}
 BEFORE_START = ("PYTHON", "LD_", "GLIBC_", "MALLOC_")
 """Prefixes of variables that take effect before the start program can set them."""
-BASE_ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
-SEARCH_PATH = ("usr/local/sbin", "usr/local/bin", "usr/sbin", "usr/bin")
+BASE_ENVIRONMENT = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/",
+    "LANG": "C.UTF-8",
+}
 
 
 class Program(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,10 +62,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """The start of a program. `argv` is for the loader of libc. `managed` programs run under the start program."""
+    """The start of a program. `argv` is for the loader of libc, `options` are OSv's. `managed` programs run under the
+    start program.
+    """
 
     managed: bool
     argv: tuple[str, ...]
+    options: tuple[str, ...] = ()
     program_argv: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
     before: tuple[Program, ...] = ()
@@ -107,6 +114,7 @@ def read(command: Command) -> Start:
     return Start(
         managed=False,
         argv=(_path(command.argv[0]), *command.argv[1:]),
+        options=(option("cwd", command.cwd),),
         environment={**BASE_ENVIRONMENT, **command.env},
     )
 
