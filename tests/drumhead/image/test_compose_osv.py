@@ -77,6 +77,7 @@ def image(composer, tmp_path_factory):
             "walk.py": WALK,
             "odd/näme with blanks/文": "inside",
             "odd/empty": "",
+            "odd/script": "#!/usr/bin/python3\n",
             "odd/large": bytes(range(256)) * 12_289,
             "/".join(["odd", *["deep"] * 60, "file"]): "bottom",
         },
@@ -208,6 +209,21 @@ def test_what_osv_cannot_have_is_refused(composer, osv_project, options, status,
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "status", "reason"),
+    [
+        (("-e", "/no/such x"), 2, "the command starts /no/such, which is not in the image"),
+        (("-e", "/odd"), 2, "the command starts /odd, which is a directory"),
+        (("-e", "/odd/script"), 5, "the command cannot start on osv: /odd/script is a script for /usr/bin/python3"),
+        (("--volume", "v:/odd/data"), 2, "cannot be mounted at /odd/data: the image has no such directory"),
+    ],
+)
+def test_a_machine_that_could_not_start_is_refused(composer, image, options, status, reason):
+    assert reason in composer.refused("run", "--guest", "osv", *options, "-i", "t/disk", "m", status=status)
+    assert not composer.json("instances")
+    assert not composer.json("volume", "list")
+
+
 def test_without_a_kernel_it_says_where_there_are_some(empty, project):
     said = empty.refused("package", "compose", "t/none", "-C", project, "--guest", "osv", status=3)
     assert "https://github.com/cloudius-systems/osv/releases" in said

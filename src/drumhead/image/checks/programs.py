@@ -164,12 +164,17 @@ def check_findings(
     noticed = [finding for finding in findings if finding.severity in {"program", "notice"}]
     _refuse([finding for finding in findings if finding.severity == "refused"])
     for name, (command, program) in commands.items():
-        started = [one for one in findings if one.path == program and one.severity in {"program", "quiet"}]
-        _refuse(started, f"config set {name} cannot start on {guest.name}: ")
+        refuse_program(guest, findings, program, f"config set {name}")
         more = guest.check_command(application, command, program)
         _refuse([one for one in more if one.severity == "refused"], f"config set {name} cannot run on {guest.name}: ")
         noticed += [one for one in more if one.severity == "notice" and one not in noticed]
     return _notices(noticed)
+
+
+def refuse_program(guest: Guest, findings: list[Finding], program: str, what: str) -> None:
+    """Raise UNSUPPORTED if the guest cannot start a program. `what` starts it, as the subject of the message."""
+    started = [one for one in findings if one.path == program and one.severity in {"program", "quiet"}]
+    _refuse(started, f"{what} cannot start on {guest.name}: ")
 
 
 def _refuse(findings: list[Finding], why: str = "") -> None:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from drumhead.closure import follow
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.image.checks.programs import find_program, is_made_at_start
-from drumhead.image.contents import image_index
+from drumhead.guest import find_guest
+from drumhead.image.checks.programs import find_program, is_made_at_start, refuse_program
+from drumhead.image.contents import image_findings, image_index
 from drumhead.image.timezones import zone_fault
 from drumhead.machine.spec.options import usage
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def check_spec(home: Home, image: Image, spec: InstanceSpec) -> None:
-    """Check the programs, the time zones and the mount points of a machine. Raises USAGE.
+    """Check the programs, the time zones and the mount points of a machine. Raises USAGE, UNSUPPORTED.
 
     The config sets of the image were checked when it was composed. The files of a pulled image are unknown, so its
     machines are not checked.
@@ -32,23 +33,30 @@ def check_spec(home: Home, image: Image, spec: InstanceSpec) -> None:
     index = image_index(home, image) if zones or programs or spec.volumes else None
     if index is None:
         return
+    guest = find_guest(image.guest)
     for command in programs:
-        if fault := _program_fault(index, command, [volume.path for volume in spec.volumes]):
+        if fault := _program_fault(index, command, [volume.path for volume in spec.volumes], guest):
             raise usage(fault)
+        refuse_program(guest, image_findings(home, image), find_program(index, command), "the command")
     for command in zones:
         if fault := zone_fault(index, command):
             raise usage(fault)
     for volume in spec.volumes:
         if file := _file_above(index, volume.path):
             raise usage(f"a volume cannot be mounted at {volume.path}: {file} is a file of the image")
+        if "overlay" in guest.unsupported and not follow(index, volume.path):
+            raise usage(
+                f"a volume cannot be mounted at {volume.path}: the image has no such directory, and a machine on "
+                f"{guest.name} cannot make one; mount it at /data or /mnt, or put an empty directory into the project"
+            )
 
 
 def _is_unchecked(image: Image, command: Command) -> bool:
     """Return whether a command was not checked when the image was composed: the command of a command line."""
-    return image.guest == "linux" and command.argv not in [known.argv for known in image.commands.values()]
+    return command.argv not in [known.argv for known in image.commands.values()]
 
 
-def _program_fault(index: Index, command: Command, mounted: list[str]) -> str:
+def _program_fault(index: Index, command: Command, mounted: list[str], guest: Guest) -> str:
     """Return why a program cannot start, or an empty string if it can, or may, because it is not looked for here."""
     name = command.argv[0] if command.argv else ""
     place = posixpath.join(command.cwd, name) if "/" in name else ""
@@ -61,7 +69,7 @@ def _program_fault(index: Index, command: Command, mounted: list[str]) -> str:
         return f"the command starts {name}, which is not in the image; require its package, or correct the name"
     if index[program].kind != "file":
         return f"the command starts {name}, which is a directory"
-    if not index[program].mode & 0o111:
+    if "rofs" not in guest.filesystems and not index[program].mode & 0o111:
         return (
             f"the command starts {name}, which is not executable; chmod +x that file of the project, and compose again"
         )
