@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import msgspec
 
-from drumhead.text import INDENTED, printable, printable_json, printable_lines
+from drumhead.text import printable, printable_json, printable_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -92,12 +92,13 @@ def size_text(size: int) -> str:
 
 
 def complain(sentence: str) -> None:
-    """Print an error to stderr. The lines of a console in it, which are indented, stay lines."""
+    """Print an error to stderr. Further lines (the end of a console) are indented, so that none poses as our own."""
     from rich.console import Console  # noqa: PLC0415 - not needed when all goes well
     from rich.markup import escape  # noqa: PLC0415
 
     console = Console(stderr=True, file=_behind(sys.stderr), highlight=False)
-    shown = INDENTED.join(map(printable, sentence.split(INDENTED)))
+    first, *more = printable_lines(sentence).split("\n")
+    shown = "\n".join([first, *(f"    {line.removeprefix('    ')}" for line in more)])
     console.print(f"[red]drumhead:[/red] {escape(shown)}", soft_wrap=True)
 
 
