@@ -74,6 +74,27 @@ def what_is_beyond_the_end_reads_as_zeros():
     assert get("hole") == b"start" + bytes(29995)
 
 
+def one_call_moves_nearly_half_of_the_memory():
+    with (ROOT / "whole").open("w+b", buffering=0) as file:
+        os.truncate(file.name, 80 * MIB)
+        assert os.fstat(file.fileno()).st_size == 80 * MIB
+        content = bytearray(80 * MIB)
+        content[-3:] = b"end"
+        assert file.write(content) == len(content)
+        content[-3:] = bytes(3)
+        file.seek(0)
+        assert file.readinto(content) == len(content)
+        assert content[-3:] == b"end"
+    (ROOT / "whole").unlink()
+
+
+def space_is_reserved():
+    put("reserved", b"start")
+    with (ROOT / "reserved").open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 100, 20000)
+    assert get("reserved") == b"start" + bytes(20095)
+
+
 def parts_are_written_where_they_belong():
     contents = bytearray(range(256)) * 40
     put("parts", contents)
@@ -82,7 +103,10 @@ def parts_are_written_where_they_belong():
             contents[at : at + size] = b"#" * size
             file.seek(at)
             file.write(b"#" * size)
-    assert get("parts") == contents
+        os.preadv(file.fileno(), [part := bytearray(9)], 1020)
+        os.pwritev(file.fileno(), [b"1", b"2"], 11000)
+        assert part == contents[1020:1029]
+    assert get("parts") == contents + bytes(11000 - 10240) + b"12"
     for number in range(100):
         with (ROOT / "log").open("ab") as file:
             file.write(b"%d " % number)

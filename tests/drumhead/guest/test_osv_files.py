@@ -45,6 +45,9 @@ os.close(os.open("rest", os.O_RDWR | os.O_CREAT | os.O_APPEND)), os.remove("rest
 hole = os.open("d/hole", os.O_RDWR | os.O_CREAT)
 os.lseek(hole, 9000, os.SEEK_SET), os.write(hole, b"end"), os.pwrite(hole, b"far", 20000)
 assert open("d/hole", "rb").read() == bytes(9000) + b"end" + bytes(10997) + b"far"
+assert os.pwritev(hole, [b"be", b"yond"], 30000, os.RWF_DSYNC) == 6 and os.pread(hole, 9, 29998) == bytes(2) + b"beyond"
+os.ftruncate(hole, 20003), os.posix_fallocate(hole, 0, 20000), os.posix_fallocate(hole, 10, 20)
+assert os.fstat(hole).st_size == 20003
 os.replace("d/hole", "d/g"), os.rename("d/g", "d/g")
 assert os.listdir("d") == ["g"] and os.stat("d/g").st_size == 20003
 os.mkdir("d/one"), os.makedirs("d/two/three"), os.replace("d/g", "d/one/g")
@@ -94,9 +97,31 @@ many = os.open("many", os.O_RDONLY)
 for _ in range(2):
     assert set(os.listdir("many")) == set(os.listdir(many)) == names
     assert {entry.name for entry in os.scandir(many) if entry.is_dir()} == names
+large = os.open("large", os.O_RDWR | os.O_CREAT)
+content = os.urandom(3 << 20) + b"end"
+os.posix_fallocate(large, 5, 2 << 20)
+assert os.pread(large, 9 << 20, 0) == bytes((2 << 20) + 5)
+assert os.pwrite(large, content, 7) == os.pwritev(large, [b"", content[:9], content[9:]], 7) == len(content)
+assert os.pread(large, 9 << 20, 7) == content and os.pread(large, 5, len(content) + 7) == b""
+parts = [bytearray(9), bytearray(), bytearray(4 << 20)]
+assert os.preadv(large, parts, 7) == len(content) and b"".join(parts).startswith(content)
+os.truncate("large", 8 << 20)
+os.lseek(large, len(content) + 7, os.SEEK_SET)
+assert os.read(large, 9 << 20) == bytes((5 << 20) - 10)
+os.unlink("large")
 import ctypes, shutil
 libc, lists = ctypes.CDLL(None), ctypes.POINTER(ctypes.c_void_p)()
 assert libc.scandir(b"many", ctypes.byref(lists), None, libc.alphasort) == 502
+STATX, PREADV, PWRITEV, GETPID = 332, 295, 296, 39
+held = (ctypes.c_size_t * 2)(ctypes.addressof(text := ctypes.create_string_buffer(b"by number")), 9)
+known = ctypes.create_string_buffer(256)
+numbered = os.open("numbered", os.O_RDWR | os.O_CREAT)
+assert libc.syscall(PWRITEV, numbered, held, 1, ctypes.c_long(4), 0) == 9
+text[0] = b"-"
+assert libc.syscall(PREADV, numbered, held, 1, ctypes.c_long(4), 0) == 9 and text.value == b"by number"
+assert libc.syscall(STATX, -100, b"numbered", 0, 0x7FF, known) == 0 and known[40:48] == bytes([13]) + bytes(7)
+assert libc.syscall(STATX, -100, b"none", 0, 0x7FF, known) == -1 and libc.syscall(GETPID) == os.getpid()
+assert libc.__open64_2(b"none", 0) == -1 and libc.__read_chk(numbered, text, 3, 10) == 3 and text.raw[:3] == bytes(3)
 first, last = (ctypes.string_at(lists[place] + 19) for place in (2, 501))
 assert (first, last) == (min(names).encode(), max(names).encode())
 with os.scandir("many") as entries:
@@ -113,11 +138,14 @@ CALLS_OF_LIBC = {
     *("mkdir", "mkdirat", "rmdir", "unlink", "unlinkat", "remove", "link", "linkat", "symlink", "symlinkat", "chmod"),
     *("fchmod", "chown", "fchown", "lchown", "utimes", "utimensat", "futimens", "sync", "stat", "lstat", "fstat"),
     *("fstatat", "statx", "__xstat", "__lxstat", "__fxstat", "__fxstatat", "access", "faccessat", "readlink"),
-    *("readlinkat", "chdir", "opendir", "fdopendir", "readdir", "closedir", "rewinddir", "scandir"),
+    *("readlinkat", "chdir", "opendir", "fdopendir", "readdir", "closedir", "rewinddir", "scandir", "syscall"),
+    *("preadv2", "pwritev2", "preadv64v2", "pwritev64v2", "posix_fallocate", "__open_2", "__openat_2", "__open64_2"),
+    *("__openat64_2", "__read_chk", "__pread_chk", "__pread64_chk"),
 }
 """The functions of libc by which programs use files."""
 TWINS = {
     *("pread", "preadv", "pwrite", "pwritev", "sendfile", "ftruncate", "truncate", "fallocate", "open", "openat"),
+    "posix_fallocate",
     *(
         "creat",
         "stat",

@@ -24,6 +24,9 @@ HIDDEN void unlock(void);
 /* Take the lock if a descriptor is of one of these kinds (KIND(S_IFREG) …). Return whether the lock is held. */
 HIDDEN int lock_for(int fd, unsigned kinds);
 
+/* Change the size of an open file; the lock must be held. */
+HIDDEN long resize(int fd, long size);
+
 /* Make a system call under the lock. */
 static inline long locked_call(long number, long a, long b, long c, long d, long e)
 {

@@ -37,6 +37,12 @@ OPEN(open64, AT_FDCWD, const char *path)
 OPEN(openat, folder, int folder, const char *path)
 OPEN(openat64, folder, int folder, const char *path)
 
+/* Programs that Debian has built with checks of flags call these when they cannot create a file. */
+int __open_2(const char *path, int flags) { return open_at(AT_FDCWD, path, flags, 0); }
+int __open64_2(const char *path, int flags) { return open_at(AT_FDCWD, path, flags, 0); }
+int __openat_2(int folder, const char *path, int flags) { return open_at(folder, path, flags, 0); }
+int __openat64_2(int folder, const char *path, int flags) { return open_at(folder, path, flags, 0); }
+
 #define CALL2(name, A, B) int name(A a, B b) { return (int)locked_call(SYS_##name, (long)a, (long)b, 0, 0, 0); }
 #define CALL3(name, A, B, C) int name(A a, B b, C c) { return (int)locked_call(SYS_##name, (long)a, (long)b, (long)c, 0, 0); }
 
@@ -53,8 +59,18 @@ int remove(const char *path)
 CALL2(mkdir, const char *, mode_t)
 CALL2(link, const char *, const char *)
 CALL2(symlink, const char *, const char *)
-CALL2(truncate, const char *, off_t)
-int truncate64(const char *path, off_t size) { return truncate(path, size); }
+int truncate64(const char *path, off_t size)
+{
+    lock();
+    long fd = call(SYS_openat, AT_FDCWD, (long)path, O_WRONLY, 0, 0), result = fd;
+    if (fd >= 0) {
+        result = resize((int)fd, size);
+        call(SYS_close, fd, 0, 0, 0, 0);
+    }
+    unlock();
+    return (int)libc_result(result);
+}
+int truncate(const char *path, off_t size) { return truncate64(path, size); }
 CALL2(chmod, const char *, mode_t)
 CALL3(chown, const char *, uid_t, gid_t)
 CALL3(lchown, const char *, uid_t, gid_t)
