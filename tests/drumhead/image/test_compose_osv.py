@@ -215,6 +215,7 @@ def test_what_osv_cannot_have_is_refused(composer, osv_project, options, status,
         (("-e", "/no/such x"), 2, "the command starts /no/such, which is not in the image"),
         (("-e", "/odd"), 2, "the command starts /odd, which is a directory"),
         (("-e", "/odd/script"), 5, "the command cannot start on osv: /odd/script is a script for /usr/bin/python3"),
+        (("--volume", "v:/data:ro"), 5, "cannot mount a disk read-only"),
         (("--volume", "v:/odd/data"), 2, "cannot be mounted at /odd/data: the image has no such directory"),
     ],
 )

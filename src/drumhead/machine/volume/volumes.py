@@ -74,6 +74,8 @@ async def open_volumes(
     """
     if len(volumes) > 1:
         require(guest, "second-volume")
+    if any(volume.readonly for volume in volumes):
+        require(guest, "readonly-volume")
     drives, mounts = [], []
     for number, volume in enumerate(volumes):
         path = volume_path(home, volume)
@@ -84,8 +86,6 @@ async def open_volumes(
                 )
             await _make_volume(home, path, volume.size or DEFAULT_SIZE, guest)
         form = await asyncio.to_thread(_check_disk, path, volume)
-        if volume.readonly:
-            require(guest, "readonly-volume")
         if form == "raw":
             await asyncio.to_thread(_mend_disk, path, guest, volume)
         if form == "qcow2":
