@@ -165,6 +165,13 @@ def test_a_program_finds_no_input_its_own_name_and_what_the_kernel_has(start):
     assert start("-c", code).end()[:2] == (0, "[''] one one True\nTrue\n")
 
 
+def test_the_time_zone_of_a_program_is_the_one_of_its_environment(start, tmp_path):
+    code = "import time; print(time.tzname[0], time.localtime(0).tm_hour)"
+    before = program.Program(argv=("-c", code), env={"TZ": "EST5"}, cwd=str(tmp_path))
+    _, log, _ = start("-c", code, env={"TZ": "XYZ-3"}, before=(before,)).end()
+    assert log.splitlines() == ["EST 19", "XYZ 3"]
+
+
 def test_a_stop_reaches_the_handlers_of_asyncio(start):
     code = textwrap.dedent("""
         import asyncio, signal

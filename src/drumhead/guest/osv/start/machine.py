@@ -210,6 +210,7 @@ def enter(one: dict[str, Any]) -> str:
     """Set the environment and directory of a program. Return a problem, or an empty string."""
     os.environ.clear()
     os.environ.update({**ENVIRONMENT, **one["env"]})
+    time.tzset()  # libc has read TZ already
     try:
         os.chdir(one["cwd"])
     except OSError as error:
