@@ -191,6 +191,57 @@ def test_a_stop_reaches_the_handlers_of_asyncio(start):
     assert events[-1] == {"event": "exit", "code": 0}
 
 
+@pytest.mark.parametrize(
+    "wait",
+    [
+        "time.sleep(999)",
+        "threading.Event().wait()",
+        "queue.Queue().get(timeout=999)",
+        "threading.Thread(target=time.sleep, args=(999,), daemon=True).start(), threading.enumerate()[-1].join()",
+    ],
+)
+def test_a_stop_reaches_a_handler_while_the_program_waits(start, wait):
+    code = textwrap.dedent(f"""
+        import queue, signal, sys, threading, time
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))
+        print("ready", flush=True)
+        {wait}
+        """)
+    host = start("-c", code)
+    wait_for(host, "log", b"ready")
+    assert host.order({"do": "stop", "grace": 30}) == {"ok": True}
+    assert host.end()[0] == 3
+
+
+def test_waits_take_their_time(start):
+    code = textwrap.dedent("""
+        import threading, time
+        def measured(call, *arguments):
+            begun = time.monotonic()
+            return call(*arguments), round(time.monotonic() - begun, 1) >= arguments[-1]
+        def raised(call, *arguments):
+            try:
+                call(*arguments)
+            except (ValueError, TypeError, OverflowError, RuntimeError) as error:
+                return type(error).__name__
+        event, thread = threading.Event(), threading.Thread(target=time.sleep, args=(1.2,))
+        print(measured(time.sleep, 0.7), measured(event.wait, 0.7), measured(time.sleep, 0))
+        thread.start()
+        print(measured(thread.join, 0.7), thread.is_alive(), thread.join(), thread.is_alive(), thread.join(-1))
+        threading.Timer(0.1, event.set).start()
+        print(event.wait(), event.wait(0), raised(time.sleep, -1), raised(time.sleep, "1"), raised(time.sleep, 1e300))
+        print(raised(threading.main_thread().join), raised(threading.Thread().join))
+        """)
+    status, log, _ = start("-c", code).end()
+    assert log.splitlines() == [
+        "(None, True) (False, True) (None, True)",
+        "(None, True) True None False None",
+        "True True ValueError TypeError OverflowError",
+        "RuntimeError RuntimeError",
+    ]
+    assert status == 0
+
+
 def test_programs_run_one_after_another_each_as_if_alone(start, tmp_path):
     first = textwrap.dedent("""
         import atexit, concurrent.futures, os, signal, sys, threading, time

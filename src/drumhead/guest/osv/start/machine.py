@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import program, shims
+from . import program, shims, waits
 from .channels import Answer, Line, redirect_output
 
 CONFIG = Path("/drumhead/config.json")
@@ -46,6 +46,7 @@ class Machine:
     def run(self) -> NoReturn:
         config = self._config
         shims.install(config["hostname"])
+        waits.install()
         self._write_names(config["hosts"])
         self._write_secrets(config["secrets"])
         self._open_channels(config["channels"])
