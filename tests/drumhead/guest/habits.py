@@ -69,6 +69,10 @@ def what_is_beyond_the_end_reads_as_zeros():
         file.seek(20000)
         file.write(b"end")
     assert get("hole") == b"start" + bytes(19995) + b"end"
+    with (ROOT / "hole").open("rb", buffering=0) as file:
+        assert [os.pread(file.fileno(), size, 20004) for size in (1, 9000)] == [b"", b""]
+        file.seek(50000)
+        assert file.read(10) == b""
     for size in (100, 30000):
         os.truncate(ROOT / "hole", size)
     assert get("hole") == b"start" + bytes(29995)

@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <stddef.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
 #include <sys/uio.h>
@@ -73,6 +74,16 @@ static long fill_gap(int fd, off_t at)
     return enlarge(fd, found.st_size, at);
 }
 
+/* Return whether a read would begin beyond the end of a file, where OSv's ext4 reads other blocks of the disk. */
+static int is_beyond_end(int fd, off_t at)
+{
+    struct stat found;
+    struct statfs where;
+    if (call(SYS_fstat, fd, (long)&found, 0, 0, 0)) return 0;
+    if (at == HERE) at = call(SYS_lseek, fd, 0, SEEK_CUR, 0, 0);
+    return at > found.st_size && call(SYS_fstatfs, fd, (long)&where, 0, 0, 0) == 0 && where.f_type == EXT4;
+}
+
 /* Read or write in parts. Calls without an offset ignore `at`. */
 static long transfer(long number, int fd, char *data, long size, off_t at)
 {
@@ -107,7 +118,8 @@ static long move_data(long number, long single, int fd, const void *data, long c
 {
     int held = lock_for(fd, KIND(S_IFREG)), writes = single == SYS_write || single == SYS_pwrite64;
     long result = held && writes ? fill_gap(fd, at) : 0;
-    if (result == 0 && !held) result = call(number, fd, (long)data, count, at, 0);
+    if (held && !writes && is_beyond_end(fd, at)) result = 0;
+    else if (result == 0 && !held) result = call(number, fd, (long)data, count, at, 0);
     else if (result == 0 && number == single) result = transfer(number, fd, (char *)data, count, at);
     else if (result == 0) result = transfer_vector(number, single, fd, data, count, at);
     if (held) unlock();

@@ -17,6 +17,7 @@
 
 #define HIDDEN __attribute__((visibility("hidden")))
 #define KIND(mode) (1u << ((mode) >> 12))
+#define EXT4 0xef53
 
 HIDDEN void lock(void);
 HIDDEN void unlock(void);

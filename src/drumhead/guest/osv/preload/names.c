@@ -15,8 +15,6 @@
 #undef creat64
 #undef truncate64
 
-#define EXT4 0xef53
-
 static int open_at(int folder, const char *path, int flags, mode_t mode)
 {
     return (int)locked_call(SYS_openat, folder, (long)path, flags, mode, 0);
