@@ -96,12 +96,13 @@ def _files(section: Section, root: Path) -> dict[str, str]:
 
 def _python(section: Section, root: Path) -> PythonNeeds:
     python = section.section("python", "python")
-    for notice in python.known("lock", "extras", "sources"):
-        raise python.refuse(notice.split(": ")[1].split(" ")[0], "python has the keys lock, extras and sources")
+    for notice in python.known("lock", "extras", "groups", "sources"):
+        raise python.refuse(notice.split(": ")[1].split(" ")[0], "python has the keys lock, extras, groups and sources")
     lock = python.text("lock", "")
     if lock and not (is_inside(root, lock) and (root / lock).is_file()):
         raise python.refuse("lock", f"{lock} is not a file of the project")
-    return PythonNeeds(lock=lock, extras=python.texts("extras"), sources=python.flag("sources"))
+    extras, groups = python.texts("extras"), python.texts("groups")
+    return PythonNeeds(lock=lock, extras=extras, groups=groups, sources=python.flag("sources"))
 
 
 def is_inside(root: Path, path: str) -> bool:

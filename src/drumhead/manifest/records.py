@@ -15,11 +15,13 @@ class PythonNeeds(msgspec.Struct, frozen=True, kw_only=True):
     """The ``python:`` key of package.yaml, which Capstan does not have.
 
     `lock` is a path inside the project (requirements with hashes, uv.lock or pylock.toml). If it is empty, drumhead
-    searches for a lock. With `sources`, the sources of all dependencies are in the image, beside their bytecode.
+    searches for a lock. `extras` and `groups` are installed beside the project's dependencies. With `sources`, the
+    sources of all dependencies are in the image, beside their bytecode.
     """
 
     lock: str = ""
     extras: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
     sources: bool = False
 
 

@@ -115,8 +115,19 @@ def read_lock(project: Project, cache: Path) -> Lock | None:
         if name == RESOLVED and read_text(root, name).startswith(RESOLVED_FROM) and _sources(root):
             continue  # it was resolved from another file, which may have changed
         if lock := _read(root, name, needs, cache):
-            return lock
+            notices = [lock.notice, *_unused(name, needs)]
+            return msgspec.structs.replace(lock, notice="; ".join(filter(None, notices)))
     return None
+
+
+def _unused(name: str, needs: PythonNeeds) -> list[str]:
+    """Return a notice if package.yaml chooses extras or groups that a file with dependencies does not know."""
+    kind = name.rpartition("/")[2]
+    unused = {"extras": needs.extras} if kind not in {"pyproject.toml", "uv.lock", "poetry.lock"} else {}
+    if unused and kind != "Pipfile.lock":
+        unused["groups"] = needs.groups
+    words = " and ".join(word for word, chosen in unused.items() if chosen)
+    return [f"{name} has no {words}, so those in meta/package.yaml were ignored"] if words else []
 
 
 def _sources(root: Path) -> bool:
@@ -130,7 +141,7 @@ def _read(root: Path, name: str, needs: PythonNeeds, cache: Path) -> Lock | None
         case "poetry.lock":
             return _checked(root, name, *read_poetry_lock(root, name, needs))
         case "Pipfile.lock":
-            return _checked(root, name, *read_pipfile_lock(root, name))
+            return _checked(root, name, *read_pipfile_lock(root, name, needs))
         case "Pipfile":
             raise manifest_error(name, 1, "it has no Pipfile.lock beside it; `pipenv lock` writes one")
         case "pyproject.toml":
@@ -196,9 +207,9 @@ def _from_uv(root: Path, name: str, needs: PythonNeeds) -> Lock:
     for read in (name, beside):  # check the files before uv reads them
         read_text(root, read)
     stale = check_uv_lock(root, name, needs)
-    extras = [word for extra in needs.extras for word in ("--extra", extra)]
-    command = [find_uv(), "export", "--frozen", "--no-dev", "--no-emit-project", "--no-header", "--quiet"]
-    text = host.run([*command, "--project", (root / name).parent, *extras]).decode()
+    command = [find_uv(), "export", "--frozen", "--no-emit-project", "--no-header", "--quiet"]
+    command += [] if "dev" in needs.groups else ["--no-dev"]
+    text = host.run([*command, "--project", (root / name).parent, *_chosen(needs)]).decode()
     text, local = leave_out_local(text, root, name.rpartition("/")[0], name)
     _check(root, name, text)
     return Lock(
@@ -211,6 +222,12 @@ def _from_uv(root: Path, name: str, needs: PythonNeeds) -> Lock:
     )
 
 
+def _chosen(needs: PythonNeeds) -> list[str]:
+    """Return flags of uv for the extras and groups of package.yaml."""
+    words = [word for extra in needs.extras for word in ("--extra", extra)]
+    return words + [word for group in needs.groups for word in ("--group", group)]
+
+
 def _from_pyproject(root: Path, name: str, needs: PythonNeeds, cache: Path) -> Lock | None:
     table = read_toml(root, name)
     document = convert(table, PyProject, name)
@@ -220,12 +237,16 @@ def _from_pyproject(root: Path, name: str, needs: PythonNeeds, cache: Path) -> L
         if normal_name(extra) not in optional and "optional-dependencies" not in project.dynamic:
             raise manifest_error(name, 1, f"it has no extra {extra}, which package.yaml names")
     wanted = [*project.dependencies, *(line for extra in needs.extras for line in optional.get(normal_name(extra), []))]
+    of_groups, only_poetrys = document.groups(needs.groups, name)
+    if only_poetrys:
+        raise manifest_error(name, 1, "only Poetry can resolve its groups; write a lock with `poetry lock`")
+    wanted += of_groups
     text = read_text(root, name)
     for one in wanted:
         check_resolvable(one, name, first=text.count("\n", 0, max(text.find(one), 0)) + 1)
     check_poetry(document, name)
     check_workspace(document, wanted, name)
-    extras = tuple(word for extra in needs.extras for word in ("--extra", extra))
+    extras = tuple(_chosen(needs))
     if "dependencies" in project.dynamic or (needs.extras and "optional-dependencies" in project.dynamic):
         extras = (*extras, "--refresh")  # uv keeps what a backend said until pyproject.toml changes
         wanted += [text, *files_of_backends(root, name.rpartition("/")[0], table)]  # the build backend decides

@@ -94,6 +94,13 @@ class ProjectTable(msgspec.Struct, frozen=True, rename="kebab"):
         return {normal_name(extra): texts for extra, texts in self.optional_dependencies.items()}
 
 
+class PoetryGroup(msgspec.Struct, frozen=True, rename="kebab"):
+    """A group of dependencies of Poetry, with the names of the groups that it includes."""
+
+    dependencies: dict[str, PoetrySpecs] = {}
+    include_groups: list[str] = []
+
+
 class PoetryTable(msgspec.Struct, frozen=True, rename="kebab"):
     """The table ``tool.poetry`` (python-poetry.org/docs/pyproject)."""
 
@@ -103,6 +110,7 @@ class PoetryTable(msgspec.Struct, frozen=True, rename="kebab"):
     dependencies: dict[str, PoetrySpecs] = {}
     declared_extras: dict[str, list[str]] = msgspec.field(default={}, name="extras")
     package_mode: bool = True
+    group: dict[str, PoetryGroup] = {}
 
     @property
     def extras(self) -> dict[str, list[str]]:
@@ -164,6 +172,33 @@ class PyProject(msgspec.Struct, frozen=True, rename="kebab"):
     project: ProjectTable = ProjectTable()
     tool: Tools = Tools()
     build_system: BuildSystem = BuildSystem()
+    dependency_groups: dict[str, list[str | dict[str, str]]] = {}
+
+    def groups(self, chosen: Iterable[str], file: str) -> tuple[list[str], list[PoetryGroup]]:
+        """Return the requirements of the groups that package.yaml chooses and those that they include.
+
+        They are those of the table ``dependency-groups``, and the groups of Poetry. Raises MANIFEST for a name that is
+        no group of the pyproject.toml `file`.
+        """
+        standard = {normal_name(name): entries for name, entries in self.dependency_groups.items()}
+        poetry = {normal_name(name): group for name, group in self.tool.poetry.group.items()}
+        texts, tables = [], []
+        todo, seen = list(map(normal_name, chosen)), set[str]()
+        while todo:
+            if (name := todo.pop()) in seen:
+                continue
+            seen.add(name)
+            if name not in standard and name not in poetry:
+                raise manifest_error(file, 1, f"it has no group {name}, which package.yaml names")
+            for entry in standard.get(name, []):
+                if isinstance(entry, str):
+                    texts.append(entry)
+                else:
+                    todo += map(normal_name, entry.values())
+            if name in poetry:
+                tables.append(poetry[name])
+                todo += map(normal_name, poetry[name].include_groups)
+        return texts, tables
 
 
 def read_pyproject(root: Path, name: str) -> PyProject:

@@ -28,10 +28,11 @@ def check_uv_lock(root: Path, name: str, needs: PythonNeeds) -> str:
     beside = name.replace("uv.lock", "pyproject.toml")
     packages = cast("Any", read_toml(root, name)).get("package", [])
     packages = [one for one in packages if isinstance(one, dict)] if isinstance(packages, list) else []
-    project = read_pyproject(root, beside).project
-    asked = _dependencies(project, needs)
+    document = read_pyproject(root, beside)
+    asked = _dependencies(document.project, needs)
+    of_groups, _ = document.groups(needs.groups, beside)
     locked = {normal_name(str(one.get("name"))) for one in packages}
-    if lacking := _lacking(asked, locked):
+    if lacking := _lacking([*asked, *of_groups], locked):
         raise manifest_error(name, 1, f"it does not have {lacking}, which {beside} names; `uv lock` writes it again")
     known = _requires(packages)
     for text in asked:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -19,6 +19,10 @@ from drumhead.python.stale import check_pipfile_lock
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from drumhead.manifest.records import PythonNeeds
+
+SECTIONS = {"packages": "default", "dev": "develop", "dev-packages": "develop"}
+"""Names of Pipenv's categories that are called otherwise in its lock."""
 ARCHIVE = re.compile(r"://|\.(whl|zip|tar\.gz)$")
 """What Pipenv's `file` and `path` name if it is no directory."""
 RELEASE = re.compile(r"/[^/]+-(\d[^-/?#]*)(?:-[^/]*\.whl|\.tar\.gz|\.zip)(?:[?#]|$)")
@@ -60,9 +64,9 @@ class PipfileLock(msgspec.Struct, frozen=True):
     meta: PipfileMeta = msgspec.field(default=PipfileMeta(), name="_meta")
 
 
-def read_pipfile_lock(root: Path, name: str) -> tuple[str, list[str]]:
-    """Return the default packages of a Pipfile.lock as requirements with hashes, and those that are directories of
-    the project. Raises MANIFEST.
+def read_pipfile_lock(root: Path, name: str, needs: PythonNeeds) -> tuple[str, list[str]]:
+    """Return the default packages of a Pipfile.lock, and those of chosen categories, as requirements with hashes, and
+    those that are directories of the project. Raises MANIFEST.
     """
     what = "a lock of Pipenv (`pipenv lock` writes one)"
     text = read_text(root, name)
@@ -74,7 +78,7 @@ def read_pipfile_lock(root: Path, name: str) -> tuple[str, list[str]]:
     sources = {source.name: source.url for source in lock.meta.sources}
     lines, indexes, local = [], set(), set()
     check_pipfile_lock(root, name, lock.default)
-    for package, facts in sorted(lock.default.items()):
+    for package, facts in sorted({**_chosen(document, needs, name), **lock.default}.items()):
         place = facts.path or facts.file
         if place and not ARCHIVE.search(place):
             local.add(left_out_place(root, name.rpartition("/")[0], place, name))
@@ -84,6 +88,16 @@ def read_pipfile_lock(root: Path, name: str) -> tuple[str, list[str]]:
         lines.append(requirement_line(pinned, facts.markers, hashes))
         indexes.add(sources.get(facts.index, ""))
     return requirements_text(lines, indexes), sorted(local)
+
+
+def _chosen(document: dict[str, Any], needs: PythonNeeds, name: str) -> dict[str, PipfilePackage]:
+    """Return the packages of the categories that package.yaml chooses as groups. Raises MANIFEST."""
+    packages: dict[str, PipfilePackage] = {}
+    for group in needs.groups:
+        if (section := document.get(SECTIONS.get(group, group))) is None:
+            raise manifest_error(name, 1, f"it has no group {group}, which package.yaml names")
+        packages |= convert(section, dict[str, PipfilePackage], name, "a lock of Pipenv (`pipenv lock` writes one)")
+    return packages
 
 
 def _pinned(root: Path, package: str, facts: PipfilePackage, name: str) -> tuple[str, list[str]]:

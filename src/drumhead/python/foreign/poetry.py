@@ -60,6 +60,7 @@ class PoetryPackage(msgspec.Struct, frozen=True):
     files: list[PoetryFile] = []
     source: PoetrySource = PoetrySource()
     markers: str | dict[str, str] = ""
+    groups: list[str] = []
     dependencies: dict[str, PoetrySpecs] = {}
     extras: dict[str, list[str]] = {}
 
@@ -78,10 +79,10 @@ class PoetryLock(msgspec.Struct, frozen=True):
 
 
 def read_poetry_lock(root: Path, name: str, needs: PythonNeeds) -> tuple[str, list[str]]:
-    """Return the packages of a poetry.lock that the main dependencies need, with hashes, and those that are
-    directories of the project. Raises MANIFEST.
+    """Return the packages of a poetry.lock that the main dependencies and chosen groups need, with hashes, and those
+    that are directories of the project. Raises MANIFEST.
 
-    The pyproject.toml beside the lock says which dependencies are main ones.
+    The pyproject.toml beside the lock says what is needed.
     """
     lock = convert(read_toml(root, name), PoetryLock, name, "a lock of Poetry (`poetry lock` writes one)")
     beside = name.replace("poetry.lock", "pyproject.toml")
@@ -102,10 +103,20 @@ def read_poetry_lock(root: Path, name: str, needs: PythonNeeds) -> tuple[str, li
             own = package.markers
             hashes = [one.hash for one in package.files or lock.metadata.files.get(package.name, [])]
             check_any_hash(package_name, hashes, name, "poetry lock")
-            condition = own.get("main", "") if isinstance(own, dict) else own
+            condition = _of_groups(own, package.groups, needs) if isinstance(own, dict) else own
             condition = _decided(condition, set(map(normal_name, needs.extras))) or _marker(markers)
             lines.append(requirement_line(requirement, condition, hashes))
     return requirements_text(lines, indexes), sorted(local)
+
+
+def _of_groups(markers: dict[str, str], groups: list[str], needs: PythonNeeds) -> str:
+    """Return the marker of a package that several groups need, from the markers for each of these groups.
+
+    A group without a marker needs the package always.
+    """
+    chosen = {"main", *map(normal_name, needs.groups)} & {*map(normal_name, groups or markers)}
+    found = {normal_name(group): marker for group, marker in markers.items()}
+    return _joined(" or ", sorted({found[group] for group in chosen})) if chosen <= found.keys() else ""
 
 
 def _pinned(package: PoetryPackage, name: str) -> str:
@@ -129,7 +140,10 @@ def _decided(marker: str, extras: set[str]) -> str:
 
 
 def _roots(document: PyProject, needs: PythonNeeds, file: str) -> list[Requirement]:
-    """Return the main dependencies of a pyproject.toml that hold for the guest. Raises MANIFEST."""
+    """Return the main dependencies of a pyproject.toml, and those of chosen groups, that hold for the guest.
+
+    Raises MANIFEST.
+    """
     project, poetry = document.project, document.tool.poetry
     chosen: set[str] = set()
     texts = list(project.dependencies)
@@ -139,8 +153,9 @@ def _roots(document: PyProject, needs: PythonNeeds, file: str) -> list[Requireme
             raise manifest_error(file, 1, f"it has no extra {extra}, which package.yaml names")
         texts += project.extras.get(name, [])
         chosen |= {normal_name(one) for one in poetry.extras.get(name, [])}
+    of_groups, tables = document.groups(needs.groups, file)
     asked: list[Requirement] = []
-    for text in texts:
+    for text in [*texts, *of_groups]:
         match = re.match(r"([A-Za-z0-9._-]+)\s*(?:\[([^\]]*)\])?[^;]*(?:;\s*(.*))?", text)
         if match:
             extras_of = tuple(re.findall(r"[\w.-]+", match[2] or ""))
@@ -153,7 +168,12 @@ def _roots(document: PyProject, needs: PythonNeeds, file: str) -> list[Requireme
             for facts in specs_of(specs)
             if name not in {"python", *standard} and (not facts.optional or name in chosen)
         ]
-    return asked
+    return asked + [
+        Requirement(normal_name(package), facts.version, _both(ALWAYS, facts.markers), tuple(facts.extras))
+        for table in tables
+        for package, specs in table.dependencies.items()
+        for facts in specs_of(specs)
+    ]
 
 
 def _walk(

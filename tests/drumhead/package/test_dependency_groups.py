@@ -1,0 +1,115 @@
+"""Test the groups of dependencies that package.yaml chooses, in the files of uv, Poetry and Pipenv."""
+
+import json
+import subprocess
+
+import pytest
+from packaging.markers import Marker
+
+from drumhead.errors import DrumheadError
+from drumhead.manifest.project import read_project
+from drumhead.python.lock import find_uv, read_lock
+from support.guests.composing import write_files
+
+GROUPS = """
+[project]
+name = "x"
+version = "1"
+requires-python = ">=3.11"
+[dependency-groups]
+dev = ["sniffio"]
+My_Group = ["idna", {include-group = "base"}]
+base = ["six"]
+"""
+POETRY = """
+[tool.poetry.dependencies]
+python = "^3.11"
+[tool.poetry.group.my-group]
+optional = true
+include-groups = ["base"]
+[tool.poetry.group.my-group.dependencies]
+idna = "*"
+[tool.poetry.group.base.dependencies]
+six = {version = "*", markers = "os_name == 'posix'"}
+[tool.poetry.group.dev.dependencies]
+sniffio = "*"
+"""
+SHA = "sha256:" + "a" * 64
+POETRY_LOCK = "".join(
+    f'[[package]]\nname = "{name}"\nversion = "1.0"\nfiles = [{{file = "x", hash = "{SHA}"}}]\n'
+    for name in ("idna", "six", "sniffio")
+)
+PACKAGE = {"version": "==1.0", "hashes": [SHA]}
+PIPFILE_LOCK = {"default": {}, "develop": {"sniffio": PACKAGE}, "my-group": {"idna": PACKAGE, "six": PACKAGE}}
+PROJECTS = {
+    "pyproject.toml": {"pyproject.toml": GROUPS},
+    "uv.lock": {"pyproject.toml": GROUPS},
+    "poetry.lock": {"pyproject.toml": POETRY, "poetry.lock": POETRY_LOCK},
+    "poetry.lock, standard table": {"pyproject.toml": GROUPS, "poetry.lock": POETRY_LOCK},
+    "Pipfile.lock": {"Pipfile": "", "Pipfile.lock": json.dumps(PIPFILE_LOCK)},
+}
+
+
+def choose(project, what):
+    """Choose groups or extras in the manifest of a project."""
+    manifest = project / "meta/package.yaml"
+    manifest.write_text(manifest.read_text().partition("python:")[0] + f"python: {{{what}}}\n")
+
+
+def locked(project, cache):
+    """Return the names of the packages that a project gets."""
+    lock = read_lock(read_project(project), cache)
+    return {line.partition("==")[0] for line in lock.text.splitlines() if "==" in line} if lock else set()
+
+
+@pytest.mark.parametrize("kind", PROJECTS)
+def test_a_manifest_chooses_groups_of_dependencies(project, tmp_path, kind):
+    write_files(project, PROJECTS[kind])
+    if kind == "uv.lock":
+        subprocess.run([find_uv(), "lock", "--quiet", "--project", project], check=True, capture_output=True)
+    assert locked(project, tmp_path) == set()
+    choose(project, "groups: [my-group]")
+    assert locked(project, tmp_path) == {"idna", "six"}
+    choose(project, "groups: [dev]")
+    assert locked(project, tmp_path) == {"sniffio"}
+    choose(project, "groups: [nope]")
+    with pytest.raises(DrumheadError, match=r":1: it has no group nope, which package.yaml names"):
+        locked(project, tmp_path)
+
+
+def test_groups_that_only_poetry_can_resolve_are_refused(project, tmp_path):
+    write_files(project, {"pyproject.toml": POETRY})
+    choose(project, "groups: [base]")
+    with pytest.raises(DrumheadError, match=r"pyproject.toml:1: only Poetry can resolve its groups; .*`poetry lock`"):
+        locked(project, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("markers", "needed"),
+    [
+        ("{main = \"os_name == 'nt'\", base = \"os_name == 'posix'\"}", True),
+        ("{main = \"os_name == 'nt'\", base = \"os_name == 'nt'\", dev = \"os_name == 'posix'\"}", False),
+        ("{main = \"os_name == 'nt'\"}", True),
+    ],
+)
+def test_markers_of_poetry_2_are_those_of_the_chosen_groups(project, tmp_path, markers, needed):
+    lock = POETRY_LOCK + f'groups = ["main", "base", "dev"]\nmarkers = {markers}\n'
+    toml = '[tool.poetry.dependencies]\nsniffio = "*"\n[tool.poetry.group.base.dependencies]\nsniffio = "*"\n'
+    write_files(project, {"pyproject.toml": toml, "poetry.lock": lock})
+    choose(project, "groups: [base]")
+    (line,) = [one for one in read_lock(read_project(project), tmp_path).text.splitlines() if "==1.0" in one]
+    marker = line.partition(" ; ")[2].removesuffix(" \\")
+    assert (Marker(marker).evaluate({"os_name": "posix"}) if marker else True) is needed
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"requirements.txt": f"idna==3.10 --hash={SHA}\n"}, "requirements.txt has no extras and groups, so those"),
+        ({"Pipfile": "", "Pipfile.lock": json.dumps(PIPFILE_LOCK)}, "Pipfile.lock has no extras, so those"),
+    ],
+)
+def test_a_notice_says_that_extras_and_groups_were_ignored(project, tmp_path, files, said):
+    write_files(project, files)
+    choose(project, "groups: [my-group], extras: [more]")
+    assert f"{said} in meta/package.yaml were ignored" in read_lock(read_project(project), tmp_path).notice
