@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from drumhead.manifest.project_files import is_there
 from drumhead.python.lock import FILES
-from drumhead.python.pyproject import PyProject, read_pyproject
+from drumhead.python.pyproject import ProjectTable, PyProject, read_pyproject
 from drumhead.python.requirements import PYTHON
 
 if TYPE_CHECKING:
@@ -20,8 +20,12 @@ UNREAD = {
     "setup.cfg": "uv pip compile setup.cfg --output-file requirements.txt",
     "requirements.in": "uv pip compile requirements.in --output-file requirements.txt",
     "environment.yml": "pip list --format=freeze >requirements.txt",
+    "environment.yaml": "pip list --format=freeze >requirements.txt",
 }
 """Other files with dependencies, each with a command that writes a file that drumhead reads."""
+NAMED = ("*requirements*.txt", "requirements/*.txt")
+"""Files of requirements that are read only if package.yaml names them."""
+MAX_NAMED = 3
 
 
 def python_notices(project: Project) -> list[str]:
@@ -38,9 +42,13 @@ def _unread(project: Project) -> str:
     if document.tool.uv.workspace and not document.project.name:
         return f"{PYPROJECT} is a workspace of uv without uv.lock, so no dependencies are installed; run `uv lock`"
     known = [name for name in UNREAD if is_there(root, name)]
-    if not known or (known[0] != "pdm.lock" and is_there(root, PYPROJECT)):
-        return ""
-    return f"{known[0]} is not read for dependencies; `{UNREAD[known[0]]}` writes a file that is"
+    if (document.project != ProjectTable() or document.tool.poetry.name) and known[:1] != ["pdm.lock"]:
+        return ""  # a setup.py beside it is no more than a shim
+    found = sorted({path.relative_to(root).as_posix() for pattern in NAMED for path in root.glob(pattern)})
+    if found and not known:
+        names = ", ".join(found[:MAX_NAMED])
+        return f"no dependencies are installed; name their file in meta/package.yaml, as python: {{lock: …}} ({names})"
+    return f"{known[0]} is not read for dependencies; `{UNREAD[known[0]]}` writes a file that is" if known else ""
 
 
 def _other_python(root: Path) -> str:

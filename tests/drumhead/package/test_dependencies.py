@@ -241,6 +241,8 @@ def test_what_cannot_be_a_lock_is_refused_with_its_place(project, tmp_path, name
         ({"setup.py": ""}, ["setup.py is not read for dependencies; `uv pip compile setup.py"]),
         ({"pdm.lock": "", "pyproject.toml": ""}, ["pdm.lock is not read for dependencies; `pdm export"]),
         ({"setup.py": "", "requirements.txt": ""}, []),
+        ({"setup.py": "", "pyproject.toml": "[tool.black]\n"}, ["setup.py is not read for dependencies"]),
+        ({"requirements/prod.txt": "idna"}, ["package.yaml, as python: {lock: …} (requirements/prod.txt)"]),
         ({"setup.py": "", "pyproject.toml": '[project]\nrequires-python = ">=3.11,<4"\n'}, []),
         (
             {"pyproject.toml": '[project]\nrequires-python = ">= 3.12"\n'},
