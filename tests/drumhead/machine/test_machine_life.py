@@ -32,6 +32,8 @@ def test_a_program_that_is_not_there_and_an_image_that_is_not(drumhead, machine_
         said = drumhead.refused("run", "-d", "-m", "96M", "-e", f"{program} word", machine_image, status=2)
         assert f"the command starts {program}, which is not in the image" in said
         assert not (drumhead.home.instances / "test-machine").exists()
+    npm = drumhead.refused("run", "-d", "-m", "96M", "-e", "npm start", machine_image, status=2)
+    assert "npm, which is not in the image; name the program that npm would start" in npm
     for program, fault in (("/usr", "is a directory"), ("/say.py", "is not executable; chmod +x")):
         said = drumhead.refused("run", "-d", "-m", "96M", "-e", program, machine_image, status=2)
         assert f"the command starts {program}, which {fault}" in said

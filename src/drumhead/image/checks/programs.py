@@ -69,12 +69,17 @@ def check_programs(
 
 def _advice(application: Tree, program: str) -> str:
     """Return what to do about a program that is not in the image."""
-    if program in LAUNCHERS:
-        return f"name the program that {program} would start"
     script = re.compile(rf"""^\s*["']?{re.escape(program)}["']?\s*=\s*["'][\w.]+:""".encode(), re.MULTILINE)
     for path, entry in application:
         if posixpath.basename(path) == "pyproject.toml" and entry.kind == "file" and script.search(entry.read()):
             return f"/{path} names it, so add its module to the project, and its package to the project's dependencies"
+    return package_advice(program)
+
+
+def package_advice(program: str) -> str:
+    """Return what to do about a program that no package of the image has."""
+    if program in LAUNCHERS:
+        return f"name the program that {program} would start"
     return "require its package"
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from drumhead.closure import follow
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.guest import find_guest
-from drumhead.image.checks.programs import find_program, is_made_at_start, refuse_program
+from drumhead.image.checks.programs import find_program, is_made_at_start, package_advice, refuse_program
 from drumhead.image.contents import image_findings, image_index
 from drumhead.image.timezones import zone_fault
 from drumhead.machine.spec.options import usage
@@ -66,7 +66,8 @@ def _program_fault(index: Index, command: Command, mounted: list[str], guest: Gu
         return ""
     program = find_program(index, command)
     if not program:
-        return f"the command starts {name}, which is not in the image; require its package, or correct the name"
+        advice = package_advice(name)
+        return f"the command starts {name}, which is not in the image; {advice}, or correct the name"
     if index[program].kind != "file":
         return f"the command starts {name}, which is a directory"
     if "rofs" not in guest.filesystems and not index[program].mode & 0o111:
