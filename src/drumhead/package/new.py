@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from drumhead.debian.archive import Archive
 from drumhead.debian.deb import read_deb, read_scripts
 from drumhead.debian.scripts import created_accounts
+from drumhead.debian.services import UNITS, server_command
 from drumhead.debian.sources import find_suites
 from drumhead.download import new_client
 from drumhead.elf import MAGIC
@@ -33,9 +34,11 @@ VERSION = re.compile(r"[0-9.]+")
 PROGRAMS = ("usr/bin/", "usr/sbin/")
 VERSIONED = re.compile(r"(?P<name>.+?)-?[0-9]+[.][0-9.]+")
 """The name of a program with a version, such as php8.2. Debian makes its plain name in scripts that are not run."""
+PLAIN = re.compile(r"[/-][A-Za-z/-][A-Za-z0-9_./=-]*")
+"""A word that YAML reads as it is without quotes."""
 INSTALLED = ("binfmt.d", "modules-load.d", "pm-utils", "sysctl.d", "systemd", "tmpfiles.d", "udev")
 """Directories of /usr/lib that only an installed Debian reads."""
-SERVICES = ("etc/init.d/", "lib/systemd/system/", "usr/lib/systemd/system/")
+SERVICES = ("etc/init.d/", *UNITS)
 """Where packages of servers have files for starting them."""
 TEMPLATE = """\
 # A recipe: drumhead package build --recipe {file}
@@ -59,7 +62,7 @@ include:
 # requires: [cli]
 # Commands: use them with drumhead run --run {name}, or base: {name}:{name} in the meta/run.yaml of a project.
 config_sets:
-  {name}: {{argv: [{program}]}}
+  {name}: {{argv: [{command}]}}
 # The command that `drumhead package test --recipe {file}` runs in a machine, and the output that it must print.
 demo:
   command: [{program}, --version]
@@ -162,8 +165,11 @@ def recipe_text(name: str, package: str, description: str, file: str, files: Tre
     elf = _binaries(files)
     # Config files, shared data and private libraries: one pattern for each directory of the package.
     beside = sorted({_directory(path) for path in paths if not path.startswith(PROGRAMS)} - {""})
-    lines = [f"  - {path}" if _is_library(path) else f"  # - {path}" for path in beside]
     first = min(elf or programs or ["TODO"], key=lambda path: (posixpath.basename(path) != name, path))
+    command = server_command(files, programs, {name, package}) or [f"/{first}"]
+    first = command[0].strip("/")
+    named = {_directory(word.rpartition("=")[2].strip("/")) for word in command[1:]}
+    lines = [f"  - {path}" if path in named or _is_library(path) else f"  # - {path}" for path in beside]
     return TEMPLATE.format(
         name=name,
         package=package,
@@ -175,8 +181,14 @@ def recipe_text(name: str, package: str, description: str, file: str, files: Tre
         include="\n".join([*(f"  - {path}" for path in programs), *lines]) or "  - '**'",
         created=_created(name, package, accounts),
         links=_links(name, package, first, programs),
-        program=f"/{first}",
+        program=_quoted([f"/{first}"]),
+        command=_quoted(command),
     )
+
+
+def _quoted(words: Sequence[str]) -> str:
+    """Return words as the items of a list in YAML."""
+    return ", ".join(word if PLAIN.fullmatch(word) else json.dumps(word) for word in words)
 
 
 def _is_library(path: str) -> bool:

@@ -151,10 +151,12 @@ def test_a_server_is_an_application(files, kind):
     assert f"\nkind: {kind}\n" in recipe_text(name, name, "x", f"{name}.yaml", tree)
 
 
-def new_recipe(tmp_path, name, *paths):
+def new_recipe(tmp_path, name, *paths, files=()):
     tree = Tree()
     for path in paths:
         tree.add(path, regular(b"\x7fELF"))
+    for path, text in dict(files).items():
+        tree.add(path, regular(text.encode()))
     file = tmp_path / f"{name}.yaml"
     file.write_text(recipe_text(name, name, "x", file.name, tree))
     return read_recipe(file)
@@ -166,6 +168,44 @@ def test_a_new_recipe_has_what_programs_load(tmp_path):
     others = ["usr/lib/systemd/system/lighttpd.service", "usr/lib/tmpfiles.d/lighttpd.conf", "etc/init.d/lighttpd"]
     recipe = new_recipe(tmp_path, "lighttpd", "usr/sbin/lighttpd", *libraries, *others)
     assert set(recipe.include) == {"usr/sbin/lighttpd", "usr/lib/lighttpd", "usr/lib/x86_64-linux-gnu"}
+
+
+@pytest.mark.parametrize(
+    ("program", "unit", "argv", "include"),
+    [
+        (
+            "usr/sbin/haproxy",
+            (
+                'Environment="CONFIG=/etc/haproxy/haproxy.cfg" "EXTRAOPTS=-S /run/master.sock"\n'
+                "ExecStart=/usr/sbin/haproxy -Ws -f $CONFIG $EXTRAOPTS\nType=notify\n"
+            ),
+            ("-Ws", "-f", "/etc/haproxy/haproxy.cfg", "-S", "/run/master.sock"),
+            {"usr/sbin/haproxy", "etc/haproxy"},
+        ),
+        (
+            "usr/bin/beanstalkd",
+            "EnvironmentFile=-/etc/default/beanstalkd\nExecStart=-/usr/bin/beanstalkd \\\n -l ${ADDRESS} -p 1 $EXTRA\n",
+            ("-l", "0.0.0.0", "-p", "1"),
+            {"usr/bin/beanstalkd"},
+        ),
+        ("usr/sbin/nsd", 'Type=notify\nExecStart=/usr/sbin/nsd -d -P ""\n', ("-d", "-P", ""), {"usr/sbin/nsd"}),
+        ("usr/sbin/daemon", "Type=forking\nExecStart=/usr/sbin/daemon -b\n", (), {"usr/sbin/daemon"}),
+        ("usr/sbin/other", "ExecStart=/usr/share/other/wrapper start\n", (), {"usr/sbin/other"}),
+        ("usr/sbin/host", "ExecStart=/usr/sbin/host --name %H\n", (), {"usr/sbin/host"}),
+        ("usr/bin/[", "", (), {"usr/bin/["}),
+    ],
+)
+def test_a_new_recipe_starts_a_server_as_its_unit_does(tmp_path, program, unit, argv, include):
+    name = program.rpartition("/")[2].replace("[", "coreutils")
+    files = {
+        f"usr/lib/systemd/system/{name}.service": f"[Service]\n{unit}",
+        f"usr/lib/systemd/system/{name}@.service": f"[Service]\nExecStart=/{program} /etc/%i.conf\n",
+        f"etc/default/{name}": "# ADDRESS=127.0.0.1\nADDRESS='0.0.0.0'\n",
+        f"etc/{name}/{name}.cfg": "",
+    }
+    recipe = new_recipe(tmp_path, name, program, files=files)
+    assert recipe.config_sets[name].argv == (f"/{program}", *argv)
+    assert set(recipe.include) == include
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,61 @@
+"""Find the command with which a Debian package starts its server, in its systemd units. Nothing is run."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import shlex
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from drumhead.tree import Tree
+
+UNITS = ("lib/systemd/system/", "usr/lib/systemd/system/")
+_SETTING = re.compile(r"^(Type|ExecStart|Environment|EnvironmentFile)[ \t]*=[ \t]*(.*)$", re.MULTILINE)
+_ASSIGNMENT = re.compile(r"^[ \t]*([A-Za-z_]\w*)=(.*)$", re.MULTILINE)
+_VARIABLE = re.compile(r"\$\{?([A-Za-z_]\w*)\}?")
+_BACKGROUND = {"forking", "oneshot"}
+"""Types of units that are no servers, or whose command ends while the server goes on, and so would the machine."""
+
+
+def server_command(files: Tree, programs: Collection[str], names: Collection[str]) -> list[str]:
+    """Return the command of the unit that runs one of `programs` in the foreground, or an empty list.
+
+    A unit that is called like one of `names` is preferred. Variables have the values that the unit and its files give.
+    """
+    paths = [path for path, entry in files if path.startswith(UNITS) and entry.kind == "file"]
+    found = {}
+    for path in paths:
+        unit = posixpath.basename(path).removesuffix(".service")
+        command = _command(files, files[path].read().decode(errors="replace"))
+        if path.endswith(".service") and "@" not in unit and command and command[0].strip("/") in programs:
+            found[unit] = command
+    return found[min(found, key=lambda unit: (unit not in names, unit))] if found else []
+
+
+def _command(files: Tree, unit: str) -> list[str]:
+    """Return the command of a unit (systemd.service(5)), or an empty list if it cannot be told."""
+    settings = _SETTING.findall(unit.replace("\\\n", " "))
+    started = [value for key, value in settings if key == "ExecStart" and value]
+    if any(key == "Type" and value.strip() in _BACKGROUND for key, value in settings) or len(started) != 1:
+        return []
+    known: dict[str, str] = {}
+    try:
+        for key, value in settings:
+            if key == "Environment":
+                known |= dict(word.split("=", 1) for word in shlex.split(value) if "=" in word)
+        for key, value in settings:
+            entry = files.get(value.strip().lstrip("-/")) if key == "EnvironmentFile" else None
+            if entry and entry.kind == "file":
+                text = entry.read().decode(errors="replace")
+                known |= {name: " ".join(shlex.split(set_to)) for name, set_to in _ASSIGNMENT.findall(text)}
+        words = [
+            word
+            for one in shlex.split(started[0].lstrip("-@:+!"), posix=False)
+            for word in shlex.split(_VARIABLE.sub(lambda match: known.get(match[1], ""), one))
+        ]
+    except ValueError:
+        return []
+    return [] if any("%" in word or "$" in word for word in words) else words
