@@ -53,8 +53,9 @@ LEFT_OUT = (
 )
 TEST_DATA = re.compile(r"[^/]+/tests/.*(?<!\.py)(?<!\.so)", re.DOTALL)
 """What the tests of a package read: everything below ``tests`` that is not a module."""
-DATA = ("bin", "etc", "share")
-"""Directories beside the packages into which uv installs the commands and data files of wheels."""
+PACKAGES = re.compile(r"lib(64)?/python[0-9.]+/(site|dist)-packages/")
+"""The directory of the host's interpreter into which uv installs modules, below a prefix."""
+HEADERS = "include/"
 PYTHON_SCRIPT = re.compile(rb"\A#!(?:/bin/sh\n'''exec' [^\n]*\n' '''|[^\n]*python[^\n]*)\n")
 """The first line of a script for Python, or the first three if the path of uv's interpreter is long or has blanks."""
 READS_STUB = b"attach_stub"
@@ -70,10 +71,12 @@ def install(lock: Lock, cache: Path) -> Tree:
     with tempfile.TemporaryDirectory() as scratch:
         name = "pylock.toml" if lock.file.endswith(".toml") else "requirements.txt"
         text = lock.text if name == "pylock.toml" else with_places(lock.text, Path(lock.directory))
-        target = _install(Path(scratch), name, text, cache, lock.indexes)
-        refuse_compiled(target)
-        tree = _read(target)
-        tree.update(scripts_of_wheels(path.read_text() for path in sorted(target.glob("*.dist-info/entry_points.txt"))))
+        prefix = _install(Path(scratch), name, text, cache, "--prefix", lock.indexes)
+        described = sorted(prefix.glob("lib*/python*/*-packages/*.dist-info"))
+        refuse_compiled(described)
+        tree = _read(prefix)
+        points = (place / "entry_points.txt" for place in described)
+        tree.update(scripts_of_wheels(path.read_text() for path in points if path.is_file()))
         return tree
 
 
@@ -84,7 +87,7 @@ def unpack_wheels(pinned: Iterable[str], cache: Path) -> Tree:
     message if a hash differs.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        target = _install(Path(scratch), "requirements.txt", "\n".join(pinned), cache)
+        target = _install(Path(scratch), "requirements.txt", "\n".join(pinned), cache, "--target")
         tree = Tree()
         for path in sorted(target.rglob("*")):
             name = path.relative_to(target).as_posix()
@@ -96,16 +99,19 @@ def unpack_wheels(pinned: Iterable[str], cache: Path) -> Tree:
         return tree
 
 
-def _install(scratch: Path, name: str, requirements: str, cache: Path, indexes: tuple[str, ...] = ()) -> Path:
+def _install(
+    scratch: Path, name: str, requirements: str, cache: Path, layout: str, indexes: tuple[str, ...] = ()
+) -> Path:
     """Install the requirements, with hashes, into a directory in `scratch` and return the directory.
 
-    Every index is asked for every package: the hash decides which file is taken.
+    `layout` is ``--prefix``, which keeps data files apart from modules, or ``--target``. Every index is asked for
+    every package: the hash decides which file is taken.
     """
     (scratch / name).write_text(requirements)
     constraints = scratch / "constraints.txt"
     constraints.write_text("\n".join(BUILDERS))
     target = scratch / "site"
-    command: list[str | Path] = [find_uv(), "pip", "install", "--quiet", "--python", sys.executable, "--target", target]
+    command: list[str | Path] = [find_uv(), "pip", "install", "--quiet", "--python", sys.executable, layout, target]
     command += ["--python-version", PYTHON, "--python-platform", PLATFORM, "--build-constraints", constraints]
     command += ["--require-hashes", "--no-deps", "--link-mode", "copy", "--cache-dir", cache / "uv"]
     command += ["--requirements", scratch / name, "--index-strategy", "unsafe-best-match", *indexes]
@@ -113,13 +119,14 @@ def _install(scratch: Path, name: str, requirements: str, cache: Path, indexes: 
     return target
 
 
-def refuse_compiled(site: Path) -> None:
+def refuse_compiled(described: Iterable[Path]) -> None:
     """Refuse wheels that were compiled on this host, because they fit this host and not the guest. Raises UNSUPPORTED.
 
-    PyPI accepts no wheels with the tag ``linux_…``, so such a tag marks a local build of a source distribution.
+    `described` are their directories ``….dist-info``. PyPI accepts no wheels with the tag ``linux_…``, so such a tag
+    marks a local build of a source distribution.
     """
-    for wheel in sorted(site.glob("*.dist-info/WHEEL")):
-        if re.search(r"^Tag: .*-linux_\w+$", wheel.read_text(), re.MULTILINE):
+    for wheel in (place / "WHEEL" for place in described):
+        if wheel.is_file() and re.search(r"^Tag: .*-linux_\w+$", wheel.read_text(), re.MULTILINE):
             name = wheel.parent.name.removesuffix(".dist-info")
             raise DrumheadError(
                 ErrorCode.UNSUPPORTED,
@@ -127,14 +134,16 @@ def refuse_compiled(site: Path) -> None:
             )
 
 
-def _read(site: Path) -> Tree:
+def _read(prefix: Path) -> Tree:
+    """Return what was installed: modules in dist-packages, commands and data files below /usr/local, as with pip."""
     left_out = match_any(LEFT_OUT)
     tree = Tree()
-    for path in sorted(site.rglob("*")):
-        name = path.relative_to(site).as_posix()
-        if (left_out(name) and not _is_read(path)) or name.startswith("."):
+    for path in sorted(prefix.rglob("*")):
+        installed = path.relative_to(prefix).as_posix()
+        name = PACKAGES.sub("", installed, 1)
+        if (left_out(name) and not _is_read(path)) or installed.startswith((".", HEADERS)):
             continue
-        place = _place(site, name)
+        place = f"usr/local/{name}" if name == installed else f"{SITE}/{name}"
         if path.is_symlink():
             tree.add(place, symlink(str(path.readlink())))
         elif path.is_file() and not TEST_DATA.fullmatch(name):
@@ -144,12 +153,6 @@ def _read(site: Path) -> Tree:
                 contents = PYTHON_SCRIPT.sub(b"#!/usr/bin/python3\n", contents)
             tree.add(place, regular(contents, mode))
     return tree
-
-
-def _place(site: Path, name: str) -> str:
-    """Return where an installed file belongs: commands and data files below /usr/local, as with Debian's pip."""
-    top = name.partition("/")[0]
-    return f"usr/local/{name}" if top in DATA and not (site / top / "__init__.py").exists() else f"{SITE}/{name}"
 
 
 def _is_read(stub: Path) -> bool:

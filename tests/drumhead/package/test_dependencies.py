@@ -118,10 +118,10 @@ def test_packages_of_a_pylock_without_hashes_are_refused(project, tmp_path, pack
 
 def test_what_was_compiled_on_this_host_is_refused(tmp_path):
     write_files(tmp_path, {"fine-1.dist-info/WHEEL": "Tag: cp311-cp311-manylinux_2_28_x86_64\nTag: py3-none-any\n"})
-    refuse_compiled(tmp_path)
+    refuse_compiled(tmp_path.iterdir())
     write_files(tmp_path, {"local-1.dist-info/WHEEL": "Tag: cp311-cp311-linux_x86_64\n"})
     with pytest.raises(DrumheadError, match="local-1 has no wheel"):
-        refuse_compiled(tmp_path)
+        refuse_compiled(tmp_path.iterdir())
 
 
 def test_the_default_command_can_be_named_when_composing(drumhead, project):

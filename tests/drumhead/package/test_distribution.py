@@ -149,6 +149,10 @@ def test_commands_and_data_files_of_wheels_are_where_pip_puts_them(tmp_path):
         f"{data}/scripts/env.py": "#!/usr/bin/env python3\n",
         f"{data}/data/etc/inhouse/on.json": "{}",
         f"{data}/data/share/inhouse/page.html": "",
+        f"{data}/data/opt/inhouse/model.bin": "1",
+        f"{data}/data/lib/inhouse/plugin.txt": "",
+        f"{data}/headers/inhouse.hpp": "",
+        f"{data}/platlib/etc/__init__.py": "",
         "inhouse-1.0.dist-info/entry_points.txt": "[console_scripts]\nserve = inhouse:main\n",
         "inhouse.py": "",
     }
@@ -164,7 +168,13 @@ def test_commands_and_data_files_of_wheels_are_where_pip_puts_them(tmp_path):
         "bin/env.py": "#!/usr/bin/python3\n",
         "etc/inhouse/on.json": "{}",
         "share/inhouse/page.html": "",
+        "opt/inhouse/model.bin": "1",
+        "lib/inhouse/plugin.txt": "",
     }
+    modules = {path for path, entry in tree if entry.kind == "file" and "dist-info" not in path} - {
+        f"usr/local/{path}" for path in local
+    }
+    assert modules == {f"{SITE}/inhouse.py", f"{SITE}/etc/__init__.py"}
     assert {local[path].mode for path in texts if path.startswith("bin/")} == {0o755}
 
 
