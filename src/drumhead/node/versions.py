@@ -22,8 +22,8 @@ MODULE_ABI = {"node": 108, "node-20": 115, "node-22": 127, "node-24": 137}
 CODENAMES = {"hydrogen": 18, "iron": 20, "jod": 22, "krypton": 24}
 """Code names of releases with long-term support (nodejs.org/about/previous-releases), as all of RELEASES are."""
 ANY = frozenset({"", "latest", "lts", "lts/*", "current", "stable", "node"})
-OPERATOR = re.compile(r"(>=|<=|>|<|=|\^|~>?)\s+")
-"""An operator with blanks after it, which npm allows and the library does not."""
+OPERATOR = re.compile(r"(>=|<=|[<>=^~])\s*v?(?=[\dxX*])|(?<![\w.+-])v(?=\d)")
+"""An operator with blanks or a ``v`` after it, or a ``v`` alone, which npm allows and the library does not."""
 PACKAGE_JSON = "package.json"
 
 
@@ -59,7 +59,7 @@ def choose_node(root: Path, named: str) -> tuple[str, str]:
 
 def satisfies(release: str, wanted: str) -> bool:
     """Return whether a version is in a range in npm's syntax. Raises MANIFEST if `wanted` is not a range."""
-    text = wanted.strip()
+    text = " ".join(wanted.replace("~>", "~").split())
     if text.lower() in ANY:
         return True
     if major := CODENAMES.get(text.lower().removeprefix("lts/")):
@@ -68,7 +68,7 @@ def satisfies(release: str, wanted: str) -> bool:
 
     try:
         return bool(NpmSpec(OPERATOR.sub(r"\1", text)).match(Version(release)))
-    except ValueError as error:
+    except (ValueError, AttributeError) as error:  # the library fails in either way
         shown = printable(wanted, longest=60)
         raise manifest_error(
             PACKAGE_JSON, 1, f"engines: {shown!r} is not a range of versions; use npm's syntax, like >=20 <23"

@@ -80,6 +80,9 @@ async def test_the_package_that_was_probably_meant_is_named(tmp_path, required, 
         ("*", "node-24"),
         (">= 18.0.0 < 21", "node-20"),
         ("^ 20", "node-20"),
+        (">=v18.0.0  <v23", "node-22"),
+        ("18 - v20", "node-20"),
+        ("~>20", "node-20"),
         ("lts/*", "node-24"),
         ("lts/Iron", "node-20"),
         (22, "node-22"),
@@ -107,6 +110,7 @@ def test_the_name_of_the_package_goes_before_engines(tmp_path):
     [
         ("", {"engines": {"node": "<16"}}, "engines asks for Node.js <16; there are node (18.20.4), node-20"),
         ("", {"engines": {"node": "sixteen or so"}}, "is not a range of versions"),
+        ("", {"engines": {"node": ">=18.1.0 - 20"}}, "is not a range of versions"),
         ("node-20, node-22", None, "require one version of Node.js, not node-20 and node-22"),
     ],
 )
