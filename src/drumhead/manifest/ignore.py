@@ -21,13 +21,15 @@ ALWAYS = ("/meta", "/mpm-pkg", "/volumes", "/.git", "/.gitignore", "/.capstanign
 """Paths that are always ignored: those of Capstan, version control and the ignore files."""
 CLUTTER = ("/.venv", "/.hg", "/.svn", "/**/__pycache__", "/**/*.pyc", "/.mypy_cache", "/.pytest_cache", "/.ruff_cache")
 """Files of tools on the host, which are useless in a guest. (Bytecode is compiled by the guest's Python.)"""
+CREDENTIALS = ("/.npmrc",)
+"""Files with passwords for what is installed when a project is composed. Nothing in a machine reads them."""
 
 
 def read_ignore(root: Path) -> tuple[Callable[[str], bool], tuple[str, ...]]:
     """Return a function that tells whether a relative path of the project is ignored, and the patterns. Raises
     MANIFEST.
     """
-    patterns = [*ALWAYS, *CLUTTER]
+    patterns = [*ALWAYS, *CLUTTER, *CREDENTIALS]
     for name in FILES:
         if is_there(root, name):
             patterns += _read(read_text(root, name), name)

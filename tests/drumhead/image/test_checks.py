@@ -1,5 +1,6 @@
 """Test the checks of composing: files for other machines, and features that OSv lacks."""
 
+import venv
 from pathlib import Path
 
 import pytest
@@ -267,6 +268,18 @@ def test_links_that_lead_out_of_the_project_give_a_notice(tmp_path):
         f"node_modules/shared is a link to ../../shared, {missing} (`npm install --install-links`)",
         f"shared is a link to ../shared, {missing} (`cp -rL`)",
     ]
+
+
+def test_a_virtual_environment_of_the_host_gives_a_notice(tmp_path):
+    files = {"meta/package.yaml": "name: a\ntitle: A\nauthor: b\n", ".drumheadignore": "/old\n"}
+    root = write_files(tmp_path / "project", files)
+    for place in ("api/env", ".venv", "old"):
+        venv.create(root / place, symlinks=True)
+    scan = Scan(read_project(root), tmp_path / "cache", trust=False)
+    scan.tree()
+    (notice,) = scan.notices
+    assert notice.startswith("api/env is a virtual environment of this host")
+    assert "add /api/env to .drumheadignore" in notice
 
 
 def test_a_link_to_a_project_is_the_project(tmp_path):

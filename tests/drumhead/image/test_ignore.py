@@ -56,6 +56,7 @@ def test_the_ignore_file(tmp_path):
         ".venv/bin/python",
         "volumes/v",
         ".gitignore",
+        ".npmrc",
     ):
         assert ignored(path)
     assert not ignored("src/doc")

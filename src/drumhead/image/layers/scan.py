@@ -70,6 +70,8 @@ class Scan:
                 self.notices.append(_outside(source, target))
             tree.add(place, symlink(target))
         elif stat.S_ISREG(facts.st_mode):
+            if source.endswith("/pyvenv.cfg"):
+                self.notices.append(_environment(posixpath.dirname(source)))
             tree.add(place, host_file(path, mode, facts.st_size, self._digest(path, source, facts)))
         else:
             raise DrumheadError(
@@ -94,6 +96,13 @@ class Scan:
 def _outside(source: str, target: str) -> str:
     advice = "npm install --install-links" if "node_modules" in source.split("/") else "cp -rL"
     return f"{source} is a link to {target}, outside the project, which the image lacks; copy it (`{advice}`)"
+
+
+def _environment(directory: str) -> str:
+    return (
+        f"{directory} is a virtual environment of this host; if the image gets its dependencies from a lock, leave it "
+        f"out: add /{directory} to .drumheadignore"
+    )
 
 
 def _check_text(path: Path, text: str) -> None:
