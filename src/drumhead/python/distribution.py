@@ -12,7 +12,8 @@ import re
 from typing import TYPE_CHECKING
 
 from drumhead.manifest.project_files import is_there
-from drumhead.python.pyproject import read_pyproject
+from drumhead.python.dynamic_version import version_in_files
+from drumhead.python.pyproject import read_pyproject, read_toml
 from drumhead.python.requirements import PYTHON
 from drumhead.tree import Tree, regular
 
@@ -55,7 +56,8 @@ def with_distribution(files: Tree, root: Path, local: Iterable[str] = ()) -> Tre
     """Return the files of a project in the image, with the metadata and console scripts of its pyproject.toml.
 
     `local` are directories of further packages of the project, of which the same is added. Files that the project has
-    itself are kept. A version that a build computes is not known, and neither are the metadata then. Raises MANIFEST.
+    itself are kept. Without a version there are no metadata: one that a build computes is not known, unless it is in a
+    file of the project. Raises MANIFEST.
     """
     directories = [place for place in (*sorted({*local} - {"."}), ".") if is_there(root, _described(place))]
     documents = {place: read_pyproject(root, _described(place)) for place in directories}
@@ -66,7 +68,7 @@ def with_distribution(files: Tree, root: Path, local: Iterable[str] = ()) -> Tre
     tree = Tree()
     for place, document in documents.items():
         scripts = {**document.tool.poetry.console_scripts, **document.project.scripts}
-        tree.update(_metadata(document, scripts))
+        tree.update(_metadata(document, scripts, version_in_files(root, place, read_toml(root, _described(place)))))
         for script, target in scripts.items():
             if found := _place(files, target, place):
                 tree.update(_scripts({script: target}, found, shared))
@@ -82,9 +84,11 @@ def _name(document: PyProject) -> str:
     return document.project.name or document.tool.poetry.name
 
 
-def _metadata(document: PyProject, scripts: Mapping[str, str]) -> Tree:
+def _metadata(document: PyProject, scripts: Mapping[str, str], in_files: str) -> Tree:
+    """Return the metadata of a package. `in_files` is its version if a build reads it from a file."""
     tree = Tree()
-    name, version = _name(document), document.project.version or document.tool.poetry.version
+    named = document.project.version or document.tool.poetry.version
+    name, version = _name(document), in_files if "version" in document.project.dynamic else named
     groups = {**document.project.entry_points, **({CONSOLE_SCRIPTS: scripts} if scripts else {})}
     if _NAME.fullmatch(name) and _NAME.fullmatch(version):
         directory = f"{SITE}/{re.sub(r'[-_.]+', '_', name).lower()}-{version}.dist-info"

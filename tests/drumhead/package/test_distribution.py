@@ -87,6 +87,45 @@ def test_without_a_name_and_a_version_nothing_is_added(tmp_path, text):
     assert with_distribution(tree("a.py"), tmp_path / "empty").get("a.py")
 
 
+DYNAMIC = '[project]\nname = "my-app"\ndynamic = ["version"]\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "files"),
+    [
+        (
+            '[tool.hatch.version]\npath = "src/my_app/__about__.py"\n',
+            {"src/my_app/__about__.py": "VERSION = '1.2rc1'\n"},
+        ),
+        ('[tool.pdm.version]\nsource = "file"\npath = "a.py"\n', {"a.py": 'x = 1\n__version__: str = "1.2rc1"\n'}),
+        (
+            '[tool.setuptools.dynamic]\nversion = {attr = "my_app.core.VERSION"}\n',
+            {"my_app/core/__init__.py": '    VERSION = "0"\nVERSION = "1.2rc1"  # next\n'},
+        ),
+        ('[tool.setuptools.dynamic]\nversion = {file = ["VERSION.txt"]}\n', {"VERSION.txt": "1.2rc1\n"}),
+        ('[build-system]\nbuild-backend = "flit_core.buildapi"\n', {"src/my_app.py": '__version__ = "1.2rc1"\n'}),
+    ],
+    ids=["hatch", "pdm", "attribute", "file", "flit"],
+)
+def test_a_version_that_a_build_reads_from_a_file_is_known(tmp_path, text, files):
+    write_files(tmp_path, files)
+    assert f"{SITE}/my_app-1.2rc1.dist-info/METADATA" in composed(tmp_path, DYNAMIC + text, *files)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[tool.hatch.version]\nsource = "vcs"\n',
+        '[tool.hatch.version]\npath = "../outside.py"\n',
+        '[tool.setuptools.dynamic]\nversion = {attr = "my_app.version"}\n',
+        '[tool.setuptools]\ndynamic = "x"\n[tool.hatch]\nversion = 1\n',
+    ],
+)
+def test_a_version_that_no_file_of_the_project_gives_is_not_known(tmp_path, text):
+    root = write_files(tmp_path / "a", {"../outside.py": "__version__ = '1'\n", "my_app.py": "def version(): ...\n"})
+    assert [path for path, _ in composed(root, DYNAMIC + text, "my_app.py")] == ["my_app.py", "pyproject.toml"]
+
+
 def test_files_of_the_project_are_kept(tmp_path):
     files = composed(tmp_path, PROJECT, "my_app/web.py", f"{BIN}/serve")
     assert files[f"{BIN}/serve"].read() == b""
