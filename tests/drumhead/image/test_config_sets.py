@@ -126,6 +126,14 @@ def test_a_program_of_developers_or_of_the_project_is_not_said_to_be_in_a_packag
     assert "require its package" in fault("name", files=described)
 
 
+@pytest.mark.parametrize("name", ["next", "npm"])
+def test_a_program_of_node_modules_is_named_as_node_starts_it(name):
+    place = f"node_modules/.bin/{name}"
+    said = f"starts {name}, which is not in the image; start it as `node /{place}`"
+    assert fault(name, "start", files={place: "#!/usr/bin/env node\n"}) == said
+    assert fault("node", f"/{place}", "start", files={place: ""}) == ""
+
+
 def test_a_module_is_looked_for_where_python_looks():
     run = ("/usr/bin/python3", "-m", "shop")
     assert fault(*run, cwd="/srv") == ""

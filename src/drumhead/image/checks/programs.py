@@ -28,6 +28,8 @@ RUN = "run"
 """The config set that a command line of ``package compose --run`` makes."""
 LAUNCHERS = {"npm", "npx", "yarn", "pnpm", "poetry", "pipenv", "pdm", "uv"}
 """Programs of developers, which start others (``npm start``, ``uv run``)."""
+MODULE_PROGRAMS = "node_modules/.bin"
+"""Where npm puts the programs of packages, which `npm start` finds."""
 MEMORY = ("dev", "proc", "run", "sys", "tmp")
 """Directories of a machine whose contents are made when it starts."""
 
@@ -48,7 +50,7 @@ def check_programs(
             meant = f", or name a config set ({', '.join(others)})" if name == RUN and others else ""
             raise _incomplete(
                 f"config set {name} starts {command.argv[0]}, which is not in the image; "
-                f"{_advice(application, command.argv[0])}{meant}"
+                f"{_advice(index, application, command.argv[0])}{meant}"
             )
         if index[program].kind != "file":
             raise _incomplete(f"config set {name} starts {command.argv[0]}, which is a directory")
@@ -67,17 +69,19 @@ def check_programs(
     return programs
 
 
-def _advice(application: Tree, program: str) -> str:
+def _advice(index: Index, application: Tree, program: str) -> str:
     """Return what to do about a program that is not in the image."""
     script = re.compile(rf"""^\s*["']?{re.escape(program)}["']?\s*=\s*["'][\w.]+:""".encode(), re.MULTILINE)
     for path, entry in application:
         if posixpath.basename(path) == "pyproject.toml" and entry.kind == "file" and script.search(entry.read()):
             return f"/{path} names it, so add its module to the project, and its package to the project's dependencies"
-    return package_advice(program)
+    return package_advice(index, program)
 
 
-def package_advice(program: str) -> str:
-    """Return what to do about a program that no package of the image has."""
+def package_advice(index: Index, program: str) -> str:
+    """Return what to do about a program that is not where programs of packages are."""
+    if follow(index, f"{MODULE_PROGRAMS}/{program}"):
+        return f"start it as `node /{MODULE_PROGRAMS}/{program}`"
     if program in LAUNCHERS:
         return f"name the program that {program} would start"
     return "require its package"

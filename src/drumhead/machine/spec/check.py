@@ -66,7 +66,7 @@ def _program_fault(index: Index, command: Command, mounted: list[str], guest: Gu
         return ""
     program = find_program(index, command)
     if not program:
-        advice = package_advice(name)
+        advice = package_advice(index, name)
         return f"the command starts {name}, which is not in the image; {advice}, or correct the name"
     if index[program].kind != "file":
         return f"the command starts {name}, which is a directory"
