@@ -40,6 +40,8 @@ FOREIGN = {
     "bun.lockb": "bun install",
 }
 """Lock files of other programs, each with the command that installs node_modules from it."""
+PLUG_AND_PLAY = ".pnp.cjs"
+"""Yarn's file that finds packages without node_modules."""
 NODE_MODULES = "node_modules"
 LEFT_OUT = ".package-lock.json"
 DEPENDENCIES = ("dependencies", "devDependencies", "optionalDependencies")
@@ -117,7 +119,8 @@ def missing_modules(root: Path) -> str:
 
     This is not an error, because a bundled application does not need node_modules.
     """
-    if any((root / name).exists() for name in FILES) or not read_json(root, PACKAGE_JSON).get("dependencies"):
+    known = (*FILES, PLUG_AND_PLAY)
+    if any((root / name).exists() for name in known) or not read_json(root, PACKAGE_JSON).get("dependencies"):
         return ""
     ignored, _ = read_ignore(root)
     inside = (path.relative_to(root).as_posix() for path in (root / NODE_MODULES).glob("*"))

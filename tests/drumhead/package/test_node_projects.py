@@ -236,6 +236,7 @@ def test_modules_below_lib_are_where_the_guests_link_leads(tmp_path):
         ("yarn.lock", "yarn.lock is not read, and the image has no node_modules; run `yarn install`"),
         ("pnpm-lock.yaml", "run `pnpm install`"),
         ("package-lock.json", ""),
+        (".pnp.cjs", ""),
         ("node_modules/x/index.js", ""),
         ("node_modules/.cache/x", "the image has no node_modules"),
         ("client/node_modules/x/index.js", "the image has no node_modules"),
