@@ -112,7 +112,7 @@ def read_lock(project: Project, cache: Path) -> Lock | None:
     for name in [needs.lock] if needs.lock else FILES:
         if not is_there(root, name):
             continue
-        if name == RESOLVED and read_text(root, name).startswith(RESOLVED_FROM) and _sources(root):
+        if name == RESOLVED and read_text(root, name).startswith(RESOLVED_FROM) and _source(root):
             continue  # it was resolved from another file, which may have changed
         if lock := _read(root, name, needs, cache):
             notices = [lock.notice, *_unused(name, needs)]
@@ -130,8 +130,9 @@ def _unused(name: str, needs: PythonNeeds) -> list[str]:
     return [f"{name} has no {words}, so those in meta/package.yaml were ignored"] if words else []
 
 
-def _sources(root: Path) -> bool:
-    return any(is_there(root, name) for name in FILES[1:])
+def _source(root: Path) -> str:
+    """Return the name of the file that is read, or resolved, if there is no requirements.lock; empty if none is."""
+    return next((name for name in FILES[1:] if is_there(root, name)), "")
 
 
 def _read(root: Path, name: str, needs: PythonNeeds, cache: Path) -> Lock | None:
@@ -186,6 +187,9 @@ def _from_text(root: Path, name: str, needs: PythonNeeds, cache: Path) -> Lock |
         inputs = [f"{file}\n{files[file]}" for file in sorted(files)]
         inputs += [*linked, *(text for place in sorted(local) for text in descriptions(root, place))]
         return _resolved(root, name, inputs, cache, options=kept_options(files, directory), indexes=indexes)
+    if name == RESOLVED and not has_hashes(text) and (source := _source(root)):
+        again = f"or rename it, and drumhead resolves {source} into a file of this name"
+        raise manifest_error(name, 1, f"no requirement has a hash; write it again with --generate-hashes, {again}")
     _check(root, name, text)
     notice = stale_notice(root, name, text, needs)
     return Lock(file=name, text=text, notice=notice, indexes=indexes, directory=str(root / directory))
@@ -311,6 +315,10 @@ def _resolved(
         _check(root, shown, old)
         local = [line.removeprefix(LEFT_OUT) for line in old.splitlines() if line.startswith(LEFT_OUT)]
         return Lock(file=shown, text=old, indexes=indexes, directory=str(file.parent), local=tuple(local))
+    if old and not old.startswith(RESOLVED_FROM):
+        raise manifest_error(
+            shown, 1, f"drumhead did not write it, and {name} is resolved into a file of this name; rename it"
+        )
     resolved, local = leave_out_local(_resolve(root / name, old, extras, cache), root, name.rpartition("/")[0], name)
     text = "\n".join([f"{RESOLVED_FROM}{digest} ({name})", *(LEFT_OUT + place for place in local), *options, resolved])
     _check(root, shown, text)

@@ -8,7 +8,6 @@ import pytest
 from packaging.markers import Marker
 
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.image.inputs import resolve_packages
 from drumhead.manifest.project import read_project
 from drumhead.python.lock import find_uv, read_lock
 from drumhead.python.requirements import check_hashes, check_resolvable
@@ -233,28 +232,6 @@ def test_what_cannot_be_a_lock_is_refused_with_its_place(project, tmp_path, name
     assert refused.value.code is ErrorCode.MANIFEST
     assert refused.value.message.startswith(f"{name}:")
     assert reason in refused.value.message
-
-
-@pytest.mark.parametrize(
-    ("files", "said"),
-    [
-        ({"setup.py": ""}, ["setup.py is not read for dependencies; `uv pip compile setup.py"]),
-        ({"pdm.lock": "", "pyproject.toml": ""}, ["pdm.lock is not read for dependencies; `pdm export"]),
-        ({"setup.py": "", "requirements.txt": ""}, []),
-        ({"setup.py": "", "pyproject.toml": "[tool.black]\n"}, ["setup.py is not read for dependencies"]),
-        ({"requirements/prod.txt": "idna"}, ["package.yaml, as python: {lock: …} (requirements/prod.txt)"]),
-        ({"setup.py": "", "pyproject.toml": '[project]\nrequires-python = ">=3.11,<4"\n'}, []),
-        (
-            {"pyproject.toml": '[project]\nrequires-python = ">= 3.12"\n'},
-            ["asks for Python >= 3.12"],
-        ),
-        ({"pyproject.toml": '[tool.poetry.dependencies]\npython = "^3.11"\n'}, []),
-    ],
-)
-def test_a_notice_names_what_is_not_read_and_another_python(project, files, said):
-    _, notices = resolve_packages(read_project(write_files(project, files)))
-    assert len(notices) == len(said)
-    assert all(expected in notice for expected, notice in zip(said, notices, strict=True))
 
 
 def names(lock):
