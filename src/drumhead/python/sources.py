@@ -31,6 +31,8 @@ COMPILED = (re.compile(rb"\btorch\.jit\.script|\btriton\.jit"),)
 """A module whose functions torch or triton compiles from source."""
 NAMES_FILE = re.compile(rb"""["']((?:[\w.-]+/)*[\w.-]+\.py)["']""")
 """The name of a source as a whole text, which a module joins to its own directory, to run or to read that file."""
+MIGRATIONS = re.compile(r"(.+)/versions/.+")
+"""Alembic lists the sources of migrations in the directory ``versions`` beside an ``env.py`` (mlflow, optuna)."""
 NOT_RUN = {"tests", "testing"}
 """Directories that no program imports."""
 
@@ -54,7 +56,7 @@ def opened_as_files(tree: Tree) -> set[str]:
     """Return the paths of sources that nothing imports, or that programs open as well.
 
     These are files outside dist-packages (commands), files with names that no import can have (OpenCV's
-    ``config-3.py``), and files that a module of the same package names (its ``config.py``).
+    ``config-3.py``), files that a module of the same package names (its ``config.py``), and migrations of Alembic.
     """
     sources = {path: entry for path, entry in tree if entry.kind == "file" and path.endswith(".py")}
     named: dict[str, set[str]] = {}
@@ -68,6 +70,7 @@ def opened_as_files(tree: Tree) -> set[str]:
         return (
             not path.startswith(f"{SITE}/")
             or not name.removesuffix(".py").isidentifier()
+            or ((migration := MIGRATIONS.fullmatch(path)) is not None and f"{migration[1]}/env.py" in sources)
             or any(end in named[top_level(path)] for end in ends)
         )
 

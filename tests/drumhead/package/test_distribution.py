@@ -235,6 +235,8 @@ def test_sources_that_nothing_imports_or_that_their_package_names_are_kept():
         "pkg/config-3.py": "",
         "pkg/deep/run/server.py": "",
         "../../../bin/tool.py": "",
+        "pkg/db/migrations/versions/a1_first.py": "",
+        "pkg/db/migrations/versions/sqlite/a2_second.py": "",
     }
     others = {
         "pkg/__init__.py": "open(join(here, 'config.py')); run(\"run/server.py\", '__init__.py', 'a b.py')\n",
@@ -242,6 +244,8 @@ def test_sources_that_nothing_imports_or_that_their_package_names_are_kept():
         "pkg/other/server.py": "",
         "other/config.py": "",
         "six.py": "",
+        "pkg/db/migrations/env.py": "",
+        "pkg/api/versions/first.py": "",
     }
     tree = Tree()
     for path, text in {**opened, **others}.items():
