@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import inspect
 import re
 import sys
 import tempfile
@@ -75,6 +77,7 @@ def install(lock: Lock, cache: Path) -> Tree:
         described = sorted(prefix.glob("lib*/python*/*-packages/*.dist-info"))
         refuse_compiled(described)
         tree = _read(prefix)
+        tree.update(_top_levels(described))
         points = (place / "entry_points.txt" for place in described)
         tree.update(scripts_of_wheels(path.read_text() for path in points if path.is_file()))
         return tree
@@ -152,6 +155,23 @@ def _read(prefix: Path) -> Tree:
             if place.startswith(f"{BIN}/"):
                 contents = PYTHON_SCRIPT.sub(b"#!/usr/bin/python3\n", contents)
             tree.add(place, regular(contents, mode))
+    return tree
+
+
+def _top_levels(described: Iterable[Path]) -> Tree:
+    """Return a ``top_level.txt`` for each wheel without one: the names that can be imported from it.
+
+    ``importlib.metadata.packages_distributions`` would take them from RECORD, which is left out.
+    """
+    tree = Tree()
+    for place in described:
+        record, listed = place / "RECORD", place / "top_level.txt"
+        if listed.is_file() or not record.is_file():
+            continue
+        paths = (path for path, *_ in csv.reader(record.read_text().splitlines()))
+        names = {path.partition("/")[0] if "/" in path else inspect.getmodulename(path) or "" for path in paths}
+        text = "".join(f"{name}\n" for name in sorted(names) if name.isidentifier() and name != "__pycache__")
+        tree.add(f"{SITE}/{place.name}/{listed.name}", regular(text.encode()))
     return tree
 
 

@@ -217,6 +217,16 @@ def test_commands_and_data_files_of_wheels_are_where_pip_puts_them(tmp_path):
     assert {local[path].mode for path in texts if path.startswith("bin/")} == {0o755}
 
 
+def test_whose_a_module_is_can_be_asked_although_no_installers_record_is_there(tmp_path, monkeypatch):
+    wheel, digest = write_wheel(tmp_path, {"inhouse.py": "", "tools/web/x.py": "", "inhouse.libs/lib.so": ""})
+    lock = Lock(file="requirements.txt", text=f"inhouse @ {wheel.as_uri()} --hash=sha256:{digest}\n")
+    for path, entry in install(lock, tmp_path / "cache"):
+        if entry.kind == "file":
+            write_files(tmp_path / "image", {path: entry.read()})
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "image" / SITE)])
+    assert importlib.metadata.packages_distributions() == {"inhouse": ["inhouse"], "tools": ["inhouse"]}
+
+
 @pytest.mark.parametrize(
     "head",
     [
