@@ -32,7 +32,7 @@ COMPILED = (re.compile(rb"\btorch\.jit\.script|\btriton\.jit"),)
 NAMES_FILE = re.compile(rb"""["']((?:[\w.-]+/)*[\w.-]+\.py)["']""")
 """The name of a source as a whole text, which a module joins to its own directory, to run or to read that file."""
 MIGRATIONS = re.compile(r"(.+)/versions/.+")
-"""Alembic lists the sources of migrations in the directory ``versions`` beside an ``env.py`` (mlflow, optuna)."""
+"""Alembic lists the sources of migrations in the directory ``versions`` beside an ``env.py`` (jupyterhub)."""
 NOT_RUN = {"tests", "testing"}
 """Directories that no program imports."""
 
