@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from drumhead.tree import Tree
 
 UNITS = ("lib/systemd/system/", "usr/lib/systemd/system/")
-_SETTING = re.compile(r"^(Type|ExecStart|Environment|EnvironmentFile)[ \t]*=[ \t]*(.*)$", re.MULTILINE)
+_SETTING = re.compile(r"^(Type|Requires|ExecStart|Environment|EnvironmentFile)[ \t]*=[ \t]*(.*)$", re.MULTILINE)
 _ASSIGNMENT = re.compile(r"^[ \t]*([A-Za-z_]\w*)=(.*)$", re.MULTILINE)
 _VARIABLE = re.compile(r"\$\{?([A-Za-z_]\w*)\}?")
 _BACKGROUND = {"forking", "oneshot"}
@@ -39,7 +39,9 @@ def _command(files: Tree, unit: str) -> list[str]:
     """Return the command of a unit (systemd.service(5)), or an empty list if it cannot be told."""
     settings = _SETTING.findall(unit.replace("\\\n", " "))
     started = [value for key, value in settings if key == "ExecStart" and value]
-    if any(key == "Type" and value.strip() in _BACKGROUND for key, value in settings) or len(started) != 1:
+    needs_socket = any(key == "Requires" and ".socket" in value for key, value in settings)  # only systemd opens it
+    background = any(key == "Type" and value.strip() in _BACKGROUND for key, value in settings)
+    if needs_socket or background or len(started) != 1:
         return []
     known: dict[str, str] = {}
     try:

@@ -190,6 +190,7 @@ def test_a_new_recipe_has_what_programs_load(tmp_path):
         ),
         ("usr/sbin/nsd", 'Type=notify\nExecStart=/usr/sbin/nsd -d -P ""\n', ("-d", "-P", ""), {"usr/sbin/nsd"}),
         ("usr/sbin/daemon", "Type=forking\nExecStart=/usr/sbin/daemon -b\n", (), {"usr/sbin/daemon"}),
+        ("usr/bin/epmd", "Requires=epmd.socket\nExecStart=/usr/bin/epmd -systemd\n", (), {"usr/bin/epmd"}),
         ("usr/sbin/other", "ExecStart=/usr/share/other/wrapper start\n", (), {"usr/sbin/other"}),
         ("usr/sbin/host", "ExecStart=/usr/sbin/host --name %H\n", (), {"usr/sbin/host"}),
         ("usr/bin/[", "", (), {"usr/bin/["}),
