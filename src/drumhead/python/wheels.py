@@ -176,9 +176,13 @@ def _top_levels(described: Iterable[Path]) -> Tree:
 
 
 def _is_read(stub: Path) -> bool:
-    """Return whether a file is a stub that the module beside it reads when it is imported."""
+    """Return whether a file is a stub that the module beside it reads when it is imported, or one of typeshed.
+
+    jedi completes names for IPython and Jupyter from the copy of typeshed that it has.
+    """
     source = stub.with_suffix(".py")
-    return stub.suffix == ".pyi" and source.is_file() and READS_STUB in source.read_bytes()
+    reads = "typeshed" in stub.parts or (source.is_file() and READS_STUB in source.read_bytes())
+    return stub.suffix == ".pyi" and reads
 
 
 def _needed(name: str, contents: bytes) -> bytes:

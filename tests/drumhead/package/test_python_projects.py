@@ -141,6 +141,7 @@ def test_a_stub_that_a_module_reads_is_kept(tmp_path):
         "inhouse/__init__.pyi": "from .core import answer\n",
         "inhouse/core.py": "answer = 42\n",
         "inhouse/core.pyi": "answer: int\n",
+        "inhouse/third_party/typeshed/stdlib/os.pyi": "def getcwd() -> str: ...\n",
     }
     assert installed(tmp_path, files) == files.keys() - {"inhouse/core.pyi"}
 
