@@ -187,6 +187,11 @@ def escaped(text: str) -> str:
     return text if text.isascii() else text.encode(errors="backslashreplace").decode()
 
 
+def plural(n: float, noun: str) -> str:
+    """Return a noun, with an s unless there is one of it."""
+    return noun if n == 1 else f"{noun}s"
+
+
 def status_of(error: Error) -> int:
     """Return the exit status of a program that ends for an error."""
     return EXIT_STATUS.get(error.code, FAILED)

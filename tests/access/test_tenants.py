@@ -222,7 +222,7 @@ async def test_an_upload_that_has_used_up_the_room_may_be_repeated(keyed, root, 
     assert status == 200
     async with asyncio.timeout(30):
         sentence = ""  # the numbers of the master, which refuses an upload before db does, are a few seconds old
-        while not re.search("tasks wait, and this|bytes are kept|leave 10 bytes", sentence):
+        while not re.search("has 1 task waiting|bytes kept|leave 10 bytes", sentence):
             status, sentence = await sent(2)
             assert status == 429
     status, again = await sent(1, "once")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from safelight.errors import Code, Error
+from safelight.errors import Code, Error, plural
 
 
 def share(most: int, taken: int, theirs: int) -> int:
@@ -16,7 +16,7 @@ def share(most: int, taken: int, theirs: int) -> int:
 def no_room(room: int) -> Error:
     """Return the error for a photo or upload whose tenant may keep only `room` more bytes."""
     sentence = (
-        f"Your photos and results, and the uploads that you have begun, leave {room} bytes of what may be kept. Delete "
-        "tasks that you do not need any more."
+        f"Your photos and results, and the uploads that you have begun, leave {room} {plural(room, 'byte')} of what "
+        "may be kept. Delete tasks that you do not need any more."
     )
     return Error(Code.TOO_MANY_REQUESTS, sentence, retry_after=60, limit=room)

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from safelight.cli import service_time
+from safelight.errors import plural
 from safelight.untrusted.text import printable, printable_json, printable_lines
 from safelight.wire import DEFAULT_TENANT, State, Summary, Task, WorkerSeen
 
@@ -205,4 +206,4 @@ def workers_table(summary: Summary) -> Table | str:
 
 def counted(n: int, noun: str) -> str:
     """Write `1 photo`, `2 photos`."""
-    return f"{n:,} {noun}" + ("" if n == 1 else "s")
+    return f"{n:,} {plural(n, noun)}"

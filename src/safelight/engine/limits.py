@@ -39,7 +39,7 @@ def judge_bytes(size: int, limits: Limits) -> None:
 def judge_decode(header: Probe, frames: int, limits: Limits, *, shrink: int = 1, whole: bool = False) -> None:
     """Raise TOO_MANY_PIXELS for a photo that is too large to decode. `whole`: all pixels are in memory at once."""
     if frames > limits.max_frames:
-        detail = f"The animation has {frames} frames; at most {limits.max_frames} are allowed."
+        detail = f"The animation has {frames} frames; the limit is {limits.max_frames}."
         raise Error(Code.TOO_MANY_PIXELS, detail, limit=limits.max_frames)
     pixels = frames * header.width * header.height
     size = f"{header.width} by {header.height} pixels" + (f" in {frames} frames" if frames > 1 else "")

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 
-from safelight.errors import Code, Error
+from safelight.errors import Code, Error, plural
 
 _GRACE = 2.0
 """Seconds of waiting for an upload's bytes before its pace is checked."""
@@ -122,7 +122,8 @@ class Places:
         if not slow and most > held[client] + 1:
             slow = [place for place in paces if held[place.client] == most]
         if not slow:
-            sentence = f"{len(self._taken)} uploads are in progress, which is the limit. Try again soon."
+            places = len(self._taken)
+            sentence = f"The limit of {places} {plural(places, 'upload')} at once is reached. Try again soon."
             raise Error(Code.TOO_MANY_REQUESTS, sentence, retry_after=1)
         loser = min(slow, key=lambda place: paces[place])
         self._taken.discard(loser)

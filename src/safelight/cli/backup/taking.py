@@ -14,7 +14,7 @@ from safelight.cli.backup.copying import Copying, reading
 from safelight.client.db import DbClient
 from safelight.client.keyvaluestore import KeyValueStoreClient
 from safelight.client.storage import StorageClient
-from safelight.errors import Code, Error
+from safelight.errors import Code, Error, plural
 from safelight.files.opening import opened
 from safelight.storage.directory import DirectoryStore
 
@@ -77,9 +77,9 @@ async def _copy_of(archive: Archive, earlier: Manifest | None, db: DbClient) -> 
         database.close()
         path.unlink()
         detail = (
-            f"{archive.root} holds a backup of another database, with {earlier.tasks} tasks; this one has "
-            f"{database.tasks}. If a disk of db is not mounted, mount it. Otherwise, such as after a restoration, name "
-            "another directory, or delete manifest.json there to replace that backup."
+            f"{archive.root} holds a backup of another database, with {earlier.tasks} {plural(earlier.tasks, 'task')}; "
+            f"this one has {database.tasks}. If a disk of db is not mounted, mount it. Otherwise, such as after a "
+            "restoration, name another directory, or delete manifest.json there to replace that backup."
         )
         raise Error(Code.CONFLICT, detail)
     return database, digest, size

@@ -10,7 +10,7 @@ import msgspec
 from safelight.db.calls import sharing, statistics
 from safelight.db.calls.tasks import pausing
 from safelight.db.commit.transaction import Transaction, encoded
-from safelight.errors import Code, Error
+from safelight.errors import Code, Error, plural
 from safelight.wire import DEFAULT_TENANT, State, accounts
 from safelight.wire.accounts import (
     ApiKey,
@@ -204,7 +204,11 @@ def _delete_tenant(transaction: Transaction, id: str) -> None:
     if id == DEFAULT_TENANT:
         raise Error(Code.CONFLICT, "The tenant default cannot be deleted.")
     if count := sum(transaction.memory.of(id).counts.values()):
-        raise Error(Code.CONFLICT, f"The tenant {id} has {count} tasks; delete them first.", tasks=count)
+        raise Error(
+            Code.CONFLICT,
+            f"The tenant {id} still has {count} {plural(count, 'task')}. Delete all its tasks first.",
+            tasks=count,
+        )
     transaction.write_events()
     while statistics.count(transaction):
         pass  # the last changes would count for the next tenant of this id

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 
 from safelight import background
 from safelight.client.accounts import AccountClient
-from safelight.errors import Code, Error
+from safelight.errors import Code, Error, plural
 from safelight.master.access.earlier import Earlier
 from safelight.master.access.fresh import Fresh
 from safelight.wire import DEFAULT_TENANT
@@ -132,8 +132,8 @@ class Quotas:
         if limits.waiting is not None or limits.bytes is not None:
             use = (await self._use.get("all")).get(id)
             if use is not None:
-                _check("tasks wait", use.tasks.get("waiting", 0), limits.waiting, retry_after=5)
-                _check("bytes are kept", use.bytes, limits.bytes, retry_after=60)
+                _check("task", "waiting", use.tasks.get("waiting", 0), limits.waiting, retry_after=5)
+                _check("byte", "kept", use.bytes, limits.bytes, retry_after=60)
         return limits
 
     @asynccontextmanager
@@ -170,7 +170,7 @@ class Quotas:
         async with self._counting.setdefault(tenant, asyncio.Lock()):
             granted = await self._tell(tenant, self._uploads[tenant] + 1, new=1)
             if granted.uploads <= self._uploads[tenant]:
-                _check("uploads are in progress", max(limit, granted.in_progress), limit, retry_after=1)
+                _check("upload", "in progress", max(limit, granted.in_progress), limit, retry_after=1)
             self._uploads[tenant] += 1
 
     async def _end(self, tenant: str) -> None:
@@ -197,11 +197,13 @@ class Quotas:
 
 
 def _too_many(tenant: str, rate: float, retry_after: float) -> Error:
-    detail = f"The tenant {tenant} sent more than {rate:g} requests per second. Wait before the next one."
+    detail = (
+        f"The tenant {tenant} sent more than {rate:g} {plural(rate, 'request')} per second. Wait before the next one."
+    )
     return Error(Code.TOO_MANY_REQUESTS, detail, retry_after=retry_after, limit=rate)
 
 
-def _check(what: str, used: int, limit: int | None, *, retry_after: int) -> None:
+def _check(noun: str, how: str, used: int, limit: int | None, *, retry_after: int) -> None:
     if limit is not None and used >= limit:
-        detail = f"{used} {what}, and this tenant's limit is {limit}. Try again later."
+        detail = f"This tenant has {used} {plural(used, noun)} {how}, and its limit is {limit}. Try again later."
         raise Error(Code.TOO_MANY_REQUESTS, detail, retry_after=retry_after, limit=limit)

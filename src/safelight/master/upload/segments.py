@@ -47,7 +47,7 @@ async def append(
             await replay.close()
         offset += segment.size
         if taken.offset != offset:
-            raise Error(Code.CONFLICT, f"The upload has {taken.offset} bytes. Continue there.", offset=taken.offset)
+            raise Error(Code.CONFLICT, f"The upload ends at byte {taken.offset}. Continue there.", offset=taken.offset)
         if segment.ended or offset >= end:
             return taken
 

@@ -228,7 +228,7 @@ class PartialBucket:
         if state.outcome:
             raise Error(Code.CONFLICT, "This upload is closed, so nothing can be appended.", offset=state.size)
         if state.offset != offset:
-            sentence = f"The upload has {state.offset} bytes. Continue there, not at {offset}."
+            sentence = f"The upload ends at byte {state.offset}. Continue there, not at {offset}."
             raise Error(Code.CONFLICT, sentence, offset=state.offset)
         tail = state.parts[-1] if state.parts and state.parts[-1].size < _TAIL else None
         data = b"" if tail is None else b"".join([chunk async for chunk in self._part(id, tail)])

@@ -127,7 +127,7 @@ class PartialFiles:
         if found.outcome:
             raise Error(Code.CONFLICT, "This upload is closed, so nothing can be appended.", offset=found.offset)
         if found.offset != offset:
-            sentence = f"The upload has {found.offset} bytes. Continue there, not at {offset}."
+            sentence = f"The upload ends at byte {found.offset}. Continue there, not at {offset}."
             raise Error(Code.CONFLICT, sentence, offset=found.offset)
         directory = self._directory(id)
         if _blob(directory) is not None:

@@ -24,4 +24,4 @@ def closed(offset: int) -> Error:
 def check_whole(offset: int, size: int) -> None:
     """Raise CONFLICT unless all bytes of an upload have arrived."""
     if offset != size:
-        raise Error(Code.CONFLICT, f"Only {offset} of {size} bytes have arrived.", offset=offset)
+        raise Error(Code.CONFLICT, f"Only {offset} of {size} bytes arrived.", offset=offset)

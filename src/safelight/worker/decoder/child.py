@@ -201,7 +201,7 @@ class Child:
             except TimeoutError:
                 unread = self._has_unread()
                 await self._kill()
-                detail = f"The decoder took longer than {limit:g} seconds and was stopped."
+                detail = f"The decoder took longer than {limit:g} s and was stopped."
                 slow = Error(Code.TIMED_OUT, detail, limit=limit)
                 raise (UnreadError(slow) if unread else slow) from None
             except ConnectionError:  # its end was closed with unread bytes in it, or before they were sent

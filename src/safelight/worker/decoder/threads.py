@@ -55,7 +55,7 @@ class ThreadPool:
                 return await asyncio.shield(work)
         except TimeoutError:
             stop.stop()
-            detail = f"The photo took longer than {job.time_limit:g} seconds."
+            detail = f"The photo took longer than {job.time_limit:g} s."
             raise Error(Code.TIMED_OUT, detail, limit=job.time_limit) from None
         except asyncio.CancelledError:
             stop.stop()

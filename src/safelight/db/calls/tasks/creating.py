@@ -10,7 +10,7 @@ from safelight.db.commit.transaction import TenantKey, Transaction
 from safelight.db.lifecycle import Change
 from safelight.db.rows import TaskRow
 from safelight.db.store import Policy
-from safelight.errors import Code, Error
+from safelight.errors import Code, Error, plural
 from safelight.wire import Created, NewTask, State, Task
 
 
@@ -127,7 +127,8 @@ class _Room:
         """Take in a task. Raises TOO_MANY_REQUESTS if there is no room for it."""
         waiting = self._memory.counts[State.WAITING] + self._taken
         if waiting >= self._most:
-            detail = f"{waiting} tasks are waiting, and the limit is {self._most}. Try again later."
+            held = f"{waiting} waiting {plural(waiting, 'task')}"
+            detail = f"The queue has {held}, and its limit is {self._most}. Try again later."
             raise Error(Code.TOO_MANY_REQUESTS, detail, retry_after=5, limit=self._most)
         if not task.internal:
             self._take_of_tenant(task)
@@ -138,7 +139,8 @@ class _Room:
         limits, held = self._memory.tenants[task.tenant].limits, self._memory.of(task.tenant)
         waiting = held.counts[State.WAITING] + self._waiting[task.tenant]
         if limits.waiting is not None and waiting >= limits.waiting:
-            detail = f"{waiting} of your tasks wait, and no more than {limits.waiting} may; try again later."
+            yours = f"{waiting} waiting {plural(waiting, 'task')}"
+            detail = f"You have {yours}, and your limit is {limits.waiting}. Try again later."
             raise Error(Code.TOO_MANY_REQUESTS, detail, retry_after=5, limit=limits.waiting)
         size, kept = task.input.size if task.input is not None else 0, held.bytes + self._bytes[task.tenant]
         if limits.bytes is not None and size and kept + size > limits.bytes:
