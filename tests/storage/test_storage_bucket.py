@@ -216,6 +216,14 @@ async def test_another_instance_continues_an_upload(partials):
     assert (await other.get(opened.id)).outcome == "task"
 
 
+async def test_an_upload_is_kept_as_long_as_each_answer_says(partials):
+    one, other = partials
+    opened = await one.create(NewPartial(size=2))
+    assert opened.expires <= (await other.get(opened.id)).expires
+    longer = await one.append(opened.id, 0, stream(b"0"))
+    assert opened.expires < longer.expires <= (await other.get(opened.id)).expires
+
+
 async def test_of_two_instances_that_append_at_once_one_succeeds(partials):
     for _ in range(5):
         opened = await partials[0].create(NewPartial(size=200))

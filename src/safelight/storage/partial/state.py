@@ -74,11 +74,11 @@ class States:
 
     async def create(self, state: State) -> State:
         """Write the first state of an upload."""
-        new = _new(state)
+        new, begun = _new(state), time.time()  # the bucket keeps the time before the write
         tag = await self._bucket.create(_key(new.id), encode(new))
         if tag is None:  # a retry of ours found the object of the first attempt
             return await self.read(new.id)
-        return self._as_found(new, tag, time.time())
+        return self._as_found(new, tag, begun)
 
     async def read(self, id: str) -> State:
         """Read a state. Raises NOT_FOUND."""
@@ -100,10 +100,10 @@ class States:
         The answer may be lost after the state was written, so after a refusal the existing state is compared.
         Raises NOT_FOUND.
         """
-        new = _new(state)
+        new, begun = _new(state), time.time()
         tag = await self._bucket.replace(_key(state.id), encode(new), state.tag)
         if tag is not None:
-            return self._as_found(new, tag, time.time())
+            return self._as_found(new, tag, begun)
         there = await self._find(state.id)
         return there if there.nonce == new.nonce else None
 
