@@ -71,6 +71,18 @@ async def test_a_rerun_of_named_tasks_can_be_repeated(client):
         assert (refused.value.code, refused.value.extra["position"]) == (code, "Idempotency-Key")
 
 
+async def test_a_rerun_with_a_recipe_that_has_no_name(client):
+    first = await client.upload(photo(1), batch="a")
+    smaller = {"outputs": {"tiny": {"operations": [{"op": "resize", "width": 5}], "format": "png"}}}
+    assert (await client.act("rerun", tasks=[first.id], recipe=smaller)).changed == 1
+    uploaded = await client.upload(photo(1), recipe=smaller, batch="b")
+    [again] = (await client.find(TaskQuery(recipe="custom", batch="a"))).tasks
+    assert again.recipe_digest == uploaded.recipe_digest != first.recipe_digest
+    with pytest.raises(Error) as refused:
+        await client.act("rerun", tasks=[first.id], recipe={"outputs": {"tiny": {"format": "bmp"}}})
+    assert (refused.value.code, refused.value.extra["position"]) == (Code.INVALID_RECIPE, "$.outputs.tiny.format")
+
+
 async def test_many_tasks_at_once(client, storage):
     done = await finished(client, storage, {"image": b"x"}, batch="a", recipe="web", filename="beach.png")
     waiting = [await client.upload(photo(n), batch="b", filename=f"forest-{n}.png") for n in range(3)]

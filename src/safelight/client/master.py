@@ -149,7 +149,7 @@ class Client(ServiceClient):
         *,
         tasks: Sequence[str] | None = None,
         filter: TaskFilter | None = None,
-        recipe: str | None = None,
+        recipe: str | Mapping[str, Any] | None = None,
         before: str | None = None,
         limit: int = 200,
         idempotency_key: str | None = None,

@@ -20,10 +20,10 @@ from safelight.master.access.audit import Audit
 from safelight.master.access.tenant import tenant_of
 from safelight.master.api.endpoint import JSON, Endpoint
 from safelight.master.api.idempotency import HEADER, idempotency_key
-from safelight.master.recipes.recipe_book import RecipeBook
+from safelight.master.recipes.recipe_book import CUSTOM, RecipeBook
 from safelight.master.recipes.recipe_cache import Chosen
 from safelight.master.upload.task_batcher import TaskBatcher
-from safelight.wire import NewTask, Task, TaskChange, TaskChanges, TaskCounts, TaskFilter
+from safelight.wire import NewTask, Task, TaskChange, TaskChanges, TaskCounts, TaskFilter, encode
 
 _AT_ONCE = 16
 
@@ -31,13 +31,13 @@ _AT_ONCE = 16
 class TaskAction(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An action on the named tasks, or (page by page) on those that match a filter.
 
-    `rerun` creates a new task for the photo of each, with `recipe`, in the same batch.
+    `rerun` creates a new task for the photo of each, with `recipe` (a name, or a recipe), in the same batch.
     """
 
     action: Literal["cancel", "retry", "release", "delete", "rerun"]
     tasks: Annotated[list[str], Meta(max_length=1000)] | None = None
     filter: TaskFilter | None = None
-    recipe: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
+    recipe: Annotated[str, Meta(min_length=1, max_length=64)] | dict[str, Any] | None = None
     before: Annotated[str, Meta(max_length=128)] | None = None
     limit: Annotated[int, Meta(ge=1, le=1000)] = 200
 
@@ -99,7 +99,8 @@ class TaskActions:
             raise Error(Code.INVALID_REQUEST, "Name the recipe to run the photos with.", position="$.recipe")
         if key is not None and action.tasks is None:  # a filter would also match the tasks that the first request made
             raise Error(Code.INVALID_REQUEST, f"{HEADER} needs the ids of the tasks, not a filter.", position=HEADER)
-        recipe = await self._book.of(tenant).choose(action.recipe)
+        named = action.recipe if isinstance(action.recipe, str) else encode(action.recipe).decode()
+        recipe = await self._book.of(tenant).choose(named)
         tasks, following, missing = await self._tasks(action, tenant)
         again = [task for task in tasks if task.input is not None]
         run = key or secrets.token_hex(16)
@@ -177,7 +178,8 @@ class TaskActions:
                 request_headers={HEADER: "for a rerun of named tasks: the same key again creates none of them twice"},
                 body={JSON: TaskAction}, answer={JSON: TaskActionResult},
                 errors=(
-                    Code.INVALID_REQUEST, Code.NOT_FOUND, Code.CONFLICT, Code.TOO_MANY_REQUESTS, Code.UNAVAILABLE,
+                    Code.INVALID_REQUEST, Code.INVALID_RECIPE, Code.NOT_FOUND, Code.CONFLICT, Code.TOO_MANY_REQUESTS,
+                    Code.UNAVAILABLE,
                 ),
             ),
         ]  # fmt: skip
@@ -185,7 +187,8 @@ class TaskActions:
 
 def _detail(action: TaskAction) -> dict[str, Any]:
     """Return what the audit log says about an action besides the names of tasks, of which it shows the first."""
-    detail: dict[str, Any] = {"recipe": action.recipe, "before": action.before}
+    recipe = CUSTOM if isinstance(action.recipe, dict) else action.recipe
+    detail: dict[str, Any] = {"recipe": recipe, "before": action.before}
     if action.filter is not None:
         detail["filter"] = action.filter.params()
     else:

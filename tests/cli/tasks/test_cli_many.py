@@ -90,6 +90,22 @@ def test_it_asks_on_a_terminal(addresses: dict[str, str], run: Run) -> None:
     assert len(json.loads(run("tasks", "--search", "bad-3", "--json").stdout)) == 1
 
 
+def test_photos_are_processed_again_with_the_recipe_of_a_file(
+    addresses: dict[str, str], run: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "tiny.toml").write_text('[tiny.outputs.tiny]\nformat = "png"\n')
+    (tmp_path / "wrong.toml").write_text('[tiny.outputs.tiny]\nformat = "bmp"\n')
+    named = json.loads(run("tasks", "--search", "a.png", "--json").stdout)[0]["id"]
+    refused = run("rerun", named, "--with", "wrong.toml", "--yes")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "$.tiny.outputs.tiny.format" in refused.stderr
+    shown = run("rerun", named, "--with", "tiny.toml", "--yes")
+    assert (shown.returncode, shown.stdout) == (0, "1 task queued again.\n")
+    assert "rerun 1 task with tiny.toml: 1 finished" in shown.stderr
+    made = json.loads(run("tasks", "--recipe", "custom", "--json").stdout)
+    assert [(task["filename"], task["batch"]) for task in made] == [("a.png", addresses["trip"])]
+
+
 def test_a_photo_that_arrives_while_it_asks_is_left_alone(addresses: dict[str, str], run: Run, tmp_path: Path) -> None:
     for number in (1, 2):
         (tmp_path / f"late-{number}.png").write_bytes(photo(number))

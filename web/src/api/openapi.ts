@@ -1019,7 +1019,7 @@ export interface components {
             /** @default null */
             filter: components["schemas"]["TaskFilter"] | null;
             /** @default null */
-            recipe: string | null;
+            recipe: string | Record<string, never> | null;
             /** @default null */
             before: string | null;
             /** @default 200 */
@@ -2658,6 +2658,14 @@ export interface operations {
                 };
             };
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            422: {
                 headers: {
                     [name: string]: unknown;
                 };

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import secrets
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 from cyclopts import Parameter
@@ -15,6 +15,7 @@ from rich.text import Text
 from safelight.cli.connection import HERE, Where, master
 from safelight.cli.printing import complain, counted, err, out, print_json, state_text
 from safelight.cli.prompt import confirm
+from safelight.cli.recipe_files import recipe_argument
 from safelight.cli.tasks.which import ANY, OPEN, PARTLY_COUNTED, Which, check, find, find_all
 from safelight.client.availability.retrying import retrying
 from safelight.client.master import Client
@@ -114,7 +115,7 @@ async def rerun_command(
     id:
         The ids of the tasks, or the numbers that they begin with.
     with_recipe:
-        The recipe to process the photos with.
+        The recipe to process the photos with: its name, or a file: FILE.toml, FILE.toml:NAME or FILE.json.
     """
     return await _all("rerun", id, which, where, recipe=with_recipe, yes=yes, dry_run=dry_run)
 
@@ -206,8 +207,7 @@ async def _all(
     wanted = which.states() or list(State)
     eligible = ",".join(state.name.lower() for state in wanted if state in _ELIGIBLE[action])
     async with master(where) as client:
-        if recipe is not None:
-            await client.recipe(recipe)  # an unknown one is refused before what would be done with it is shown
+        wanted_recipe = None if recipe is None else await _checked(client, recipe)
         tasks = await find_all(client, ids)
         plan = _chosen(action, tasks) if ids else await _planned(action, client, asked, wanted)
         if dry_run or not where.json:
@@ -223,7 +223,15 @@ async def _all(
             chosen = await _so_far(client, chosen)
         if not yes and not await _confirmed(action, plan):
             return 2 if not sys.stdin.isatty() else 0
-        return await _run(_steps(client, action, [task.id for task in tasks], chosen, recipe), action, plan, where)
+        steps = _steps(client, action, [task.id for task in tasks], chosen, wanted_recipe)
+        return await _run(steps, action, plan, where)
+
+
+async def _checked(client: Client, given: str) -> str | Mapping[str, Any]:
+    """Return a recipe, unless it is refused: before what would be done with it is shown."""
+    recipe = recipe_argument(given)
+    await (client.recipe(recipe) if isinstance(recipe, str) else client.check_recipe(recipe))
+    return recipe
 
 
 async def _planned(action: _Action, client: Client, filter: TaskFilter, wanted: list[State]) -> _Plan:
@@ -292,7 +300,7 @@ async def _confirmed(action: _Action, plan: _Plan) -> bool:
 
 
 async def _steps(
-    client: Client, action: _Action, ids: list[str], filter: TaskFilter, recipe: str | None
+    client: Client, action: _Action, ids: list[str], filter: TaskFilter, recipe: str | Mapping[str, Any] | None
 ) -> AsyncIterator[TaskChanges]:
     """Apply an action page by page; repeat a page if the server goes away."""
     if not ids and action != "rerun":

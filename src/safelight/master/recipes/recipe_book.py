@@ -28,8 +28,10 @@ _TENANTS = 1000
 """Tenants whose lists of saved recipes are cached."""
 _CACHED_BYTES = 64 * 1024 * 1024
 """The most bytes of saved recipes to cache: more than one tenant may have."""
-_RESERVED = frozenset({"check", "schema", "custom"})
-"""Reserved names: paths of the API, and the name of recipes that were sent with their photo."""
+CUSTOM = "custom"
+"""The name of recipes that were sent with their photo, or with a rerun."""
+_RESERVED = frozenset({"check", "schema", CUSTOM})
+"""Reserved names: paths of the API, and CUSTOM."""
 
 
 class RecipeBook:
@@ -84,13 +86,13 @@ class TenantRecipes:
         self._reading = asyncio.Lock()
 
     async def choose(self, wanted: str) -> Chosen:
-        """Return the recipe of an upload, given as a name, as JSON, or as "" for the default.
+        """Return the recipe of an upload or a rerun, given as a name, as JSON, or as "" for the default.
 
         Raises INVALID_RECIPE with position and reason, NOT_FOUND for an unknown name, and TOO_MANY_REQUESTS.
         """
         text = wanted.strip()
         if text.startswith("{"):
-            return choose(await self._reader.read(text), "custom")
+            return choose(await self._reader.read(text), CUSTOM)
         name = text or recipe.DEFAULT
         if name in self._fixed_choices:
             return self._fixed_choices[name]
