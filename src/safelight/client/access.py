@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from safelight.client.base import ServiceClient, decoded
+from safelight.client.repeating import deleted
 from safelight.wire.accounts import (
     AuditEntry,
     CreatedKey,
@@ -50,7 +51,7 @@ class AccessClient(ServiceClient):
 
     async def revoke_key(self, id: str) -> None:
         """Revoke a key. Raises NOT_FOUND."""
-        await self._connection.call("DELETE", f"/keys/{quote(id, safe='')}", bytes)
+        await deleted(self._connection, f"/keys/{quote(id, safe='')}")
 
     async def tenants(self) -> list[TenantSeen]:
         """Return all tenants and what they use; administrators of tenants other than `default` get only their own."""
@@ -69,7 +70,7 @@ class AccessClient(ServiceClient):
 
     async def delete_tenant(self, id: str) -> None:
         """Delete a tenant that has no tasks. Raises NOT_FOUND, CONFLICT."""
-        await self._connection.call("DELETE", f"/tenants/{quote(id, safe='')}", bytes)
+        await deleted(self._connection, f"/tenants/{quote(id, safe='')}")
 
     async def link(
         self, task: str, *, output: str | None = None, original: bool = False, expires_in: float = 7 * 86400.0

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
 from safelight.client.base import ServiceClient
+from safelight.client.repeating import deleted
 from safelight.wire.accounts import (
     ApiKey,
     AuditEntry,
@@ -55,7 +56,7 @@ class AccountClient(ServiceClient):
 
     async def delete_tenant(self, id: str) -> None:
         """Delete a tenant with its keys, sessions, recipes and webhook calls. Raises NOT_FOUND, CONFLICT."""
-        await self._connection.call("DELETE", _path("tenants", id), bytes)
+        await deleted(self._connection, _path("tenants", id))
 
     async def use(self) -> list[TenantUse]:
         """Return what each tenant uses."""

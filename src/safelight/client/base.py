@@ -16,7 +16,7 @@ import msgspec
 from aiohttp.payload import Payload
 
 from safelight import tracing
-from safelight.client.availability.failures import reason_of
+from safelight.client.availability.failures import NOT_SENT, once, reason_of
 from safelight.client.availability.instances import Several
 from safelight.client.availability.liveness import Liveness, UnresponsiveError
 from safelight.client.availability.names import Resolver
@@ -31,9 +31,6 @@ Credentials = Callable[[str, str], Mapping[str, str]]
 """Returns, for a method and path, the headers that authenticate the request. Clients add credentials nowhere else."""
 
 _SAFE = ("GET", "HEAD")
-NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
-"""The exceptions that are raised before the first byte of a request was sent."""
-
 _LARGE = 1 << 20
 _LONGEST_ANSWER = 256 << 20
 _ANSWER_TIME = 300.0
@@ -178,6 +175,7 @@ class Connection:
             "headers": _sendable({**headers, **tracing.headers(), **self._credentials(method, path)}),
             "timeout": _timeout(idle),
             "allow_redirects": False,
+            "middlewares": (once,) if method == "DELETE" else (),
         }
 
     @asynccontextmanager

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import aiohttp
 
 from safelight.client.base import ServiceClient
-from safelight.client.repeating import queued_again
+from safelight.client.repeating import deleted, queued_again
 from safelight.errors import Code, Error
 from safelight.wire import (
     DEFAULT_TENANT,
@@ -173,7 +173,7 @@ class DbClient(ServiceClient):
 
     async def delete(self, id: str, *, tenant: str | None = None) -> None:
         """Delete a task."""
-        await self._connection.call("DELETE", _task(id), bytes, params={"tenant": tenant})
+        await deleted(self._connection, _task(id), {"tenant": tenant})
 
     async def events(
         self,
@@ -233,8 +233,7 @@ class DbClient(ServiceClient):
 
     async def delete_recipe(self, name: str, *, tenant: str = DEFAULT_TENANT) -> None:
         """Delete a saved recipe. Raises NOT_FOUND."""
-        params = {"tenant": tenant}
-        await self._connection.call("DELETE", f"/recipes/{quote(name, safe='')}", bytes, params=params)
+        await deleted(self._connection, f"/recipes/{quote(name, safe='')}", {"tenant": tenant})
 
     @asynccontextmanager
     async def backup(self, *, wait: float = 3600.0) -> AsyncIterator[aiohttp.ClientResponse]:

@@ -20,7 +20,7 @@ import aiohttp
 
 from safelight.client.availability.retrying import retrying
 from safelight.client.base import ServiceClient
-from safelight.client.repeating import queued_again
+from safelight.client.repeating import deleted, queued_again
 from safelight.client.uploads import EXTRA_WAIT, Source, Upload, form_fields, multipart
 from safelight.errors import Code, Error
 from safelight.files.replacing import replaced
@@ -334,7 +334,7 @@ class Client(ServiceClient):
 
     async def delete(self, id: str) -> None:
         """Delete a task, its original and its results."""
-        await self._connection.call("DELETE", _task(id), bytes)
+        await deleted(self._connection, _task(id))
 
     async def recipes(self) -> list[NamedRecipe]:
         """Return every recipe: built in, from the master's file, and saved."""
@@ -350,7 +350,7 @@ class Client(ServiceClient):
 
     async def delete_recipe(self, name: str) -> None:
         """Delete a saved recipe."""
-        await self._connection.call("DELETE", f"/recipes/{quote(name, safe='')}", bytes)
+        await deleted(self._connection, f"/recipes/{quote(name, safe='')}")
 
     async def check_recipe(self, spec: Mapping[str, Any]) -> NamedRecipe:
         """Return a recipe in its canonical form. Raises INVALID_RECIPE with the place and the reason."""

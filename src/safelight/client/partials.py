@@ -7,6 +7,7 @@ from urllib.parse import quote
 import msgspec
 
 from safelight.client.base import Body, ServiceClient
+from safelight.client.repeating import deleted
 from safelight.wire import Blob, NewPartial, Partial
 
 
@@ -44,4 +45,4 @@ class PartialClient(ServiceClient):
 
     async def delete(self, id: str) -> None:
         """Delete an upload."""
-        await self._connection.call("DELETE", _partial(id), bytes)
+        await deleted(self._connection, _partial(id))

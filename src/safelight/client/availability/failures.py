@@ -1,4 +1,4 @@
-"""Describe for people why a request got no answer."""
+"""Tell whether a request that got no answer was sent, and describe for people why it got none."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import os
 import ssl
 
 import aiohttp
+
+NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+"""The exceptions that are raised before the first byte of a request was sent."""
 
 
 def reason_of(error: Exception) -> str:
@@ -38,3 +41,13 @@ def reason_of(error: Exception) -> str:
             return text.lower()  # from the resolver
         case _:
             return str(cause) or type(cause).__name__
+
+
+async def once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Keep aiohttp from repeating a DELETE by itself, since the second answer would say that nothing is there."""
+    try:
+        return await send(request)
+    except NOT_SENT:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise aiohttp.ClientConnectionError(reason_of(error)) from error
