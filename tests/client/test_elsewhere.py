@@ -7,6 +7,7 @@ from safelight.cli.connection import Where, master
 from safelight.client.access import AccessClient
 from safelight.client.base import ServiceClient, session
 from safelight.client.discovery import Discovery
+from safelight.client.keyvaluestore import KeyValueStoreClient
 from safelight.client.master import Client
 from safelight.client.partials import PartialClient
 from safelight.client.storage import StorageClient
@@ -93,6 +94,14 @@ async def test_a_server_of_web_pages_is_no_key_value_store(proxy):
             assert not await discovery.found_classic()
             error = await refused(Code.MISDIRECTED, discovery.store.watch(-1))
         assert f"{address} answered {status} with a web page" in error.detail
+
+
+@pytest.mark.parametrize("name", [".", ".."])
+async def test_a_name_that_a_url_leaves_out_is_not_asked_for(name):
+    """Without it, the path is that of another thing: that of recipe `..` is that of the page."""
+    async with Client.connect("127.0.0.1:1") as client, KeyValueStoreClient.connect("127.0.0.1:1") as store:
+        for call in (client.recipe(name), client.delete(name), client.pause_recipe(name), store.get(name)):
+            await refused(Code.NOT_FOUND, call)
 
 
 async def test_pages_are_asked_for_uncompressed(proxy):

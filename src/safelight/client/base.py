@@ -31,6 +31,7 @@ Credentials = Callable[[str, str], Mapping[str, str]]
 """Returns, for a method and path, the headers that authenticate the request. Clients add credentials nowhere else."""
 
 _SAFE = ("GET", "HEAD")
+_LEFT_OUT = frozenset({".", ".."})
 _LARGE = 1 << 20
 _LONGEST_ANSWER = 256 << 20
 _ANSWER_TIME = 300.0
@@ -164,7 +165,12 @@ class Connection:
         headers: Mapping[str, str],
         idle: float,
     ) -> dict[str, Any]:
-        """Return the options of a request. Raises INVALID_REQUEST for headers that cannot be sent."""
+        """Return the options of a request. Raises INVALID_REQUEST for headers that cannot be sent.
+
+        Raises NOT_FOUND for `.` and `..` as the name of something: a URL leaves them out, and would name another thing.
+        """
+        if not _LEFT_OUT.isdisjoint(path.split("/")):
+            raise Error(Code.NOT_FOUND, "Nothing can be called . or .. here: a URL leaves that out.")
         if isinstance(body, bytes):
             # Send a large body in chunks, so that other requests can be sent in between.
             body = aiohttp.BytesPayload(body) if len(body) <= _LARGE else io.BytesIO(body)
