@@ -48,6 +48,12 @@ def test_a_wrong_field_of_a_form_or_query_is_named_with_what_was_expected(kind, 
         ),
         (NewTenant, '{"id": "Acme X"}', "The field id: expected 1 to 32 of a-z, 0-9 and -", "$.id"),
         (NewTenant, '{"id": "a", "weight": 0}', "The field weight: expected a number of at least 0.01.", "$.weight"),
+        (
+            NewTenant,
+            '{"id": "a", "limits": {"byte": 1000}}',
+            "The field limits.byte: there is no such field; did you mean bytes?",
+            "$.limits.byte",
+        ),
         (KnownStore, '{"id": "foo"}', "The field id: expected 32 of 0-9 and a-f.", "$.id"),
     ],
 )

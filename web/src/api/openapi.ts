@@ -1667,10 +1667,20 @@ export interface components {
              *       "requests": null
              *     }
              */
-            limits: components["schemas"]["Limits"];
+            limits: components["schemas"]["GivenLimits"];
             /** @default false */
             disabled: boolean;
             id: string;
+        };
+        GivenLimits: {
+            /** @default null */
+            uploads: number | null;
+            /** @default null */
+            waiting: number | null;
+            /** @default null */
+            bytes: number | null;
+            /** @default null */
+            requests: number | null;
         };
         TenantFields: {
             /** @default  */
@@ -1685,7 +1695,7 @@ export interface components {
              *       "requests": null
              *     }
              */
-            limits: components["schemas"]["Limits"];
+            limits: components["schemas"]["GivenLimits"];
             /** @default false */
             disabled: boolean;
         };

@@ -20,12 +20,20 @@ from safelight.wire import TenantId
 from safelight.wire.accounts import Limits, Name, Tenant, TenantSeen, TenantUse
 
 
+class GivenLimits(Limits, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Limits that an operator gives. A misspelt one is refused, since its tenant would have no limit."""
+
+    def plain(self) -> Limits:
+        """Return them as they are stored."""
+        return Limits(**msgspec.structs.asdict(self))
+
+
 class TenantFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The fields of a tenant that can be changed."""
 
     name: Name = ""
     weight: Annotated[float, Meta(ge=0.01, le=1000)] = 1.0
-    limits: Limits = Limits()
+    limits: GivenLimits = GivenLimits()
     disabled: bool = False
 
 
@@ -61,7 +69,8 @@ class Tenants:
         check_operator(request, "manage tenants")
         asked = await http.read_json(request, NewTenant)
         async with self._audit.record(request, "tenants.create", asked.id, tenant=asked.id):
-            made = await self._accounts.create_tenant(msgspec.convert(asked, Tenant, from_attributes=True))
+            fields = msgspec.structs.asdict(asked)
+            made = await self._accounts.create_tenant(Tenant(**{**fields, "limits": asked.limits.plain()}))
         self._quotas.changed(made.id)
         return http.json_response(made)
 
@@ -71,7 +80,7 @@ class Tenants:
         id = request.match_info["id"]  # noqa: A001 - a tenant's id is called id
         asked = await http.read_json(request, TenantFields)
         tenant = (await self._accounts.tenant(id)).evolve(
-            name=asked.name, weight=asked.weight, limits=asked.limits, disabled=asked.disabled
+            name=asked.name, weight=asked.weight, limits=asked.limits.plain(), disabled=asked.disabled
         )
         detail = {"weight": asked.weight, "disabled": asked.disabled, "limits": msgspec.to_builtins(asked.limits)}
         async with self._audit.record(request, "tenants.change", id, tenant=id, **detail):

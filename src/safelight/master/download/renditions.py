@@ -73,7 +73,7 @@ class RenditionQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     wait: Annotated[float, Meta(ge=0, le=60, description="seconds to wait for one that is being made")] = 15.0
 
 
-class Preview(msgspec.Struct, frozen=True, kw_only=True):
+class Preview(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A recipe to try on the photo of a task."""
 
     task: Annotated[str, Meta(min_length=1, max_length=128)]
