@@ -2,12 +2,13 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from msgspec import Meta
 
-from safelight import serve, settings
+from safelight import background, serve, settings
 from safelight.access.networks import Networks
 from safelight.client.accounts import AccountClient
 from safelight.client.db import DbClient
@@ -17,7 +18,7 @@ from safelight.master.access.links import Links
 from safelight.master.access.proxy_user import ProxyUsers
 from safelight.master.access.quotas import Quotas
 from safelight.master.access.sessions import Sessions
-from safelight.master.access.tenant import of_existing
+from safelight.master.access.tenant import of_existing, warn_of_missing
 from safelight.master.access.tenants import Tenants
 from safelight.master.api.endpoint import Endpoint, HasEndpoints
 from safelight.wire import DEFAULT_TENANT
@@ -85,7 +86,10 @@ class MasterAccess:
         self.routes = self._oidc.routes() if self._oidc is not None else []
         # Links are tried before sessions, so that signed-in users can open links of other tenants.
         service.gate.authenticators += [self._keys.authenticate, links.authenticate, sessions.authenticate]
+        self._tenants = dict.fromkeys(self._oidc.tenants if self._oidc is not None else (), "--oidc-users")
+        """The tenants that settings name, each with its setting."""
         if config.user_header:
+            self._tenants[config.user_tenant] = "--user-tenant"
             proxies = service.gate.policy.proxies
             service.gate.authenticators.append(_proxy_users(config, self.quotas, proxies).authenticate)
         self.parts: tuple[HasEndpoints, ...] = (
@@ -102,11 +106,16 @@ class MasterAccess:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Record in db when keys were used, and keep a session to the identity provider, until the context ends."""
+        """Record in db when keys were used, and keep a session to the identity provider, until the context ends.
+
+        Tenants that the settings name and that do not exist are looked for meanwhile.
+        """
         async with AsyncExitStack() as stack:
             if self._oidc is not None:
                 await stack.enter_async_context(self._oidc.provider.connected())
             await stack.enter_async_context(self._keys.noting())
+            look = partial(warn_of_missing, self._tenants, self.accounts.tenant)
+            await stack.enter_async_context(background.running(look, "tenants of settings"))
             yield
 
 

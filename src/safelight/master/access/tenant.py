@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import wraps
 
 import msgspec
@@ -15,11 +17,16 @@ from safelight.errors import Code, Error
 from safelight.master.api.endpoint import Endpoint
 from safelight.wire import DEFAULT_TENANT
 
+log = logging.getLogger(__name__)
+
 HEADER = "Safelight-Tenant"
 """With this header, or the parameter `tenant`, an administrator of the system acts for another tenant."""
 
 _OF_DELETED = frozenset({"/statistics", "/last-hour"})
 """What remains of a deleted tenant for operators, besides its events and its entries in the audit log."""
+
+_ASK_AGAIN = 5.0
+"""Seconds between two questions to a db that does not answer yet."""
 
 _TENANT = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 
@@ -58,6 +65,26 @@ def tenant_of(request: web.Request) -> str:
             position=HEADER,
         )
     return tenant
+
+
+async def warn_of_missing(settings: Mapping[str, str], find: Callable[[str], Awaitable[object]]) -> None:
+    """Warn of tenants that do not exist, each with the setting that names it; otherwise only its users would notice.
+
+    `find` raises NOT_FOUND. A tenant may be created later, so this is no error.
+    """
+    left = dict(settings)
+    while left:
+        for tenant, setting in list(left.items()):
+            try:
+                await find(tenant)
+            except Error as error:
+                if error.code is not Code.NOT_FOUND:
+                    continue
+                sentence = "%s names the tenant %s, which does not exist, so its users cannot sign in. Create it."
+                log.warning(sentence, setting, tenant)
+            del left[tenant]
+        if left:
+            await asyncio.sleep(_ASK_AGAIN)
 
 
 def of_existing(endpoint: Endpoint, find: Callable[[str], Awaitable[object]]) -> Endpoint:

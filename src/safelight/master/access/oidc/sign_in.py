@@ -82,6 +82,11 @@ class OidcSignIn:
         self._asking = asyncio.Semaphore(_AT_ONCE)
         sessions.providers.append(provider.name)
 
+    @property
+    def tenants(self) -> set[str]:
+        """The tenants of those who may sign in."""
+        return {rule.tenant for rule in self._users.users}
+
     def routes(self) -> list[Route]:
         """Return the routes, which are not part of the API. They refuse HEAD, because a code works only once."""
         return [
