@@ -21,6 +21,7 @@ from safelight.wire.records import Digest, TenantId
         (TaskQuery, {"since": "now"}, "The field since: expected a number, not text.", "since"),
         (TaskQuery, {"search": ""}, "expected text of at least 1 character.", "search"),
         (TaskQuery, {"search": "x" * 200}, "expected text of at most 128 characters.", "search"),
+        (ArchiveQuery, {"tasks": ""}, "expected text of at least 1 character.", "tasks"),
         (ArchiveQuery, {"outputs": "a"}, "there is no such field; did you mean output?", "outputs"),
         (Fields, {"x": "a"}, "no such field; known are recipe, priority, batch, webhook.", "x"),
     ],

@@ -45,7 +45,7 @@ _EARLIEST, _LATEST = 315_532_800, 4_354_819_198
 class ArchiveQuery(TaskFilter, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The results to download; without any filter, those of every finished task."""
 
-    tasks: Annotated[str, Meta(description="ids of tasks, separated by commas")] = ""
+    tasks: Annotated[str, Meta(min_length=1, description="ids of tasks, separated by commas")] = ""
     output: Annotated[str, Meta(description="only the outputs of this name", max_length=64)] | None = None
 
 
