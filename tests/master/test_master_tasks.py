@@ -271,6 +271,16 @@ async def test_the_original_comes_back_under_its_name(client):
         )
 
 
+@pytest.mark.parametrize(
+    ("name", "saved"), [("a.html", "a.html.gif"), ("a.gif.hta", "a.gif.hta.gif"), ("A.JPEG", "A.JPEG"), ("a", "a.gif")]
+)
+async def test_an_original_is_saved_with_an_extension_of_photos(client, name, saved):
+    """A GIF may be a page as well: a browser shows a saved file by its extension."""
+    task = await client.upload(b"GIF89a\x01\x00\x01\x00<script>alert(1)</script>", filename=name)
+    async with client.original(task.id) as answer:
+        assert answer.headers["Content-Disposition"] == f'inline; filename="{saved}"'
+
+
 async def test_saving_a_result(client, storage, tmp_path):
     task = await finished(client, storage, {"image": photo(2)})
     assert await client.save(task.id, tmp_path / "result.png") == len(photo(2))

@@ -7,8 +7,10 @@ storage; the engine later finds out whether a photo is complete and within the l
 from __future__ import annotations
 
 import re
+from pathlib import PurePosixPath
 
 from safelight.errors import Code, Error
+from safelight.untrusted import filenames
 
 LOOKED_AT = 1024
 """Bytes at the start of a file that decide its kind."""
@@ -40,6 +42,14 @@ EXTENSIONS = {
     **{media_type: name for name, (_, media_type) in RAW.items()},
 }
 """The accepted media types, and the file extension of each."""
+
+_USUAL = ".jpg .jpeg .jpe .jfif .png .apng .webp .avif .avifs .gif .tif .tiff .heic .heif .hif .jxl"
+_OF_CAMERAS = (
+    ".dng .nef .nrw .cr2 .cr3 .crw .arw .sr2 .srf .orf .rw2 .rwl .pef .raf .srw .mrw .x3f .3fr .iiq .erf .kdc .dcr "
+    ".mef .mos .raw"
+)
+SUFFIXES = frozenset(f"{_USUAL} {_OF_CAMERAS}".split())
+"""The extensions that people's photos have."""
 
 _TAKEN = (
     (rb"\xff\xd8\xff", "image/jpeg"),
@@ -140,3 +150,14 @@ def _kind(head: bytes) -> str | None:
     if brands & _AVIF:
         return "image/avif"
     return "image/heic" if brands & _HEIC else None
+
+
+def saved_as(name: str, media_type: str) -> str:
+    """Return the name under which to save a photo: with the extension of its media type, unless it has one of photos.
+
+    A photo that is called `x.html` may be a page as well, which runs with the rights of whoever opens the saved file.
+    """
+    if PurePosixPath(name).suffix.lower() in SUFFIXES:
+        return name
+    extension = f".{EXTENSIONS.get(media_type, 'bin')}"
+    return filenames.shortened(name, filenames.MAX_BYTES - len(extension)) + extension

@@ -10,14 +10,10 @@ from functools import cache
 from pathlib import Path
 
 from safelight.errors import Code, Error
+from safelight.untrusted import photos
 
-_USUAL = ".jpg .jpeg .jpe .jfif .png .apng .webp .avif .avifs .gif .tif .tiff .heic .heif .hif .jxl"
 _REFUSED = ".jp2 .bmp .ppm .pgm .pnm"  # not skipped, so that the report says why they are not processed
-_RAW = (
-    ".dng .nef .nrw .cr2 .cr3 .crw .arw .sr2 .srf .orf .rw2 .rwl .pef .raf .srw .mrw .x3f .3fr .iiq .erf .kdc .dcr "
-    ".mef .mos .raw"
-)
-SUFFIXES = frozenset(f"{_USUAL} {_RAW} {_REFUSED}".split())
+SUFFIXES = photos.SUFFIXES | frozenset(_REFUSED.split())
 """Extensions of photos in a directory. A file that is named directly may have any extension."""
 
 _MISSING, _UNREADABLE = 0, 1  # no modes of files

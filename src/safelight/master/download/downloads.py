@@ -23,7 +23,7 @@ from safelight.errors import Code, Error
 from safelight.files.sending import send_file
 from safelight.master.access.tenant import tenant_of
 from safelight.master.api.endpoint import BINARY, Endpoint
-from safelight.untrusted.photos import EXTENSIONS, LOOKED_AT, media_type_or_bytes
+from safelight.untrusted.photos import LOOKED_AT, media_type_or_bytes, saved_as
 from safelight.wire import Blob, NewBlobLink, Output, State, Task
 
 log = logging.getLogger(__name__)
@@ -135,11 +135,10 @@ class Downloads:
         else:
             blob = await self._storage.named(task.id)
             media_type = await self.media_type(blob)
-        filename = task.filename or f"{task.id}.{EXTENSIONS.get(media_type, 'bin')}"
         return File(
             digest=blob.digest,
             media_type=media_type,
-            filename=filename,
+            filename=saved_as(task.filename or task.id, media_type),
             size=blob.size,
             attached=attached,
             remedy="Upload it again.",
