@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import threading
 
 import msgspec
@@ -175,6 +176,15 @@ async def test_recipes_from_a_file(system, tmp_path):
         with pytest.raises(Error) as caught:
             await client.save_recipe("poster", SMALL)
         assert caught.value.code is Code.CONFLICT
+
+
+async def test_whatever_recipe_can_be_saved_can_be_sent_with_an_upload(client):
+    image = base64.b64encode(photo(1).ljust(500_000, b"\0")).decode()
+    output = {"operations": [{"op": "watermark", "image": image}]}
+    large = {"outputs": {f"o{n}": output for n in range(5)}}  # 3.3 MB
+    await client.save_recipe("large", large)
+    task = await client.upload(photo(1), recipe=large)
+    assert task.recipe_digest == (await client.upload(photo(1), recipe="large")).recipe_digest
 
 
 async def test_a_wrong_file_ends_the_program(system, tmp_path, capsys):

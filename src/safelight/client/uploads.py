@@ -63,7 +63,8 @@ async def multipart(uploads: Sequence[Upload], fields: Mapping[str, str]) -> Asy
     broken: list[Exception] = []
     async with AsyncExitStack() as stack:
         for name, value in fields.items():
-            part = writer.append(value)
+            # A long text is sent in chunks, so that other requests can be sent in between.
+            part = writer.append(value if len(value) < _SMALL else io.BytesIO(value.encode()))
             part.set_content_disposition("form-data", name=name)
         for upload in uploads:
             payload = await _payload(upload, stack, broken)

@@ -32,12 +32,12 @@ from safelight.master.recipes.recipe_cache import Chosen
 from safelight.master.upload.ingest import Ingest, StoredPhoto
 from safelight.master.upload.task_batcher import TaskBatcher
 from safelight.master.webhook.address import check_url
+from safelight.recipe.parsing import MAX_BYTES
 from safelight.validation import meant_by, refusal
 from safelight.wire import NewTask, Task, Uploaded
 
-_RECIPE_BYTES = 1 << 20
 _FIELD_BYTES = 4096
-_FIELDS_BYTES = 4 << 20
+_FIELDS_BYTES = MAX_BYTES + (1 << 20)
 _PHOTOS = 1000
 """The most photos in one request."""
 
@@ -183,7 +183,7 @@ class Uploads:
                 elif part.name in Fields.__struct_fields__:
                     if part.name in values:
                         raise Error(Code.INVALID_REQUEST, f"Give the field {part.name} once.", position=part.name)
-                    values[part.name] = await part.text(_RECIPE_BYTES if part.name == "recipe" else _FIELD_BYTES)
+                    values[part.name] = await part.text(MAX_BYTES if part.name == "recipe" else _FIELD_BYTES)
                     if part.name == "recipe":  # so an invalid one is refused before the photo after it is stored
                         recipe = await self._recipes.of(tenant).choose(values[part.name])
                 else:
