@@ -154,6 +154,7 @@ async def test_signed_links_show_one_thing_until_they_end(keyed, root):
     result = await first.call("POST", f"/task/{task.id}/links", {"output": "image", "expires_in": 60})
     original = await first.call("POST", f"/task/{task.id}/links", {"original": True})
     short = await first.call("POST", f"/task/{task.id}/links", {"expires_in": 1})
+    await first.call("POST", f"/task/{task.id}/links", {"output": "image", "original": True}, status=400)
 
     async def get(url: str, headers=None) -> int:
         async with root.http.get(url, headers=headers or {}) as answer:

@@ -60,13 +60,16 @@ class Links:
     async def create(self, request: web.Request) -> web.Response:
         """`POST /task/{id}/links`."""
         asked = await http.read_json(request, NewLink)
+        if asked.original and asked.output is not None:
+            sentence = "A link shows one file: give either output or original."
+            raise Error(Code.INVALID_REQUEST, sentence, position="$.original")
         tenant = tenant_of(request)
         task = await self._db.get(request.match_info["id"], tenant=tenant)
         if asked.output is not None and all(output.name != asked.output for output in task.outputs):
             raise Error(Code.NOT_FOUND, f"This task has no output {asked.output!r}.", position="$.output")
         path = f"/task/{quote(task.id, safe='')}/{'original' if asked.original else 'result'}"
         expires = int(time.time() + asked.expires_in)
-        output = "" if asked.original or asked.output is None else asked.output
+        output = asked.output or ""
         (key, *_) = await self._keys.get(tenant)
         query = {"output": output} if output else {}
         query["link"] = _link(key, tenant, path, output, expires)
