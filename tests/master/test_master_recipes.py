@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import io
 import threading
 
+import aiohttp
 import msgspec
 import pytest
 
@@ -185,6 +187,24 @@ async def test_whatever_recipe_can_be_saved_can_be_sent_with_an_upload(client):
     await client.save_recipe("large", large)
     task = await client.upload(photo(1), recipe=large)
     assert task.recipe_digest == (await client.upload(photo(1), recipe="large")).recipe_digest
+
+
+async def test_the_recipe_may_be_in_the_address_of_an_upload(master, http, client):
+    async def answered(path: str, **parts: str) -> dict:
+        form = aiohttp.FormData({"image": io.BytesIO(photo(1)), **parts})
+        async with http.post(master.url + path, data=form, headers={"Accept": "application/json"}) as answer:
+            return await answer.json()
+
+    task = await answered("/task?recipe=web&batch=b")
+    assert (task["recipe"], task["batch"]) == ("web", "b")
+    assert (await answered("/tasks?recipe=web"))[0]["task"]["recipe"] == "web"
+    wrong = (("/task?reciep=web", {}), ("/task?recipe=web&recipe=web", {}), ("/task?recipe=web", {"recipe": "web"}))
+    for path, parts in wrong:
+        assert (await answered(path, **parts))["code"] == "invalid_request"
+    headers = {"Tus-Resumable": "1.0.0", "Upload-Length": str(len(photo(1)))}
+    headers["Content-Type"] = "application/offset+octet-stream"
+    async with http.post(f"{master.url}/uploads?recipe=web", data=photo(1), headers=headers) as answer:
+        assert (await client.task(answer.headers["Safelight-Task"])).recipe == "web"
 
 
 async def test_a_wrong_file_ends_the_program(system, tmp_path, capsys):

@@ -37,7 +37,7 @@ from safelight.master.upload.ingest import too_large
 from safelight.master.upload.replay import ReplayBudget
 from safelight.master.upload.task_batcher import TaskBatcher
 from safelight.master.upload.tus_headers import CHECKSUMS, TUS, checksum, length, metadata, number
-from safelight.master.upload.uploads import Fields
+from safelight.master.upload.uploads import Fields, in_address
 from safelight.master.webhook.address import check_url
 from safelight.untrusted import filenames, photos
 from safelight.validation import meant_by, refusal
@@ -124,7 +124,7 @@ class Tus:
             raise too_large(self._limit)
         if size == 0:
             photos.media_type(b"")  # refuses
-        given = metadata(request)
+        given = {**in_address(request), **metadata(request)}
         fields = _fields(given)
         tenant = tenant_of(request)
         if fields.webhook is not None:

@@ -166,10 +166,9 @@ class Uploads:
     async def _read(self, request: web.Request, place: Place, earlier: Earlier, *, limit: int, most: int) -> Order:
         """Read the form; photos are stored as they arrive."""
         photos: list[Photo] = []
-        values: dict[str, str] = {}
-        others: list[str] = []
-        recipe: Chosen | None = None
+        values, others = in_address(request), list[str]()
         tenant = tenant_of(request)
+        recipe = await self._recipes.of(tenant).choose(values["recipe"]) if "recipe" in values else None
         room = await self._room(request, earlier)
         form = Form(request, idle_timeout=self._limits.idle_timeout, limit=limit, place=place)
         async with aclosing(form.parts()) as parts:
@@ -182,7 +181,7 @@ class Uploads:
                         room = max(0, room - photo.stored.blob.size)
                 elif part.name in Fields.__struct_fields__:
                     if part.name in values:
-                        raise Error(Code.INVALID_REQUEST, f"Give the field {part.name} once.", position=part.name)
+                        raise _twice(part.name)
                     values[part.name] = await part.text(MAX_BYTES if part.name == "recipe" else _FIELD_BYTES)
                     if part.name == "recipe":  # so an invalid one is refused before the photo after it is stored
                         recipe = await self._recipes.of(tenant).choose(values[part.name])
@@ -312,6 +311,24 @@ def _keys(request: web.Request, most: int) -> list[str]:
 def _key_of(key: str, n: int) -> str:
     """Return the key of one of the photos of a request."""
     return f"{key}.{n}"
+
+
+def in_address(request: web.Request) -> dict[str, str]:
+    """Return the fields of an upload that are in the address. Raises INVALID_REQUEST for one that is there twice."""
+    found: dict[str, str] = {}
+    for name, value in request.query.items():
+        if name in found:
+            raise _twice(name)
+        if name in Fields.__struct_fields__:
+            found[name] = value
+        elif meant := meant_by(name, Fields.__struct_fields__):
+            sentence = f"An upload has no field {name!r}; did you mean {meant}?"
+            raise Error(Code.INVALID_REQUEST, sentence, position=name)
+    return found
+
+
+def _twice(name: str) -> Error:
+    return Error(Code.INVALID_REQUEST, f"Give the field {name} once.", position=name)
 
 
 def _fields(values: dict[str, str], others: Sequence[str]) -> Fields:
