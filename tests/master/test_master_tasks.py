@@ -98,7 +98,7 @@ async def test_many_tasks_at_once(client, storage):
     made = (await client.find(TaskQuery(recipe="thumbnail"))).tasks
     assert {task.input.digest for task in made} == {done.input.digest, waiting[1].input.digest}
     assert {task.batch for task in made} == {"a", "b"}
-    for action, wrong in (("rerun", None), ("retry", "thumbnail")):
+    for action, wrong in (("rerun", None), ("rerun", ""), ("rerun", "x" * 65), ("rerun", 5), ("retry", "thumbnail")):
         with pytest.raises(Error) as refused:
             await client.act(action, tasks=[done.id], recipe=wrong)
         assert refused.value.extra["position"] == "$.recipe"

@@ -15,7 +15,7 @@ from msgspec import Meta
 from safelight import http
 from safelight.access.caller import Access
 from safelight.client.db import DbClient
-from safelight.errors import Code, Error
+from safelight.errors import MALFORMED, Code, Error
 from safelight.master.access.audit import Audit
 from safelight.master.access.tenant import tenant_of
 from safelight.master.api.endpoint import JSON, Endpoint
@@ -23,9 +23,10 @@ from safelight.master.api.idempotency import HEADER, idempotency_key
 from safelight.master.recipes.recipe_book import CUSTOM, RecipeBook
 from safelight.master.recipes.recipe_cache import Chosen
 from safelight.master.upload.task_batcher import TaskBatcher
-from safelight.wire import NewTask, Task, TaskChange, TaskChanges, TaskCounts, TaskFilter, encode
+from safelight.wire import NewTask, Task, TaskChange, TaskChanges, TaskCounts, TaskFilter
 
 _AT_ONCE = 16
+_Name = Annotated[str, Meta(min_length=1, max_length=64)]
 
 
 class TaskAction(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -37,7 +38,9 @@ class TaskAction(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     action: Literal["cancel", "retry", "release", "delete", "rerun"]
     tasks: Annotated[list[str], Meta(max_length=1000)] | None = None
     filter: TaskFilter | None = None
-    recipe: Annotated[str, Meta(min_length=1, max_length=64)] | dict[str, Any] | None = None
+    recipe: Annotated[msgspec.Raw, Meta(description="the name of a recipe, or a recipe")] = msgspec.field(
+        default_factory=lambda: msgspec.Raw(b"null")
+    )
     before: Annotated[str, Meta(max_length=128)] | None = None
     limit: Annotated[int, Meta(ge=1, le=1000)] = 200
 
@@ -69,13 +72,15 @@ class TaskActions:
         action = await http.read_json(request, TaskAction)
         if (action.tasks is None) == (action.filter is None):
             raise Error(Code.INVALID_REQUEST, "Name either tasks or a filter.", position="$.tasks")
-        if action.recipe is not None and action.action != "rerun":
+        recipe = _wanted(action.recipe)
+        if recipe is not None and action.action != "rerun":
             sentence = "Only a rerun takes a recipe; after other actions, tasks keep theirs."
             raise Error(Code.INVALID_REQUEST, sentence, position="$.recipe")
         named = ", ".join(action.tasks or [])
-        async with self._audit.record_on_others(request, f"tasks.{action.action}", named, **_detail(action)):
+        detail = _detail(action, recipe)
+        async with self._audit.record_on_others(request, f"tasks.{action.action}", named, **detail):
             if action.action == "rerun":
-                done = await self._rerun(action, tenant_of(request), idempotency_key(request))
+                done = await self._rerun(action, recipe, tenant_of(request), idempotency_key(request))
             else:
                 done = await self._change(action, tenant_of(request))
         return http.json_response(done)
@@ -94,13 +99,12 @@ class TaskActions:
         )
         return TaskActionResult(changed=changed.changed, skipped=changed.skipped, next=changed.next)
 
-    async def _rerun(self, action: TaskAction, tenant: str, key: str | None) -> TaskActionResult:
-        if action.recipe is None:
+    async def _rerun(self, action: TaskAction, wanted: str | None, tenant: str, key: str | None) -> TaskActionResult:
+        if wanted is None:
             raise Error(Code.INVALID_REQUEST, "Name the recipe to run the photos with.", position="$.recipe")
         if key is not None and action.tasks is None:  # a filter would also match the tasks that the first request made
             raise Error(Code.INVALID_REQUEST, f"{HEADER} needs the ids of the tasks, not a filter.", position=HEADER)
-        named = action.recipe if isinstance(action.recipe, str) else encode(action.recipe).decode()
-        recipe = await self._book.of(tenant).choose(named)
+        recipe = await self._book.of(tenant).choose(wanted)
         tasks, following, missing = await self._tasks(action, tenant)
         again = [task for task in tasks if task.input is not None]
         run = key or secrets.token_hex(16)
@@ -185,10 +189,20 @@ class TaskActions:
         ]  # fmt: skip
 
 
-def _detail(action: TaskAction) -> dict[str, Any]:
+def _wanted(given: msgspec.Raw) -> str | None:
+    """Return the recipe's name, or the recipe as JSON, of which no objects are made before its size is checked."""
+    text = bytes(given)
+    try:
+        return text.decode() if text.startswith(b"{") else msgspec.json.decode(text, type=_Name | None)
+    except MALFORMED:
+        sentence = "A recipe is the name of one (1 to 64 characters), or an object with outputs."
+        raise Error(Code.INVALID_REQUEST, sentence, position="$.recipe") from None
+
+
+def _detail(action: TaskAction, recipe: str | None) -> dict[str, Any]:
     """Return what the audit log says about an action besides the names of tasks, of which it shows the first."""
-    recipe = CUSTOM if isinstance(action.recipe, dict) else action.recipe
-    detail: dict[str, Any] = {"recipe": recipe, "before": action.before}
+    named = CUSTOM if recipe is not None and recipe.startswith("{") else recipe
+    detail: dict[str, Any] = {"recipe": named, "before": action.before}
     if action.filter is not None:
         detail["filter"] = action.filter.params()
     else:

@@ -104,6 +104,7 @@ def test_photos_are_processed_again_with_the_recipe_of_a_file(
     assert "rerun 1 task with tiny.toml: 1 finished" in shown.stderr
     made = json.loads(run("tasks", "--recipe", "custom", "--json").stdout)
     assert [(task["filename"], task["batch"]) for task in made] == [("a.png", addresses["trip"])]
+    assert run("delete", made[0]["id"]).returncode == 0
 
 
 def test_a_photo_that_arrives_while_it_asks_is_left_alone(addresses: dict[str, str], run: Run, tmp_path: Path) -> None:

@@ -1018,8 +1018,7 @@ export interface components {
             tasks: string[] | null;
             /** @default null */
             filter: components["schemas"]["TaskFilter"] | null;
-            /** @default null */
-            recipe: string | Record<string, never> | null;
+            recipe?: unknown;
             /** @default null */
             before: string | null;
             /** @default 200 */
