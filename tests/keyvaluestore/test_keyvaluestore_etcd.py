@@ -272,6 +272,15 @@ async def test_settings_for_etcd_that_cannot_be_used_are_named(access, sentence)
     assert refused.value.code is Code.INVALID_REQUEST
 
 
+@pytest.mark.parametrize("name", ["authorities", "certificate", "key"])
+async def test_files_for_tls_are_refused_without_tls(name, tmp_path):
+    """Otherwise somebody who forgot the s of etcds:// would believe that passwords and addresses are encrypted."""
+    with pytest.raises(Error, match=f"--etcd-{name} needs TLS: write etcds://") as refused:
+        async with Gateway.open("etcd://127.0.0.1:2379", Access(**{name: str(tmp_path / "file.pem")})):
+            pass
+    assert refused.value.code is Code.INVALID_REQUEST
+
+
 async def test_a_renewed_client_certificate_is_used_without_a_restart(tmp_path, monkeypatch):
     monkeypatch.setattr(trust, "_LOOK_AGAIN", 0.0)
     for name, signer in (("authority", None), ("server", "authority"), ("client", "authority"), ("stranger", None)):

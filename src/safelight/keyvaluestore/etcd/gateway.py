@@ -67,7 +67,7 @@ class Gateway:
             if not _has_port(host):
                 sentence = f"{host!r} is not a member of a cluster. Write etcd://HOST:PORT,HOST:PORT."
                 raise Error(Code.INVALID_REQUEST, sentence)
-        check_pairs(access)
+        check_pairs(access, tls=scheme == "etcds")
         if access.user is not None:
             _password(access)
         protocol = "https" if scheme == "etcds" else "http"

@@ -58,8 +58,11 @@ class Trust:
         return self._context
 
 
-def check_pairs(access: Access) -> None:
-    """Raise INVALID_REQUEST for settings that have no effect or no meaning without another one."""
+def check_pairs(access: Access, *, tls: bool) -> None:
+    """Raise INVALID_REQUEST for settings that have no effect or no meaning without another one, or without TLS."""
+    files = {"authorities": access.authorities, "certificate": access.certificate, "key": access.key}
+    if not tls and (given := [name for name, file in files.items() if file is not None]):
+        raise Error(Code.INVALID_REQUEST, f"--etcd-{given[0]} needs TLS: write etcds:// instead of etcd://.")
     if access.certificate is None and access.key is not None:
         raise Error(Code.INVALID_REQUEST, "--etcd-key needs --etcd-certificate.")
     if (access.user is None) != (access.password_file is None):
