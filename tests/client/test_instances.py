@@ -75,6 +75,8 @@ class Server:
         if self.breaks == "before":
             request.transport.abort()
             return web.Response()
+        if self.breaks == "refuses":
+            return web.json_response({"code": "unavailable", "detail": "My bucket is away."}, status=503)
         found = request.headers.get("Range", f"bytes=0-{len(DATA) - 1}")
         start, end = (int(number) for number in found.removeprefix("bytes=").split("-"))
         status, headers = (206, {"Content-Range": f"bytes {start}-{end}/{len(DATA)}"}) if start else (200, {})
@@ -132,6 +134,26 @@ async def test_a_request_that_was_received_is_repeated_only_if_that_is_safe(serv
                 received += 1
             assert sum(len(server.requests) for server in servers.values()) == before + 1
         assert received > 0
+
+
+async def test_an_instance_that_lacks_what_it_needs_is_replaced_by_another_for_reads_and_then_avoided(servers, clock):
+    """Such as a storage that the network keeps from its bucket, or one with the wrong disk: it answers all the same."""
+    (lacking, one), (well, other), _ = servers.items()
+    one.breaks = "refuses"
+    async with session() as http:
+        for addresses in (f"{lacking},{well}", f"{well},{lacking}"):
+            for _ in range(3):  # the first address is chosen at random
+                connection = Connection(http, Several(addresses), retry_for=0.0)
+                async with StorageClient(connection).open(hashlib.sha256(DATA).hexdigest()) as answer:
+                    assert await answer.read() == DATA
+                assert await connection.call("POST", "/x", bytes) == DATA
+        other.breaks = "refuses"
+        for method, received in (("GET", 2), ("POST", 1)):
+            before = len(one.requests) + len(other.requests)
+            with pytest.raises(Error, match="My bucket is away") as refused:
+                await Connection(http, Several(f"{lacking},{well}"), retry_for=0.0).call(method, "/x", bytes)
+            assert refused.value.code is Code.UNAVAILABLE
+            assert len(one.requests) + len(other.requests) == before + received
 
 
 @pytest.mark.parametrize("breaking", [1, 2])

@@ -21,7 +21,7 @@ from safelight.client.availability.instances import Several
 from safelight.client.availability.liveness import Liveness, UnresponsiveError
 from safelight.client.availability.names import Resolver
 from safelight.client.availability.retrying import Breaker, retrying
-from safelight.client.elsewhere import check_service, is_page, misdirected, page_instead, target
+from safelight.client.elsewhere import check_service, error_of, is_page, misdirected, page_instead, target
 from safelight.errors import MALFORMED, Code, Error
 from safelight.wire import encode
 
@@ -37,12 +37,11 @@ _LONGEST_ANSWER = 256 << 20
 _ANSWER_TIME = 300.0
 """Seconds for the head of an answer to arrive, and then again for a body that is read into memory."""
 _NOT_MODIFIED = 304
-_NOT_FOUND = 404
+_UNAVAILABLE = 503
 _ELSEWHERE = 307
 """The status with which the master redirects a download to the bucket."""
 _SHORT = 9
 """The most digits of a Content-Length for an answer to be read at once."""
-_DIGITS = 10
 
 Body = bytes | io.BytesIO | AsyncIterator[bytes] | Payload | aiohttp.MultipartWriter | None
 
@@ -142,8 +141,8 @@ class Connection:
 
         `wait` is the duration of a long poll, which is added to the idle timeout. Raises the service's `Error`,
         UNAVAILABLE if nothing answers, or MISDIRECTED for a redirect; with `redirects`, the redirect of a download is
-        yielded. A request that did not reach an instance is sent to another one, and so is a GET or HEAD that an
-        instance received but did not answer. With `apart`, use an instance that is not in this set, and add it.
+        yielded. A request that did not reach an instance is sent to another one, and so is a GET or HEAD that got no
+        answer or 503. With `apart`, use an instance that is not in this set, and add it.
         """
         idle = (self._idle_timeout if idle_timeout is None else idle_timeout) + wait
         options = self._options(method, path, params, body, headers or {}, idle)
@@ -203,7 +202,34 @@ class Connection:
     async def _send(
         self, method: str, path: str, options: dict[str, Any], apart: set[str] | None = None
     ) -> tuple[str, aiohttp.ClientResponse]:
+        """Send a request. Of an instance that answers 503, others may do what was asked: it lacks what it needs."""
         used: set[str] = set() if apart is None else apart
+        refusal = None
+        while True:
+            try:
+                base, response = await self._reach(method, path, options, used)
+            except Error:
+                if refusal is not None:
+                    raise refusal from None
+                raise
+            if response.status != _UNAVAILABLE:
+                self._address.answered(base)
+                return base, response
+            self._address.failed(base)
+            if method not in _SAFE:
+                return base, response
+            try:
+                async with response:
+                    await self._check(response, base, path)
+            except Error as error:
+                refusal = error
+            except (aiohttp.ClientError, TimeoutError) as error:
+                refusal = self._no_answer(base, error)
+
+    async def _reach(
+        self, method: str, path: str, options: dict[str, Any], used: set[str]
+    ) -> tuple[str, aiohttp.ClientResponse]:
+        """Send a request to an instance that is not in `used`, and add it; to another one if nothing reached it."""
         tried: set[str] = set()
         while True:
             base = await self._address.resolve(used)
@@ -224,7 +250,6 @@ class Connection:
                     raise failure from error
                 tried.add(base)
             else:
-                self._address.answered(base)
                 return base, response
 
     async def _request(self, method: str, base: str, path: str, options: dict[str, Any]) -> aiohttp.ClientResponse:
@@ -253,7 +278,7 @@ class Connection:
         if self._service:
             check_service(response, base, self._service)
         if response.status >= 400:
-            raise await _error_of(response, base, named=bool(self._service))
+            raise await error_of(response, base, named=bool(self._service))
         if response.status >= 300 and response.status != _NOT_MODIFIED:
             raise misdirected(base, path, response.headers.get("Location", ""))
 
@@ -346,23 +371,6 @@ async def _arrived(response: aiohttp.ClientResponse) -> bytes:
         if len(data) > _LONGEST_ANSWER:
             raise Error(Code.INTERNAL, f"The answer has more than {_LONGEST_ANSWER} bytes.")
     return bytes(data)
-
-
-async def _error_of(response: aiohttp.ClientResponse, base: str, *, named: bool) -> Error:
-    """Read an error. A page that is not found means that nothing of a `named` service is there."""
-    data = await response.content.read(65536)
-    try:
-        document = msgspec.json.decode(data)
-    except (ValueError, RecursionError):
-        document = {"detail": data.decode(errors="replace").strip()[:500]}
-        if is_page(data):
-            elsewhere = named and response.status == _NOT_FOUND
-            document = {"detail": page_instead(base, response.status), "code": Code.MISDIRECTED if elsewhere else ""}
-    error = Error.from_problem(document, response.status)
-    after = response.headers.get("Retry-After", "")
-    if after.isascii() and after.isdigit() and len(after) < _DIGITS:
-        error.extra.setdefault("retry_after", int(after))
-    return error
 
 
 class ServiceClient:

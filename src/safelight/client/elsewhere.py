@@ -1,7 +1,8 @@
-"""Recognise answers that lead elsewhere, or come from elsewhere: from a proxy, a sign-in page, another service."""
+"""Read errors, and recognise answers that lead or come from elsewhere: a proxy, a sign-in page, another service."""
 
 from __future__ import annotations
 
+import msgspec
 from aiohttp import ClientResponse
 from yarl import URL
 
@@ -12,6 +13,8 @@ _SHOWN = 200
 """Characters of a redirect's target that an error quotes at most."""
 SERVER = "safelight-"
 """How the header `Server` of a service begins; the service's name follows."""
+_NOT_FOUND = 404
+_DIGITS = 10
 _NAMES = {"keyvaluestore": "key-value store"}
 
 
@@ -61,3 +64,20 @@ def page_instead(base: str, status: int) -> str:
         f"{base} answered {status} with a web page, as no service of safelight does. Check the address, and the proxy "
         "if one is in front of the service."
     )
+
+
+async def error_of(response: ClientResponse, base: str, *, named: bool) -> Error:
+    """Read an error. A page that is not found means that nothing of a `named` service is there."""
+    data = await response.content.read(65536)
+    try:
+        document = msgspec.json.decode(data)
+    except (ValueError, RecursionError):
+        document = {"detail": data.decode(errors="replace").strip()[:500]}
+        if is_page(data):
+            elsewhere = named and response.status == _NOT_FOUND
+            document = {"detail": page_instead(base, response.status), "code": Code.MISDIRECTED if elsewhere else ""}
+    error = Error.from_problem(document, response.status)
+    after = response.headers.get("Retry-After", "")
+    if after.isascii() and after.isdigit() and len(after) < _DIGITS:
+        error.extra.setdefault("retry_after", int(after))
+    return error
