@@ -143,6 +143,32 @@ async def test_a_promoted_standby_continues():
         assert len(identities) == 2, "readers must notice, because event numbers may be repeated"
 
 
+@pytest.mark.slow
+async def test_readers_notice_that_a_dump_was_restored_even_if_event_numbers_are_used_again(postgres_server):
+    server, file = postgres_server, str(postgres_server.directory / "dump")
+    admin, url = await asyncpg.connect(server.url()), server.url("dumped")
+    try:
+        await admin.execute("CREATE DATABASE dumped")
+        async with PostgresStore.open(url) as store:
+            await store.create([new_task()])
+            old = await store.events(0)
+            server.run("pg_dump", "--format=custom", f"--file={file}", f"--dbname={url}")
+            await store.create([new_task()])
+            seen = await store.events(0)
+        for _ in range(2):  # of two restorations, the second is noticed too
+            await admin.execute("DROP DATABASE dumped")
+            await admin.execute("CREATE DATABASE dumped")
+            server.run("pg_restore", f"--dbname={url}", file)
+            async with PostgresStore.open(url) as store:
+                await store.create([new_task(), new_task()])
+                again = await store.events(seen.last, known=seen.db)
+                assert again.restored
+                assert not (await store.events(old.last, known=old.db)).restored, "this event was in the dump"
+                seen = await store.events(0)
+    finally:
+        await admin.close()
+
+
 async def test_a_statement_that_takes_too_long_fails_only_its_call(database):
     async with PostgresStore.open(database, statement_timeout=1.0) as store:
 

@@ -217,7 +217,7 @@ class SharedMemory(Memory):
 def load(connection: Connection) -> SharedMemory:
     """Load the memory from the database."""
     memory = SharedMemory()
-    memory.id, timeline, runs, tenants, entries, memory.earliest = connection.read(
+    memory.id, copy, runs, tenants, entries, memory.earliest = connection.read(
         "load", tuple[str, str, list[tuple[str, int]] | None, list[Tenant], list[Numbered], int]
     )
     for tenant in tenants:
@@ -226,7 +226,7 @@ def load(connection: Connection) -> SharedMemory:
         memory.apply(version, entry)
     memory.ledger_from = entries[0][0]
     memory.runs = runs or []
-    run = f"{memory.id}-{timeline}"
+    run = f"{memory.id}-{copy}"
     if not memory.runs or memory.runs[-1][0] != run:
         memory.runs = [*memory.runs[-_RUNS_KEPT:], (run, memory.last_event)]
         memory.new_run = True

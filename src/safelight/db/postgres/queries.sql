@@ -28,8 +28,10 @@ SELECT json_build_array(
 -- name: load
 SELECT json_build_array(
   (SELECT value FROM meta WHERE name = 'id'),
-  -- A promoted standby or a restored server goes on from a copy: its timeline differs.
-  left(pg_walfile_name(pg_current_wal_lsn()), 8),
+  -- A promoted standby or a restored server goes on from a copy: its timeline differs. What pg_restore has written is a
+  -- copy too: its tables have other numbers, or are at another server.
+  left(pg_walfile_name(pg_current_wal_lsn()), 8) || '-' ||
+    left(md5(concat_ws('-', (SELECT system_identifier FROM pg_control_system()), 'ledger'::regclass::oid)), 8),
   (SELECT value::json FROM meta WHERE name = 'runs'),
   (SELECT json_agg(body::json) FROM tenant),
   (SELECT json_agg(json_build_array(version, entry::json) ORDER BY version) FROM ledger
