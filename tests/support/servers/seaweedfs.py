@@ -113,9 +113,9 @@ class Seaweed:
         return S3Store("photos", config=config, client_options={"allow_http": True})
 
     def url(self) -> str:
-        """Return the URL of an unused prefix in the bucket."""
+        """Return the URL of an unused prefix in the bucket. It has a space, encoded as in other URLs."""
         self._places += 1
-        return f"{self.bucket}/place-{self._places}"
+        return f"{self.bucket}/place%20{self._places}"
 
     def environment(self) -> dict[str, str]:
         """Return the environment with which a program finds the server."""

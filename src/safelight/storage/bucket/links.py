@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from safelight.errors import Code, Error
 from safelight.storage.bucket import signing
+from safelight.storage.bucket.objects import prefix_of
 from safelight.storage.bucket.store import blob_key
 from safelight.wire import BlobLink, NewBlobLink
 
@@ -22,7 +23,8 @@ class Links:
         if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment:
             detail = f"--public-bucket: {public} is not a URL of a bucket, such as https://photos.s3.amazonaws.com."
             raise Error(Code.INVALID_REQUEST, detail, position="public_bucket")
-        self._base = "/".join(filter(None, (public.rstrip("/"), urlsplit(store).path.strip("/"))))
+        places = [quote(part) for part in (unquote(parts.path).strip("/"), prefix_of(store)) if part]
+        self._base = "/".join([f"{parts.scheme}://{parts.netloc}", *places])
 
     def make(self, digest: str, new: NewBlobLink) -> BlobLink:
         """Make a link to a blob; the bucket answers with the requested headers."""

@@ -18,6 +18,7 @@ from yarl import URL
 
 from safelight.errors import Code, Error
 from safelight.storage.bucket import signing
+from safelight.storage.bucket.objects import prefix_of
 
 _UPLOAD = re.compile(r"<Upload>(.*?)</Upload>", re.DOTALL)
 _TIMEOUT = aiohttp.ClientTimeout(total=60)
@@ -31,7 +32,7 @@ async def abort_unfinished(url: str, before: float) -> int:
     parts = urlsplit(url)
     if parts.scheme != "s3" or not signing.has_keys():
         return 0
-    prefix = "/".join(filter(None, (parts.path.strip("/"), "incoming/")))
+    prefix = "/".join(filter(None, (prefix_of(url), "incoming/")))
     aborted = 0
     try:
         async with aiohttp.ClientSession(timeout=_TIMEOUT) as http:

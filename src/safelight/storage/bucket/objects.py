@@ -316,6 +316,11 @@ def _open(url: str, timeout: timedelta, retry: RetryConfig) -> ObjectStore:
     return from_url(url, client_options=options, retry_config=retry)
 
 
+def prefix_of(url: str) -> str:
+    """Return the prefix that a store's URL names, in which `%20` is a space as for the library."""
+    return unquote(urlsplit(url).path).strip("/")
+
+
 def _endpoint_schemes(provider: str) -> set[str]:
     """Return the schemes of a provider's endpoints. Raises ValueError for a value with which obstore would panic."""
     schemes = set()

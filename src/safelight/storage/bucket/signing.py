@@ -46,7 +46,7 @@ def headers(method: str, host: str, path: str, query: str) -> dict[str, str]:
 
 
 def presigned(url: str, query: Mapping[str, str], *, seconds: int) -> str:
-    """Return a URL to GET an object within some seconds; `query` sets response headers."""
+    """Return a URL to GET an object within some seconds. `url` is encoded; `query` sets response headers."""
     parts, moment = urlsplit(url), _now()
     asked = {
         **query,
@@ -58,9 +58,9 @@ def presigned(url: str, query: Mapping[str, str], *, seconds: int) -> str:
     }
     if token := os.environ.get("AWS_SESSION_TOKEN"):
         asked["X-Amz-Security-Token"] = token
-    path, text = quote(parts.path), encoded(asked)
-    signature = _signature(moment, "GET", path, text, {"host": parts.netloc}, "UNSIGNED-PAYLOAD")
-    return f"{parts.scheme}://{parts.netloc}{path}?{text}&X-Amz-Signature={signature}"
+    text = encoded(asked)
+    signature = _signature(moment, "GET", parts.path, text, {"host": parts.netloc}, "UNSIGNED-PAYLOAD")
+    return f"{url}?{text}&X-Amz-Signature={signature}"
 
 
 def _signature(moment: str, method: str, path: str, query: str, sent: Mapping[str, str], body: str) -> str:
