@@ -81,10 +81,15 @@ C = TypeVar("C", bound=StandaloneConfig)
 Build = Callable[[C, Service], AbstractAsyncContextManager[web.Application]]
 
 
-def run(name: str, kind: type[C], build: Build[C], argv: Sequence[str] | None = None) -> None:
-    """Run the program `python -m safelight.NAME` until SIGTERM, SIGINT or an authorised POST /shutdown."""
+def run(
+    name: str, kind: type[C], build: Build[C], argv: Sequence[str] | None = None, *, loaded: C | None = None
+) -> None:
+    """Run the program `python -m safelight.NAME` until SIGTERM, SIGINT or an authorised POST /shutdown.
+
+    `loaded` are its settings if it has looked at them, so that what is wrong with them is told once.
+    """
     prepare_standard_streams()
-    config = settings.load(kind, argv, section=name, program=f"safelight {name}")
+    config = loaded or settings.load(kind, argv, section=name, program=f"safelight {name}")
     logs.configure(name, config.log_format, config.log_level)
     prepare(config)
     trace(name, config)

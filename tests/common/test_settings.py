@@ -233,6 +233,16 @@ def test_misspelt_variables_are_named(variable, sentence, capsys):
     assert bool(said) == bool(sentence)
 
 
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_each_program_names_a_misspelt_variable_once(name, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv(f"SAFELIGHT_{name}_XYZZY".upper(), "1")
+    program = importlib.import_module(f"safelight.{name}.__main__")
+    with pytest.raises(SystemExit):  # no service can keep its data in a file
+        (tmp_path / "file").touch()
+        program.main(["--data", str(tmp_path / "file")])
+    assert capsys.readouterr().err.count("XYZZY is ignored") == 1
+
+
 def test_no_setting_is_taken_for_a_misspelt_one_of_another_program():
     programs = {name: importlib.import_module(f"safelight.{name}.__main__").Config for name in PROGRAMS}
     programs["up"] = importlib.import_module("safelight.cli.up.command").Config

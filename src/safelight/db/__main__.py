@@ -178,7 +178,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if config.migrate:
         _migrate(config)
         return
-    serve.run("db", Config, build, argv)
+    serve.run("db", Config, build, loaded=config)
 
 
 if __name__ == "__main__":

@@ -202,7 +202,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         from safelight.worker.decoder.check import check_sandbox  # noqa: PLC0415 - starts processes; not all guests can
 
         raise SystemExit(check_sandbox(config.memory_limit))
-    serve.run("worker", Config, build, argv)
+    serve.run("worker", Config, build, loaded=config)
 
 
 if __name__ == "__main__":
