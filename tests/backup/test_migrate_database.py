@@ -113,6 +113,10 @@ async def test_a_running_system_moves_to_postgresql(server, tmp_path):
         async with DbClient.connect(f"127.0.0.1:{whole.ports['db']}") as db:
             after = await everything(db)
             assert after == before
+        place = tmp_path / "backup"
+        complaint = await run("backup", place, "--keyvaluestore", whole.keyvaluestore, status=5)
+        assert "run pg_dump" in complaint
+        assert not list(place.iterdir()), "what was refused looks like no backup"
         await whole.start("worker-0")
         async with Client.connect(whole.master) as client:
             await use_again(client, waiting.id)

@@ -33,9 +33,12 @@ class Backup:
         return route.post("/backup", self._send, Access.CLUSTER)
 
     async def _send(self, request: web.Request) -> web.StreamResponse:
-        """Answer with a SQLite file. Raises UNAVAILABLE if the backend has no file."""
+        """Answer with a SQLite file. Raises CONFLICT if the backend has no file."""
         if not isinstance(self._store, Snapshots):
-            detail = "This database is a server's, which has backups of its own; for PostgreSQL, run pg_dump."
+            detail = (
+                "This database is a server's, which has backups of its own: for PostgreSQL, run pg_dump. If the photos "
+            )
+            detail += "need a copy too, run safelight migrate --to after that."
             raise Error(Code.CONFLICT, detail)
         copy = self._directory / f"copy-{secrets.token_hex(8)}.sqlite"
         async with self._lock:

@@ -39,13 +39,12 @@ async def take(
     page = await keyvaluestore.entries()
     entries = lasting(page.entries)
     copied = 0
-    async with DirectoryStore.at(archive.storage) as target:
-        for last in (False,) * (_ROUNDS - 1) + (True,):
-            database, digest, size = await _copy_of(archive, earlier, db)
-            copying = await _copy_blobs(database, storage, target)
-            copied += copying.copied
-            if not copying.missing or last:
-                break
+    for last in (False,) * (_ROUNDS - 1) + (True,):
+        database, digest, size = await _copy_of(archive, earlier, db)  # first, since db may refuse
+        copying = await _copy_blobs(database, storage, archive.storage)
+        copied += copying.copied
+        if not copying.missing or last:
+            break
     manifest = Manifest(
         created=time.time(),
         safelight=__version__,
@@ -85,13 +84,14 @@ async def _copy_of(archive: Archive, earlier: Manifest | None, db: DbClient) -> 
     return database, digest, size
 
 
-async def _copy_blobs(database: Database, storage: StorageClient, target: DirectoryStore) -> Copying:
+async def _copy_blobs(database: Database, storage: StorageClient, to: Path) -> Copying:
     """Copy the blobs that the tasks of a database refer to, then close the database."""
     try:
         await asyncio.to_thread(database.check)
-        copying = Copying(reading(storage), storage.named, target)
-        async for references in pages(database):
-            await copying.copy(references)
+        async with DirectoryStore.at(to) as target:
+            copying = Copying(reading(storage), storage.named, target)
+            async for references in pages(database):
+                await copying.copy(references)
         return copying
     finally:
         await asyncio.to_thread(database.close)
