@@ -80,6 +80,18 @@ def test_a_small_text_is_not_wider_than_asked(side):
     assert side * 0.2 - 1 < columns.max() - columns.min() + 1 <= round(side * 0.25)
 
 
+@pytest.mark.parametrize(
+    ("margin", "tile", "width"), [(0, False, 40), (0.1, False, 40), (0.4, False, 20), (0.1, True, 40), (0.4, True, 40)]
+)
+def test_a_margin_makes_a_mark_smaller_only_where_it_would_not_fit(margin, tile, width):
+    image = base64.b64encode(encoded(Image.new("RGB", (50, 50), "red"))).decode()
+    wanted = mark(image=image, scale=0.4, margin=margin, tile=tile, position="top-left")
+    reds = array(made(encoded(Image.new("RGB", (100, 100))), wanted).data)[..., 0] > 127
+    first = next(iter(np.flatnonzero(reds.any(axis=1))))
+    (columns,) = np.nonzero(np.diff(reds[first], prepend=False, append=False))
+    assert columns[1] - columns[0] == width
+
+
 def test_markup_in_a_text_is_only_text():
     plain = made(DATA, {"op": "watermark", "text": "<b>&amp;</b>"})
     assert plain.data != made(DATA, {"op": "watermark", "text": "&"}).data

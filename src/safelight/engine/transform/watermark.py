@@ -25,7 +25,8 @@ def marked(operation: Watermark, image: Image) -> Image:
     """Return the image with its watermark, on every frame."""
     gap = round(operation.margin * min(image.width, image.height))
     room = (max(1, image.width - 2 * gap), max(1, image.height - 2 * gap))
-    mark = _mark(operation, max(1, round(operation.scale * room[0])), room[1])
+    most = (image.width, image.height) if operation.tile else room
+    mark = _mark(operation, max(1, min(round(operation.scale * image.width), most[0])), most[1])
     mark = from_srgb(mark, image.profile)
     if operation.tile:
         mark = _tiled(mark, gap, image.width, image.height)
