@@ -292,6 +292,26 @@ def test_colours_of_the_recipe_look_the_same_beside_kept_grey():
     assert difference(result.getpixel((2, 2)), ORANGE)[1] <= 2
 
 
+def lightness(image):
+    """Return L* of sRGB (CIE 15)."""
+    samples = np.asarray(image) / 255
+    light = np.where(samples <= 0.04045, samples / 12.92, ((samples + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
+    return 116 * np.where(light > 216 / 24389, np.cbrt(light), (24389 / 27 * light + 16) / 116) - 16
+
+
+@pytest.mark.parametrize("name", ["linear, called sRGB", "swapped, called sRGB", "Adobe RGB"])
+@pytest.mark.parametrize("bit_depth", [8, 16])
+@pytest.mark.parametrize("operation", [{"op": "grayscale"}, {"op": "tint", "color": "#867d72"}], ids=str)
+def test_lightness_stays_the_same_in_a_kept_profile(name, bit_depth, operation):
+    colors, file = COLORS // 4 + 96, io.BytesIO()  # these are in sRGB under every profile
+    samples = colors if bit_depth == 8 else colors.astype(np.uint16) * 257
+    tifffile.imwrite(file, samples, photometric="rgb", iccprofile=PROFILES[name], metadata=None)
+    result = made(file.getvalue(), operation, format="tiff", color="keep", bit_depth=bit_depth).data
+    found = (tifffile.imread(io.BytesIO(result)) / (1 if bit_depth == 8 else 257)).round().astype(np.uint8)
+    before, after = (lightness(by_littlecms(Image.fromarray(one), PROFILES[name])) for one in (colors, found))
+    assert difference(after, before)[1] < 1
+
+
 @pytest.mark.parametrize("format", ["jpeg", "png", "webp", "avif", "jxl", "tiff"])
 @pytest.mark.parametrize(("color", "colors"), [("srgb", 1), ("keep", 65535)])
 def test_kept_exif_says_whether_the_result_is_srgb(color, colors, format):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pyvips
@@ -10,6 +11,7 @@ from safelight.engine.color.profile import color_space, is_srgb
 from safelight.engine.color.samples import as_grey
 
 _GREY = {"b-w", "grey16"}
+_WHITE = (0.95047, 1.0, 1.08883)  # D65, to which libvips adapts XYZ
 
 
 def to_srgb(image: pyvips.Image, profile: bytes | None, bit_depth: int, *, keep: bool) -> pyvips.Image:
@@ -51,6 +53,44 @@ def _exported(image: pyvips.Image, profile: bytes) -> pyvips.Image:
     made = image.icc_import(input_profile="srgb", **options).copy()
     made.set_type(pyvips.GValue.blob_type, "icc-profile-data", profile)
     made = made.icc_export(depth=8, **options).copy()
+    made.remove("icc-profile-data")
+    return made
+
+
+def grey_in(profile: bytes | None, image: pyvips.Image) -> pyvips.Image:
+    """Return the luminance of grey, or of colours of an RGB profile (None: sRGB) without alpha, as grey in the same."""
+    if image.bands < 3:
+        return image
+    grey = "grey16" if image.format == "ushort" else "b-w"
+    made = _changed_in_xyz(profile, image, lambda xyz: xyz.extract_band(1) * list(_WHITE))
+    return made.extract_band(1).copy(interpretation=grey) if made else image.colourspace(grey)
+
+
+def changed_in_lab(
+    profile: bytes | None, image: pyvips.Image, change: Callable[[pyvips.Image], pyvips.Image]
+) -> pyvips.Image:
+    """Change the L*a*b* (under D65) of colours of an RGB profile (None: sRGB) without alpha."""
+
+    def changed(colors: pyvips.Image) -> pyvips.Image:
+        return change(colors.colourspace("lab")).copy(interpretation="lab").colourspace(colors.interpretation)
+
+    return _changed_in_xyz(profile, image, changed) or changed(image)
+
+
+def _changed_in_xyz(
+    profile: bytes | None, image: pyvips.Image, change: Callable[[pyvips.Image], pyvips.Image]
+) -> pyvips.Image | None:
+    """Change an image in XYZ. Return None for sRGB, and for a profile to which nothing can be converted."""
+    if profile is None or is_srgb(profile):
+        return None
+    options: dict[str, Any] = {"intent": "relative", "pcs": "xyz"}
+    described = image.copy()
+    described.set_type(pyvips.GValue.blob_type, "icc-profile-data", profile)
+    try:
+        made = change(described.icc_import(embedded=True, **options)).copy(interpretation="xyz")
+        made = made.icc_export(depth=16 if image.format == "ushort" else 8, **options).copy()
+    except pyvips.Error:
+        return None
     made.remove("icc-profile-data")
     return made
 

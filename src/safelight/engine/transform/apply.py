@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import singledispatch
 
 import pyvips
 
-from safelight.engine.color.convert import from_srgb
+from safelight.engine.color.convert import changed_in_lab, from_srgb, grey_in, matched
 from safelight.engine.image import Image, as_rgb, blended, hold, on_colors, rounded, top
 from safelight.engine.transform.scale import cropped, placed, scaled_to, target
 from safelight.engine.transform.turn import rotated
@@ -96,9 +97,8 @@ def _(_operation: op.Invert, image: Image) -> Image:
 
 @apply.register
 def _(_operation: op.Grayscale, image: Image) -> Image:
-    image = image.ready()
-    pixels = image.pixels
-    return image.having(pixels.colourspace("grey16" if pixels.format == "ushort" else "b-w"))
+    image = _in_colors(image.ready())
+    return image.having(on_colors(image.pixels, lambda pixels: grey_in(image.profile, pixels)))
 
 
 @apply.register
@@ -110,16 +110,15 @@ def _(operation: op.Sepia, image: Image) -> Image:
 @apply.register
 def _(operation: op.Tint, image: Image) -> Image:
     image = image.ready()
+    image = _in_colors(image.having(as_rgb(image.pixels)))
     color = pyvips.Image.black(1, 1, bands=3).linear([0, 0, 0], _samples(operation.color)[:3])
     _, a, b = color.cast("uchar").copy(interpretation="srgb").colourspace("lab").getpoint(0, 0)
     keep, gain = 1 - operation.strength, operation.strength
 
-    def change(pixels: pyvips.Image) -> pyvips.Image:
-        lab = pixels.colourspace("lab")
-        tinted = lab.linear([1, keep, keep], [0, a * gain, b * gain]).copy(interpretation="lab")
-        return tinted.colourspace(pixels.interpretation)
+    def change(lab: pyvips.Image) -> pyvips.Image:
+        return lab.linear([1, keep, keep], [0, a * gain, b * gain])
 
-    return image.having(on_colors(as_rgb(image.pixels), change))
+    return image.having(on_colors(image.pixels, lambda pixels: changed_in_lab(image.profile, pixels, change)))
 
 
 @apply.register
@@ -188,6 +187,12 @@ def flattened(pixels: pyvips.Image, color: str, profile: bytes | None) -> pyvips
         return pixels
     pixels = as_rgb(pixels)
     return pixels.flatten(background=hold([value / 255 for value in _samples(color, profile)[:3]], pixels))
+
+
+def _in_colors(image: Image) -> Image:
+    """Return the image, whose colours beside a grey profile become sRGB, so that they can be judged as colours."""
+    pixels, profile = (image.pixels, image.profile) if image.pixels.bands < 3 else matched(image.pixels, image.profile)
+    return replace(image, pixels=pixels, profile=profile)
 
 
 def _of_8_bits(pixels: pyvips.Image) -> pyvips.Image:
