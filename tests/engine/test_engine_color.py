@@ -134,6 +134,21 @@ def test_the_grey_profile_of_an_avif_is_used(tmp_path):
     assert difference(result, by_littlecms(RAMP.resize((256, 64)), icc).convert("L"))[1] <= 2
 
 
+@pytest.mark.parametrize("mode", ["L", "LA"])
+def test_the_grey_profile_of_an_avif_sequence_is_used(tmp_path, mode):
+    icc = profile({b"kTRC": curve(1.0)}, b"GRAY")
+    names = [str(tmp_path / f"{index}.png") for index in range(3)]
+    for name, grey in zip(names, (50, 128, 200), strict=True):
+        Image.new("L", (64, 48), grey).convert(mode).save(name, icc_profile=icc)
+    run("avifenc", "--min", "0", "--max", "0", *names, str(tmp_path / "a.avif"))
+    result = opened(made((tmp_path / "a.avif").read_bytes(), format="avif", lossless=True).data)
+    for index, grey in enumerate((50, 128, 200)):
+        result.seek(index)
+        assert difference(result.convert("RGB").getpixel((9, 9)), [srgb(grey / 255)] * 3)[1] <= 2
+    kept = opened(made((tmp_path / "a.avif").read_bytes(), color="keep").data)
+    assert (kept.convert("RGB").getpixel((9, 9)), kept.info["icc_profile"]) == ((50,) * 3, icc)
+
+
 def test_an_rgb_profile_of_a_grey_photo_is_used():
     icc = PROFILES["linear, called sRGB"]
     result = opened(made(encoded(RAMP, icc_profile=icc)).data)

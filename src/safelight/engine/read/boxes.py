@@ -94,22 +94,34 @@ def main_image(data: memoryview) -> MainImage:
 def sequence_colors(data: memoryview) -> CodePoints | None:
     """Return the code points that the first track of images declares. Raises ValueError for broken boxes."""
     try:
-        tables = [data]
-        for name in ("moov", "trak", "mdia", "minf", "stbl"):
-            tables = [content for outer in tables for inner, content in boxes(outer) if inner == name]
-        for table in map(dict, map(boxes, tables)):
-            for name, entry in boxes(table.get("stsd", memoryview(b""))[8:]):
-                properties = list(boxes(entry[_VISUAL_ENTRY:])) if name in _AV1 else []
-                declared = next((colors for box in properties if (colors := _declared(*box))), None)
-                if properties and (declared is None or declared.transfer == _UNSPECIFIED):
-                    declared = _completed(
-                        declared, _coded_colors(name, properties, partial(_first_sample, data, table))
-                    )
-                if declared:
-                    return declared
+        for table, name, properties in _sample_entries(data):
+            declared = next((colors for box in properties if (colors := _declared(*box))), None)
+            if declared is None or declared.transfer == _UNSPECIFIED:
+                declared = _completed(declared, _coded_colors(name, properties, partial(_first_sample, data, table)))
+            if declared:
+                return declared
     except (struct.error, IndexError) as error:
         raise ValueError("its boxes contradict each other") from error
     return None
+
+
+def sequence_is_grey(data: memoryview) -> bool:
+    """Return whether the first track of images is grey (a further one is its opacity). Raises as `sequence_colors`."""
+    try:
+        return next((_is_grey(name, dict(properties)) for _, name, properties in _sample_entries(data)), False)
+    except (struct.error, IndexError) as error:
+        raise ValueError("its boxes contradict each other") from error
+
+
+def _sample_entries(data: memoryview) -> Iterator[tuple[dict[str, memoryview], str, list[Box]]]:
+    """Return the kinds of samples of all tracks of images in AV1: the table that names it, its codec, and its boxes."""
+    tables = [data]
+    for name in ("moov", "trak", "mdia", "minf", "stbl"):
+        tables = [content for outer in tables for inner, content in boxes(outer) if inner == name]
+    for table in map(dict, map(boxes, tables)):
+        for name, entry in boxes(table.get("stsd", memoryview(b""))[8:]):
+            if name in _AV1 and (properties := list(boxes(entry[_VISUAL_ENTRY:]))):
+                yield table, name, properties
 
 
 def sequence_plays(data: memoryview) -> int:

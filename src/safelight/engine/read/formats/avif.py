@@ -11,7 +11,7 @@ from safelight.engine.color.cicp import CodePoints, profile_of
 from safelight.engine.color.samples import as_grey, from_narrow, unpremultiplied, widened
 from safelight.engine.failures import damaged, unsupported
 from safelight.engine.metadata import exif
-from safelight.engine.read.boxes import MainImage, main_image, sequence_colors, sequence_plays
+from safelight.engine.read.boxes import MainImage, main_image, sequence_colors, sequence_is_grey, sequence_plays
 from safelight.engine.read.facts import Facts, animated, blob
 from safelight.engine.read.formats.vips import VipsReader
 from safelight.engine.read.plugins import from_pillow, guarded, pillow, present
@@ -39,7 +39,8 @@ class AvifReader(VipsReader):
         if self._sequence:
             # Pillow replaces the tag in the file by what the boxes say.
             self._orientation = exif.orientation(self._sequence.info.get("exif")) or 1
-            self._colors = track_colors(self.data, self) or self._colors
+            self._colors, self._grey = track_colors(self.data, self)
+            self._colors = self._colors or self.main.colors
 
     def describe(self, image: pyvips.Image) -> Facts:
         """See `VipsReader`."""
@@ -74,6 +75,7 @@ class AvifReader(VipsReader):
         if self._orientation >= 5:
             width, height = height, width
         bands = len(self._sequence.getbands())
+        bands -= 2 if self._grey and bands > 2 else 0
         return pyvips.Image.black(width, height, bands=bands).copy(interpretation="b-w" if bands < 3 else "srgb")
 
     def samples(self, image: pyvips.Image) -> pyvips.Image:
@@ -101,6 +103,7 @@ class AvifReader(VipsReader):
             self._sequence.seek(index)
             self._sequence.load()
             image = from_pillow(self._sequence)
+        image = as_grey(image) if self._grey and image.bands > 2 else image
         return upright(image, self._orientation), round(self._sequence.info.get("duration", 100))
 
 
@@ -112,9 +115,10 @@ def described(data: memoryview, reader: VipsReader) -> MainImage:
         raise damaged(reader.format, str(error)) from None
 
 
-def track_colors(data: memoryview, reader: VipsReader) -> CodePoints | None:
-    """Return the colours that a sequence declares. Raises Error(DAMAGED_IMAGE) if the boxes are broken."""
+def track_colors(data: memoryview, reader: VipsReader) -> tuple[CodePoints | None, bool]:
+    """Return the colours of a sequence, and whether it is grey. Raises Error(DAMAGED_IMAGE) if the boxes are broken."""
+    view = memoryview(data)
     try:
-        return sequence_colors(memoryview(data))
+        return sequence_colors(view), sequence_is_grey(view)
     except ValueError as error:
         raise damaged(reader.format, str(error)) from None
