@@ -211,6 +211,20 @@ def test_the_segments_of_a_jpeg_are_limited():
     assert time.process_time() - start < 4  # to search the rest of the file for each took longer
 
 
+def test_the_chunks_of_a_png_are_limited():
+    plain, empty = encoded(SMALL), chunk(b"teSt", b"")
+    assert made(plain[:33] + empty * 1000 + plain[33:]).width == SMALL.width
+    assert refused(plain[:33] + empty * 140_000 + plain[33:]) is Code.UNSUPPORTED_FORMAT
+
+
+def test_the_blocks_of_a_gif_are_limited():
+    plain = encoded(Image.new("P", (1, 1)), "GIF")
+    start = 13 + 3 * 2 ** ((plain[10] & 7) + 1)
+    for block in (plain[start:-1], b"\x21\xfe\0"):  # frames, and comments
+        assert made(plain[:start] + block * 100 + plain[start:], format="jpeg").width == 1
+        assert refused(plain[:start] + block * 70_000 + plain[start:]) is Code.UNSUPPORTED_FORMAT
+
+
 def test_the_size_of_a_file_is_limited():
     data = encoded(CAT)
     with pytest.raises(Error, match="at most 1000 are allowed") as caught:

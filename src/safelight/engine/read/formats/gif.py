@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 
 import pyvips
 
-from safelight.engine.failures import damaged
+from safelight.engine.failures import damaged, unsupported
 from safelight.engine.read.facts import Facts
 from safelight.engine.read.formats.vips import VipsReader
 
 _PROFILE = b"\x0bICCRGBG1012"
 _EXTENSION, _IMAGE, _TRAILER, _CONTROL = 0x21, 0x2C, 0x3B, 0xF9
 _LAST_INDEX = 255
+_MOST_BLOCKS = 1 << 16  # more frames than anyone shows: an hour of them, with a control block for each
 _TO_BACKGROUND, _TO_PREVIOUS = 2, 3  # how a frame is disposed of
 _HAS_TRANSPARENCY = 1  # among the flags of a control block
 
@@ -49,8 +50,10 @@ class GifReader(VipsReader):
 
     def _frames(self) -> Iterator[_Frame]:
         data = self.data
-        at, control = 13 + _table(data[10]), 0
+        at, control, count = 13 + _table(data[10]), 0, 0
         while at < len(data) and data[at] != _TRAILER:
+            if (count := count + 1) > _MOST_BLOCKS:
+                raise unsupported("gif", f"a GIF of more than {_MOST_BLOCKS} blocks")
             match data[at]:
                 case int(kind) if kind == _EXTENSION:
                     start = at + 2

@@ -6,6 +6,7 @@ import binascii
 import re
 import struct
 import zlib
+from itertools import islice
 
 import pyvips
 
@@ -20,6 +21,7 @@ from safelight.engine.read.formats.vips import VipsReader
 
 _END = b"\0\0\0\0IEND\xaeB`\x82"
 _CRITICAL = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
+_MOST_CHUNKS = 1 << 17  # a real file of 256 MiB has some 32,000, of 8 KiB each
 _LONGEST_TEXT = 8 * 1024 * 1024
 _SRGB_GAMMA = 45455  # the gAMA value for sRGB
 _SRGB_CHROMATICITIES = (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
@@ -35,7 +37,9 @@ class PngReader(VipsReader):
 
     def check(self) -> None:
         """See `VipsReader`."""
-        self.chunks = list(chunks(self.data))
+        self.chunks = list(islice(chunks(self.data), _MOST_CHUNKS + 1))
+        if len(self.chunks) > _MOST_CHUNKS:
+            raise unsupported("png", f"a PNG of more than {_MOST_CHUNKS} chunks")
         if self.chunks and self.chunks[0].name == b"CgBI":
             raise unsupported("png", "a PNG that was packed for iOS (CgBI)")
         if not self.chunks or self.chunks[0].name != b"IHDR" or self.chunks[0].size != 13:
