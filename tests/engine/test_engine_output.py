@@ -165,6 +165,28 @@ def test_text_of_exif_3_is_kept(format):
     assert author in made(with_exif(block), format=format, metadata="keep").data
 
 
+@pytest.mark.parametrize("format", ["jpeg", "tiff"])
+def test_settings_of_the_camera_are_kept(format):
+    told = Image.Exif()
+    settings = {
+        0x8822: 3,
+        0x9207: 5,
+        0x9208: 9,
+        0xA402: 1,
+        0xA403: 1,
+        0xA406: 2,
+        0xA407: 3,
+        0xA408: 1,
+        0xA409: 2,
+        0xA40A: 1,
+    }
+    told.get_ifd(0x8769).update(settings)
+    kept = (
+        opened(made(encoded(photo(), "JPEG", exif=told), format=format, metadata="keep").data).getexif().get_ifd(0x8769)
+    )
+    assert {tag: kept.get(tag) for tag in settings} == settings
+
+
 @pytest.mark.parametrize("format", ["jpeg", "png", "tiff", "jxl"])
 def test_the_name_of_the_computer_is_dropped(format):
     exif = Image.Exif()
