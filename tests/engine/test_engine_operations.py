@@ -301,6 +301,22 @@ def test_background_fills_transparent_areas():
     assert difference(result, Image.alpha_composite(canvas, logo).convert("RGB"))[1] <= 1
 
 
+@pytest.mark.parametrize("color", ["transparent", "#ff000080", "#12345601"])
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_translucent_background_lies_behind_the_image(color, deep):
+    image = photo().resize((64, 64))
+    image.putalpha(Image.linear_gradient("L").resize((64, 64)))
+    samples = {"transparent": (0, 0, 0, 0), "#ff000080": (255, 0, 0, 128), "#12345601": (18, 52, 86, 1)}[color]
+    right = Image.alpha_composite(Image.new("RGBA", image.size, samples), image)
+    data = png16(np.asarray(image).astype(int) * 257) if deep else encoded(image)
+    found = opened(made(data, {"op": "background", "color": color}, bit_depth=16 if deep else 8).data).convert("RGBA")
+    white = Image.new("RGBA", image.size, "white")
+    assert difference(found.getchannel("A"), right.getchannel("A"))[1] <= 1
+    assert difference(Image.alpha_composite(white, found), Image.alpha_composite(white, right))[1] <= 3
+    printed = opened(made(data, format="jpeg", background=color, quality=100).data)
+    assert difference(printed, Image.alpha_composite(white, right).convert("RGB"))[0] < 2
+
+
 def test_operations_run_in_order():
     result = array(
         made(DATA, {"op": "crop", "width": 100, "height": 80, "left": 0, "top": 0}, {"op": "rotate", "angle": 90}).data

@@ -178,15 +178,26 @@ def _(operation: op.Pad, image: Image) -> Image:
 @apply.register
 def _(operation: op.Background, image: Image) -> Image:
     image = image.ready()
-    return image.having(flattened(image.pixels, operation.color, image.profile))
+    return image.having(_over(image.pixels, operation.color, image.profile))
 
 
 def flattened(pixels: pyvips.Image, color: str, profile: bytes | None) -> pyvips.Image:
-    """Return the image, whose colours are those of the profile (None: sRGB), over a colour, without transparency."""
+    """Return the image, whose colours are those of the profile (None: sRGB), over a colour, without transparency.
+
+    What shows through a translucent colour is white.
+    """
+    return _over(_over(pixels, color, profile), "#ffffffff", profile)
+
+
+def _over(pixels: pyvips.Image, color: str, profile: bytes | None) -> pyvips.Image:
     if not pixels.hasalpha():
         return pixels
     pixels = as_rgb(pixels)
-    return pixels.flatten(background=hold([value / 255 for value in _samples(color, profile)[:3]], pixels))
+    background = hold([value / 255 for value in _samples(color, profile)], pixels)
+    if background[3] == top(pixels):
+        return pixels.flatten(background=background[:3])
+    result = pixels.new_from_image(background).composite2(pixels, "over")
+    return result if result.format == pixels.format else rounded(result, pixels)
 
 
 def _in_colors(image: Image) -> Image:
