@@ -138,6 +138,13 @@ def test_a_sequence_is_shown_as_often_as_it_says(plays):
     assert times(made(data, format="same").data)[1:] == (plays * once or whole, once)
 
 
+def test_a_sequence_does_not_tell_when_it_was_written(tmp_path):
+    (tmp_path / "a.avif").write_bytes(made(sequence(), format="same").data)
+    told = run("exiftool", "-a", "-G1", "-time:all", "-x", "System:all", str(tmp_path / "a.avif")).decode().splitlines()
+    assert len(told) == 6  # of the film, its track, and its media
+    assert {line.split(": ")[1] for line in told} == {"0000:00:00 00:00:00"}
+
+
 def test_numbers_that_are_too_large_for_libvips_are_read():
     data = sequence()
     at, _, once = times(data)

@@ -18,6 +18,7 @@ from safelight.recipe.records import DEFAULT_QUALITY
 _USUAL_DELAY = 100  # milliseconds
 _MOST = 65535  # the longest time in the units of a GIF or a PNG
 _SHORTEST = 20  # the shortest milliseconds that browsers respect in a GIF
+_FOREVER = b"\xff" * 8  # the duration of an endless sequence
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 
@@ -67,21 +68,25 @@ def avif(image: pyvips.Image, count: int, output: OutputSpec, leaving: Carried, 
         file, "AVIF", save_all=True, append_images=images[1:], duration=delays, max_threads=1,
         speed=10 - (output.effort or 4), **chosen, **blocks,
     )  # fmt: skip
-    return _playing(file.getvalue(), plays) if plays else file.getvalue()
+    return _settled(file.getvalue(), plays)
 
 
-def _playing(data: bytes, plays: int) -> bytes:
-    """Set how often an AVIF sequence is played, by the duration of each track, because Pillow does not."""
-    played = bytearray(data)
-    end = b"\xff" * 8  # the duration of an endless sequence
-    once = int.from_bytes(data[data.index(b"elst") + 12 :][:8], "big")
-    for name, at in ((b"mvhd", 28), (b"tkhd", 32)):
-        start = data.find(name)
-        while start >= 0:
-            if data[start + at : start + at + 8] == end:
-                played[start + at : start + at + 8] = struct.pack(">Q", once * plays)
-            start = data.find(name, start + 4)
-    return bytes(played)
+def _settled(data: bytes, plays: int) -> bytes:
+    """Take out of an AVIF sequence when it was written, and set how often it is played (0: forever).
+
+    Pillow does neither. The number of times is told by the duration of each track.
+    """
+    settled = bytearray(data)
+    start, end = data.index(b"moov"), data.index(b"mdat")
+    once = int.from_bytes(data[data.index(b"elst", start) + 12 :][:8], "big")
+    for name, at in ((b"mvhd", 28), (b"tkhd", 32), (b"mdhd", None)):
+        found = data.find(name, start, end)
+        while found >= 0:
+            settled[found + 8 : found + 24] = bytes(16)  # the times of creation and of modification
+            if plays and at and data[found + at : found + at + 8] == _FOREVER:
+                settled[found + at : found + at + 8] = struct.pack(">Q", once * plays)
+            found = data.find(name, found + 4, end)
+    return bytes(settled)
 
 
 def in_hundredths(image: pyvips.Image, count: int) -> pyvips.Image:
