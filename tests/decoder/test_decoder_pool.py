@@ -256,18 +256,6 @@ async def test_a_decoder_for_which_there_was_no_memory_is_started_later(monkeypa
 
 
 @pytest.mark.slow
-async def test_a_photo_over_the_memory_limit_affects_no_other():
-    large = Image.new("RGB", (11000, 9000))
-    file = io.BytesIO()
-    large.save(file, "PNG")
-    limits = Limits(max_memory=4096 * MIB)
-    async with open_pool(Settings(count=1, memory_limit=256 * MIB)) as pool:
-        error = await failure(pool.process(job(file.getvalue(), TWO_FORMATS, limits=limits)))
-        assert error.code is Code.OUT_OF_MEMORY
-        assert (await pool.process(job(recipe=BUILTIN["web"]))).outputs
-
-
-@pytest.mark.slow
 async def test_decoders_are_recycled():
     async with open_pool(Settings(count=1, recycle_after=3)) as pool:
         seen = set()
@@ -276,19 +264,6 @@ async def test_decoders_are_recycled():
             seen |= set(children())
         assert len(seen) >= 3
         assert pool.restarts["recycled"] == 2
-
-
-@pytest.mark.slow
-async def test_peak_memory_is_that_of_the_job():
-    async with open_pool(Settings(count=1)) as pool:
-        small = await pool.process(job())
-        enlarge = {"op": "resize", "width": 6000, "enlarge": True}
-        large = await pool.process(
-            job(recipe=parse({"outputs": {"a": {"operations": [enlarge, {"op": "rotate", "angle": 90}]}}}))
-        )
-        again = await pool.process(job())
-        assert large.peak_memory > small.peak_memory + 50 * MIB
-        assert again.peak_memory < large.peak_memory
 
 
 @pytest.mark.slow

@@ -348,6 +348,8 @@ def _environment() -> dict[str, str]:
     environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     environment["PYTHONPATH"] = os.pathsep.join(str(Path(entry).resolve()) for entry in sys.path if entry)
     environment["MALLOC_ARENA_MAX"] = "2"
+    # jemalloc would keep address space, of which it takes ever larger pieces, and all of it counts as allocated.
+    environment["MALLOC_CONF"] = "retain:false"
     if allocator := _allocator():
         environment["LD_PRELOAD"] = allocator
     return environment
