@@ -4,6 +4,7 @@ import importlib.util
 import io
 from pathlib import Path
 
+import pillow_jxl  # noqa: F401 -- it registers itself at Pillow
 import pytest
 from PIL import Image
 
@@ -34,14 +35,38 @@ async def test_a_photo_over_the_memory_limit_affects_no_other():
         assert (await pool.process(job(recipe=BUILTIN["web"]))).outputs
 
 
+def plain(side, format, **options):
+    file = io.BytesIO()
+    Image.new("RGB", (side, side), "gray").save(file, format, **options)
+    return file.getvalue()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("side", "format", "options", "written"),
+    [
+        (6000, "JPEG", {}, "webp"),
+        (4500, "JPEG", {}, "jxl"),
+        (3000, "JPEG", {}, "avif"),
+        (4000, "JPEG", {}, "avif"),
+        (5500, "JXL", {"effort": 1}, "jpeg"),
+        (7000, "WEBP", {"method": 0}, "jpeg"),
+    ],
+)
+async def test_a_photo_is_not_called_damaged_if_memory_is_lacking(side, format, options, written):
+    recipe = parse({"outputs": {"a": {"format": written}}})
+    async with open_pool(Settings(count=1, memory_limit=256 * MIB)) as pool:
+        with pytest.raises(Error) as caught:
+            await pool.process(job(plain(side, format, **options), recipe))
+        assert caught.value.code is Code.OUT_OF_MEMORY, caught.value.detail
+
+
 @pytest.mark.slow
 async def test_memory_that_earlier_photos_needed_is_there_for_later_ones():
     flip = parse({"outputs": {"a": {"operations": [{"op": "flip", "direction": "vertical"}]}}})
     async with open_pool(Settings(count=1, memory_limit=256 * MIB)) as pool:
         for side in (2500, 3500, 4200, 4600, 3000, 5000):
-            file = io.BytesIO()
-            Image.new("RGB", (side, side)).save(file, "JPEG")
-            assert (await pool.process(job(file.getvalue(), flip))).outputs
+            assert (await pool.process(job(plain(side, "JPEG"), flip))).outputs
         assert not pool.restarts
 
 

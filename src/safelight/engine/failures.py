@@ -15,9 +15,13 @@ if TYPE_CHECKING:
 
     from safelight.engine.formats import Format
 
-_MEMORY = ("out of memory", "insufficient memory", "unable to allocate", "memory allocation", "cannot allocate")
+_MEMORY = (
+    "out of memory", "insufficient memory", "unable to allocate", "failed to allocate", "memory allocation",
+    "cannot allocate", "picture memory error", "bufferpool() failed",
+)  # fmt: skip
 # These are reported for absurd sizes in a damaged file, before anything is allocated.
 _NO_MEMORY_MATTER = ("security limit", "out of memory reading of")
+_TO_ENCODE = 64  # bytes for a pixel; the library of JPEG XL needs some 50, the others fewer
 _KILLED = ("killed for image",)
 _UNSUPPORTED = re.compile(
     r"(?P<codec>unsupported codec|decoder plugin|no decoding plugin)"
@@ -36,12 +40,14 @@ _HARMLESS = re.compile(
     re.IGNORECASE,
 )
 _SERIOUS = re.compile(r"invalid jpeg file|premature|bad huffman|instead of rst", re.IGNORECASE)
-# Prefixes of the messages of libvips' readers.
+# Prefixes of the messages of libvips' readers, some of which its writers have, too.
 _READING = (
     "load", "vipsjpeg", "vipspng", "webp", "gif", "heif", "tiff2vips", "jxl", "bad seek", "end of", "libspng", "source",
 )  # fmt: skip
+_WRITING = re.compile(r"\w+save\b|\bencod", re.IGNORECASE)
 _INTERNAL = re.compile(
     r"unable to (?:call \S+|fetch from region|copy to memory)|/\S+|\bunable to write to target target\b"
+    r"|wbuffer_write: [^\n]*|system error: Unknown error -1\b"
     r"|please build \S+ from[^\n]*|unable to open (?:source )?for input|\b(?:Warning )?input[:;]"
     r"|\b(?:\w+_(?:source|buffer|target)|vips\w*|tiff2vips|webp2vips|libspng|libpng|heif|webp|gifload|jxl|source)\b:?\s*",
     re.IGNORECASE,
@@ -64,24 +70,29 @@ def reading(format_: Format) -> Iterator[None]:
 
 
 @contextmanager
-def computing(format_: Format, output: str) -> Iterator[None]:
-    """Translate errors within the context, which computes and encodes one output."""
+def computing(format_: Format, output: str, pixels: int = 0) -> Iterator[None]:
+    """Translate errors within the context, which computes one output, or also encodes it, with so many pixels."""
     try:
         yield
     except pyvips.Error as error:
-        raise _translated(error, format_, otherwise=Code.OPERATION_FAILED, output=output) from error
+        found = _translated(error, format_, otherwise=Code.OPERATION_FAILED, output=output)
+        if found.code is Code.OPERATION_FAILED and lacks(_TO_ENCODE * pixels):
+            found = out_of_memory()
+        raise found from error
     except MemoryError as error:
         raise out_of_memory() from error
 
 
 @contextmanager
-def writing(format_: Format) -> Iterator[None]:
-    """Translate errors of a library other than libvips, within the context, which writes an output."""
+def writing(format_: Format, pixels: int) -> Iterator[None]:
+    """Translate errors of a library other than libvips, within the context, which writes so many pixels."""
     try:
         yield
     except (Error, MemoryError, pyvips.Error):
         raise
     except Exception as error:
+        if lacks(_TO_ENCODE * pixels):
+            raise out_of_memory() from error
         detail = f"The {format_.label} file could not be written: {plain_reason(str(error))}."
         raise Error(Code.OPERATION_FAILED, detail) from error
 
@@ -103,6 +114,15 @@ def unsupported(format_name: str, feature: str) -> Error:
     """Return the error for an undamaged file with a feature that this installation does not read."""
     detail = f"The file is sound but cannot be read here: {feature} is not supported. Convert it to PNG or JPEG first."
     return Error(Code.UNSUPPORTED_FORMAT, detail, format=format_name, feature=feature)
+
+
+def lacks(size: int) -> bool:
+    """Return whether so many bytes cannot be had now. Many libraries that lack memory tell only that they failed."""
+    try:
+        bytearray(size)
+    except MemoryError:
+        return True
+    return False
 
 
 def out_of_memory() -> Error:
@@ -139,7 +159,8 @@ def _unsupported(found: re.Match[str], format_: Format) -> Error:
 
 def _blames_reader(said: str) -> bool:
     """Return whether the reader failed, by the lines after the first, which names only the caller."""
-    return any(line.strip().lower().startswith(_READING) or "load" in line.lower() for line in said.splitlines()[1:])
+    lines = [line.strip().lower() for line in said.splitlines()[1:] if not _WRITING.search(line)]
+    return any(line.startswith(_READING) or "load" in line for line in lines)
 
 
 def plain_reason(said: str) -> str:

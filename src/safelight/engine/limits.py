@@ -56,6 +56,11 @@ def judge_decode(header: Probe, frames: int, limits: Limits, *, shrink: int = 1,
         raise Error(Code.TOO_MANY_PIXELS, detail, limit=limits.max_memory)
 
 
+def needed_by_codec(header: Probe) -> int:
+    """Return how many bytes the format's library takes for a frame at least: its samples, and a copy of them."""
+    return 2 * _held_by_codec(header)
+
+
 def judge_output(width: int, height: int, frames: int, limits: Limits) -> None:
     """Raise TOO_MANY_PIXELS for a result, or an intermediate image, that is too large."""
     if width * height * frames > limits.max_output_pixels:

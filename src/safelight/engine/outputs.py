@@ -123,8 +123,9 @@ class Outputs:
         with computing(self._original.format, name):
             image = shared.take(self._pixels[name], lambda: self._changed(name))
             self._watch(image.pixels)
-            orientation = 1 if self._recipe.auto_orient else self._original.probe.orientation
-            wanted, facts = self._recipe.outputs[name], self._original.facts
+        orientation = 1 if self._recipe.auto_orient else self._original.probe.orientation
+        wanted, facts = self._recipe.outputs[name], self._original.facts
+        with computing(self._original.format, name, image.width * image.height * image.frames):
             finished = encode(name, image, wanted, self._formats[name], facts, orientation)
         if finished.size > self._limits.max_output_bytes:
             detail = (

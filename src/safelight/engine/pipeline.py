@@ -7,10 +7,10 @@ from typing import Any
 import pyvips
 from msgspec import structs
 
-from safelight.engine.failures import HarmlessComplaint, computing
+from safelight.engine.failures import HarmlessComplaint, computing, lacks, out_of_memory
 from safelight.engine.image import Image
 from safelight.engine.library import check
-from safelight.engine.limits import Limits, judge_decode
+from safelight.engine.limits import Limits, judge_decode, needed_by_codec
 from safelight.engine.outputs import Outputs
 from safelight.engine.read.facts import Facts
 from safelight.engine.read.original import Original
@@ -97,6 +97,8 @@ def _processed(original: Original, recipe: Recipe, limits: Limits, stop: Stop | 
         start = _start(pixels, header, original.facts, frames, upright=recipe.auto_orient, streaming=not several)
         outputs = Outputs(start, recipe, formats, original, limits, watch).made(threads)
     except Error as error:
+        if error.code is Code.DAMAGED_IMAGE and lacks(needed_by_codec(header)):
+            raise out_of_memory() from error
         if _may_be_damage(error):
             original.verify()  # locates the damage; some readers fail silently
         raise

@@ -108,10 +108,10 @@ def _written(
     profile: bytes | None,
 ) -> bytes:
     if image.frames > 1 and format_.name == "avif":
-        with writing(format_):
+        with writing(format_, pixels.width * pixels.height):
             return frames.avif(pixels, image.frames, output, leaving, profile)
     if not has(format_.writer):
-        with writing(format_):
+        with writing(format_, pixels.width * pixels.height):
             return jxl.encoded(pixels, output, leaving)
     pixels, keep = carry.attach(pixels, leaving, profile, format_.name)
     options = _options(output, format_)

@@ -50,7 +50,9 @@ _ALLOCATORS = (
     "/usr/lib/libjemalloc.so.2",
     "/usr/local/lib/libjemalloc.so.2",
 )
-_NO_MEMORY = ("failed to allocate", "bad_alloc", "MemoryError", "out of memory", "Cannot allocate memory")
+_NO_MEMORY = (
+    "failed to allocate", "bad_alloc", "MemoryError", "out of memory", "Cannot allocate memory", "memory allocation of",
+)  # fmt: skip
 
 _MEMORY_OF_SEVERAL = 512 << 20
 """Bytes that several outputs at the same time may need in addition to the limit for decoding a photo."""
