@@ -1,6 +1,7 @@
 """Test other entries in a TIFF's directory besides the image, against Pillow."""
 
 import struct
+import time
 
 import numpy as np
 import pytest
@@ -55,3 +56,28 @@ def test_the_strips_of_a_tiff_are_limited():
     start = 8 + len(lists)
     file = b"II*\0" + struct.pack("<I", start) + lists + struct.pack("<H", len(tags)) + entries + bytes(4)
     assert "TIFF of more than 1048576 strips" in refused(file, Code.UNSUPPORTED_FORMAT)
+
+
+def directories(tags, count):
+    """Return a TIFF with the same directory so many times; at byte 8 are a million values, all of them 8."""
+    values = 1 << 20
+    body = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    start, size = 8 + 4 * values, 2 + len(body) + 4
+    following = [start + size * number for number in range(1, count)] + [0]
+    pages = b"".join(struct.pack("<H", len(tags)) + body + struct.pack("<I", at) for at in following)
+    return b"II*\0" + struct.pack("<I", start) + struct.pack("<I", 8) * values + pages
+
+
+def test_the_directories_below_many_pages_are_limited():
+    below = ((254, 4, 1, 1), (330, 4, 1 << 20, 8))
+    taken = []
+    for count in (1, 64):
+        start = time.process_time()
+        refused(directories(below, count), Code.DAMAGED_IMAGE)
+        taken.append(time.process_time() - start)
+    assert taken[1] < 8 * taken[0]
+
+
+def test_the_pieces_of_a_raw_file_are_limited():
+    sensor = ((256, 4, 1, 1), (257, 4, 1, 1), (262, 3, 1, 32803), (273, 4, 1 << 20, 8), (279, 4, 1 << 20, 8))
+    assert "more than 1048576 strips or tiles" in refused(directories(sensor, 2), Code.UNSUPPORTED_FORMAT)

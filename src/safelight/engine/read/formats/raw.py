@@ -28,6 +28,7 @@ _MAKES = {
     "OM DIGITAL": "orf", "PANASONIC": "rw2", "CANON": "cr2", "FUJIFILM": "raf",
 }  # fmt: skip
 _MOST_DIRECTORIES = 32
+_MOST_PIECES = 1 << 20  # as of a TIFF
 _WIDTH, _HEIGHT, _TILE_WIDTH, _TILE_HEIGHT = 256, 257, 322, 323
 _STRIPS, _TILES, _PANASONIC = (273, 279), (324, 325), (280, 279)  # offsets and lengths
 _FUJIFILM_PIXELS = 100  # where the header has the offset and the length of the sensor's pixels
@@ -55,9 +56,8 @@ def _directories(structure: Structure) -> list[Directory]:
     found: list[Directory] = []
     for page in structure.chain():
         found.append(page)
-        for offset in page.values(_SUB_DIRECTORIES):
-            if len(found) < _MOST_DIRECTORIES:
-                found.append(structure.directory(offset))
+        if (room := _MOST_DIRECTORIES - len(found)) > 0:  # there may be a million others, in each page
+            found += map(structure.directory, page.values(_SUB_DIRECTORIES)[:room])
     return found
 
 
@@ -80,14 +80,16 @@ def _check_complete(data: memoryview, format_: Format) -> None:
     """Raise DAMAGED_IMAGE if pixels are missing or past the end; LibRaw would silently show black."""
     size = len(data)
     if format_.name == "raf":
-        pieces = [_fujifilm_piece(data)]
+        pieces = iter([_fujifilm_piece(data)])
     elif (structure := _structure(data)) is None:
         return  # only LibRaw knows the structure of these formats
     else:
         directories = _directories(structure)
         pictures = [found for found in directories if _is_raw(found)] or directories[:1]
-        pieces = [piece for picture in pictures for piece in _pieces(picture)]
-    for offset, length in pieces:
+        pieces = (piece for picture in pictures for piece in _pieces(picture))
+    for number, (offset, length) in enumerate(pieces, 1):
+        if number > _MOST_PIECES:
+            raise unsupported(format_.name, f"a raw file of more than {_MOST_PIECES} strips or tiles")
         if offset + length > size:
             raise damaged(format_, f"it is cut off at byte {size}; its image reaches to byte {offset + length}")
         if offset == 0 or length == 0:
