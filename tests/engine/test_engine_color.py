@@ -307,6 +307,14 @@ def test_colours_of_the_recipe_look_the_same_beside_kept_grey():
     assert difference(result.getpixel((2, 2)), ORANGE)[1] <= 2
 
 
+def test_a_sepia_of_kept_grey_is_that_of_the_colours_it_shows():
+    icc = profile({b"kTRC": curve(1.0)}, b"GRAY")
+    result = opened(made(encoded(RAMP, icc_profile=icc), {"op": "sepia"}, color="keep").data)
+    grey = np.asarray(by_littlecms(RAMP, icc))[..., :1].astype(float)
+    assert "icc_profile" not in result.info
+    assert difference(result, np.minimum(grey * [1.351, 1.203, 0.937], 255))[1] <= 2
+
+
 def lightness(image):
     """Return L* of sRGB (CIE 15)."""
     samples = np.asarray(image) / 255

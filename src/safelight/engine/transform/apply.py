@@ -104,7 +104,8 @@ def _(_operation: op.Grayscale, image: Image) -> Image:
 @apply.register
 def _(operation: op.Sepia, image: Image) -> Image:
     image = image.ready()
-    return image.having(on_colors(as_rgb(image.pixels), lambda pixels: _mixed(pixels, _SEPIA, operation.strength)))
+    image = _in_colors(image.having(as_rgb(image.pixels)))
+    return image.having(on_colors(image.pixels, lambda pixels: _mixed(pixels, _SEPIA, operation.strength)))
 
 
 @apply.register
