@@ -160,6 +160,16 @@ async def test_long_lists_are_loaded_and_drawn_in_parts(browser, no_worker, clie
                 await page.evaluate(
                     "new Promise((done) => (scrollTo(0, document.body.scrollHeight), requestAnimationFrame(done)))"
                 )
+        # rows are as high as their lines need, also where a phone is turned or the page is zoomed
+        row = page.locator(".table .virtual .row").first
+        await page.set_viewport_size({"width": 600, "height": 860})
+        await page.reload()
+        await expect(row).to_be_visible()
+        narrow = await row.evaluate("row => row.clientHeight")
+        await page.set_viewport_size({"width": 1280, "height": 860})
+        await expect(row).not_to_have_js_property("clientHeight", narrow)
+        await page.set_viewport_size({"width": 600, "height": 860})
+        await expect(row).to_have_js_property("clientHeight", narrow)
 
 
 async def test_tasks_that_ended_while_the_page_was_hidden_leave_its_lists(browser, no_worker, client):

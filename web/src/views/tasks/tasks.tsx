@@ -1,5 +1,6 @@
 // The list of all tasks and their outcomes.
 
+import { signal } from "@preact/signals";
 import { useCallback, useEffect, useMemo } from "preact/hooks";
 import { type StateName, stateName, type Task } from "../../api/api";
 import { type Filter, fromQuery, isEmpty } from "../../api/filter";
@@ -21,6 +22,9 @@ const STATES: StateName[] = ["uploading", "waiting", "working", "finished", "fai
 const ROW = 60;
 const TALL_ROW = 96;
 const NARROW = matchMedia("(max-width: 720px)");
+/** Whether rows have more lines; that changes when a phone is turned or the page is zoomed. */
+const narrow = signal(NARROW.matches);
+NARROW.addEventListener("change", () => (narrow.value = NARROW.matches));
 
 export function Tasks() {
   if (detail.value) return <TaskPage key={detail.value} id={detail.value} />;
@@ -44,7 +48,7 @@ function List({ filter }: { filter: Filter }) {
   }, []);
   const more = useCallback(() => void list.more(), [list]);
   const items = list.items.value;
-  const height = NARROW.matches ? TALL_ROW : ROW;
+  const height = narrow.value ? TALL_ROW : ROW;
   return (
     <>
       <SelectionBar list={list} filter={filter} />
