@@ -37,6 +37,22 @@ async def test_the_page_of_a_task_while_it_runs_and_when_it_has_finished(page, w
     await expect(page.get_by_role("dialog").locator(".stage img.shown")).to_have_count(2)
 
 
+async def test_the_time_passes_where_nothing_happens(browser, whole, client):
+    """A page that is left open does not say for hours that a photo has just been changed."""
+    await client.wait((await client.upload(photo(3), recipe="thumbnail", filename="old.png")).id)
+    async with opened(browser, whole.master) as page:
+        await page.clock.install()
+        for view in ("tasks", "photos"):
+            await page.goto(f"http://{whole.master}/#/{view}")
+            await page.reload()
+            await expect(page.get_by_text("old.png")).to_be_visible()
+            await expect(page.get_by_text("Live", exact=True)).to_be_visible()
+            await page.context.set_offline(True)  # no answer tells the page that it is not so late
+            await page.clock.fast_forward("02:00:00")
+            await expect(page.get_by_text("2 h ago")).to_be_visible()
+            await page.context.set_offline(False)
+
+
 async def test_speed_and_time_left_are_shown_during_an_upload(page, directory):
     (directory / "large.tif").write_bytes(photo(0, width=2400, kind="TIFF"))
     line = await page.context.new_cdp_session(page)
