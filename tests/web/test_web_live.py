@@ -75,6 +75,7 @@ async def test_photos_are_seen_while_they_are_uploaded(page, directory):
     tray = page.get_by_role("region", name="Uploads")
     await expect(tray.get_by_role("listitem")).to_contain_text(re.compile("[0-9]+ % of"))
     await expect(tray.locator("img")).to_have_js_property("naturalWidth", 900)
+    await expect(tray.locator("img")).to_have_js_property("draggable", False)  # dropped, it would be a photo to upload
     await line.send("Network.emulateNetworkConditions", {**slow, "uploadThroughput": -1})
     await expect(tray.get_by_role("heading")).to_have_text("1 photo uploaded")
 

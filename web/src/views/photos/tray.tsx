@@ -167,7 +167,7 @@ function Preview({ data }: { data: Blob | undefined }) {
     return () => URL.revokeObjectURL(made);
   }, [data]);
   return address ? (
-    <img class="preview-small" src={address} alt="" loading="lazy" decoding="async" onError={() => setAddress("")} />
+    <img class="preview-small" src={address} alt="" draggable={false} loading="lazy" decoding="async" onError={() => setAddress("")} />
   ) : (
     <span class="preview-small" />
   );
