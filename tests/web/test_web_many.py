@@ -192,6 +192,32 @@ async def test_review_rename_and_choose_before_sending(page, client, directory):
     assert {(task.filename, task.recipe) for task in tasks} == {("first.png", "grayscale"), ("three.png", "web")}
 
 
+ADD = """(count) => {
+  const given = new DataTransfer();
+  for (let n = 0; n < count; n += 1) given.items.add(new File(["photo"], `${n}.png`, { type: "image/png" }));
+  const field = document.querySelector("input[type=file][multiple]");
+  field.files = given.files;
+  let walks = 0;
+  const { values } = Object;
+  Object.values = (all) => {
+    const found = values(all);
+    if (found.length > 100) walks += 1;
+    return found;
+  };
+  field.dispatchEvent(new Event("change"));
+  Object.values = values;
+  return walks;
+}"""
+
+
+async def test_a_thousand_photos_are_added_at_once(page):
+    """What is kept of all photos is not gone through for each of them, for which the page would stand still."""
+    await page.get_by_label("Review before sending").check()
+    await expect(page.get_by_text("Live", exact=True)).to_be_visible()
+    assert await page.evaluate(ADD, 1000) < 100
+    await expect(page.get_by_role("button", name="Upload 1,000 photos")).to_be_visible()
+
+
 async def test_zoom_and_photo_data(browser, whole, client):
     task = await client.upload(photo(0, width=1600, kind="JPEG"), recipe="web", filename="large.jpg")
     await client.wait(task.id, timeout=90)

@@ -8,6 +8,7 @@ import Tus, { type TusBody } from "@uppy/tus";
 import { getTask, Problem, stateName, type StateName, State } from "../api/api";
 import { connection, follow } from "../api/live";
 import { isPhoto } from "../kinds";
+import { forgetSent, rememberSent, sent } from "../sent";
 import { empty } from "./shared";
 import { say } from "./messages";
 import { acting } from "../router";
@@ -80,9 +81,6 @@ const failures = new Map<string, { text: string; transient: boolean }>();
 const ended = new Map<string, Row>();
 /** The task of an upload, by the upload's address. */
 const tasks = new Map<string, string>();
-const SENT = "safelight-sent";
-/** More than are sent before the retriever writes its state. */
-const MOST_SENT = 500;
 /** Files that were added since the page was opened. */
 const added = new Set<string>();
 let session = "";
@@ -111,10 +109,21 @@ uppy.use(Tus, {
   },
 });
 
-// Small files are sent with the request that creates the upload, since there is little to resume.
-uppy.on("file-added", (file) => {
-  if ((file.size ?? 0) <= SMALL) uppy.setFileState(file.id, { tus: { uploadDataDuringCreation: true } });
+// Each change of Uppy's state costs as much as all files together, so there is one for all that are added at once.
+uppy.on("files-added", (files) => {
+  const ids = new Set(files.map((file) => file.id));
+  for (const id of ids) {
+    added.add(id);
+    ended.delete(id);
+  }
+  forgetSent(ids);
+  // Small files are sent with the request that creates the upload, since there is little to resume.
+  const small = files.filter((file) => (file.size ?? 0) <= SMALL);
+  const begun = small.map((file) => [file.id, { ...file, tus: { uploadDataDuringCreation: true } }] as const);
+  uppy.setState({ files: { ...uppy.getState().files, ...Object.fromEntries(begun) } });
 });
+
+uppy.on("restriction-failed", (file, error) => say(`${file?.name ?? ""}: ${error.message}`, "bad"));
 
 uppy.on("upload-success", (file, response) => {
   held.value = "";
@@ -123,7 +132,7 @@ uppy.on("upload-success", (file, response) => {
   tasks.delete(response.uploadURL ?? "");
   const known = task && may("read") ? { task, outcome: "waiting" as const } : undefined;
   ended.set(file.id, { ...row(file), sent: file.size ?? 0, state: "uploaded", ...known });
-  remember(file.id);
+  rememberSent(file.id);
   failures.delete(file.id);
   // The server has the bytes now, so the browser can drop them.
   queueMicrotask(() => uppy.removeFile(file.id));
@@ -229,7 +238,8 @@ export function add(files: readonly File[]): boolean {
     held.value = "";
     samples = [];
   }
-  for (const file of photos) put(file, file.name || words.pasted, chosen.value, relativePath(file));
+  const alike = { recipe: chosen.value, tenant: acting, batch: batch.value.trim() || session };
+  put(photos.map((data) => ({ ...alike, data, name: data.name || words.pasted, path: relativePath(data) })));
   if (!review.value) send();
   show();
   return true;
@@ -240,40 +250,25 @@ const divided = (files: readonly File[], wanted: (file: File) => boolean) =>
 /** The first names, and how many more there are. */
 const few = (files: File[]): [string[], number] => [files.slice(0, NAMED).map((file) => file.name), files.length - NAMED];
 
-function put(file: Blob, name: string, recipe: string, path: string, tenant = acting, into = batch.value.trim() || session): void {
-  try {
+interface Added {
+  data: Blob;
+  name: string;
+  recipe: string;
+  path: string;
+  tenant: string;
+  batch: string;
+}
+
+function put(files: Added[]): void {
+  const described = files.map(({ data, name, recipe, path, tenant, batch: into }) => {
     const where = [...(tenant ? [tenant] : []), recipe, name, path].join("/");
-    const meta = { recipe, batch: into.slice(0, 64), tenant, relativePath: where };
-    const id = uppy.addFile({ name, type: file.type, data: file, source: "page", meta });
-    added.add(id);
-    ended.delete(id);
-    forget(id);
+    return { name, type: data.type, data, source: "page", meta: { recipe, batch: into.slice(0, 64), tenant, relativePath: where } };
+  });
+  try {
+    uppy.addFiles(described);
   } catch (error) {
-    say(`${name}: ${error instanceof Error ? error.message : String(error)}`, "bad");
+    say(error instanceof Error ? error.message : String(error), "bad");
   }
-}
-
-/** Files that were sent, as the browser remembers them across a reload. */
-function sent(): string[] {
-  try {
-    return JSON.parse(localStorage.getItem(SENT) ?? "[]") as string[];
-  } catch {
-    return [];
-  }
-}
-
-function remember(id: string): void {
-  try {
-    localStorage.setItem(SENT, JSON.stringify([...sent(), id].slice(-MOST_SENT)));
-  } catch {
-    // The browser has no room, and keeps no uploads across a reload either.
-  }
-}
-
-/** Called when the same file is added once more. */
-function forget(id: string): void {
-  const known = sent();
-  if (known.includes(id)) localStorage.setItem(SENT, JSON.stringify(known.filter((one) => one !== id)));
 }
 
 export const send = () => void uppy.upload().catch(() => undefined);
@@ -299,7 +294,7 @@ export function change(id: string, next: { name?: string; recipe?: string }): vo
   if (!file || !(file.data instanceof Blob)) return;
   uppy.removeFile(id);
   const { recipe, relativePath: path = "", tenant, batch: into } = file.meta;
-  put(file.data, next.name?.trim() || file.name || "", next.recipe ?? recipe, path, tenant, into);
+  put([{ data: file.data, name: next.name?.trim() || file.name || "", recipe: next.recipe ?? recipe, path, tenant, batch: into }]);
   if (!review.value) send();
   show();
 }
@@ -322,7 +317,9 @@ export async function retry(id: string): Promise<void> {
   await uppy.retryUpload(id).catch(() => undefined);
 }
 export const clearFailed = () => {
-  for (const row of rows.value) if (row.state === "failed") remove(row.id);
+  const ids = rows.value.flatMap((row) => (row.state === "failed" ? [row.id] : []));
+  for (const id of ids) failures.delete(id);
+  if (ids.length) uppy.removeFiles(ids);
 };
 /** Forget what ended. */
 export function close(): void {
@@ -339,7 +336,7 @@ export function close(): void {
 export async function forgetAll(): Promise<void> {
   uppy.cancelAll();
   ended.clear();
-  localStorage.removeItem(SENT);
+  forgetSent();
   for (const name of Object.keys(localStorage)) if (name.startsWith("tus::")) localStorage.removeItem(name);
   const mine = uppy.getID();
   await empty("uppy-blobs", ({ id, store }) => id === mine || store === mine);
