@@ -16,7 +16,7 @@ import msgspec
 from aiohttp.payload import Payload
 
 from safelight import tracing
-from safelight.client.availability.failures import NOT_SENT, once, reason_of
+from safelight.client.availability.failures import NOT_SENT, advice_on, once, reason_of
 from safelight.client.availability.instances import Several
 from safelight.client.availability.liveness import Liveness, UnresponsiveError
 from safelight.client.availability.names import Resolver
@@ -271,7 +271,7 @@ class Connection:
 
     def _no_answer(self, base: str, error: Exception) -> Error:
         self._address.failed(base)
-        return Error(Code.UNAVAILABLE, f"No answer from {base}: {reason_of(error)}. Is the service running?")
+        return Error(Code.UNAVAILABLE, f"No answer from {base}: {reason_of(error)}. {advice_on(error)}")
 
     async def _check(self, response: aiohttp.ClientResponse, base: str, path: str) -> None:
         """Raise the error of a service, or MISDIRECTED for an answer that comes from elsewhere or leads there."""

@@ -58,6 +58,12 @@ async def made(directory, *, type=ECDSA):
     return tuple(map(str, files))
 
 
+async def refuse(_, writer):
+    """Answer as a server without TLS."""
+    writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    writer.close()
+
+
 async def test_a_service_with_a_certificate_speaks_tls_alone(plane, certificate, http):
     public, private = certificate
     store = await plane.start("keyvaluestore", tls_certificate=public, tls_key=private, trusted_proxies=ELSEWHERE)
@@ -72,12 +78,16 @@ async def test_a_service_with_a_certificate_speaks_tls_alone(plane, certificate,
             async with trusting.get(f"{url}/some-key", headers=plane.credentials) as answer:
                 assert answer.status == 404
 
-    for url, reason in (
-        (f"https://localhost:{store.port}", "its certificate is not trusted: self-signed certificate"),
-        (f"http://localhost:{store.port}", "connection was closed|connection reset"),
-    ):
-        with pytest.raises(Error, match=reason):
-            await Connection(http, Several(url), retry_for=0.0).call("GET", "/healthz", bytes)
+    async with session(authorities=public) as trusting, await asyncio.start_server(refuse, "127.0.0.1", 0) as plain:
+        plain_port = plain.sockets[0].getsockname()[1]
+        for client, url, said in (
+            (http, f"https://localhost:{store.port}", "not trusted: self-signed certificate. SSL_CERT_FILE names"),
+            (trusting, f"https://[::ffff:127.0.0.1]:{store.port}", "Give the name that its certificate is for"),
+            (http, f"https://127.0.0.1:{plain_port}", "TLS failed: .*. Does the service speak TLS there"),
+            (http, f"http://localhost:{store.port}", "connection was closed|connection reset"),
+        ):
+            with pytest.raises(Error, match=said):
+                await Connection(client, Several(url), retry_for=0.0).call("GET", "/healthz", bytes)
 
     # None of the system's authorities has signed this certificate.
     with pytest.raises(aiohttp.ClientConnectorCertificateError):

@@ -9,6 +9,8 @@ import aiohttp
 
 NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 """The exceptions that are raised before the first byte of a request was sent."""
+_OTHER_NAME = (62, 64)
+"""OpenSSL's codes of a certificate that is for another name, or another address."""
 
 
 def reason_of(error: Exception) -> str:
@@ -16,10 +18,7 @@ def reason_of(error: Exception) -> str:
 
     The reason is never empty, although a TimeoutError has no text.
     """
-    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        cause = error.certificate_error
-    match cause:
+    match cause := _cause(error):
         case aiohttp.InvalidURL():
             return "this is not a URL"
         case aiohttp.ClientResponseError():
@@ -30,7 +29,7 @@ def reason_of(error: Exception) -> str:
         case aiohttp.ClientPayloadError():
             return "the connection was closed in the middle of the answer"
         case ssl.SSLCertVerificationError(verify_message=str(text)):
-            return f"its certificate is not trusted: {text}"
+            return f"its certificate is not trusted: {text.rstrip('.')}"
         case ssl.SSLError(reason=str(text)):
             return f"TLS failed: {text.lower().replace('_', ' ')}"
         case OSError(errno=int(number)) if number > 0:
@@ -51,3 +50,23 @@ async def once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) 
         raise
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
         raise aiohttp.ClientConnectionError(reason_of(error)) from error
+
+
+def advice_on(error: Exception) -> str:
+    """Return a sentence about what to do if a request got no answer."""
+    match _cause(error):
+        case ssl.SSLCertVerificationError(verify_code=code) if code in _OTHER_NAME:
+            return "Give the name that its certificate is for."
+        case ssl.SSLCertVerificationError():
+            return "SSL_CERT_FILE names a PEM file of other authorities to trust; services have --tls-authorities."
+        case ssl.SSLError():
+            return "Does the service speak TLS there?"
+        case _:
+            return "Is the service running?"
+
+
+def _cause(error: Exception) -> BaseException:
+    """Return the error of the connection, certificate or call that a library's error stands for."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return error.certificate_error
+    return error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
