@@ -89,3 +89,26 @@ async def test_photos_that_are_shared_are_uploaded_and_only_the_page_itself_is_k
         assert len((await client.tasks()).tasks) == 1
         kept = {url.removeprefix(f"http://{whole.master}/").partition("?")[0] for url in await page.evaluate(KEPT)}
         assert kept == {"", "web/app.js", "web/style.css", "web/icon.svg"}
+
+
+KEEPS_NOTHING = """
+  const deny = () => { throw new DOMException("Access is denied for this document.", "SecurityError"); };
+  Object.defineProperty(window, "localStorage", { get: deny });
+  IDBFactory.prototype.open = deny;
+  for (const [of, name] of [[IDBFactory, "databases"], [LockManager, "request"], [ServiceWorkerContainer, "register"]])
+    of.prototype[name] = async () => deny();
+"""
+
+
+async def test_a_browser_that_may_keep_nothing_shows_the_page(browser, whole, client, directory):
+    """Chromium's and Firefox's settings that block all cookies deny every store with an error."""
+    (directory / "sent.png").write_bytes(photo(6))
+    async with opened(browser, whole.master) as page:
+        await page.add_init_script(KEEPS_NOTHING)
+        await page.reload()
+        await page.locator("#recipe").select_option("thumbnail")
+        await page.get_by_label("Choose photos").set_input_files(directory / "sent.png")
+        await expect(page.get_by_text("Finished: 1")).to_be_visible()
+        await page.get_by_role("button", name="Colours: auto").click()
+        await expect(page.locator("html")).to_have_attribute("data-theme", "light")
+    assert [task.recipe for task in (await client.tasks()).tasks] == ["thumbnail"]

@@ -2,6 +2,7 @@ import { effect, signal } from "@preact/signals";
 import { render } from "preact";
 import { AccessButton } from "./access/access";
 import { Gate } from "./access/gate";
+import { keep, kept } from "./kept";
 import * as live from "./api/live";
 import { Confirm } from "./parts/confirm";
 import { DropOverlay } from "./parts/drop";
@@ -29,11 +30,11 @@ const PLACES: Record<View, { icon: IconName; page: () => preact.JSX.Element | nu
 };
 const THEMES = ["auto", "light", "dark"] as const;
 const THEME_KEY = "safelight.theme";
-const theme = signal(THEMES.find((name) => name === localStorage.getItem(THEME_KEY)) ?? "auto");
+const theme = signal(THEMES.find((name) => name === kept(THEME_KEY)) ?? "auto");
 
 effect(() => {
   document.documentElement.dataset.theme = theme.value;
-  localStorage.setItem(THEME_KEY, theme.value);
+  keep(THEME_KEY, theme.value);
 });
 effect(() => {
   document.title = `${subject.value || texts.views[place.value]} · safelight`;

@@ -3,6 +3,7 @@
 import { signal } from "@preact/signals";
 import type { NamedRecipe } from "../api/api";
 import { getRecipes } from "../api/api";
+import { keep, kept } from "../kept";
 
 const KEY = "safelight.recipe";
 /** What a newcomer most likely wants comes first; `invert`, which makes negatives, comes last. */
@@ -11,13 +12,13 @@ const LAST = ["invert"];
 const DEFAULT = "web";
 
 export const recipes = signal<NamedRecipe[]>([]);
-export const chosen = signal(localStorage.getItem(KEY) ?? DEFAULT);
+export const chosen = signal(kept(KEY) ?? DEFAULT);
 
 export const isBuiltin = (recipe: NamedRecipe) => recipe.changed === 0;
 
 export function choose(name: string): void {
   chosen.value = name;
-  localStorage.setItem(KEY, name);
+  keep(KEY, name);
 }
 
 const rank = ({ name }: NamedRecipe) =>

@@ -3,6 +3,7 @@
 import { computed, signal } from "@preact/signals";
 import { ask, Problem } from "../api/api";
 import { connect, connection } from "../api/live";
+import { forget, keep, kept } from "../kept";
 import { empty } from "./shared";
 import { acting, replace, view, type View, VIEWS } from "../router";
 import { forgetAll as forgetUploads, pauseAll, retryTransient } from "./uploads";
@@ -45,11 +46,11 @@ export async function begin(): Promise<void> {
     await look();
   } catch (error) {
     // Without a connection, the user who was signed in last can still add photos, which that session sends later.
-    const kept = localStorage.getItem(KEY);
-    const user = localStorage.getItem(USER);
-    if (!kept || !user || !(error instanceof Problem) || error.code !== "unavailable" || me.value) throw error;
+    const known = kept(KEY);
+    const user = kept(USER);
+    if (!known || !user || !(error instanceof Problem) || error.code !== "unavailable" || me.value) throw error;
     owner = user;
-    me.value = JSON.parse(kept) as SignedIn;
+    me.value = JSON.parse(known) as SignedIn;
     connection.subscribe((now) => now === "live" && void look().catch(() => undefined));
   }
 }
@@ -71,14 +72,14 @@ async function look(): Promise<void> {
 function take(who: SignedIn): void {
   if (who.signed_in) {
     const user = `${who.tenant} ${who.key || who.name}`;
-    if (user !== owner) localStorage.setItem(USER, user);
+    if (user !== owner) keep(USER, user);
     if (owner !== undefined && user !== owner) {
       pauseAll();
       return location.reload();
     }
     owner = user;
-    localStorage.setItem(KEY, JSON.stringify({ ...who, name: "" }));
-  } else localStorage.removeItem(KEY);
+    keep(KEY, JSON.stringify({ ...who, name: "" }));
+  } else forget(KEY);
   me.value = who;
   if (connection.value === "none" && may("read")) connect();
 }
@@ -92,8 +93,8 @@ export async function signIn(key: string): Promise<void> {
 
 export async function signOut(): Promise<void> {
   await ask("DELETE", "session");
-  localStorage.removeItem(KEY);
-  localStorage.removeItem(USER);
+  forget(KEY);
+  forget(USER);
   await forgetUploads();
   await empty();
   // The memory of the page belongs to the user who was signed in.

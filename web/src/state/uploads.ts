@@ -7,6 +7,7 @@ import GoldenRetriever from "@uppy/golden-retriever";
 import Tus, { type TusBody } from "@uppy/tus";
 import { getTask, Problem, stateName, type StateName, State } from "../api/api";
 import { connection, follow } from "../api/live";
+import { forget, keep, kept, names } from "../kept";
 import { isPhoto } from "../kinds";
 import { forgetSent, rememberSent, sent } from "../sent";
 import { empty } from "./shared";
@@ -56,7 +57,7 @@ export const rows = signal<Row[]>([]);
 /** The name of the batch that photos are added to; without one, the time at which the first was added. */
 export const batch = signal("");
 /** Whether photos wait for a person to look at the list before they are sent. */
-export const review = signal(localStorage.getItem(REVIEW_KEY) === "true");
+export const review = signal(kept(REVIEW_KEY) === "true");
 export const paused = computed(() => active.value.length > 0 && active.value.every((row) => row.state === "paused"));
 export const active = computed(() => rows.value.filter((row) => row.state !== "uploaded" && row.state !== "failed"));
 export const ready = computed(() => rows.value.filter((row) => row.state === "ready"));
@@ -301,7 +302,7 @@ export function change(id: string, next: { name?: string; recipe?: string }): vo
 
 export function setReview(wanted: boolean): void {
   review.value = wanted;
-  localStorage.setItem(REVIEW_KEY, String(wanted));
+  keep(REVIEW_KEY, String(wanted));
 }
 
 export const pauseAll = () => uppy.pauseAll();
@@ -337,13 +338,13 @@ export async function forgetAll(): Promise<void> {
   uppy.cancelAll();
   ended.clear();
   forgetSent();
-  for (const name of Object.keys(localStorage)) if (name.startsWith("tus::")) localStorage.removeItem(name);
+  for (const name of names("tus::")) forget(name);
   const mine = uppy.getID();
   await empty("uppy-blobs", ({ id, store }) => id === mine || store === mine);
 }
 
 /** Keep uploads in progress in the browser's own database, and continue with them after a reload. */
-function keep(): void {
+function keepFiles(): void {
   uppy.use(GoldenRetriever, {
     expires: 23 * 3600 * 1000,
     // The limits of its store are not in its types.
@@ -388,10 +389,10 @@ export function start(owner: string): void {
   started = true;
   // The browser keeps the uploads of each user under another name, so that nobody sends those of somebody else.
   uppy.setOptions({ id: `safelight ${owner}` });
-  if (!navigator.locks) keep(); // a browser has locks only over HTTPS or on the machine itself
+  if (!navigator.locks) keepFiles(); // a browser has locks only over HTTPS or on the machine itself
   else
     void navigator.locks.request(LOCK, () => {
-      keep();
+      keepFiles();
       return new Promise(() => undefined);
-    });
+    }).catch(() => undefined); // where a browser may keep nothing, it has no locks either
 }
