@@ -73,7 +73,8 @@ async def _named(client: Client, ids: Sequence[str], saving: _Saving, *, dry_run
 async def _matching(client: Client, which: Which, saving: _Saving, *, dry_run: bool) -> None:
     """Save the results of all tasks that match, or only print how many there are."""
     wanted = [state for state in saving.states if state in (which.states() or saving.states)]
-    asked = msgspec.structs.replace(which.filter(), state=",".join(state.name.lower() for state in wanted))
+    states = ",".join(state.name.lower() for state in wanted)
+    asked = msgspec.structs.replace(await which.filter(client), state=states)
     counts = await client.count(asked)
     total = sum(counts.states.get(state.name.lower(), 0) for state in wanted)
     if dry_run or not saving.quiet:

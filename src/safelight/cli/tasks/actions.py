@@ -203,12 +203,11 @@ async def _all(
     if wrong := check(ids, which):
         complain(wrong)
         return 2
-    asked = which.filter()
     wanted = which.states() or list(State)
     eligible = ",".join(state.name.lower() for state in wanted if state in _ELIGIBLE[action])
     async with master(where) as client:
         wanted_recipe = None if recipe is None else await _checked(client, recipe)
-        tasks = await find_all(client, ids)
+        tasks, asked = await find_all(client, ids), await which.filter(client)
         plan = _chosen(action, tasks) if ids else await _planned(action, client, asked, wanted)
         if dry_run or not where.json:
             _show(plan, where, recipe)

@@ -78,10 +78,10 @@ async def tasks_command(
     limit:
         How many tasks to list at most; 0 lists all.
     """
-    asked = which.filter()
     found: list[Task] = []
     before: str | None = None
     async with master(where) as client:
+        asked = await which.filter(client)
         while True:
             room = limit - len(found) if limit else 1000
             page = await client.find(asked.page(before=before, limit=min(room, 1000)))

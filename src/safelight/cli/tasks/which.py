@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -11,7 +10,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from safelight.cli import durations
+from safelight.cli import durations, service_time
 from safelight.cli.groups import WHICH
 from safelight.client.master import Client
 from safelight.errors import Code, Error
@@ -25,6 +24,20 @@ OPEN = (State.UPLOADING, State.WAITING, State.WORKING)
 PARTLY_COUNTED = "There are very many tasks: only the newest were counted, and older ones may match too."
 
 _PAGE = 500
+
+
+def _moment(text: str | None) -> float | None:
+    if not text:
+        return None
+    try:
+        return max(0.0, datetime.fromisoformat(text).timestamp())
+    except (ValueError, OverflowError):
+        pass
+    try:
+        return max(0.0, service_time.now() - durations.seconds(text))
+    except Error:
+        detail = f"Write a time such as 2026-11-26T08:30 or how long ago, such as 2h or 7d, not {text[:32]!r}."
+        raise Error(Code.INVALID_REQUEST, detail) from None
 
 
 @Parameter(name="*", group=WHICH)
@@ -58,13 +71,20 @@ class Which:
     since: str | None = None
     until: str | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse an invalid time before anything is asked. Raises INVALID_REQUEST."""
+        for text in (self.since, self.until):
+            _moment(text)
+
     @property
     def is_given(self) -> bool:
         """Whether any filter was given."""
         return any(getattr(self, field.name) for field in fields(self))
 
-    def filter(self) -> TaskFilter:
-        """Return the filter as the master takes it. Raises INVALID_REQUEST for an invalid time."""
+    async def filter(self, client: Client) -> TaskFilter:
+        """Return the filter as the master takes it. How long ago something was is counted by the service's clock."""
+        if self.since or self.until:
+            await client.health()  # any answer tells the time
         return TaskFilter(
             state=",".join(self.state or ()),
             recipe=self.recipe or None,
@@ -119,17 +139,3 @@ async def find(client: Client, id: str) -> Task:
             return page.tasks[0]
         raise Error(Code.NOT_FOUND, f"There is no task {id}.")
     return await client.task(id)
-
-
-def _moment(text: str | None) -> float | None:
-    if not text:
-        return None
-    try:
-        return max(0.0, datetime.fromisoformat(text).timestamp())
-    except (ValueError, OverflowError):
-        pass
-    try:
-        return max(0.0, time.time() - durations.seconds(text))
-    except Error:
-        detail = f"Write a time such as 2026-11-26T08:30 or how long ago, such as 2h or 7d, not {text[:32]!r}."
-        raise Error(Code.INVALID_REQUEST, detail) from None
