@@ -35,6 +35,15 @@ def test_without_standard_error_the_exit_status_tells() -> None:
     assert subprocess.run(without("2", COMMAND, "nosuch"), env=environment()).returncode == 2
 
 
+@pytest.mark.parametrize("columns", ["0", "1", "-3", "wide"])
+@pytest.mark.parametrize("argv", [("safelight", "formats"), ("safelight", "upload", "--help"), ("drumhead", "--help")])
+def test_a_width_of_the_terminal_that_is_none_changes_nothing(argv: tuple[str, ...], columns: str) -> None:
+    command = [sys.executable, "-m", *argv]
+    told = subprocess.run(command, env=environment(COLUMNS=columns), capture_output=True, text=True, timeout=60)
+    assert (told.returncode, told.stderr) == (0, "")
+    assert told.stdout == subprocess.run(command, env=environment(), capture_output=True, text=True).stdout
+
+
 @pytest.mark.parametrize("argv", [("formats",), ("formats", "--json"), ("--help",), ("recipes", "--help")])
 def test_a_full_disk_under_the_output_is_named(argv: tuple[str, ...]) -> None:
     with Path("/dev/full").open("w") as full:

@@ -132,10 +132,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit status (docs/reference/errors.md lists them)."""
     gc.disable()  # modules are not garbage, so looking for it while they are imported costs time for nothing
     try:
-        from drumhead.cli.output import open_closed_streams, printable_streams  # noqa: PLC0415 - as in application
+        from drumhead.cli import output  # noqa: PLC0415 - as in application
 
-        open_closed_streams()
-        with printable_streams():
+        output.open_closed_streams()
+        output.forget_useless_size()
+        with output.printable_streams():
             return _main(arguments)
     except KeyboardInterrupt:
         return 130

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 
 STDERR = 2
+_NARROWEST = 5
+"""Columns below which the library that writes the help never ends, or writes nothing."""
 
 
 class Printable:
@@ -46,6 +48,14 @@ def open_closed_streams() -> None:
     sys.stdin = sys.stdin or open(0)  # noqa: SIM115 - they last as long as the process
     sys.stdout = sys.stdout or open(1, "w")  # noqa: SIM115
     sys.stderr = sys.stderr or open(STDERR, "w")  # noqa: SIM115
+
+
+def forget_useless_size() -> None:
+    """Take a size of the terminal that is none, such as 0, for not told: the help would not end, or be empty."""
+    for name in ("COLUMNS", "LINES"):
+        text = os.environ.get(name, "80")
+        if not (text.isascii() and text.isdecimal() and len(text) < 9 and int(text) >= _NARROWEST):
+            del os.environ[name]
 
 
 @contextmanager
