@@ -187,7 +187,8 @@ class GuestProgram(msgspec.Struct, frozen=True, kw_only=True):
     """A C program that a guest puts into its images. ``image.guest_program`` compiles it.
 
     `sources` is a directory of C files, `shipped` is the path at which a wheel may ship the compiled program, and
-    `compiler` is the command that compiles the sources.
+    `compiler` is the command that compiles the sources. Its warnings are no errors, because they depend on the version
+    of the host's compiler.
     """
 
     sources: Path

@@ -1,9 +1,11 @@
 """Test the files and boot plans that the Linux guest makes from records, without booting."""
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
+import msgspec
 import pytest
 import zstandard
 from hypothesis import given
@@ -92,6 +94,16 @@ def test_initrd_is_the_same_every_time_and_small(tmp_path):
     assert list(files) == ["dev", "dev/console", "modules", "init", "modules/00-a.ko", "modules/01-b.ko"]
     assert files["init"][:4] == b"\x7fELF"
     assert str(INIT.sources).encode() not in files["init"]
+
+
+@pytest.mark.parametrize("guest", ["linux", "osv"])
+def test_programs_of_guests_compile_without_warnings_and_warnings_of_other_compilers_are_no_errors(guest, tmp_path):
+    program = find_guest(guest).program
+    strict = [*program.compiler, "-Werror", "-o", tmp_path / "program", *sorted(program.sources.rglob("*.c"))]
+    subprocess.run(strict, check=True, timeout=60)
+    sources = shutil.copytree(program.sources, tmp_path / "sources")
+    (sources / "new.c").write_text("static int unused;\n")
+    assert compile_program(msgspec.structs.replace(program, sources=sources), tmp_path / "cache")[:4] == b"\x7fELF"
 
 
 def image_files(tmp_path, layers):

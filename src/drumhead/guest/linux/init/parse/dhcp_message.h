@@ -7,7 +7,8 @@
 
 enum dhcp_kind { DHCP_NONE, DHCP_DISCOVER, DHCP_OFFER, DHCP_REQUEST, DHCP_ACK = 5, DHCP_NAK = 6, DHCP_RELEASE = 7 };
 
-enum { DHCP_FOR_EVER = 0xFFFFFFFF, DHCP_NAMESERVERS = 3, DHCP_ROUTES = 16 }; /* no resolver asks more than three */
+#define DHCP_FOR_EVER UINT32_MAX
+enum { DHCP_NAMESERVERS = 3, DHCP_ROUTES = 16 }; /* no resolver asks more than three */
 /* Addresses are in network byte order; 0 means none. `seconds` is the duration of the lease; `renew` and `rebind` are
  * the times at which to ask its server and any server (RFC 2131, 4.4.5). A lease with routes has no gateway besides
  * them. A route without a gateway is on the link. */
