@@ -324,14 +324,8 @@ def _resolved(
     _check(root, shown, text)
     _write(file, text, name)
     made = f"{name} was resolved into {shown}, with hashes; it is used until {name} changes, so keep that file"
-    return Lock(
-        file=shown,
-        text=text,
-        notice="; ".join([made, *filter(None, [local_notice(local)])]),
-        indexes=indexes,
-        directory=str(file.parent),
-        local=tuple(local),
-    )
+    notice = "; ".join([made, *filter(None, [local_notice(local)])])
+    return Lock(file=shown, text=text, notice=notice, indexes=indexes, directory=str(file.parent), local=tuple(local))
 
 
 def _write(file: Path, text: str, name: str) -> None:

@@ -357,19 +357,15 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
     """Read an answer into memory, within limits of size and time. Raises TimeoutError."""
     if response.content.is_eof():
         return await response.read()  # it has already arrived
-    async with asyncio.timeout(_ANSWER_TIME):
-        return await _arrived(response)
-
-
-async def _arrived(response: aiohttp.ClientResponse) -> bytes:
     announced = response.headers.get(aiohttp.hdrs.CONTENT_LENGTH)
-    if announced is not None and aiohttp.hdrs.TRANSFER_ENCODING not in response.headers and len(announced) < _SHORT:
-        return await response.read()  # it cannot be larger than its Content-Length
-    data = bytearray()
-    async for chunk in response.content.iter_any():
-        data += chunk
-        if len(data) > _LONGEST_ANSWER:
-            raise Error(Code.INTERNAL, f"The answer has more than {_LONGEST_ANSWER} bytes.")
+    async with asyncio.timeout(_ANSWER_TIME):
+        if announced is not None and aiohttp.hdrs.TRANSFER_ENCODING not in response.headers and len(announced) < _SHORT:
+            return await response.read()  # it cannot be larger than its Content-Length
+        data = bytearray()
+        async for chunk in response.content.iter_any():
+            data += chunk
+            if len(data) > _LONGEST_ANSWER:
+                raise Error(Code.INTERNAL, f"The answer has more than {_LONGEST_ANSWER} bytes.")
     return bytes(data)
 
 
