@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from pathlib import Path
 
 import msgspec
@@ -14,6 +15,8 @@ from drumhead.errors import DrumheadError, ErrorCode
 RELEASE = "bookworm"
 """The Debian release that the recipes are written for: kernel 6.1, Python 3.11, Node.js 18."""
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+_MAIN_INDEX = re.compile("'([^']+)/dists/([^']+)/main/binary-amd64/Packages")
+_MIRRORS = "mirror+file:"
 
 
 class Suite(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,11 +54,10 @@ def _suites_of_apt(keyring: Path) -> tuple[Suite, ...]:
 
     The mirror of a host with another Debian release can be used too.
     """
-    listing = host.run(
-        ["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages"]
-    )
-    sources = [line.split() for line in listing.decode().splitlines()]
-    main = [(uri.rstrip("/"), name) for uri, name, component in sources if component == "main"]
+    # Unlike `apt-get indextargets`, this does not need apt's lists, which containers and fresh machines lack.
+    listing = host.run(["apt-get", "update", "--print-uris"]).decode()
+    main = [(_address(uri), suite) for uri, suite in _MAIN_INDEX.findall(listing)]
+    main = [(uri, suite) for uri, suite in main if uri.startswith(("http://", "https://"))]
     security = {uri for uri, name in main if name.endswith("-security")}
     updates = {uri for uri, name in main if name.endswith("-updates")} - security
     if not updates:
@@ -69,3 +71,12 @@ def _suites_of_apt(keyring: Path) -> tuple[Suite, ...]:
     names = [(archive, RELEASE), (archive, f"{RELEASE}-updates")]
     names += [(uri, f"{RELEASE}-security") for uri in sorted(security)]
     return tuple(Suite(uri=uri, name=name, keyring=keyring) for uri, name in names)
+
+
+def _address(uri: str) -> str:
+    """Return the URI of an archive, or the first one of apt's list of mirrors, which Debian's cloud images have."""
+    if not uri.startswith(_MIRRORS):
+        return uri
+    path = Path(uri.removeprefix(_MIRRORS))
+    mirrors = path.read_text(errors="replace").splitlines() if path.is_file() else []
+    return next((words[0].rstrip("/") for line in mirrors if (words := line.partition("#")[0].split())), "")

@@ -13,7 +13,7 @@ import pytest
 
 from drumhead.debian.archive import Archive
 from drumhead.debian.deb import read_deb, read_scripts
-from drumhead.debian.sources import Suite, find_suites
+from drumhead.debian.sources import Suite, _suites_of_apt, find_suites
 from drumhead.debian.version import version_key
 from drumhead.download import new_client
 from drumhead.errors import DrumheadError, ErrorCode
@@ -145,6 +145,36 @@ def test_the_mirror_comes_from_apt_or_the_environment(monkeypatch):
     monkeypatch.setenv("DRUMHEAD_DEBIAN_KEYRING", "/nowhere.gpg")
     with pytest.raises(DrumheadError, match="debian-archive-keyring"):
         find_suites()
+
+
+def test_apt_names_mirrors_without_its_lists_and_from_a_list_of_mirrors(tmp_path, monkeypatch):
+    (tmp_path / "lists/partial").mkdir(parents=True)
+    mirrors = tmp_path / "mirrors.list"
+    mirrors.write_text("# nearby\nhttps://near.test/debian/\tpriority:1\nhttps://far.test/debian\tpriority:2\n")
+    sources = tmp_path / "sources.list"
+    sources.write_text(
+        f"deb mirror+file:{mirrors} trixie main\ndeb mirror+file:{mirrors} trixie-updates main\n"
+        "deb http://security.test/debian-security trixie-security main contrib\n"
+        "deb cdrom:[Debian]/ trixie main\ndeb file:/srv/debian trixie main\ndeb http://flat.test/x ./\n"
+    )
+    config = tmp_path / "apt.conf"
+    parts = f'Dir::Etc::sourcelist "{sources}"; Dir::Etc::sourceparts "-"; Dir::State::lists "{tmp_path}/lists";\n'
+    config.write_text(parts)
+    monkeypatch.setenv("APT_CONFIG", str(config))
+    _suites_of_apt.cache_clear()
+    try:
+        assert [(suite.uri, suite.name) for suite in find_suites()] == [
+            ("https://near.test/debian", "bookworm"),
+            ("https://near.test/debian", "bookworm-updates"),
+            ("http://security.test/debian-security", "bookworm-security"),
+        ]
+        mirrors.unlink()
+        sources.write_text(f"deb mirror+file:{mirrors} trixie main\n")
+        _suites_of_apt.cache_clear()
+        with pytest.raises(DrumheadError, match="apt's sources have no Debian mirror"):
+            find_suites()
+    finally:
+        _suites_of_apt.cache_clear()
 
 
 def test_a_damaged_deb_is_refused(tmp_path):
