@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import platform
 import re
 from pathlib import Path
 
@@ -17,6 +18,7 @@ RELEASE = "bookworm"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _MAIN_INDEX = re.compile("'([^']+)/dists/([^']+)/main/binary-amd64/Packages")
 _MIRRORS = "mirror+file:"
+_ARCHIVE, _SECURITY = "http://deb.debian.org/debian", "http://deb.debian.org/debian-security"
 
 
 class Suite(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,8 +32,9 @@ class Suite(msgspec.Struct, frozen=True, kw_only=True):
 def find_suites() -> tuple[Suite, ...]:
     """Return the suites to read, beginning with the release itself.
 
-    ``DRUMHEAD_DEBIAN_MIRROR`` and ``DRUMHEAD_DEBIAN_SECURITY_MIRROR`` give the URLs of archives; without them,
-    apt's sources are used. ``DRUMHEAD_DEBIAN_KEYRING`` gives another keyring for gpgv.
+    ``DRUMHEAD_DEBIAN_MIRROR`` and ``DRUMHEAD_DEBIAN_SECURITY_MIRROR`` give the URLs of archives; without them, apt's
+    sources on a Debian host are used, and Debian's own servers elsewhere. ``DRUMHEAD_DEBIAN_KEYRING`` gives another
+    keyring for gpgv.
     """
     keyring = Path(os.environ.get("DRUMHEAD_DEBIAN_KEYRING", str(KEYRING)))
     if not keyring.is_file():
@@ -52,25 +55,35 @@ def find_suites() -> tuple[Suite, ...]:
 def _suites_of_apt(keyring: Path) -> tuple[Suite, ...]:
     """Find Debian's suites among apt's sources, once for each process.
 
-    The mirror of a host with another Debian release can be used too.
+    The mirror of a host with another Debian release can be used too. Hosts of other distributions, and those without a
+    mirror, use Debian's own servers.
     """
-    # Unlike `apt-get indextargets`, this does not need apt's lists, which containers and fresh machines lack.
-    listing = host.run(["apt-get", "update", "--print-uris"]).decode()
-    main = [(_address(uri), suite) for uri, suite in _MAIN_INDEX.findall(listing)]
-    main = [(uri, suite) for uri, suite in main if uri.startswith(("http://", "https://"))]
+    main = _main_sources() if _is_debian() and host.look_for("apt-get") else []
     security = {uri for uri, name in main if name.endswith("-security")}
     updates = {uri for uri, name in main if name.endswith("-updates")} - security
     if not updates:
         updates = {uri for uri, name in main if "-" not in name} - security
     if not updates:
-        raise DrumheadError(
-            ErrorCode.REMOTE,
-            "apt's sources have no Debian mirror; set DRUMHEAD_DEBIAN_MIRROR to one (the URL above its dists/)",
-        )
+        updates, security = {_ARCHIVE}, {_SECURITY}
     archive = min(updates)
     names = [(archive, RELEASE), (archive, f"{RELEASE}-updates")]
     names += [(uri, f"{RELEASE}-security") for uri in sorted(security)]
     return tuple(Suite(uri=uri, name=name, keyring=keyring) for uri, name in names)
+
+
+def _is_debian() -> bool:
+    try:
+        return platform.freedesktop_os_release()["ID"] == "debian"
+    except OSError:
+        return False
+
+
+def _main_sources() -> list[tuple[str, str]]:
+    """Return URI and suite of each of apt's sources with the component main that HTTP can reach."""
+    # Unlike `apt-get indextargets`, this does not need apt's lists, which containers and fresh machines lack.
+    listing = host.run(["apt-get", "update", "--print-uris"]).decode()
+    found = [(_address(uri), suite) for uri, suite in _MAIN_INDEX.findall(listing)]
+    return [(uri, suite) for uri, suite in found if uri.startswith(("http://", "https://"))]
 
 
 def _address(uri: str) -> str:
