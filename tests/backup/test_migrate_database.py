@@ -8,6 +8,7 @@ import pytest
 from backup.test_backup import LIMIT, run
 from safelight.client.access import AccessClient
 from safelight.client.db import DbClient
+from safelight.client.keyvaluestore import KeyValueStoreClient
 from safelight.client.master import Client
 from safelight.db.postgres import PostgresStore
 from safelight.db.sqlite import SqliteStore
@@ -114,7 +115,13 @@ async def test_a_running_system_moves_to_postgresql(server, tmp_path):
             after = await everything(db)
             assert after == before
         place = tmp_path / "backup"
+        async with KeyValueStoreClient.connect(whole.keyvaluestore) as store:
+            for port in range(1, 10):  # instances that were killed a moment ago
+                await store.set("dbendpoint", f"127.0.0.1:{port}", instance=f"dead {port}", ttl=60)
         complaint = await run("backup", place, "--keyvaluestore", whole.keyvaluestore, status=5)
+        async with KeyValueStoreClient.connect(whole.keyvaluestore) as store:
+            for port in range(1, 10):
+                await store.delete("dbendpoint", instance=f"dead {port}")
         assert "run pg_dump" in complaint
         assert not list(place.iterdir()), "what was refused looks like no backup"
         await whole.start("worker-0")

@@ -225,7 +225,7 @@ NAMES = {
     "a path of Windows": {"filename": "..\\..\\escape.jpg"},
     "an absolute path": {"filename": "/etc/cron.d/escape"},
     "a path as the id": {"id": "../../escape", "filename": ""},
-    "a dot": {"filename": ".", "id": ".."},
+    "a dot": {"filename": "."},
     "a flag": {"filename": "-rf.jpg"},
     "a hidden file": {"filename": ".bashrc"},
     "a zero": {"filename": "a\x00b.jpg"},

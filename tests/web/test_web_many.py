@@ -133,7 +133,7 @@ async def test_a_rerun_of_a_filter_waits_for_room_and_makes_no_task_twice(browse
         await page.get_by_role("button", name=run).click()
         await page.get_by_role("dialog").get_by_label("Recipe").select_option("thumbnail")
         await page.get_by_role("dialog").get_by_role("button", name=run).click()
-        await expect(page.get_by_role("region", name="Selection")).to_contain_text("no more than 22 may")
+        await expect(page.get_by_role("region", name="Selection")).to_contain_text("and your limit is 22")
         await access.change_tenant("default", name="", weight=1.0, limits=Limits())
         await expect(page.get_by_text("30 photos queued again.")).to_be_visible()
     assert [answer["changed"] for answer in lost] == [30]

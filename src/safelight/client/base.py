@@ -180,7 +180,6 @@ class Connection:
             "headers": _sendable({**headers, **tracing.headers(), **self._credentials(method, path)}),
             "timeout": _timeout(idle),
             "allow_redirects": False,
-            "middlewares": (once,) if method == "DELETE" else (),
         }
 
     @asynccontextmanager
@@ -303,6 +302,7 @@ class Connection:
 
         async def attempt() -> T:
             options = self._options(method, path, params, body, sent, self._answer_timeout + wait)
+            options["middlewares"] = (once,) if method == "DELETE" and not retry else ()
             base, response = await self._send(method, path, options)
             try:
                 async with response:

@@ -42,7 +42,7 @@ async def test_refused_photos_wait_for_room_however_often_they_are_refused(keyed
         async with asyncio.timeout(60):
             while statuses.count(429) < len(photos) * MANY:
                 await page.clock.fast_forward(LONGEST_DELAY)
-        await expect(tray).to_contain_text("this tenant's limit is 1. Try again later. The page tries again by itself.")
+        await expect(tray).to_contain_text("and its limit is 1. Try again later. The page tries again by itself.")
         await expect(tray.locator("li")).to_have_count(len(photos))
         assert await tray.locator("li.failed").count() == 0
         await root.call("PUT", "/tenants/limited", {"name": "", "weight": 1, "limits": {}, "disabled": False})

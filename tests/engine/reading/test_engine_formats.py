@@ -264,7 +264,7 @@ def test_a_long_animation_stays_within_the_limits():
     )
     result = made(data, {"op": "resize", "width": 60}, format="same", lossless=True)
     assert (result.frames, opened(result.data).n_frames, result.width) == (900, 900, 60)
-    with pytest.raises(Error, match="at most 899") as caught:
+    with pytest.raises(Error, match="the limit is 899") as caught:
         made(data, {"op": "resize", "width": 60}, format="same", limits=engine.Limits(max_frames=899))
     assert caught.value.code is Code.TOO_MANY_PIXELS
 

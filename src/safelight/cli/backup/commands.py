@@ -327,13 +327,12 @@ async def _services(where: Where) -> AsyncIterator[tuple[DbClient, StorageClient
         store = KeyValueStoreClient(Connection(http, Several(where.keyvaluestore), credentials=shown, retry_for=1.0))
         addresses = {}
         for name in ("db", "storage"):
-            try:
-                addresses[name] = await store.get(REGISTRATION_KEYS[name])
-            except Error as error:
-                if error.code is not Code.NOT_FOUND:
-                    raise
+            # All instances, since those that were killed stay registered for a while.
+            known = [entry.value for entry in (await store.entries(REGISTRATION_KEYS[name])).entries]
+            if not known:
                 detail = f"No {name} is registered at the key-value store {where.keyvaluestore}; start it first."
-                raise Error(Code.UNAVAILABLE, detail) from None
+                raise Error(Code.UNAVAILABLE, detail)
+            addresses[name] = ",".join(known)
 
         def connection(name: str) -> Connection:
             return Connection(http, Several(addresses[name]), credentials=shown)
