@@ -92,6 +92,18 @@ async def go_back(url, file, there):
         assert task.seq == there["summary"][2] + 1
 
 
+async def refuse_backup(keyvaluestore, place):
+    """Ask for a backup of a database that has its own, while instances are registered that were just killed."""
+    async with KeyValueStoreClient.connect(keyvaluestore) as store:
+        for port in range(1, 10):
+            await store.set("dbendpoint", f"127.0.0.1:{port}", instance=f"dead {port}", ttl=60)
+        complaint = await run("backup", place, "--keyvaluestore", keyvaluestore, status=5)
+        for port in range(1, 10):
+            await store.delete("dbendpoint", instance=f"dead {port}")
+    assert "run pg_dump" in complaint
+    assert not list(place.iterdir()), "what was refused looks like no backup"
+
+
 async def test_a_running_system_moves_to_postgresql(server, tmp_path):
     url = await server.empty()
     async with system(tmp_path / "data", workers=1) as whole, Client.connect(whole.master) as client:
@@ -114,16 +126,7 @@ async def test_a_running_system_moves_to_postgresql(server, tmp_path):
         async with DbClient.connect(f"127.0.0.1:{whole.ports['db']}") as db:
             after = await everything(db)
             assert after == before
-        place = tmp_path / "backup"
-        async with KeyValueStoreClient.connect(whole.keyvaluestore) as store:
-            for port in range(1, 10):  # instances that were killed a moment ago
-                await store.set("dbendpoint", f"127.0.0.1:{port}", instance=f"dead {port}", ttl=60)
-        complaint = await run("backup", place, "--keyvaluestore", whole.keyvaluestore, status=5)
-        async with KeyValueStoreClient.connect(whole.keyvaluestore) as store:
-            for port in range(1, 10):
-                await store.delete("dbendpoint", instance=f"dead {port}")
-        assert "run pg_dump" in complaint
-        assert not list(place.iterdir()), "what was refused looks like no backup"
+        await refuse_backup(whole.keyvaluestore, tmp_path / "backup")
         await whole.start("worker-0")
         async with Client.connect(whole.master) as client:
             await use_again(client, waiting.id)

@@ -14,7 +14,7 @@ import shutil
 import struct
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import msgspec
 
@@ -189,11 +189,16 @@ def supervisor_pid(directory: Path) -> int:
     except FileNotFoundError:
         return 0
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return int(file.read().strip() or 0)
-    return 0
+        return int(file.read().strip() or 0) if is_locked(file) else 0
+
+
+def is_locked(file: IO[str]) -> bool:
+    """Return whether another process holds the lock of a file; if not, it is locked (shared) until it is closed."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False
 
 
 def _observe(directory: Path, launch: Launch) -> Instance:

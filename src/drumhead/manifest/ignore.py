@@ -21,7 +21,7 @@ ALWAYS = ("/meta", "/mpm-pkg", "/volumes", "/.git", "/.gitignore", "/.capstanign
 """Paths that are always ignored: those of Capstan, version control and the ignore files."""
 CLUTTER = ("/.venv", "/.hg", "/.svn", "/**/__pycache__", "/**/*.pyc", "/.mypy_cache", "/.pytest_cache", "/.ruff_cache")
 """Files of tools on the host, which are useless in a guest. (Bytecode is compiled by the guest's Python.)"""
-CREDENTIALS = ("/.npmrc",)
+CREDENTIALS = ("/**/.npmrc",)
 """Files with passwords for what is installed when a project is composed. Nothing in a machine reads them."""
 
 

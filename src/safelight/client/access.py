@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from safelight.client.base import ServiceClient, decoded
+from safelight.client.answers import decoded
+from safelight.client.base import ServiceClient
 from safelight.client.repeating import deleted
 from safelight.wire.accounts import (
     AuditEntry,

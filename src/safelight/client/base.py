@@ -12,17 +12,26 @@ from functools import lru_cache
 from typing import Any, Protocol, Self, TypeVar
 
 import aiohttp
-import msgspec
 from aiohttp.payload import Payload
 
 from safelight import tracing
+from safelight.client.answers import (
+    ANSWER_TIME,
+    check_service,
+    decoded,
+    error_of,
+    is_page,
+    misdirected,
+    page_instead,
+    read,
+    target,
+)
 from safelight.client.availability.failures import NOT_SENT, advice_on, once, reason_of
 from safelight.client.availability.instances import Several
 from safelight.client.availability.liveness import Liveness, UnresponsiveError
 from safelight.client.availability.names import Resolver
 from safelight.client.availability.retrying import Breaker, retrying
-from safelight.client.elsewhere import check_service, error_of, is_page, misdirected, page_instead, target
-from safelight.errors import MALFORMED, Code, Error
+from safelight.errors import Code, Error
 from safelight.wire import encode
 
 T = TypeVar("T")
@@ -33,15 +42,10 @@ Credentials = Callable[[str, str], Mapping[str, str]]
 _SAFE = ("GET", "HEAD")
 _LEFT_OUT = frozenset({".", ".."})
 _LARGE = 1 << 20
-_LONGEST_ANSWER = 256 << 20
-_ANSWER_TIME = 300.0
-"""Seconds for the head of an answer to arrive, and then again for a body that is read into memory."""
 _NOT_MODIFIED = 304
 _UNAVAILABLE = 503
 _ELSEWHERE = 307
 """The status with which the master redirects a download to the bucket."""
-_SHORT = 9
-"""The most digits of a Content-Length for an answer to be read at once."""
 
 Body = bytes | io.BytesIO | AsyncIterator[bytes] | Payload | aiohttp.MultipartWriter | None
 
@@ -307,7 +311,7 @@ class Connection:
             try:
                 async with response:
                     await self._check(response, base, path)
-                    data = await _read(response)
+                    data = await read(response)
             except (aiohttp.ClientError, TimeoutError) as error:
                 raise self._no_answer(base, error) from error
             if kind is bytes:
@@ -332,14 +336,6 @@ def _sendable(headers: dict[str, str]) -> dict[str, str]:
     return headers
 
 
-def decoded(data: bytes, kind: type[T], asked: str) -> T:
-    """Decode the JSON answer of a service. Raises INTERNAL."""
-    try:
-        return msgspec.json.decode(data, type=kind)
-    except MALFORMED as error:
-        raise Error(Code.INTERNAL, f"The answer to {asked} could not be decoded: {error}.") from None
-
-
 @lru_cache(maxsize=64)
 def _timeout(idle: float) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=idle)
@@ -350,23 +346,7 @@ def _longest(options: Mapping[str, Any]) -> float | None:
     body = options["data"]
     if body is not None and not isinstance(body, aiohttp.BytesPayload):
         return None
-    return float(options["timeout"].sock_read) + _ANSWER_TIME
-
-
-async def _read(response: aiohttp.ClientResponse) -> bytes:
-    """Read an answer into memory, within limits of size and time. Raises TimeoutError."""
-    if response.content.is_eof():
-        return await response.read()  # it has already arrived
-    announced = response.headers.get(aiohttp.hdrs.CONTENT_LENGTH)
-    async with asyncio.timeout(_ANSWER_TIME):
-        if announced is not None and aiohttp.hdrs.TRANSFER_ENCODING not in response.headers and len(announced) < _SHORT:
-            return await response.read()  # it cannot be larger than its Content-Length
-        data = bytearray()
-        async for chunk in response.content.iter_any():
-            data += chunk
-            if len(data) > _LONGEST_ANSWER:
-                raise Error(Code.INTERNAL, f"The answer has more than {_LONGEST_ANSWER} bytes.")
-    return bytes(data)
+    return float(options["timeout"].sock_read) + ANSWER_TIME
 
 
 class ServiceClient:

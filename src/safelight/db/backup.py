@@ -36,9 +36,9 @@ class Backup:
         """Answer with a SQLite file. Raises CONFLICT if the backend has no file."""
         if not isinstance(self._store, Snapshots):
             detail = (
-                "This database is a server's, which has backups of its own: for PostgreSQL, run pg_dump. If the photos "
+                "This database is a server's, which has backups of its own: for PostgreSQL, run pg_dump. "
+                "If the photos need a copy too, run safelight migrate --to after that."
             )
-            detail += "need a copy too, run safelight migrate --to after that."
             raise Error(Code.CONFLICT, detail)
         copy = self._directory / f"copy-{secrets.token_hex(8)}.sqlite"
         async with self._lock:

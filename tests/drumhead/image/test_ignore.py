@@ -57,6 +57,7 @@ def test_the_ignore_file(tmp_path):
         "volumes/v",
         ".gitignore",
         ".npmrc",
+        "packages/web/.npmrc",
     ):
         assert ignored(path)
     assert not ignored("src/doc")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.machine.instances import is_locked
 from drumhead.machine.qemu.channel import connect, control, is_paused
 
 if TYPE_CHECKING:
@@ -162,15 +163,10 @@ async def _begin(
 
 def is_attended(directory: Path) -> bool:
     """Return whether a command runs a program in the machine, or has its console open."""
-    return any(map(_is_locked, (*directory.glob("exec.*.lock"), *directory.glob("console.lock"))))
-
-
-def _is_locked(path: Path) -> bool:
-    with path.open() as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
+    for path in (*directory.glob("exec.*.lock"), *directory.glob("console.lock")):
+        with path.open() as file:
+            if is_locked(file):
+                return True
     return False
 
 

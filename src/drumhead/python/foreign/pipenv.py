@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from drumhead.manifest.records import PythonNeeds
 
+WHAT = "a lock of Pipenv (`pipenv lock` writes one)"
 SECTIONS = {"packages": "default", "dev": "develop", "dev-packages": "develop"}
 """Names of Pipenv's categories that are called otherwise in its lock."""
 ARCHIVE = re.compile(r"://|\.(whl|zip|tar\.gz)$")
@@ -68,13 +69,12 @@ def read_pipfile_lock(root: Path, name: str, needs: PythonNeeds) -> tuple[str, l
     """Return the default packages of a Pipfile.lock, and those of chosen categories, as requirements with hashes, and
     those that are directories of the project. Raises MANIFEST.
     """
-    what = "a lock of Pipenv (`pipenv lock` writes one)"
     text = read_text(root, name)
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise manifest_error(name, 1, f"it is not {what}: {error}") from error
-    lock = convert(document, PipfileLock, name, what)
+        raise manifest_error(name, 1, f"it is not {WHAT}: {error}") from error
+    lock = convert(document, PipfileLock, name, WHAT)
     sources = {source.name: source.url for source in lock.meta.sources}
     lines, indexes, local = [], set(), set()
     check_pipfile_lock(root, name, lock.default)
@@ -96,7 +96,7 @@ def _chosen(document: dict[str, Any], needs: PythonNeeds, name: str) -> dict[str
     for group in needs.groups:
         if (section := document.get(SECTIONS.get(group, group))) is None:
             raise manifest_error(name, 1, f"it has no group {group}, which package.yaml names")
-        packages |= convert(section, dict[str, PipfilePackage], name, "a lock of Pipenv (`pipenv lock` writes one)")
+        packages |= convert(section, dict[str, PipfilePackage], name, WHAT)
     return packages
 
 
@@ -104,7 +104,7 @@ def _pinned(root: Path, package: str, facts: PipfilePackage, name: str) -> tuple
     """Return the requirement for exactly this package, and the hashes that it may have.
 
     Beside a file of a release Pipenv writes the hashes of all its files, but uv takes one alone for a file. Raises
-    MANIFEST for what is not a file, which has a hash.
+    MANIFEST for WHAT is not a file, which has a hash.
     """
     extras = f"[{','.join(facts.extras)}]" if facts.extras else ""
     place, hashes = facts.path or facts.file, facts.hashes

@@ -1,14 +1,22 @@
-"""Read errors, and recognise answers that lead or come from elsewhere: a proxy, a sign-in page, another service."""
+"""Read answers and errors, and recognise what is none of a service: a proxy, a sign-in page, another service."""
 
 from __future__ import annotations
 
+import asyncio
+from typing import TypeVar
+
 import msgspec
-from aiohttp import ClientResponse
+from aiohttp import ClientResponse, hdrs
 from yarl import URL
 
-from safelight.errors import Code, Error
+from safelight.errors import MALFORMED, Code, Error
 from safelight.untrusted.text import printable
 
+ANSWER_TIME = 300.0
+"""Seconds for the head of an answer to arrive, and then again for a body that is read into memory."""
+_LONGEST_ANSWER = 256 << 20
+_SHORT = 9
+"""The most digits of a Content-Length for an answer to be read at once."""
 _SHOWN = 200
 """Characters of a redirect's target that an error quotes at most."""
 SERVER = "safelight-"
@@ -16,6 +24,31 @@ SERVER = "safelight-"
 _NOT_FOUND = 404
 _DIGITS = 10
 _NAMES = {"keyvaluestore": "key-value store"}
+T = TypeVar("T")
+
+
+async def read(response: ClientResponse) -> bytes:
+    """Read an answer into memory, within limits of size and time. Raises TimeoutError."""
+    if response.content.is_eof():
+        return await response.read()  # it has already arrived
+    announced = response.headers.get(hdrs.CONTENT_LENGTH)
+    async with asyncio.timeout(ANSWER_TIME):
+        if announced is not None and hdrs.TRANSFER_ENCODING not in response.headers and len(announced) < _SHORT:
+            return await response.read()  # it cannot be larger than its Content-Length
+        data = bytearray()
+        async for chunk in response.content.iter_any():
+            data += chunk
+            if len(data) > _LONGEST_ANSWER:
+                raise Error(Code.INTERNAL, f"The answer has more than {_LONGEST_ANSWER} bytes.")
+    return bytes(data)
+
+
+def decoded(data: bytes, kind: type[T], asked: str) -> T:
+    """Decode the JSON answer of a service. Raises INTERNAL."""
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except MALFORMED as error:
+        raise Error(Code.INTERNAL, f"The answer to {asked} could not be decoded: {error}.") from None
 
 
 def target(url: str) -> URL:
