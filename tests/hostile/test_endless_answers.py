@@ -63,8 +63,8 @@ async def test_a_health_check_follows_no_redirect_and_ends(monkeypatch):
 )
 async def test_an_answer_that_never_ends_is_given_up(monkeypatch, first, again):
     """A server that sends a byte from time to time cannot keep a call waiting without limit."""
-    monkeypatch.setattr("safelight.client.base._ANSWER_TIME", 0.5)
-
+    for module in ("answers", "base"):
+        monkeypatch.setattr(f"safelight.client.{module}.ANSWER_TIME", 0.5)
     serving = set()
 
     async def trickle(reader, writer):

@@ -146,9 +146,11 @@ async def test_the_host_sets_the_clock_of_a_machine_that_was_paused(server, drum
         await control(directory, {"do": "clock"})
 
 
-# RTC_RD_TIME and RTC_SET_TIME move the real-time clock; then wait until the wall clock has followed.
+# On a line of input, RTC_RD_TIME and RTC_SET_TIME move the real-time clock; wait until the wall clock has followed.
 MOVE = """
 import calendar, fcntl, struct, sys, time
+print("ready", flush=True)
+sys.stdin.readline()
 with open("/dev/rtc0", "rb") as clock:
     year_to_second = struct.unpack("9i", fcntl.ioctl(clock, 0x80247009, bytes(36)))[5::-1]
     moved = calendar.timegm((year_to_second[0] + 1900, year_to_second[1] + 1, *year_to_second[2:])) + int(sys.argv[1])
@@ -161,9 +163,17 @@ while abs(time.time() - moved) > 60:
 
 
 @pytest.mark.parametrize("seconds", [3600, -3600])
-def test_the_clock_follows_jumps_of_the_host_s_clock(server, drumhead, seconds):
+async def test_the_clock_follows_jumps_of_the_host_s_clock(server, instances, seconds):
     # The real-time clock of the machine is the host's clock. A jump of it is what a machine sees whose host has slept.
-    execute(drumhead, "/usr/bin/python3", "-c", MOVE, str(seconds))
+    # Here it jumps just after the host has set the clock of the machine, as after a pause.
+    directory = instances.directory("server")
+    words = Command(argv=("/usr/bin/python3", "-c", MOVE, str(seconds)))
+    async with asyncio.timeout(120), open_session(directory, words) as session:
+        frames = session.frames()
+        assert await anext(frames) == ("output", b"ready\n")
+        await control(directory, {"do": "clock", "time": time.time()})
+        await session.send_input(b"\n")
+        assert [frame async for frame in frames] == [("exit", b"\0")]
 
 
 def test_logs_hold_both_streams_of_the_command_and_nothing_of_the_kernel(server, drumhead, facts):

@@ -13,9 +13,17 @@ static bool following;
 static double ahead; /* by how much the real-time clock was ahead of the monotonic clock; 0: not known yet */
 static double next_look;
 
+/* Returns 0 if the machine has no real-time clock. */
+static double now_ahead(void) {
+    char *text = read_file("/sys/class/rtc/rtc0/since_epoch");
+    double found = text ? strtod(text, NULL) - now() : 0;
+    free(text);
+    return found;
+}
+
 bool set_clock(double seconds) {
     struct timespec time = {.tv_sec = (time_t)seconds, .tv_nsec = (long)((seconds - floor(seconds)) * 1e9)};
-    ahead = 0; /* what the real-time clock did before is settled */
+    ahead = now_ahead(); /* what the real-time clock did before is settled; what it does from now on is a jump */
     return clock_settime(CLOCK_REALTIME, &time) == 0;
 }
 
@@ -32,10 +40,8 @@ void clock_follow(void) { following = true; }
 void clock_look_when_due(void) {
     if (!following || now() < next_look) return;
     next_look = now() + LOOK_SECONDS;
-    char *text = read_file("/sys/class/rtc/rtc0/since_epoch");
-    double found = text ? strtod(text, NULL) - now() : ahead;
-    free(text);
-    bool jumped = ahead != 0 && fabs(found - ahead) >= LEAST_JUMP;
-    if (jumped) jump(found - ahead);
-    if (jumped || ahead == 0) ahead = found;
+    double found = now_ahead();
+    bool jumped = found != 0 && ahead != 0 && fabs(found - ahead) >= LEAST_JUMP;
+    if (jumped) jump(found - ahead); /* which sets `ahead` */
+    if (ahead == 0) ahead = found;
 }
