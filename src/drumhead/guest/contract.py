@@ -131,13 +131,26 @@ CHANNEL_ADDRESS = "10.0.2.100"
 class Channel(msgspec.Struct, frozen=True, kw_only=True):
     """A channel between host and guest: a Unix ``socket`` in the instance's directory, or a ``file`` to append to.
 
-    The guest reaches it as the virtio-serial port `name` or, if `port` is not 0, by TCP at CHANNEL_ADDRESS.
+    The guest reaches it as the virtio-serial port `name` or, if `port` is not 0, by TCP at CHANNEL_ADDRESS. A port that
+    is `on_demand` is plugged in when it is first used, because the guest keeps buffers for every port that it has.
     """
 
     name: str
     kind: Literal["socket", "file"]
     path: Path
     port: int = 0
+    on_demand: bool = False
+
+
+SESSIONS = 4
+"""The number of programs that may run beside the command at the same time (``drumhead exec``)."""
+
+
+def exec_channel(state: Path, number: int) -> Channel:
+    """Return the channel of one of these programs."""
+    return Channel(
+        name=f"org.drumhead.exec.{number}", kind="socket", path=state / f"exec.{number}.sock", on_demand=True
+    )
 
 
 class BootPlan(msgspec.Struct, frozen=True, kw_only=True):

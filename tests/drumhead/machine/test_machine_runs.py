@@ -308,10 +308,11 @@ def test_too_little_memory_is_refused_and_the_least_is_enough(drumhead, machine_
         assert "needs at least 72 MiB" in said
     drumhead("run", "-i", machine_image, "tiny", "-m", "72M", "-e", "true")
     drumhead("delete", "tiny")
-    # Some versions of QEMU leave the guest less, so the least is not enough; here the guest gets less than the least.
+    # Some versions of QEMU leave the guest less, so the least is not enough. Here the guest gets less than the least,
+    # and the kernel takes memory for each processor.
     unlimited = "import sys; from drumhead.guest.linux import guest; guest.LEAST_MEMORY = 0"
     words = [sys.executable, "-c", f"{unlimited}; from drumhead.cli import main; sys.exit(main())"]
-    words += ["run", "-i", machine_image, "tiny", "-m", "62M", "-e", "true"]
+    words += ["run", "-i", machine_image, "tiny", "-m", "62M", "-c", "4", "-e", "true"]
     env = {**os.environ, "DRUMHEAD_HOME": str(drumhead.home.root)}
     done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode != 0

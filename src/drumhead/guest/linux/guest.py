@@ -12,6 +12,7 @@ import zstandard
 from drumhead.elf import MAGIC, is_foreign
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.guest.contract import (
+    SESSIONS,
     BootPlan,
     Capability,
     Channel,
@@ -21,6 +22,7 @@ from drumhead.guest.contract import (
     ProbeBoot,
     RunConfig,
     WarmConfig,
+    exec_channel,
 )
 from drumhead.guest.linux import cpio, warm
 from drumhead.guest.linux.program import INIT
@@ -42,11 +44,9 @@ runs.
 """
 LEAST_MEMORY = 72
 """Measured with QEMU 7.2: a machine with 48 MiB ends before the kernel's first line, and one with 56 MiB never reaches
-init. With 64 MiB a program has 3 MB, and about one start in twenty runs out of memory; with 72 MiB it has 10 MB. QEMU
-10.0.13 has longer queues, for which the kernel takes 32 MB more; init then ends a machine that is too small.
+init. With 64 MiB a program has 5 MB, with 72 MiB 12 MB; with 3 MB, about one start in twenty ran out of memory. QEMU
+10.0.13 has longer queues, for which the kernel takes some 20 MB more; init then ends a machine that is too small.
 """
-SESSIONS = 4
-"""The number of programs that may run beside the command at the same time (``drumhead exec``)."""
 MAX_LAYERS = 32
 
 
@@ -160,10 +160,7 @@ def channels(state: Path) -> tuple[Channel, ...]:
     return (
         Channel(name="org.drumhead.log", kind="file", path=state / "log"),
         Channel(name="org.drumhead.control", kind="socket", path=state / "control.sock"),
-        *(
-            Channel(name=f"org.drumhead.exec.{number}", kind="socket", path=state / f"exec.{number}.sock")
-            for number in range(SESSIONS)
-        ),
+        *(exec_channel(state, number) for number in range(SESSIONS)),
         Channel(name="org.drumhead.status", kind="file", path=state / "status"),
     )
 

@@ -22,6 +22,8 @@ for each of them, and some of these queues overlap the initrd. On a busy host, Q
 initrd was loaded, and so damage its end, where the last module is. With ``strict`` the firmware sets up only the device
 that it boots from, which is the kernel.
 """
+MAX_PORTS = 8
+"""The ports of virtio-serial: a guest's channels, and number 0, which QEMU keeps for a console."""
 MAX_DISKS = 27
 """The slots of q35's bus that the host bridge, the chipset, the serial ports and the two cards leave."""
 USER_ADDRESS, USER_GATEWAY, USER_NAMESERVER = "10.0.2.15/24", "10.0.2.2", "10.0.2.3"
@@ -107,9 +109,9 @@ def command_line(
     for number, drive in enumerate(boot.drives):
         argv += _drive(number, drive)
     if any(not channel.port for channel in boot.channels):
-        argv += ["-device", "virtio-serial-pci"]
-    for number, channel in enumerate(boot.channels):
-        argv += _channel(number, channel, state)
+        argv += ["-device", f"virtio-serial-pci,max_ports={MAX_PORTS}"]
+    for channel in boot.channels:
+        argv += _channel(channel, state)
     return argv + _cards(cards, boot.channels)
 
 
@@ -123,9 +125,7 @@ def _saved(saved: Saved, memory: int) -> list[str]:
 def _cards(cards: tuple[Card, ...], channels: tuple[Channel, ...]) -> list[str]:
     """Return the arguments for the cards. The guest numbers the cards in this order."""
     forwards = [
-        f",guestfwd=tcp:{CHANNEL_ADDRESS}:{channel.port}-chardev:channel{number}"
-        for number, channel in enumerate(channels)
-        if channel.port
+        f",guestfwd=tcp:{CHANNEL_ADDRESS}:{channel.port}-chardev:{channel.name}" for channel in channels if channel.port
     ]
     argv = []
     for number, card in enumerate(cards):
@@ -166,14 +166,13 @@ def _drive(number: int, drive: Drive) -> list[str]:
     ]
 
 
-def _channel(number: int, channel: Channel, state: Path) -> list[str]:
+def _channel(channel: Channel, state: Path) -> list[str]:
     path = _escape(str(channel.path.relative_to(state)))
-    kinds = {
-        "file": f"file,id=channel{number},path={path},append=on",
-        "socket": f"socket,id=channel{number},path={path},server=on,wait=off",
-    }
-    port = [] if channel.port else ["-device", f"virtserialport,chardev=channel{number},name={channel.name}"]
-    return ["-chardev", kinds[channel.kind], *port]
+    kinds = {"file": f"file,path={path},append=on", "socket": f"socket,path={path},server=on,wait=off"}
+    argv = ["-chardev", f"{kinds[channel.kind]},id={channel.name}"]
+    if not channel.port and not channel.on_demand:
+        argv += ["-device", f"virtserialport,chardev={channel.name},name={channel.name}"]
+    return argv
 
 
 def _escape(text: str) -> str:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.guest.contract import SESSIONS, exec_channel
 from drumhead.machine.instances import is_locked
-from drumhead.machine.qemu.channel import connect, control, is_paused
+from drumhead.machine.qemu.channel import connect, control, is_paused, plug
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from drumhead.records import Command
 
-SESSIONS = 4
 HEADER = struct.Struct(">cI")
 START_TIMES = [5.0, 10.0, 20.0]
 """Seconds to wait for the first frame, by attempt. A port whose last client was killed may need another attempt, and a
@@ -103,8 +103,10 @@ async def open_session(directory: Path, command: Command, terminal: Terminal | N
     Raises CONFLICT if all ports are in use, USAGE if the command is too long, GUEST.
     """
     with _free_port(directory) as number:
+        channel = exec_channel(directory, number)
         for time_limit in START_TIMES:
-            async with connect(directory, f"exec.{number}.sock") as (reader, writer):
+            await plug(directory, channel.name)
+            async with connect(directory, channel.path.name) as (reader, writer):
                 if not await _begin(reader, writer, command, terminal, time_limit):
                     if time_limit == START_TIMES[-1] or await is_paused(directory):
                         raise await _silence(directory)

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from drumhead.errors import ErrorCode
-from drumhead.guest.contract import BootPlan, Channel, Drive
+from drumhead.guest.contract import BootPlan, Channel, Drive, exec_channel
 from drumhead.machine.network.private import MulticastGroup
 from drumhead.machine.qemu.command_line import Card, command_line, private_netdev, user_netdev, user_nic
 from drumhead.machine.qemu.spawn import start_failure
@@ -25,6 +25,7 @@ BOOT = BootPlan(
     channels=(
         Channel(name="org.drumhead.log", kind="file", path=STATE / "log"),
         Channel(name="org.drumhead.control", kind="socket", path=STATE / "control.sock"),
+        exec_channel(STATE, 0),
     ),
 )
 CARDS = (
@@ -62,8 +63,13 @@ def test_disks_are_known_by_serial_number_and_layers_cannot_be_written():
 
 def test_sockets_are_named_from_the_directory_as_their_paths_are_short():
     assert all("/state" not in value for value in after("-chardev"))
-    assert "file,id=channel0,path=log,append=on" in after("-chardev")
-    assert "virtserialport,chardev=channel1,name=org.drumhead.control" in after("-device")
+    assert "file,path=log,append=on,id=org.drumhead.log" in after("-chardev")
+    assert "virtserialport,chardev=org.drumhead.control,name=org.drumhead.control" in after("-device")
+
+
+def test_a_port_that_is_used_on_demand_has_a_socket_only():
+    assert "socket,path=exec.0.sock,server=on,wait=off,id=org.drumhead.exec.0" in after("-chardev")
+    assert not any("exec" in device for device in after("-device"))
 
 
 def test_cards_keep_their_order():
@@ -107,7 +113,7 @@ def test_channels_of_a_guest_without_serial_ports_are_addresses_of_qemus_own_net
     control = Channel(name="control", kind="socket", path=STATE / "control.sock", port=3)
     boot = msgspec.structs.replace(BOOT, channels=(status, control), console="log")
     line = command_line(boot, name="a", memory=96, cpus=1, accelerator="tcg", cards=CARDS, state=STATE)
-    ways = ",guestfwd=tcp:10.0.2.100:2-chardev:channel0,guestfwd=tcp:10.0.2.100:3-chardev:channel1"
+    ways = ",guestfwd=tcp:10.0.2.100:2-chardev:status,guestfwd=tcp:10.0.2.100:3-chardev:control"
     assert [line[n + 1] for n, word in enumerate(line) if word == "-netdev"] == [
         "tap,ifname=t,id=net0",
         f"user{ways},id=net1",

@@ -119,7 +119,7 @@ void control_wake(void); /* a client may have connected or disconnected */
 
 /* programs/session.c */
 enum { SESSIONS = 4, SESSION_POLLS = 4 };
-void sessions_open(void);
+void sessions_open(void); /* opens the ports that have appeared */
 void session_polls(int index, struct pollfd *);
 void session_events(int index, const struct pollfd *);
 void sessions_wake(void);

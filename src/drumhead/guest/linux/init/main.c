@@ -23,7 +23,7 @@ static void reap(void) {
 }
 
 /* End a machine that has no memory for a program, which would only read its files again and again. The kernel and the
- * devices of some versions of QEMU take 30 MB more than those of others. */
+ * devices of some versions of QEMU take 20 MB more than those of others. */
 static void require_memory(void) {
     enum { LEAST_KB = 8192 };
     char *text = read_file("/proc/meminfo"), *line = text ? strstr(text, "MemAvailable:") : NULL;
@@ -60,7 +60,7 @@ static void boot(void) {
         boot_exported();
 }
 
-enum { SIGNALS, OUTPUT, LOG, CONSOLE, CONTROL, BUTTON, FIRST_SESSION, ALL_POLLS = FIRST_SESSION + SESSIONS * SESSION_POLLS };
+enum { SIGNALS, DEVICES, OUTPUT, LOG, CONSOLE, CONTROL, BUTTON, FIRST_SESSION, ALL_POLLS = FIRST_SESSION + SESSIONS * SESSION_POLLS };
 
 static void read_signals(int signals) {
     struct signalfd_siginfo signal;
@@ -74,8 +74,11 @@ static void read_signals(int signals) {
 /* Return the shorter of two times in milliseconds; -1 means forever. */
 static int shorter(int one, int other) { return one < 0 ? other : other < 0 || one < other ? one : other; }
 
-static void wait_for_events(int signals) {
-    struct pollfd wanted[ALL_POLLS] = {[SIGNALS] = {.fd = signals, .events = POLLIN}};
+static void wait_for_events(int signals, int devices) {
+    struct pollfd wanted[ALL_POLLS] = {
+        [SIGNALS] = {.fd = signals, .events = POLLIN},
+        [DEVICES] = {.fd = devices, .events = POLLIN},
+    };
     command_polls(wanted + OUTPUT);
     log_polls(wanted + LOG);
     console_polls(wanted + CONSOLE);
@@ -92,6 +95,7 @@ static void wait_for_events(int signals) {
     exported_events(wanted + BUTTON);
     for (int i = 0; i < SESSIONS; i++) session_events(i, wanted + FIRST_SESSION + i * SESSION_POLLS);
     if (wanted[SIGNALS].revents) read_signals(signals);
+    if (wanted[DEVICES].revents && port_announced(devices)) sessions_open();
     command_kill_when_due();
     listeners_look_when_due();
     clock_look_when_due();
@@ -127,8 +131,9 @@ int main(int count, char **words) {
     limit_open_files();
     mount_kernel_file_systems();
     reboot(RB_DISABLE_CAD);
+    int devices = watch_devices();
     boot();
     int signals = signalfd(-1, &watched, SFD_CLOEXEC | SFD_NONBLOCK);
     if (signals < 0) fail("cannot wait for signals: %s", strerror(errno));
-    for (;;) wait_for_events(signals);
+    for (;;) wait_for_events(signals, devices);
 }

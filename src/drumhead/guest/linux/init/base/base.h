@@ -14,6 +14,8 @@ void make_directories(const char *path);
 
 int open_port(const char *name); /* -1 if there is none */
 bool ports_ready(void);
+int watch_devices(void); /* a descriptor that can be read when a device appears; -1 if there is none */
+bool port_announced(int announced); /* reads all that can be read; whether a port may have appeared */
 void report(const char *format, ...) __attribute__((format(printf, 1, 2))); /* one line on the status port */
 
 /* A buffer between two descriptors. It is filled only when empty, so a slow reader slows down its writer. */

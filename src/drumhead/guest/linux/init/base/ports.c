@@ -1,4 +1,4 @@
-/* Virtio-serial ports: found by name in sysfs, opened once. */
+/* Virtio-serial ports: found by name in sysfs, opened once. The host plugs some of them in when it first uses them. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base.h"
@@ -33,6 +34,33 @@ static bool find_port(const char *name, char *device, size_t size) {
 bool ports_ready(void) {
     char device[300];
     return find_port("org.drumhead.status", device, sizeof device);
+}
+
+/* The kernel announces devices in netlink's group 1. musl has no header for these. */
+enum { NETLINK_KOBJECT_UEVENT = 15 };
+struct sockaddr_nl { sa_family_t family; unsigned short padding; unsigned port, groups; };
+
+int watch_devices(void) {
+    struct sockaddr_nl address = {.family = AF_NETLINK, .groups = 1};
+    int announced = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_KOBJECT_UEVENT);
+    if (announced >= 0 && bind(announced, (struct sockaddr *)&address, sizeof address) != 0) {
+        close(announced);
+        announced = -1;
+    }
+    return announced;
+}
+
+bool port_announced(int announced) {
+    char text[4096];
+    bool found = false;
+    for (;;) {
+        ssize_t size = recv(announced, text, sizeof text - 1, 0);
+        if (size < 0 && errno == ENOBUFS) found = true; /* announcements were lost */
+        else if (size < 0 && errno != EINTR) return found;
+        if (size <= 0) continue;
+        text[size] = 0; /* it begins with the action and the device's path */
+        found = found || strstr(text, "/virtio-ports/");
+    }
 }
 
 int open_port(const char *name) {
