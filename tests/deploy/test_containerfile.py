@@ -66,6 +66,13 @@ def test_the_command_for_the_cluster_key_beside_compose_makes_one(tmp_path, docu
     assert (facts.st_uid, facts.st_gid, stat.S_IMODE(facts.st_mode)) == (65534, 65534, 0o400)
 
 
+COMPILED = """
+import os.path, aiohttp.web, safelight.service
+print(*(os.path.exists(module.__cached__) for module in (aiohttp.web, safelight.service)))
+"""
+"""A program that prints whether modules were compiled before they were imported."""
+
+
 @pytest.mark.slow
 def test_buildah_builds_an_image_that_serves(tmp_path):
     base, wheels, key = tmp_path / "base.tar", tmp_path / "wheels", tmp_path / "cluster-key"
@@ -95,6 +102,7 @@ def test_buildah_builds_an_image_that_serves(tmp_path):
         wait_until_succeeds(podman, "store", *probe)
         podman.run("exec", "store", "python3", "-m", "safelight", "store", "set", "a", "b")
         assert podman.run("exec", "store", "python3", "-m", "safelight", "store", "get", "a").strip() == "b"
+        assert podman.run("exec", "store", "python3", "-c", COMPILED).split() == ["True", "True"]
         formats = podman.run("exec", "store", "python3", "-m", "safelight.engine")
         assert {"jpeg", "webp", "avif"} <= {one["format"] for one in json.loads(formats) if one["writes"]}
         worker = services()["worker"]
