@@ -114,12 +114,12 @@ async def monitor(directory: Path) -> AsyncIterator[QMPClient]:
             await client.disconnect()
 
 
-async def plug(directory: Path, name: str) -> None:
+async def plug(directory: Path, name: str, time_limit: float) -> None:
     """Plug in the virtio-serial port of a channel that is used on demand, unless it is there already."""
     port = {"driver": "virtserialport", "id": name, "chardev": name, "name": name}
     # QEMU refuses what it already has. Who uses the port then notices if the machine does not answer.
     with suppress(QMPError, OSError, EOFError, TimeoutError):
-        async with asyncio.timeout(MONITOR_TIME), monitor(directory) as client:
+        async with asyncio.timeout(time_limit), monitor(directory) as client:
             await client.execute("device_add", port)
 
 

@@ -105,7 +105,7 @@ async def open_session(directory: Path, command: Command, terminal: Terminal | N
     with _free_port(directory) as number:
         channel = exec_channel(directory, number)
         for time_limit in START_TIMES:
-            await plug(directory, channel.name)
+            await plug(directory, channel.name, time_limit)
             async with connect(directory, channel.path.name) as (reader, writer):
                 if not await _begin(reader, writer, command, terminal, time_limit):
                     if time_limit == START_TIMES[-1] or await is_paused(directory):
