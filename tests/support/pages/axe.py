@@ -8,6 +8,15 @@ from playwright.async_api import Page
 
 AXE = Path(__file__).parents[3] / "web/node_modules/axe-core/axe.min.js"
 
+_CHECK = """async () => {
+  const found = await axe.run({ resultTypes: ["violations"], selectors: false });
+  return found.violations
+    .filter(({ impact }) => ["moderate", "serious", "critical"].includes(impact))
+    .map(({ id, impact, help, nodes }) =>
+      `${id} (${impact}): ${help}: ${nodes.slice(0, 3).map(({ html }) => html.slice(0, 150)).join(", ")}`);
+}"""
+"""A function that returns a sentence for each finding."""
+
 
 async def findings(page: Page) -> list[str]:
     """Return the findings of at least moderate impact on a page that was opened with `bypass_csp`.
@@ -16,9 +25,5 @@ async def findings(page: Page) -> list[str]:
     """
     if not await page.evaluate("'axe' in window"):
         await page.add_script_tag(path=AXE)
-    found = await page.evaluate("axe.run({ resultTypes: ['violations'] })")
-    return [
-        f"{one['id']} ({one['impact']}): {one['help']}: {[node['html'][:150] for node in one['nodes'][:3]]}"
-        for one in found["violations"]
-        if one["impact"] in ("serious", "critical", "moderate")
-    ]
+    found: list[str] = await page.evaluate(_CHECK)
+    return found

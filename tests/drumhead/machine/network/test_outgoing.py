@@ -83,9 +83,8 @@ async def test_a_machine_without_outgoing_traffic_does_not_reach_the_host(drumhe
         assert await asyncio.to_thread(ask, drumhead, "open", host.port) == "tcp the host"
         async with asyncio.timeout(LIMIT):
             assert await host.heard.get() == "from open"
-        fetch = "import urllib.request; print(urllib.request.urlopen('http://{}:8000').read().decode())"
         for machine, other in (("open", "closed"), ("closed", "open")):
-            words = ("exec", machine, "--", "/usr/bin/python3", "-c", fetch.format(other))
+            words = ("exec", machine, "--", "wget", "-q", "-O", "-", f"http://{other}:8000/")
             assert json.loads(await asyncio.to_thread(drumhead, *words))["host"] == other
     finally:
         await asyncio.to_thread(drumhead, "delete", "--force", "open")
