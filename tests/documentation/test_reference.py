@@ -31,6 +31,7 @@ def test_every_part_in_the_pages_is_generated() -> None:
     assert all(name in WITHOUT_A_SYSTEM or name == "api" or name.startswith("metrics ") for name in PAGES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", ["safelight", "drumhead"])
 def test_the_commands_accept_the_flags_that_the_page_lists(program: str) -> None:
     app = applications()[program]

@@ -96,6 +96,7 @@ def test_initrd_is_the_same_every_time_and_small(tmp_path):
     assert str(INIT.sources).encode() not in files["init"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("guest", ["linux", "osv"])
 def test_programs_of_guests_compile_without_warnings_and_warnings_of_other_compilers_are_no_errors(guest, tmp_path):
     program = find_guest(guest).program
