@@ -178,3 +178,13 @@ def test_a_text_of_which_the_fonts_draw_nothing_is_refused_in_plain_words():
     with pytest.raises(Error, match="fonts draw nothing") as caught:
         made(DATA, {"op": "watermark", "text": "\ufffc"})  # stands for an object, which is not there
     assert caught.value.code is Code.OPERATION_FAILED
+
+
+def test_a_long_mark_that_is_turned_is_never_larger_than_the_image():
+    line = base64.b64encode(encoded(Image.new("RGB", (2000, 4), "red"))).decode()
+    turned = mark(image=line, angle=45, scale=1, margin=0, opacity=1, position="left")
+    strip = encoded(Image.new("RGB", (8000, 40)))
+    # a mark that was turned at its whole length, and scaled down then, has no pixels that can be seen
+    box = Image.fromarray(array(made(strip, turned).data)[..., 0] > 100).getbbox()
+    assert box[2:] == pytest.approx((40, 40), abs=4)
+    assert box[:2] == pytest.approx((0, 0), abs=4)

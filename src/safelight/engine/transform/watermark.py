@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from html import escape
 
@@ -12,13 +13,14 @@ from safelight.engine.failures import HarmlessComplaint, reading
 from safelight.engine.image import Image, as_rgb, blended, rounded, top
 from safelight.engine.limits import Limits, judge_decode
 from safelight.engine.read.original import Original
-from safelight.engine.transform.scale import placed, resized
+from safelight.engine.transform.scale import Size, placed, resized
 from safelight.engine.transform.turn import rotated, upright
 from safelight.errors import Code, Error
 from safelight.recipe.operations import Watermark
 
 _IMAGE_LIMITS = Limits(max_pixels=16_000_000, max_frames=1)
 _FIRST_FONT_SIZE = 32
+_ROUNDED = 1e-9
 
 
 def marked(operation: Watermark, image: Image) -> Image:
@@ -27,12 +29,11 @@ def marked(operation: Watermark, image: Image) -> Image:
     room = (max(1, image.width - 2 * gap), max(1, image.height - 2 * gap))
     most = (image.width, image.height) if operation.tile else room
     mark = _mark(operation, max(1, min(round(operation.scale * image.width), most[0])), most[1])
-    mark = from_srgb(mark, image.profile)
+    mark = from_srgb(_turned(operation, mark, image, room), image.profile)
     if operation.tile:
         mark = _tiled(mark, gap, image.width, image.height)
         left = upper = 0
     else:
-        mark = _within(mark, room)
         left, upper = placed((mark.width, mark.height), room, operation.position)
         left, upper = left + gap, upper + gap
     if image.frames > 1:
@@ -54,12 +55,21 @@ def _laid_over(pixels: pyvips.Image, mark: pyvips.Image, left: int, upper: int) 
 def _mark(operation: Watermark, width: int, height: int) -> pyvips.Image:
     """Return the mark as sRGB with alpha, with the given width and at most the given height."""
     mark = _text(operation, width, height) if operation.text is not None else _image(operation, width, height)
-    mark = mark.linear([1, 1, 1, operation.opacity], [0, 0, 0, 0], uchar=True)
+    return mark.linear([1, 1, 1, operation.opacity], [0, 0, 0, 0], uchar=True)
+
+
+def _turned(operation: Watermark, mark: pyvips.Image, image: Image, room: Size) -> pyvips.Image:
+    """Return the mark in memory, turned, and within the room, or within the image for tiles.
+
+    A long mark that is turned covers many times its own pixels, so what does not fit is never computed.
+    """
+    if not operation.tile:
+        mark = _within(mark, operation.angle, room)
     if operation.angle % 90 == 0:
         mark = mark.rot(f"d{operation.angle % 360:.0f}")
     else:
         mark = blended(mark, lambda pixels: rotated(pixels, operation.angle))
-    return mark.copy_memory()
+    return mark.crop(0, 0, min(mark.width, image.width), min(mark.height, image.height)).copy_memory()
 
 
 def _text(operation: Watermark, width: int, height: int) -> pyvips.Image:
@@ -122,10 +132,15 @@ def _read(data: bytes | None, lenient: str = "") -> pyvips.Image:
         return _read(data, complaint.detail)
 
 
-def _within(mark: pyvips.Image, room: tuple[int, int]) -> pyvips.Image:
-    """Scale down a rotated mark that would cross the edges."""
-    factor = min(room[0] / mark.width, room[1] / mark.height)
-    return mark if factor >= 1 else blended(mark, lambda pixels: pixels.resize(factor))
+def _within(mark: pyvips.Image, angle: float, room: Size) -> pyvips.Image:
+    """Scale down a mark that would cross the edges once it is turned."""
+    cosine, sine = abs(math.cos(math.radians(angle))), abs(math.sin(math.radians(angle)))
+    turned = mark.width * cosine + mark.height * sine, mark.width * sine + mark.height * cosine
+    factor = min(room[0] / turned[0], room[1] / turned[1])
+    if factor >= 1 - _ROUNDED:
+        return mark
+    size = (max(1, int(mark.width * factor)), max(1, int(mark.height * factor)))
+    return blended(mark, lambda pixels: resized(pixels, *size))
 
 
 def _tiled(mark: pyvips.Image, gap: int, width: int, height: int) -> pyvips.Image:
