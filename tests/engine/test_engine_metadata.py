@@ -1,9 +1,11 @@
-"""Test that metadata which anyone may have made is read in time that is in proportion to its length."""
+"""Test that metadata are read in time that is in proportion to their length, and kept alike in every format."""
 
 import time
 
 import pytest
+from PIL import Image
 
+from engine.images import difference, encoded, made, opened
 from safelight.engine.metadata import iptc, xmp
 
 SIZE = 250_000
@@ -48,3 +50,24 @@ def test_many_fields_of_iptc_take_no_longer_than_others():
     began = time.process_time()
     assert iptc.carried(field * 600_000, position=False) == field * 600_000
     assert time.process_time() - began < 10.0
+
+
+PACKET = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="r"/></x:xmpmeta>'
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+@pytest.mark.parametrize("format", ["jpeg", "png", "webp", "avif", "jxl", "tiff"])
+def test_a_rating_is_kept_in_every_format(format, frames):
+    told = Image.Exif()
+    told[0x4746], told[0x4749], told[0x010E] = 4, 75, "Hello"
+    images = [Image.new("RGB", (64, 48), color) for color in ("white", "teal")[:frames]]
+    more = {"save_all": True, "append_images": images[1:]} if frames > 1 else {}
+    data = encoded(images[0], "WEBP", exif=told, xmp=PACKET, lossless=True, **more)
+    written = made(data, format=format, metadata="keep", keep_gps=True).data
+    result = opened(written)
+    exif = result.getexif()
+    assert (exif[0x4746], exif[0x4749], exif[0x010E], exif.get(0x0112, 1)) == (4, 75, "Hello", 1)
+    assert format == "png" or PACKET in written  # a PNG has it compressed
+    assert difference(result.convert("RGB"), images[0])[1] <= 4
+    if format == "webp":
+        assert b"Exif\0\0" not in written  # the prefix is JPEG's, and readers warn about it here

@@ -79,6 +79,14 @@ def with_orientation(tag: int, *, srgb: bool) -> bytes:
     return _block("<", {_ORIENTATION: (3, 1, struct.pack("<H", tag))}, _color_space("<", srgb=srgb), {})
 
 
+def with_missing(block: bytes, wanted: bytes | None) -> bytes:
+    """Return a block without a prefix, with the fields that it lacks of another one, which `carried` made."""
+    structure = Structure(body(block))
+    parts = directories(structure, structure.order)
+    more = directories(Structure(wanted), structure.order) if wanted else ({}, {}, {})
+    return _block(structure.order, *(added | own for added, own in zip(more, parts, strict=True)))
+
+
 def _states_ratio(first: Directory) -> bool:
     try:
         return first.value(_RESOLUTION_UNIT, _INCHES) == _RATIO

@@ -13,7 +13,7 @@ from safelight.engine.metadata import exif, iptc, xmp
 from safelight.engine.read.facts import Facts
 from safelight.recipe import OutputSpec
 
-_KEEP_EXIF, _KEEP_XMP, _KEEP_IPTC, KEEP_PROFILE = 1, 2, 4, 8
+KEEP_EXIF, _KEEP_XMP, _KEEP_IPTC, KEEP_PROFILE = 1, 2, 4, 8
 TAGGED = frozenset({"jpeg", "png", "webp", "tiff"})
 """Formats whose viewers respect an orientation tag. In other formats the pixels are always turned."""
 
@@ -59,7 +59,7 @@ def attach(image: pyvips.Image, leaving: Carried, profile: bytes | None, format_
     if not block and leaving.orientation > 1:
         block = exif.with_orientation(leaving.orientation, srgb=_is_srgb(profile))
     if block and format_name != "tiff":  # `write.tiff` adds it and IPTC to a TIFF
-        keep |= _KEEP_EXIF
+        keep |= KEEP_EXIF
         for field, value, kind in _exif_fields(block):
             image.set_type(kind, field, value)
     image.set_type(pyvips.GValue.gint_type, "orientation", leaving.orientation)
