@@ -335,6 +335,41 @@ def test_lightness_stays_the_same_in_a_kept_profile(name, bit_depth, operation):
     assert difference(after, before)[1] < 1
 
 
+CHANGES = [
+    {"op": "sepia"},
+    {"op": "adjust", "brightness": 1.3, "contrast": 1.4},
+    {"op": "adjust", "gamma": 2, "saturation": 0.3},
+    {"op": "invert"},
+]
+
+
+@pytest.mark.parametrize("name", ["linear, called sRGB", "swapped, called sRGB", "Adobe RGB", "gamma 1.8"])
+@pytest.mark.parametrize("operation", CHANGES, ids=str)
+def test_colours_are_changed_alike_in_a_kept_profile(name, operation):
+    inside = Image.fromarray(COLORS // 4 + 96)  # in sRGB under every profile
+    shown = opened(made(encoded(by_littlecms(inside, PROFILES[name])), operation).data)
+    kept = opened(made(encoded(inside, icc_profile=PROFILES[name]), operation, color="keep").data)
+    mean, most = difference(by_littlecms(kept, kept.info["icc_profile"]), shown)
+    assert mean < 1
+    assert most <= 4  # eight bits of a linear profile are few in the shadows
+
+
+@pytest.mark.parametrize("operation", CHANGES[1:], ids=str)
+@pytest.mark.parametrize("gamma", [1.8, 2.2])
+def test_greys_are_changed_alike_in_a_kept_profile(gamma, operation):
+    icc = profile({b"kTRC": curve(gamma)}, b"GRAY")
+    shown = opened(made(encoded(by_littlecms(RAMP, icc)), operation).data)
+    kept = opened(made(encoded(RAMP, icc_profile=icc), operation, color="keep").data)
+    assert kept.mode == "L"
+    assert difference(by_littlecms(kept, kept.info["icc_profile"]), shown)[0] < 1
+
+
+def test_wide_colours_stay_wide_when_they_are_adjusted():
+    red = Image.new("RGB", (8, 8), (250, 10, 10))
+    kept = made(encoded(red, icc_profile=PROFILES["wide, called sRGB"]), {"op": "adjust", "gamma": 1.01}, color="keep")
+    assert difference(opened(kept.data).getpixel((4, 4)), (250, 10, 10))[1] <= 3
+
+
 @pytest.mark.parametrize("format", ["jpeg", "png", "webp", "avif", "jxl", "tiff"])
 @pytest.mark.parametrize(("color", "colors"), [("srgb", 1), ("keep", 65535)])
 def test_kept_exif_says_whether_the_result_is_srgb(color, colors, format):

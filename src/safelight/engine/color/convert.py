@@ -8,7 +8,7 @@ from typing import Any
 import pyvips
 
 from safelight.engine.color.profile import color_space, is_srgb
-from safelight.engine.color.samples import as_grey
+from safelight.engine.color.samples import as_grey, light_of, srgb_of
 
 _GREY = {"b-w", "grey16"}
 _WHITE = (0.95047, 1.0, 1.08883)  # D65, to which libvips adapts XYZ
@@ -75,6 +75,27 @@ def changed_in_lab(
         return change(colors.colourspace("lab")).copy(interpretation="lab").colourspace(colors.interpretation)
 
     return _changed_in_xyz(profile, image, changed) or changed(image)
+
+
+def changed_in_srgb(
+    profile: bytes | None, image: pyvips.Image, change: Callable[[pyvips.Image], pyvips.Image]
+) -> pyvips.Image | None:
+    """Change grey or colours of a profile, without alpha, in sRGB. Return None like `_changed_in_xyz`.
+
+    `change` gets floats from 0 to 1, and beyond for colours outside sRGB. It may move no sample (further) out of sRGB,
+    so that the colours inside become what they would be in a file that is sRGB.
+    """
+    if image.bands < 3 and profile and color_space(profile) == "RGB":
+        made = changed_in_srgb(profile, _three(image), change)
+        return made.extract_band(1).copy(interpretation=image.interpretation) if made else None
+
+    def changed(xyz: pyvips.Image) -> pyvips.Image:
+        before = srgb_of(xyz.copy(interpretation="xyz").colourspace("scrgb"))
+        after, low, high = change(before), (before < 0).ifthenelse(before, 0), (before > 1).ifthenelse(before, 1)
+        after = (after < low).ifthenelse(low, (after > high).ifthenelse(high, after))
+        return light_of(after).cast("float").copy(interpretation="scrgb").colourspace("xyz")
+
+    return _changed_in_xyz(profile, image, changed)
 
 
 def _changed_in_xyz(

@@ -73,10 +73,23 @@ def unpremultiplied(image: pyvips.Image) -> pyvips.Image:
     return divided.copy(interpretation=image.interpretation)
 
 
+def srgb_of(light: pyvips.Image) -> pyvips.Image:
+    """Encode linear light as sRGB does, and colours outside sRGB alike (IEC 61966-2-1, scRGB): negative ones too."""
+    size = light.abs()
+    encoded = (size < 0.0031308).ifthenelse(size * 12.92, size ** (1 / 2.4) * 1.055 - 0.055)
+    return (light < 0).ifthenelse(encoded * -1, encoded)
+
+
+def light_of(encoded: pyvips.Image) -> pyvips.Image:
+    """Revert `srgb_of`."""
+    size = encoded.abs()
+    light = (size <= 0.04045).ifthenelse(size / 12.92, ((size + 0.055) / 1.055) ** 2.4)
+    return (encoded < 0).ifthenelse(light * -1, light)
+
+
 def _encoded(light: pyvips.Image) -> pyvips.Image:
     """Encode linear light as sRGB does."""
-    light = (light > 0).ifthenelse(light, 0).cast("float")
-    return (light < 0.0031308).ifthenelse(light * 12.92, light ** (1 / 2.4) * 1.055 - 0.055)
+    return srgb_of((light > 0).ifthenelse(light, 0).cast("float"))
 
 
 def _deep(colors: pyvips.Image, alpha: pyvips.Image | None) -> pyvips.Image:

@@ -7,7 +7,7 @@ from functools import singledispatch
 
 import pyvips
 
-from safelight.engine.color.convert import changed_in_lab, from_srgb, grey_in, matched
+from safelight.engine.color.convert import changed_in_lab, changed_in_srgb, from_srgb, grey_in, matched
 from safelight.engine.image import Image, as_rgb, blended, hold, on_colors, rounded, top
 from safelight.engine.transform.scale import cropped, placed, scaled_to, target
 from safelight.engine.transform.turn import rotated
@@ -91,8 +91,12 @@ def _(operation: op.Flip, image: Image) -> Image:
 
 @apply.register
 def _(_operation: op.Invert, image: Image) -> Image:
-    image = image.ready()
-    return image.having(on_colors(image.pixels, lambda pixels: pixels.invert()))
+    image = _in_colors(image.ready())
+
+    def changed(pixels: pyvips.Image) -> pyvips.Image:
+        return changed_in_srgb(image.profile, pixels, lambda values: values * -1 + 1) or pixels.invert()
+
+    return image.having(on_colors(image.pixels, changed))
 
 
 @apply.register
@@ -105,7 +109,14 @@ def _(_operation: op.Grayscale, image: Image) -> Image:
 def _(operation: op.Sepia, image: Image) -> Image:
     image = image.ready()
     image = _in_colors(image.having(as_rgb(image.pixels)))
-    return image.having(on_colors(image.pixels, lambda pixels: _mixed(pixels, _SEPIA, operation.strength)))
+
+    def change(pixels: pyvips.Image) -> pyvips.Image:
+        return _mixed(pixels, _SEPIA, operation.strength)
+
+    def changed(pixels: pyvips.Image) -> pyvips.Image:
+        return changed_in_srgb(image.profile, pixels, change) or rounded(change(pixels), pixels)
+
+    return image if operation.strength == 0 else image.having(on_colors(image.pixels, changed))
 
 
 @apply.register
@@ -124,14 +135,23 @@ def _(operation: op.Tint, image: Image) -> Image:
 
 @apply.register
 def _(operation: op.Adjust, image: Image) -> Image:
-    image = image.ready()
+    image = _in_colors(image.ready())
+    toned = (operation.brightness, operation.contrast, operation.gamma) != (1, 1, 1)
+    gray = 0.0 if image.pixels.bands < 3 else 1 - operation.saturation
+    if not toned and gray == 0:
+        return image
 
-    def change(pixels: pyvips.Image) -> pyvips.Image:
-        if (operation.brightness, operation.contrast, operation.gamma) != (1, 1, 1):
-            pixels = pixels.maplut(_curve(operation, pixels))
-        return pixels if pixels.bands < 3 else _mixed(pixels, (_LUMA, _LUMA, _LUMA), 1 - operation.saturation)
+    def change(values: pyvips.Image) -> pyvips.Image:
+        values = _toned(operation, values) if toned else values
+        return _mixed(values, (_LUMA, _LUMA, _LUMA), gray)
 
-    return image.having(on_colors(image.pixels, change))
+    def changed(pixels: pyvips.Image) -> pyvips.Image:
+        if made := changed_in_srgb(image.profile, pixels, change):
+            return made
+        pixels = pixels.maplut(_curve(operation, pixels)) if toned else pixels
+        return rounded(_mixed(pixels, (_LUMA, _LUMA, _LUMA), gray), pixels) if gray else pixels
+
+    return image.having(on_colors(image.pixels, changed))
 
 
 @apply.register
@@ -246,14 +266,20 @@ def _mixed(pixels: pyvips.Image, matrix: tuple[tuple[float, ...], ...], strength
         [strength * changed + (1 - strength) * same for changed, same in zip(*rows, strict=True)]
         for rows in zip(matrix, _IDENTITY, strict=True)
     ]
-    return rounded(pixels.recomb(weights), pixels)
+    return pixels.recomb(weights)
+
+
+def _toned(operation: op.Adjust, values: pyvips.Image) -> pyvips.Image:
+    """Change brightness, contrast and gamma of sRGB samples between 0 and 1; colours outside sRGB go beyond."""
+    low, high = (values < 0).ifthenelse(values, 0), (values > 1).ifthenelse(values, 1)
+    values = (values * operation.brightness - 0.5) * operation.contrast + 0.5
+    values = (values < low).ifthenelse(low, (values > high).ifthenelse(high, values))
+    power = values.abs() ** (1 / operation.gamma)
+    return (values < 0).ifthenelse(power * -1, power)
 
 
 def _curve(operation: op.Adjust, pixels: pyvips.Image) -> pyvips.Image:
     """Return a table from each sample value to its new one."""
     deep = pixels.format == "ushort"
-    value = pyvips.Image.identity(ushort=deep) / top(pixels)
-    value = (value * operation.brightness - 0.5) * operation.contrast + 0.5
-    value = (value < 0).ifthenelse(0, (value > 1).ifthenelse(1, value))
-    value = value ** (1 / operation.gamma) * top(pixels)
-    return (value + 0.5).cast(pixels.format)
+    values = _toned(operation, pyvips.Image.identity(ushort=deep) / top(pixels))
+    return (values * top(pixels) + 0.5).cast(pixels.format)
