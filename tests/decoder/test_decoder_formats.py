@@ -30,6 +30,8 @@ async def test_every_format_in_the_sandbox():
     moving = {"save_all": True, "append_images": FRAMES[1:], "duration": 100}
     sources = [(kind, encoded(kind), 1) for kind in ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "AVIF", "JXL")]
     sources += [(kind, encoded(kind, **moving), 3) for kind in ("PNG", "WEBP", "GIF", "AVIF")]
+    told = Image.Exif()
+    told[0x010F] = "Camera Maker"
     async with open_pool(Settings(count=1)) as pool:
         for kind, data, frames in [*sources, ("JPEG", heic(), 1)]:
             result = await pool.process(Job(source=data, recipe=parse({"outputs": {"image": {"format": "same"}}})))
@@ -39,3 +41,7 @@ async def test_every_format_in_the_sandbox():
             assert np.abs(np.asarray(shown.convert("RGB"), int) - (255, 0, 0)).mean() < 12
         cut = await pool.process(Job(source=encoded("JPEG")[:-2], recipe=parse({"outputs": {"image": {}}})))
         assert "end marker" in cut.outputs[0].notes[0]
+        packed = encoded("JXL", exif=told.tobytes(), compress_metadata=True)
+        keep = parse({"outputs": {"image": {"format": "jpeg", "metadata": "keep"}}})
+        kept = (await pool.process(Job(source=packed, recipe=keep))).outputs[0].data
+        assert Image.open(io.BytesIO(kept)).getexif()[0x010F] == "Camera Maker"

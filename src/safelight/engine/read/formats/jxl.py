@@ -13,6 +13,7 @@ from safelight.engine.color.samples import unpremultiplied
 from safelight.engine.failures import damaged, unsupported
 from safelight.engine.formats import FORMATS, Format
 from safelight.engine.metadata import exif
+from safelight.engine.read import brotli
 from safelight.engine.read.boxes import boxes
 from safelight.engine.read.facts import Facts, Reader
 from safelight.engine.read.formats.jpeg import JpegReader
@@ -68,9 +69,9 @@ class JxlReader(Reader):
             raise unsupported(self._format.name, f"JPEG XL with samples of the kind {info.mode}")
         if profile and color_space(profile) == "CMYK":  # the library drops the black
             raise unsupported(self._format.name, "JPEG XL in CMYK")
-        blocks = {box.box_type: bytes(box.data) for box in found if box.box_type in {b"Exif", b"xml "}}
+        blocks = _metadata(found)
         block = _block(blocks.get(b"Exif", b""))
-        self.facts = Facts(profile=profile or None, exif=exif.body(block) or None, xmp=blocks.get(b"xml "))
+        self.facts = Facts(profile=profile or None, exif=exif.body(block) or None, xmp=blocks.get(b"xml ") or None)
         bands = _BANDS[info.mode]
         deep = len(data) == 2 * info.width * info.height * bands  # `mode` does not say so for grey with transparency
         image = from_bytes(data, info.width, info.height, bands, deep=deep)
@@ -96,6 +97,17 @@ class JxlReader(Reader):
         self.facts = replace(inner.facts, orientation=1)
         image, turn = inner.load(), inner.facts.orientation
         return upright(image.copy_memory(), turn) if turn > 1 else image
+
+
+def _metadata(found: Any) -> dict[bytes, bytes]:
+    """Return the last box of EXIF and of XMP, unpacked if it is compressed (ISO/IEC 18181-2, 9.7)."""
+    last: dict[bytes, tuple[bool, bytes]] = {}
+    for box in found:
+        name, content = bytes(box.box_type), bytes(box.data)
+        packed = name == b"brob"
+        last[content[:4] if packed else name] = (packed, content[4:] if packed else content)
+    blocks = {name: last[name] for name in last.keys() & {b"Exif", b"xml "}}
+    return {name: (brotli.unpacked(data) or b"") if packed else data for name, (packed, data) in blocks.items()}
 
 
 def _block(content: bytes) -> bytes:
