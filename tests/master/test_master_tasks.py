@@ -113,6 +113,24 @@ async def test_many_tasks_at_once(client, storage):
     assert gone.value.code is Code.NOT_FOUND
 
 
+async def test_an_empty_filter_is_refused_instead_of_meaning_all(client, http, master):
+    await client.upload(photo(1))
+    for name in ("state", "recipe", "batch", "search", "reason", "since", "until"):
+        for empty in ("", ",", " , ") if name == "state" else ("",):
+            sent = {"action": "delete", "filter": {name: empty}}
+            async with http.post(f"{master.url}/tasks/actions", json=sent) as answer:
+                assert (answer.status, (await answer.json())["position"].rpartition(".")[2]) == (400, name)
+            for path in ("tasks", "tasks/counts", "archive"):
+                async with http.get(f"{master.url}/{path}", params={name: empty}) as answer:
+                    assert (answer.status, (await answer.json())["position"]) == (400, name)
+    for asked in (client.find(TaskQuery(state="")), client.count(TaskFilter(batch=""))):
+        with pytest.raises(Error) as refused:
+            await asked
+        assert refused.value.code is Code.INVALID_REQUEST
+    assert len((await client.tasks(states=[])).tasks) == 1
+    assert (await client.act("delete", filter=TaskFilter(state="waiting, failed"))).changed == 1
+
+
 async def test_the_recipe_of_a_task_does_not_change(client, http, master):
     recipe = {"outputs": {"small": {"operations": [{"op": "resize", "width": 50}], "format": "png"}}}
     await client.save_recipe("mine", recipe)

@@ -131,7 +131,7 @@ class Client(ServiceClient):
         limit: int = 100,
     ) -> TaskPage:
         """Return tasks that match every filter given, newest first."""
-        names = ",".join(state.name.lower() for state in states)
+        names = ",".join(state.name.lower() for state in states) or None
         query = TaskQuery(state=names, recipe=recipe, batch=batch, before=before, limit=limit)
         return await self._connection.call("GET", "/tasks", TaskPage, params=query.params())
 

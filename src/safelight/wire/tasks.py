@@ -153,7 +153,9 @@ class Task(Record, frozen=True, kw_only=True):
 class TaskFilter(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which tasks. A task must match every filter that is given."""
 
-    state: Annotated[str, Meta(description=f"states, separated by commas: {', '.join(STATES)}")] = ""
+    state: (
+        Annotated[str, Meta(min_length=1, description=f"states, separated by commas: {', '.join(STATES)}")] | None
+    ) = None
     recipe: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
     batch: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
     search: (
@@ -169,9 +171,14 @@ class TaskFilter(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def states(self) -> list[State]:
-        """The states in `state`; none means all. Raises INVALID_REQUEST for one that does not exist."""
+        """The states in `state`; none means all. Raises INVALID_REQUEST for one that does not exist.
+
+        Text that names none is refused too: a script whose variable is empty would otherwise delete all tasks.
+        """
+        if self.state is None:
+            return []
         names = [name.strip() for name in self.state.split(",") if name.strip()]
-        for name in names:
+        for name in names or [self.state]:
             if name not in STATES:
                 detail = f"There is no state {name[:32]!r}; there are {', '.join(STATES)}."
                 raise Error(Code.INVALID_REQUEST, detail, position="state")
@@ -185,7 +192,7 @@ class TaskFilter(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def params(self) -> dict[str, str]:
         """Return the query string's parameters."""
         fields = msgspec.structs.asdict(self) | {"internal": "true" if self.internal else None}
-        return {name: str(value) for name, value in fields.items() if value not in (None, "")}
+        return {name: str(value) for name, value in fields.items() if value is not None}
 
 
 class TaskQuery(TaskFilter, frozen=True, kw_only=True, forbid_unknown_fields=True):

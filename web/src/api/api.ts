@@ -152,9 +152,9 @@ export const getServices = () => ask<Service[]>("GET", "services");
 
 /** The filter as a body holds it. */
 export function filterRecord(filter: Filter): TaskFilter {
-  const { state = "", recipe, batch, search, reason, since, until } = asked(filter);
+  const { state, recipe, batch, search, reason, since, until } = asked(filter);
   return {
-    state,
+    state: state || null,
     recipe: recipe || null,
     batch: batch || null,
     search: search || null,

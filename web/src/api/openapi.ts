@@ -1025,8 +1025,8 @@ export interface components {
             limit: number;
         };
         TaskFilter: {
-            /** @default  */
-            state: string;
+            /** @default null */
+            state: string | null;
             /** @default null */
             recipe: string | null;
             /** @default null */

@@ -86,7 +86,7 @@ class Which:
         if self.since or self.until:
             await client.health()  # any answer tells the time
         return TaskFilter(
-            state=",".join(self.state or ()),
+            state=",".join(self.state or ()) or None,
             recipe=self.recipe or None,
             batch=self.batch or None,
             search=self.search or None,

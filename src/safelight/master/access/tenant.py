@@ -44,7 +44,7 @@ def check_operator(request: web.Request, do: str) -> None:
 
 def named(request: web.Request) -> str | None:
     """Return the tenant that a request names in the header, or in the query if it cannot send headers."""
-    return request.headers.get(HEADER) or request.query.get(http.TENANT)
+    return request.headers.get(HEADER, request.query.get(http.TENANT))
 
 
 def tenant_of(request: web.Request) -> str:
