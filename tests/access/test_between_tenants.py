@@ -181,3 +181,28 @@ async def test_a_paused_tenant_does_not_delay_renditions_of_others(keyed, root):
             assert answer.status == 202
         leases = await db.lease(asking)
         assert [(each.tenant, each.recipe) for each in leases] == [("other", "rendition")]
+
+
+async def test_an_upload_that_an_earlier_tenant_began_is_not_the_later_one_s_of_its_id(keyed, root):
+    earlier, picture = await keyed_tenant(root, "again"), photo(1)
+
+    async def sent(api: Api, method: str, path: str, body=None, **headers: str):
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        kind = {} if body is None else {"Content-Type": "application/offset+octet-stream"}
+        headers = {**api.headers, "Tus-Resumable": "1.0.0", **kind, **named}
+        async with api.http.request(method, api.url + path, data=body, headers=headers) as answer:
+            return answer
+
+    length = {"Upload_Length": str(len(picture))}
+    begun = (await sent(earlier, "POST", "/uploads", picture[:100], **length)).headers["Location"]
+    await root.call("DELETE", "/tenants/again", status=204)
+    later = await keyed_tenant(root, "again")
+    for method, body, headers in (("HEAD", None, {}), ("PATCH", picture[100:], {"Upload_Offset": "100"})):
+        assert (await sent(later, method, begun, body, **headers)).status == 404
+    assert (await sent(later, "DELETE", begun)).status == 404
+    async with later.client() as client:
+        assert not (await client.tasks()).tasks
+        own = (await sent(later, "POST", "/uploads", picture[:100], **length)).headers["Location"]
+        await root.call("PUT", "/tenants/again", {"name": "Again", "weight": 2})  # a change makes no other tenant
+        assert (await sent(later, "PATCH", own, picture[100:], Upload_Offset="100")).status == 204
+        assert len((await client.tasks()).tasks) == 1

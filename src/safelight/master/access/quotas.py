@@ -82,6 +82,18 @@ class Quotas:
                 raise
             return 0
 
+    async def life(self, id: str, *, cached: bool = False) -> str:
+        """Return what tells a tenant from earlier ones of its id; "" for the default one, which was always there.
+
+        A cached value is up to a few seconds old. Raises NOT_FOUND.
+        """
+        if id == DEFAULT_TENANT:
+            return ""
+        if not cached:
+            self._tenants.forget(id)
+        found = await self._tenants.get(id)
+        return f"{found.created!r} {found.after_event} {found.after_audit}"
+
     def changed(self, id: str) -> None:
         """Drop a tenant from the cache."""
         self._tenants.forget(id)

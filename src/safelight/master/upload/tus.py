@@ -137,6 +137,7 @@ class Tus:
                 room=await self._quotas.room(tenant),
                 metadata={
                     "tenant": tenant,
+                    "life": await self._quotas.life(tenant),
                     "header": request.headers.get("Upload-Metadata", ""),
                     "filename": filenames.clean(given.get("filename") or given.get("name") or ""),
                     "batch": fields.batch,
@@ -190,12 +191,20 @@ class Tus:
         tenant, id = tenant_of(request), request.match_info["id"]  # noqa: A001 - an upload's id is called id
         try:
             partial = await self._partials.get(id)
-            if partial.metadata.get("tenant", DEFAULT_TENANT) == tenant:
+            if partial.metadata.get("tenant", DEFAULT_TENANT) == tenant and await self._is_alive(partial):
                 return partial
         except Error as error:
             if error.code is not Code.NOT_FOUND:
                 raise
         raise Error(Code.NOT_FOUND, f"There is no upload {id[:64]!r}; it may have expired. Start it again.")
+
+    async def _is_alive(self, partial: Partial) -> bool:
+        """Return whether the tenant that opened an upload is still there, and not another one of its id."""
+        kept = partial.metadata
+        tenant, life = kept.get("tenant", DEFAULT_TENANT), kept.get("life")
+        if life is None:  # an earlier version opened it
+            return True
+        return life == await self._quotas.life(tenant, cached=True) or life == await self._quotas.life(tenant)
 
     async def _take(self, request: web.Request, partial: Partial, offset: int) -> Partial:
         if (request.content_length or 0) > partial.size - offset:
