@@ -14,6 +14,7 @@ from cyclopts import Parameter
 
 from safelight.access.cluster_key import ClusterKey
 from safelight.cli import kept_keys, service_time
+from safelight.cli.access.proxies import ProxiedConnector
 from safelight.cli.groups import WHERE
 from safelight.client.access import AccessClient
 from safelight.client.availability.instances import Several, first_of
@@ -98,7 +99,7 @@ def _connection(
 @asynccontextmanager
 async def _session() -> AsyncIterator[tuple[aiohttp.ClientSession, Liveness]]:
     """Open a session that notices within seconds when a service does not answer."""
-    async with session(trace=_listening()) as http, Liveness.open(http) as liveness:
+    async with session(trace=_listening(), connector=ProxiedConnector) as http, Liveness.open(http) as liveness:
         yield http, liveness
 
 

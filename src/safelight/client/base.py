@@ -67,17 +67,21 @@ class Address(Protocol):
 
 
 def session(
-    *, limit: int = 100, authorities: str | None = None, trace: aiohttp.TraceConfig | None = None
+    *,
+    limit: int = 100,
+    authorities: str | None = None,
+    trace: aiohttp.TraceConfig | None = None,
+    connector: type[aiohttp.TCPConnector] = aiohttp.TCPConnector,
 ) -> aiohttp.ClientSession:
     """Open the one HTTP session of a program; close it by `async with`.
 
     It has no total timeout, since blobs may have any size: connecting may take 5 s, and `Connection` limits the time
-    without a byte. `authorities` is a PEM file of the certificate authorities to trust instead of the system's, and
-    `trace` hears of requests. Raises OSError.
+    without a byte. `authorities` is a PEM file of the certificate authorities to trust instead of the system's,
+    `trace` hears of requests, and the `connector` opens connections. Raises OSError.
     """
     trust = True if authorities is None else ssl.create_default_context(cafile=authorities)
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=limit, keepalive_timeout=30, ssl=trust, resolver=Resolver()),
+        connector=connector(limit=limit, keepalive_timeout=30, ssl=trust, resolver=Resolver()),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=5),
         auto_decompress=False,
         headers={aiohttp.hdrs.ACCEPT_ENCODING: "identity"},

@@ -18,7 +18,11 @@ def reason_of(error: Exception) -> str:
 
     The reason is never empty, although a TimeoutError has no text.
     """
+    if isinstance(error, aiohttp.ClientProxyConnectionError):
+        return f"the proxy {error.host}:{error.port} cannot be reached: {reason_of(error.os_error)}"
     match cause := _cause(error):
+        case aiohttp.ClientHttpProxyError():
+            return f"the proxy answered {cause.status}"
         case aiohttp.InvalidURL():
             return "this is not a URL"
         case aiohttp.ClientResponseError():
@@ -55,6 +59,8 @@ async def once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) 
 def advice_on(error: Exception) -> str:
     """Return a sentence about what to do if a request got no answer."""
     match _cause(error):
+        case _ if isinstance(error, aiohttp.ClientProxyConnectionError | aiohttp.ClientHttpProxyError):
+            return "HTTP_PROXY and HTTPS_PROXY name the proxy, and NO_PROXY the hosts to reach without it."
         case ssl.SSLCertVerificationError(verify_code=code) if code in _OTHER_NAME:
             return "Give the name that its certificate is for."
         case ssl.SSLCertVerificationError():
