@@ -3,9 +3,12 @@
 import pytest
 
 from client.clock import Clock
+from safelight.cli import printing
+from safelight.cli.connection import Where, master
 from safelight.client.availability import retrying as module
 from safelight.client.availability.retrying import Breaker, retrying
 from safelight.errors import Code, Error
+from support.programs.ports import free_port
 
 
 @pytest.fixture
@@ -80,3 +83,22 @@ async def test_a_service_that_failed_a_while_ago_is_waited_for_again(clock):
         await retrying(failing(clock, takes=0.1, times=10_000), retry_for=15.0, breaker=breaker)
     clock.now += 31.0
     assert await retrying(failing(clock, takes=0.1, times=3), retry_for=15.0, breaker=breaker) == "done"
+
+
+async def test_people_who_wait_are_told_after_a_moment_what_for(clock, monkeypatch, tmp_path, capsys):
+    """A mistyped address would otherwise look like a long upload for half a minute."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setattr(printing, "err", printing._console(stderr=True))
+    began, refusing = clock.now, f"127.0.0.1:{free_port()}"
+    async with master(Where(master=refusing), retry_for=30.0) as client:
+        for _ in range(3):  # several photos at once
+            with pytest.raises(Error):
+                await client.recipes()
+    assert clock.now - began > 60
+    told = capsys.readouterr().err.splitlines()
+    assert told[0].startswith(f"No answer from http://{refusing}: connection refused. Is the service running? Trying ")
+    assert 1 <= len(told) <= 3
+    async with master(Where(master=refusing), retry_for=2.0) as client:
+        with pytest.raises(Error):
+            await client.recipes()
+    assert not capsys.readouterr().err, "the error itself tells in time"

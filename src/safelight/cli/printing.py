@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -17,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from safelight.cli import service_time
-from safelight.errors import plural
+from safelight.errors import Error, plural
 from safelight.untrusted.text import printable, printable_json, printable_lines
 from safelight.wire import DEFAULT_TENANT, State, Summary, Task, WorkerSeen
 
@@ -71,6 +72,21 @@ err = _console(stderr=True)
 def complain(sentence: str, *, program: str = "safelight") -> None:
     """Print an error on stderr."""
     err.print(f"[red]{program}:[/red] {escape(printable(sentence))}", soft_wrap=True)
+
+
+class Waiting:
+    """Says on stderr why a command waits: once in a while, since many photos may wait for the same service."""
+
+    def __init__(self) -> None:
+        self._quiet_until = -math.inf
+
+    def __call__(self, error: Error, left: float) -> None:
+        """Print the failure after which something is tried again, for `left` seconds at most."""
+        if (now := time.monotonic()) < self._quiet_until:
+            return
+        self._quiet_until = now + left
+        sentence = f"{error.detail} Trying again for {duration(left)}."
+        err.print(f"[yellow]{escape(printable(sentence))}[/yellow]", soft_wrap=True)
 
 
 def say(text: str, **options: Any) -> None:

@@ -7,12 +7,21 @@ import math
 import random
 import time
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 from safelight.client.availability.liveness import UnresponsiveError
 from safelight.errors import Code, Error
 
+listener: ContextVar[Callable[[Error, float], None] | None] = ContextVar("listener", default=None)
+"""Called with the failure for which a call has waited for a while, or will, and the seconds for which it may wait yet.
+
+People who wait for a command read it; services have none.
+"""
+
 _LONGEST_WAIT = 86400.0
+_PATIENCE = 2.0
+"""Seconds for which a call retries before the listener is told."""
 _OPEN_FOR = 30.0
 """Seconds after the last failure for which calls do not wait. Then the next failure may be a short one again."""
 
@@ -50,7 +59,7 @@ async def retrying(
     Nothing is called again after `deadline`, a time of the monotonic clock, nor while the `breaker` is open.
     """
     pause, end = 0.05, math.inf if deadline is None else deadline
-    failed = False
+    first: float | None = None
     while True:
         try:
             answer = await attempt()
@@ -58,14 +67,16 @@ async def retrying(
             asked = _seconds(error.extra.get("retry_after"))
             delay = max(asked, pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret
             now = time.monotonic()
-            end = end if failed else min(end, now + retry_for)
-            failed = True
+            if first is None:
+                first, end = now, min(end, now + retry_for)
             final = not error.transient or error.code is Code.INTERNAL or isinstance(error, UnresponsiveError)
             over = now + delay > end or (breaker is not None and breaker.is_open)
             if over and breaker is not None and error.code is Code.UNAVAILABLE:
                 breaker.failed()
             if final or over:
                 raise
+            if now + delay - first > _PATIENCE and (tell := listener.get()) is not None:
+                tell(error, end - now)
         else:
             if breaker is not None:
                 breaker.answered()
