@@ -73,13 +73,17 @@ async def _named(client: Client, ids: Sequence[str], saving: _Saving, *, dry_run
 async def _matching(client: Client, which: Which, saving: _Saving, *, dry_run: bool) -> None:
     """Save the results of all tasks that match, or only print how many there are."""
     wanted = [state for state in saving.states if state in (which.states() or saving.states)]
+    if not wanted:
+        if dry_run or not saving.quiet:
+            _preview(0, complete=True, json=saving.quiet)
+        return
     states = ",".join(state.name.lower() for state in wanted)
     asked = msgspec.structs.replace(await which.filter(client), state=states)
     counts = await client.count(asked)
     total = sum(counts.states.get(state.name.lower(), 0) for state in wanted)
     if dry_run or not saving.quiet:
-        _preview(total, complete=counts.complete or not wanted, json=saving.quiet)
-    if dry_run or not wanted:
+        _preview(total, complete=counts.complete, json=saving.quiet)
+    if dry_run:
         return
     window: list[str] = []
     async for task in matching(client, asked):
