@@ -6,10 +6,11 @@ import json
 import pytest
 
 from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.machine.qemu.channel import plug
 from drumhead.machine.session import protocol
 from drumhead.machine.session.protocol import MAX_REQUEST, open_session
 from drumhead.records import Command
-from support.guests.stubs import guest
+from support.guests.stubs import guest, monitor_of_a_paused_machine
 
 
 async def test_a_machine_that_answers_late_has_more_time_at_each_attempt(tmp_path_factory, monkeypatch):
@@ -28,6 +29,15 @@ async def test_a_machine_that_answers_late_has_more_time_at_each_attempt(tmp_pat
     async with guest(directory / "exec.0.sock", start), open_session(directory, Command(argv=("x",))) as session:
         assert [frame async for frame in session.frames()] == [("exit", b"\0")]
     assert len(set(asked)) == 3
+
+
+async def test_no_port_is_plugged_in_while_a_snapshot_is_loaded(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("one")
+    async with monitor_of_a_paused_machine(directory, "inmigrate", "inmigrate", "running") as commands:
+        await plug(directory, "org.drumhead.exec.0", 60.0)
+    asked = [command for command in commands if command != "qmp_capabilities"]
+    assert asked == ["query-status"] * 3 + ["device_add"]
+    assert len(commands) == 7, "it held the monitor, which the one who loads the snapshot needs"
 
 
 async def test_a_program_with_more_arguments_than_a_machine_takes_is_refused_at_once(tmp_path_factory):

@@ -95,9 +95,12 @@ class Commands(list[str]):
 
 
 @asynccontextmanager
-async def monitor_of_a_paused_machine(directory: Path) -> AsyncIterator[Commands]:
-    """Answer as the QEMU of a machine whose write did not fit on the host. Yield the commands that it got."""
-    commands = Commands()
+async def monitor_of_a_paused_machine(directory: Path, *states: str) -> AsyncIterator[Commands]:
+    """Answer as the QEMU of a machine whose write did not fit on the host. Yield the commands that it got.
+
+    It is asked for its state once for each of `states` before that.
+    """
+    commands, earlier = Commands(), list(states)
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         version = {"qemu": {"major": 7, "minor": 2, "micro": 0}, "package": ""}
@@ -105,7 +108,9 @@ async def monitor_of_a_paused_machine(directory: Path) -> AsyncIterator[Commands
         while text := await reader.read(4096):  # the client waits for each answer
             command = json.loads(text)
             commands.note(command["execute"])
-            value = {"status": "io-error"} if command["execute"] == "query-status" else {}
+            value = {}
+            if command["execute"] == "query-status":
+                value = {"status": earlier.pop(0) if earlier else "io-error"}
             name = {"id": command["id"]} if "id" in command else {}
             writer.write(json.dumps({"return": value, **name}).encode() + b"\r\n")
         writer.close()

@@ -119,8 +119,19 @@ async def plug(directory: Path, name: str, time_limit: float) -> None:
     port = {"driver": "virtserialport", "id": name, "chardev": name, "name": name}
     # QEMU refuses what it already has. Who uses the port then notices if the machine does not answer.
     with suppress(QMPError, OSError, EOFError, TimeoutError):
-        async with asyncio.timeout(time_limit), monitor(directory) as client:
-            await client.execute("device_add", port)
+        async with asyncio.timeout(time_limit):
+            while True:
+                async with monitor(directory) as client:
+                    # QEMU loads a snapshot only into the devices that were saved, and its monitor serves one at a time.
+                    if await _status(client) != "inmigrate":
+                        await client.execute("device_add", port)
+                        return
+                await asyncio.sleep(TURN)
+
+
+async def _status(client: QMPClient) -> str:
+    status = await client.execute("query-status")
+    return str(status.get("status")) if isinstance(status, dict) else ""
 
 
 async def ignore_shared(client: QMPClient) -> None:
@@ -167,8 +178,7 @@ async def is_paused(directory: Path, *, resume: bool = False) -> bool:
     """
     try:
         async with asyncio.timeout(MONITOR_TIME), monitor(directory) as client:
-            status = await client.execute("query-status")
-            paused = isinstance(status, dict) and status.get("status") == "io-error"
+            paused = await _status(client) == "io-error"
             if paused and resume:
                 await client.execute("cont")
     except (QMPError, OSError, EOFError, TimeoutError):
