@@ -31,6 +31,19 @@ async def test_a_machine_that_answers_late_has_more_time_at_each_attempt(tmp_pat
     assert len(set(asked)) == 3
 
 
+async def test_a_machine_that_never_answers_may_have_an_image_of_an_older_drumhead(tmp_path_factory, monkeypatch):
+    directory = tmp_path_factory.mktemp("one")
+    monkeypatch.setattr(protocol, "START_TIMES", [0.01])
+
+    async def ignore(reader, writer):
+        await reader.read()
+
+    async with guest(directory / "exec.0.sock", ignore):
+        with pytest.raises(DrumheadError, match="If an older drumhead has composed its image, compose that again"):
+            async with open_session(directory, Command(argv=("x",))):
+                pass
+
+
 async def test_no_port_is_plugged_in_while_a_snapshot_is_loaded(tmp_path_factory):
     directory = tmp_path_factory.mktemp("one")
     async with monitor_of_a_paused_machine(directory, "inmigrate", "inmigrate", "running") as commands:

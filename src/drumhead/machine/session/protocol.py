@@ -128,7 +128,8 @@ async def _silence(directory: Path) -> DrumheadError:
     if await is_paused(directory):
         message = f"{directory.name} is paused, because a disk of this host is full; free some space, then "
         return DrumheadError(ErrorCode.GUEST, f"{message}`drumhead start {directory.name}` lets it continue")
-    return DrumheadError(ErrorCode.GUEST, "the machine does not start programs; see its console")
+    message = f"{directory.name} does not start programs; `drumhead logs --console {directory.name}` may say why. "
+    return DrumheadError(ErrorCode.GUEST, f"{message}If an older drumhead has composed its image, compose that again")
 
 
 async def _begin(
