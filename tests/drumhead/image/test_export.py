@@ -142,7 +142,9 @@ def test_a_disk_for_kubevirt_is_configured_by_other_disks_and_stops_by_the_power
     (layer,) = json.loads((tmp_path / "pulled/manifest.json").read_text())["layers"]
     with tarfile.open(tmp_path / "pulled" / layer["digest"].removeprefix("sha256:")) as tar:
         assert {(one.name, one.uid, one.gid) for one in tar} == {("disk", 107, 107), ("disk/disk.qcow2", 107, 107)}
-        tar.extract("disk/disk.qcow2", tmp_path)
+        contents = tar.extractfile("disk/disk.qcow2")
+        assert contents is not None
+        (tmp_path / "disk.qcow2").write_bytes(contents.read())
     told = {"run": "serve", "argv": ["sh", "-c", SERVE], "env": {"FROM": "machine.json"}}
     told["mounts"] = [{"serial": "data", "path": "/data"}]
     config = config_disk(tmp_path / "config", {"machine.json": json.dumps(told)})
@@ -152,7 +154,7 @@ def test_a_disk_for_kubevirt_is_configured_by_other_disks_and_stops_by_the_power
     data = drumhead.home.volumes / "exported.raw"
     subprocess.run(["debugfs", "-w", "-R", f"write {tmp_path}/before before", data], check=True, capture_output=True)
     disks = {"config": config, "secrets": secrets, "data": data}
-    with boot(tmp_path / "disk/disk.qcow2", disks, tmp_path) as machine:
+    with boot(tmp_path / "disk.qcow2", disks, tmp_path) as machine:
         says(machine, b"machine.json kept hidden earlier key 600")
         says(machine, b"serving")
         press_power_button(tmp_path)
