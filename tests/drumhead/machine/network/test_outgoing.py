@@ -79,6 +79,7 @@ async def test_a_machine_without_outgoing_traffic_does_not_reach_the_host(drumhe
     words = ("run", "-d", "-m", "128M", "--private-network", "closing", "-i", machine_image, "open")
     await asyncio.to_thread(drumhead, *words)
     try:
+        await wait_log(drumhead.home, "open", "serving")
         assert await asyncio.to_thread(ask, drumhead, "closed", host.port) == "tcp ConnectionRefusedError"
         assert await asyncio.to_thread(ask, drumhead, "open", host.port) == "tcp the host"
         async with asyncio.timeout(LIMIT):
