@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import inspect
+import io
+import posixpath
 import re
 import sys
 import tempfile
@@ -45,7 +47,6 @@ LEFT_OUT = (
     "*/tests/**/*_test.py",
     "*/tests/**/conftest.py",
     # An installer recorded these about this host.
-    "*.dist-info/RECORD",
     "*.dist-info/INSTALLER",
     "*.dist-info/REQUESTED",
     "*.dist-info/WHEEL",
@@ -161,7 +162,7 @@ def _read(prefix: Path) -> Tree:
 def _top_levels(described: Iterable[Path]) -> Tree:
     """Return a ``top_level.txt`` for each wheel without one: the names that can be imported from it.
 
-    ``importlib.metadata.packages_distributions`` would take them from RECORD, which is left out.
+    ``importlib.metadata.packages_distributions`` would take them from the sources in RECORD, and most are left out.
     """
     tree = Tree()
     for place in described:
@@ -173,6 +174,31 @@ def _top_levels(described: Iterable[Path]) -> Tree:
         text = "".join(f"{name}\n" for name in sorted(names) if name.isidentifier() and name != "__pycache__")
         tree.add(f"{SITE}/{place.name}/{listed.name}", regular(text.encode()))
     return tree
+
+
+def with_records(tree: Tree) -> Tree:
+    """Return `tree` with a RECORD for each wheel that names the files that are there, for ``importlib.metadata.files``.
+
+    It has neither hashes nor sizes, because files are shortened and compiled after the installer recorded them.
+    """
+    result = Tree()
+    result.update(tree)
+    for path, entry in tree:
+        if not path.endswith(".dist-info/RECORD"):
+            continue
+        site = posixpath.dirname(posixpath.dirname(path))
+        listed = [name for name, *_ in csv.reader(entry.read().decode().splitlines())]
+        found = {name if _place(site, name) in tree else f"{name}c" for name in listed}
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(
+            (name, "", "") for name in sorted(found) if _place(site, name) in tree
+        )
+        result.add(path, regular(text.getvalue().encode()))
+    return result
+
+
+def _place(site: str, name: str) -> str:
+    return posixpath.normpath(posixpath.join(site, name))
 
 
 def _is_read(stub: Path) -> bool:

@@ -15,7 +15,7 @@ from drumhead.python.distribution import BIN, SITE, scripts_of_wheels, with_dist
 from drumhead.python.lock import Lock, find_uv, read_lock
 from drumhead.python.notices import python_notices
 from drumhead.python.sources import module_reads_sources, opened_as_files
-from drumhead.python.wheels import PYTHON_SCRIPT, install
+from drumhead.python.wheels import PYTHON_SCRIPT, install, with_records
 from drumhead.tree import Tree, regular
 from support.guests.composing import write_files, write_wheel
 
@@ -225,6 +225,32 @@ def test_whose_a_module_is_can_be_asked_although_no_installers_record_is_there(t
             write_files(tmp_path / "image", {path: entry.read()})
     monkeypatch.setattr(sys, "path", [str(tmp_path / "image" / SITE)])
     assert importlib.metadata.packages_distributions() == {"inhouse": ["inhouse"], "tools": ["inhouse"]}
+
+
+def test_the_files_of_a_wheel_can_be_listed_and_each_of_them_is_there(tmp_path, monkeypatch):
+    files = {
+        "inhouse/a.py": "",
+        "inhouse/kept.py": "",
+        "inhouse/a, b.json": "{}",
+        "inhouse/a.pyi": "",
+        "inhouse-1.0.dist-info/entry_points.txt": "[console_scripts]\nserve = inhouse:main\n",
+    }
+    wheel, digest = write_wheel(tmp_path, files)
+    lock = Lock(file="requirements.txt", text=f"inhouse @ {wheel.as_uri()} --hash=sha256:{digest}\n")
+    compiled = install(lock, tmp_path / "cache").filter(lambda path: not path.endswith("/a.py"))
+    compiled.add(f"{SITE}/inhouse/a.pyc", regular(b""))
+    write_files(
+        tmp_path / "image", {path: entry.read() for path, entry in with_records(compiled) if entry.kind == "file"}
+    )
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "image" / SITE)])
+    listed = importlib.metadata.files("inhouse")
+    assert all(path.locate().is_file() for path in listed)
+    assert {str(path) for path in listed if "dist-info" not in str(path)} == {
+        "inhouse/a.pyc",
+        "inhouse/kept.py",
+        "inhouse/a, b.json",
+        "../../../bin/serve",
+    }
 
 
 @pytest.mark.parametrize(

@@ -206,7 +206,10 @@ class LayerBuilder:
 
     def _install(self, lock: Lock, python: Package, *, sources: bool) -> Tree:
         from drumhead.python.sources import opened_as_files, reads_sources, top_level  # noqa: PLC0415 - as for wheels
-        from drumhead.python.wheels import install  # noqa: PLC0415 - not needed when the layer is stored
+        from drumhead.python.wheels import (  # noqa: PLC0415 - not needed when the layer is stored
+            install,
+            with_records,
+        )
 
         tree = install(lock, self._home.cache)
         needed, opened = reads_sources(tree), opened_as_files(tree)
@@ -214,7 +217,7 @@ class LayerBuilder:
         def keep(path: str) -> bool:
             return sources or path in opened or top_level(path) in needed
 
-        return only_bytecode(tree, self._interpreter(python), keep=keep)
+        return with_records(only_bytecode(tree, self._interpreter(python), keep=keep))
 
     def _python_files(self, project: Project, files: Tree, python: Package, lock: Lock | None) -> Tree:
         local = lock.local if lock else ()
