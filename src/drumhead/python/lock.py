@@ -15,6 +15,7 @@ import msgspec
 from drumhead import host
 from drumhead.blobs import replacing
 from drumhead.errors import DrumheadError, ErrorCode, manifest_error
+from drumhead.manifest.ignore import ALWAYS
 from drumhead.manifest.project_files import is_there, read_text
 from drumhead.python.foreign.pipenv import read_pipfile_lock
 from drumhead.python.foreign.poetry import read_poetry_lock
@@ -186,7 +187,8 @@ def _from_text(root: Path, name: str, needs: PythonNeeds, cache: Path) -> Lock |
             return None
         inputs = [f"{file}\n{files[file]}" for file in sorted(files)]
         inputs += [*linked, *(text for place in sorted(local) for text in descriptions(root, place))]
-        return _resolved(root, name, inputs, cache, options=kept_options(files, directory), indexes=indexes)
+        options = kept_options(files, directory)
+        return _resolved(root, name, inputs, cache, options=options, indexes=indexes, builds=bool(local))
     if name == RESOLVED and not has_hashes(text) and (source := _source(root)):
         again = f"or rename it, and drumhead resolves {source} into a file of this name"
         raise manifest_error(name, 1, f"no requirement has a hash; write it again with --generate-hashes, {again}")
@@ -251,7 +253,8 @@ def _from_pyproject(root: Path, name: str, needs: PythonNeeds, cache: Path) -> L
     check_poetry(document, name)
     check_workspace(document, wanted, name)
     extras = tuple(_chosen(needs))
-    if "dependencies" in project.dynamic or (needs.extras and "optional-dependencies" in project.dynamic):
+    builds = "dependencies" in project.dynamic or (bool(needs.extras) and "optional-dependencies" in project.dynamic)
+    if builds:
         extras = (*extras, "--refresh")  # uv keeps what a backend said until pyproject.toml changes
         wanted += [text, *files_of_backends(root, name.rpartition("/")[0], table)]  # the build backend decides
     if poetry.dependencies:
@@ -260,7 +263,7 @@ def _from_pyproject(root: Path, name: str, needs: PythonNeeds, cache: Path) -> L
     if not wanted:
         return None
     wanted += _local_sources(root, name, document)
-    return _resolved(root, name, wanted, cache, extras=extras, indexes=index_flags(root, name))
+    return _resolved(root, name, wanted, cache, extras=extras, indexes=index_flags(root, name), builds=builds)
 
 
 def _local_sources(root: Path, name: str, document: PyProject) -> list[str]:
@@ -299,11 +302,12 @@ def _resolved(
     extras: tuple[str, ...] = (),
     options: Sequence[str] = (),
     indexes: tuple[str, ...] = (),
+    builds: bool = False,
 ) -> Lock:
     """Return the existing lock if it was resolved from `inputs` and uv's settings of today, or resolve now.
 
     Versions of the old lock that still fit are kept, as uv does with its output file. `options` are lines for the lock.
-    Raises HOST_TOOL with uv's message.
+    `builds` means that a build backend may be asked for dependencies. Raises HOST_TOOL with uv's message.
     """
     kept = ["options", *options] if options else []
     parts = [PLATFORM, PYTHON, *extras, *kept, *inputs, *_settings(root, name)]
@@ -319,7 +323,8 @@ def _resolved(
         raise manifest_error(
             shown, 1, f"drumhead did not write it, and {name} is resolved into a file of this name; rename it"
         )
-    resolved, local = leave_out_local(_resolve(root / name, old, extras, cache), root, name.rpartition("/")[0], name)
+    resolved = _resolve(root / name, old, extras, cache, builds=builds)
+    resolved, local = leave_out_local(resolved, root, name.rpartition("/")[0], name)
     text = "\n".join([f"{RESOLVED_FROM}{digest} ({name})", *(LEFT_OUT + place for place in local), *options, resolved])
     _check(root, shown, text)
     _write(file, text, name)
@@ -338,11 +343,26 @@ def _write(file: Path, text: str, name: str) -> None:
         ) from error
 
 
-def _resolve(file: Path, old: str, extras: tuple[str, ...], cache: Path) -> str:
+def _resolve(file: Path, old: str, extras: tuple[str, ...], cache: Path, *, builds: bool) -> str:
     command: list[str | Path] = [find_uv(), "pip", "compile", file.name, "--quiet", "--generate-hashes", "--no-header"]
     target: list[str | Path] = ["--python-version", PYTHON, "--python-platform", PLATFORM, "--cache-dir", cache / "uv"]
     with tempfile.TemporaryDirectory() as scratch:
         output = Path(scratch) / RESOLVED
         output.write_text(old)
-        host.run([*command, "--no-annotate", *target, *extras, "--output-file", output], cwd=file.parent)
+        place = _without_manifests(file, Path(scratch) / "project") if builds else file.parent
+        host.run([*command, "--no-annotate", *target, *extras, "--output-file", output], cwd=place)
         return output.read_text()
+
+
+def _without_manifests(file: Path, place: Path) -> Path:
+    """Make a directory with the file and links to what is beside it, without the directories of drumhead.
+
+    setuptools takes ``meta`` for a package, and refuses a project with more than one. What it writes stays in `place`.
+    """
+    place.mkdir()
+    for path in file.parent.iterdir():
+        if path.name == file.name:
+            shutil.copyfile(path, place / path.name)  # uv would follow a link
+        elif f"/{path.name}" not in ALWAYS or path.name == ".git":
+            (place / path.name).symlink_to(path.absolute())
+    return place

@@ -151,3 +151,22 @@ def test_a_lock_that_drumhead_did_not_write_is_not_replaced(project, tmp_path):
     with pytest.raises(DrumheadError, match=r"requirements.lock:1: drumhead did not write it, .*; rename it"):
         read_lock(read_project(project), tmp_path)
     assert (project / "requirements.lock").read_text() == RYE_LOCK
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "requirements", [{}, {"requirements.txt": "-e .\n"}], ids=["pyproject.toml", "requirements.txt"]
+)
+def test_a_build_backend_does_not_take_the_manifests_for_a_package_and_leaves_nothing_behind(tmp_path, requirements):
+    found_by_itself = (
+        '[project]\nname = "shop"\nversion = "1"\ndynamic = ["dependencies"]\n'
+        '[build-system]\nrequires = ["setuptools"]\nbuild-backend = "setuptools.build_meta"\n'
+        '[tool.setuptools.dynamic]\ndependencies = {file = ["needs.txt"]}\n'
+    )
+    manifest = "name: shop\ntitle: t\nauthor: a\nrequire: [python]\n"
+    files = {"pyproject.toml": found_by_itself, "needs.txt": "idna\n", "shop/__init__.py": "", **requirements}
+    project = write_files(tmp_path / "shop", {"meta/package.yaml": manifest, **files})
+    assert locked(project, tmp_path) == {"idna"}
+    assert {path.name for path in project.iterdir()} - {"meta", "requirements.lock"} == {
+        name.split("/")[0] for name in files
+    }
