@@ -43,7 +43,7 @@ async def test_find_filters_and_pages(store):
                 while True:
                     page = await store.find(
                         TaskQuery(
-                            state=",".join(state.name.lower() for state in states_),
+                            state=",".join(state.name.lower() for state in states_) or None,
                             recipe=recipe,
                             batch=batch,
                             before=before,
