@@ -47,6 +47,7 @@ def plain(side, format, **options):
     [
         (6000, "JPEG", {}, "webp"),
         (4500, "JPEG", {}, "jxl"),
+        (4000, "JPEG", {}, "gif"),
         (3000, "JPEG", {}, "avif"),
         (4000, "JPEG", {}, "avif"),
         (5500, "JXL", {"effort": 1}, "jpeg"),

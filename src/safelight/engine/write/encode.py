@@ -10,7 +10,7 @@ import pyvips
 from safelight.engine import turbo
 from safelight.engine.color.convert import matched
 from safelight.engine.color.profile import color_space
-from safelight.engine.failures import writing
+from safelight.engine.failures import lacks, writing
 from safelight.engine.formats import FORMATS, Format
 from safelight.engine.image import Image
 from safelight.engine.library import can_write, has
@@ -25,6 +25,9 @@ from safelight.recipe.records import DEFAULT_QUALITY
 
 _WITHOUT_PROFILES = frozenset({"gif"})
 _WITH_GREY = frozenset({"jpeg", "png", "tiff"})
+# What writing a GIF takes: bytes for each pixel of a frame, and others. libvips and the library that chooses the 256
+# colours end the process if they cannot have them.
+_TO_QUANTISE, _BESIDE = 16, 8 << 20
 
 
 def resolve(output: OutputSpec, header: Probe) -> Format:
@@ -120,6 +123,8 @@ def _written(
     if image.frames > 1:
         options["page_height"] = image.height
         pixels = frames.in_hundredths(pixels, image.frames) if format_.name == "gif" else pixels
+    if format_.name == "gif" and lacks(_TO_QUANTISE * image.width * image.height + _BESIDE):
+        raise MemoryError
     if format_.name == "jpeg" and not keep and (small := _small_jpeg(pixels, options)):
         return small
     data: bytes = getattr(pixels, format_.writer)(keep=keep, **options)
