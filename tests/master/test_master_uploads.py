@@ -32,6 +32,7 @@ def form(*parts: bytes) -> bytes:
     return b"".join(parts) + f"--{BOUNDARY}--\r\n".encode()
 
 
+QUOTED = b"\r\nContent-Transfer-Encoding: Quoted-Printable\r\n\r\n"
 FORM = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
 JSON = {**FORM, "Accept": "application/json"}
 
@@ -191,6 +192,7 @@ async def test_an_unknown_recipe(client):
         (FORM, form(part("image", photo(1)))[:-200]),
         (FORM, part("image", photo(1))),
         (FORM, form(part("image", photo(1)).replace(b"name=", b"nome="))),
+        (FORM, form(part("batch", "caf=C3=A9").replace(b"\r\n\r\n", QUOTED, 1), part("image", photo(1)))),
     ],
 )
 async def test_broken_forms(master, http, client, storage, headers, body):

@@ -82,6 +82,7 @@ class Part:
         told = filenames.parameters(segment.header("Content-Disposition", ""))
         self.name = told.get("name", "")
         self.filename = filenames.clean(told.get("filename", ""))
+        _check_plain(segment, self.name)
         self._events = events
         self._ended = False
         self._failure: Error | None = None
@@ -121,6 +122,17 @@ class Part:
         """Skip the rest."""
         async for _ in self.chunks():
             pass
+
+
+def _check_plain(segment: MultipartSegment, name: str) -> None:
+    """Refuse an encoding that the parts of forms no longer have (RFC 7578), instead of taking it for the content.
+
+    Otherwise a photo looks like no image, and a field has another value.
+    """
+    given = segment.header("Content-Transfer-Encoding", "").strip().lower()
+    if given in ("base64", "quoted-printable"):
+        sentence = f"The part {name[:64]} is in {given}. Send its bytes as they are, without Content-Transfer-Encoding."
+        raise Error(Code.INVALID_REQUEST, sentence, position=name[:64])
 
 
 async def _chunk(content: StreamReader, pace: _Pace) -> bytes:
