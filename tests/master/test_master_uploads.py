@@ -374,8 +374,9 @@ async def test_large_photos_are_streamed(client, storage):
     assert await storage.read(task.input.digest) == data
 
 
-async def test_json_recipe_as_text(master, http):
-    spec = json.dumps({"outputs": {"a": {"format": "webp"}}})
+@pytest.mark.parametrize("mark", ["", "\ufeff"])  # as some editors begin a file
+async def test_json_recipe_as_text(master, http, mark):
+    spec = mark + json.dumps({"outputs": {"a": {"format": "webp"}}})
     body = form(part("image", photo(1)), part("recipe", spec))
     async with http.post(f"{master.url}/task", data=body, headers=JSON) as answer:
         assert (await answer.json())["recipe"] == "custom"

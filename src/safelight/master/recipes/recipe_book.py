@@ -90,7 +90,7 @@ class TenantRecipes:
 
         Raises INVALID_RECIPE with position and reason, NOT_FOUND for an unknown name, and TOO_MANY_REQUESTS.
         """
-        text = wanted.strip()
+        text = wanted.removeprefix("\ufeff").strip()  # editors may write a byte order mark
         if text.startswith("{"):
             return choose(await self._reader.read(text), CUSTOM)
         name = text or recipe.DEFAULT
