@@ -134,7 +134,11 @@ async def test_drop_paste_and_folder(page, client, directory):
     inside.mkdir()
     (inside / "beach.png").write_bytes(photo(2))
     (inside / "list.txt").write_text("no picture")
+    (inside / "._beach.png").write_bytes(b"what a Mac notes about a file")
+    (directory / ".thumbnails").mkdir()
+    (directory / ".thumbnails" / "beach.png").write_bytes(photo(4))
     await page.get_by_label("A folder").set_input_files(directory)
+    await expect(page.get_by_text("3 photos uploaded", exact=True)).to_be_visible()
     await expect(page.locator(".card:not(.in-progress-card)")).to_have_count(3)
     names = {task.filename for task in (await client.tasks()).tasks}
     assert names == {"dropped.png", "pasted.png", "beach.png"}
@@ -159,6 +163,21 @@ async def test_every_kind_of_photo_that_the_service_reads_is_taken(page, client)
     address = await page.evaluate("document.querySelector('link[rel=manifest]').href")
     (shared,) = (await (await page.request.get(address)).json())["share_target"]["params"]["files"]
     assert set(shared["accept"]) == offered
+
+
+async def test_a_file_that_was_changed_or_deleted_since_it_was_added_is_told(page, client, directory):
+    paths = [directory / name for name in ("deleted.png", "changed.png", "kept.png")]
+    for number, path in enumerate(paths):
+        path.write_bytes(photo(number))
+    await page.get_by_label("Review before sending").check()
+    await page.get_by_label("Choose photos").set_input_files(paths)
+    await page.get_by_role("button", name="Upload 3 photos").wait_for()
+    paths[0].unlink()
+    paths[1].write_bytes(photo(3, width=77))
+    await page.get_by_role("button", name="Upload 3 photos").click()
+    await expect(page.get_by_text("The file can no longer be read")).to_have_count(2)
+    await expect(page.get_by_text("1 photo uploaded, 2 failed", exact=True)).to_be_visible()
+    assert [task.filename for task in (await client.tasks()).tasks] == ["kept.png"]
 
 
 async def both_refused(page):

@@ -8,7 +8,8 @@ import Tus, { type TusBody } from "@uppy/tus";
 import { getTask, Problem, stateName, type StateName, State } from "../api/api";
 import { connection, follow } from "../api/live";
 import { forget, keep, kept, names } from "../kept";
-import { isPhoto } from "../kinds";
+import { relativePath, sorted } from "../kinds";
+import { isUnreadable, tryToRead } from "../readable";
 import { forgetSent, rememberSent, sent } from "../sent";
 import { empty } from "./shared";
 import { say } from "./messages";
@@ -94,8 +95,10 @@ uppy.use(Tus, {
   headers: (file): Record<string, string> => (file.meta.tenant ? { "Safelight-Tenant": String(file.meta.tenant) } : {}),
   limit: 3,
   retryDelays: RETRY_AFTER,
+  onBeforeRequest: (_, { data }) => tryToRead(data),
   // Of the plugin's own answer to 429, all photos of a page together would have 42 tries.
   onShouldRetry: (error, tries, _, usual) => {
+    if (isUnreadable(error)) return false;
     const answer = error.originalResponse;
     if (answer?.getStatus() !== 429) return tries < TRIES && usual(error);
     if (tries >= UNEXPLAINED) held.value = Problem.from(answer.getBody()).message;
@@ -144,9 +147,10 @@ uppy.on("upload-error", (file, error, response) => {
   if (!file) return;
   const xhr = (response?.body as TusBody | undefined)?.xhr;
   const status = xhr?.status ?? 0;
-  const text = xhr?.responseText ? Problem.from(xhr.responseText).message : "";
+  const lost = isUnreadable(error);
+  const text = lost ? words.unreadable : xhr?.responseText ? Problem.from(xhr.responseText).message : "";
   const away = status === 0 || status === 423; // 423 answers HEAD, so it comes without a sentence
-  const transient = away || status >= 500 || status === 429 || status === 401;
+  const transient = !lost && (away || status >= 500 || status === 429 || status === 401);
   failures.set(file.id, { text: text || (away ? words.broken : error.message), transient });
   uppy.setFileMeta(file.id, { ...file.meta, refused: !transient });
   show();
@@ -228,10 +232,10 @@ function settle(found: Row, outcome: StateName, reason: string): void {
 /** Add what of these files is a photo; return whether any is. */
 export function add(files: readonly File[]): boolean {
   if (!may("upload")) return (say(words.notAllowed, "bad"), false);
-  const [images, others] = divided(files, isPhoto);
-  const [photos, empties] = divided(images, (file) => file.size > 0);
+  const { photos, others, empties } = sorted(files);
   if (others.length) say(words.notPhotos(...few(others)), "bad");
   if (empties.length) say(words.empty(...few(empties)), "bad");
+  if (photos.length + others.length + empties.length === 0) say(words.none, "bad");
   if (photos.length === 0) return false;
   // After a reload, restored uploads may be active already.
   if (!session || active.value.length === 0) {
@@ -246,8 +250,6 @@ export function add(files: readonly File[]): boolean {
   return true;
 }
 
-const divided = (files: readonly File[], wanted: (file: File) => boolean) =>
-  [files.filter(wanted), files.filter((file) => !wanted(file))] as const;
 /** The first names, and how many more there are. */
 const few = (files: File[]): [string[], number] => [files.slice(0, NAMED).map((file) => file.name), files.length - NAMED];
 
@@ -262,6 +264,7 @@ interface Added {
 
 function put(files: Added[]): void {
   const described = files.map(({ data, name, recipe, path, tenant, batch: into }) => {
+    // Uppy tells files apart by path, size and time: the same photo for another recipe is another upload.
     const where = [...(tenant ? [tenant] : []), recipe, name, path].join("/");
     return { name, type: data.type, data, source: "page", meta: { recipe, batch: into.slice(0, 64), tenant, relativePath: where } };
   });
@@ -280,10 +283,6 @@ function stamp(): string {
   const local = new Date(now.getTime() - now.getTimezoneOffset() * 60_000);
   return local.toISOString().slice(0, 19).replace("T", " ");
 }
-
-/** Uppy tells files apart by path, size and time: the same photo for another recipe is another upload. */
-const relativePath = (file: File): string =>
-  (file as File & { relativePath?: string | null }).relativePath || file.webkitRelativePath || file.name;
 
 export async function addDropped(transfer: DataTransfer): Promise<boolean> {
   return add(await getDroppedFiles(transfer));

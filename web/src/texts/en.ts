@@ -31,7 +31,10 @@ export const en = {
       none: "Your key may only upload. Sign in with a key that has the scope read to see photos and results.",
     },
   },
-  problem: { unreachable: "The service could not be reached. The page keeps trying.", failed: "The request failed." },
+  problem: {
+    unreachable: "The service could not be reached. The page keeps trying.", failed: "The request failed.",
+    foreign: "Something other than the service answered. If a proxy asks you to sign in, load the page again.",
+  },
   time: { now: "just now", present: "now", ago: (time: string) => `${time} ago` },
   states: {
     uploading: "Uploading", waiting: "Waiting", working: "Working", finished: "Finished", failed: "Failed",
@@ -159,6 +162,8 @@ export const en = {
     pause: (name: string) => `Pause ${name}`,
     remove: (name: string) => `Remove ${name}`,
     broken: "The connection broke. The upload continues when the service is back.",
+    unreadable: "The file can no longer be read: it was changed, moved or deleted. Add it again.",
+    none: "No photo was found there.",
     held: (reason: string) => `${reason} The page tries again by itself.`,
     notAllowed: "Your key may not upload photos. Sign in with a key that has the scope upload.",
     empty: (names: string[], more: number) =>
