@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 import aiohttp
 import pytest
+from playwright.async_api import expect
 
 from access.tenants import Api, finish_one, keyed_tenant
 from support.pages.axe import findings
@@ -184,6 +186,27 @@ async def test_a_session_that_has_ended_is_noticed_by_the_next_request(keyed, ro
         await page.get_by_role("button", name="Sign in").click()
         await page.get_by_role("link", name="Photos", exact=True).click()
         await page.get_by_text("1 photo uploaded", exact=True).wait_for()
+
+
+async def test_a_recipe_that_is_being_edited_stays_when_the_session_ends(keyed, root):
+    made = await root.call("POST", "/keys", {"name": "me", "scopes": ["upload", "read"]})
+    async with chromium() as browser, opened(browser, root.url.removeprefix("http://")) as page:
+        await sign_in(page, made["token"])
+        await page.get_by_role("link", name="Recipes").click()
+        await page.get_by_label("Description", exact=True).fill("for the wall of the kitchen")
+        await page.context.clear_cookies()
+        await switch_tab(page, "hidden")
+        await switch_tab(page, "visible")
+        await page.get_by_label("API key", exact=True).fill(made["token"])
+        await page.get_by_role("button", name="Sign in").click()
+        field = page.get_by_label("Description", exact=True)
+        await expect(field).to_have_value("for the wall of the kitchen")
+        # It is guarded as before, and what was discarded does not come back.
+        await page.get_by_role("link", name="Batches").click()
+        await page.get_by_role("button", name="Discard").click()
+        await page.get_by_role("heading", name="Batches").wait_for()
+        await page.get_by_role("link", name="Recipes").click()
+        await expect(field).to_have_value(re.compile("^Three sizes"))
 
 
 async def sign_in(page, token):

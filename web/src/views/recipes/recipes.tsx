@@ -53,10 +53,7 @@ function useUndoKey() {
 }
 
 /** Of which recipe the draft is, and how the service had it when it was opened; another object for each draft. */
-interface Shown {
-  name: string;
-  spec: string;
-}
+let shown = { name: "", spec: "" };
 
 export function Recipes() {
   const isNew = query.value.draft !== undefined;
@@ -65,15 +62,21 @@ export function Recipes() {
     void load().catch(() => undefined);
     if (may("read")) void loadSummary().catch(() => undefined);
   }, []);
-  const shown = useRef<Shown>({ name: "", spec: "" });
   const spec = current ? JSON.stringify(current.spec) : "";
+  // A view that comes back opens the recipe anew, unless a draft was not left: it was hidden by the sign-in.
+  useLayoutEffect(() => {
+    if (!changed.value) shown = { name: "", spec: "" };
+  }, []);
   // Runs before painting, so that nobody edits the previous recipe. A list that is read again must not drop what was
   // typed since, so a recipe is opened again only if it is another one.
   useLayoutEffect(() => {
-    const known = shown.current;
-    if (!current) return void (shown.current = { name: "", spec: "" });
-    if (known.name === current.name && (changed.value || known.spec === spec)) return;
-    shown.current = { name: current.name, spec };
+    if (!current) {
+      // Until the list was read, nobody knows of which recipe it is.
+      if (isNew || recipes.value.length) shown = { name: "", spec: "" };
+      return;
+    }
+    if (shown.name === current.name && (changed.value || shown.spec === spec)) return;
+    shown = { name: current.name, spec };
     open(current);
   }, [current?.name, spec, query.value.draft]);
   useGuard();
@@ -101,7 +104,7 @@ export function Recipes() {
       {!current && !isNew && recipes.value.length > 0 && <p class="empty">{words.unknown(detail.value)}</p>}
       {(current || isNew) && (
         <div class="edit">
-          <Heading current={current} shown={shown} />
+          <Heading current={current} />
           <Editor />
         </div>
       )}
@@ -151,21 +154,21 @@ function Pause({ name: of }: { name: string }) {
   );
 }
 
-function Heading({ current, shown }: { current: NamedRecipe | undefined; shown: { current: Shown } }) {
+function Heading({ current }: { current: NamedRecipe | undefined }) {
   // What is typed until the service has answered is a change of the saved recipe. Another draft that was opened stays.
   const save = async (event: Event) => {
     event.preventDefault();
     const under = name.value.trim();
-    const [sent, of] = [draft.value, shown.current];
+    const [sent, of] = [draft.value, shown];
     const saved = await attempt(() => saveRecipe(under, { ...sent, name: under }));
     if (!saved) return;
     say(words.saved(saved.name));
-    if (shown.current === of) {
+    if (shown === of) {
       forget(sent);
-      shown.current = { name: saved.name, spec: "" };
+      shown = { name: saved.name, spec: "" };
     }
     await load();
-    if (view.value !== "recipes" || detail.value === saved.name || shown.current.name !== saved.name) return;
+    if (view.value !== "recipes" || detail.value === saved.name || shown.name !== saved.name) return;
     unguard();
     go("recipes", saved.name);
   };
