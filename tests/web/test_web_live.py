@@ -131,3 +131,10 @@ async def test_the_tray_learns_what_became_of_every_photo_after_changes_were_mis
     await client.resume()
     await expect(tray).to_contain_text("Finished: 64")
     await expect(tray).not_to_contain_text("Waiting")
+
+
+async def test_an_answer_that_is_not_of_the_service_is_told(page):
+    """A proxy whose own session has ended answers requests with its form."""
+    await page.route("**/batches?*", lambda route: route.fulfill(content_type="text/html", body="<!doctype html>"))
+    await page.get_by_role("link", name="Batches").click()
+    await expect(page.get_by_text("Something other than the service answered.")).to_be_visible()

@@ -78,7 +78,11 @@ export async function ask<T>(method: string, path: string, body?: unknown, signa
     request.headers = { ...request.headers, "Content-Type": "application/json" };
   }
   const text = await (await answerTo(path, request)).text();
-  return (text ? JSON.parse(text) : undefined) as T;
+  try {
+    return (text ? JSON.parse(text) : undefined) as T;
+  } catch {
+    throw new Problem(texts.problem.foreign); // of a proxy that wants people to sign in, for example
+  }
 }
 
 /** Send a request; return its answer unless it was refused. */
