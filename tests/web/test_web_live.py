@@ -138,3 +138,33 @@ async def test_an_answer_that_is_not_of_the_service_is_told(page):
     await page.route("**/batches?*", lambda route: route.fulfill(content_type="text/html", body="<!doctype html>"))
     await page.get_by_role("link", name="Batches").click()
     await expect(page.get_by_text("Something other than the service answered.")).to_be_visible()
+
+
+HEBREW = "התמונה הראשונה מהטיול הארוך שלנו אל הים עם כל המשפחה והחברים בקיץ שעבר.png"
+SHOWN = """(name) => {
+  const text = document.createTreeWalker(name, NodeFilter.SHOW_TEXT).nextNode();
+  const box = name.getBoundingClientRect();
+  return [0, text.length - 1].map((place) => {
+    const range = document.createRange();
+    range.setStart(text, place);
+    range.setEnd(text, place + 1);
+    const one = range.getBoundingClientRect();
+    return one.left >= box.left - 1 && one.right <= box.right + 1;
+  });
+}"""
+"""A function that tells of a name whether its first and its last character are within its box."""
+
+
+async def test_of_a_long_name_the_end_is_cut_off_also_where_it_is_written_from_the_right(page, client, directory):
+    (directory / HEBREW).write_bytes(photo(0))
+    await page.set_viewport_size({"width": 390, "height": 844})
+    await page.get_by_label("Choose photos").set_input_files(directory / HEBREW)
+    card = page.locator(".card:not(.in-progress-card) .name")
+    await expect(card).to_be_visible()
+    assert await card.evaluate(SHOWN) == [True, False]
+    assert await page.locator(".tray .name").evaluate(SHOWN) == [True, False]
+    await page.locator(".card a").first.click()
+    assert await page.get_by_role("heading", name=HEBREW).evaluate(SHOWN) == [True, False]
+    await page.keyboard.press("Escape")
+    await page.get_by_role("link", name="Tasks", exact=True).click()
+    assert await page.locator(".photo a").evaluate(SHOWN) == [True, False]

@@ -137,7 +137,7 @@ function Card({ task, items, filter }: { task: Task; items: readonly Task[]; fil
         />
         <Icon name="check" />
       </label>
-      <p class="name" title={name}>
+      <p class="name" title={name} dir="auto">
         {name}
       </p>
       <p class="quiet">
@@ -152,7 +152,7 @@ const InProgress = ({ task }: { task: Task }) => (
     <a href={link("tasks", task.id)} aria-label={`${task.filename || task.id}, ${stateLabel(stateName(task.state))}`}>
       <span class="shimmer" />
     </a>
-    <p class="name">{task.filename || task.id}</p>
+    <p class="name" dir="auto">{task.filename || task.id}</p>
     <p class="quiet">{stateLabel(stateName(task.state))}</p>
   </div>
 );

@@ -93,7 +93,7 @@ function Line({ row }: { row: uploads.Row }) {
         <Edit row={row} close={() => setEditing(false)} />
       ) : (
         <>
-          <span class="name" title={row.name}>
+          <span class="name" title={row.name} dir="auto">
             {row.task ? <a href={link("tasks", row.task)}>{row.name}</a> : row.name}
           </span>
           <span class="quiet">

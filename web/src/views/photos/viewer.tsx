@@ -86,7 +86,7 @@ export function Viewer({ id, list }: { id: string; list: TaskList }) {
     <dialog ref={dialog} class="viewer" aria-label={name} tabIndex={-1} onCancel={(event) => event.target === dialog.current && (event.preventDefault(), close())} onKeyDown={keys}>
       <div class="head">
         <div>
-          <h2 title={name}>{name}</h2>
+          <h2 title={name} dir="auto">{name}</h2>
           <p class="quiet">
             {task && (
               <>

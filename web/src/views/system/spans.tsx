@@ -122,7 +122,7 @@ function Slowest({ found }: { found: Statistics | undefined }) {
       <ol>
         {slowest.map((one) => (
           <li key={one.task + one.seconds}>
-            <a href={link("tasks", one.task)}>{one.filename || one.task}</a>
+            <a href={link("tasks", one.task)} dir="auto">{one.filename || one.task}</a>
             <span class="quiet">{one.recipe}</span>
             <b>{seconds(one.seconds)}</b>
           </li>

@@ -110,7 +110,7 @@ function Cells({ task, list }: { task: Task; list: TaskList }) {
         </span>
       </span>
       <span role="cell" class="photo">
-        <a href={link("tasks", task.id)} title={name}>
+        <a href={link("tasks", task.id)} title={name} dir="auto">
           {name}
         </a>
         <small class="quiet">
