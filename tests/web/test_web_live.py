@@ -168,3 +168,20 @@ async def test_of_a_long_name_the_end_is_cut_off_also_where_it_is_written_from_t
     await page.keyboard.press("Escape")
     await page.get_by_role("link", name="Tasks", exact=True).click()
     assert await page.locator(".photo a").evaluate(SHOWN) == [True, False]
+
+
+async def test_a_photo_whose_recipe_was_deleted_elsewhere_is_sent_with_another_one(page, client, directory):
+    await client.save_recipe("gone", {"outputs": {"image": {"format": "webp"}}})
+    await page.reload()
+    await page.locator("#recipe").select_option("gone")
+    await client.delete_recipe("gone")
+    (directory / "one.png").write_bytes(photo(0))
+    await page.get_by_label("Choose photos").set_input_files(directory / "one.png")
+    await expect(page.locator(".tray .error")).to_contain_text("There is no recipe called 'gone'.")
+    await expect(page.locator("#recipe")).to_have_value("web")
+    await page.get_by_role("button", name="Change the name or recipe of one.png").click()
+    tray = page.get_by_role("region", name="Uploads")
+    await tray.get_by_label("Recipe").select_option("thumbnail")
+    await tray.get_by_role("button", name="Apply").click()
+    await expect(page.get_by_text("1 photo uploaded", exact=True)).to_be_visible()
+    assert [task.recipe for task in (await client.tasks()).tasks] == ["thumbnail"]

@@ -15,7 +15,7 @@ import { empty } from "./shared";
 import { say } from "./messages";
 import { acting } from "../router";
 import { may } from "./session";
-import { chosen } from "./recipes";
+import { chosen, load } from "./recipes";
 import { texts } from "../texts";
 
 const words = texts.uploads;
@@ -153,6 +153,7 @@ uppy.on("upload-error", (file, error, response) => {
   const transient = !lost && (away || status >= 500 || status === 429 || status === 401);
   failures.set(file.id, { text: text || (away ? words.broken : error.message), transient });
   uppy.setFileMeta(file.id, { ...file.meta, refused: !transient });
+  if (status === 404) void load().catch(() => undefined); // its recipe is gone: another one is to be offered
   show();
 });
 
@@ -288,11 +289,11 @@ export async function addDropped(transfer: DataTransfer): Promise<boolean> {
   return add(await getDroppedFiles(transfer));
 }
 
-/** Another name or recipe for a file that was not begun: it is put in anew, into the same batch. */
+/** Another name or recipe for a file that was not begun or was refused: it is put in anew, into the same batch. */
 export function change(id: string, next: { name?: string; recipe?: string }): void {
   const file = uppy.getFile(id);
   if (!file || !(file.data instanceof Blob)) return;
-  uppy.removeFile(id);
+  remove(id);
   const { recipe, relativePath: path = "", tenant, batch: into } = file.meta;
   put([{ data: file.data, name: next.name?.trim() || file.name || "", recipe: next.recipe ?? recipe, path, tenant, batch: into }]);
   if (!review.value) send();

@@ -85,7 +85,7 @@ const rank = (row: uploads.Row) => RANK[row.state] - (row.outcome === "failed" |
 function Line({ row }: { row: uploads.Row }) {
   const [isEditing, setEditing] = useState(false);
   const share = row.size ? row.sent / row.size : 0;
-  const isOpen = row.state === "ready" || row.state === "waiting";
+  const isOpen = row.state === "ready" || row.state === "waiting" || row.state === "failed";
   return (
     <li class={row.state}>
       <Preview data={row.data} />
