@@ -1,4 +1,7 @@
-"""Find the command with which a Debian package starts its server, in its systemd units. Nothing is run."""
+"""Find the command with which a Debian package starts its server, and the directories that systemd makes for it.
+
+Both are in its systemd units. Nothing is run.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,15 @@ UNITS = ("lib/systemd/system/", "usr/lib/systemd/system/")
 _SETTING = re.compile(r"^(Type|Requires|ExecStart|Environment|EnvironmentFile)[ \t]*=[ \t]*(.*)$", re.MULTILINE)
 _ASSIGNMENT = re.compile(r"^[ \t]*([A-Za-z_]\w*)=(.*)$", re.MULTILINE)
 _VARIABLE = re.compile(r"\$\{?([A-Za-z_]\w*)\}?")
+_MADE = {
+    "RuntimeDirectory": "run",
+    "StateDirectory": "var/lib",
+    "CacheDirectory": "var/cache",
+    "LogsDirectory": "var/log",
+}
+"""Settings with directories that systemd makes before it starts a server (systemd.exec(5)), and where they are."""
+_DIRECTORY = re.compile(rf"^({'|'.join(_MADE)}|User)[ \t]*=[ \t]*(.*)$", re.MULTILINE)
+_NAME = re.compile(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*")
 _BACKGROUND = {"forking", "oneshot"}
 """Types of units that are no servers, or whose command ends while the server goes on, and so would the machine."""
 
@@ -33,6 +45,20 @@ def server_command(files: Tree, programs: Collection[str], names: Collection[str
         if path.endswith(".service") and "@" not in unit and command and command[0].strip("/") in programs:
             found[unit] = command
     return found[min(found, key=lambda unit: (unit not in names, unit))] if found else []
+
+
+def server_directories(files: Tree, program: str) -> dict[str, str]:
+    """Return the directories that systemd makes for the server `program`, each with its user, or with an empty text."""
+    found: dict[str, str] = {}
+    for path in (path for path, entry in files if path.startswith(UNITS) and entry.kind == "file" and "@" not in path):
+        unit = files[path].read().decode(errors="replace").replace("\\\n", " ")
+        if not re.search(rf"^ExecStart[ \t]*=[ \t]*[-@:+!]*/{re.escape(program)}(\s|$)", unit, re.MULTILINE):
+            continue
+        settings = _DIRECTORY.findall(unit)
+        user = next((value.strip() for key, value in settings if key == "User"), "")
+        names = [(key, name) for key, value in settings if key in _MADE for name in value.split()]
+        found |= {f"{_MADE[key]}/{name}": user for key, name in names if _NAME.fullmatch(name) and ".." not in name}
+    return found
 
 
 def _command(files: Tree, unit: str) -> list[str]:

@@ -9,10 +9,11 @@ import posixpath
 import re
 from typing import TYPE_CHECKING
 
+from drumhead.debian.accounts import Accounts, declarations
 from drumhead.debian.archive import Archive
 from drumhead.debian.deb import read_deb, read_scripts
 from drumhead.debian.scripts import created_accounts
-from drumhead.debian.services import UNITS, server_command
+from drumhead.debian.services import UNITS, server_command, server_directories
 from drumhead.debian.sources import find_suites
 from drumhead.download import new_client
 from drumhead.elf import MAGIC
@@ -34,6 +35,8 @@ VERSION = re.compile(r"[0-9.]+")
 PROGRAMS = ("usr/bin/", "usr/sbin/")
 VERSIONED = re.compile(r"(?P<name>.+?)-?[0-9]+[.][0-9.]+")
 """The name of a program with a version, such as php8.2. Debian makes its plain name in scripts that are not run."""
+DECLARED = re.compile(r"^u!?[ \t]+(\S+)", re.MULTILINE)
+"""The user that a line of sysusers.d(5) declares."""
 PLAIN = re.compile(r"[/-][A-Za-z/-][A-Za-z0-9_./=-]*")
 """A word that YAML reads as it is without quotes."""
 INSTALLED = ("binfmt.d", "modules-load.d", "pm-utils", "sysctl.d", "systemd", "tmpfiles.d", "udev")
@@ -76,16 +79,17 @@ CREATED = """\
 # files:
 #   etc/{package}.conf: |
 #     setting = value
-# directories: [data]
-# owners: {{data: www-data}}"""
+{made}"""
 CREATED_ACCOUNTS = """\
 # Installation scripts of Debian packages are not run; write the files that they would create here. Those of this
 # package create the following accounts (sysusers.d(5)). `owners` gives files and directories to accounts.
 files:
   usr/lib/sysusers.d/{name}.conf: |
 {accounts}
-directories: [{homes}]
-owners: {{{owners}}}"""
+{made}"""
+NO_DIRECTORIES = """\
+# directories: [data]
+# owners: {data: www-data}"""
 
 
 async def write_recipe(home: Home, name: str, package: str, file: Path, report: Report = silent) -> str:
@@ -179,7 +183,7 @@ def recipe_text(name: str, package: str, description: str, file: str, files: Tre
         else "tool",
         description=json.dumps(description or f"Debian's {package}", ensure_ascii=False),
         include="\n".join([*(f"  - {path}" for path in programs), *lines]) or "  - '**'",
-        created=_created(name, package, accounts),
+        created=_created(name, package, accounts, _directories(files, first, accounts)),
         links=_links(name, package, first, programs),
         program=_quoted([f"/{first}"]),
         command=_quoted(command),
@@ -197,21 +201,25 @@ def _is_library(path: str) -> bool:
     return parts[:2] == ["usr", "lib"] and parts[-1] not in INSTALLED
 
 
-def _created(name: str, package: str, accounts: Sequence[str]) -> str:
-    """Return the recipe's files, directories and owners: those that the accounts need, or an example."""
+def _directories(files: Tree, program: str, accounts: Sequence[str]) -> dict[str, str]:
+    """Return the directories that the server `program` needs, and their users (root if empty): the homes of accounts
+    below /var, and those that systemd makes for it. A user that nothing declares is left out.
+    """
+    users = [fields for fields in map(str.split, accounts) if fields[0] == "u"]
+    homes = {fields[4].strip("/"): fields[1] for fields in users if fields[4].startswith("/var/")}
+    written = (name for _, text in declarations(files) for name in DECLARED.findall(text))
+    declared = {*Accounts().users, *written, *(fields[1] for fields in users)}
+    made = {path: user if user in declared else "" for path, user in server_directories(files, program).items()}
+    return made | homes
+
+
+def _created(name: str, package: str, accounts: Sequence[str], directories: dict[str, str]) -> str:
+    """Return the recipe's files, directories and owners: those that the server needs, or an example."""
+    owners = ", ".join(f"{path}: {user}" for path, user in directories.items() if user)
+    made = f"directories: [{', '.join(directories)}]\nowners: {{{owners}}}" if directories else NO_DIRECTORIES
     if not accounts:
-        return CREATED.format(package=package)
-    homes = {
-        fields[4].strip("/"): fields[1]
-        for fields in map(str.split, accounts)
-        if fields[0] == "u" and fields[4].startswith("/var/")
-    }
-    return CREATED_ACCOUNTS.format(
-        name=name,
-        accounts="\n".join(f"    {line}" for line in accounts),
-        homes=", ".join(homes),
-        owners=", ".join(f"{home}: {user}" for home, user in homes.items()),
-    )
+        return CREATED.format(package=package, made=made)
+    return CREATED_ACCOUNTS.format(name=name, accounts="\n".join(f"    {line}" for line in accounts), made=made)
 
 
 def _links(name: str, package: str, program: str, programs: list[str]) -> str:

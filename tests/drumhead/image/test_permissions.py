@@ -29,6 +29,8 @@ permissions:
   /secret.py: {group: tty, mode: 0440}
   /srv/link: {group: 5}
   /var/spool/app/: {owner: 4294967294, group: nogroup, mode: 0700}
+  /run/app/: {owner: "70", mode: 0750}
+  /run/app/sockets/: {owner: "70", mode: 0700}
 """
 EXPECTED = {
     "srv": "0:0 755",
@@ -45,6 +47,9 @@ EXPECTED = {
     "__pycache__/secret.cpython-311.pyc": "0:5 440",
     "var/spool": "0:0 755",
     "var/spool/app": "4294967294:65534 700",
+    "run": "0:0 755",
+    "run/app": "70:70 750",
+    "run/app/sockets": "70:70 700",
 }
 
 

@@ -209,6 +209,24 @@ def test_a_new_recipe_starts_a_server_as_its_unit_does(tmp_path, program, unit, 
     assert set(recipe.include) == include
 
 
+def test_a_new_recipe_has_the_directories_that_systemd_makes_for_the_server(tmp_path):
+    unit = (
+        "[Service]\nType=forking\nUser=queue\nExecStart=/usr/sbin/queue -d\n"
+        "RuntimeDirectory=queue queue/sockets %p\nStateDirectory=queue\nLogsDirectory = ../etc\n"
+    )
+    files = {
+        "usr/lib/systemd/system/queue.service": unit,
+        "usr/lib/systemd/system/queue-tool.service": unit.replace("sbin/queue", "bin/tool").replace("=queue", "=other"),
+        "usr/lib/sysusers.d/queue.conf": "u queue -\n",
+    }
+    recipe = new_recipe(tmp_path, "queue", "usr/sbin/queue", "usr/bin/tool", files=files)
+    owners = dict.fromkeys(["run/queue", "run/queue/sockets", "var/lib/queue"], "queue")
+    assert (list(recipe.directories), recipe.owners) == (list(owners), owners)
+    undeclared = {**files, "usr/lib/sysusers.d/queue.conf": ""}
+    again = new_recipe(tmp_path, "queue", "usr/sbin/queue", files=undeclared)
+    assert (list(again.directories), again.owners) == (list(owners), {})
+
+
 @pytest.mark.parametrize(
     ("name", "paths", "links"),
     [

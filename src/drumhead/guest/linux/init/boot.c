@@ -133,6 +133,33 @@ static void mount_layer(const char *device, const char *where) {
     fail("cannot mount the layer %s: %s", device, strerror(errno));
 }
 
+/* Make the directories of one directory in another one, with their owners and modes, except one of this name. */
+static void copy_directories(int from, int to, const char *left_out) {
+    DIR *listed = from < 0 ? NULL : fdopendir(from);
+    if (!listed || to < 0) fail("cannot copy the directories of /run: %s", strerror(errno));
+    for (struct dirent *entry; (entry = readdir(listed));) {
+        const char *name = entry->d_name;
+        struct stat known;
+        if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0 || strcmp(name, left_out) == 0) continue;
+        if (fstatat(from, name, &known, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISDIR(known.st_mode)) continue;
+        if (mkdirat(to, name, 0700) != 0 || fchownat(to, name, known.st_uid, known.st_gid, 0) != 0 ||
+            fchmodat(to, name, known.st_mode & 07777, 0) != 0)
+            fail("cannot make /run/%s: %s", name, strerror(errno));
+        copy_directories(openat(from, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC),
+                         openat(to, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), "");
+    }
+    closedir(listed);
+    close(to);
+}
+
+/* Mount memory on /run, with the directories that the image has there, such as those of servers for their sockets. */
+static void mount_run(void) {
+    make_directories("/run");
+    int image = open("/run", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    mount_or_fail("run", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755");
+    copy_directories(image, open("/run", O_RDONLY | O_DIRECTORY | O_CLOEXEC), "secrets");
+}
+
 /* Mount every layer-N and return the list of them for overlayfs, the last one first. */
 static char *mount_layers(void) {
     static char list[MOST_LAYERS * 16];
@@ -175,7 +202,7 @@ void mount_root(const char *overlay_serial) {
         fail("cannot enter the root file system: %s", strerror(errno));
     mount_or_fail("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "mode=0620,ptmxmode=0666");
     mount_or_fail("shm", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777");
-    mount_or_fail("run", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755");
+    mount_run();
     make_directories("/tmp");
     chmod("/tmp", 01777);
     static const char *const links[] = {"/dev/fd", "/dev/stdin", "/dev/stdout", "/dev/stderr", NULL};
