@@ -23,6 +23,8 @@ SOURCES = re.compile(r"(^|@\s*)(git|hg|svn|bzr)\+")
 OPTION = 2
 """The number of words on a line with an option. Further words would be another option or requirement."""
 LINKS = ("--find-links", "-f ", "-f=")
+JOINED = re.compile(r"-[rceif][^\s=]")
+"""A short option and its value with nothing between them, which pip reads and uv does not."""
 KEPT = ("--index-url", "--extra-index-url", "-i ", "--no-index", "--only-binary", "--no-binary", *LINKS)
 """Options that a lock needs for installing from it."""
 ALLOWED = (*KEPT, "--prefer-binary", "--pre", "--require-hashes", "--trusted-host")
@@ -135,6 +137,8 @@ def check_resolvable(
             raise manifest_error(
                 file, line, f"{wanted.split()[0]} comes from version control and has no hash; name a released version"
             )
+        if JOINED.match(words):
+            raise manifest_error(file, line, f"write a blank after {words[:2]}; uv, which reads the file, needs one")
         if words.startswith("-") and any(word.startswith("-") for word in words.split()[1:]):
             raise manifest_error(file, line, "it has several options; give each one a line of its own")
         if (wanted != words or (not words.startswith("-") and LOCAL.match(words))) and not is_local(words):

@@ -265,6 +265,12 @@ def test_options_on_one_line_are_refused_by_line():
         check_resolvable("idna\n-i https://example.org/simple --trusted-host example.org\n", "r.txt")
 
 
+@pytest.mark.parametrize("words", ["-rbase.txt", "-e.", "-ihttps://example.org/simple"])
+def test_a_short_option_without_a_blank_is_refused_by_line(words):
+    with pytest.raises(DrumheadError, match=rf"^r.txt:2: write a blank after {words[:2]}; uv"):
+        check_resolvable(f"idna\n{words}\n", "r.txt")
+
+
 def test_a_uv_lock_without_a_dependency_is_refused(project, tmp_path, uv_lock):
     write_files(project, {"pyproject.toml": PACKAGE.format("x", '"idna", "Six"'), "uv.lock": uv_lock("", "idna")})
     with pytest.raises(
