@@ -217,12 +217,14 @@ def test_commands_and_data_files_of_wheels_are_where_pip_puts_them(tmp_path):
     assert {local[path].mode for path in texts if path.startswith("bin/")} == {0o755}
 
 
-def test_whose_a_module_is_can_be_asked_although_no_installers_record_is_there(tmp_path, monkeypatch):
+def test_whose_a_module_is_can_be_asked_although_the_sources_are_left_out(tmp_path, monkeypatch):
     wheel, digest = write_wheel(tmp_path, {"inhouse.py": "", "tools/web/x.py": "", "inhouse.libs/lib.so": ""})
     lock = Lock(file="requirements.txt", text=f"inhouse @ {wheel.as_uri()} --hash=sha256:{digest}\n")
+    compiled = Tree()
     for path, entry in install(lock, tmp_path / "cache"):
-        if entry.kind == "file":
-            write_files(tmp_path / "image", {path: entry.read()})
+        compiled.add(f"{path}c" if path.endswith(".py") else path, entry)
+    files = {path: entry.read() for path, entry in with_records(compiled) if entry.kind == "file"}
+    write_files(tmp_path / "image", files)
     monkeypatch.setattr(sys, "path", [str(tmp_path / "image" / SITE)])
     assert importlib.metadata.packages_distributions() == {"inhouse": ["inhouse"], "tools": ["inhouse"]}
 
