@@ -251,6 +251,13 @@ def test_a_killed_exec_takes_its_program_along_and_frees_its_port(server, drumhe
     assert out.count(b"\n") < 40
 
 
+def test_a_program_beside_the_command_is_killed_first_when_no_memory_is_left(server, drumhead):
+    # The kernel's key "f" lets it choose a program, as it does when no memory is left.
+    words = ("exec", "server", "--", "sh", "-c", "echo f >/proc/sysrq-trigger; exec sleep 999")
+    assert drumhead.run(*words).returncode == 137
+    drumhead("exec", "server", "--", "true")
+
+
 def test_exec_passes_signals_on(server, drumhead):
     words = ["sh", "-c", "trap 'echo caught; exit 3' INT; echo on; while :; do sleep 0.1; done"]
     with command(drumhead.home, "exec", "server", "--", *words) as process:

@@ -81,7 +81,7 @@ void dhcp_keep(const char *card, struct lease, void (*apply)(const char *card, c
     __attribute__((noreturn)); /* a lease without an address is acquired first */
 
 /* programs/process.c */
-struct program { char **argv; char **env; const char *cwd; };
+struct program { char **argv; char **env; const char *cwd; bool expendable; /* killed first when no memory is left */ };
 bool program_from(const struct json *command, struct program *);
 void program_free(struct program *);
 pid_t start_program(const struct program *, int in, int out, int err, bool terminal);

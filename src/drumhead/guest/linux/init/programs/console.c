@@ -41,7 +41,7 @@ static void start_shell(void) {
     static char *const argv[] = {"/bin/sh", "-i", NULL};
     static char *const env[] = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root",
                                 "TERM=vt100", NULL};
-    const struct program program = {.argv = (char **)argv, .env = (char **)env, .cwd = "/"};
+    const struct program program = {.argv = (char **)argv, .env = (char **)env, .cwd = "/", .expendable = true};
     int line = open(terminal, O_RDWR | O_NOCTTY | O_CLOEXEC);
     if (line < 0) return;
     shell = start_program(&program, line, line, line, true);

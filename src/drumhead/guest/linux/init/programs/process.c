@@ -108,6 +108,7 @@ pid_t start_program(const struct program *program, int in, int out, int err, boo
     sigprocmask(SIG_SETMASK, &none, NULL);
     signal(SIGPIPE, SIG_DFL);
     setsid();
+    if (program->expendable) write_file("/proc/self/oom_score_adj", "1000");
     if (terminal) ioctl(in, TIOCSCTTY, 0);
     if (dup2(in, 0) < 0 || dup2(out, 1) < 0 || dup2(err, 2) < 0) _exit(126);
     become(program, tells[1]);

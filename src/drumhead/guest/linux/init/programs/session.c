@@ -123,6 +123,7 @@ static void start(struct session *session, char *line) {
     put_frame(session, 'o', token, strlen(token) < 64 ? strlen(token) : 0);
     bool good = program_from(request, &program);
     if (good) {
+        program.expendable = true; /* rather than the command, whose end is that of the machine */
         good = session->terminal ? start_on_terminal(session, request, &program) : start_on_pipes(session, &program);
         program_free(&program);
     }
