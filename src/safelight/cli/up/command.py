@@ -22,6 +22,7 @@ from safelight import imports, logs, serve, settings
 from safelight.access import cluster_key
 from safelight.access.settings import AccessSettings, CorsOrigins, PublicUrl
 from safelight.cli.up import machines, plain
+from safelight.cli.up.called import command_name
 from safelight.cli.up.child import Child
 from safelight.cli.up.forward import Forward
 from safelight.cli.up.own import Own
@@ -273,15 +274,15 @@ class Up:
             await asyncio.sleep(0.05)
 
     def _where(self, seconds: float, sign_in: str | None) -> str:
-        at = self.addresses
+        at, program = self.addresses, command_name()
         store = "" if at["keyvaluestore"].endswith(":8000") else f" --keyvaluestore {at['keyvaluestore']}"
         return (
             f"\nsafelight is ready after {seconds:.1f} s; data is in {Path(self._config.data).resolve()}\n"
             + (f"  sign in  {sign_in} (works once, within an hour)\n" if sign_in else "")
             + f"  page     http://{at['master']}/\n"
             f"  API      http://{at['master']}/docs\n"
-            f"  upload   safelight upload PHOTO --output results{store}\n"
-            f"  watch    safelight top{store}\n"
+            f"  upload   {program} upload PHOTO --output results{store}\n"
+            f"  watch    {program} top{store}\n"
         )
 
 

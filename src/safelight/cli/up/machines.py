@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from safelight import serve, settings
+from safelight.cli.up.called import command_name
 from safelight.cli.up.child import die_with_parent
 from safelight.cli.up.sign_in import sign_in_link
 
@@ -100,7 +101,7 @@ async def _announce(drumhead: str, file: Path, began: float, *, as_json: bool) -
         print(
             (f"  {'sign in':<14}{link} (works once, within an hour)\n" if link else "")
             + f"  {'page':<14}http://{master}/\n"
-            f"  {'upload':<14}safelight upload PHOTO --master {master}{shown} --output results"
+            f"  {'upload':<14}{command_name()} upload PHOTO --master {master}{shown} --output results"
         )
     sys.stdout.flush()
 
