@@ -16,6 +16,8 @@ from typing import Any, Self
 
 import pyvips
 
+from safelight.engine.shared_library import Calls, load
+
 MAX_DECODED = 2 << 20
 """Pixels up to which decoding is cheaper than with libvips."""
 MAX_ENCODED = 600_000
@@ -121,20 +123,11 @@ class _Handle:
 
 @cache
 def _library() -> ctypes.CDLL | None:
-    for name in _LIBRARIES:
-        try:
-            library = ctypes.CDLL(name)
-            for call, (answer, *takes) in _CALLS.items():
-                function = getattr(library, call)
-                function.restype, function.argtypes = answer, takes
-        except (OSError, AttributeError):
-            continue
-        return library
-    return None
+    return load(_LIBRARIES, _CALLS)
 
 
 _POINTER, _INT, _SIZE = ctypes.c_void_p, ctypes.c_int, ctypes.c_ulong
-_CALLS: dict[str, tuple[Any, ...]] = {  # the type of the answer, then those of the arguments
+_CALLS: Calls = {
     "tjInitCompress": (_POINTER,),
     "tjInitDecompress": (_POINTER,),
     "tjDestroy": (_INT, _POINTER),

@@ -7,6 +7,8 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from safelight.engine.shared_library import load
+
 _MOST = 4 << 20
 """Bytes of unpacked data; metadata are far smaller, and a few bytes may unpack to any size."""
 _LIBRARIES = ("libbrotlidec.so.1", "libbrotlidec.1.dylib")
@@ -24,16 +26,8 @@ def unpacked(data: bytes) -> bytes | None:
 
 @cache
 def _library() -> ctypes.CDLL | None:
-    for name in (*_LIBRARIES, *_bundled()):
-        try:
-            library = ctypes.CDLL(name)
-            function = library.BrotliDecoderDecompress
-        except (OSError, AttributeError):
-            continue
-        function.restype = ctypes.c_int
-        function.argtypes = (ctypes.c_size_t, ctypes.c_char_p, ctypes.POINTER(ctypes.c_size_t), ctypes.c_char_p)
-        return library
-    return None
+    takes = (ctypes.c_size_t, ctypes.c_char_p, ctypes.POINTER(ctypes.c_size_t), ctypes.c_char_p)
+    return load((*_LIBRARIES, *_bundled()), {"BrotliDecoderDecompress": (ctypes.c_int, *takes)})
 
 
 def _bundled() -> list[str]:
