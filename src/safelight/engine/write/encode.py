@@ -18,7 +18,7 @@ from safelight.engine.metadata import exif
 from safelight.engine.read.facts import NEUTRAL_RESOLUTION, Facts
 from safelight.engine.records import Output, Probe
 from safelight.engine.transform.apply import flattened
-from safelight.engine.write import carry, container, frames, jxl, tiff
+from safelight.engine.write import carry, frames, jxl, missing_exif, tiff
 from safelight.errors import Code, Error
 from safelight.recipe import OutputSpec
 from safelight.recipe.records import DEFAULT_QUALITY
@@ -119,7 +119,7 @@ def _written(
     pixels, keep = carry.attach(pixels, leaving, profile, format_.name)
     options = _options(output, format_)
     if image.frames > 1 and format_.name == "png":
-        return container.completed(frames.apng(pixels, image.frames, keep, options), "png", leaving.exif)
+        return missing_exif.completed(frames.apng(pixels, image.frames, keep, options), "png", leaving.exif)
     if image.frames > 1:
         options["page_height"] = image.height
         pixels = frames.in_hundredths(pixels, image.frames) if format_.name == "gif" else pixels
@@ -132,7 +132,7 @@ def _written(
         data = frames.with_alpha_flag(data)
     if format_.name == "tiff" and (leaving.exif or leaving.iptc):
         return tiff.with_metadata(data, leaving.exif, leaving.iptc)
-    return container.completed(data, format_.name, leaving.exif) if keep & carry.KEEP_EXIF else data
+    return missing_exif.completed(data, format_.name, leaving.exif) if keep & carry.KEEP_EXIF else data
 
 
 def _small_jpeg(pixels: pyvips.Image, options: dict[str, Any]) -> bytes | None:
