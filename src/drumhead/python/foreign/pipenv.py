@@ -104,7 +104,7 @@ def _pinned(root: Path, package: str, facts: PipfilePackage, name: str) -> tuple
     """Return the requirement for exactly this package, and the hashes that it may have.
 
     Beside a file of a release Pipenv writes the hashes of all its files, but uv takes one alone for a file. Raises
-    MANIFEST for WHAT is not a file, which has a hash.
+    MANIFEST for what is not a file, which has a hash.
     """
     extras = f"[{','.join(facts.extras)}]" if facts.extras else ""
     place, hashes = facts.path or facts.file, facts.hashes
