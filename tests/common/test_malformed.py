@@ -6,7 +6,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from safelight.cli import kept_keys
+from safelight.cli.access import kept_keys
 from safelight.errors import Code, Error
 from safelight.keyvaluestore.etcd.gateway import Access, Gateway
 from safelight.steady import Ages

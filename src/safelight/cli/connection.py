@@ -13,14 +13,15 @@ import aiohttp
 from cyclopts import Parameter
 
 from safelight.access.cluster_key import ClusterKey
-from safelight.cli import kept_keys, service_time
-from safelight.cli.access.proxies import ProxiedConnector
+from safelight.cli import service_time
+from safelight.cli.access import kept_keys
 from safelight.cli.groups import WHERE
 from safelight.cli.printing import Waiting
+from safelight.cli.proxies import ProxiedConnector
 from safelight.client.access import AccessClient
 from safelight.client.availability.instances import Several, first_of
 from safelight.client.availability.liveness import Liveness
-from safelight.client.availability.retrying import listener
+from safelight.client.availability.retrying import while_waiting
 from safelight.client.base import Connection, Credentials, bearer, no_credentials, session
 from safelight.client.keyvaluestore import KeyValueStoreClient
 from safelight.client.master import Client
@@ -101,7 +102,7 @@ def _connection(
 @asynccontextmanager
 async def _session() -> AsyncIterator[tuple[aiohttp.ClientSession, Liveness]]:
     """Open a session that notices within seconds when a service does not answer."""
-    listener.set(Waiting())
+    while_waiting.set(Waiting())
     async with session(trace=_listening(), connector=ProxiedConnector) as http, Liveness.open(http) as liveness:
         yield http, liveness
 

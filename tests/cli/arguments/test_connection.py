@@ -2,7 +2,7 @@
 
 import pytest
 
-from safelight.cli import kept_keys
+from safelight.cli.access import kept_keys
 from safelight.cli.connection import Where, cluster_credentials, master
 from safelight.client.base import no_credentials
 from safelight.errors import Code, Error

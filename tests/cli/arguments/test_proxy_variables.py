@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 import pytest
 from yarl import URL
 
-from safelight.cli.access.proxies import proxy_of
 from safelight.cli.connection import Where, master
+from safelight.cli.proxies import proxy_of
 from safelight.client.master import Client
 from safelight.errors import Code
 from support.tasks import refused

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from safelight.cli.access.kept_keys import Login, load, save
 from safelight.cli.connection import HERE, Where, access
-from safelight.cli.kept_keys import Login, load, save
 from safelight.cli.printing import print_json, say
 from safelight.cli.prompt import line, secret
 from safelight.client.availability.instances import first_of

@@ -13,15 +13,15 @@ from typing import Any
 from safelight.client.availability.liveness import UnresponsiveError
 from safelight.errors import Code, Error
 
-listener: ContextVar[Callable[[Error, float], None] | None] = ContextVar("listener", default=None)
-"""Called with the failure for which a call has waited for a while, or will, and the seconds for which it may wait yet.
+while_waiting: ContextVar[Callable[[Error, float], None] | None] = ContextVar("while_waiting", default=None)
+"""Called with the failure and the seconds that are left, when a call is retried for longer than `_PATIENCE`.
 
-People who wait for a command read it; services have none.
+The command tells people with it what they wait for; services set none.
 """
 
 _LONGEST_WAIT = 86400.0
 _PATIENCE = 2.0
-"""Seconds for which a call retries before the listener is told."""
+"""Seconds for which a call retries before `while_waiting` is called."""
 _OPEN_FOR = 30.0
 """Seconds after the last failure for which calls do not wait. Then the next failure may be a short one again."""
 
@@ -75,7 +75,7 @@ async def retrying(
                 breaker.failed()
             if final or over:
                 raise
-            if now + delay - first > _PATIENCE and (tell := listener.get()) is not None:
+            if now + delay - first > _PATIENCE and (tell := while_waiting.get()) is not None:
                 tell(error, end - now)
         else:
             if breaker is not None:

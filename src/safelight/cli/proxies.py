@@ -1,7 +1,7 @@
 """Reach services through the proxy that HTTP_PROXY, HTTPS_PROXY and ALL_PROXY name, unless NO_PROXY leaves it out.
 
-curl and pip honour the same variables. Only the command does: services find each other without a proxy. aiohttp's own
-support would also read ~/.netrc, and would use a proxy for loopback addresses, where no proxy finds this machine.
+curl and pip honour the same variables. Only the command uses this: services find each other without a proxy. aiohttp's
+own support would also read ~/.netrc, and would use a proxy for loopback addresses, where no proxy finds this machine.
 """
 
 from __future__ import annotations
