@@ -193,6 +193,15 @@ async def test_tasks_that_ended_while_the_page_was_hidden_leave_its_lists(browse
         await expect(page.get_by_text("No results yet.")).to_be_visible()
 
 
+async def drop(page, name: str) -> None:
+    """Drop a file on the page."""
+    await page.evaluate(
+        "name => document.dispatchEvent(new DragEvent('drop', {bubbles: true, dataTransfer: (() => {"
+        "const t = new DataTransfer(); t.items.add(new File(['x'], name)); return t; })()}))",
+        name,
+    )
+
+
 async def test_back_closes_the_viewer_at_once_and_focus_is_kept(browser, no_worker, client):
     await make_many(no_worker, finished=5)
     async with opened(browser, no_worker.master) as page:
@@ -220,18 +229,12 @@ async def test_back_closes_the_viewer_at_once_and_focus_is_kept(browser, no_work
         await page.go_back()
         # a message is shown above an open photo
         await page.get_by_role("link", name="photo-4.png").click()
-        await page.evaluate(
-            "document.dispatchEvent(new DragEvent('drop', {bubbles: true, dataTransfer: (() => {"
-            "const t = new DataTransfer(); t.items.add(new File(['x'], 'n.txt')); return t; })()}))"
-        )
+        await drop(page, "n.txt")
         message = page.get_by_text("Not uploaded because they are not photos: n.txt.")
         await expect(message).to_be_visible()
         assert await message.evaluate("(one) => one.closest('.toasts').matches(':popover-open')")
         # photos that are dropped on an open one close it, as their uploads would be below it
-        await page.evaluate(
-            "document.dispatchEvent(new DragEvent('drop', {bubbles: true, dataTransfer: (() => {"
-            "const t = new DataTransfer(); t.items.add(new File(['x'], 'n.png')); return t; })()}))"
-        )
+        await drop(page, "n.png")
         await expect(dialog).to_have_count(0)
         await expect(page.locator(".tray li")).to_contain_text("n.png")
 
