@@ -38,6 +38,7 @@ def everything(root):
     return {str(path.relative_to(root)): path.stat().st_mtime_ns for path in root.rglob("*")}
 
 
+@pytest.mark.slow
 @needs_mounts
 def test_a_backup_on_a_read_only_disk_is_checked_and_restored(kept, tmp_path):
     checked = safelight("restore", kept, "--check", "--json", before=(*READ_ONLY, str(kept)))
@@ -47,6 +48,7 @@ def test_a_backup_on_a_read_only_disk_is_checked_and_restored(kept, tmp_path):
     assert (tmp_path / "new/storage/blobs" / DIGEST[:2] / DIGEST).read_bytes() == PHOTO
 
 
+@pytest.mark.slow
 @needs_mounts
 def test_a_store_on_a_read_only_disk_is_copied(kept, tmp_path):
     words = ("migrate", "--from", f"file://{kept}/storage", "--to", f"file://{tmp_path}/new", "--json")

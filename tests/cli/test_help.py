@@ -51,6 +51,7 @@ def test_every_setting_is_described(name: str, capsys: pytest.CaptureFixture[str
     assert not re.search(r"default: (None|False|\"\")", shown)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in WALKED if WALKED[name].default_command is not None])
 def test_help_is_shown_in_each_way_to_ask_for_it(
     name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

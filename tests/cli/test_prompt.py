@@ -53,6 +53,7 @@ async def test_one_ctrl_c_ends_the_wait_for_the_rest_of_a_line_from_a_pipe() -> 
         assert waiting.wait() == 130
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("written", [b"", b"\n", b"sl_a\n", b"sl_a", b"sl_a\r\nmore\n"])
 def test_a_line_is_read_from_a_file(tmp_path: Path, written: bytes) -> None:
     (tmp_path / "key").write_bytes(written)

@@ -144,6 +144,7 @@ raise Error(Code.OPERATION_FAILED, f"{options['threads']} threads")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("memory", "threads", "recipe", "used"),
     [(2048, 1, "web", 1), (2048, 2, "web", 2), (2048, 9, "web", 6), (2048, 9, "invert", 1), (1024, 9, "web", 1)],
@@ -154,11 +155,13 @@ async def test_threads_are_used_as_far_as_outputs_and_memory_allow(hostile, atta
     assert error.detail == f"{used} threads"
 
 
+@pytest.mark.slow
 async def test_several_threads_give_the_same_results_in_a_sandbox(pool):
     results = await asyncio.gather(*(pool.process(job(recipe=BUILTIN["web"], threads=n)) for n in (1, 2, 6)))
     assert results[0].outputs == results[1].outputs == results[2].outputs
 
 
+@pytest.mark.slow
 async def test_the_limits_hold_for_several_threads():
     (endless,) = ENDLESS.outputs.values()
     twice = Recipe(outputs={"a": endless, "b": endless})
@@ -195,6 +198,7 @@ async def test_a_crash_is_charged_to_one_job(name):
         await until(lambda: len(set(children()) - set(before)) == 1)
 
 
+@pytest.mark.slow
 async def test_a_decoder_that_dies_idle_costs_no_job():
     async with open_pool(Settings(count=1)) as pool:
         for _ in range(5):
@@ -204,6 +208,7 @@ async def test_a_decoder_that_dies_idle_costs_no_job():
         assert pool.restarts == {"died_idle": 5}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dies", [True, False], ids=["dies", "hangs"])
 async def test_a_photo_that_a_decoder_does_not_read_is_given_to_another(dies):
     """Stop a decoder before it can read the photo."""
@@ -217,6 +222,7 @@ async def test_a_photo_that_a_decoder_does_not_read_is_given_to_another(dies):
         assert pool.restarts == {"died_idle": 1}
 
 
+@pytest.mark.slow
 async def test_a_photo_that_no_decoder_reads_is_not_to_blame(monkeypatch):
     send, kills = Child._send, []
 

@@ -106,6 +106,7 @@ async def test_blobs_stay_until_a_package_has_its_record(home, monkeypatch, modu
         await command()
 
 
+@pytest.mark.slow
 def test_remotes_added_at_the_same_moment_are_all_there(empty):
     adding = [
         subprocess.Popen([*empty.words, "remote", "add", f"r{number}", "https://r.test"], env=environment(empty))

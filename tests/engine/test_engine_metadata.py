@@ -45,6 +45,7 @@ def test_thumbnails_are_dropped():
         assert xmp.carried(b"<a>" + element + b"</a>", upright=False) == b"<a></a>"
 
 
+@pytest.mark.slow
 def test_many_fields_of_iptc_take_no_longer_than_others():
     field = b"\x1c\x02\x19\0\0"
     began = time.process_time()

@@ -40,6 +40,7 @@ def test_resize_gives_the_size_asked_for(asked, size):
     assert opened(output.data).size == (output.width, output.height) == size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
 @pytest.mark.parametrize("width", [40, 90, 226, 700])
 def test_resize_looks_as_pillows_does(kind, width):

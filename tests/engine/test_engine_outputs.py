@@ -67,6 +67,7 @@ def test_the_number_of_threads_changes_no_byte(picture, recipe):
     assert all(other == one for other in others)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("picture", [name for name in PICTURES if name != "jpeg"])
 def test_an_output_is_what_it_would_be_alone(picture):
     """JPEG is left out: alone, a small output is decoded at a smaller size."""

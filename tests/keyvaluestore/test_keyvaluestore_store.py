@@ -161,6 +161,7 @@ async def test_many_watchers_are_woken_by_one_change(store):
     assert {tuple(entry.value for entry in page.entries) for page in pages} == {("v",)}
 
 
+@pytest.mark.slow
 async def test_concurrent_writes_are_all_kept(store):
     start = (await store.entries()).revision
     await asyncio.gather(*(store.set(f"key{n % 10}", str(n), instance=str(n)) for n in range(100)))

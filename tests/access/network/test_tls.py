@@ -277,6 +277,7 @@ async def test_files_that_cannot_be_a_certificate_and_its_key_are_told_apart(cer
         assert sentence in str(refused.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("host", ["localhost", None])
 @pytest.mark.parametrize(("old", "new"), [(ECDSA, RSA), (RSA, ECDSA)], ids=["rsa", "ecdsa"])
 async def test_a_renewed_certificate_may_have_a_key_of_another_type(tmp_path, monkeypatch, old, new, host):

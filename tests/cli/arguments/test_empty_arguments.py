@@ -25,6 +25,7 @@ EMPTY = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EMPTY)
 def test_an_empty_text_is_refused(name):
     done = safelight(*EMPTY[name])

@@ -281,6 +281,7 @@ def fuzz(program, *arguments):
     return done.stderr
 
 
+@pytest.mark.slow
 def test_the_corpus_passes_under_sanitizers(fuzzer):
     program, corpus = fuzzer
     files = sorted(corpus.iterdir())

@@ -166,6 +166,7 @@ WORKSPACE = {
 SHARED = {"lib/shared/package.json": '{"name": "shared", "version": "1.0.0"}'}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("files", "installed"),
     [

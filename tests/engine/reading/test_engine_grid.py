@@ -89,6 +89,7 @@ def grid(image, *turns):
     return kind + meta(start) + box("mdat", b"".join(coded))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "turns", [(), (TURNED_LEFT,), (MIRRORED,), (TURNED_LEFT, MIRRORED)], ids=["no", "irot", "imir", "both"]
 )

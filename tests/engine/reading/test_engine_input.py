@@ -19,6 +19,7 @@ def with_orientation(image, tag, format="JPEG"):
     return encoded(image, format, exif=exif, quality=95)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tag", range(1, 9))
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
 def test_a_picture_is_turned_upright(tag, format):
@@ -31,6 +32,7 @@ def test_a_picture_is_turned_upright(tag, format):
     assert opened(upright.data).getexif().get(0x0112, 1) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tag", range(1, 9))
 @pytest.mark.parametrize(
     "operation",
