@@ -54,15 +54,15 @@ class Clients:
         """Whether clients sometimes repeat an upload that was acknowledged long ago, with its old key."""
         self._tasks: list[asyncio.Task[None]] = []
         self._readers: list[asyncio.Task[None]] = []
-        self._asked = [0.0, 0.0]
-        """When each reader asked for the last page that it got."""
+        self._known = ["", ""]
+        """What the last page that each reader got calls the database."""
         self._waiting: list[asyncio.Task[None]] = []
 
     def begin(self) -> None:
         """Start the clients."""
         for number, act in enumerate((self._upload, self._upload, self._upload_in_parts), 1):
             self._tasks.append(self.spawn(f"client-{number}", act))
-        for number in range(len(self._asked)):
+        for number in range(len(self._known)):
             events: list[Event] = []
             self.record.readers.append(events)
             self._readers.append(self.spawn(f"reader-{number + 1}", partial(self._read, number, events)))
@@ -82,12 +82,11 @@ class Clients:
         """Wait until all clients that wait for a task know its end or its loss."""
         await asyncio.gather(*self._waiting)
 
-    async def read_until(self, last: int) -> None:
-        """Wait until every reader has read up to an event of the database as it was restored last."""
-        back = max((back for _, back in self.world.restored), default=0.0)
+    async def read_until(self, last: int, db: str) -> None:
+        """Wait until every reader has read up to an event, from the database with this name."""
         while any(
-            asked < back or not events or events[-1].seq < last
-            for events, asked in zip(self.record.readers, self._asked, strict=True)
+            known != db or not events or events[-1].seq < last
+            for events, known in zip(self.record.readers, self._known, strict=True)
         ):
             for reader in self._readers:
                 if reader.done():
@@ -229,7 +228,6 @@ class Clients:
         async with Client.connect(self.world.masters) as client:
             while True:
                 try:
-                    asked = self.world.loop.time()
                     page = await client.changes(after, wait=5.0, known=known)
                     if page.restored:  # a power cut undid a lease whose event was read; start again
                         self.world.note("the database was restored")
@@ -237,7 +235,8 @@ class Clients:
                         after, known = 0, ""
                         continue
                     events += page.events
-                    after, known, self._asked[number] = page.last, page.db, asked
+                    after, known = page.last, page.db
+                    self._known[number] = known
                     for event in page.events:
                         self.world.note(f"event {event.seq} {event.task} {event.kind} {event.attempt}")
                     looks += 1

@@ -2,7 +2,8 @@
 
 The product's HTTP runs over it unchanged. Bytes in one direction of a connection stay in order, as with TCP, but
 connections may overtake one another. Between two machines that are cut off, nothing arrives until the cut is healed.
-The connections of a killed process are reset; those of a machine that loses power become silent.
+The connections of a killed process are reset; those of a machine that loses power become silent, until the probes of
+clients find that it has started anew or is gone.
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ from simulation.loop import PROCESS, Process, SimulatedLoop
 _CHUNK = 1 << 14
 _LATE = (1.0, 8.0)
 """Seconds by which late answers are delayed: shorter and longer than a lease."""
+
+
+_PROBE_EVERY, _PROBES = 5.0, 3
+"""As in `safelight.client.availability.sockets`."""
 
 
 class _Socket:
@@ -102,6 +107,7 @@ class Transport(asyncio.Transport):
         self._network = network
         self.process = process
         self.context = context
+        self.port = port
         self.peer: Transport | None = None
         self.protocol: Any = None
         self.arrived: deque[bytes | None] = deque()
@@ -309,6 +315,24 @@ class Network:
                 self.forget(transport)
                 if not silently:
                     self.reset(transport)
+                elif transport.answers and transport.peer is not None:
+                    self._probe(transport.peer, _PROBES)
+
+    def _probe(self, waiting: Transport, left: int) -> None:
+        """Do what the kernel of a client does for a connection that carries nothing (`safelight.keepalive`)."""
+
+        def probe() -> None:
+            if waiting.lost or not waiting.process_runs():
+                return
+            server = self.listeners.get(waiting.port)
+            if server is not None and server.process is not None and server.process.alive:
+                self._lose(waiting, ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"))
+            elif left:
+                self._probe(waiting, left - 1)
+            else:
+                self._lose(waiting, TimeoutError(errno.ETIMEDOUT, "Connection timed out"))
+
+        self.loop.call_at(self.loop.time() + _PROBE_EVERY, probe, context=contextvars.Context())
 
     def tear(self) -> None:
         """Reset one connection."""

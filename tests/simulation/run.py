@@ -13,7 +13,7 @@ from types import FrameType
 from typing import NamedTuple
 
 from safelight.client.master import Client
-from safelight.errors import Error
+from safelight.errors import Code, Error
 from safelight.wire import ENDED, Event, State, Task
 from simulation.clients import Clients
 from simulation.faults import Faults
@@ -127,18 +127,22 @@ class _Run:
                 if task is None or task.state is not right:
                     self._record.broken.append(f"task {name} of a {kind} photo ended as {task and task.state.name}")
                 last = max(last, task.seq if task else 0)
-        self._waiting_for = "those who wait for tasks"
-        await self.clients.waited()
-        self._waiting_for = f"readers of event {last}"
-        await self.clients.read_until(last)
+            self._waiting_for = "those who wait for tasks"
+            await self.clients.waited()
+            self._waiting_for = f"readers of event {last}"
+            await self.clients.read_until(last, await _database(client))
         self.clients.end_reading()
 
     async def _released(self, client: Client, task: Task | None) -> Task | None:
         """Release a task as long as real deaths quarantine it; return it after its end."""
         while task is not None and task.state is State.QUARANTINED:
-            await self.clients.read_until(task.seq)
+            await self.clients.read_until(task.seq, await _database(client))
             self._blamed(task)
-            await _again(partial(client.release, task.id))
+            try:
+                await _again(partial(client.release, task.id))
+            except Error as error:
+                if error.code is not Code.CONFLICT:  # meanwhile its worker has come back, which excused it
+                    raise
             task = await self._ended(client, task.id)
         return task
 
@@ -194,6 +198,11 @@ class _Run:
             for event in events
             if event.task in good and event.kind in wrong
         ]
+
+
+async def _database(client: Client) -> str:
+    """Return the name by which pages of events call the present database, as db itself says it."""
+    return (await _again(partial(client.changes, 0, limit=1))).db
 
 
 async def _again(call: object) -> object:

@@ -31,6 +31,7 @@ from safelight.client.availability.instances import Several
 from safelight.client.availability.liveness import Liveness, UnresponsiveError
 from safelight.client.availability.names import Resolver
 from safelight.client.availability.retrying import Breaker, retrying
+from safelight.client.availability.sockets import watched
 from safelight.errors import Code, Error
 from safelight.wire import encode
 
@@ -81,7 +82,7 @@ def session(
     """
     trust = True if authorities is None else ssl.create_default_context(cafile=authorities)
     return aiohttp.ClientSession(
-        connector=connector(limit=limit, keepalive_timeout=30, ssl=trust, resolver=Resolver()),
+        connector=connector(limit=limit, keepalive_timeout=30, ssl=trust, resolver=Resolver(), socket_factory=watched),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=5),
         auto_decompress=False,
         headers={aiohttp.hdrs.ACCEPT_ENCODING: "identity"},

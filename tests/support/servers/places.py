@@ -71,6 +71,9 @@ class Namespaces:
     def _namespace(self, number: int) -> str:
         return f"{self._tag}n{number}"
 
+    def _wire(self, number: int) -> str:
+        return f"{self._tag}v{number}"
+
     def _make(self, number: int, *, is_client: bool) -> None:
         address = f"{self._net}.{number}/24"
         if is_client:
@@ -78,7 +81,7 @@ class Namespaces:
             _run("ip", "addr", "add", address, "dev", self._tag)
             _run("ip", "link", "set", self._tag, "up")
             return
-        namespace, wire = self._namespace(number), f"{self._tag}v{number}"
+        namespace, wire = self._namespace(number), self._wire(number)
         _run("ip", "netns", "add", namespace)
         _run("ip", "link", "add", wire, "type", "veth", "peer", "name", "eth0", "netns", namespace)
         _run("ip", "link", "set", wire, "master", self._tag, "up")
@@ -86,6 +89,16 @@ class Namespaces:
         _run(*inside, "addr", "add", address, "dev", "eth0")
         _run(*inside, "link", "set", "eth0", "up")
         _run(*inside, "link", "set", "lo", "up")
+
+    def unplug(self, name: str) -> None:
+        """Remove the link of a program for good."""
+        _run("ip", "link", "del", self._wire(self._place(name)))
+
+    def restart(self, name: str) -> None:
+        """Make the namespace of an unplugged program anew, whose kernel knows no connection. The program has ended."""
+        number = self._place(name)
+        _run("ip", "netns", "del", self._namespace(number))
+        self._make(number, is_client=False)
 
     def remove(self) -> None:
         """Remove the namespaces with their links."""

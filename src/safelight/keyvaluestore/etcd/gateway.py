@@ -21,6 +21,7 @@ import aiohttp
 import msgspec
 
 from safelight.client.availability.names import Resolver
+from safelight.client.availability.sockets import watched
 from safelight.errors import MALFORMED, Code, Error
 from safelight.keyvaluestore.etcd.trust import Access, Trust, check_pairs
 
@@ -72,7 +73,7 @@ class Gateway:
             _password(access)
         protocol = "https" if scheme == "etcds" else "http"
         trust = Trust(access) if protocol == "https" else None
-        connector = aiohttp.TCPConnector(limit=0, resolver=Resolver())
+        connector = aiohttp.TCPConnector(limit=0, resolver=Resolver(), socket_factory=watched)
         async with aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as http:
             yield cls(http, [f"{protocol}://{host}" for host in hosts], access, trust)
 

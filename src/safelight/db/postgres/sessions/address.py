@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
@@ -13,6 +12,7 @@ from asyncpg.connect_utils import SessionAttribute
 
 from safelight.client.availability.failures import reason_of
 from safelight.errors import Code, Error
+from safelight.keepalive import keep_alive
 
 CONNECT = 5.0
 """Seconds to reach one of the hosts."""
@@ -210,14 +210,5 @@ def _advice(error: BaseException) -> str:
 def _notice_silence(connection: asyncpg.Connection[Any]) -> None:
     """Let the kernel end a session whose server's machine is gone, instead of waiting for the longest statement."""
     opened = connection._transport.get_extra_info("socket")  # noqa: SLF001 - the driver offers nothing for it
-    if opened is None or opened.family not in (socket.AF_INET, socket.AF_INET6):
-        return
-    opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (
-        ("TCP_KEEPIDLE", _PROBE_AFTER),
-        ("TCP_KEEPINTVL", _PROBE_EVERY),
-        ("TCP_KEEPCNT", _PROBES),
-        ("TCP_USER_TIMEOUT", _SILENT * 1000),
-    ):
-        if (number := getattr(socket, option, None)) is not None:  # not every system has all of these options
-            opened.setsockopt(socket.IPPROTO_TCP, number, value)
+    if opened is not None:
+        keep_alive(opened, idle=_PROBE_AFTER, interval=_PROBE_EVERY, probes=_PROBES, unanswered=_SILENT)
