@@ -11,6 +11,7 @@ from PIL import Image
 
 from engine.images import difference, made, opened, photo, run
 from safelight import engine
+from safelight.errors import Code, Error
 
 TILE = 64
 TURNED_LEFT, MIRRORED = ("irot", b"\1"), ("imir", b"\1")
@@ -109,3 +110,22 @@ def test_a_heic_of_tiles_is_assembled_cropped_and_turned(size, turns, tmp_path):
         step = Image.Transpose.ROTATE_90 if turn == TURNED_LEFT else Image.Transpose.FLIP_LEFT_RIGHT
         expected = expected.transpose(step)
     assert difference(ours, expected)[0] < 3
+
+
+@pytest.mark.parametrize("left", [0.3, 0.6, 0.99])
+def test_a_heic_that_is_cut_off_among_its_tiles_is_damaged(left):
+    data = grid(photo().resize((192, 128)))
+    with pytest.raises(Error) as caught:
+        made(data[: round(left * len(data))])
+    assert caught.value.code is Code.DAMAGED_IMAGE
+    assert f"cut off at byte {round(left * len(data))}" in caught.value.detail
+
+
+def test_an_avif_that_is_cut_off_among_its_tiles_is_damaged(tmp_path):
+    photo().resize((256, 256)).save(tmp_path / "a.png")
+    run("avifenc", "-s", "9", "--grid", "2x2", str(tmp_path / "a.png"), str(tmp_path / "a.avif"))
+    data = (tmp_path / "a.avif").read_bytes()
+    assert made(data).width == 256
+    with pytest.raises(Error) as caught:
+        made(data[:-500])
+    assert caught.value.code is Code.DAMAGED_IMAGE

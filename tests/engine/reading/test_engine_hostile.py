@@ -181,10 +181,10 @@ def test_a_heic_with_a_damaged_number_is_not_said_to_need_memory():
     sizes = whole.index(b"iloc") + 8  # of the fields below
     version, base = whole[sizes - 4], whole[sizes + 1] >> 4
     pieces = sizes + 8 + 2 * bool(version) + base  # of the first item
-    for upper_byte, said in ((sizes + 2, "contains .* items"), (pieces, "Number of extents")):
+    for upper_byte in (sizes + 2, pieces):
         data = bytearray(whole)
         data[upper_byte] = 0x7F
-        with pytest.raises(Error, match=f"damaged: .*{said}") as caught:
+        with pytest.raises(Error, match="damaged: its boxes contradict each other") as caught:
             made(bytes(data))
         assert caught.value.code is Code.DAMAGED_IMAGE
 

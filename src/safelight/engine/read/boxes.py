@@ -12,12 +12,20 @@ from safelight.engine.color.cicp import CodePoints
 from safelight.engine.read import av1, hevc
 
 _MOST_BOXES = 4096
+_MOST_ENTRIES = 1 << 16
 _VISUAL_ENTRY = 78
 """Bytes of fixed fields before the boxes of a track's sample entry."""
 _HEVC, _AV1 = {"hvc1", "hev1"}, {"av01"}
 _UNSPECIFIED = 2
+_DERIVED = {"grid", "iovl", "iden"}
+"""Types of items that are made of others: of tiles, of layers, or of one."""
+_SOURCES = "dimg"
+"""The kind of reference from such an item to those that it is made of."""
+_OPACITY = {b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha", b"urn:mpeg:hevc:2015:auxid:1"}
 
 Box = tuple[str, memoryview]
+References = dict[tuple[str, int], list[int]]
+"""The items that others refer to, by the kind of reference and the item that refers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +77,14 @@ def main_image(data: memoryview) -> MainImage:
             return MainImage(brands=brands)
         meta = dict(boxes(top["meta"][4:]))
         items = _item_types(meta.get("iinf"))
+        references = _references(meta.get("iref"))
         coded = primary = _number(meta["pitm"], 4, 2 if meta["pitm"][0] == 0 else 4) if "pitm" in meta else 0
         codec = items.get(primary, "")
-        if codec in {"grid", "iovl", "iden"}:
-            tile = next(iter(_references(meta.get("iref"), primary)), 0)
-            if tile not in items:
-                raise ValueError("the items that its image is made of are missing")
-            coded, codec = tile, items[tile]
+        opacity = _opacity(primary, references, meta.get("iprp"))
+        _check_complete(data, meta, _sources({primary, *opacity}, items, references))
+        if codec in _DERIVED:
+            coded = references[_SOURCES, primary][0]
+            codec = items[coded]
         if not re.fullmatch(r"[ -~]{4}|", codec):
             raise ValueError("its image has no valid type")
         properties = _properties(meta.get("iprp"), primary)
@@ -84,7 +93,7 @@ def main_image(data: memoryview) -> MainImage:
         if described.colors is None or described.colors.transfer == _UNSPECIFIED:
             found = _coded_colors(codec, own, lambda: _item_data(data, meta, coded))
             described = replace(described, colors=_completed(described.colors, found))
-        premultiplied = bool(_references(meta.get("iref"), primary, "prem"))
+        premultiplied = ("prem", primary) in references
         described = replace(described, grey=_is_grey(codec, dict(own)), premultiplied=premultiplied)
     except (struct.error, IndexError, KeyError) as error:
         raise ValueError("its boxes contradict each other") from error
@@ -173,26 +182,63 @@ def _is_grey(codec: str, settings: dict[str, memoryview]) -> bool:
     return codec in _AV1 and "av1C" in settings and bool(settings["av1C"][2] & 0x10)
 
 
+def _opacity(item: int, references: References, properties: memoryview | None) -> list[int]:
+    """Return the items with the opacity of an image."""
+    auxiliary = (one for (kind, one), targets in references.items() if kind == "auxl" and item in targets)
+    kinds = {one: dict(_properties(properties, one)).get("auxC", memoryview(b"")) for one in auxiliary}
+    return [one for one, kind in kinds.items() if bytes(kind[4:64]).partition(b"\0")[0] in _OPACITY]
+
+
+def _sources(images: set[int], items: dict[int, str], references: References) -> set[int]:
+    """Return images and all items that they are made of. Raises ValueError if one is missing."""
+    found, left = set(images), [*images]
+    while left:
+        if items.get(one := left.pop()) not in _DERIVED:
+            continue
+        sources = references.get((_SOURCES, one), [])
+        if not sources or not items.keys() >= set(sources):
+            raise ValueError("the items that its image is made of are missing")
+        left += set(sources) - found
+        found.update(sources)
+    return found
+
+
+def _check_complete(data: memoryview, meta: dict[str, memoryview], items: set[int]) -> None:
+    """Raise ValueError if the file ends before the bytes of one of the items; libheif would leave that tile black."""
+    for item, method, offset, length in _extents(meta):
+        if item in items and method in {0, 1} and offset + length > len(_held(data, meta, method)):
+            raise ValueError(f"it is cut off at byte {len(data)}; its image reaches to byte {offset + length}")
+
+
 def _item_data(data: memoryview, meta: dict[str, memoryview], item: int) -> memoryview:
-    """Return the first extent of an item's bytes (`iloc`), empty if unknown."""
+    """Return the first extent of an item's bytes, empty if unknown."""
+    for found, method, offset, length in _extents(meta):
+        if found == item:
+            return _held(data, meta, method)[offset:][: length or None]
+    return data[:0]
+
+
+def _extents(meta: dict[str, memoryview]) -> Iterator[tuple[int, int, int, int]]:
+    """Return the extents of all items (`iloc`): the item, what the offset refers to, offset, and length (0: all)."""
     content = meta.get("iloc", memoryview(b""))
     if len(content) < 8:
-        return content[:0]
+        return
     version, sizes = content[0], _number(content, 4, 2)
     offset_size, length_size, base_size, index_size = (sizes >> shift & 15 for shift in (12, 8, 4, 0))
+    index_size = index_size if version else 0
     wide, at = (4, 10) if version == 2 else (2, 8)
+    left = _MOST_ENTRIES
     for _ in range(min(_number(content, 6, wide), _MOST_BOXES)):
-        found, at = _number(content, at, wide), at + wide
+        item, at = _number(content, at, wide), at + wide
         method, at = (_number(content, at, 2) & 15, at + 2) if version else (0, at)
         base, pieces = _number(content, at + 2, base_size), _number(content, at + 2 + base_size, 2)
         at += 4 + base_size
-        index_size = index_size if version else 0
-        if found == item and pieces:
-            offset = _number(content, at + index_size, offset_size)
-            length = _number(content, at + index_size + offset_size, length_size)
-            return _held(data, meta, method)[base + offset :][: length or None]
-        at += pieces * (index_size + offset_size + length_size)
-    return content[:0]
+        if (left := left - pieces) < 0:
+            raise IndexError
+        for _ in range(pieces):
+            offset = base + _number(content, at + index_size, offset_size)
+            yield item, method, offset, _number(content, at + index_size + offset_size, length_size)
+            at += index_size + offset_size + length_size
 
 
 def _held(data: memoryview, meta: dict[str, memoryview], method: int) -> memoryview:
@@ -270,16 +316,19 @@ def _item_types(content: memoryview | None) -> dict[int, str]:
     return found
 
 
-def _references(content: memoryview | None, item: int, kind: str = "dimg") -> list[int]:
-    """Return the first item that another one refers to: `dimg` is a source of a derived image, `prem` its alpha."""
+def _references(content: memoryview | None) -> References:
+    """Return the items that each item refers to, by the kind of reference (`iref`)."""
     if content is None:
-        return []
-    wide = 2 if content[0] == 0 else 4
-    for name, entry in boxes(content[4:]):
-        if name == kind and _number(entry, 0, wide) == item:
-            count = min(_number(entry, wide, 2), 1)
-            return [_number(entry, wide + 2 + index * wide, wide) for index in range(count)]
-    return []
+        return {}
+    found: References = {}
+    wide, left = 2 if content[0] == 0 else 4, _MOST_ENTRIES
+    for kind, entry in boxes(content[4:]):
+        count = _number(entry, wide, 2)
+        if (left := left - count) < 0:
+            raise IndexError
+        numbers = (_number(entry, wide + 2 + index * wide, wide) for index in range(count))
+        found.setdefault((kind, _number(entry, 0, wide)), []).extend(numbers)
+    return found
 
 
 def _properties(content: memoryview | None, item: int) -> list[Box]:
