@@ -129,3 +129,19 @@ def test_an_avif_that_is_cut_off_among_its_tiles_is_damaged(tmp_path):
     with pytest.raises(Error) as caught:
         made(data[:-500])
     assert caught.value.code is Code.DAMAGED_IMAGE
+
+
+@pytest.mark.parametrize(
+    ("before", "damage", "said"),
+    [
+        (b"ipma\0\0\0\0", b"\0\1\0\0", "ipma box wants to"),  # the number of associations
+        (b"ispe\0\0\0\0", b"\xff\0\0\0", "exceeds the maximum"),  # the width of a tile
+        (b"\0\0\0\x14", b"fspe", "zero width"),  # the name of the box with that width
+    ],
+)
+def test_a_heic_with_an_absurd_number_is_not_said_to_need_memory(before, damage, said):
+    start, behind, rest = grid(photo().resize((192, 128))).partition(before)
+    assert behind
+    with pytest.raises(Error, match=f"damaged: .*{said}") as caught:
+        made(start + before + damage + rest[len(damage) :])
+    assert caught.value.code is Code.DAMAGED_IMAGE

@@ -16,7 +16,11 @@ from safelight.engine.failures import damaged, out_of_memory, plain_reason, unsu
 from safelight.engine.formats import Format
 from safelight.errors import Error
 
-_TOO_MANY = re.compile(r"(?:Number of|\w+ box contains) [^\n]*exceeds[^\n]*security limit[^\n]*")
+# libheif's complaints about absurd numbers in a damaged file, most of which it calls memory errors.
+_ABSURD = re.compile(
+    r"(?:Number of|\w+ box (?:contains|wants to)) [^\n]*security limit[^\n]*|Invalid image size[^\n]*"
+    r"|Image size \d+x\d+ exceeds the maximum image size[^\n]*"
+)
 
 NAMES = ("PIL", "pillow_heif", "pillow_jxl", "rawpy")
 """Their modules."""
@@ -67,7 +71,7 @@ def guarded(format_: Format) -> Iterator[None]:
         raise
     except Exception as error:
         said = _said(error)
-        if found := _TOO_MANY.search(said):  # libheif calls it a memory error
+        if found := _ABSURD.search(said):
             raise damaged(format_, plain_reason(found[0])) from error
         if "memory" in said.lower() or "security limit" in said.lower():
             raise out_of_memory() from error

@@ -41,6 +41,8 @@ class HeicReader(Reader):
         profile = info.get("icc_profile") or (profile_of(main.colors) if main.colors else None)
         self.facts = Facts(profile=profile, exif=info.get("exif"), xmp=info.get("xmp"))
         width, height = self._picture.size
+        if not (width and height):
+            raise damaged(format_, "its image has no pixels")
         self.probe = Probe(
             format=format_.name,
             width=width,
