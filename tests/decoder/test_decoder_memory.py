@@ -63,6 +63,18 @@ async def test_a_photo_is_not_called_damaged_if_memory_is_lacking(side, format, 
 
 
 @pytest.mark.slow
+async def test_a_decoder_without_memory_for_an_animation_does_not_crash():
+    frames = [Image.new("P", (2980, 2980), color) for color in range(3)]
+    file = io.BytesIO()
+    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:])
+    async with open_pool(Settings(count=1, memory_limit=256 * MIB)) as pool:
+        with pytest.raises(Error) as caught:
+            await pool.process(job(file.getvalue(), parse({"outputs": {"a": {"format": "gif", "effort": 1}}})))
+        assert caught.value.code is Code.OUT_OF_MEMORY, caught.value.detail
+        assert not pool.restarts
+
+
+@pytest.mark.slow
 async def test_memory_that_earlier_photos_needed_is_there_for_later_ones():
     flip = parse({"outputs": {"a": {"operations": [{"op": "flip", "direction": "vertical"}]}}})
     async with open_pool(Settings(count=1, memory_limit=256 * MIB)) as pool:

@@ -25,9 +25,9 @@ from safelight.recipe.records import DEFAULT_QUALITY
 
 _WITHOUT_PROFILES = frozenset({"gif"})
 _WITH_GREY = frozenset({"jpeg", "png", "tiff"})
-# What writing a GIF takes: bytes for each pixel of a frame, and others. libvips and the library that chooses the 256
-# colours end the process if they cannot have them.
-_TO_QUANTISE, _BESIDE = 16, 8 << 20
+# What writing a GIF takes: bytes for each pixel of a frame, more of them for an animation, and others. libvips and the
+# libraries that choose the 256 colours and compare the frames end the process if they cannot have them.
+_TO_QUANTISE, _TO_COMPARE, _BESIDE = 16, 8, 8 << 20
 
 
 def resolve(output: OutputSpec, header: Probe) -> Format:
@@ -123,7 +123,7 @@ def _written(
     if image.frames > 1:
         options["page_height"] = image.height
         pixels = frames.in_hundredths(pixels, image.frames) if format_.name == "gif" else pixels
-    if format_.name == "gif" and lacks(_TO_QUANTISE * image.width * image.height + _BESIDE):
+    if format_.name == "gif" and lacks(_needed_for_gif(image)):
         raise MemoryError
     if format_.name == "jpeg" and not keep and (small := _small_jpeg(pixels, options)):
         return small
@@ -133,6 +133,11 @@ def _written(
     if format_.name == "tiff" and (leaving.exif or leaving.iptc):
         return tiff.with_metadata(data, leaving.exif, leaving.iptc)
     return missing_exif.completed(data, format_.name, leaving.exif) if keep & carry.KEEP_EXIF else data
+
+
+def _needed_for_gif(image: Image) -> int:
+    each = _TO_QUANTISE + (_TO_COMPARE if image.frames > 1 else 0)
+    return each * image.width * image.height + _BESIDE
 
 
 def _small_jpeg(pixels: pyvips.Image, options: dict[str, Any]) -> bytes | None:
