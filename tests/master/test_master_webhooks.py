@@ -312,7 +312,7 @@ async def test_a_name_of_an_internal_address_is_refused_at_the_call(system, stor
         "http://169.254.169.254/latest/meta-data", "http://0.0.0.0/", "http://[::ffff:127.0.0.1]/",
         "ftp://example.org/",
         "file:///etc/passwd", "http://user:pass@example.org/", "http:///nothing", "example.org",
-        "http://exa mple.org:x/",
+        "http://exa mple.org:x/", "http://localhost./", "http://photos.LOCALHOST/", "http://127。0。0。1/",
     ],
 )  # fmt: skip
 async def test_addresses_that_are_never_called(url):
@@ -320,8 +320,22 @@ async def test_addresses_that_are_never_called(url):
         check_url(url, allow_private=False)
 
 
+@pytest.mark.parametrize("allow_private", [True, False])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "2130706433", "127.1", "0", "0177.0.0.1", "0x7f.1", "0X7F000001", "127.0.0.1.", "256.1.1.1", "1.2.3.4.5",
+        "%31%32%37.0.0.1", "a..b", "...", "exa mple.org", "a,b", f"{'a' * 64}.org", f"{'a.' * 127}org",
+    ],
+)  # fmt: skip
+async def test_hosts_that_no_call_could_reach_are_refused_at_once(host, allow_private):
+    with pytest.raises(Error, match="The host .* of the webhook is"):
+        check_url(f"http://{host}/", allow_private=allow_private)
+
+
 def test_addresses_that_may_be_called():
-    check_url("https://example.org/hook?x=1", allow_private=False)
+    for url in ("https://example.org/hook?x=1", "http://7.example.ORG./", "http://bücher.example/", "http://a_b-c/"):
+        check_url(url, allow_private=False)
     check_url("http://93.184.216.34:8080/", allow_private=False)
     check_url("http://127.0.0.1:8080/", allow_private=True)
 

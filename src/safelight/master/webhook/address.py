@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -28,6 +29,12 @@ _SPECIAL_6 = tuple(
     ipaddress.IPv6Network(network) for network in ("2001::/23", "2001:db8::/32", "2620:4f:8000::/48", "3fff::/20")
 )
 
+_LOCAL = re.compile(r"(^|\.)localhost\.?$")  # RFC 6761
+_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
+_LABEL = re.compile(r"[a-z0-9_-]{1,63}")
+_LONGEST = 253
+"""The most characters of a host name, by the DNS."""
+
 
 class RefusedAddressError(OSError):
     """The host name resolves to an address that webhooks may not call."""
@@ -40,14 +47,30 @@ def check_url(text: str, *, allow_private: bool) -> None:
     """
     try:
         url = URL(text)
-        host, port = url.host, url.port
+        host, port = url.raw_host, url.port
     except ValueError:
         host, port, url = None, None, URL()
     if url.scheme not in ("http", "https") or not host or not port or url.user is not None:
         sentence = "A webhook is an http:// or https:// URL with a host, without a user name and password."
         raise Error(Code.INVALID_REQUEST, sentence, position="webhook")
-    if not allow_private and (host == "localhost" or (_is_address(host) and not is_public(host))):
+    if not _is_address(host):
+        _check_name(host)
+    if not allow_private and (_LOCAL.search(host) or (_is_address(host) and not is_public(host))):
         sentence = f"The host {host} of the webhook is inside this network. Only --webhook-allow-private allows that."
+        raise Error(Code.INVALID_REQUEST, sentence, position="webhook")
+
+
+def _check_name(host: str) -> None:
+    """Refuse a name that no call could ever reach: otherwise calls would be repeated for a day. Raises INVALID_REQUEST.
+
+    Resolvers take `2130706433` and `0x7f.1` for addresses, so no name in the DNS ends like them.
+    """
+    labels = host.removesuffix(".").split(".")
+    if _NUMBER.fullmatch(labels[-1]):
+        sentence = f"The host {host[:_LONGEST]} of the webhook is no address. An address of IPv4 is like 192.0.2.1."
+        raise Error(Code.INVALID_REQUEST, sentence, position="webhook")
+    if len(host) > _LONGEST or not all(map(_LABEL.fullmatch, labels)):
+        sentence = f"The host {host[:_LONGEST]} of the webhook is not a valid host name."
         raise Error(Code.INVALID_REQUEST, sentence, position="webhook")
 
 
