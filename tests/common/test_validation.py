@@ -70,6 +70,13 @@ def test_a_request_without_a_body_is_told_to_send_one():
         decode(b"", KnownStore)
 
 
+def test_json_that_windows_wrote_is_read_or_told_how_to_be_written():
+    text = '{"action": "cancel", "tasks": ["é"]}'
+    assert decode(text.encode("utf-8-sig"), TaskAction).tasks == ["é"]
+    with pytest.raises(Error, match=r"The body is in UTF-16\. Send JSON in UTF-8\."):
+        decode(text.encode("utf-16"), TaskAction)
+
+
 @pytest.mark.parametrize(("kind", "text"), [(TenantId, "acme"), (Digest, "0" * 64)])
 def test_a_line_feed_at_the_end_is_part_of_a_text(kind, text):
     assert msgspec.convert(text, kind) == text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -58,6 +59,8 @@ def encode(value: object) -> bytes:
 
 def decode(data: bytes | str, kind: type[T]) -> T:
     """Decode JSON into a record. Raises INVALID_REQUEST with the position of the invalid value."""
+    if isinstance(data, bytes):
+        data = data.removeprefix(codecs.BOM_UTF8)  # programs of Windows write it, and RFC 8259 lets readers ignore it
     try:
         return msgspec.json.decode(data, type=kind)
     except msgspec.ValidationError as error:
@@ -65,6 +68,8 @@ def decode(data: bytes | str, kind: type[T]) -> T:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         if not data:
             raise Error(Code.INVALID_REQUEST, "The request has no body. Send JSON.", position="$") from None
+        if isinstance(data, bytes) and data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise Error(Code.INVALID_REQUEST, "The body is in UTF-16. Send JSON in UTF-8.", position="$") from None
         raise Error(Code.INVALID_REQUEST, f"The body is not valid JSON: {error}.") from None
     except RecursionError:
         raise Error(Code.INVALID_REQUEST, "The body is nested too deeply.") from None

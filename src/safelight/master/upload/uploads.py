@@ -53,7 +53,7 @@ class Fields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Meta(
             max_length=64,
             pattern=r"^(?!\.{1,2}$)[^\x00-\x1f\x7f]*(?!\n)$",
-            extra={"words": "text without control characters that is not . or .."},
+            extra={"words": 'text without control characters, and neither "." nor ".."'},
         ),
     ] = ""
     webhook: Annotated[str, Meta(max_length=2048)] | None = None
