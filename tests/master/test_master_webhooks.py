@@ -205,6 +205,33 @@ async def test_an_answer_in_an_encoding_that_is_not_installed_counts(client, sto
     assert (call.outcome, call.answer.status) == ("delivered", 200)
 
 
+@asynccontextmanager
+async def answering(answer: bytes) -> AsyncIterator[str]:
+    """Run a receiver that answers each call with bytes; give its URL."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+
+    async with await asyncio.start_server(handle, "127.0.0.1") as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+
+
+async def test_of_a_long_answer_the_beginning_counts(client, storage):
+    async with answering(b"HTTP/1.1 200 OK\r\nContent-Length: 5000000\r\n\r\n" + b"x" * 5_000_000) as url:
+        await end_one(client, storage, url)
+        (call,) = (await listed(client, "delivered")).calls
+    assert call.answer.detail == "x" * 500
+
+
+async def test_a_receiver_that_sends_interim_answers_only_is_not_read_on(client, storage):
+    interim = b"HTTP/1.1 103 Early Hints\r\n\r\n"
+    async with answering(interim * 100_000 + b"HTTP/1.1 204 No Content\r\n\r\n") as url:
+        await end_one(client, storage, url)
+        (call, *_) = (await listed(client, "failed")).calls
+    assert call.answer.detail == "no answer within 16384 bytes"
+
+
 async def test_calls_are_listed_with_their_answers_and_one_is_made_again(client, storage, receiver):
     receiver.answers = [web.Response(status=503, text="Not now."), web.Response(status=410, text="x" * 5000)]
     made = await end_one(client, storage, receiver.url)

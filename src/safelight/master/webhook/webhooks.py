@@ -21,6 +21,7 @@ from safelight.errors import Error
 from safelight.master.api.public_schema import public
 from safelight.master.metrics import Metrics
 from safelight.master.webhook.address import RefusedAddressError, Resolver, guarded_socket
+from safelight.master.webhook.bounded import BoundedConnector
 from safelight.master.webhook.signing import Signer
 from safelight.wire import Delivery, WebhookAnswer, encode
 
@@ -75,9 +76,8 @@ class Webhooks:
     async def delivering(self) -> AsyncIterator[None]:
         """Make calls until the context ends. Calls that are interrupted at its end are due again."""
         resolver = Resolver(_LOOK_UPS)
-        connector = aiohttp.TCPConnector(
+        connector = BoundedConnector(
             limit=_AT_ONCE,
-            force_close=True,
             resolver=resolver,
             socket_factory=None if self._allow_private else guarded_socket,
         )
