@@ -10,8 +10,9 @@ import msgspec
 import pytest
 
 from safelight.client.master import Client
+from safelight.client.uploads import Upload
 from safelight.errors import Code, Error
-from safelight.wire import Event, NewTask, Task
+from safelight.wire import Event, NewTask, State, Task
 from support.leases import finish, take
 from support.metrics import metric, until
 from support.photos import photo
@@ -217,3 +218,14 @@ async def test_changes_that_nobody_reads_are_fetched_once_a_second(system, maste
             page = await client.changes(last, wait=5.0)
             events, last = [*events, *page.events], page.last
     assert [event.kind for event in events] == ["created"] * 40
+
+
+@pytest.mark.slow
+async def test_more_tasks_are_waited_for_than_there_are_connections(client):
+    uploads = [Upload(source=photo(1), filename=f"{n}.png") for n in range(110)]
+    tasks = [one.task.id for one in await client.upload_many(uploads)]
+    waiting = [asyncio.create_task(client.wait(each)) for each in tasks]
+    await asyncio.gather(*map(client.task, tasks))  # connections are given in turn, so now those who wait have theirs
+    async with asyncio.timeout(20):
+        await client.act("cancel", tasks=tasks)
+        assert {(await each).state for each in waiting} == {State.CANCELLED}

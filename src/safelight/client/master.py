@@ -19,14 +19,14 @@ from urllib.parse import quote
 import aiohttp
 
 from safelight.client.availability.retrying import retrying
-from safelight.client.base import ServiceClient
+from safelight.client.base import Connection, ServiceClient
+from safelight.client.ends import Ends
 from safelight.client.repeating import deleted, queued_again
 from safelight.client.uploads import EXTRA_WAIT, Source, Upload, form_fields, multipart
 from safelight.errors import Code, Error
 from safelight.files.replacing import replaced
 from safelight.untrusted import filenames, photos
 from safelight.wire import (
-    ENDED,
     Batch,
     BatchPage,
     ClockConfirmed,
@@ -65,6 +65,11 @@ def _task(id: str, action: str = "") -> str:
 
 class Client(ServiceClient):
     """Uploads, tasks, results, recipes and live events; leases for workers."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Send requests over a connection."""
+        super().__init__(connection)
+        self._ends = Ends(self)
 
     async def upload(
         self,
@@ -175,17 +180,10 @@ class Client(ServiceClient):
     async def wait(self, id: str, *, timeout: float | None = None) -> Task:
         """Wait until a task has ended, by following its events. Raises TimeoutError.
 
-        The task is read again after each page, even one without events: the database may have been restored between the
-        last read and the first page, and the page would not show that.
+        Thousands of tasks may be waited for at once.
         """
-        known = ""
         async with asyncio.timeout(timeout):
-            task = await self.task(id)
-            while task.state not in ENDED:
-                page = await self.changes(task.seq, wait=30.0, task=task.id, known=known)
-                known = page.db
-                task = await self.task(id)
-            return task
+            return await self._ends.of(id)
 
     async def changes(
         self, after: int, *, wait: float = 0.0, limit: int = 1000, task: str | None = None, known: str = ""
