@@ -332,6 +332,24 @@ async def test_a_name_of_an_internal_address_is_refused_at_the_call(system, stor
     assert receiver.calls.empty()
 
 
+async def test_a_name_of_several_internal_addresses_is_refused_and_none_is_told(system, storage, http, monkeypatch):
+    resolve = socket.getaddrinfo
+
+    def look_up(host, *arguments, **options):
+        if host == "inside.test":
+            return [(kind, socket.SOCK_STREAM, 6, "", (address, 80)) for kind, address in inside]
+        return resolve(host, *arguments, **options)
+
+    inside = [(socket.AF_INET6, "fd12::7"), (socket.AF_INET, "10.9.8.7")]
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    master = await system.master()
+    async with Client.connect(master.url) as client:
+        await end_one(client, storage, "http://inside.test/")
+        (call,) = (await listed(client)).calls
+    assert call.outcome == "given_up"
+    assert call.answer.detail == "the host is inside this network, which only --webhook-allow-private allows"
+
+
 @pytest.mark.parametrize(
     "url",
     [
