@@ -7,12 +7,11 @@ has no times, devices or hard links, so trees with equal digests are the same fi
 from __future__ import annotations
 
 import hashlib
-import io
 import posixpath
 import tarfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal, cast
 
 from drumhead.errors import DrumheadError, ErrorCode
 
@@ -25,6 +24,8 @@ MAX_PATH, MAX_NAME, MAX_DEPTH = 4096, 255, 100
 """Linux's limits for a path and for a name (bytes), and drumhead's limit for the nesting of directories."""
 MAX_ID = (1 << 32) - 1
 """The number that no user or group can have; smaller numbers are valid."""
+CHUNK = 1 << 20
+"""The largest piece of a file of the host that is in memory, in bytes."""
 MAX_LINKS = 40
 """Symbolic links followed before a path counts as a loop, as in Linux."""
 
@@ -49,13 +50,28 @@ class Entry:
 
     def read(self) -> bytes:
         """Return a regular file's contents. Raises CONFLICT if it is a host file that changed since it was listed."""
+        return b"".join(self.chunks())
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield a regular file's contents, with only one chunk in memory. Raises CONFLICT as ``read`` does, before the
+        last chunk.
+        """
         if isinstance(self.source, bytes):
-            return self.source
-        contents = self.source.read_bytes()
-        # A file that grew after its size was asked, and before its digest was, has another size than its contents.
-        if len(contents) != self.size or hashlib.sha256(contents).hexdigest() != self.digest:
+            yield self.source
+            return
+        state, left, chunk = hashlib.sha256(), self.size, b""
+        with self.source.open("rb") as file:
+            while left and (following := file.read(min(CHUNK, left))):
+                if chunk:
+                    yield chunk
+                chunk = following
+                state.update(chunk)
+                left -= len(chunk)
+            # A file that grew after its size was asked, and before its digest was, has another size than its contents.
+            grown = file.read(1)
+        if left or grown or state.hexdigest() != self.digest:
             raise DrumheadError(ErrorCode.CONFLICT, f"{self.source} changed while it was read; try again")
-        return contents
+        yield chunk
 
     def starts_with(self, magic: bytes) -> bool:
         """Return whether a regular file's contents start with `magic`. Read no more of the file than that."""
@@ -251,7 +267,22 @@ def write_tar(tree: Tree, out: IO[bytes], written: Callable[[int], None] | None 
                     archive.addfile(info)
                 case "file":
                     info.size = entry.size
-                    archive.addfile(info, io.BytesIO(entry.read()))
+                    archive.addfile(info, cast("IO[bytes]", _Chunks(entry.chunks())))
+
+
+class _Chunks:
+    """A file that yields the bytes of `chunks`."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._rest = memoryview(b"")
+
+    def read(self, size: int) -> bytes:
+        """Return up to `size` bytes, and none at the end."""
+        if not self._rest:
+            self._rest = memoryview(next(self._chunks, b""))
+        read, self._rest = self._rest[:size], self._rest[size:]
+        return bytes(read)
 
 
 def read_tar(source: IO[bytes], limit: int) -> Tree:

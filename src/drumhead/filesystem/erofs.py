@@ -39,7 +39,8 @@ def write_erofs(tree: Tree, path: Path) -> None:
                 case "symlink":
                     place.symlink_to(entry.target)
                 case "file":
-                    place.write_bytes(entry.read())
+                    with place.open("wb") as out:
+                        out.writelines(entry.chunks())
                     place.chmod(entry.mode)
         for place, mode in reversed(directories):
             place.chmod(mode | 0o500)

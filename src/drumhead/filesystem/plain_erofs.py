@@ -39,7 +39,7 @@ TYPES = {"file": 1, "directory": 2, "symlink": 7}
 def write_plain_erofs(tree: Tree, path: Path) -> None:
     """Write `tree` to `path`. Equal trees give equal bytes. This blocks the calling thread.
 
-    Only one file at a time is in memory. Raises CONFLICT if a file has changed since the tree was made.
+    Only one chunk of one file at a time is in memory. Raises CONFLICT if a file has changed since the tree was made.
     """
     nodes = [("", None), *tree]
     number = {name: index * SLOTS for index, (name, _) in enumerate(nodes, 1)}
@@ -66,7 +66,8 @@ def write_plain_erofs(tree: Tree, path: Path) -> None:
             out.write(padded(contents))
         for _, entry in nodes:
             if entry and entry.kind == "file":
-                out.write(padded(entry.read()))
+                out.writelines(entry.chunks())
+                out.write(bytes(-entry.size % BLOCK))
 
 
 def blocks(size: int) -> int:

@@ -5,6 +5,7 @@ import os
 import struct
 import subprocess
 import tarfile
+import tracemalloc
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from drumhead.closure import Missing, Node, complete, find_missing, follow, inde
 from drumhead.elf import PT_DYNAMIC, Needs, read_linkage, read_needs, shorten, writable_parts
 from drumhead.errors import DrumheadError
 from drumhead.filesystem.plain_erofs import write_plain_erofs
+from drumhead.filesystem.rofs.writer import write_rofs
 from drumhead.tree import Tree, directory, host_file, read_tar, regular, symlink, write_tar
 from support.guests.composing import write_files
 
@@ -119,6 +121,23 @@ def test_a_file_that_grows_while_it_is_listed_is_not_cut(tmp_path, write):
     tree.add("f", host_file(file, 0o644, 3, file_digest(file)))
     with pytest.raises(DrumheadError, match="changed while"):
         write(tree)
+
+
+@pytest.mark.parametrize("write", [write_tar, write_rofs, write_plain_erofs])
+def test_a_large_file_is_never_in_memory_as_a_whole(tmp_path, write):
+    file, size = tmp_path / "model.gguf", 48 << 20
+    file.touch()
+    os.truncate(file, size)
+    tree = Tree()
+    tree.add(file.name, host_file(file, 0o644, size, file_digest(file)))
+    tracemalloc.start()
+    try:
+        with Path(os.devnull).open("wb") as out:
+            write(tree, out if write is write_tar else tmp_path / "layer")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < size // 4
 
 
 def test_a_device_in_an_archive_is_refused():

@@ -19,8 +19,8 @@ from typing import IO, TYPE_CHECKING
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.filesystem.rofs.layout import BLOCK
 from drumhead.filesystem.rofs.reader import Stored, read_data_blocks, read_layer, read_superblock
-from drumhead.filesystem.rofs.writer import CHUNK, build_structure
-from drumhead.tree import Tree, symlink
+from drumhead.filesystem.rofs.writer import build_structure
+from drumhead.tree import CHUNK, Tree, symlink
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import posixpath
 from collections import defaultdict
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from drumhead.filesystem.rofs.layout import (
     padding,
     refused,
 )
+from drumhead.tree import CHUNK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
     from drumhead.tree import Entry, Tree
 
-CHUNK = 1 << 20
 ZEROS = bytes(CHUNK)
 
 
@@ -124,39 +123,21 @@ def _chunks(tree: Tree, written: Callable[[int], None]) -> Iterator[bytes]:
     """Yield the bytes of the file system. Files with equal contents share their blocks."""
     blocks: dict[str, int] = {}
     known: dict[tuple[str, int], int] = {}
-    contents: list[tuple[str, Entry]] = []
+    contents: list[Entry] = []
     end = 1
     for path, entry in tree:
         if entry.kind == "file" and entry.size:
             key = entry.digest, entry.size
             if key not in known:
                 known[key] = end
-                contents.append((path, entry))
+                contents.append(entry)
                 end += blocks_of(entry.size)
             blocks[path] = known[key]
     structure = build_structure(tree, blocks, end)
     count = sum(entry.kind != "directory" for _, entry in tree) - len(contents)
     yield structure.superblock
-    for done, (path, entry) in enumerate(contents, count + 1):
-        yield from _contents(path, entry)
+    for done, entry in enumerate(contents, count + 1):
+        yield from entry.chunks()
+        yield padding(entry.size)
         written(done)
     yield structure.metadata
-
-
-def _contents(path: str, entry: Entry) -> Iterator[bytes]:
-    """Yield a file's contents, padded to a block. Raises CONFLICT if it is a host file that changed since it was
-    listed.
-    """
-    if isinstance(entry.source, bytes):
-        yield entry.source
-    else:
-        state, left = hashlib.sha256(), entry.size
-        with entry.source.open("rb") as file:
-            while left and (chunk := file.read(min(CHUNK, left))):
-                state.update(chunk)
-                left -= len(chunk)
-                yield chunk
-            grown = file.read(1)
-        if left or grown or state.hexdigest() != entry.digest:
-            raise DrumheadError(ErrorCode.CONFLICT, f"{entry.source} (/{path}) changed while it was read; try again")
-    yield padding(entry.size)
