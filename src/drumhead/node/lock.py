@@ -41,8 +41,13 @@ FOREIGN = {
 }
 """Lock files of other programs, each with the command that installs node_modules from it."""
 PLUG_AND_PLAY = ".pnp.cjs"
-"""Yarn's file that finds packages without node_modules."""
+"""Yarn's file that finds packages without node_modules. It names them by their paths from the project."""
+PLUG_AND_PLAY_FILES = (PLUG_AND_PLAY, ".pnp.data.json")
+OUTSIDE = re.compile(r'"packageLocation": ?"\.\./')
+PNPM_WORKSPACE = "pnpm-workspace.yaml"
 NODE_MODULES = "node_modules"
+PNPM_STORE = f"{NODE_MODULES}/.pnpm"
+"""The packages of a pnpm project, of which each workspace has links. The root of the project may have none."""
 LEFT_OUT = ".package-lock.json"
 DEPENDENCIES = ("dependencies", "devDependencies", "optionalDependencies")
 MAX_PACKAGES = 20_000
@@ -119,19 +124,35 @@ def missing_modules(root: Path) -> str:
 
     This is not an error, because a bundled application does not need node_modules.
     """
-    known = (*FILES, PLUG_AND_PLAY)
-    if any((root / name).exists() for name in known) or not read_json(root, PACKAGE_JSON).get("dependencies"):
+    if any((root / name).exists() for name in FILES):
+        return ""
+    if (root / PLUG_AND_PLAY).exists():
+        return _outside_plug_and_play(root)
+    described = read_json(root, PACKAGE_JSON)
+    if not (described.get("dependencies") or described.get("workspaces") or is_there(root, PNPM_WORKSPACE)):
         return ""
     ignored, _ = read_ignore(root)
     inside = (path.relative_to(root).as_posix() for path in (root / NODE_MODULES).glob("*"))
-    if any(is_installed(path) and not ignored(path) for path in inside):
+    if any((is_installed(path) or path == PNPM_STORE) and not ignored(path) for path in inside):
         return ""
     lock = next((name for name in FOREIGN if (root / name).is_file()), "")
-    why = f"{lock} is not read" if lock else f"{PACKAGE_JSON} has dependencies, but there is no lock of npm"
+    has = "dependencies" if described.get("dependencies") else "workspaces"
+    why = f"{lock} is not read" if lock else f"{PACKAGE_JSON} has {has}, but there is no lock of npm"
     made = FOREIGN.get(lock, "npm install")
     return (
         f"{why}, and the image has no node_modules; run `{made}` before composing, "
         f"or write a lock with `npm install --package-lock-only`"
+    )
+
+
+def _outside_plug_and_play(root: Path) -> str:
+    """Return a notice if Yarn's Plug'n'Play finds packages outside the project, as it does by default."""
+    texts = (read_text(root, name) for name in PLUG_AND_PLAY_FILES if is_there(root, name))
+    if not any(OUTSIDE.search(text) for text in texts):
+        return ""
+    return (
+        f"{PLUG_AND_PLAY} names packages outside the project, which the image lacks; put `enableGlobalCache: false` "
+        "into .yarnrc.yml and run `yarn install` before composing"
     )
 
 

@@ -251,6 +251,29 @@ def test_dependencies_that_nothing_installs_are_noted(tmp_path, file, said):
     assert said in " ".join(notices)
 
 
+@pytest.mark.parametrize(
+    ("package", "files", "said"),
+    [
+        ({"workspaces": ["web"]}, {}, "package.json has workspaces, but there is no lock of npm"),
+        ({}, {"pnpm-workspace.yaml": "packages: [web]", "pnpm-lock.yaml": "{}"}, "run `pnpm install`"),
+        ({}, {"pnpm-workspace.yaml": "packages: [web]", "node_modules/.pnpm/x/index.js": ""}, ""),
+        ({"dependencies": {"x": "1"}}, {".pnp.cjs": '"packageLocation": "./.yarn/cache/x.zip/"'}, ""),
+        ({"dependencies": {"x": "1"}}, {".pnp.cjs": '"packageLocation": "../../.yarn/x.zip/"'}, "outside the project"),
+        (
+            {"dependencies": {"x": "1"}},
+            {".pnp.cjs": "", ".pnp.data.json": '{"packageLocation": "../x/"}'},
+            "`enableGlobalCache: false`",
+        ),
+    ],
+)
+def test_packages_of_workspaces_and_of_plug_and_play_that_the_image_lacks_are_noted(tmp_path, package, files, said):
+    project = node_project(tmp_path, package={"name": "web", **package})
+    write_files(tmp_path, files)
+    notices = resolve_packages(project)[1]
+    assert bool(notices) == bool(said)
+    assert said in " ".join(notices)
+
+
 def test_a_byte_order_mark_is_not_part_of_package_json(tmp_path):
     (tmp_path / "package.json").write_bytes(b'\xef\xbb\xbf{"engines": {"node": "20"}}')
     assert engines(tmp_path) == "20"
