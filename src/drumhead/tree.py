@@ -60,7 +60,7 @@ class Entry:
             yield self.source
             return
         state, left, chunk = hashlib.sha256(), self.size, b""
-        with self.source.open("rb") as file:
+        with _opened(self.source) as file:
             while left and (following := file.read(min(CHUNK, left))):
                 if chunk:
                     yield chunk
@@ -70,15 +70,26 @@ class Entry:
             # A file that grew after its size was asked, and before its digest was, has another size than its contents.
             grown = file.read(1)
         if left or grown or state.hexdigest() != self.digest:
-            raise DrumheadError(ErrorCode.CONFLICT, f"{self.source} changed while it was read; try again")
+            raise _changed(self.source)
         yield chunk
 
     def starts_with(self, magic: bytes) -> bool:
         """Return whether a regular file's contents start with `magic`. Read no more of the file than that."""
         if isinstance(self.source, bytes):
             return self.source.startswith(magic)
-        with self.source.open("rb") as file:
+        with _opened(self.source) as file:
             return file.read(len(magic)) == magic
+
+
+def _opened(source: Path) -> IO[bytes]:
+    try:
+        return source.open("rb")
+    except FileNotFoundError as error:
+        raise _changed(source) from error
+
+
+def _changed(source: Path) -> DrumheadError:
+    return DrumheadError(ErrorCode.CONFLICT, f"{source} changed while it was read; try again")
 
 
 def directory(mode: int = 0o755) -> Entry:

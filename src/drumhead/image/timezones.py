@@ -7,6 +7,7 @@ import os
 import posixpath
 import re
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,9 +66,10 @@ def _sources(root: Path, part: str, ignored: Callable[[str], bool]) -> Iterator[
         directories[:] = [name for name in directories if name != "node_modules"]
         for name in names:
             path = Path(place, name)
-            facts = path.lstat()  # the target of a link is found by itself, or is not a file of the project
-            if name.endswith(".py") and stat.S_ISREG(facts.st_mode) and facts.st_size <= LARGEST_SOURCE:
-                yield path.read_bytes()
+            with suppress(OSError):  # ``layers.scan`` says which file cannot be read
+                facts = path.lstat()  # the target of a link is found by itself, or is not a file of the project
+                if name.endswith(".py") and stat.S_ISREG(facts.st_mode) and facts.st_size <= LARGEST_SOURCE:
+                    yield path.read_bytes()
 
 
 def zone_users(tree: Tree) -> tuple[str, ...]:

@@ -20,8 +20,17 @@ MAX_YAML_BYTES = 256 << 10
 
 
 def is_there(root: Path, name: str) -> bool:
-    """Return whether a project has an entry of this name. ``read_text`` checks that it is a file of the project."""
-    return os.path.lexists(root / name)
+    """Return whether a project has an entry of this name. ``read_text`` checks that it is a file of the project.
+
+    One in a directory that may not be searched counts as there, so that ``read_text`` says why it cannot be read.
+    """
+    try:
+        (root / name).lstat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def read_text(root: Path, name: str, by: tuple[str, int] | None = None, limit: int = MAX_BYTES) -> str:

@@ -1,11 +1,14 @@
 """Test the checks of composing: files for other machines, and features that OSv lacks."""
 
+import errno
+import os
 import venv
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
+from drumhead.blobs import file_digest
 from drumhead.closure import index_of
 from drumhead.elf import is_elf, read_linkage
 from drumhead.errors import DrumheadError
@@ -14,6 +17,7 @@ from drumhead.guest.contract import Finding
 from drumhead.guest.osv.check import check_command, check_tree
 from drumhead.image.checks.locales import locale_notices
 from drumhead.image.checks.programs import check_findings, visible_findings
+from drumhead.image.layers import scan
 from drumhead.image.layers.scan import Scan
 from drumhead.manifest.project import read_project
 from drumhead.python.syntax_scan import MARKER, cached_scans, scan_source
@@ -261,10 +265,10 @@ def test_links_that_lead_out_of_the_project_give_a_notice(tmp_path):
         ("node_modules/shared", "../../shared"),
     ):
         (root / name).symlink_to(target)
-    scan = Scan(read_project(root), tmp_path / "cache", trust=False)
-    scan.tree()
+    scanning = Scan(read_project(root), tmp_path / "cache", trust=False)
+    scanning.tree()
     missing = "outside the project, which the image lacks; copy it"
-    assert scan.notices == [
+    assert scanning.notices == [
         f"node_modules/shared is a link to ../../shared, {missing} (`npm install --install-links`)",
         f"shared is a link to ../shared, {missing} (`cp -rL`)",
     ]
@@ -275,11 +279,35 @@ def test_a_virtual_environment_of_the_host_gives_a_notice(tmp_path):
     root = write_files(tmp_path / "project", files)
     for place in ("api/env", ".venv", "old"):
         venv.create(root / place, symlinks=True)
-    scan = Scan(read_project(root), tmp_path / "cache", trust=False)
-    scan.tree()
-    (notice,) = scan.notices
+    scanning = Scan(read_project(root), tmp_path / "cache", trust=False)
+    scanning.tree()
+    (notice,) = scanning.notices
     assert notice.startswith("api/env is a virtual environment of this host")
     assert "add /api/env to .drumheadignore" in notice
+
+
+def test_a_file_that_cannot_be_read_or_is_gone_is_named_as_one_of_the_project(tmp_path, monkeypatch):
+    root = write_files(tmp_path / "p", {"meta/package.yaml": "name: a\ntitle: A\nauthor: b\n", "x/gone": "", "x/y": ""})
+
+    def compose():
+        return Scan(read_project(root), tmp_path / "cache", trust=False).tree()
+
+    def lose(path):
+        path.unlink()
+        return file_digest(path)
+
+    def deny(path):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    listed = compose()
+    monkeypatch.setattr(scan, "file_digest", lose)
+    with pytest.raises(DrumheadError, match=r"p/x/gone changed while it was read; try again$"):
+        compose()
+    with pytest.raises(DrumheadError, match=r"p/x/gone changed while it was read; try again$"):
+        listed["x/gone"].read()
+    monkeypatch.setattr(scan, "file_digest", deny)
+    with pytest.raises(DrumheadError, match=r"p/x/y cannot be read: Permission denied; make it readable, or ignore it"):
+        compose()
 
 
 def test_a_link_to_a_project_is_the_project(tmp_path):

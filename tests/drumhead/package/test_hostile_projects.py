@@ -1,8 +1,10 @@
 """Test untrusted projects: their files take bounded time and memory, and cannot read files of this host."""
 
+import errno
 import json
 import os
 import time
+from pathlib import Path
 
 import pytest
 
@@ -158,3 +160,15 @@ def test_a_yaml_file_costs_bounded_time_and_memory(project, file, text, reason):
     with pytest.raises(DrumheadError, match=reason):
         read_project(project)
     assert time.monotonic() - began < 60
+
+
+def test_a_manifest_in_a_directory_that_may_not_be_searched_is_not_said_to_be_missing(tmp_path, monkeypatch):
+    root = write_files(tmp_path, {"meta/package.yaml": "name: a\ntitle: A\nauthor: b\n"})
+
+    def deny(path, **_flags):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    monkeypatch.setattr(Path, "lstat", deny)
+    monkeypatch.setattr(os, "lstat", deny)
+    with pytest.raises(DrumheadError, match=r"^meta/package.yaml:1: .* cannot be read: Permission denied"):
+        read_project(root)

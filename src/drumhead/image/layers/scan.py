@@ -42,10 +42,22 @@ class Scan:
         """Whether the tree has a file of the node_modules beside the project's lock."""
 
     def tree(self) -> Tree:
-        """Return the project's files at their paths in the image. Raises UNSUPPORTED for sockets, pipes and devices."""
+        """Return the project's files at their paths in the image.
+
+        Raises UNSUPPORTED for sockets, pipes, devices and what cannot be read, CONFLICT for a file that was removed
+        meanwhile.
+        """
         tree = Tree()
-        for place, source in (self._project.package.files or {"/": "."}).items():
-            self._add(tree, place.strip("/"), posixpath.normpath(source))
+        try:
+            for place, source in (self._project.package.files or {"/": "."}).items():
+                self._add(tree, place.strip("/"), posixpath.normpath(source))
+        except FileNotFoundError as error:
+            raise DrumheadError(ErrorCode.CONFLICT, f"{error.filename} changed while it was read; try again") from error
+        except OSError as error:
+            raise DrumheadError(
+                ErrorCode.UNSUPPORTED,
+                f"{error.filename} cannot be read: {error.strerror}; make it readable, or ignore it",
+            ) from error
         with replacing(self._file) as temporary:
             temporary.write_bytes(msgspec.json.encode(self._seen))
         return tree
