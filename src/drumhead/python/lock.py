@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import tempfile
 from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
+from textwrap import dedent
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
@@ -70,6 +73,8 @@ FILES = (
     "Pipfile",
 )
 """The files in which dependencies are searched for. The first one that has any is used."""
+MAX_ERROR = 3
+"""How many lines of a build backend's error are shown."""
 
 
 class Lock(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,6 +106,19 @@ def find_uv() -> str:
         if found := shutil.which("uv"):
             return found
     raise DrumheadError(ErrorCode.HOST_TOOL, "uv is needed to install Python packages; pip install uv")
+
+
+def why_uv_failed(output: str) -> str:
+    """Return why uv failed. Keep only the error at the end of what a build backend printed."""
+    told, printed, _ = output.partition("[std")
+    if not printed:
+        return host.joined(output)
+    said = output.partition("[stderr]")[2] or output.partition("[stdout]")[2]
+    lines = dedent(said.partition("hint: ")[0].lstrip("\n")).rstrip().splitlines()
+    error = list(takewhile(lambda line: not line.startswith(" "), reversed(lines[-MAX_ERROR:])))
+    source = re.search(r"Failed to build `([\w.-]+==\S+)`", told)
+    advice = f"; {source[1]} has no wheel for the guest, so choose a version with a wheel" if source else ""
+    return host.joined("\n".join([f"{told.rstrip()}:", *(error or lines[-1:])[::-1]])) + advice
 
 
 def read_lock(project: Project, cache: Path) -> Lock | None:
@@ -350,7 +368,9 @@ def _resolve(file: Path, old: str, extras: tuple[str, ...], cache: Path, *, buil
         output = Path(scratch) / RESOLVED
         output.write_text(old)
         place = _without_manifests(file, Path(scratch) / "project") if builds else file.parent
-        host.run([*command, "--no-annotate", *target, *extras, "--output-file", output], cwd=place)
+        host.run(
+            [*command, "--no-annotate", *target, *extras, "--output-file", output], cwd=place, reason=why_uv_failed
+        )
         return output.read_text()
 
 

@@ -23,7 +23,7 @@ UNREAD = {
     "environment.yaml": "pip list --format=freeze >requirements.txt",
 }
 """Other files with dependencies, each with a command that writes a file that drumhead reads."""
-NAMED = ("*requirements*.txt", "requirements/*.txt")
+NAMED = ("pylock.*.toml", "*requirements*.txt", "requirements/*.txt")
 """Files of requirements that are read only if package.yaml names them."""
 MAX_NAMED = 3
 

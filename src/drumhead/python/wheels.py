@@ -17,7 +17,7 @@ from drumhead.elf import is_elf, shorten
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.patterns import match_any
 from drumhead.python.distribution import BIN, SITE, scripts_of_wheels
-from drumhead.python.lock import find_uv
+from drumhead.python.lock import find_uv, why_uv_failed
 from drumhead.python.requirements import PLATFORM, PYTHON, with_places
 from drumhead.tree import Tree, regular, symlink
 
@@ -119,7 +119,7 @@ def _install(
     command += ["--python-version", PYTHON, "--python-platform", PLATFORM, "--build-constraints", constraints]
     command += ["--require-hashes", "--no-deps", "--link-mode", "copy", "--cache-dir", cache / "uv"]
     command += ["--requirements", scratch / name, "--index-strategy", "unsafe-best-match", *indexes]
-    host.run(command, cwd=scratch)
+    host.run(command, cwd=scratch, reason=why_uv_failed)
     return target
 
 

@@ -9,7 +9,7 @@ from packaging.markers import Marker
 from drumhead.errors import DrumheadError
 from drumhead.image.inputs import resolve_packages
 from drumhead.manifest.project import read_project
-from drumhead.python.lock import find_uv, read_lock
+from drumhead.python.lock import find_uv, read_lock, why_uv_failed
 from support.guests.composing import write_files
 
 GROUPS = """
@@ -123,6 +123,7 @@ def test_a_notice_says_that_extras_and_groups_were_ignored(project, tmp_path, fi
         ({"pdm.lock": "", "pyproject.toml": ""}, ["pdm.lock is not read for dependencies; `pdm export"]),
         ({"setup.py": "", "requirements.txt": ""}, []),
         ({"setup.py": "", "pyproject.toml": "[tool.black]\n"}, ["setup.py is not read for dependencies"]),
+        ({"pylock.prod.toml": ""}, ["package.yaml, as python: {lock: …} (pylock.prod.toml)"]),
         ({"requirements/prod.txt": "idna"}, ["package.yaml, as python: {lock: …} (requirements/prod.txt)"]),
         ({"setup.py": "", "pyproject.toml": '[project]\nrequires-python = ">=3.11,<4"\n'}, []),
         (
@@ -170,3 +171,30 @@ def test_a_build_backend_does_not_take_the_manifests_for_a_package_and_leaves_no
     assert {path.name for path in project.iterdir()} - {"meta", "requirements.lock"} == {
         name.split("/")[0] for name in files
     }
+
+
+BUILD_FAILED = """error: Failed to build `mysqlclient==2.3.2`
+  cause: The build backend returned an error
+  cause: Call to `setuptools.build_meta.build_wheel` failed (exit status: 1)
+
+         [stdout]
+         Trying pkg-config
+
+         [stderr]
+         Traceback (most recent call last):
+           File "<string>", line 27, in find_package_name
+         Exception: no valid name
+         Specify FLAGS
+
+         hint: Build failures usually indicate a problem
+"""
+
+
+def test_the_error_of_a_build_backend_is_shown_without_what_it_printed_before():
+    assert why_uv_failed(BUILD_FAILED) == (
+        "error: Failed to build `mysqlclient==2.3.2`: The build backend returned an error: Call to "
+        "`setuptools.build_meta.build_wheel` failed (exit status: 1): Exception: no valid name Specify FLAGS; "
+        "mysqlclient==2.3.2 has no wheel for the guest, so choose a version with a wheel"
+    )
+    assert why_uv_failed("error: a\n  cause: b\n\n         [stdout]\n         c\n           d\n") == "error: a: b: d"
+    assert why_uv_failed("error: a\n  cause: b\n") == "error: a: b"
