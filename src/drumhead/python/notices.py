@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from drumhead.manifest.project_files import is_there
+from drumhead.manifest.ignore import read_ignore
+from drumhead.manifest.project_files import is_there, read_text
 from drumhead.python.lock import FILES
 from drumhead.python.pyproject import ProjectTable, PyProject, read_pyproject
 from drumhead.python.requirements import PYTHON
@@ -26,11 +28,34 @@ UNREAD = {
 NAMED = ("pylock.*.toml", "*requirements*.txt", "requirements/*.txt")
 """Files of requirements that are read only if package.yaml names them."""
 MAX_NAMED = 3
+WITH_INDEXES = (
+    "requirements.txt",
+    "requirements.lock",
+    "pyproject.toml",
+    "uv.toml",
+    "uv.lock",
+    "Pipfile",
+    "Pipfile.lock",
+)
+PASSWORD = re.compile(r"://[^/\s@:\"'$]*:[^/\s@\"'$]+@")
+"""A URL with a password. One that is written as a variable has a ``$``."""
 
 
 def python_notices(project: Project) -> list[str]:
-    """Return notices for dependencies in files that are not read, and for another Python version. Raises MANIFEST."""
-    return [notice for notice in (_unread(project), _other_python(Path(project.root))) if notice]
+    """Return notices for dependencies in files that are not read, for another Python version, and for passwords that
+    go into the image. Raises MANIFEST.
+    """
+    root = Path(project.root)
+    return [notice for notice in (_unread(project), _other_python(root), _passwords(project)) if notice]
+
+
+def _passwords(project: Project) -> str:
+    """Return a notice if files of the image have the password of an index, else an empty string."""
+    root, (ignored, _) = Path(project.root), read_ignore(Path(project.root))
+    names = dict.fromkeys(filter(None, (project.package.python.lock, *WITH_INDEXES)))
+    found = [name for name in names if is_there(root, name) and not ignored(name)]
+    named = ", ".join(name for name in found if PASSWORD.search(read_text(root, name)))
+    return f"{named} goes into the image with a URL's password; give it in a variable instead" if named else ""
 
 
 def _unread(project: Project) -> str:

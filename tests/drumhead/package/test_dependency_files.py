@@ -123,6 +123,13 @@ def test_a_notice_says_that_extras_and_groups_were_ignored(project, tmp_path, fi
         ({"pdm.lock": "", "pyproject.toml": ""}, ["pdm.lock is not read for dependencies; `pdm export"]),
         ({"setup.py": "", "requirements.txt": ""}, []),
         ({"setup.py": "", "pyproject.toml": "[tool.black]\n"}, ["setup.py is not read for dependencies"]),
+        ({"requirements.txt": "-i https://me:${TOKEN}@host/simple\nx @ git+ssh://git@host/x\n"}, []),
+        ({"requirements.txt": "-i https://me:secret@host/simple\n"}, ["requirements.txt goes into the image with"]),
+        ({"uv.toml": 'index-url = "https://:t0ken@host/simple"\n', ".drumheadignore": "/uv.toml\n"}, []),
+        (
+            {"uv.toml": 'index-url = "https://:t0ken@host/simple"\n'},
+            ["uv.toml goes into the image with a URL's password"],
+        ),
         ({"pylock.prod.toml": ""}, ["package.yaml, as python: {lock: …} (pylock.prod.toml)"]),
         ({"requirements/prod.txt": "idna"}, ["package.yaml, as python: {lock: …} (requirements/prod.txt)"]),
         ({"setup.py": "", "pyproject.toml": '[project]\nrequires-python = ">=3.11,<4"\n'}, []),
@@ -133,7 +140,7 @@ def test_a_notice_says_that_extras_and_groups_were_ignored(project, tmp_path, fi
         ({"pyproject.toml": '[tool.poetry.dependencies]\npython = "^3.11"\n'}, []),
     ],
 )
-def test_a_notice_names_what_is_not_read_and_another_python(project, files, said):
+def test_a_notice_names_what_is_not_read_another_python_and_passwords(project, files, said):
     _, notices = resolve_packages(read_project(write_files(project, files)))
     assert len(notices) == len(said)
     assert all(expected in notice for expected, notice in zip(said, notices, strict=True))
