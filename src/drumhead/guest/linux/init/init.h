@@ -87,6 +87,9 @@ void program_free(struct program *);
 pid_t start_program(const struct program *, int in, int out, int err, bool terminal);
 const char *start_fault(void); /* why the program of the last call did not start; empty if it runs */
 int exit_code(int wait_status); /* 128 + n after signal n */
+int killed_for_memory(void); /* how many programs the kernel has killed since the machine started */
+enum { KILLED = 128 + 9 }; /* the exit code after SIGKILL, also that of a shell whose program was killed */
+#define NO_MEMORY "the machine ran out of memory, and the kernel killed %s; give it more (-m)"
 
 /* The ..._polls functions below fill in the events to wait for (one entry; SESSION_POLLS entries for a session), and the
  * ..._events functions handle them. */

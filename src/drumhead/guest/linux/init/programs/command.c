@@ -149,27 +149,14 @@ static void relay_last_output(void) {
     }
 }
 
-/* The kernel kills the largest program when no memory is left. Its count is of the whole machine. */
-static bool ran_out_of_memory(void) {
-    char *counts = read_file("/proc/vmstat");
-    const char *killed = counts ? strstr(counts, "\noom_kill ") : NULL;
-    bool found = killed && atoi(killed + strlen("\noom_kill ")) > 0;
-    free(counts);
-    return found;
-}
-
-static void explain_signal(int number) {
-    if (number == SIGKILL && ran_out_of_memory())
-        snprintf(reason, sizeof reason, "the machine ran out of memory, and the kernel killed the command; give it more (-m)");
-    else
-        snprintf(reason, sizeof reason, "the command was killed by signal %d (%s)", number, strsignal(number));
-}
-
 /* Say what the exit status does not: why the command was killed, or that a command before it failed. */
 static void explain(int status) {
     if (kill_at != 0) return;
-    if (WIFSIGNALED(status))
-        explain_signal(WTERMSIG(status));
+    if (exit_code(status) == KILLED && killed_for_memory() > 0)
+        snprintf(reason, sizeof reason, NO_MEMORY, "the command");
+    else if (WIFSIGNALED(status))
+        snprintf(reason, sizeof reason, "the command was killed by signal %d (%s)", WTERMSIG(status),
+                 strsignal(WTERMSIG(status)));
     else if (last && exit_code(status) != 0 && !*reason)
         snprintf(reason, sizeof reason, "an earlier config set ended with status %d, so the last one did not run",
                  exit_code(status));

@@ -115,3 +115,12 @@ pid_t start_program(const struct program *program, int in, int out, int err, boo
 }
 
 int exit_code(int status) { return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status); }
+
+/* The kernel kills the largest program when no memory is left. Its count is of the whole machine. */
+int killed_for_memory(void) {
+    char *counts = read_file("/proc/vmstat");
+    const char *killed = counts ? strstr(counts, "\noom_kill ") : NULL;
+    int count = killed ? atoi(killed + strlen("\noom_kill ")) : 0;
+    free(counts);
+    return count;
+}

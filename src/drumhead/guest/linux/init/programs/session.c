@@ -28,6 +28,7 @@ struct session {
     bool connected, terminal, blocked; /* blocked: the first frame waits for the program to read */
     pid_t pid;   /* 0 once it was reaped */
     int code;
+    int killed_before; /* programs that the kernel killed for memory before this one started */
     struct buffer outgoing;
     size_t have, input_at; /* bytes received; how much of the first frame's payload the program has taken */
     char received[MAX_REQUEST]; /* takes memory only as far as it was ever filled */
@@ -124,6 +125,7 @@ static void start(struct session *session, char *line) {
     bool good = program_from(request, &program);
     if (good) {
         program.expendable = true; /* rather than the command, whose end is that of the machine */
+        session->killed_before = killed_for_memory();
         good = session->terminal ? start_on_terminal(session, request, &program) : start_on_pipes(session, &program);
         program_free(&program);
     }
@@ -234,11 +236,19 @@ static void relay(struct session *session, int *end, char type, short events) {
         close_end(end);
 }
 
+static void explain(struct session *session) {
+    char text[160];
+    if (session->code != KILLED || killed_for_memory() <= session->killed_before) return;
+    int size = snprintf(text, sizeof text, "drumhead: " NO_MEMORY "%s", "the program", session->terminal ? "\r\n" : "\n");
+    put_frame(session, '2', text, (size_t)size);
+}
+
 /* Report the end of the program once its output is forwarded. Do not wait for children that keep the output open. */
 static void finish(struct session *session) {
     struct pollfd left[2] = {{.fd = session->out, .events = POLLIN}, {.fd = session->err, .events = POLLIN}};
     unsigned char code = (unsigned char)session->code;
     if (session->outgoing.to > 0 || (poll(left, 2, 0) > 0 && ((left[0].revents | left[1].revents) & POLLIN))) return;
+    explain(session);
     put_frame(session, 'x', &code, 1);
     end_session(session, OVER);
     advance(session);
