@@ -2,15 +2,17 @@
 
 import asyncio
 import json
+import os
+import signal
 
 import pytest
 
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.machine.qemu.channel import plug
+from drumhead.machine.qemu.channel import control, plug
 from drumhead.machine.session import protocol
 from drumhead.machine.session.protocol import MAX_REQUEST, open_session
 from drumhead.records import Command
-from support.guests.stubs import guest, monitor_of_a_paused_machine
+from support.guests.stubs import guest, holding_pid_file, monitor_of_a_paused_machine
 
 
 async def test_a_machine_that_answers_late_has_more_time_at_each_attempt(tmp_path_factory, monkeypatch):
@@ -42,6 +44,24 @@ async def test_a_machine_that_never_answers_may_have_an_image_of_an_older_drumhe
         with pytest.raises(DrumheadError, match="If an older drumhead has composed its image, compose that again"):
             async with open_session(directory, Command(argv=("x",))):
                 pass
+
+
+async def test_a_qemu_that_a_signal_has_stopped_is_named_at_once(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("one")
+
+    async def ignore(reader, writer):
+        await reader.read()
+
+    # A stopped process still listens: its connections wait in the kernel for it.
+    async with guest(directory / "exec.0.sock", ignore), guest(directory / "control.sock", ignore):
+        with holding_pid_file(directory) as qemu:
+            qemu.send_signal(signal.SIGSTOP)
+            await asyncio.to_thread(os.waitid, os.P_PID, qemu.pid, os.WSTOPPED)
+            with pytest.raises(DrumheadError, match=f"is stopped; `kill -CONT {qemu.pid}` lets it continue"):
+                async with open_session(directory, Command(argv=("x",))):
+                    pass
+            with pytest.raises(DrumheadError, match=f"kill -CONT {qemu.pid}"):
+                await control(directory, {"do": "ping"})
 
 
 async def test_no_port_is_plugged_in_while_a_snapshot_is_loaded(tmp_path_factory):

@@ -14,6 +14,8 @@ import msgspec
 from qemu.qmp import QMPClient, QMPError
 
 from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.machine.instances import lock_holder
+from drumhead.machine.process import is_stopped
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -34,6 +36,7 @@ logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL + 1)
 @asynccontextmanager
 async def connect(directory: Path, name: str) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """Connect to the socket `name` in an instance's directory. Raises GUEST if nothing listens."""
+    _refuse_stopped(directory)
     try:
         reader, writer = await asyncio.open_unix_connection(sock=await _dial(directory, name), limit=MAX_FRAME)
     except OSError as error:
@@ -46,6 +49,14 @@ async def connect(directory: Path, name: str) -> AsyncIterator[tuple[asyncio.Str
         yield reader, writer
     finally:
         writer.close()
+
+
+def _refuse_stopped(directory: Path) -> None:
+    """Raise GUEST if a signal has stopped QEMU. The kernel would take connections for it, and nobody would answer."""
+    pid = lock_holder(directory / "pid")
+    if is_stopped(pid):
+        message = f"the QEMU process of {directory.name} is stopped; `kill -CONT {pid}` lets it continue"
+        raise DrumheadError(ErrorCode.GUEST, message)
 
 
 async def _dial(directory: Path, name: str) -> socket.socket:
@@ -115,7 +126,8 @@ async def monitor(directory: Path) -> AsyncIterator[QMPClient]:
 
 
 async def plug(directory: Path, name: str, time_limit: float) -> None:
-    """Plug in the virtio-serial port of a channel that is used on demand, unless it is there already."""
+    """Plug in the virtio-serial port of a channel that is used on demand, unless it is there already. Raises GUEST."""
+    _refuse_stopped(directory)
     port = {"driver": "virtserialport", "id": name, "chardev": name, "name": name}
     # QEMU refuses what it already has. Who uses the port then notices if the machine does not answer.
     with suppress(QMPError, OSError, EOFError, TimeoutError):
