@@ -84,7 +84,7 @@ async def run_detached(home: Home, started: Started, announce: Announce) -> None
     announce.started(started)
     try:
         instance = await wait_started(instances, name)
-        _refuse_unstarted(instance)
+        _refuse_unstarted(instances, instance)
         announce.booted(instance)
     except (DrumheadError, OSError, asyncio.CancelledError):
         await destroy_machine(instances, name)
@@ -94,9 +94,12 @@ async def run_detached(home: Home, started: Started, announce: Announce) -> None
         await start_supervisor(home, name)
 
 
-def _refuse_unstarted(instance: Instance) -> None:
+def _refuse_unstarted(instances: Instances, instance: Instance) -> None:
+    name = instance.launch.spec.name
     if instance.never_started:
-        raise DrumheadError(ErrorCode.GUEST, f"{instance.launch.spec.name}: {instance.reason}")
+        raise DrumheadError(ErrorCode.GUEST, f"{name}: {instance.reason}")
+    if not instance.pid and is_stopping(instances.directory(name)):
+        raise DrumheadError(ErrorCode.CONFLICT, f"{name} was stopped by another command while it started")
 
 
 async def run_to_end(home: Home, spec: InstanceSpec, *, time_limit: float) -> Outcome:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.machine.instances import STOPPING, supervisor_pid
+from drumhead.machine.instances import STOPPING, status_lines, supervisor_pid
 from drumhead.machine.network.names import announce_names
 from drumhead.machine.process import kill, wait_process
 from drumhead.machine.qemu.channel import control, quit_qemu
@@ -97,6 +97,10 @@ async def switch_off(instances: Instances, name: str) -> None:
     """Switch a machine off; its supervisor may start it again."""
     instance, directory = instances.read(name), instances.directory(name)
     if instance.pid:
+        with suppress(OSError):  # a full disk does not keep it running
+            # Before its end, because those who wait for that read why it came.
+            if not any(line.event == "exit" for line in status_lines(directory / "status")):
+                record_exit(directory, KILLED)
         if not await quit_qemu(directory, time_limit=END_TIME / 2):
             kill(instance.pid)
         try:

@@ -12,7 +12,9 @@ import pytest
 
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.home import Home
-from drumhead.machine import attach
+from drumhead.machine import attach, stop
+from drumhead.machine.attach import run_detached
+from drumhead.machine.boot import wait_started
 from drumhead.machine.instances import STOPPING, Instances, supervisor_pid, write_supervision
 from drumhead.machine.launch import Started
 from drumhead.machine.records import InstanceSpec, Launch, Supervision
@@ -125,6 +127,25 @@ async def test_a_machine_that_another_command_starts_during_the_pause_has_not_fa
         await supervisor.supervise(instances.home, "one")
     told = [record.getMessage() for record in caplog.records]
     assert told == [f"one: ended with status 3; restarting in {delay} s" for delay in (1, 2)]
+
+
+async def test_who_sees_the_end_of_a_machine_that_was_switched_off_reads_why(tmp_path, monkeypatch):
+    instances = Instances(Home(root=tmp_path))
+    with instances.lock("one"):
+        instances.write(launched("one"))
+    with holding_pid_file(instances.directory("one")) as qemu:
+
+        async def quit_qemu(*_, **__):
+            qemu.kill()
+            ended = await wait_started(instances, "one")  # as `drumhead run` does, also in another terminal
+            assert (ended.state, ended.exit_status) == ("exited", 137)
+            return True
+
+        monkeypatch.setattr(stop, "quit_qemu", quit_qemu)
+        await stop.destroy_machine(instances, "one")
+        started = Started(launch=launched("one"), acceleration=None, pid=qemu.pid, log_offset=0)
+        with pytest.raises(DrumheadError, match="one was stopped by another command while it started"):
+            await run_detached(instances.home, started, Mock())
 
 
 @pytest.mark.parametrize("moment", ["pause", "start"])
