@@ -229,6 +229,7 @@ def _observe(directory: Path, launch: Launch) -> Instance:
 
 
 NO_MEMORY = ("Out of memory", "deadlocked on memory", "not enough memory", "Cannot allocate memory", "unpacking failed")
+PANIC = "Kernel panic - not syncing"
 CONSOLE_LINES = 8
 
 
@@ -257,6 +258,9 @@ def console_end(directory: Path) -> str:
     lines = [shown for line in text.splitlines() if (shown := CONTROLS.sub("", line).strip())]
     if not lines:
         return "; its console is empty"
+    # The reason of a panic is followed by pages of calls and registers.
+    panic = next((number for number, line in enumerate(lines) if PANIC in line), len(lines))
+    lines = lines[: panic + 1]
     return "; its console ends with:" + "".join(f"{INDENTED}{line[:160]}" for line in lines[-CONSOLE_LINES:])
 
 

@@ -127,6 +127,16 @@ def test_a_machine_that_says_nothing_has_failed(instances):
     assert error.value.code is ErrorCode.GUEST
 
 
+def test_a_panic_is_told_with_its_reason_and_not_its_registers(instances):
+    panic = "[2.3] Kernel panic - not syncing: System is deadlocked on memory"
+    registers = "".join(f"[2.3] R{number}: 00000000000001b6\n" for number in range(30))
+    (instances.directory("one") / "log").touch()
+    (instances.directory("one") / "console").write_text(f"[0.1] Linux\n{panic}\n{registers}")
+    reason = instances.read("one").reason
+    assert "it may need more memory" in reason
+    assert reason.endswith(f"\n    [0.1] Linux\n    {panic}")
+
+
 def test_what_a_guest_should_not_write_harms_nobody(instances):
     cut = '{"event":"failed","reason":"no disk \udcc3"}'  # in the middle of a character
     report(instances, "\x00 no json", '["list"]', DEEP, '{"event":7}', '{"event":"\udcff"}', cut, '{"eve')
