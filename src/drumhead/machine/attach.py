@@ -78,28 +78,27 @@ async def run_detached(home: Home, started: Started, announce: Announce) -> None
     """Wait until the command of a machine runs, and leave the machine running.
 
     Start a supervisor if the machine restarts or sleeps. Switch off a machine that does not boot, or whose start is
-    interrupted. Raises GUEST, also if the command cannot be started, and TIMEOUT.
+    interrupted. Raises GUEST, also if the command cannot be started, CONFLICT if another command stops it, and TIMEOUT.
     """
     instances, name = Instances(home), started.launch.spec.name
     announce.started(started)
     try:
         instance = await wait_started(instances, name)
-        _refuse_unstarted(instances, instance)
+        _refuse_unstarted(instance)
         announce.booted(instance)
     except (DrumheadError, OSError, asyncio.CancelledError):
         await destroy_machine(instances, name)
         raise
+    if not instance.pid and (is_stopping(instances.directory(name)) or instances.find(name) is None):
+        raise DrumheadError(ErrorCode.CONFLICT, f"another command stopped {name} while it started")
     spec = started.launch.spec
     if (spec.restart != "no" or spec.sleep_after) and not supervisor_pid(instances.directory(name)):
         await start_supervisor(home, name)
 
 
-def _refuse_unstarted(instances: Instances, instance: Instance) -> None:
-    name = instance.launch.spec.name
+def _refuse_unstarted(instance: Instance) -> None:
     if instance.never_started:
-        raise DrumheadError(ErrorCode.GUEST, f"{name}: {instance.reason}")
-    if not instance.pid and is_stopping(instances.directory(name)):
-        raise DrumheadError(ErrorCode.CONFLICT, f"{name} was stopped by another command while it started")
+        raise DrumheadError(ErrorCode.GUEST, f"{instance.launch.spec.name}: {instance.reason}")
 
 
 async def run_to_end(home: Home, spec: InstanceSpec, *, time_limit: float) -> Outcome:

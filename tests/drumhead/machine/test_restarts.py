@@ -144,8 +144,9 @@ async def test_who_sees_the_end_of_a_machine_that_was_switched_off_reads_why(tmp
         monkeypatch.setattr(stop, "quit_qemu", quit_qemu)
         await stop.destroy_machine(instances, "one")
         started = Started(launch=launched("one"), acceleration=None, pid=qemu.pid, log_offset=0)
-        with pytest.raises(DrumheadError, match="one was stopped by another command while it started"):
-            await run_detached(instances.home, started, Mock())
+        for step in (Mock(), lambda: instances.delete("one")):
+            with pytest.raises(DrumheadError, match="another command stopped one while it started"):
+                await run_detached(instances.home, started, Mock(booted=lambda _, then=step: then()))
 
 
 @pytest.mark.parametrize("moment", ["pause", "start"])
