@@ -73,6 +73,24 @@ def test_a_disk_that_was_cut_off_is_mended(plain_disk, state):
     assert is_whole(disk)
 
 
+def test_a_repair_that_may_lose_files_is_told_and_others_are_not(plain_disk, tmp_path, caplog):
+    (tmp_path / "kept").write_text("kept")
+    debugfs(plain_disk, f"write {tmp_path / 'kept'} kept")
+    for damage in ("stat kept", "unlink kept"):  # nothing, and a file without a name
+        assert not caplog.records
+        debugfs(plain_disk, damage)
+        change(plain_disk, STATE, "<H", 2)
+        repair_disk(plain_disk)
+    assert "was damaged. e2fsck has repaired it; files may be missing or in lost+found" in caplog.text
+
+
+async def test_a_volume_that_is_no_disk_any_more_is_not_to_be_made_anew_at_once(tmp_path):
+    (tmp_path / "volumes").mkdir()
+    (tmp_path / "volumes/one.raw").write_bytes(bytes(4096))
+    with pytest.raises(DrumheadError, match=r"`e2fsck .*one.raw` may find it again; otherwise put a copy of the disk"):
+        await open_volumes(Home(root=tmp_path), (VolumeMount(source="one", path="/data"),), find_guest("linux"))
+
+
 def test_what_is_no_ext4_or_not_cut_off_is_left_alone(tmp_path, disk):
     other = tmp_path / "other.raw"
     other.write_bytes(bytes(4096))

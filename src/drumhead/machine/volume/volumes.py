@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import logging
 import os
 import tempfile
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from drumhead.guest import Guest
     from drumhead.home import Home
     from drumhead.machine.records import Instance, VolumeMount
+
+log = logging.getLogger(__name__)
 
 OVERLAY = "overlay.raw"
 """The disk in an instance's directory that the machine writes to."""
@@ -106,9 +109,13 @@ def _check_disk(path: Path, volume: VolumeMount) -> Literal["raw", "qcow2"]:
         )
     form = disk_format(path)
     if form == "raw" and not ext4.is_ext4(path):
-        raise DrumheadError(
-            ErrorCode.USAGE, f"the disk {path} has no ext4 file system; give one that has, or a name to create one"
-        )
+        advice = "give one that has, or a name to create one"
+        if "/" not in volume.source:  # drumhead has made it, so it is damaged
+            advice = (
+                f"`e2fsck {path}` may find it again; otherwise put a copy of the disk there, or "
+                f"`drumhead volume delete {volume.source}` and begin anew"
+            )
+        raise DrumheadError(ErrorCode.USAGE, f"the disk {path} has no ext4 file system; {advice}")
     return form
 
 
@@ -191,6 +198,7 @@ def repair_disk(path: Path) -> None:
     except DrumheadError:
         # -p refuses to decide about some damage, such as files without a name; -y moves those to lost+found.
         host.run(["e2fsck", "-y", path], timeout=CHECK_TIME, accepted=REPAIRED)
+        log.warning("The disk %s was damaged. e2fsck has repaired it; files may be missing or in lost+found.", path)
 
 
 def grow_disk(path: Path, size: int) -> None:
