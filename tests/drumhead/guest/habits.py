@@ -49,6 +49,15 @@ def a_large_file_comes_back_whole_and_leaves_its_room():
     assert os.statvfs(ROOT).f_bavail >= before - 4
 
 
+def a_directory_of_the_image_is_copied_changed_and_removed():
+    copied = shutil.copytree(Path(shutil.__file__).parent / "json", ROOT / "copied")
+    (ROOT / "closed").mkdir(0o500)
+    for directory in (copied, ROOT / "closed"):
+        directory.chmod(0o555)
+        (directory / "new").write_text("new")
+        shutil.rmtree(directory)
+
+
 def files_replaced_many_times_take_the_room_of_one():
     put("config", b"0" * 3000)
     before = os.statvfs(ROOT)

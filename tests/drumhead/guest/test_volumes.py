@@ -22,7 +22,7 @@ PROGRAMS = Path(__file__).parent
 ENOUGH = 25
 """How many reports of flushed data a machine makes before it is killed."""
 KILLS = 3
-HABITS = 13
+HABITS = 14
 LACKING = {"linux": set(), "osv": {"a_removed_file_can_still_be_read_by_who_has_it_open"}}
 """The tests of ``habits.py`` that fail on a guest, as docs/internals/osv.md documents."""
 

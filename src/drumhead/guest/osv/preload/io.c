@@ -235,13 +235,18 @@ int ftruncate64(int fd, off_t size)
     return (int)libc_result(result);
 }
 int ftruncate(int fd, off_t size) { return ftruncate64(fd, size); }
-int fchmod(int fd, mode_t mode) { return (int)file_call(SYS_fchmod, fd, mode, 0, 0); }
+int fstat64(int fd, struct stat *to) { return (int)file_call(SYS_fstat, fd, (long)to, 0, 0); }
+int fchmod(int fd, mode_t mode)
+{
+    struct stat found;
+    if (fstat64(fd, &found) == 0 && S_ISDIR(found.st_mode)) mode |= S_IRWXU; /* as chmod in names.c */
+    return (int)file_call(SYS_fchmod, fd, mode, 0, 0);
+}
 int fchown(int fd, uid_t user, gid_t group) { return (int)file_call(SYS_fchown, fd, user, group, 0); }
 int futimens(int fd, const struct timespec times[2]) { return (int)file_call(SYS_utimensat, fd, 0, (long)times, 0); }
 /* Closing the last descriptor of a file without a name frees its blocks. */
 int close(int fd) { return (int)file_call(SYS_close, fd, 0, 0, 0); }
 
-int fstat64(int fd, struct stat *to) { return (int)file_call(SYS_fstat, fd, (long)to, 0, 0); }
 int fstat(int fd, struct stat *to) { return fstat64(fd, to); }
 /* For programs that were built with a libc before 2.33. */
 int __fxstat64(int version, int fd, struct stat *to) { return (void)version, fstat64(fd, to); }

@@ -54,7 +54,23 @@ int remove(const char *path)
     long known = call(SYS_newfstatat, AT_FDCWD, (long)path, (long)&found, AT_SYMLINK_NOFOLLOW, 0);
     return known == 0 && S_ISDIR(found.st_mode) ? rmdir(path) : unlink(path);
 }
-CALL2(mkdir, const char *, mode_t)
+
+/* A program in a machine is root, whom the mode of a directory does not stop on Linux. OSv refuses root too, and every
+ * directory that is copied from an image with its mode is read-only. So directories stay open to their owner. */
+int mkdir(const char *path, mode_t mode) { return (int)locked_call(SYS_mkdir, (long)path, mode | S_IRWXU, 0, 0, 0); }
+int mkdirat(int folder, const char *path, mode_t mode)
+{
+    return (int)locked_call(SYS_mkdirat, folder, (long)path, mode | S_IRWXU, 0, 0);
+}
+int chmod(const char *path, mode_t mode)
+{
+    struct stat found;
+    lock();
+    if (call(SYS_newfstatat, AT_FDCWD, (long)path, (long)&found, 0, 0) == 0 && S_ISDIR(found.st_mode)) mode |= S_IRWXU;
+    long result = call(SYS_chmod, (long)path, mode, 0, 0, 0);
+    unlock();
+    return (int)libc_result(result);
+}
 CALL2(link, const char *, const char *)
 CALL2(symlink, const char *, const char *)
 int truncate64(const char *path, off_t size)
@@ -69,10 +85,8 @@ int truncate64(const char *path, off_t size)
     return (int)libc_result(result);
 }
 int truncate(const char *path, off_t size) { return truncate64(path, size); }
-CALL2(chmod, const char *, mode_t)
 CALL3(chown, const char *, uid_t, gid_t)
 CALL3(lchown, const char *, uid_t, gid_t)
-CALL3(mkdirat, int, const char *, mode_t)
 CALL3(unlinkat, int, const char *, int)
 CALL3(symlinkat, const char *, int, const char *)
 int linkat(int from, const char *old, int to, const char *new, int flags)

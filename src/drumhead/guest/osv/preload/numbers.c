@@ -41,9 +41,9 @@ long syscall(long number, ...)
     case SYS_ftruncate: return ftruncate(fd, words[1]);
     case SYS_close: return close(fd);
     case SYS_openat: return openat(fd, (void *)words[1], (int)words[2], (mode_t)words[3]);
+    case SYS_mkdirat: return mkdirat(fd, (void *)words[1], (mode_t)words[2]);
     case SYS_statx:
     case SYS_newfstatat:
-    case SYS_mkdirat:
     case SYS_unlinkat: return locked_call(number, words[0], words[1], words[2], words[3], words[4]);
     }
     return call_with_six(number, words);
