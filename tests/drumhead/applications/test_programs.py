@@ -114,7 +114,7 @@ async def test_a_static_binary_and_nothing_else(application):
         ["musl-gcc", "-static", "-O2", "-o", application.root / "server", source], check=True
     )
     application.compose()
-    async with application.running(8000, "listening", memory="72M") as port:
+    async with application.running(8000, "listening", memory="96M") as port:
         assert get(port) == "static"
 
 
