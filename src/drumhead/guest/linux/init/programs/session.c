@@ -80,13 +80,18 @@ static void end_session(struct session *session, int state) {
     session->input_at = 0;
 }
 
-static void hang_up(struct session *session) {
+/* End the program, and drop what its client has not read. */
+static void abandon(struct session *session) {
     if (session->pid > 0) kill(-session->pid, SIGHUP);
     session->pid = 0;
-    session->have = 0;
     session->outgoing.from = session->outgoing.to = 0;
-    session->connected = false;
     end_session(session, IDLE);
+}
+
+static void hang_up(struct session *session) {
+    abandon(session);
+    session->have = 0;
+    session->connected = false;
 }
 
 static bool start_on_terminal(struct session *session, const struct json *request, const struct program *program) {
@@ -203,6 +208,10 @@ static void advance(struct session *session) {
             continue;
         }
         uint32_t size;
+        if (session->have > 0 && session->received[0] == '{') { /* a request: init did not see the last client leave */
+            abandon(session);
+            continue;
+        }
         if (session->have < HEADER) return;
         memcpy(&size, session->received + 1, sizeof size);
         size = ntohl(size);
@@ -239,7 +248,8 @@ static void relay(struct session *session, int *end, char type, short events) {
 static void explain(struct session *session) {
     char text[160];
     if (session->code != KILLED || killed_for_memory() <= session->killed_before) return;
-    int size = snprintf(text, sizeof text, "drumhead: " NO_MEMORY "%s", "the program", session->terminal ? "\r\n" : "\n");
+    const char *end = session->terminal ? "\r\n" : "\n";
+    int size = snprintf(text, sizeof text, "drumhead: " NO_MEMORY "%s", "the program", end);
     put_frame(session, '2', text, (size_t)size);
 }
 
