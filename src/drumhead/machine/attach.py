@@ -16,7 +16,14 @@ from drumhead.machine.instances import Instances, supervisor_pid
 from drumhead.machine.launch import Started, restart_machine, start_machine
 from drumhead.machine.logs import limiting_logs
 from drumhead.machine.process import wait_process
-from drumhead.machine.stop import delete_machine, destroy_machine, exit_status, stop_machine, switch_off
+from drumhead.machine.stop import (
+    delete_machine,
+    destroy_machine,
+    exit_status,
+    stop_machine,
+    stopped_while_starting,
+    switch_off,
+)
 from drumhead.machine.supervision.policy import Restarts
 from drumhead.machine.supervision.supervisor import is_stopping, note_end, pause, start_supervisor, supervising
 from drumhead.machine.watch import follow, read_from
@@ -78,7 +85,7 @@ async def run_detached(home: Home, started: Started, announce: Announce) -> None
     """Wait until the command of a machine runs, and leave the machine running.
 
     Start a supervisor if the machine restarts or sleeps. Switch off a machine that does not boot, or whose start is
-    interrupted. Raises GUEST, also if the command cannot be started, CONFLICT if another command stops it, and TIMEOUT.
+    interrupted. Raises GUEST, also if the command cannot be started or another command stops it, and TIMEOUT.
     """
     instances, name = Instances(home), started.launch.spec.name
     announce.started(started)
@@ -90,7 +97,7 @@ async def run_detached(home: Home, started: Started, announce: Announce) -> None
         await destroy_machine(instances, name)
         raise
     if not instance.pid and (is_stopping(instances.directory(name)) or instances.find(name) is None):
-        raise DrumheadError(ErrorCode.CONFLICT, f"another command stopped {name} while it started")
+        raise stopped_while_starting(name)
     spec = started.launch.spec
     if (spec.restart != "no" or spec.sleep_after) and not supervisor_pid(instances.directory(name)):
         await start_supervisor(home, name)

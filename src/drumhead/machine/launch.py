@@ -20,7 +20,7 @@ from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.guest import find_guest, require
 from drumhead.guest.contract import Drive, GuestMount, GuestNic, RunConfig
 from drumhead.image.store import ImageStore, encode
-from drumhead.machine.instances import IMAGE, Instances, status_lines, supervisor_pid
+from drumhead.machine.instances import IMAGE, STOPPING, Instances, status_lines, supervisor_pid
 from drumhead.machine.logs import trim_logs
 from drumhead.machine.network import private
 from drumhead.machine.network.host import host_netdev
@@ -37,7 +37,7 @@ from drumhead.machine.snapshot.resume import find_snapshot, resume
 from drumhead.machine.snapshot.store import Snapshots
 from drumhead.machine.spec.check import check_memory, check_spec
 from drumhead.machine.spec.options import usage
-from drumhead.machine.stop import switch_off
+from drumhead.machine.stop import stopped_while_starting, switch_off
 from drumhead.machine.volume.volumes import (
     OVERLAY_SERIAL,
     make_overlay,
@@ -270,6 +270,8 @@ async def _resume_or_boot(instances: Instances, ready: _Ready) -> tuple[Launch, 
     except DrumheadError as error:
         if error.code is ErrorCode.CONFLICT:  # one of its disks is in use
             raise
+        if (ready.directory / STOPPING).exists():
+            raise stopped_while_starting(ready.launch.spec.name) from error
         log.warning("%s boots, because its snapshot cannot be resumed: %s", ready.launch.spec.name, error.message)
         # A guest that reported a failure ran, so the fault is this machine's (a disk that it cannot mount).
         ran = any(line.event == "failed" for line in status_lines(ready.directory / "status"))

@@ -86,6 +86,11 @@ async def destroy_machine(instances: Instances, name: str) -> Instance:
     return instances.read(name)
 
 
+def stopped_while_starting(name: str) -> DrumheadError:
+    """Return the error for a start that another command has ended. A fleet starts the machine again."""
+    return DrumheadError(ErrorCode.GUEST, f"another command stopped {name} while it started")
+
+
 async def delete_machine(instances: Instances, name: str) -> None:
     """Delete a machine, and let its neighbours forget its name. Raises the errors of ``Instances.delete``."""
     launch = instances.read(name).launch

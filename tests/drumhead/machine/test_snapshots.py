@@ -14,7 +14,7 @@ from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.home import Home
 from drumhead.machine import launch
 from drumhead.machine.attach import run_to_end
-from drumhead.machine.instances import Instances
+from drumhead.machine.instances import STOPPING, Instances
 from drumhead.machine.records import InstanceSpec
 from drumhead.machine.volume.ext4 import was_not_unmounted
 from drumhead.records import Command
@@ -205,6 +205,22 @@ async def test_a_snapshot_is_deleted_only_if_it_is_at_fault(tmp_path, monkeypatc
     with suppress(DrumheadError):
         assert await launch._resume_or_boot(Instances(home), MagicMock(home=home, directory=tmp_path)) == "booted"
     assert (home.snapshots / "key").exists() == kept
+
+
+async def test_a_machine_that_is_stopped_while_it_resumes_does_not_boot(tmp_path, monkeypatch):
+    async def resume(*_):
+        (tmp_path / STOPPING).touch()  # as `drumhead stop` does before it ends QEMU
+        raise DrumheadError(ErrorCode.GUEST, "it has just ended")
+
+    store = Mock()
+    monkeypatch.setattr(launch, "Snapshots", store)
+    monkeypatch.setattr(launch, "find_snapshot", Mock())
+    monkeypatch.setattr(launch, "_resume", resume)
+    monkeypatch.setattr(launch, "_boot", AsyncMock(return_value="booted"))
+    home = Home(root=tmp_path)
+    with pytest.raises(DrumheadError, match="another command stopped .* while it started"):
+        await launch._resume_or_boot(Instances(home), MagicMock(home=home, directory=tmp_path))
+    assert not store.mock_calls, "the snapshot is not at fault"
 
 
 def test_what_cannot_be_saved_is_refused_with_the_reason(drumhead, image, tmp_path):
