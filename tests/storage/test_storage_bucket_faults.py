@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import aiohttp
 import pytest
@@ -14,11 +17,28 @@ from safelight.client.availability import reachability
 from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
 from safelight.storage.__main__ import Config, build
-from safelight.storage.bucket import Bucket
+from safelight.storage.bucket import Bucket, BucketStore
 from support.readiness import TIMEOUT, away_and_back, not_ready, ready_again
 from support.servers.seaweedfs import seaweedfs
 
 pytestmark = pytest.mark.slow
+
+
+@asynccontextmanager
+async def _refusing(monkeypatch: pytest.MonkeyPatch, status: int, said: str = "") -> AsyncIterator[None]:
+    """Serve a bucket that refuses every request, as S3 does: with the reason in a body, so not in answers to HEAD."""
+    app = web.Application()
+
+    async def answer(_request: web.Request) -> web.Response:
+        body = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{said}</Code></Error>' if said else ""
+        return web.Response(status=status, text=body, content_type="application/xml")
+
+    app.router.add_route("*", "/{path:.*}", answer)
+    async with TestServer(app) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", str(server.make_url("")))
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "any")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "any")
+        yield
 
 
 @pytest.mark.parametrize(
@@ -56,19 +76,59 @@ def test_an_endpoint_that_is_not_a_url_is_refused(endpoint, monkeypatch):
 @pytest.mark.parametrize(("status", "code"), [(503, Code.UNAVAILABLE), (507, Code.STORAGE_FULL)])
 async def test_only_a_bucket_that_is_full_is_said_to_be(status, code, monkeypatch):
     """The URL of an object, which is a part of the library's message, has the number 507 now and then."""
-    app = web.Application()
-
-    async def answer(_request: web.Request) -> web.Response:
-        return web.Response(status=status)
-
-    app.router.add_route("*", "/{path:.*}", answer)
-    async with TestServer(app) as server:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", str(server.make_url("")))
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "any")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "any")
+    async with _refusing(monkeypatch, status):
         with pytest.raises(Error) as failed:
             await Bucket("s3://photos/a507f").ask()
     assert failed.value.code is code
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "advice"),
+    [
+        (503, "SlowDown", ""),
+        (403, "RequestTimeTooSkewed", "Set the clock"),
+        (400, "ExpiredToken", "new credentials"),
+        (403, "AccessDenied", "Check the credentials"),
+    ],
+)
+async def test_the_reason_of_a_refusal_is_told(status, said, advice, monkeypatch):
+    """The codes are those of Amazon's reference, "Error responses"."""
+    async with _refusing(monkeypatch, status, said):
+        with pytest.raises(Error, match=rf"\({said}\).*{advice}") as failed:
+            await Bucket("s3://photos/x").ask()
+    assert failed.value.code is Code.UNAVAILABLE
+
+
+async def test_nothing_is_said_about_objects_of_a_bucket_that_is_gone(monkeypatch):
+    """Tasks would fail for good because their photos are taken for lost."""
+    async with _refusing(monkeypatch, 404, "NoSuchBucket"):
+        bucket = Bucket("s3://photos/x")
+        for asking in (bucket.ask(), bucket.read("key"), bucket.create("key", b""), bucket.replace("key", b"", "tag")):
+            with pytest.raises(Error, match="Create the bucket") as failed:
+                await asking
+            assert failed.value.code is Code.UNAVAILABLE
+        with pytest.raises(Error, match="Create the bucket"):
+            await asyncio.to_thread(bucket.text("key").read)
+
+
+async def test_no_blob_is_missing_in_a_bucket_without_the_id_of_its_store(seaweed, monkeypatch):
+    for name, value in seaweed.environment().items():
+        monkeypatch.setenv(name, value)
+    url, digest = seaweed.url(), hashlib.sha256(b"a photo").hexdigest()
+    await asyncio.to_thread(Bucket(url).text("identity").create, "ab" * 16)
+
+    async def missing(store: BucketStore) -> list[Code]:
+        codes = []
+        for asking in (store.named("photo"), store.name("photo", digest), store.open(digest).__aenter__()):
+            with pytest.raises(Error) as failed:
+                await asking
+            codes.append(failed.value.code)
+        return codes
+
+    async with BucketStore.at(url) as store:
+        assert await missing(store) == [Code.NOT_FOUND] * 3
+        await store.bucket.delete("identity")  # as somebody does who empties the bucket
+        assert await missing(store) == [Code.UNAVAILABLE] * 3
 
 
 async def test_storage_is_not_ready_while_the_bucket_is_away(tmp_path, monkeypatch):

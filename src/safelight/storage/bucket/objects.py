@@ -25,6 +25,7 @@ from obstore.store import ObjectStore, from_url
 
 from safelight.client.availability.reachability import Reachability
 from safelight.errors import Code, Error
+from safelight.storage.identity import MARK
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta, PutMode, PutResult, UpdateVersion
@@ -133,11 +134,9 @@ class Bucket:
     async def replace(self, key: str, data: bytes, tag: str) -> str | None:
         """Replace an object if it still has a tag, and return its new tag; None if it has another tag or is gone."""
         async with self._sending():
-            try:
-                put = await self._put(key, data, _still(self.url, tag), _attributes(public=False))
-            except (exceptions.PreconditionError, FileNotFoundError):
-                return None
-        return _tag(self.url, put)
+            with _AbsentAllowed():
+                return _tag(self.url, await self._put(key, data, _still(self.url, tag), _attributes(public=False)))
+        return None
 
     async def _put(self, key: str, data: bytes | bytearray, mode: PutMode, attributes: dict[str, str]) -> PutResult:
         """Write an object by one request, and again later where that is refused because it was written just now."""
@@ -170,29 +169,24 @@ class Bucket:
     async def find(self, key: str) -> Found | None:
         """Return an object's size, time and tag; None if it does not exist."""
         async with self._sending():
-            try:
+            with _AbsentAllowed():
                 result = await obstore.get_async(self._requests, key, options={"head": True})
-            except FileNotFoundError:
-                return None
-        exact = result.attributes.get(STORED, "")
-        return Found(result.meta["size"], _moment(result.meta["last_modified"], exact), _tag(self.url, result.meta))
+                stored = _moment(result.meta["last_modified"], result.attributes.get(STORED, ""))
+                return Found(result.meta["size"], stored, _tag(self.url, result.meta))
+        return None
 
     async def read(self, key: str, start: int = 0, end: int | None = None) -> Content | None:
         """Open an object, or the bytes from `start` up to `end` of it; None if it does not exist."""
         options: obstore.GetOptions = {"range": (start, end)} if end is not None else {}
         async with self._sending():
-            try:
+            with _AbsentAllowed():
                 return Content(await obstore.get_async(self._transfers, key, options=options), self.url)
-            except FileNotFoundError:
-                return None
+        return None
 
     async def delete(self, *keys: str) -> None:
         """Delete objects. A deletion is sent only once, so after an error it is unknown whether it happened."""
-        with translated(self.url):
-            try:
-                await obstore.delete_async(self._once, list(keys))
-            except FileNotFoundError:
-                return
+        with translated(self.url), _AbsentAllowed():
+            await obstore.delete_async(self._once, list(keys))
 
     async def listing(self, prefix: str) -> AsyncIterator[tuple[str, Found]]:
         """List the objects below a prefix. Their times are rounded down by the bucket, often to seconds."""
@@ -215,9 +209,12 @@ class Bucket:
                 yield
 
     async def ask(self) -> None:
-        """Send one small request, to learn whether the bucket answers and accepts the credentials."""
-        with translated(self.url), suppress(FileNotFoundError):
-            await obstore.get_async(self._once, "identity", options={"head": True})
+        """Send one small request, to learn whether the bucket answers and accepts the credentials.
+
+        It is no HEAD, because an answer to that does not say why a bucket refuses.
+        """
+        with translated(self.url), _AbsentAllowed():
+            await (await obstore.get_async(self._once, MARK)).bytes_async()
 
     def text(self, key: str) -> Text:
         """Return an object that can be used like a small text file; its methods block."""
@@ -257,7 +254,9 @@ class Text:
 
     def read(self) -> str:
         """Return the text without surrounding whitespace, or "" if there is no object."""
-        return self.read_text().strip() if self.exists() else ""
+        with translated(self._where), _AbsentAllowed():
+            return bytes(obstore.get(self._store, self._key).bytes()).decode().strip()
+        return ""
 
     def create(self, data: str) -> None:
         """Write the text unless another instance has written one."""
@@ -270,20 +269,39 @@ def translated(where: str) -> Iterator[None]:
     """Translate obstore's exceptions to `Error`."""
     try:
         yield
-    except FileNotFoundError as error:
-        raise Error(Code.NOT_FOUND, f"{where} does not have this object.") from error
-    except exceptions.BaseError as error:
+    except (exceptions.BaseError, FileNotFoundError) as error:
+        if isinstance(error, FileNotFoundError) and not _is_bucket_absent(error):
+            raise Error(Code.NOT_FOUND, f"{where} does not have this object.") from error
         reason = _reason(error)
         if any(sign in reason for sign in _FULL):
             raise Error(Code.STORAGE_FULL, f"The bucket {where} is full: {reason}.") from error
         raise Error(Code.UNAVAILABLE, f"The bucket {where} failed: {reason}.{_advice(reason)}") from error
 
 
+class _AbsentAllowed:
+    """Goes on after the context if an object is not there, or not as expected; but not if its whole bucket is gone."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> bool:
+        absent = isinstance(error, (FileNotFoundError, exceptions.PreconditionError))
+        return absent and not _is_bucket_absent(error)
+
+
+def _is_bucket_absent(error: BaseException | None) -> bool:
+    return any(sign in str(error) for sign in _NO_BUCKET)
+
+
+_NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")
+
 _FULL = ("507 Insufficient Storage", "QuotaExceeded", "InsufficientStorage")
 """Signs of a bucket that is full. The number alone may also be in a digest or in the time that a request took."""
 
 _ADVICE = {
-    ("NoSuchBucket", "ContainerNotFound"): "Create the bucket, or correct --store.",
+    _NO_BUCKET: "Create the bucket, or correct --store.",
+    ("RequestTimeTooSkewed",): "Set the clock of this machine.",
+    ("ExpiredToken",): "Give storage new credentials, and start it again.",
     ("169.254.169.254", "metadata.google.internal"): (
         "There are no credentials in the environment, and this machine has no role. Set AWS_ACCESS_KEY_ID and "
         "AWS_SECRET_ACCESS_KEY (or those of Google or Azure)."

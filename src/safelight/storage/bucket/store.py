@@ -30,6 +30,7 @@ from safelight.storage.bucket.removal import Removal
 from safelight.storage.bucket.sizes import Sizes
 from safelight.storage.bucket.spool import Spool
 from safelight.storage.files import blocks
+from safelight.storage.identity import MARK
 from safelight.storage.store import NAME_PREFIX, PutResult
 from safelight.storage.verified import Verified
 from safelight.wire import Blob, StorageInfo
@@ -90,6 +91,8 @@ class BucketStore:
         self._removal = Removal(bucket)
         self._sizes = Sizes(bucket)
         self._verified = Verified()
+        self._had_id = False
+        """Whether the store had an id when that was last looked for."""
 
     @classmethod
     @asynccontextmanager
@@ -100,6 +103,7 @@ class BucketStore:
         """
         store = cls(Bucket(url), ages or Ages())
         await store.bucket.directories("marks")  # reports a wrong address or credentials at the start
+        await store._check_place()
         async with background.running(store._tidy_for_ever, "bucket"), store._sizes.listed():
             yield store
 
@@ -133,15 +137,16 @@ class BucketStore:
             await self._verify(digest, content)
             content = await self.bucket.read(blob_key(digest))
         if content is None:
+            await self._check_place()
             raise Error(Code.NOT_FOUND, f"There is no blob {digest}.")
         yield OpenObject(self.bucket, digest, content, self._verified)
 
     async def name(self, name: str, digest: str) -> None:
         """Name a blob; see the contract."""
         key, content = name_key(name), f"{digest}\n{name}".encode(errors="surrogatepass")
-        missing = Error(Code.NOT_FOUND, f"There is no blob {digest} to name.")
         if await self.bucket.find(blob_key(digest)) is None or not await self._freshen(digest):
-            raise missing
+            await self._check_place()
+            raise Error(Code.NOT_FOUND, f"There is no blob {digest} to name.")
         while True:
             written = await self.bucket.create(key, content)
             if written is None and (known := await self._read_name(key)) is not None:
@@ -157,6 +162,7 @@ class BucketStore:
         known = await self._read_name(name_key(name))
         found = None if known is None else await self.bucket.find(blob_key(known[0]))
         if known is None or found is None:
+            await self._check_place()
             raise Error(Code.NOT_FOUND, f"Nothing is stored under the name {name}.")
         return Blob(digest=known[0], size=found.size)
 
@@ -209,6 +215,16 @@ class BucketStore:
                     await self.bucket.delete(key)
                     removed += 1
         return removed + await abort_unfinished(self.bucket.url, before)
+
+    async def _check_place(self) -> None:
+        """Raise UNAVAILABLE if the store has lost its id: its bucket was emptied or replaced, or another one answers.
+
+        Then it says nothing about a blob that it does not have: the photo is not lost, and must not be blamed.
+        """
+        has_id = await self.bucket.find(MARK) is not None
+        if self._had_id and not has_id:
+            raise Error(Code.UNAVAILABLE, f"{self.bucket.url} has lost the id of its store, so all of it may be gone.")
+        self._had_id = has_id
 
     async def _tidy_for_ever(self) -> None:
         while True:
