@@ -20,8 +20,7 @@ from safelight.cli.printing import Waiting
 from safelight.cli.proxies import ProxiedConnector
 from safelight.client.access import AccessClient
 from safelight.client.availability.instances import Several, first_of
-from safelight.client.availability.liveness import Liveness
-from safelight.client.availability.retrying import while_waiting
+from safelight.client.availability.liveness import Liveness, while_waiting
 from safelight.client.base import Connection, Credentials, bearer, no_credentials, session
 from safelight.client.keyvaluestore import KeyValueStoreClient
 from safelight.client.master import Client

@@ -16,8 +16,9 @@ from cyclopts import Parameter
 from safelight.cli.backup.archive import Manifest
 from safelight.cli.backup.copying import Copying
 from safelight.cli.connection import HERE, Where, cluster_credentials
-from safelight.cli.printing import complain, counted, err, print_json, say
+from safelight.cli.printing import Waiting, complain, counted, err, print_json, say
 from safelight.client.availability.instances import Several
+from safelight.client.availability.liveness import Liveness, while_waiting
 from safelight.client.base import Connection, session
 from safelight.client.db import DbClient
 from safelight.client.discovery import REGISTRATION_KEYS
@@ -323,8 +324,17 @@ def _print(manifest: Manifest, where: Where, sentence: str) -> None:
 async def _services(where: Where) -> AsyncIterator[tuple[DbClient, StorageClient, KeyValueStoreClient]]:
     """Open clients of the services that hold data, as the key-value store names them."""
     shown = cluster_credentials(where)
-    async with session() as http:
-        store = KeyValueStoreClient(Connection(http, Several(where.keyvaluestore), credentials=shown, retry_for=1.0))
+    while_waiting.set(Waiting())
+    async with session() as http, Liveness.open(http) as liveness:
+        registered = Connection(
+            http,
+            Several(where.keyvaluestore),
+            credentials=shown,
+            retry_for=1.0,
+            liveness=liveness,
+            service="keyvaluestore",
+        )
+        store = KeyValueStoreClient(registered)
         addresses = {}
         for name in ("db", "storage"):
             # All instances, since those that were killed stay registered for a while.

@@ -12,8 +12,9 @@ import errno
 import logging
 import math
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, nullcontext
+from contextvars import ContextVar
 from functools import partial
 
 import aiohttp
@@ -23,10 +24,18 @@ from safelight.errors import Code, Error
 
 log = logging.getLogger(__name__)
 
+while_waiting: ContextVar[Callable[[Error, float], None] | None] = ContextVar("while_waiting", default=None)
+"""Called with a failure and the seconds that are left, when a call waits for its service for longer than about 2 s.
+
+The command tells people with it what they wait for; services set none.
+"""
+
 _CHECK_AFTER = 2.0
 """Seconds without any answer of an instance after which it is asked for its health."""
 _HEALTH = 8.0
 """Seconds for the answer to the health check; a machine that is emulated on a busy host has taken more than four."""
+_TOLD_AFTER = 0.5
+"""Seconds of the health check after which people are told."""
 _EVERY = 0.5
 """The fewest seconds between two checks of the waiting requests."""
 _FORGOTTEN = 30.0
@@ -112,7 +121,9 @@ class Liveness:
             oldest = min(one.waiting.values(), default=math.inf)
             if not one.down and time.monotonic() - max(oldest, one.heard) < _CHECK_AFTER:
                 continue
-            if await self._is_alive(base):
+            with nullcontext() if one.down else _told(base):
+                alive = await self._is_alive(base)
+            if alive:
                 if one.down:
                     log.info("%s answers again", base)
                 one.down, one.heard = False, time.monotonic()
@@ -140,3 +151,17 @@ class Liveness:
         except (aiohttp.ClientError, OSError):
             return True
         return True
+
+
+@contextmanager
+def _told(base: str) -> Iterator[None]:
+    """Tell people that an instance does not answer, if its health is still unknown after a while."""
+    if (tell := while_waiting.get()) is None:
+        yield
+        return
+    silent = Error(Code.UNAVAILABLE, f"{base} does not answer yet.")
+    telling = asyncio.get_running_loop().call_later(_TOLD_AFTER, tell, silent, _HEALTH - _TOLD_AFTER)
+    try:
+        yield
+    finally:
+        telling.cancel()

@@ -7,17 +7,10 @@ import math
 import random
 import time
 from collections.abc import Callable
-from contextvars import ContextVar
 from typing import Any
 
-from safelight.client.availability.liveness import UnresponsiveError
+from safelight.client.availability.liveness import UnresponsiveError, while_waiting
 from safelight.errors import Code, Error
-
-while_waiting: ContextVar[Callable[[Error, float], None] | None] = ContextVar("while_waiting", default=None)
-"""Called with the failure and the seconds that are left, when a call is retried for longer than `_PATIENCE`.
-
-The command tells people with it what they wait for; services set none.
-"""
 
 _LONGEST_WAIT = 86400.0
 _PATIENCE = 2.0
