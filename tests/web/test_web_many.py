@@ -218,6 +218,33 @@ async def test_a_thousand_photos_are_added_at_once(page):
     await expect(page.get_by_role("button", name="Upload 1,000 photos")).to_be_visible()
 
 
+COUNT = """() => {
+  window.walks = 0;
+  const { fromEntries } = Object;
+  Object.fromEntries = (entries) => {
+    if (entries.length > 20) window.walks += 1;
+    return fromEntries(entries);
+  };
+  const { openCursor } = IDBIndex.prototype;
+  IDBIndex.prototype.openCursor = function (range) {
+    window.walks += 1;
+    return openCursor.call(this, range);
+  };
+}"""
+"""Count how often the page goes through all files, and the browser through all that it keeps."""
+
+
+async def test_no_photo_is_sent_more_slowly_because_of_the_others(page, client, directory):
+    for number in range(60):
+        (directory / f"{number}.png").write_bytes(photo(number % 3))
+    await client.pause()
+    await page.evaluate(COUNT)
+    await page.get_by_label("Choose photos").set_input_files(list(directory.iterdir()))
+    await expect(page.get_by_text("60 photos uploaded", exact=True)).to_be_visible()
+    await client.resume()
+    assert await page.evaluate("window.walks") < 60
+
+
 async def test_zoom_and_photo_data(browser, whole, client):
     task = await client.upload(photo(0, width=1600, kind="JPEG"), recipe="web", filename="large.jpg")
     await client.wait(task.id, timeout=90)

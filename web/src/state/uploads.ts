@@ -3,13 +3,13 @@
 import { computed, signal } from "@preact/signals";
 import Uppy, { type UppyFile } from "@uppy/core";
 import { getDroppedFiles } from "@uppy/core/utils";
-import GoldenRetriever from "@uppy/golden-retriever";
 import Tus, { type TusBody } from "@uppy/tus";
 import { getTask, Problem, stateName, type StateName, State } from "../api/api";
 import { connection, follow } from "../api/live";
 import { forget, keep, kept, names } from "../kept";
 import { relativePath, sorted } from "../kinds";
 import { isUnreadable, tryToRead } from "../readable";
+import { Retriever } from "../retriever";
 import { forgetSent, rememberSent, sent } from "../sent";
 import { empty } from "./shared";
 import { say } from "./messages";
@@ -345,7 +345,7 @@ export async function forgetAll(): Promise<void> {
 
 /** Keep uploads in progress in the browser's own database, and continue with them after a reload. */
 function keepFiles(): void {
-  uppy.use(GoldenRetriever, {
+  uppy.use(Retriever, {
     expires: 23 * 3600 * 1000,
     // The limits of its store are not in its types.
     indexedDB: { maxFileSize: LARGEST_KEPT, maxTotalSize: MOST_KEPT } as object,
