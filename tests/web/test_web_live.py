@@ -1,5 +1,6 @@
 """Test live views: a running task, an upload in progress, and touch gestures on photos."""
 
+import asyncio
 import re
 
 import pytest
@@ -138,6 +139,56 @@ async def test_an_answer_that_is_not_of_the_service_is_told(page):
     await page.route("**/batches?*", lambda route: route.fulfill(content_type="text/html", body="<!doctype html>"))
     await page.get_by_role("link", name="Batches").click()
     await expect(page.get_by_text("Something other than the service answered.")).to_be_visible()
+
+
+OF_A_VIEW = re.compile("/(batches|recipes|tasks?)[/?]|/recipes$")
+
+
+async def test_every_view_says_that_it_loads_and_tries_again_as_it_says(page, whole, client):
+    """A proxy answers in the place of the service for a while; no change of a task makes the page ask again."""
+    task = await client.wait((await client.upload(photo(0), recipe="thumbnail", batch="b", filename="a.png")).id)
+    await expect(page.get_by_text("Live", exact=True)).to_be_visible()
+    shown = {
+        "batches": page.get_by_role("heading", name="b", exact=True),
+        "batches/b": page.get_by_text("Finished: 1"),
+        "tasks": page.get_by_role("link", name="a.png"),
+        f"tasks/{task.id}": page.get_by_role("heading", name="a.png"),
+        f"photos/{task.id}": page.get_by_role("dialog").get_by_text("1 output"),
+    }
+    for view, content in shown.items():
+        await fail_and_recover(page, view, content)
+
+
+async def fail_and_recover(page, view, content):
+    held = asyncio.Event()
+
+    async def fail(route):
+        await held.wait()
+        await route.fulfill(status=502, content_type="text/html", body="<h1>Bad Gateway</h1>")
+
+    await page.route(OF_A_VIEW, fail)
+    await page.evaluate(f"location.hash = '#/{view}'")
+    await expect(page.get_by_text("Loading …").last).to_be_visible()
+    held.set()
+    await expect(page.get_by_text("could not be reached. The page keeps trying.").first).to_be_visible()
+    await page.unroute(OF_A_VIEW)
+    await expect(content).to_be_visible()
+    await expect(page.get_by_text("Loading …")).to_have_count(0)
+    await expect(page.get_by_text("could not be reached")).to_have_count(0)
+    await page.evaluate("location.hash = '#/system'")
+
+
+async def test_recipes_that_cannot_be_read_are_told(page, whole):
+    await page.route(OF_A_VIEW, lambda route: route.fulfill(status=502, body="Bad Gateway"))
+    await page.goto(f"http://{whole.master}/#/recipes")
+    await page.reload()
+    await expect(page.get_by_text("could not be reached. The page keeps trying.").first).to_be_visible()
+    await page.unroute(OF_A_VIEW)
+    await expect(page.get_by_role("link", name="thumbnail")).to_be_visible()
+    await page.goto(f"http://{whole.master}/#/recipes?tenant=none")
+    await expect(page.get_by_text("There is no tenant none.")).to_be_visible()
+    await page.get_by_role("link", name="Tasks", exact=True).click()  # and nobody is asked about changes
+    await expect(page.get_by_role("heading", name="Tasks")).to_be_visible()
 
 
 HEBREW = "התמונה הראשונה מהטיול הארוך שלנו אל הים עם כל המשפחה והחברים בקיץ שעבר.png"

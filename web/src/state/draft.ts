@@ -14,7 +14,8 @@ export const name = signal("");
 /** Whether a change of one output is made to all. */
 export const toAll = signal(false);
 const past = signal<Recipe[]>([]);
-const saved = signal("");
+/** The version that is saved, or not worth saving; empty for a new recipe. */
+const saved = signal(JSON.stringify(EMPTY));
 /** What the last change was made to, and when. */
 let last = { at: -Infinity, of: "" };
 

@@ -1,11 +1,11 @@
 // The view of batches, which are photos that were uploaded together.
 
-import { useCallback, useEffect, useRef, useState } from "preact/hooks";
-import { archiveUrl, type Batch, type BatchPage, getBatch, getBatches, Problem, type StateName } from "../api/api";
+import { useCallback, useRef, useState } from "preact/hooks";
+import { archiveUrl, type Batch, type BatchPage, getBatch, getBatches, type StateName } from "../api/api";
 import { fromQuery } from "../api/filter";
 import { ago, bytes, stateLabel } from "../format";
-import { follow } from "../api/live";
 import { Icon } from "../parts/icons";
+import { ALL, Loading, useReading } from "../parts/reading";
 import { copy } from "../state/clipboard";
 import { detail, link, query, useSubject } from "../router";
 import { texts } from "../texts";
@@ -15,26 +15,6 @@ const words = texts.batches;
 const PAGE = 50;
 /** The most that the service gives at once. */
 const MOST = 1000;
-const READ_AFTER = 1500;
-
-/** Call something soon after changes, and when some may have been missed. */
-function useChanges(read: () => void) {
-  useEffect(() => {
-    let timer: number | undefined;
-    const soon = () => {
-      timer ??= window.setTimeout(() => {
-        timer = undefined;
-        read();
-      }, READ_AFTER);
-    };
-    read();
-    const stop = follow({ changed: soon, missed: soon });
-    return () => {
-      stop();
-      clearTimeout(timer);
-    };
-  }, [read]);
-}
 
 export function Batches() {
   return detail.value ? <One key={detail.value} name={detail.value} /> : <All />;
@@ -43,27 +23,23 @@ export function Batches() {
 function All() {
   const [batches, setBatches] = useState<Batch[] | undefined>();
   const [next, setNext] = useState<string | null>(null);
-  const [error, setError] = useState("");
   const [pages, setPages] = useState(1);
   const newest = useRef(0);
-  const read = useCallback(() => {
+  const read = useCallback(async () => {
     const asked = ++newest.current;
-    void newestBatches(PAGE * pages)
-      .then((page) => {
-        if (asked !== newest.current) return; // a newer request has answered
-        setBatches(page.batches);
-        setNext(page.next ?? null);
-        setError("");
-      })
-      .catch((problem) => setError(problem instanceof Problem ? problem.message : String(problem)));
+    const page = await newestBatches(PAGE * pages);
+    if (asked !== newest.current) return; // a newer request has answered
+    setBatches(page.batches);
+    setNext(page.next ?? null);
   }, [pages]);
-  useChanges(read);
+  const error = useReading(read, ALL);
   return (
     <section aria-labelledby="batches">
       <div class="bar">
         <h1 id="batches">{words.title}</h1>
       </div>
       {error && <p class="error">{error}</p>}
+      {!batches && !error && <Loading />}
       {batches?.length === 0 && (
         <div class="empty">
           <Icon name="batches" />
@@ -130,16 +106,7 @@ function Progress({ batch }: { batch: Batch }) {
 
 function One({ name }: { name: string }) {
   const [batch, setBatch] = useState<Batch | undefined>();
-  const [error, setError] = useState("");
-  const read = useCallback(() => {
-    void getBatch(name)
-      .then((found) => {
-        setBatch(found);
-        setError("");
-      })
-      .catch((problem) => setError(problem instanceof Problem ? problem.message : String(problem)));
-  }, [name]);
-  useChanges(read);
+  const error = useReading(useCallback(() => getBatch(name).then(setBatch), [name]), ALL);
   useSubject(name);
   return (
     <section aria-labelledby="batch">

@@ -4,6 +4,7 @@ import { useEffect, useMemo } from "preact/hooks";
 import { type Filter, fromQuery, isEmpty, toQuery } from "../../api/filter";
 import { FilterBar } from "../../parts/filters";
 import { Icon } from "../../parts/icons";
+import { Loading } from "../../parts/reading";
 import { SelectionBar } from "../../parts/selection";
 import { detail, link, query, view } from "../../router";
 import { clear } from "../../state/selection";
@@ -62,6 +63,7 @@ function List({ filter }: { filter: Filter }) {
       </div>
       <SelectionBar list={list} filter={list.filter} />
       {list.error.value && <p class="error">{list.error.value}</p>}
+      {!list.loaded.value && !list.error.value && <Loading />}
       {nothing && (
         <div class="empty">
           <Icon name="photos" />

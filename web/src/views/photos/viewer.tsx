@@ -1,13 +1,13 @@
 // The viewer of one photo: before and after, its outputs and their sizes, EXIF data, downloads.
 
 import { ShareButton } from "../../access/share";
-import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
+import { useCallback, useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { archiveUrl, deleteTask, getTask, originalUrl, type Output, renditionUrl, resultUrl, shownUrl, State, type Task } from "../../api/api";
 import { type PhotoData, photoData } from "../../exif";
 import { toQuery } from "../../api/filter";
-import { follow } from "../../api/live";
 import { bytes, change, dimensions, kind, outputNotes, reason } from "../../format";
 import { Icon } from "../../parts/icons";
+import { Loading, useReading } from "../../parts/reading";
 import { Stage } from "../../parts/stage";
 import { attempt } from "../../state/messages";
 import { link, query, replace, useSubject } from "../../router";
@@ -27,27 +27,14 @@ window.addEventListener("hashchange", (event) => {
 
 export function Viewer({ id, list }: { id: string; list: TaskList }) {
   const dialog = useRef<HTMLDialogElement>(null);
-  const [task, setTask] = useState<Task | undefined>(list.items.value.find((one) => one.id === id));
-  const [problem, setProblem] = useState("");
+  const [found, setFound] = useState<Task | undefined>();
+  const task = found?.id === id ? found : list.items.value.find((one) => one.id === id);
+  const read = useCallback(() => getTask(id).then(setFound), [id]);
+  const problem = useReading(read, { concerns: (event) => event.task === id, after: 0 });
   useLayoutEffect(() => {
     dialog.current?.showModal();
     dialog.current?.focus();
   }, []);
-  useLayoutEffect(() => {
-    let left = false;
-    setTask(list.items.value.find((one) => one.id === id));
-    setProblem("");
-    const read = () =>
-      getTask(id)
-        .then((found) => void (left || (setTask(found), setProblem(""))))
-        .catch((error: Error) => left || setProblem(error.message));
-    void read();
-    const stop = follow({ changed: (events) => events.some((one) => one.task === id) && void read(), missed: () => void read() });
-    return () => {
-      left = true;
-      stop();
-    };
-  }, [id]);
 
   const items = list.items.value.filter((one) => one.state === State.finished);
   const place = items.findIndex((one) => one.id === id);
@@ -113,6 +100,7 @@ export function Viewer({ id, list }: { id: string; list: TaskList }) {
         </span>
       </div>
       {problem && <p class="error">{problem}</p>}
+      {!task && !problem && <Loading />}
       {task?.state === State.finished && <Finished key={task.id} task={task} name={name} swipe={step} />}
       {task && task.state !== State.finished && (
         <p class="empty">

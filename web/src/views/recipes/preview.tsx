@@ -64,7 +64,7 @@ export function Preview({ output }: { output: string }) {
         />
       ) : (
         <div class={`stage ${busy.value ? "busy" : ""}`}>
-          <p class="quiet">{!allowed() ? words.notAllowed : photo ? "" : words.upload}</p>
+          <p class="quiet">{photo ? "" : nothing()}</p>
         </div>
       )}
       <p class="facts-line" role="status">
@@ -100,6 +100,12 @@ export function Preview({ output }: { output: string }) {
       {allowed() && <Choices />}
     </section>
   );
+}
+
+/** Why there is no photo to try the recipe on. */
+function nothing(): string {
+  if (!allowed()) return words.notAllowed;
+  return recent.error.value || (recent.loaded.value ? words.upload : texts.loading);
 }
 
 const facts = (output: Output, photo: Task | undefined) =>

@@ -5,6 +5,7 @@ import { checkToml, deleteRecipe, type NamedRecipe, saveRecipe } from "../../api
 import { begin, canUndo, changed, draft, edit, forget, name, open, undo } from "../../state/draft";
 import { confirmed } from "../../state/questions";
 import { Icon } from "../../parts/icons";
+import { Loading, useReading } from "../../parts/reading";
 import { attempt, say } from "../../state/messages";
 import { changeRecipe, loadSummary, summary } from "../../state/queue";
 import { choose, chosen, isBuiltin, load, recipes } from "../../state/recipes";
@@ -58,10 +59,8 @@ let shown = { name: "", spec: "" };
 export function Recipes() {
   const isNew = query.value.draft !== undefined;
   const current = isNew ? undefined : recipes.value.find((recipe) => recipe.name === (detail.value || chosen.value));
-  useEffect(() => {
-    void load().catch(() => undefined);
-    if (may("read")) void loadSummary().catch(() => undefined);
-  }, []);
+  const error = useReading(load);
+  useEffect(() => void (may("read") && loadSummary().catch(() => undefined)), []);
   const spec = current ? JSON.stringify(current.spec) : "";
   // A view that comes back opens the recipe anew, unless a draft was not left: it was hidden by the sign-in.
   useLayoutEffect(() => {
@@ -86,6 +85,8 @@ export function Recipes() {
     <div class="recipes">
       <nav class="panel list" aria-label={words.title}>
         <h1>{words.title}</h1>
+        {error && <p class="error">{error}</p>}
+        {recipes.value.length === 0 && !error && <Loading />}
         <ul>
           {recipes.value.map((recipe) => (
             <li key={recipe.name}>

@@ -1,6 +1,6 @@
 // The page of a task: its attempts, its events as they happen, its original, recipe and outputs, and its actions.
 
-import { useEffect, useMemo, useState } from "preact/hooks";
+import { useCallback, useEffect, useMemo, useState } from "preact/hooks";
 import { type Attempt, attempts } from "../../state/attempts";
 import {
   actOnTasks,
@@ -9,7 +9,6 @@ import {
   getTaskRecipe,
   type NamedRecipe,
   originalUrl,
-  Problem,
   renditionUrl,
   resultUrl,
   State,
@@ -21,6 +20,7 @@ import { ago, bytes, dateTime, dimensions, kind, outputNotes, reason, seconds, s
 import { follow } from "../../api/live";
 import { asking } from "../../state/questions";
 import { Icon } from "../../parts/icons";
+import { Loading, useReading } from "../../parts/reading";
 import { Thumbnail } from "../../parts/thumbnail";
 import { copy } from "../../state/clipboard";
 import { attempt } from "../../state/messages";
@@ -40,24 +40,17 @@ const joined = (known: TaskEvent[], more: TaskEvent[]) => [...known, ...more.fil
 function useTask(id: string) {
   const [task, setTask] = useState<Task | undefined>();
   const [events, setEvents] = useState<TaskEvent[]>([]);
-  const [error, setError] = useState("");
   const [gone, setGone] = useState(false);
+  // Answers may arrive out of order.
+  const take = (now: Task) => setTask((known) => (known && known.seq > now.seq ? known : now));
+  const read = useCallback(async () => {
+    const [now, page] = await Promise.all([getTask(id), getTaskEvents(id)]);
+    take(now);
+    setEvents((known) => joined(page.events, known));
+  }, [id]);
+  const error = useReading(read);
   useEffect(() => {
     let left = false;
-    // Answers may arrive out of order.
-    const take = (now: Task) => setTask((known) => (known && known.seq > now.seq ? known : now));
-    const read = async () => {
-      try {
-        const [now, page] = await Promise.all([getTask(id), getTaskEvents(id)]);
-        if (left) return;
-        take(now);
-        setEvents((known) => joined(page.events, known));
-        setError("");
-      } catch (problem) {
-        if (!left) setError(problem instanceof Problem ? problem.message : String(problem));
-      }
-    };
-    void read();
     const stop = follow({
       changed: (found) => {
         const mine = found.filter((event) => event.task === id);
@@ -68,7 +61,7 @@ function useTask(id: string) {
           .then((now) => left || take(now))
           .catch(() => undefined);
       },
-      missed: () => void read(),
+      missed: () => undefined,
     });
     return () => {
       left = true;
@@ -90,7 +83,7 @@ export function TaskPage({ id }: { id: string }) {
       </section>
     );
   }
-  if (!task) return <p class="empty quiet">{texts.loading}</p>;
+  if (!task) return <Loading />;
   const state = stateName(task.state);
   const holder: Holder = { put: setTask, forget: () => go("tasks") };
   return (

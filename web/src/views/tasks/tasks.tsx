@@ -7,6 +7,7 @@ import { type Filter, fromQuery, isEmpty } from "../../api/filter";
 import { ago, reason, stateLabel } from "../../format";
 import { FilterBar } from "../../parts/filters";
 import { Icon } from "../../parts/icons";
+import { Loading } from "../../parts/reading";
 import { SelectionBar } from "../../parts/selection";
 import { attempt } from "../../state/messages";
 import { Virtual } from "../../parts/virtual";
@@ -53,6 +54,7 @@ function List({ filter }: { filter: Filter }) {
     <>
       <SelectionBar list={list} filter={filter} />
       {list.error.value && <p class="error">{list.error.value}</p>}
+      {!list.loaded.value && !list.error.value && <Loading />}
       {list.loaded.value && items.length === 0 && (
         <div class="empty">
           <Icon name="tasks" />
