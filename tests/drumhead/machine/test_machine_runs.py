@@ -261,6 +261,21 @@ async def test_a_client_that_follows_another_at_once_gets_its_program(server, dr
     assert out.count(b"\n") == 1, "the program of the first client ends with it"
 
 
+async def test_a_request_that_was_repeated_runs_its_program_once(server, drumhead, instances):
+    """Who gets no answer in time asks again. A machine that was busy finds both requests later."""
+    channel = exec_channel(instances.directory("server"), 3)
+    await plug(channel.path.parent, channel.name, 60)
+    async with connect(channel.path.parent, channel.path.name) as (reader, writer), asyncio.timeout(60):
+        for token in ("late", "in time"):
+            request = {"argv": ["sh", "-c", "echo >>/tmp/ran"], "token": token, "confirm": True}
+            writer.write(json.dumps(request).encode() + b"\n")
+        await reader.readuntil(b"in time")
+        writer.write(HEADER.pack(b"g", 0))
+        assert await reader.readuntil(HEADER.pack(b"x", 1)) == HEADER.pack(b"x", 1)
+    out, _ = await asyncio.to_thread(execute, drumhead, "cat", "/tmp/ran")
+    assert out == b"\n"
+
+
 def test_a_program_beside_the_command_is_killed_first_when_no_memory_is_left(server, drumhead):
     # The kernel's key "f" lets it choose a program, as it does when no memory is left.
     words = ("sh", "-c", "echo f >/proc/sysrq-trigger; exec sleep 999")

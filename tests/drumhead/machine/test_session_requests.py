@@ -16,7 +16,7 @@ from support.guests.stubs import guest, holding_pid_file, monitor_of_a_paused_ma
 
 
 async def test_a_machine_that_answers_late_has_more_time_at_each_attempt(tmp_path_factory, monkeypatch):
-    directory, asked = tmp_path_factory.mktemp("one"), []
+    directory, asked, confirmed = tmp_path_factory.mktemp("one"), [], []
     monkeypatch.setattr(protocol, "START_TIMES", [0.01, 0.01, 60.0])
 
     async def start(reader, writer):
@@ -25,12 +25,15 @@ async def test_a_machine_that_answers_late_has_more_time_at_each_attempt(tmp_pat
             await reader.read()  # until the client gives up
             return
         await asyncio.sleep(0.05)  # the slowness of the machine, longer than the first attempts last
-        writer.write(asked[-1].encode() + b"x\0\0\0\1\0")
+        writer.write(asked[-1].encode())
+        confirmed.append(await reader.readexactly(5))
+        writer.write(b"x\0\0\0\1\0")
         await reader.read()
 
     async with guest(directory / "exec.0.sock", start), open_session(directory, Command(argv=("x",))) as session:
         assert [frame async for frame in session.frames()] == [("exit", b"\0")]
     assert len(set(asked)) == 3
+    assert confirmed == [b"g\0\0\0\0"], "only a request that was answered may start a program"
 
 
 async def test_a_machine_that_never_answers_may_have_an_image_of_an_older_drumhead(tmp_path_factory, monkeypatch):

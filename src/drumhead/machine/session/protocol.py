@@ -7,7 +7,7 @@ import fcntl
 import os
 import secrets
 import struct
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -72,6 +72,11 @@ class Session:
             if kind == b"x":
                 return
 
+    async def go(self) -> None:
+        """Let the program start. Before that, the machine only holds the request, which may have been repeated."""
+        with suppress(OSError):  # ``frames`` tells of a machine that has ended
+            await self._send(b"g", b"")
+
     async def send_input(self, data: bytes) -> None:
         """Send input to the program; empty data ends the input. Wait while the program does not read."""
         for start in range(0, max(len(data), 1), MAX_INPUT):
@@ -113,6 +118,7 @@ async def open_session(directory: Path, command: Command, terminal: Terminal | N
                     continue
                 session = Session(directory, number, reader, writer)
                 try:
+                    await session.go()
                     yield session
                 finally:
                     try:
@@ -141,7 +147,13 @@ async def _begin(
 ) -> bool:
     """Send the request for a program. Return whether the machine has answered within `time_limit`. Raises USAGE."""
     token = secrets.token_hex(16)
-    request: dict[str, object] = {"argv": command.argv, "env": command.env, "cwd": command.cwd, "token": token}
+    request: dict[str, object] = {
+        "argv": command.argv,
+        "env": command.env,
+        "cwd": command.cwd,
+        "token": token,
+        "confirm": True,
+    }
     if terminal is not None:
         request |= {"tty": True, "rows": terminal.rows, "cols": terminal.cols}
     line = msgspec.json.encode(request) + b"\n"

@@ -1,9 +1,10 @@
 /* Programs that the host starts beside the command: one port each, one session at a time.
  *
- * The host sends a line of JSON {"argv","env","cwd","tty","rows","cols","token"}, then frames: a byte of type, the
- * payload's size (u32, big-endian), the payload.
- *   from the host   0 input (empty: end of it)   r rows, cols (u16 each)   s signal (u8)   q end of the session
- *   to the host     o started (the token)        1 output   2 errors       x exit code (u8)
+ * The host sends a line of JSON {"argv","env","cwd","tty","rows","cols","token","confirm"}, then frames: a byte of type,
+ * the payload's size (u32, big-endian), the payload.
+ *   from the host   g go   0 input (empty: end of it)   r rows, cols (u16 each)   s signal (u8)   q end of the session
+ *   to the host     o request received (the token)      1 output   2 errors       x exit code (u8)
+ * The host repeats a request for which it gets no o in time. With "confirm", the program starts after g, so it starts once.
  * A signal may also come over the control port, where it does not wait behind input that the program does not read.
  * If a client was killed, the rest of its session stays in the port; the next client skips it up to its own token. */
 #include <arpa/inet.h>
@@ -23,11 +24,13 @@ enum { HEADER = 5, MAX_PAYLOAD = 65536, MAX_REQUEST = 1 << 20 }; /* a request ho
 enum { PORT, IN, OUT, ERR };
 
 struct session {
-    enum { IDLE, RUNNING, OVER } state;
+    enum { IDLE, ASKED, RUNNING, OVER } state; /* asked: a request waits for the host to confirm it */
     int port, in, out, err;
     bool connected, terminal, blocked; /* blocked: the first frame waits for the program to read */
     pid_t pid;   /* 0 once it was reaped */
     int code;
+    char *line;           /* the request, until its program starts; its parts point into the line */
+    struct json *request;
     int killed_before; /* programs that the kernel killed for memory before this one started */
     struct buffer outgoing;
     size_t have, input_at; /* bytes received; how much of the first frame's payload the program has taken */
@@ -71,7 +74,15 @@ static void put_frame(struct session *session, char type, const void *payload, s
     buffer_send(to, session->port);
 }
 
+static void forget_request(struct session *session) {
+    json_free(session->request);
+    free(session->line);
+    session->request = NULL;
+    session->line = NULL;
+}
+
 static void end_session(struct session *session, int state) {
+    forget_request(session);
     close_end(&session->in);
     close_end(&session->out);
     close_end(&session->err);
@@ -120,13 +131,11 @@ static bool start_on_pipes(struct session *session, const struct program *progra
     return session->pid > 0;
 }
 
-static void start(struct session *session, char *line) {
-    struct json *request = json_parse(line);
-    const char *token = json_text(request, "token", "");
+static void start(struct session *session) {
+    const struct json *request = session->request;
     struct program program;
     unsigned char code = 126;
     session->terminal = json_number(request, "tty", 0) != 0;
-    put_frame(session, 'o', token, strlen(token) < 64 ? strlen(token) : 0);
     bool good = program_from(request, &program);
     if (good) {
         program.expendable = true; /* rather than the command, whose end is that of the machine */
@@ -134,7 +143,7 @@ static void start(struct session *session, char *line) {
         good = session->terminal ? start_on_terminal(session, request, &program) : start_on_pipes(session, &program);
         program_free(&program);
     }
-    json_free(request);
+    forget_request(session);
     if (good) {
         fcntl(session->in, F_SETFL, O_NONBLOCK);
         session->state = RUNNING;
@@ -142,6 +151,16 @@ static void start(struct session *session, char *line) {
         put_frame(session, 'x', &code, 1);
         end_session(session, OVER);
     }
+}
+
+static void take_request(struct session *session, const char *line) {
+    session->line = strdup(line);
+    if (!session->line) fail("out of memory");
+    session->request = json_parse(session->line);
+    session->state = ASKED;
+    const char *token = json_text(session->request, "token", "");
+    put_frame(session, 'o', token, strlen(token) < 64 ? strlen(token) : 0);
+    if (json_number(session->request, "confirm", 0) == 0) start(session);
 }
 
 /* Give the program the rest of an input frame. Return false if it does not accept more for now. */
@@ -174,6 +193,8 @@ static bool take_frame(struct session *session, char type, const char *payload, 
         if (session->pid > 0) kill(-session->pid, SIGHUP);
         session->pid = 0;
         end_session(session, IDLE);
+    } else if (session->state == ASKED && type == 'g') {
+        start(session);
     } else if (session->state == RUNNING && type == '0') {
         return give_input(session, payload, size);
     } else if (session->state == RUNNING && type == 'r' && size == 4) {
@@ -203,7 +224,7 @@ static void advance(struct session *session) {
             }
             *end = 0;
             size_t size = (size_t)(end + 1 - session->received);
-            start(session, session->received);
+            take_request(session, session->received);
             drop(session, size);
             continue;
         }
