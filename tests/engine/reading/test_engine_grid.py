@@ -121,13 +121,26 @@ def test_a_heic_that_is_cut_off_among_its_tiles_is_damaged(left):
     assert f"cut off at byte {round(left * len(data))}" in caught.value.detail
 
 
-def test_an_avif_that_is_cut_off_among_its_tiles_is_damaged(tmp_path):
+def avif_in_tiles(tmp_path):
     photo().resize((256, 256)).save(tmp_path / "a.png")
     run("avifenc", "-s", "9", "--grid", "2x2", str(tmp_path / "a.png"), str(tmp_path / "a.avif"))
-    data = (tmp_path / "a.avif").read_bytes()
+    return (tmp_path / "a.avif").read_bytes()
+
+
+def test_an_avif_that_is_cut_off_among_its_tiles_is_damaged(tmp_path):
+    data = avif_in_tiles(tmp_path)
     assert made(data).width == 256
     with pytest.raises(Error) as caught:
         made(data[:-500])
+    assert caught.value.code is Code.DAMAGED_IMAGE
+
+
+@pytest.mark.parametrize("kind", ["heic", "avif"])
+def test_tiles_that_were_overwritten_are_damage(kind, tmp_path):
+    data = avif_in_tiles(tmp_path) if kind == "avif" else grid(photo().resize((300, 200)))
+    last = (len(data) - data.index(b"mdat")) // (2 if kind == "avif" else 6)  # more than a tile
+    with pytest.raises(Error, match="damaged: a part of its image holds no pixels") as caught:
+        made(data[:-last] + bytes(last))
     assert caught.value.code is Code.DAMAGED_IMAGE
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from safelight.engine.color.cicp import CodePoints
 from safelight.engine.read.bits import Bits
 
 _SEQUENCE_HEADER = 1
+_WITH_PIXELS = frozenset({3, 6})
+"""A frame's header, which its tiles follow, and both in one."""
 _UNSPECIFIED = 2
 _MOST_UNITS = 64
 _LONGEST = 256  # bytes; a sequence header has a few dozen
@@ -20,18 +24,32 @@ def colors(data: memoryview) -> CodePoints | None:
         return None
 
 
+def has_pixels(data: memoryview) -> bool:
+    """Return whether the units of a coded image lead to one with pixels."""
+    try:
+        return any(kind in _WITH_PIXELS for kind, _, _ in _units(data))
+    except IndexError:
+        return False
+
+
 def _sequence_header(data: memoryview) -> bytes:
+    for kind, at, size in _units(data):
+        if kind == _SEQUENCE_HEADER:
+            return bytes(data[at : at + min(size, _LONGEST)])
+    return b""
+
+
+def _units(data: memoryview) -> Iterator[tuple[int, int, int]]:
+    """Return the kind, the place and the size of each unit."""
     at = 0
     for _ in range(_MOST_UNITS):
         if at >= len(data):
             break
-        kind, extended, sized = data[at] >> 3 & 15, data[at] & 4, data[at] & 2
+        kind, extended, sized = data[at] >> 3 & 31, data[at] & 4, data[at] & 2
         at += 2 if extended else 1
         size, at = _leb128(data, at) if sized else (len(data) - at, at)
-        if kind == _SEQUENCE_HEADER:
-            return bytes(data[at : at + min(size, _LONGEST)])
+        yield kind, at, size
         at += size
-    return b""
 
 
 def _leb128(data: memoryview, at: int) -> tuple[int, int]:

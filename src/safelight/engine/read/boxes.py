@@ -81,7 +81,7 @@ def main_image(data: memoryview) -> MainImage:
         coded = primary = _number(meta["pitm"], 4, 2 if meta["pitm"][0] == 0 else 4) if "pitm" in meta else 0
         codec = items.get(primary, "")
         opacity = _opacity(primary, references, meta.get("iprp"))
-        _check_complete(data, meta, _sources({primary, *opacity}, items, references))
+        stored = _stored(data, meta, _sources({primary, *opacity}, items, references))
         if codec in _DERIVED:
             coded = references[_SOURCES, primary][0]
             codec = items[coded]
@@ -89,6 +89,8 @@ def main_image(data: memoryview) -> MainImage:
             raise ValueError("its image has no valid type")
         properties = _properties(meta.get("iprp"), primary)
         own = properties if coded == primary else _properties(meta.get("iprp"), coded)
+        if not all(_is_coded(items.get(item, ""), dict(own), coding) for item, coding in stored.items()):
+            raise ValueError("a part of its image holds no pixels")
         described = _described(codec, brands, properties)
         if described.colors is None or described.colors.transfer == _UNSPECIFIED:
             found = _coded_colors(codec, own, lambda: _item_data(data, meta, coded))
@@ -203,11 +205,26 @@ def _sources(images: set[int], items: dict[int, str], references: References) ->
     return found
 
 
-def _check_complete(data: memoryview, meta: dict[str, memoryview], items: set[int]) -> None:
-    """Raise ValueError if the file ends before the bytes of one of the items; libheif would leave that tile black."""
+def _stored(data: memoryview, meta: dict[str, memoryview], items: set[int]) -> dict[int, memoryview]:
+    """Return the bytes of those of the items that are in one piece.
+
+    Raises ValueError if the file ends before a piece; libheif would leave that tile black.
+    """
+    pieces: dict[int, list[memoryview]] = {}
     for item, method, offset, length in _extents(meta):
-        if item in items and method in {0, 1} and offset + length > len(_held(data, meta, method)):
-            raise ValueError(f"it is cut off at byte {len(data)}; its image reaches to byte {offset + length}")
+        if item in items and method in {0, 1}:
+            held = _held(data, meta, method)
+            if offset + length > len(held):
+                raise ValueError(f"it is cut off at byte {len(data)}; its image reaches to byte {offset + length}")
+            pieces.setdefault(item, []).append(held[offset : offset + length if length else None])
+    return {item: found[0] for item, found in pieces.items() if len(found) == 1}
+
+
+def _is_coded(codec: str, settings: dict[str, memoryview], stored: memoryview) -> bool:
+    """Return whether an item begins like coded pixels; libheif would leave a tile that does not black."""
+    if codec in _HEVC:
+        return hevc.has_pixels(settings.get("hvcC", stored[:0]), stored)
+    return codec not in _AV1 or av1.has_pixels(stored)
 
 
 def _item_data(data: memoryview, meta: dict[str, memoryview], item: int) -> memoryview:

@@ -9,6 +9,7 @@ _PARAMETER_SET = 33
 _MOST_SETS = 64
 _LONGEST = 4096
 _EXPLICIT_ASPECT = 255
+_FIRST_WITHOUT_PIXELS = 32
 
 
 def colors(configuration: memoryview) -> CodePoints | None:
@@ -18,6 +19,20 @@ def colors(configuration: memoryview) -> CodePoints | None:
         return _code_points(Bits(found.replace(b"\0\0\3", b"\0\0")[2:])) if found else None
     except IndexError:
         return None
+
+
+def has_pixels(configuration: memoryview, data: memoryview) -> bool:
+    """Return whether the units of a coded image, each behind its length, lead to a whole one with pixels (7.3.1.2)."""
+    wide = (configuration[21] & 3) + 1 if len(configuration) > 21 else 4
+    at = 0
+    while at + wide < len(data):
+        size, head, at = int.from_bytes(data[at : at + wide], "big"), data[at + wide], at + wide
+        if not size or head & 0x80 or at + size > len(data):
+            return False
+        if head >> 1 < _FIRST_WITHOUT_PIXELS:
+            return True
+        at += size
+    return False
 
 
 def _parameter_set(data: memoryview) -> bytes:
