@@ -99,6 +99,11 @@ async def test_photos_added_to_restored_uploads_get_a_batch(page, client, betwee
     assert all(batches.values())
 
 
+async def only_reading(route):
+    answer = await route.fetch()
+    await route.fulfill(response=answer, json={**await answer.json(), "scopes": ["read"]})
+
+
 async def test_a_worker_killed_while_the_page_watches(page, whole, client):
     await page.get_by_role("link", name="Tasks", exact=True).click()
     slow = {"outputs": {"image": {"operations": [{"op": "blur", "sigma": 90}], "format": "avif", "effort": 10}}}
@@ -117,6 +122,12 @@ async def test_a_worker_killed_while_the_page_watches(page, whole, client):
     section = page.get_by_role("region", name="In quarantine")
     await expect(section).to_contain_text("2 deaths")
     assert (await client.tasks()).tasks[0].failure.detail in await section.inner_text()
+    await page.route("**/session", only_reading)
+    await page.reload()
+    await expect(section).to_contain_text("2 deaths")
+    await expect(section.get_by_role("button")).to_have_count(0)
+    await page.unroute("**/session")
+    await page.reload()
     await section.get_by_role("button", name="Release").click()
     await expect(section).to_have_count(0)
     task = (await client.tasks()).tasks[0]

@@ -215,6 +215,7 @@ async def test_back_closes_the_viewer_at_once_and_focus_is_kept(browser, no_work
         await page.go_back()
         await expect(dialog).to_have_count(0)
         assert page.url.endswith("#/photos") or page.url.endswith("/")
+        await expect(page.get_by_role("link", name="photo-4.png")).to_be_focused()
         # keys that are pressed in a dialog above a photo leave the photo alone
         await page.get_by_role("link", name="photo-4.png").click()
         await dialog.get_by_role("button", name="Share").click()

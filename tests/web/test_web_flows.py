@@ -109,6 +109,7 @@ async def test_delete_asks_first(page, client, directory):
     await page.get_by_role("checkbox", name="Select photo-0.png").check()
     await page.get_by_role("button", name="Delete", exact=True).click()
     await page.get_by_role("button", name="Keep").click()
+    await expect(page.get_by_role("button", name="Delete", exact=True)).to_be_focused()
     assert len((await client.tasks()).tasks) == 2
     await page.get_by_role("button", name="Delete", exact=True).click()
     await page.get_by_role("dialog").get_by_role("button", name="Delete").click()
@@ -307,6 +308,13 @@ async def test_the_system_view_shows_numbers(page, client, directory):
     assert sum(point["finished"] for point in found["points"]) >= 2
     slowest = page.get_by_role("region", name="Slowest photos").get_by_role("link")
     await expect(slowest).to_have_text([each["filename"] for each in found["slowest"]])
+    await page.clock.install()
+    await page.reload()
+    await expect(slowest.first).to_be_visible()
+    await page.clock.pause_at(await page.evaluate("Date.now()") + 5000)
+    async with page.expect_request("**/statistics?span=hour"):  # at once, not when it is time to read again
+        await page.go_back()
+        await page.clock.run_for(500)
 
 
 async def test_the_whole_page_by_keyboard(page, directory):

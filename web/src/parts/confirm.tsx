@@ -1,17 +1,16 @@
 // The dialog of a question.
 
 import { useLayoutEffect, useRef } from "preact/hooks";
-import { question } from "../state/questions";
+import { type Asked, question } from "../state/questions";
 import { texts } from "../texts";
+import { shown } from "./dialog";
 
-export function Confirm() {
+export const Confirm = () => question.value && <Question asked={question.value} />;
+
+function Question({ asked }: { asked: Asked }) {
   const dialog = useRef<HTMLDialogElement>(null);
   const choice = useRef<HTMLSelectElement>(null);
-  const asked = question.value;
-  useLayoutEffect(() => {
-    if (asked) dialog.current?.showModal();
-  }, [asked]);
-  if (!asked) return null;
+  useLayoutEffect(() => shown(dialog.current!), [asked]);
   return (
     <dialog ref={dialog} class="confirm" aria-labelledby="asked" onCancel={() => asked.answer(undefined)}>
       <h2 id="asked">{asked.title}</h2>

@@ -11,7 +11,7 @@ interface Question {
   keep?: string;
   choice?: { label: string; options: readonly string[]; value?: string };
 }
-type Asked = Question & { answer: (given: string | undefined) => void };
+export type Asked = Question & { answer: (given: string | undefined) => void };
 
 export const question = signal<Asked | undefined>(undefined);
 

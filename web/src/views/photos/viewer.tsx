@@ -6,6 +6,7 @@ import { archiveUrl, deleteTask, getTask, originalUrl, type Output, renditionUrl
 import { type PhotoData, photoData } from "../../exif";
 import { toQuery } from "../../api/filter";
 import { bytes, change, dimensions, kind, outputNotes, reason } from "../../format";
+import { shown } from "../../parts/dialog";
 import { Icon } from "../../parts/icons";
 import { Loading, useReading } from "../../parts/reading";
 import { Stage } from "../../parts/stage";
@@ -32,8 +33,9 @@ export function Viewer({ id, list }: { id: string; list: TaskList }) {
   const read = useCallback(() => getTask(id).then(setFound), [id]);
   const problem = useReading(read, { concerns: (event) => event.task === id, after: 0 });
   useLayoutEffect(() => {
-    dialog.current?.showModal();
-    dialog.current?.focus();
+    const close = shown(dialog.current!);
+    dialog.current!.focus();
+    return close;
   }, []);
 
   const items = list.items.value.filter((one) => one.state === State.finished);

@@ -21,10 +21,7 @@ export async function loadStatistics(): Promise<void> {
   if (span === chosen()) statistics.value = { span, found };
 }
 
-function choose(span: Span): void {
-  go("system", "", span === "hour" ? {} : { span });
-  void loadStatistics().catch(() => undefined);
-}
+const choose = (span: Span) => go("system", "", span === "hour" ? {} : { span });
 
 /** The hour has its own minutes, which are finer than what is kept of a week. */
 export function Spans({ hour }: { hour: Minute[] }) {

@@ -16,7 +16,7 @@ import { follow } from "../../api/live";
 import { may, me, runsSystem } from "../../state/session";
 import { Icon } from "../../parts/icons";
 import { attempt } from "../../state/messages";
-import { link } from "../../router";
+import { link, query } from "../../router";
 import { changeQueue, changeRecipe, loadSummary, summary } from "../../state/queue";
 import { TaskList } from "../../state/tasks";
 import { texts } from "../../texts";
@@ -57,7 +57,7 @@ async function part<T>(ask: () => Promise<T>, take: (found: T) => void): Promise
 }
 
 /** Changes make it read soon; time alone (a worker that falls silent is no change) now and then. */
-function useNumbers() {
+function useNumbers(span: string | undefined) {
   useEffect(() => {
     let timer: number | undefined;
     const soon = () => {
@@ -75,11 +75,11 @@ function useNumbers() {
       clearTimeout(timer);
       clearInterval(clock);
     };
-  }, []);
+  }, [span]);
 }
 
 export function System() {
-  useNumbers();
+  useNumbers(query.value.span);
   return (
     <div class="system">
       <div class="bar">
@@ -216,14 +216,16 @@ function Quarantine() {
               </span>
               <p>{reason(task)}</p>
             </div>
-            <span class="actions">
-              <button onClick={() => void release(task)}>
-                <Icon name="release" /> {texts.selection.actions.release}
-              </button>
-              <button onClick={() => void attempt(() => DELETE.run(task, list))}>
-                <Icon name="trash" /> {texts.selection.actions.delete}
-              </button>
-            </span>
+            {may("operate") && (
+              <span class="actions">
+                <button onClick={() => void release(task)}>
+                  <Icon name="release" /> {texts.selection.actions.release}
+                </button>
+                <button onClick={() => void attempt(() => DELETE.run(task, list))}>
+                  <Icon name="trash" /> {texts.selection.actions.delete}
+                </button>
+              </span>
+            )}
           </li>
         ))}
       </ul>
