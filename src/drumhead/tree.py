@@ -89,7 +89,7 @@ def _opened(source: Path) -> IO[bytes]:
 
 
 def _changed(source: Path) -> DrumheadError:
-    return DrumheadError(ErrorCode.CONFLICT, f"{source} changed while it was read; try again")
+    return DrumheadError(ErrorCode.CONFLICT, f"{source} changed while it was read; try again, or ignore it")
 
 
 def directory(mode: int = 0o755) -> Entry:

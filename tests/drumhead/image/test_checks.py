@@ -301,13 +301,21 @@ def test_a_file_that_cannot_be_read_or_is_gone_is_named_as_one_of_the_project(tm
 
     listed = compose()
     monkeypatch.setattr(scan, "file_digest", lose)
-    with pytest.raises(DrumheadError, match=r"p/x/gone changed while it was read; try again$"):
+    with pytest.raises(DrumheadError, match=r"p/x/gone changed while it was read; try again, or ignore it$"):
         compose()
-    with pytest.raises(DrumheadError, match=r"p/x/gone changed while it was read; try again$"):
+    with pytest.raises(DrumheadError, match=r"p/x/gone changed while it was read; try again, or ignore it$"):
         listed["x/gone"].read()
     monkeypatch.setattr(scan, "file_digest", deny)
     with pytest.raises(DrumheadError, match=r"p/x/y cannot be read: Permission denied; make it readable, or ignore it"):
         compose()
+
+
+def test_drumheads_home_is_not_in_the_image_of_the_project_that_it_is_in(tmp_path):
+    files = {"meta/package.yaml": "name: a\ntitle: A\nauthor: b\n", "x": "", "build/home/blobs/1": "", "build/y": ""}
+    root = write_files(tmp_path / "7", files)
+    (tmp_path / "current").symlink_to(root)
+    tree = Scan(read_project(root), tmp_path / "current/build/home/cache", trust=False).tree()
+    assert {path for path, _ in tree} == {"x", "build", "build/y"}
 
 
 def test_a_link_to_a_project_is_the_project(tmp_path):

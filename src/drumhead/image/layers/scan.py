@@ -28,12 +28,15 @@ UNSETTLED_NS = 20_000_000
 
 
 class Scan:
-    """The files of one project. `cache` is a directory. Without `trust`, every file is read."""
+    """The files of one project, except drumhead's home, whose directory `cache` is given. Without `trust`, every file
+    is read.
+    """
 
     def __init__(self, project: Project, cache: Path, *, trust: bool) -> None:
         self._root = Path(project.root)
         self._project = project
         self._ignored, _ = read_ignore(self._root)
+        self._store = os.path.relpath(cache.parent.resolve(), self._root.resolve())
         self._file = cache / "scans" / f"{hashlib.sha256(os.fsencode(project.root)).hexdigest()}.json"
         self._known = self._load() if trust else {}
         self._seen: dict[str, Stamp] = {}
@@ -52,7 +55,9 @@ class Scan:
             for place, source in (self._project.package.files or {"/": "."}).items():
                 self._add(tree, place.strip("/"), posixpath.normpath(source))
         except FileNotFoundError as error:
-            raise DrumheadError(ErrorCode.CONFLICT, f"{error.filename} changed while it was read; try again") from error
+            raise DrumheadError(
+                ErrorCode.CONFLICT, f"{error.filename} changed while it was read; try again, or ignore it"
+            ) from error
         except OSError as error:
             raise DrumheadError(
                 ErrorCode.UNSUPPORTED,
@@ -63,7 +68,7 @@ class Scan:
         return tree
 
     def _add(self, tree: Tree, place: str, source: str) -> None:
-        if source != "." and self._ignored(source):
+        if source != "." and (self._ignored(source) or source == self._store):
             return
         path = self._root / source
         _check_text(path, source)
