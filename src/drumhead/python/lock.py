@@ -73,6 +73,8 @@ FILES = (
     "Pipfile",
 )
 """The files in which dependencies are searched for. The first one that has any is used."""
+NEWER_PYTHON = "hint: The `--python-version` value"
+"""How uv's hint begins if only a newer Python has a solution."""
 MAX_ERROR = 3
 """How many lines of a build backend's error are shown."""
 
@@ -109,10 +111,13 @@ def find_uv() -> str:
 
 
 def why_uv_failed(output: str) -> str:
-    """Return why uv failed. Keep only the error at the end of what a build backend printed."""
+    """Return why uv failed. Keep only the error at the end of what a build backend printed, and no hint about a flag
+    that drumhead gives.
+    """
     told, printed, _ = output.partition("[std")
     if not printed:
-        return host.joined(output)
+        told, newer, _ = output.partition(NEWER_PYTHON)
+        return host.joined(told) + (f" The image has Python {PYTHON}; choose versions that run on it" if newer else "")
     said = output.partition("[stderr]")[2] or output.partition("[stdout]")[2]
     lines = dedent(said.partition("hint: ")[0].lstrip("\n")).rstrip().splitlines()
     error = list(takewhile(lambda line: not line.startswith(" "), reversed(lines[-MAX_ERROR:])))

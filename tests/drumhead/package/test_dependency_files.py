@@ -10,7 +10,7 @@ from drumhead.errors import DrumheadError
 from drumhead.image.inputs import resolve_packages
 from drumhead.manifest.project import read_project
 from drumhead.python.lock import find_uv, read_lock, why_uv_failed
-from support.guests.composing import write_files
+from support.guests.composing import write_files, write_wheel
 
 GROUPS = """
 [project]
@@ -205,3 +205,11 @@ def test_the_error_of_a_build_backend_is_shown_without_what_it_printed_before():
     )
     assert why_uv_failed("error: a\n  cause: b\n\n         [stdout]\n         c\n           d\n") == "error: a: b: d"
     assert why_uv_failed("error: a\n  cause: b\n") == "error: a: b"
+
+
+def test_versions_for_a_newer_python_are_refused_with_that_of_the_image(project, tmp_path):
+    described = "Metadata-Version: 2.1\nName: inhouse\nVersion: 1.0\nRequires-Python: >=3.12\n"
+    wheel, _ = write_wheel(project, {"inhouse-1.0.dist-info/METADATA": described})
+    write_files(project, {"requirements.txt": f"./{wheel.name}\n"})
+    with pytest.raises(DrumheadError, match=r"The image has Python 3.11; choose versions that run on it$"):
+        read_lock(read_project(project), tmp_path)

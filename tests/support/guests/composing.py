@@ -95,8 +95,8 @@ def write_wheel(place, files):
     }
     with zipfile.ZipFile(wheel, "w") as archive:
         for name, text in {
-            **files,
             **{f"inhouse-1.0.dist-info/{name}": text for name, text in described.items()},
+            **files,
         }.items():
             archive.writestr(name, text)
     return wheel, hashlib.sha256(wheel.read_bytes()).hexdigest()
