@@ -23,6 +23,7 @@ from safelight.cli.backup.archive import (
     remove_file,
 )
 from safelight.cli.backup.copying import Copying, Open
+from safelight.cli.printing import counted
 from safelight.errors import Code, Error
 from safelight.keyvaluestore.sqlite import SqliteStore
 from safelight.storage.directory import DirectoryStore
@@ -122,9 +123,8 @@ def _check_missing(copying: Copying, manifest: Manifest) -> None:
     """Refuse a backup that lacks blobs, unless storage lacked them already when it was taken. Raises DAMAGED_BLOB."""
     lost = sorted(copying.missing - set(manifest.missing))
     if lost:
-        raise Error(
-            Code.DAMAGED_BLOB, f"{len(lost)} blobs of the backup are missing or damaged, the first is {lost[0]}."
-        )
+        told = f"{counted(len(lost), 'blob')} missing or damaged in the backup; the first is {lost[0]}."
+        raise Error(Code.DAMAGED_BLOB, told)
 
 
 @asynccontextmanager
