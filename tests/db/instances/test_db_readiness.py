@@ -42,6 +42,20 @@ async def test_db_is_not_ready_while_postgresql_is_read_only(tmp_path):
     assert "The database is read-only: " in said
 
 
+async def test_db_is_not_ready_while_its_tables_are_gone(tmp_path):
+    with postgres.server(fsync=True) as server:
+        config = Config(port=0, data=str(tmp_path), store=await server.empty())
+
+        def change(sentence):
+            asyncio.run(run(config.store, sentence))
+
+        stop = partial(change, "ALTER TABLE ledger RENAME TO lost")
+        start = partial(change, "ALTER TABLE lost RENAME TO ledger")
+        async with serve.running("db", config, build) as db:
+            said = await away_and_back(db.url, "postgresql", stop=stop, start=start)
+    assert "The tables of the database are gone." in said
+
+
 async def test_db_waits_for_postgresql_at_its_start(tmp_path):
     with postgres.server(fsync=True) as server:
         url = await server.empty()

@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 _CHANNEL = "safelight"
 _CHECK = 10.0
 """Seconds that the server has for an answer before the session is replaced."""
+_ASKED = "SELECT current_setting('transaction_read_only') = 'on', to_regclass('ledger') IS NULL"
+"""Looking for a table takes no lock on it, so a long migration or dump does not hold this up."""
+_EMPTIED = "The tables of the database are gone. Stop every db, and restore a backup of the database."
 
 
 class Heard(Protocol):
@@ -63,18 +66,19 @@ async def _listen(address: Address, heard: Heard, reachability: Reachability) ->
 
 
 async def _check(connection: asyncpg.Connection[Any], reachability: Reachability) -> None:
-    """Ask the server, and record whether it answers and may be written.
+    """Ask the server, and record whether it answers, may be written and still has the tables.
 
     A slow answer costs the session only if it takes long.
     """
-    answer = asyncio.ensure_future(connection.fetchval("SHOW transaction_read_only", timeout=_CHECK))
+    answer = asyncio.ensure_future(connection.fetchrow(_ASKED, timeout=_CHECK))
     try:
         while not answer.done():
             await asyncio.wait([answer], timeout=LIMIT)
             if not answer.done():
                 reachability.failed(f"PostgreSQL gives no answer for {LIMIT:g} seconds.")
-        if answer.result() == "on":
-            reachability.failed(READ_ONLY)
+        read_only, emptied = answer.result() or (False, False)
+        if read_only or emptied:
+            reachability.failed(READ_ONLY if read_only else _EMPTIED)
         else:
             reachability.answered()
     finally:
