@@ -256,7 +256,6 @@ def test_a_wrong_name_among_several_changes_nothing(empty, words):
     assert sorted(file.name for file in known.directory("one").iterdir()) == ["instance.json"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["", ".", "..", "../volumes", "/"])
 @pytest.mark.parametrize("words", [("start",), ("stop",), ("delete", "--force")])
 def test_a_path_is_no_name_and_nothing_is_deleted(empty, words, name):

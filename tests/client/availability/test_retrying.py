@@ -2,7 +2,7 @@
 
 import pytest
 
-from client.clock import Clock
+from client.availability.clock import Clock
 from safelight.cli import printing
 from safelight.cli.connection import Where, master
 from safelight.client.availability import retrying as module

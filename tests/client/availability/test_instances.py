@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from client.clock import Clock
+from client.availability.clock import Clock
 from safelight import serve
 from safelight.client.availability import instances as module
 from safelight.client.availability.instances import Instances, Several
