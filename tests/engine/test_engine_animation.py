@@ -6,6 +6,7 @@ import struct
 
 import numpy as np
 import pytest
+import pyvips
 from PIL import Image, ImageSequence
 
 from engine.images import PHOTOS, chunk, encoded, made, opened, outputs
@@ -210,3 +211,16 @@ def test_frames_count_against_the_limits():
             outputs(data, {"outputs": {"image": {"format": "gif"}}}, limits)
         assert outputs(data, {"outputs": {"image": {"format": "png"}}}, limits)["image"].frames == 1
     assert header.frames == 20
+
+
+def test_an_animated_png_for_which_memory_is_lacking_is_not_called_damaged(monkeypatch):
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
+    data = encoded(frames[0], "PNG", save_all=True, append_images=frames[1:])
+
+    def lacking(*_, **__):
+        raise pyvips.Error("unable to call pngload_buffer", 'vips_tracked: out of memory --- size == "17MB"')
+
+    monkeypatch.setattr(pyvips.Image, "pngload_buffer", lacking)
+    with pytest.raises(Error) as caught:
+        made(data)
+    assert caught.value.code is Code.OUT_OF_MEMORY

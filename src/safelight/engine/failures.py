@@ -44,7 +44,7 @@ _SERIOUS = re.compile(r"invalid jpeg file|premature|bad huffman|instead of rst",
 _READING = (
     "load", "vipsjpeg", "vipspng", "webp", "gif", "heif", "tiff2vips", "jxl", "bad seek", "end of", "libspng", "source",
 )  # fmt: skip
-_WRITING = re.compile(r"\w+save\b|\bencod", re.IGNORECASE)
+_WRITING = re.compile(r"\w+save(?:_\w+)?\b|\bencod", re.IGNORECASE)
 _INTERNAL = re.compile(
     r"unable to (?:call \S+|fetch from region|copy to memory)|/\S+|\bunable to write to target target\b"
     r"|wbuffer_write: [^\n]*|system error: Unknown error -1\b"
@@ -102,12 +102,12 @@ def damaged(format_: Format, how: str) -> Error:
     return Error(Code.DAMAGED_IMAGE, f"The {format_.label} file is damaged: {how}.")
 
 
-def located(error: pyvips.Error, format_: Format, where: str) -> Error:
-    """Return the error for a file whose pixels could not be decoded; `where` names the place."""
+def located(error: pyvips.Error, format_: Format, what: str) -> Error:
+    """Return the error for a file whose pixels could not be decoded; `what` names the place."""
     found = _translated(error, format_, otherwise=Code.DAMAGED_IMAGE)
     if found.code is not Code.DAMAGED_IMAGE:
         return found
-    return damaged(format_, f"its pixels end {where} ({plain_reason(str(error))})")
+    return damaged(format_, f"{what} ({plain_reason(str(error))})")
 
 
 def unsupported(format_name: str, feature: str) -> Error:

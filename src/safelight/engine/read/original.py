@@ -68,7 +68,7 @@ class Original:
                     region.fetch(0, top, image.width, min(16, image.height - top))
                     top += 16
             except pyvips.Error as error:
-                raise located(error, self.format, f"near row {top} of {image.height}") from error
+                raise located(error, self.format, f"its pixels end near row {top} of {image.height}") from error
 
 
 def _mapped(path: Path) -> Any:

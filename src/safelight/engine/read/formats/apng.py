@@ -10,7 +10,7 @@ from typing import Any
 import pyvips
 
 from safelight.engine.color.samples import as_grey
-from safelight.engine.failures import damaged, plain_reason
+from safelight.engine.failures import damaged, located
 from safelight.engine.formats import Format
 from safelight.engine.read.chunks import SIGNATURE, Chunk, made
 from safelight.engine.read.facts import animated, bare
@@ -70,8 +70,7 @@ class Animation:
             try:
                 image = _decoded(frame, data, head, shared)
             except pyvips.Error as error:
-                where = f"frame {number} of its animation cannot be decoded ({plain_reason(str(error))})"
-                raise damaged(format_, where) from error
+                raise located(error, format_, f"frame {number} of its animation cannot be decoded") from error
             if canvas is None:
                 canvas = image.new_from_image([0, 0, 0, 0]).crop(0, 0, 1, 1).replicate(width, height)
                 canvas = canvas.copy(interpretation=image.interpretation).cast(image.format).copy_memory()
