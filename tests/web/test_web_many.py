@@ -4,6 +4,7 @@ import io
 import json
 import re
 import zipfile
+from functools import partial
 
 import pytest
 import pytest_asyncio
@@ -16,6 +17,7 @@ from safelight.wire.accounts import Limits
 from support.many import make_many
 from support.pages.browser import opened
 from support.photos import photo
+from support.programs.until import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
@@ -243,6 +245,28 @@ async def test_no_photo_is_sent_more_slowly_because_of_the_others(page, client, 
     await expect(page.get_by_text("60 photos uploaded", exact=True)).to_be_visible()
     await client.resume()
     assert await page.evaluate("window.walks") < 60
+
+
+async def test_a_photo_that_is_smaller_than_the_window_is_shown_at_its_size(browser, whole, client):
+    task = await client.upload(photo(0, width=240, kind="JPEG"), recipe="invert", filename="small.jpg")
+    await client.wait(task.id, timeout=90)
+    async with opened(browser, whole.master) as page:
+        await page.goto(f"http://{whole.master}/#/photos/{task.id}")
+        shown = page.locator(".stage img.shown")
+        await expect(shown).to_have_count(2)
+        zoom = page.get_by_role("button", name="Shown at")
+        fit = (await zoom.inner_text()).strip()
+
+        async def is_wide(width):
+            return abs((await shown.first.bounding_box())["width"] - width) < 3
+
+        fitted = (await shown.first.bounding_box())["width"]
+        for percent, width in (("100 %", 100 * fitted / float(fit.removesuffix(" %"))), (fit, fitted)):
+            await zoom.click()
+            await expect(zoom).to_have_text(percent)
+            await until(partial(is_wide, width))
+        await page.keyboard.press("1")
+        await expect(zoom).to_have_text("100 %")
 
 
 async def test_zoom_and_photo_data(browser, whole, client):

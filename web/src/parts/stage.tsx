@@ -56,10 +56,13 @@ export function Stage(props: Props) {
   const fit = fitOf(size.width, size.height);
   /** The scale at which one pixel of the photo is one of the screen. */
   const actual = actualAt(fit);
+  /** A photo that is smaller than the stage is enlarged to fit it. */
+  const least = Math.min(1, actual);
   const most = Math.max(LARGEST, actual * LARGEST);
   const clamp = (next: View): View => {
-    const scale = Math.min(most, Math.max(1, next.scale));
-    const reach = { x: ((scale - 1) * size.width) / 2, y: ((scale - 1) * size.height) / 2 };
+    const scale = Math.min(most, Math.max(least, next.scale));
+    const over = Math.max(0, scale - 1) / 2;
+    const reach = { x: over * size.width, y: over * size.height };
     return {
       scale,
       x: Math.min(reach.x, Math.max(-reach.x, next.x)),
@@ -67,10 +70,11 @@ export function Stage(props: Props) {
     };
   };
   /** Zoom so that what is at a point (from the middle) stays there. */
-  const zoom = (scale: number, at = { x: 0, y: 0 }) =>
+  const zoom = (wanted: number, at = { x: 0, y: 0 }) =>
     setView((now) => {
-      const next = Math.min(most, Math.max(1, scale)) / now.scale;
-      return clamp({ scale: now.scale * next, x: at.x - (at.x - now.x) * next, y: at.y - (at.y - now.y) * next });
+      const scale = Math.min(most, Math.max(least, wanted));
+      const next = scale / now.scale;
+      return clamp({ scale, x: at.x - (at.x - now.x) * next, y: at.y - (at.y - now.y) * next });
     });
   const zoomToActual = () => {
     const { clientWidth, clientHeight } = box.current!;
@@ -148,10 +152,10 @@ export function Stage(props: Props) {
         <span class="line" aria-hidden="true" style={{ left: `${share}%` }} />
       </div>
       <div class="zoom" role="group" aria-label={words.zoom}>
-        <button class="plain round" aria-label={words.zoomOut} disabled={view.scale <= 1} onClick={() => zoom(view.scale / STEP)}>
+        <button class="plain round" aria-label={words.zoomOut} disabled={view.scale <= least} onClick={() => zoom(view.scale / STEP)}>
           <Icon name="zoomOut" />
         </button>
-        <button class="plain" aria-label={words.actual(percent)} title={words.actual(percent)} onClick={() => (view.scale > 1 ? zoom(1) : zoomToActual())}>
+        <button class="plain" aria-label={words.actual(percent)} title={words.actual(percent)} onClick={() => (view.scale === 1 ? zoomToActual() : zoom(1))}>
           {percent} %
         </button>
         <button class="plain round" aria-label={words.zoomIn} disabled={view.scale >= most} onClick={() => zoom(view.scale * STEP)}>
