@@ -364,6 +364,10 @@ def test_pipfile_locks_are_read(project, tmp_path):
     assert "web[json]==1.0 ; python_version >= '3.8' \\\n    --hash=sha256:aaa" in read.text
     assert names(read) == {"web[json]", "inner"}
     assert read.text.startswith("--extra-index-url https://example.org/simple\n")
+    document["default"]["unix"] = {"version": "*", "markers": "os_name != 'nt'"}  # as Pipenv writes it on Windows
+    write_files(project, {"Pipfile.lock": json.dumps(document)})
+    lines = [line for line in read_lock(read_project(project), tmp_path).text.splitlines() if "unix" in line]
+    assert lines == ["unix==0+not.locked.by.pipenv ; os_name != 'nt' \\"], "installers refuse it by that name"
     document["default"]["fork"] = {"git": "https://example.org/fork", "ref": "main"}
     write_files(project, {"Pipfile.lock": json.dumps(document)})
     with pytest.raises(DrumheadError, match=r"Pipfile.lock:1: fork does not come from an index"):
@@ -379,7 +383,8 @@ def test_pipfile_and_poetry_locks_install(drumhead, project, locked):
     drumhead("package", "compose", "t/poetry", "-C", project)
     assert f"{SITE}/idna/core.pyc" in listing(drumhead, "t/poetry", "python")
     (project / "poetry.lock").unlink()
-    pipfile = {"default": {"idna": {"version": "==3.10", "hashes": hashes}}}
+    unresolved = {"version": "==>=0.4", "markers": "sys_platform == 'win32'"}  # as Pipenv writes it on Linux
+    pipfile = {"default": {"idna": {"version": "==3.10", "hashes": hashes}, "windows": unresolved}}
     write_files(project, {"Pipfile.lock": json.dumps(pipfile)})
     drumhead("package", "compose", "t/pipfile", "-C", project)
     assert f"{SITE}/idna/core.pyc" in listing(drumhead, "t/pipfile", "python")

@@ -26,6 +26,8 @@ SECTIONS = {"packages": "default", "dev": "develop", "dev-packages": "develop"}
 """Names of Pipenv's categories that are called otherwise in its lock."""
 ARCHIVE = re.compile(r"://|\.(whl|zip|tar\.gz)$")
 """What Pipenv's `file` and `path` name if it is no directory."""
+EXACT = re.compile(r"===?[^<>=!~*,]+")
+"""The version of a package that Pipenv resolved. Of others it has ``*`` or ``==>=1``."""
 RELEASE = re.compile(r"/[^/]+-(\d[^-/?#]*)(?:-[^/]*\.whl|\.tar\.gz|\.zip)(?:[?#]|$)")
 """The URL of a file of a release, with its version."""
 
@@ -83,7 +85,7 @@ def read_pipfile_lock(root: Path, name: str, needs: PythonNeeds) -> tuple[str, l
         if place and not ARCHIVE.search(place):
             local.add(left_out_place(root, name.rpartition("/")[0], place, name))
             continue
-        pinned, hashes = _pinned(root, package, facts, name)
+        pinned, hashes = _unresolved(package, facts, name) or _pinned(root, package, facts, name)
         check_any_hash(package, hashes, name, "pipenv lock")
         lines.append(requirement_line(pinned, facts.markers, hashes))
         indexes.add(sources.get(facts.index, ""))
@@ -100,6 +102,21 @@ def _chosen(document: dict[str, Any], needs: PythonNeeds, name: str) -> dict[str
     return packages
 
 
+def _unresolved(package: str, facts: PipfilePackage, name: str) -> tuple[str, list[str]] | None:
+    """Return a requirement that nothing fulfils for a package that Pipenv did not resolve, else None.
+
+    Pipenv resolves no package whose markers exclude it where the lock is written. Installers skip the requirement if
+    the markers exclude it from the guest too. Raises MANIFEST for one without markers.
+    """
+    if not facts.version or EXACT.fullmatch(facts.version):
+        return None
+    if not facts.markers:
+        raise manifest_error(
+            name, 1, f"{package} has no exact version; give its version, or its condition as markers, in Pipfile"
+        )
+    return f"{package}==0+not.locked.by.pipenv", [f"sha256:{'0' * 64}"]
+
+
 def _pinned(root: Path, package: str, facts: PipfilePackage, name: str) -> tuple[str, list[str]]:
     """Return the requirement for exactly this package, and the hashes that it may have.
 
@@ -111,8 +128,6 @@ def _pinned(root: Path, package: str, facts: PipfilePackage, name: str) -> tuple
     if not place:
         if not facts.version:
             raise manifest_error(name, 1, f"{package} does not come from an index; name a release")
-        if not facts.version.startswith("=="):
-            raise manifest_error(name, 1, f"{package} has no exact version; `pipenv lock` writes one")
         return f"{package}{extras}{facts.version}", hashes
     if re.search(r"\s", place):
         raise manifest_error(name, 1, f"{package} is a file with a blank in its name; rename it")
