@@ -315,6 +315,14 @@ def test_extras_are_compared_as_installers_compare_them(project, tmp_path, files
     assert names(read_lock(read_project(project), tmp_path)) == {"idna"}
 
 
+def test_poetrys_own_table_adds_nothing_to_standard_dependencies(project, tmp_path):
+    """Poetry 2 reads in it only where the standard dependencies come from, and locks nothing else of it."""
+    table = '[tool.poetry.dependencies]\nidna = {source = "pypi"}\nlib = {path = "lib", develop = true}\n'
+    toml = f'[project]\nname = "x"\nversion = "1"\ndependencies = ["idna (>=1)"]\n{table}'
+    write_files(project, {"pyproject.toml": toml, "poetry.lock": POETRY_PACKAGE.format(name="idna", hash="a" * 64)})
+    assert names(read_lock(read_project(project), tmp_path)) == {"idna"}
+
+
 NT, POSIX = "os_name == 'nt'", "os_name == 'posix'"
 TABLE = f"""
 [tool.poetry.dependencies]

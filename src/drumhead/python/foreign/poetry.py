@@ -161,7 +161,9 @@ def _roots(document: PyProject, needs: PythonNeeds, file: str) -> list[Requireme
             extras_of = tuple(re.findall(r"[\w.-]+", match[2] or ""))
             asked.append(Requirement(normal_name(match[1]), "*", _both(ALWAYS, match[3] or ""), extras_of))
     standard = {one.name for one in asked}
-    for package, specs in poetry.dependencies.items():
+    # Beside standard dependencies that are not dynamic, Poetry's own table says no more than where those come from.
+    is_whole = bool(project.dependencies) and not {"dependencies", "optional-dependencies"} & set(project.dynamic)
+    for package, specs in () if is_whole else poetry.dependencies.items():
         name = normal_name(package)
         asked += [
             Requirement(name, facts.version, _both(ALWAYS, facts.markers), tuple(facts.extras))
