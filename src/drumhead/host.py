@@ -128,7 +128,7 @@ def _last_words(out: bytes, err: bytes | None) -> str:
 
 def _failure(program: str, status: int, said: str, reason: Callable[[str], str]) -> DrumheadError:
     """Return the error for a program that failed and `said` why."""
-    if os.strerror(errno.ENOSPC) in said:
+    if os.strerror(errno.ENOSPC).lower() in said.lower():  # npm begins it with a small letter
         return host_error(OSError(errno.ENOSPC, f"{program}: {os.strerror(errno.ENOSPC)}"))
     return DrumheadError(ErrorCode.HOST_TOOL, f"{program} failed with status {status}: {reason(said) or NOTHING_SAID}")
 

@@ -238,9 +238,10 @@ def test_a_command_that_is_terminated_removes_its_temporary_files(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_program_that_finds_the_disk_full_gets_the_advice_for_it():
+@pytest.mark.parametrize("said", ["mke2fs: No space left on device", "npm error ENOSPC: no space left on device"])
+def test_a_program_that_finds_the_disk_full_gets_the_advice_for_it(said):
     with pytest.raises(DrumheadError, match=r"/sh: No space left on device; free some space .* DRUMHEAD_HOME"):
-        host.run(["sh", "-c", "echo mke2fs: No space left on device while writing >&2; exit 1"])
+        host.run(["sh", "-c", f"echo {said} while writing >&2; exit 1"])
 
 
 @pytest.mark.parametrize(
