@@ -16,6 +16,7 @@ from drumhead.errors import DrumheadError
 from drumhead.home import Home
 from drumhead.image.layers.store import LayerRecord
 from drumhead.image.store import ImageStore
+from drumhead.manifest.project import read_project
 from drumhead.package.store import PackageStore, parse_ref
 from support.programs import forked
 
@@ -108,3 +109,19 @@ def listing(command, image, kind="application"):
     return msgspec.json.decode(
         (command.home.cache / "layers" / f"{layer.source}.json").read_bytes(), type=LayerRecord
     ).index
+
+
+def node_project(
+    root, *, require="", package=None, lock=None, run="runtime: node\nconfig_set:\n  web: {main: /s.js}\n"
+):
+    """Write a project for Node.js with these files, and read it."""
+    files = {
+        "meta/package.yaml": f"name: web\ntitle: Web\nauthor: a\nrequire: [{require}]\n",
+        "meta/run.yaml": "runtime: node\nconfig_set:\n  web: {main: /s.js}\n",
+        "s.js": "",
+    }
+    if package is not None:
+        files["package.json"] = json.dumps(package)
+    if lock is not None:
+        files["package-lock.json"] = json.dumps({"lockfileVersion": 3, "packages": lock}, indent=1)
+    return read_project(write_files(root, files))
