@@ -180,15 +180,30 @@ async def fail_and_recover(page, view, content):
 
 async def test_recipes_that_cannot_be_read_are_told(page, whole):
     await page.route(OF_A_VIEW, lambda route: route.fulfill(status=502, body="Bad Gateway"))
-    await page.goto(f"http://{whole.master}/#/recipes")
     await page.reload()
+    await page.get_by_role("link", name="Recipes", exact=True).click()
     await expect(page.get_by_text("could not be reached. The page keeps trying.").first).to_be_visible()
     await page.unroute(OF_A_VIEW)
     await expect(page.get_by_role("link", name="thumbnail")).to_be_visible()
+    await page.get_by_role("link", name="Tasks", exact=True).click()
     await page.goto(f"http://{whole.master}/#/recipes?tenant=none")
     await expect(page.get_by_text("There is no tenant none.")).to_be_visible()
     await page.get_by_role("link", name="Tasks", exact=True).click()  # and nobody is asked about changes
     await expect(page.get_by_role("heading", name="Tasks")).to_be_visible()
+
+
+async def test_a_key_that_may_only_upload_sees_what_recipes_do(page, whole):
+    """It gets no live connection, for which the editor waited."""
+
+    async def only_uploading(route):
+        answer = await route.fetch()
+        await route.fulfill(response=answer, json={**await answer.json(), "scopes": ["upload"]})
+
+    await page.route("**/session", only_uploading)
+    await page.reload()
+    await page.get_by_role("link", name="Recipes", exact=True).click()
+    await page.get_by_role("link", name="thumbnail").click()
+    await expect(page.get_by_role("button", name="Remove Resize")).to_be_visible()
 
 
 HEBREW = "התמונה הראשונה מהטיול הארוך שלנו אל הים עם כל המשפחה והחברים בקיץ שעבר.png"

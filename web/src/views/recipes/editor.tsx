@@ -1,16 +1,15 @@
 // The editor of a recipe: outputs, their operations in order, and the preview.
 
 import { signal } from "@preact/signals";
-import { useEffect } from "preact/hooks";
 import { connection } from "../../api/live";
 import { type Operation, type OutputSpec } from "../../api/api";
 import { draft, edit, editOutput, toAll } from "../../state/draft";
 import { bytes, change as changeOf, humanize } from "../../format";
 import { Fields, example } from "../../parts/fields";
 import { Icon } from "../../parts/icons";
+import { Loading, useReading } from "../../parts/reading";
 import { say } from "../../state/messages";
 import { schema, loadSchema } from "../../api/schema";
-import { whenLive } from "../../offline/offline";
 import { texts } from "../../texts";
 import { made, original, Preview } from "./preview";
 
@@ -20,13 +19,15 @@ const dragged = signal<number | undefined>(undefined);
 const OUTPUT_FIELDS = ["format", "quality", "effort", "lossless", "progressive", "metadata", "background"];
 
 export function Editor() {
-  // Without a connection, the editor appears once there is one.
-  useEffect(() => whenLive(() => void loadSchema().catch(() => undefined)), []);
+  const error = useReading(loadSchema);
   const outputs = draft.value.outputs;
   const names = Object.keys(outputs);
   const current = names.includes(tab.value) ? tab.value : (names[0] ?? "");
   const output = outputs[current];
-  if (!schema.value || !output) return <p class="quiet">{connection.value === "lost" ? texts.connection.long.lost : ""}</p>;
+  if (!schema.value || !output) {
+    if (connection.value === "lost") return <p class="quiet">{texts.connection.long.lost}</p>;
+    return error ? <p class="error">{error}</p> : <Loading />;
+  }
   const change = (next: OutputSpec) => editOutput(current, next);
   return (
     <div class="editor">
