@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import contextmanager
 
 import msgspec
 
 from safelight.db.sqlite import SqliteStore
-from safelight.errors import Code
+from safelight.errors import Code, Error
 from safelight.wire import NamedRecipe, TaskQuery
 from safelight.wire.accounts import Tenant
+from safelight.wire.conditions import Condition
 from support.tasks import digest, finished, new_task, refused, request
 
 
@@ -57,6 +59,46 @@ async def test_each_change_of_a_recipe_has_a_time_of_its_own(store):
     assert changed == sorted(set(changed))
 
 
+def version(changed: float) -> Condition:
+    return Condition(match=f'"{changed * 1000:.0f}"')
+
+
+async def test_a_recipe_is_replaced_or_deleted_only_as_the_condition_allows(store):
+    new = Condition(none_match="*")
+
+    async def put(spec: bytes, condition: Condition, name: str = "a"):
+        return await store.save_recipe(NamedRecipe(name=name, spec=msgspec.Raw(spec)), condition)
+
+    first = await put(b"1", new)
+    assert first == (await store.recipes())[0]
+    second = await put(b"2", version(first.changed))
+    assert await put(b"2", version(first.changed)) == second  # repeated since the first answer was lost
+    assert "exists" not in (await refused(Code.PRECONDITION_FAILED, put(b"3", version(first.changed)))).detail
+    for condition in (new, Condition(match='"other", "1"'), Condition(match="*", none_match="*")):
+        await refused(Code.PRECONDITION_FAILED, put(b"3", condition))
+        await refused(Code.PRECONDITION_FAILED, store.delete_recipe("a", condition=condition))
+    for condition in (version(first.changed), Condition(match="*")):
+        error = await refused(Code.PRECONDITION_FAILED, put(b"3", condition, "b"))
+        assert "does not exist any more" in error.detail
+    assert bytes((await store.recipe("a")).spec) == b"2"
+    third = await put(b"3", Condition(match=f'"0", W/"{second.changed * 1000:.0f}"'))  # as a proxy has weakened it
+    await put(b"4", Condition(match="*", none_match=version(first.changed).match))
+    await refused(Code.PRECONDITION_FAILED, store.delete_recipe("a", condition=version(third.changed)))
+    await refused(Code.NOT_FOUND, store.delete_recipe("b", condition=Condition(match="*")))
+    await store.delete_recipe("a", condition=version((await store.recipe("a")).changed))
+    assert await store.recipes() == []
+
+
+async def test_of_those_who_change_one_version_at_once_one_succeeds(store):
+    await save(store, "a")
+    seen = version((await store.recipe("a")).changed)
+    saving = [store.save_recipe(NamedRecipe(name="a", spec=msgspec.Raw(b"%d" % n)), seen) for n in range(8)]
+    ended = await asyncio.gather(*saving, return_exceptions=True)
+    (winner,) = [n for n, each in enumerate(ended) if not isinstance(each, Error)]
+    assert {each.code for each in ended if isinstance(each, Error)} == {Code.PRECONDITION_FAILED}
+    assert bytes((await store.recipe("a")).spec) == b"%d" % winner
+
+
 async def test_the_bytes_and_the_number_of_a_tenants_recipes_are_limited(backend, monkeypatch):
     monkeypatch.setattr("safelight.db.calls.recipes.MOST_BYTES", 100)
     monkeypatch.setattr("safelight.db.calls.recipes._MOST", 3)
@@ -82,7 +124,7 @@ async def test_the_list_of_recipes_reads_none_of_them(tmp_path):
             await store.recipes()
             await save(store, "a")
         listings = [each for each in ran if "FROM recipe" in each]
-        assert len(listings) == 2
+        assert len(listings) == 3
         for listing in listings:
             plan = "".join(str(row) for row in store._database._connection.rows(f"EXPLAIN QUERY PLAN {listing}"))
             assert "COVERING INDEX recipe_listed" in plan

@@ -70,7 +70,7 @@ async def test_a_saved_recipe_is_read_again_only_once_it_has_changed(tmp_path, m
             assert (await book.choose("a")).name == "a"
             with pytest.raises(Error, match="no recipe called 'c'"):
                 await book.find("c")
-        assert read == ["'a'", "'b'"]
+        assert not read  # what it has saved is what was sent
         saved = await other.save("a", parse({"outputs": {"small": {"format": "png"}}}))
         read.clear()
         assert await book.find("a") == saved
@@ -135,6 +135,52 @@ async def test_masters_have_the_same_recipes(system, client):
         await client.save_recipe("small", SMALL)
         assert (await there.upload(photo(1), recipe="small")).recipe == "small"
         assert await there.recipes() == await client.recipes()
+
+
+async def test_an_edit_of_another_version_is_refused_at_each_master(system, client):
+    other = await system.master()
+    async with Client.connect(other.url) as there:
+        mine = await client.save_recipe("small", SMALL, unchanged_since=0)
+        assert await there.recipe("small") == mine
+        theirs = await client.save_recipe("small", SMALL | {"description": "theirs"})
+        for call in (
+            there.save_recipe("small", SMALL, unchanged_since=mine.changed),
+            there.save_recipe("small", SMALL, unchanged_since=0),
+            there.delete_recipe("small", unchanged_since=mine.changed),
+        ):
+            with pytest.raises(Error) as caught:
+                await call
+            assert caught.value.code is Code.PRECONDITION_FAILED
+        assert await there.recipe("small") == theirs  # at once, without what was cached
+        await there.delete_recipe("small", unchanged_since=theirs.changed)
+
+
+async def test_a_recipe_has_an_etag(master, http):
+    url, body = f"{master.url}/recipes/small", msgspec.json.encode(SMALL)
+    tags = []
+    for headers, status in (
+        ({"If-Match": "*"}, 412),
+        ({"If-None-Match": "*"}, 200),
+        ({}, 200),
+        ({"If-Match": "TAG"}, 200),
+        ({"If-Match": '"other"'}, 412),
+        ({"If-Match": "unquoted"}, 400),
+        ({"If-Match": ""}, 400),
+    ):
+        given = {name: value.replace("TAG", tags[-1] if tags else "") for name, value in headers.items()}
+        sent = body.replace(b"webp", b"png") if status == 412 else body
+        async with http.put(url, data=sent, headers=given) as answer:
+            assert answer.status == status, (headers, await answer.text())
+        if status == 200:
+            tags.append(answer.headers["ETag"])
+            async with http.get(url) as found:
+                assert found.headers["ETag"] == tags[-1]
+    assert len(set(tags)) == 3
+    async with http.get(f"{master.url}/recipes/web") as builtin:
+        assert "ETag" not in builtin.headers
+    for tag, status in ((tags[0], 412), (tags[-1], 204)):
+        async with http.delete(url, headers={"If-Match": tag}) as answer:
+            assert answer.status == status
 
 
 @pytest.mark.parametrize("name", ["invert", "web", "schema", "check", "custom"])

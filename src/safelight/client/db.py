@@ -46,6 +46,7 @@ from safelight.wire import (
     WebhookCallPage,
     WorkerSeen,
 )
+from safelight.wire.conditions import ALWAYS, Condition
 from safelight.wire.statistics import StatisticsSlot
 
 # With these, the routes of the classic protocol answer with whole tasks and with problem documents.
@@ -227,13 +228,18 @@ class DbClient(ServiceClient):
         path, params = f"/recipes/{quote(name, safe='')}", {"tenant": tenant}
         return await self._connection.call("GET", path, NamedRecipe, params=params)
 
-    async def save_recipe(self, recipe: NamedRecipe) -> None:
-        """Save a recipe, replacing the one of the same name. Raises NOT_FOUND for an unknown tenant, CONFLICT."""
-        await self._connection.call("PUT", f"/recipes/{quote(recipe.name, safe='')}", bytes, json=recipe)
+    async def save_recipe(self, recipe: NamedRecipe, condition: Condition = ALWAYS) -> SavedRecipe:
+        """Save a recipe, replacing the one of the same name.
 
-    async def delete_recipe(self, name: str, *, tenant: str = DEFAULT_TENANT) -> None:
-        """Delete a saved recipe. Raises NOT_FOUND."""
-        await deleted(self._connection, f"/recipes/{quote(name, safe='')}", {"tenant": tenant})
+        Raises NOT_FOUND for an unknown tenant, CONFLICT, PRECONDITION_FAILED.
+        """
+        path, headers = f"/recipes/{quote(recipe.name, safe='')}", condition.headers()
+        return await self._connection.call("PUT", path, SavedRecipe, json=recipe, headers=headers)
+
+    async def delete_recipe(self, name: str, *, tenant: str = DEFAULT_TENANT, condition: Condition = ALWAYS) -> None:
+        """Delete a saved recipe. Raises NOT_FOUND, PRECONDITION_FAILED."""
+        path, params = f"/recipes/{quote(name, safe='')}", {"tenant": tenant}
+        await deleted(self._connection, path, params, condition.headers())
 
     @asynccontextmanager
     async def backup(self, *, wait: float = 3600.0) -> AsyncIterator[aiohttp.ClientResponse]:

@@ -13,7 +13,7 @@ import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 from urllib.parse import quote
 
 import aiohttp
@@ -24,7 +24,7 @@ from safelight.client.ends import Ends
 from safelight.client.repeating import deleted, queued_again
 from safelight.client.uploads import EXTRA_WAIT, Source, Upload, form_fields, multipart
 from safelight.errors import Code, Error
-from safelight.files.replacing import replaced
+from safelight.files.replacing import emptied, replaced
 from safelight.untrusted import filenames, photos
 from safelight.wire import (
     Batch,
@@ -54,6 +54,7 @@ from safelight.wire import (
     WebhookCallPage,
     WorkerSeen,
 )
+from safelight.wire.conditions import unchanged
 
 _CHUNK = 1 << 18
 _ROOM = 16  # bytes that saving may add to a name: a number
@@ -257,7 +258,7 @@ class Client(ServiceClient):
                 async with self.result(id, output=output, headers=headers) as response:
                     tag = response.headers.get("ETag")
                     if response.status != 206 and size:
-                        await asyncio.to_thread(_empty, file)
+                        await asyncio.to_thread(emptied, file)
                     async for chunk in response.content.iter_chunked(_CHUNK):
                         await asyncio.to_thread(file.write, chunk)
                         if limit is not None and file.tell() > limit:
@@ -342,13 +343,20 @@ class Client(ServiceClient):
         """Return one recipe. Raises NOT_FOUND."""
         return await self._connection.call("GET", f"/recipes/{quote(name, safe='')}", NamedRecipe)
 
-    async def save_recipe(self, name: str, spec: Mapping[str, Any]) -> NamedRecipe:
-        """Save a recipe under a name. Raises INVALID_RECIPE with the place; CONFLICT for a built-in's name."""
-        return await self._connection.call("PUT", f"/recipes/{quote(name, safe='')}", NamedRecipe, json=spec)
+    async def save_recipe(
+        self, name: str, spec: Mapping[str, Any], *, unchanged_since: float | None = None
+    ) -> NamedRecipe:
+        """Save a recipe under a name. Raises INVALID_RECIPE with the place; CONFLICT for a built-in's name.
 
-    async def delete_recipe(self, name: str) -> None:
-        """Delete a saved recipe."""
-        await deleted(self._connection, f"/recipes/{quote(name, safe='')}")
+        With `unchanged_since`, the `changed` of the recipe that was read or 0 for a new one, raises PRECONDITION_FAILED
+        if somebody has saved it since. Otherwise it replaces what they saved.
+        """
+        path, condition = f"/recipes/{quote(name, safe='')}", unchanged(unchanged_since)
+        return await self._connection.call("PUT", path, NamedRecipe, json=spec, headers=condition)
+
+    async def delete_recipe(self, name: str, *, unchanged_since: float | None = None) -> None:
+        """Delete a saved recipe. Raises NOT_FOUND; PRECONDITION_FAILED as `save_recipe` does."""
+        await deleted(self._connection, f"/recipes/{quote(name, safe='')}", headers=unchanged(unchanged_since))
 
     async def check_recipe(self, spec: Mapping[str, Any]) -> NamedRecipe:
         """Return a recipe in its canonical form. Raises INVALID_RECIPE with the place and the reason."""
@@ -376,11 +384,6 @@ class Client(ServiceClient):
     async def settle(self, outcomes: Sequence[Outcome]) -> list[Settled]:
         """End attempts (for workers); safe to repeat."""
         return await self._connection.call("POST", "/outcomes", list[Settled], json=list(outcomes))
-
-
-def _empty(file: BinaryIO) -> None:
-    file.seek(0)
-    file.truncate()
 
 
 def output_filename(task: Task, output: str) -> str:

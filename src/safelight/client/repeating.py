@@ -29,11 +29,16 @@ async def queued_again(
     return await _repeated(connection, attempt, Code.CONFLICT, read)
 
 
-async def deleted(connection: Connection, path: str, params: Mapping[str, Any] | None = None) -> None:
+async def deleted(
+    connection: Connection,
+    path: str,
+    params: Mapping[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> None:
     """Delete something. Raises NOT_FOUND, but not after an attempt whose answer was lost, which may have deleted it."""
 
     async def attempt() -> None:
-        await connection.call("DELETE", path, bytes, params=params, retry=False)
+        await connection.call("DELETE", path, bytes, params=params, headers=headers, retry=False)
 
     async def gone() -> None:
         return None

@@ -30,6 +30,7 @@ from safelight.wire import (
     WebhookAnswer,
     decode,
 )
+from safelight.wire.conditions import Condition
 
 MAX_BODY = 64 * 1024 * 1024
 STORE: web.AppKey[TaskStore] = web.AppKey("store")
@@ -308,12 +309,12 @@ async def _save_recipe(request: web.Request) -> web.Response:
     recipe = await read_json(request, NamedRecipe)
     if recipe.name != request.match_info["name"]:
         raise Error(Code.INVALID_REQUEST, "The name in the body differs from the name in the URL.", position="$.name")
-    await request.app[STORE].save_recipe(recipe)
-    return web.Response(status=204)
+    return json_response(await request.app[STORE].save_recipe(recipe, Condition.of(request.headers)))
 
 
 async def _delete_recipe(request: web.Request) -> web.Response:
-    await request.app[STORE].delete_recipe(request.match_info["name"], tenant=query(request, _OfOne).tenant)
+    tenant, condition = query(request, _OfOne).tenant, Condition.of(request.headers)
+    await request.app[STORE].delete_recipe(request.match_info["name"], tenant=tenant, condition=condition)
     return web.Response(status=204)
 
 

@@ -43,6 +43,7 @@ from safelight.wire import (
     WebhookCallPage,
     WorkerSeen,
 )
+from safelight.wire.conditions import ALWAYS, Condition
 from safelight.wire.statistics import StatisticsSlot
 
 
@@ -288,16 +289,17 @@ class TaskStore(Protocol):
         """Return a saved recipe. Raises NOT_FOUND."""
         ...
 
-    async def save_recipe(self, recipe: NamedRecipe) -> None:
+    async def save_recipe(self, recipe: NamedRecipe, condition: Condition = ALWAYS) -> SavedRecipe:
         """Save a recipe, replacing the one of the same name. Its `changed` becomes later than that of the replaced one.
 
-        Raises NOT_FOUND if there is no such tenant, and CONFLICT if it would have more recipes, or more bytes of them,
-        than may be saved.
+        Raises NOT_FOUND if there is no such tenant, CONFLICT if it would have more recipes, or more bytes of them,
+        than may be saved, and PRECONDITION_FAILED if the condition does not hold for the one that would be replaced,
+        unless that is the same already.
         """
         ...
 
-    async def delete_recipe(self, name: str, *, tenant: str = DEFAULT_TENANT) -> None:
-        """Delete a saved recipe; tasks created with it keep it. Raises NOT_FOUND."""
+    async def delete_recipe(self, name: str, *, tenant: str = DEFAULT_TENANT, condition: Condition = ALWAYS) -> None:
+        """Delete a saved recipe; tasks created with it keep it. Raises NOT_FOUND, PRECONDITION_FAILED."""
         ...
 
     async def deliveries(

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from io import BufferedWriter
 from pathlib import Path
+from typing import BinaryIO
 
 from safelight.files.opening import opened
 
@@ -31,6 +32,12 @@ async def replaced(path: Path) -> AsyncIterator[BufferedWriter]:
         await asyncio.to_thread(unfinished.replace, path)
     finally:
         await asyncio.to_thread(unfinished.unlink, missing_ok=True)
+
+
+def emptied(file: BinaryIO) -> None:
+    """Drop what was written to a file, to begin anew."""
+    file.seek(0)
+    file.truncate()
 
 
 def remove_left(directory: Path) -> None:

@@ -17,6 +17,7 @@ from safelight.errors import Code, Error
 from safelight.files.sending import send_file
 from safelight.storage.store import OpenBlob
 from safelight.wire import Blob
+from safelight.wire.conditions import names
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +34,6 @@ _SAFE = {
     "Content-Security-Policy": "default-src 'none'; sandbox",
 }
 
-_TAG = re.compile(r'\s*(W/)?"([^"]*)"\s*(?:,|$)')
 _RANGE = re.compile(r"bytes=\s*(?:([0-9]{1,40})-([0-9]{0,40})|-([0-9]{1,40}))\s*", re.IGNORECASE | re.ASCII)
 
 
@@ -51,9 +51,9 @@ def select(blob: Blob, asked: Mapping[str, str], *, caching: str = _IMMUTABLE) -
     Raises PRECONDITION_FAILED, RANGE_NOT_SATISFIABLE.
     """
     headers = {**_SAFE, "ETag": f'"{blob.digest}"', "Cache-Control": caching, "Accept-Ranges": "bytes"}
-    if (tags := asked.get("If-Match")) and not _names(blob.digest, tags, weak=False):
+    if (tags := asked.get("If-Match")) and not names(tags, blob.digest, weak=False):
         raise Error(Code.PRECONDITION_FAILED, "The blob does not have the ETag that If-Match requires.")
-    if (tags := asked.get("If-None-Match")) and _names(blob.digest, tags, weak=True):
+    if (tags := asked.get("If-None-Match")) and names(tags, blob.digest, weak=True):
         return Selected(status=304, headers=headers, span=range(0))
     span = _range(asked, blob)
     if span is None:
@@ -78,17 +78,6 @@ async def send(
     response = web.StreamResponse(status=selected.status, headers=selected.headers)
     response.content_type = "application/octet-stream"
     return response, await _stream(request, response, reading, selected.span, damaged)
-
-
-def _names(digest: str, tags: str, *, weak: bool) -> bool:
-    if tags.strip() == "*":
-        return True
-    at = 0
-    while found := _TAG.match(tags, at):
-        if found[2] == digest and (weak or not found[1]):
-            return True
-        at = found.end()
-    return False
 
 
 def _range(asked: Mapping[str, str], blob: Blob) -> range | None:

@@ -59,6 +59,7 @@ from safelight.wire import (
     WebhookCallPage,
     WorkerSeen,
 )
+from safelight.wire.conditions import ALWAYS, Condition
 from safelight.wire.statistics import StatisticsSlot
 
 log = logging.getLogger(__name__)
@@ -309,13 +310,13 @@ class CallStore:
         """See the contract."""
         return await self._read(recipes.find, name, tenant)
 
-    async def save_recipe(self, recipe: NamedRecipe) -> None:
+    async def save_recipe(self, recipe: NamedRecipe, condition: Condition = ALWAYS) -> SavedRecipe:
         """See the contract."""
-        await self._do(recipes.save, recipe)
+        return await self._do(recipes.save, recipe, condition)
 
-    async def delete_recipe(self, name: str, *, tenant: str = DEFAULT_TENANT) -> None:
+    async def delete_recipe(self, name: str, *, tenant: str = DEFAULT_TENANT, condition: Condition = ALWAYS) -> None:
         """See the contract."""
-        await self._do(recipes.delete, name, tenant)
+        await self._do(recipes.delete, name, tenant, condition)
 
     async def deliveries(
         self, *, n: int = 100, wait: float = 0.0, seconds: float = 60.0, held: Mapping[str, int] = NONE_HELD

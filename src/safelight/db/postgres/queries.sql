@@ -449,11 +449,13 @@ SELECT json_build_array(spec, changed)::text FROM recipe WHERE tenant = $1 AND n
 -- name: other_recipes
 SELECT json_build_array(count(*), coalesce(sum(size), 0))::text FROM recipe WHERE tenant = $1 AND name <> $2;
 
+-- name: recipe_changed
+SELECT changed FROM recipe WHERE tenant = $1 AND name = $2;
+
 -- name: save_recipe
--- Each change has a time of its own, by which caches recognise it.
 INSERT INTO recipe (tenant, name, spec, changed, size) VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT (tenant, name) DO UPDATE
-SET spec = excluded.spec, changed = greatest(excluded.changed, recipe.changed + 1), size = excluded.size;
+SET spec = excluded.spec, changed = excluded.changed, size = excluded.size;
 
 -- name: delete_recipe
 DELETE FROM recipe WHERE tenant = $1 AND name = $2;

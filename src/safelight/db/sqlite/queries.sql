@@ -323,10 +323,12 @@ SELECT json_array(spec, changed) FROM recipe WHERE tenant = ?1 AND name = ?2;
 -- name: other_recipes
 SELECT json_array(count(*), coalesce(sum(size), 0)) FROM recipe WHERE tenant = ?1 AND name <> ?2;
 
+-- name: recipe_changed
+SELECT changed FROM recipe INDEXED BY recipe_listed WHERE tenant = ?1 AND name = ?2;
+
 -- name: save_recipe
--- Each change has a time of its own, by which caches recognise it.
 INSERT INTO recipe (tenant, name, spec, changed, size) VALUES (?1, ?2, ?3, ?4, ?5)
-ON CONFLICT (tenant, name) DO UPDATE SET spec = ?3, changed = max(?4, changed + 1), size = ?5;
+ON CONFLICT (tenant, name) DO UPDATE SET spec = ?3, changed = ?4, size = ?5;
 
 -- name: delete_recipe
 DELETE FROM recipe WHERE tenant = ?1 AND name = ?2;

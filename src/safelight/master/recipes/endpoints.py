@@ -13,6 +13,7 @@ from safelight.master.api.endpoint import JSON, Endpoint
 from safelight.master.recipes.recipe_book import RecipeBook
 from safelight.recipe import Recipe
 from safelight.wire import NamedRecipe
+from safelight.wire.conditions import Condition, tag_of
 
 _TOML = "application/toml"
 
@@ -29,17 +30,18 @@ class Recipes:
 
     async def get(self, request: web.Request) -> web.Response:
         """`GET /recipes/{name}`."""
-        return http.json_response(await self._book.of(tenant_of(request)).find(request.match_info["name"]))
+        return _answer(await self._book.of(tenant_of(request)).find(request.match_info["name"]))
 
     async def put(self, request: web.Request) -> web.Response:
         """`PUT /recipes/{name}`: the name in the URL replaces the one in the recipe."""
-        name = request.match_info["name"]
+        name, condition = request.match_info["name"], Condition.of(request.headers)
         found = await self._book.read(await http.read_body(request), toml=request.content_type == _TOML, name=name)
-        return http.json_response(await self._book.of(tenant_of(request)).save(name, found))
+        return _answer(await self._book.of(tenant_of(request)).save(name, found, condition))
 
     async def delete(self, request: web.Request) -> web.Response:
         """`DELETE /recipes/{name}`: tasks that were created with it keep it."""
-        await self._book.of(tenant_of(request)).delete(request.match_info["name"])
+        condition = Condition.of(request.headers)
+        await self._book.of(tenant_of(request)).delete(request.match_info["name"], condition)
         return web.Response(status=204)
 
     async def check(self, request: web.Request) -> web.Response:
@@ -59,6 +61,8 @@ class Recipes:
         example = {
             "outputs": {"small": {"operations": [{"op": "resize", "width": 640, "height": 640}], "format": "webp"}}
         }
+        version = {"If-Match": "the ETag of the recipe that it may replace"}
+        versions = {**version, "If-None-Match": "* to replace no recipe"}
         wrong = (Code.INVALID_RECIPE, Code.TOO_LARGE, Code.TOO_MANY_REQUESTS)
         return [
             Endpoint(
@@ -85,10 +89,18 @@ class Recipes:
             Endpoint(
                 method="PUT", path="/recipes/{name}", handler=self.put, access=Access.OPERATE, tag="recipes",
                 summary="Save a recipe under a name", body=body, answer={JSON: NamedRecipe},
-                errors=(*wrong, Code.NOT_FOUND, Code.CONFLICT, Code.UNAVAILABLE), examples={JSON: example},
+                request_headers=versions, examples={JSON: example},
+                errors=(*wrong, Code.NOT_FOUND, Code.CONFLICT, Code.PRECONDITION_FAILED, Code.UNAVAILABLE),
             ),
             Endpoint(
                 method="DELETE", path="/recipes/{name}", handler=self.delete, access=Access.OPERATE, tag="recipes",
-                summary="Delete a saved recipe", status=204, errors=(Code.NOT_FOUND, Code.CONFLICT, Code.UNAVAILABLE),
+                summary="Delete a saved recipe", status=204, request_headers=version,
+                errors=(Code.NOT_FOUND, Code.CONFLICT, Code.PRECONDITION_FAILED, Code.UNAVAILABLE),
             ),
         ]  # fmt: skip
+
+
+def _answer(found: NamedRecipe) -> web.Response:
+    # Built-in recipes cannot be changed, so they have no version.
+    headers = {"ETag": f'"{tag_of(found.changed)}"'} if found.changed else None
+    return http.json_response(found, headers=headers)

@@ -6,7 +6,8 @@ import asyncio
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 
 import msgspec
 
@@ -18,6 +19,7 @@ from safelight.master.recipes.recipe_reader import RecipeReader
 from safelight.recipe import Recipe
 from safelight.recipe.records import NAME
 from safelight.wire import NamedRecipe, SavedRecipe
+from safelight.wire.conditions import ALWAYS, Condition
 
 _FRESH = 1.0
 """Seconds for which saved recipes are cached; after that, other masters see a saved recipe."""
@@ -126,20 +128,34 @@ class TenantRecipes:
             raise Error(Code.NOT_FOUND, f"There is no recipe called {name[:64]!r}. Known are {known}.")
         return await self._read_one(name)
 
-    async def save(self, name: str, found: Recipe) -> NamedRecipe:
+    async def save(self, name: str, found: Recipe, condition: Condition = ALWAYS) -> NamedRecipe:
         """Save a recipe, replacing a saved one of the same name.
 
-        Raises CONFLICT for a fixed name, and if too many are saved; NOT_FOUND for an unknown tenant.
+        Raises CONFLICT for a fixed name, and if too many are saved; NOT_FOUND for an unknown tenant; and
+        PRECONDITION_FAILED.
         """
         self._check_free(name)
-        await self._db.save_recipe(NamedRecipe(tenant=self._tenant, name=name, spec=_spec(found)))
-        await self._refresh(0.0)
-        return (await self._read_one(name)).saved
+        new = NamedRecipe(tenant=self._tenant, name=name, spec=_spec(found))
+        async with self._changing():
+            changed = (await self._db.save_recipe(new, condition)).changed
+        # What is read now may have been saved by somebody else meanwhile, and its ETag would be taken for this one's.
+        return self._cache.put(msgspec.structs.replace(new, changed=changed)).saved
 
-    async def delete(self, name: str) -> None:
-        """Delete a saved recipe. Raises NOT_FOUND; CONFLICT for a fixed name."""
+    async def delete(self, name: str, condition: Condition = ALWAYS) -> None:
+        """Delete a saved recipe. Raises NOT_FOUND; CONFLICT for a fixed name; PRECONDITION_FAILED."""
         self._check_free(name)
-        await self._db.delete_recipe(name, tenant=self._tenant)
+        async with self._changing():
+            await self._db.delete_recipe(name, tenant=self._tenant, condition=condition)
+
+    @asynccontextmanager
+    async def _changing(self) -> AsyncIterator[None]:
+        """Read the list again after a change, and after one that was refused since another master has made one."""
+        try:
+            yield
+        except Error as error:
+            if error.code is Code.PRECONDITION_FAILED:
+                await self._refresh(0.0)
+            raise
         await self._refresh(0.0)
 
     def _check_free(self, name: str) -> None:
