@@ -239,6 +239,47 @@ async def test_a_recipe_that_is_edited_while_it_is_saved_keeps_the_edit(page, cl
     await client.delete_recipe("edited")
 
 
+async def test_a_recipe_that_somebody_else_has_saved_is_replaced_only_on_request(page, client):
+    async def described() -> str:
+        return json.loads(bytes((await client.recipe("shared")).spec))["description"]
+
+    spec = {"outputs": {"image": {"format": "png"}}}
+    await client.save_recipe("shared", spec | {"description": "first"})
+    save, description = page.get_by_role("button", name="Save", exact=True), page.get_by_label("Description")
+    await page.get_by_role("link", name="Recipes").click()
+    await page.get_by_role("link", name="shared").click()
+    await description.fill("mine")
+    await client.save_recipe("shared", spec | {"description": "theirs"})
+    await save.click()
+    await expect(page.get_by_role("heading", name="shared was changed meanwhile")).to_be_visible()
+    await page.get_by_role("button", name="Keep editing").click()
+    await expect(description).to_have_value("mine")
+    assert await described() == "theirs"
+    await save.click()
+    await page.get_by_role("button", name="Save over it").click()
+    await expect(save).to_be_disabled()
+    assert await described() == "mine"
+    await description.fill("mine again")
+    await client.save_recipe("shared", spec | {"description": "theirs again"})
+    await save.click()
+    await page.get_by_role("button", name="Load the saved one").click()
+    await expect(description).to_have_value("theirs again")
+    await expect(save).to_be_disabled()
+    # another recipe is not saved under its name without a question either
+    await page.get_by_role("link", name="thumbnail").click()
+    await page.get_by_label("Name to save under").fill("shared")
+    await save.click()
+    await page.get_by_role("button", name="Load the saved one").click()
+    await expect(description).to_have_value("theirs again")
+    # one that was deleted meanwhile is created again
+    await description.fill("mine")
+    await client.delete_recipe("shared")
+    await save.click()
+    await expect(save).to_be_disabled()
+    assert await described() == "mine"
+    await client.delete_recipe("shared")
+
+
 async def test_photos_dropped_before_the_page_is_ready_are_uploaded(browser, whole, client):
     async with opened(browser, whole.master) as page:
         await page.add_init_script(f"window.photo = {list(photo(0, width=120))}; {WHEN_DRAWN}(['.drop', {DROPPED}])")

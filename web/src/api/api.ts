@@ -131,8 +131,11 @@ export const retryTask = (id: string) => ask<Task>("POST", task(id, "/retry"));
 export const releaseTask = (id: string) => ask<Task>("POST", task(id, "/release"));
 export const deleteTask = (id: string) => ask<void>("DELETE", task(id));
 export const getRecipes = () => ask<NamedRecipe[]>("GET", "recipes");
-export const saveRecipe = (name: string, recipe: Recipe) =>
-  ask<NamedRecipe>("PUT", `recipes/${encodeURIComponent(name)}`, recipe);
+/** Save a recipe, unless it was changed after a time; 0: unless there is one. */
+export const saveRecipe = (name: string, recipe: Recipe, unchanged: number) => {
+  const condition = unchanged ? { "If-Match": `"${Math.round(unchanged * 1000)}"` } : { "If-None-Match": "*" };
+  return ask<NamedRecipe>("PUT", `recipes/${encodeURIComponent(name)}`, recipe, undefined, condition);
+};
 export const deleteRecipe = (name: string) => ask<void>("DELETE", `recipes/${encodeURIComponent(name)}`);
 /** Check a recipe in TOML or JSON; what comes back is complete. */
 export const checkToml = (text: string, json: boolean) =>

@@ -29,6 +29,7 @@ function Question({ asked }: { asked: Asked }) {
       )}
       <div class="actions">
         <button onClick={() => asked.answer(undefined)}>{asked.keep ?? texts.keep}</button>
+        {asked.other && <button onClick={() => asked.answer(asked.other)}>{asked.other}</button>}
         <button class={`main ${asked.danger ? "danger" : ""}`} onClick={() => asked.answer(choice.current?.value ?? "")}>
           {asked.action}
         </button>

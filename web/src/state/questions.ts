@@ -9,6 +9,8 @@ interface Question {
   danger?: boolean;
   /** The button that changes nothing. */
   keep?: string;
+  /** A button that does something else; it answers with its label. */
+  other?: string;
   choice?: { label: string; options: readonly string[]; value?: string };
 }
 export type Asked = Question & { answer: (given: string | undefined) => void };

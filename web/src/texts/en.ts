@@ -210,6 +210,10 @@ export const en = {
     deleteQuestion: (name: string) => `Delete the recipe ${name}?`,
     deleteText: "Photos that were processed with it keep their results.", leave: "Discard your changes?",
     leaveText: "The recipe has changes that are not saved.", leaveAction: "Discard", stay: "Keep editing",
+    clash: (name: string, isNew: boolean) => (isNew ? `There is a recipe ${name} already` : `${name} was changed meanwhile`),
+    clashText: (isNew: boolean) =>
+      `${isNew ? "You can save over it, or keep editing and choose another name." : "Somebody else, or you in another tab, has saved it since you opened it. You can save over that version."} Loading the saved one discards your changes.`,
+    saveOver: "Save over it", loadSaved: "Load the saved one",
   },
   editor: {
     outputs: "Outputs", output: "Output",

@@ -1,9 +1,9 @@
 // The view of recipes: look at one, edit it, save it under a name.
 
 import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
-import { checkToml, deleteRecipe, type NamedRecipe, saveRecipe } from "../../api/api";
+import { checkToml, deleteRecipe, getRecipes, type NamedRecipe, Problem, type Recipe, saveRecipe } from "../../api/api";
 import { begin, canUndo, changed, draft, edit, forget, name, open, undo } from "../../state/draft";
-import { confirmed } from "../../state/questions";
+import { asking, confirmed } from "../../state/questions";
 import { Icon } from "../../parts/icons";
 import { Loading, useReading } from "../../parts/reading";
 import { attempt, say } from "../../state/messages";
@@ -53,8 +53,14 @@ function useUndoKey() {
   }, []);
 }
 
+const NONE = { name: "", spec: "", changed: 0 };
 /** Of which recipe the draft is, and how the service had it when it was opened; another object for each draft. */
-let shown = { name: "", spec: "" };
+let shown = { ...NONE };
+
+function show(recipe: NamedRecipe): void {
+  shown = { name: recipe.name, spec: JSON.stringify(recipe.spec), changed: recipe.changed };
+  open(recipe);
+}
 
 export function Recipes() {
   const isNew = query.value.draft !== undefined;
@@ -64,20 +70,21 @@ export function Recipes() {
   const spec = current ? JSON.stringify(current.spec) : "";
   // A view that comes back opens the recipe anew, unless a draft was not left: it was hidden by the sign-in.
   useLayoutEffect(() => {
-    if (!changed.value) shown = { name: "", spec: "" };
+    if (!changed.value) shown = { ...NONE };
   }, []);
   // Runs before painting, so that nobody edits the previous recipe. A list that is read again must not drop what was
   // typed since, so a recipe is opened again only if it is another one.
   useLayoutEffect(() => {
     if (!current) {
       // Until the list was read, nobody knows of which recipe it is.
-      if (isNew || recipes.value.length) shown = { name: "", spec: "" };
+      if (isNew || recipes.value.length) shown = { ...NONE };
       return;
     }
-    if (shown.name === current.name && (changed.value || shown.spec === spec)) return;
-    shown = { name: current.name, spec };
-    open(current);
-  }, [current?.name, spec, query.value.draft]);
+    const isSame = shown.name === current.name && shown.spec === spec;
+    if (isSame) shown.changed = current.changed; // it was saved again as it was
+    if (isSame || (shown.name === current.name && changed.value)) return;
+    show(current);
+  }, [current?.name, current?.changed, spec, query.value.draft]);
   useGuard();
   useUndoKey();
   useSubject(detail.value && current ? current.name : "");
@@ -155,18 +162,45 @@ function Pause({ name: of }: { name: string }) {
   );
 }
 
+/** Save a recipe. If the service has a version that the draft was not made from, ask what to do. */
+async function saveOver(under: string, recipe: Recipe): Promise<NamedRecipe | undefined> {
+  const of = shown;
+  let known = under === of.name ? of.changed : 0;
+  for (;;) {
+    try {
+      return await saveRecipe(under, recipe, known);
+    } catch (error) {
+      if (!(error instanceof Problem) || error.code !== "precondition_failed") throw error;
+    }
+    const found = (await getRecipes()).find((one) => one.name === under);
+    if (found) {
+      const isNew = under !== of.name;
+      const question = { title: words.clash(under, isNew), text: words.clashText(isNew), keep: words.stay };
+      const answer = await asking({ ...question, action: words.saveOver, other: words.loadSaved, danger: true });
+      if (answer === words.loadSaved) await load();
+      if (answer === words.loadSaved && shown === of) {
+        show(found);
+        unguard();
+        go("recipes", under);
+      }
+      if (answer !== "") return undefined;
+    }
+    known = found?.changed ?? 0; // one that was deleted meanwhile is created again
+  }
+}
+
 function Heading({ current }: { current: NamedRecipe | undefined }) {
   // What is typed until the service has answered is a change of the saved recipe. Another draft that was opened stays.
   const save = async (event: Event) => {
     event.preventDefault();
     const under = name.value.trim();
     const [sent, of] = [draft.value, shown];
-    const saved = await attempt(() => saveRecipe(under, { ...sent, name: under }));
+    const saved = await attempt(() => saveOver(under, { ...sent, name: under }));
     if (!saved) return;
     say(words.saved(saved.name));
     if (shown === of) {
       forget(sent);
-      shown = { name: saved.name, spec: "" };
+      shown = { name: saved.name, spec: "", changed: saved.changed };
     }
     await load();
     if (view.value !== "recipes" || detail.value === saved.name || shown.name !== saved.name) return;
