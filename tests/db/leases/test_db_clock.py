@@ -109,3 +109,21 @@ async def test_a_day_without_another_jump_confirms_a_clock_that_was_set_back(bac
 
         await until(gone, timeout=30)
         assert 41 * DAY <= clock.passed < 44 * DAY
+
+
+async def test_a_worker_was_seen_just_now_after_the_clock_has_jumped(backend):
+    """A machine learns the right time after db has started; its workers must not look gone, nor dead ones alive."""
+
+    class SetClock(Clock):
+        ahead = 0.0
+
+        def wall(self) -> float:
+            return super().wall() + self.ahead
+
+    clock = SetClock()
+    async with backend.open(clock=clock) as store:
+        for clock.ahead in (DAY, -DAY):
+            (task,) = await store.create([new_task()])
+            await store.lease(request(n=1))
+            (seen,) = (await store.summary()).workers
+            assert abs(seen.last_seen - task.created) < 60

@@ -258,14 +258,20 @@ def _see(transaction: Transaction, worker: WorkerInfo) -> None:
 
 
 def workers(transaction: Transaction) -> list[WorkerSeen]:
-    """Return the workers seen lately, each with the number of leases that it holds."""
+    """Return the workers seen lately, each with the number of leases that it holds and with times of the wall clock."""
     oldest = (transaction.steady - WORKER_REMEMBERED) / 1000
+    ahead = (transaction.now - transaction.steady) / 1000  # callers compare with the wall clock, which may have jumped
     for seen in [seen for seen in transaction.workers.values() if seen.last_seen < oldest]:
         del transaction.workers[seen.worker.id]
     held = transaction.connection.read("holdings", dict[str, int])
     draining = transaction.memory.draining
     return [
-        seen.evolve(holding=held.get(seen.worker.id, 0), draining=draining.get(seen.worker.id, 0.0))
+        seen.evolve(
+            first_seen=seen.first_seen + ahead,
+            last_seen=seen.last_seen + ahead,
+            holding=held.get(seen.worker.id, 0),
+            draining=draining.get(seen.worker.id, 0.0),
+        )
         for seen in transaction.workers.values()
     ]
 
