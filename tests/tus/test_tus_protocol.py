@@ -32,6 +32,14 @@ async def test_options_describe_the_protocol(tus):
     assert "sha1" in answer.headers["Tus-Checksum-Algorithm"].split(",")
 
 
+async def test_the_address_may_end_with_a_slash_as_in_the_examples_of_clients(tus, client, png):
+    assert (await tus.send("OPTIONS", "/uploads/")).headers["Tus-Version"] == "1.0.0"
+    created = await tus.send("POST", "/uploads/", Upload_Length=str(len(png)))
+    assert created.status == 201
+    done = await tus.patch(created.headers["Location"], 0, png)
+    assert (await client.task(done.headers["Safelight-Task"])).input.size == len(png)
+
+
 async def test_another_version_is_refused(tus):
     answer = await tus.send("POST", "/uploads", Upload_Length="5", Tus_Resumable="0.2.2")
     assert answer.status == 412
@@ -166,6 +174,8 @@ async def test_more_than_announced_is_refused(tus, png):
 async def test_a_terminated_upload_is_gone(tus, png):
     path = await tus.opened(len(png))
     await tus.patch(path, 0, png[:100])
+    looked = await tus.send("POST", path, X_HTTP_Method_Override="HEAD")
+    assert (looked.status, looked.headers["Upload-Offset"]) == (200, "100")
     assert (await tus.send("POST", path, X_HTTP_Method_Override="DELETE")).status == 204
     assert (await tus.send("HEAD", path)).status == 404
     assert (await tus.patch(path, 100, png[100:])).status == 404

@@ -45,6 +45,9 @@ from safelight.wire import DEFAULT_TENANT, NewPartial, NewTask, Partial
 
 _CHUNK = "application/offset+octet-stream"
 _PATH = "/uploads"
+_ENDPOINTS = (_PATH, f"{_PATH}/")
+"""Where uploads are created. In the examples of most clients, the address ends with a slash."""
+_OVERRIDE = "X-HTTP-Method-Override"
 _SERVER = {
     "Tus-Version": "1.0.0",
     "Tus-Extension": "creation,creation-with-upload,checksum,expiration,termination",
@@ -93,8 +96,8 @@ class Tus:
             for each in (self._measured(self.create), self._measured(self.append), self.overridden)
         )
         return [
-            *(Route(method="OPTIONS", path=path, handler=self.options, access=Access.OPEN) for path in (_PATH, one)),
-            *route.post(_PATH, create, Access.UPLOAD),
+            *(Route(method="OPTIONS", path=at, handler=self.options, access=Access.OPEN) for at in (*_ENDPOINTS, one)),
+            *(Route(method="POST", path=at, handler=create, access=Access.UPLOAD) for at in _ENDPOINTS),
             Route(method="HEAD", path=one, handler=self._checked(self.look), access=Access.UPLOAD),
             Route(method="PATCH", path=one, handler=append, access=Access.UPLOAD),
             *route.delete(one, self._checked(self.terminate), Access.UPLOAD),
@@ -180,8 +183,9 @@ class Tus:
 
     async def overridden(self, request: web.Request) -> web.StreamResponse:
         """`POST` for clients that cannot send other methods; `X-HTTP-Method-Override` names the method."""
-        methods: dict[str, Handler] = {"PATCH": self._measured(self.append), "DELETE": self.terminate}
-        handler = methods.get(request.headers.get("X-HTTP-Method-Override", "").upper())
+        append = self._measured(self.append)
+        methods: dict[str, Handler] = {"HEAD": self.look, "PATCH": append, "DELETE": self.terminate}
+        handler = methods.get(_method(request))
         if handler is None:
             raise Error(Code.METHOD_NOT_ALLOWED, "An upload takes HEAD, PATCH and DELETE.")
         return await handler(request)
@@ -301,10 +305,15 @@ class Tus:
         return http.refusing(handle, _problem)
 
 
+def _method(request: web.Request) -> str:
+    """Return the method that the client means."""
+    return request.headers.get(_OVERRIDE, request.method).upper()
+
+
 def _problem(request: web.Request, error: Error) -> web.Response:
     """Answer with the protocol's own status for an error, also in the document."""
     # After any other error of HEAD, clients open another upload, send everything again and leave this one behind.
-    locked = error.extra.get("busy") or (request.method == hdrs.METH_HEAD and error.transient)
+    locked = error.extra.get("busy") or (_method(request) == hdrs.METH_HEAD and error.transient)
     if error.code is Code.DIGEST_MISMATCH:
         error.extra["status"] = 460
     elif locked:
