@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -22,6 +21,7 @@ from drumhead.fleet.records import MAX_COUNT
 from drumhead.fleet.store import CHANGED, FleetStore
 from drumhead.fleet.supervisor import Supervisor, scaled
 from drumhead.home import find_home
+from drumhead.machine import process
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -139,7 +139,7 @@ def _row(
         health,
         str(known.restarts) if known else "0",
         launch.address if launch else "",
-        f"{time.time() - launch.started_at:.0f}s" if launch and alive else "",
+        f"{process.age(instance.pid):.0f}s" if instance and instance.pid else "",
         ", ".join(f"{one.host_port}->{one.guest_port}" for one in launch.forwards) if launch else "",
     )
 

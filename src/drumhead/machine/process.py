@@ -6,6 +6,7 @@ import asyncio
 import ctypes
 import os
 import signal
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 PR_SET_PDEATHSIG = 1
 LIBC = ctypes.CDLL(None, use_errno=True)
+_STARTED = 19
+"""The place of the start (in ticks since the host booted) among the fields from the state on."""
 
 
 def die_with_parent() -> Callable[[], None]:
@@ -60,7 +63,21 @@ def kill(pid: int) -> None:
 
 def is_stopped(pid: int) -> bool:
     """Return whether a signal (SIGSTOP, or Ctrl-Z in a debugger) has stopped a process."""
+    return _stat(pid)[:1] in (["T"], ["t"])
+
+
+def age(pid: int) -> float:
+    """Return for how many seconds a process has run, however the clock was set meanwhile; 0 if it has ended."""
+    found = _stat(pid)
+    if not found:
+        return 0.0
+    since = int(found[_STARTED]) / os.sysconf("SC_CLK_TCK")
+    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - since)
+
+
+def _stat(pid: int) -> list[str]:
+    """Return the fields of /proc/PID/stat from the state on (proc(5)); none if there is no such process."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0] in {"T", "t"}
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
-        return False
+        return []

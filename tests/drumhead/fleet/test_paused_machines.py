@@ -89,6 +89,7 @@ async def test_a_fleet_lets_a_paused_machine_go_on_instead_of_killing_it(machine
         await wait_until(store.directory, lambda: state() == ("healthy", PAUSED))
         row = _row("f-web", "web", store.read_state().machines["f-web"], machine.read("f-web"), supervised=True)
         assert row[2:4] == ("running", "paused: the host's disk is full")
+        assert int(row[6].removesuffix("s")) < 60, "it runs as long as its process, however the clock was set"
         await commands.wait("cont", 3)  # more failures than a machine that is not paused may have
         answers.set()
         await wait_until(store.directory, lambda: state() == ("healthy", ""))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -12,6 +11,7 @@ from drumhead.cli.flags import Json, Seconds
 from drumhead.cli.output import notice, print_json, print_table, size_text
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.home import find_home
+from drumhead.machine import process
 from drumhead.machine.instances import Instances
 from drumhead.machine.logs import trim_logs
 from drumhead.machine.memory import with_memory
@@ -126,7 +126,7 @@ def _row(instance: Instance) -> tuple[str, ...]:
         state = f"exited ({instance.exit_status})"
     if instance.paused:
         state = "paused (disk full)"
-    uptime = _duration(time.time() - launch.started_at) if instance.pid else ""
+    uptime = _duration(process.age(instance.pid)) if instance.pid else ""
     memory = f"{launch.spec.memory} MiB" if instance.pid else ""
     if instance.memory:
         memory = f"{size_text(instance.memory.total - instance.memory.free)} of {memory}"
