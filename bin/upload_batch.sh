@@ -15,7 +15,13 @@ case $times in
 esac
 [ -r "$photo" ] && [ ! -d "$photo" ] || { echo "upload_batch.sh: cannot read the photo $photo" >&2; exit 2; }
 
-if ! master=$(curl -fsS --max-time 10 "http://$store/masterendpoint"); then
+# Like the other programs, take host:port or a URL, which is what a service with TLS is registered as.
+url() {
+    case $1 in *://*) ;; *) set -- "http://$1" ;; esac
+    echo "${1%/}"
+}
+
+if ! master=$(curl -fsS --max-time 10 "$(url "$store")/masterendpoint"); then
     echo "upload_batch.sh: the key-value store at $store does not know the master; are the services running?" >&2
     exit 1
 fi
@@ -26,7 +32,7 @@ name=$(basename -- "$photo" | tr -d '\\";\r\n')
 uploaded=0
 while [ "$uploaded" -lt "$times" ]; do
     # Without -f, the answer has a body that says what is wrong; the last line is the status.
-    if ! answer=$(curl -sS -w '\n%{http_code}' -X POST -F "image=@-;filename=\"$name\"" "http://$master/task" <"$photo"); then
+    if ! answer=$(curl -sS -w '\n%{http_code}' -X POST -F "image=@-;filename=\"$name\"" "$(url "$master")/task" <"$photo"); then
         echo "upload_batch.sh: no answer from $master after $uploaded of $times uploads" >&2
         exit 1
     fi

@@ -1,6 +1,7 @@
 """Test bin/upload_batch.sh as the seed's tutorial uses it."""
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def test_uploads_a_photo_many_times(run: Run, addresses: dict[str, str], tmp_pat
     done = upload_batch(addresses["keyvaluestore"], path, 3)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"Uploading to {addresses['master']}\n"
-    assert upload_batch(addresses["keyvaluestore"], path).returncode == 0
+    assert upload_batch(f"http://{addresses['keyvaluestore']}/", path).returncode == 0
     after = json.loads(run("status", "--json").stdout)["tasks"]
     assert sum(after.values()) - sum(before.values()) == 4
 
@@ -41,3 +42,21 @@ def test_failures_are_reported(addresses: dict[str, str], tmp_path: Path) -> Non
     assert away.returncode == 1
     assert "are the services running?" in away.stderr
     assert upload_batch(addresses["keyvaluestore"], tmp_path / "text.png", "many").returncode == 2
+
+
+def test_a_master_with_tls_is_reached_by_the_url_that_it_is_registered_as(tmp_path: Path) -> None:
+    """A curl of ours stands for that of the system, and prints what the script asks for."""
+    curl = tmp_path / "curl"
+    curl.write_text(
+        '#!/bin/sh\nfor each; do case $each in *://*) echo "$each" >>"$0.asked"; esac; done\n'
+        'case $* in *masterendpoint*) echo https://photos.example.org ;; *) printf "{}\\n200" ;; esac\n'
+    )
+    curl.chmod(0o755)
+    (tmp_path / "a.png").write_bytes(photo(50))
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["sh", SCRIPT, "store.example.org:8000", tmp_path / "a.png"], env={"PATH": path}, timeout=60, check=False
+    )
+    assert done.returncode == 0
+    asked = (tmp_path / "curl.asked").read_text().split()
+    assert asked == ["http://store.example.org:8000/masterendpoint", "https://photos.example.org/task"]
