@@ -164,6 +164,15 @@ async def test_an_upload_that_cannot_be_accepted_is_refused_before_its_first_byt
         assert (await tus.send("POST", "/uploads", **headers)).status == 400
 
 
+async def test_binary_metadata_of_a_program_is_ignored_and_given_back_while_ours_must_be_text(tus):
+    path = await tus.opened(100, filename="a.png", thumbhash=b"\xff\x08\x81")
+    given = (await tus.send("HEAD", path)).headers["Upload-Metadata"]
+    assert given == f"filename {encoded('a.png')},thumbhash {encoded(bytes([255, 8, 129]))}"
+    for name in ("filename", "name", "recipe", "batch", "webhook"):
+        refused = await tus.create(100, **{name: b"\xff\x08\x81"})
+        assert refused.status == 400 and name in (await refused.json())["detail"]
+
+
 async def test_more_than_announced_is_refused(tus, png):
     path = await tus.opened(100)
     assert (await tus.patch(path, 0, png)).status == 413

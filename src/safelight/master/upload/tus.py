@@ -47,6 +47,8 @@ _CHUNK = "application/offset+octet-stream"
 _PATH = "/uploads"
 _ENDPOINTS = (_PATH, f"{_PATH}/")
 """Where uploads are created. In the examples of most clients, the address ends with a slash."""
+_USED = (*Fields.__struct_fields__, "filename", "name")
+"""The metadata that the master reads. Programs add others of their own, which may be binary."""
 _OVERRIDE = "X-HTTP-Method-Override"
 _SERVER = {
     "Tus-Version": "1.0.0",
@@ -127,7 +129,7 @@ class Tus:
             raise too_large(self._limit)
         if size == 0:
             photos.media_type(b"")  # refuses
-        given = {**in_address(request), **metadata(request)}
+        given = {**in_address(request), **metadata(request, _USED)}
         fields = _fields(given)
         tenant = tenant_of(request)
         if fields.webhook is not None:

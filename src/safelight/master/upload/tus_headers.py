@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Collection
 
 from aiohttp import web
 
@@ -33,8 +34,11 @@ def length(request: web.Request) -> int:
     return number(request, "Upload-Length")
 
 
-def metadata(request: web.Request) -> dict[str, str]:
-    """Read `Upload-Metadata`: names and base64 values. Raises INVALID_REQUEST."""
+def metadata(request: web.Request, used: Collection[str]) -> dict[str, str]:
+    """Read `Upload-Metadata`: names and base64 values, of which only those that are `used` must be text.
+
+    Raises INVALID_REQUEST.
+    """
     found: dict[str, str] = {}
     text = request.headers.get("Upload-Metadata", "")
     if not text.isascii():
@@ -45,7 +49,9 @@ def metadata(request: web.Request) -> dict[str, str]:
         if name in found:
             raise Error(Code.INVALID_REQUEST, f"Upload-Metadata names {name[:64]} twice.", position="Upload-Metadata")
         try:
-            found[name] = base64.b64decode(value.strip(), validate=True).decode()
+            found[name] = base64.b64decode(value.strip(), validate=True).decode(
+                errors="strict" if name in used else "replace"
+            )
         except (binascii.Error, UnicodeDecodeError):
             sentence = f"The value of {name[:64]} in Upload-Metadata is not UTF-8 text in base64."
             raise Error(Code.INVALID_REQUEST, sentence, position="Upload-Metadata") from None
