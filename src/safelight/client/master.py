@@ -179,10 +179,7 @@ class Client(ServiceClient):
         return await self._connection.call("GET", f"/batches/{quote(name, safe='')}", Batch)
 
     async def wait(self, id: str, *, timeout: float | None = None) -> Task:
-        """Wait until a task has ended, by following its events. Raises TimeoutError.
-
-        Thousands of tasks may be waited for at once.
-        """
+        """Wait until a task has ended; thousands may be waited for at once. Raises TimeoutError."""
         async with asyncio.timeout(timeout):
             return await self._ends.of(id)
 
