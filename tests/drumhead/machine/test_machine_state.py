@@ -329,12 +329,11 @@ async def paused(instances, alive):  # noqa: ARG001 - it holds the pid file
 
 async def test_a_machine_that_a_full_disk_of_the_host_has_paused_is_shown_and_continues(instances, paused, monkeypatch):
     monkeypatch.setenv("DRUMHEAD_HOME", str(instances.home.root))
-    (found,) = await with_memory(instances, instances.all())
-    assert found.paused and "paused (disk full)" in _row(found)
-    assert _row(found)[5] in {f"{n}s" for n in range(60)}, "uptime is not the difference of two times of a set clock"
-    told = str(await _silence(instances.directory("one")))
-    assert told.startswith("one is paused") and "`drumhead start one` lets it continue" in told
-    assert "cont" not in paused
+    (row,) = map(_row, await with_memory(instances, instances.all()))
+    assert "paused (disk full)" in row
+    assert row[5] in {f"{n}s" for n in range(60)}, "uptime is not the difference of two times of a set clock"
+    assert "one is paused" in (told := str(await _silence(instances.directory("one"))))
+    assert "`drumhead start one` lets it continue" in told and "cont" not in paused
     requests, before = [], time.time()
 
     async def take(reader, writer):

@@ -16,6 +16,9 @@ from safelight.wire import NamedRecipe
 from safelight.wire.conditions import Condition, tag_of
 
 _TOML = "application/toml"
+_EXAMPLE = {"outputs": {"small": {"operations": [{"op": "resize", "width": 640, "height": 640}], "format": "webp"}}}
+_VERSION = {"If-Match": "the ETag of the recipe that it may replace"}
+_VERSIONS = {**_VERSION, "If-None-Match": "* to replace no recipe"}
 
 
 class Recipes:
@@ -58,11 +61,6 @@ class Recipes:
     def endpoints(self) -> list[Endpoint]:
         """Return the routes."""
         body = {JSON: Recipe, _TOML: {"type": "string"}}
-        example = {
-            "outputs": {"small": {"operations": [{"op": "resize", "width": 640, "height": 640}], "format": "webp"}}
-        }
-        version = {"If-Match": "the ETag of the recipe that it may replace"}
-        versions = {**version, "If-None-Match": "* to replace no recipe"}
         wrong = (Code.INVALID_RECIPE, Code.TOO_LARGE, Code.TOO_MANY_REQUESTS)
         return [
             Endpoint(
@@ -79,7 +77,7 @@ class Recipes:
                 method="POST", path="/recipes/check", handler=self.check, access=Access.READ | Access.UPLOAD,
                 tag="recipes",
                 summary="Check a recipe and return its canonical form", body=body,
-                answer={JSON: NamedRecipe}, errors=wrong, examples={JSON: example},
+                answer={JSON: NamedRecipe}, errors=wrong, examples={JSON: _EXAMPLE},
             ),
             Endpoint(
                 method="GET", path="/recipes/{name}", handler=self.get, access=Access.READ | Access.UPLOAD,
@@ -89,12 +87,12 @@ class Recipes:
             Endpoint(
                 method="PUT", path="/recipes/{name}", handler=self.put, access=Access.OPERATE, tag="recipes",
                 summary="Save a recipe under a name", body=body, answer={JSON: NamedRecipe},
-                request_headers=versions, examples={JSON: example},
+                request_headers=_VERSIONS, examples={JSON: _EXAMPLE},
                 errors=(*wrong, Code.NOT_FOUND, Code.CONFLICT, Code.PRECONDITION_FAILED, Code.UNAVAILABLE),
             ),
             Endpoint(
                 method="DELETE", path="/recipes/{name}", handler=self.delete, access=Access.OPERATE, tag="recipes",
-                summary="Delete a saved recipe", status=204, request_headers=version,
+                summary="Delete a saved recipe", status=204, request_headers=_VERSION,
                 errors=(Code.NOT_FOUND, Code.CONFLICT, Code.PRECONDITION_FAILED, Code.UNAVAILABLE),
             ),
         ]  # fmt: skip
