@@ -56,44 +56,12 @@ export function FilterBar({ view, filter, states }: Props) {
   const changed = (next: Filter) => toQuery({ ...fromQuery(query.value), ...next });
   const change = (next: Filter) => go(view, shown, changed(next));
   const [cleared, setCleared] = useState(0);
-  const by = counts.value?.states ?? {};
-  const known = states.reduce((sum, state) => sum + (by[state] ?? 0), 0);
-  const number = (value: number | undefined) => counts.value && <small>{count(value ?? 0)}</small>;
   return (
     <div class="filter-bar">
       <Search key={`${view} ${cleared}`} value={filter.search ?? ""} change={(search) => replace(view, shown, changed({ search }))} />
-      <span class="filters" role="group" aria-label={words.states}>
-        <button aria-pressed={!filter.state} onClick={() => change({ state: "" })}>
-          {words.all} {number(known)}
-        </button>
-        {states.map((state) => (
-          <button key={state} aria-pressed={filter.state === state} onClick={() => change({ state })}>
-            {stateLabel(state)} {number(by[state])}
-          </button>
-        ))}
-      </span>
+      <States states={states} chosen={filter.state} change={change} />
       <span class="choices">
-        <Choice
-          label={words.recipe}
-          value={filter.recipe ?? ""}
-          options={(counts.value ? Object.keys(counts.value.recipes) : recipes.value.map((one) => one.name)).map((name) => [
-            name,
-            counts.value ? `${name} (${count(counts.value.recipes[name] ?? 0)})` : name,
-          ])}
-          change={(recipe) => change({ recipe })}
-        />
-        <Choice
-          label={words.reason}
-          value={filter.reason ?? ""}
-          options={Object.entries(counts.value?.reasons ?? {}).map(([code, held]) => [code, `${reasonLabel(code)} (${count(held)})`])}
-          change={(reason) => change({ reason })}
-        />
-        <Choice
-          label={words.time}
-          value={filter.since ?? ""}
-          options={TIMES.map((time) => [time, words.since[time]])}
-          change={(since) => change({ since, until: "" })}
-        />
+        <Choices filter={filter} change={change} />
         {others.value.length > 0 && (
           <Choice
             label={texts.tenant.label}
@@ -117,6 +85,57 @@ export function FilterBar({ view, filter, states }: Props) {
     </div>
   );
 }
+
+interface StatesProps {
+  states: readonly StateName[];
+  chosen: Filter["state"];
+  change: (next: Filter) => void;
+}
+
+function States({ states, chosen, change }: StatesProps) {
+  const by = counts.value?.states ?? {};
+  const known = states.reduce((sum, state) => sum + (by[state] ?? 0), 0);
+  const number = (value: number | undefined) => counts.value && <small>{count(value ?? 0)}</small>;
+  return (
+    <span class="filters" role="group" aria-label={words.states}>
+      <button aria-pressed={!chosen} onClick={() => change({ state: "" })}>
+        {words.all} {number(known)}
+      </button>
+      {states.map((state) => (
+        <button key={state} aria-pressed={chosen === state} onClick={() => change({ state })}>
+          {stateLabel(state)} {number(by[state])}
+        </button>
+      ))}
+    </span>
+  );
+}
+
+/** The recipe, the reason and the time. */
+const Choices = ({ filter, change }: { filter: Filter; change: (next: Filter) => void }) => (
+  <>
+    <Choice
+      label={words.recipe}
+      value={filter.recipe ?? ""}
+      options={(counts.value ? Object.keys(counts.value.recipes) : recipes.value.map((one) => one.name)).map((name) => [
+        name,
+        counts.value ? `${name} (${count(counts.value.recipes[name] ?? 0)})` : name,
+      ])}
+      change={(recipe) => change({ recipe })}
+    />
+    <Choice
+      label={words.reason}
+      value={filter.reason ?? ""}
+      options={Object.entries(counts.value?.reasons ?? {}).map(([code, held]) => [code, `${reasonLabel(code)} (${count(held)})`])}
+      change={(reason) => change({ reason })}
+    />
+    <Choice
+      label={words.time}
+      value={filter.since ?? ""}
+      options={TIMES.map((time) => [time, words.since[time]])}
+      change={(since) => change({ since, until: "" })}
+    />
+  </>
+);
 
 let isFocusWanted = false;
 

@@ -24,33 +24,12 @@ interface Props {
 
 export function Virtual({ rows, more, complete, class: name, table }: Props) {
   const list = useRef<HTMLDivElement>(null);
-  const [sight, setSight] = useState({ top: 0, bottom: 1600 });
+  const sight = useSight(list);
   const tops = useMemo(() => {
     let top = 0;
     return rows.map((row) => (top += row.height) - row.height);
   }, [rows]);
   const total = rows.length ? tops.at(-1)! + rows.at(-1)!.height : 0;
-
-  useLayoutEffect(() => {
-    const look = () => {
-      if (!list.current) return;
-      const above = -list.current.getBoundingClientRect().top;
-      // Steps of a few hundred pixels: scrolling within one renders nothing.
-      const top = Math.floor((above - AHEAD) / 300) * 300;
-      const bottom = Math.ceil((above + window.innerHeight + AHEAD) / 300) * 300;
-      setSight((known) => (known.top === top && known.bottom === bottom ? known : { top, bottom }));
-    };
-    look();
-    const watcher = new ResizeObserver(look);
-    watcher.observe(document.body);
-    window.addEventListener("scroll", look, { passive: true });
-    window.addEventListener("resize", look);
-    return () => {
-      watcher.disconnect();
-      window.removeEventListener("scroll", look);
-      window.removeEventListener("resize", look);
-    };
-  }, []);
 
   useEffect(() => {
     if (!complete && sight.bottom >= total) more();
@@ -74,6 +53,32 @@ export function Virtual({ rows, more, complete, class: name, table }: Props) {
       ))}
     </div>
   );
+}
+
+/** What of a list is in sight or close to it, in pixels from its top. */
+function useSight(list: { current: HTMLDivElement | null }) {
+  const [sight, setSight] = useState({ top: 0, bottom: 1600 });
+  useLayoutEffect(() => {
+    const look = () => {
+      if (!list.current) return;
+      const above = -list.current.getBoundingClientRect().top;
+      // Steps of a few hundred pixels: scrolling within one renders nothing.
+      const top = Math.floor((above - AHEAD) / 300) * 300;
+      const bottom = Math.ceil((above + window.innerHeight + AHEAD) / 300) * 300;
+      setSight((known) => (known.top === top && known.bottom === bottom ? known : { top, bottom }));
+    };
+    look();
+    const watcher = new ResizeObserver(look);
+    watcher.observe(document.body);
+    window.addEventListener("scroll", look, { passive: true });
+    window.addEventListener("resize", look);
+    return () => {
+      watcher.disconnect();
+      window.removeEventListener("scroll", look);
+      window.removeEventListener("resize", look);
+    };
+  }, []);
+  return sight;
 }
 
 /** The index of the first row that begins at or below a position. */
