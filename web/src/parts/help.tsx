@@ -17,30 +17,7 @@ const isTyping = (target: EventTarget | null) =>
 
 export function Help() {
   const dialog = useRef<HTMLDialogElement>(null);
-  // Runs before painting, since a later effect would miss the first keys.
-  useLayoutEffect(() => {
-    let g = -Infinity;
-    const heard = (event: KeyboardEvent) => {
-      if (isTyping(event.target) || event.ctrlKey || event.metaKey || event.altKey) return;
-      if (event.key === "?" && !document.querySelector("dialog.confirm[open]")) {
-        event.preventDefault();
-        return dialog.current?.open ? dialog.current.close() : dialog.current?.showModal();
-      }
-      if (document.querySelector("dialog[open]")) return;
-      if (event.key === "/") {
-        if (!focusSearch()) go("photos");
-        event.preventDefault();
-      } else if (event.key === "g") {
-        g = event.timeStamp;
-      } else if (event.key in LETTERS && event.timeStamp - g < AFTER_G) {
-        g = -Infinity;
-        const to = LETTERS[event.key]!;
-        if (offered.value.includes(to)) go(to);
-      } else if (event.key === "Escape") clear();
-    };
-    document.addEventListener("keydown", heard);
-    return () => document.removeEventListener("keydown", heard);
-  }, []);
+  useShortcuts(dialog);
   return (
     <>
       <button class="plain round help" aria-label={words.title} title={words.title} onClick={() => dialog.current?.showModal()}>
@@ -66,4 +43,31 @@ export function Help() {
       </dialog>
     </>
   );
+}
+
+function useShortcuts(help: { current: HTMLDialogElement | null }) {
+  // Runs before painting, since a later effect would miss the first keys.
+  useLayoutEffect(() => {
+    let g = -Infinity;
+    const heard = (event: KeyboardEvent) => {
+      if (isTyping(event.target) || event.ctrlKey || event.metaKey || event.altKey) return;
+      if (event.key === "?" && !document.querySelector("dialog.confirm[open]")) {
+        event.preventDefault();
+        return help.current?.open ? help.current.close() : help.current?.showModal();
+      }
+      if (document.querySelector("dialog[open]")) return;
+      if (event.key === "/") {
+        if (!focusSearch()) go("photos");
+        event.preventDefault();
+      } else if (event.key === "g") {
+        g = event.timeStamp;
+      } else if (event.key in LETTERS && event.timeStamp - g < AFTER_G) {
+        g = -Infinity;
+        const to = LETTERS[event.key]!;
+        if (offered.value.includes(to)) go(to);
+      } else if (event.key === "Escape") clear();
+    };
+    document.addEventListener("keydown", heard);
+    return () => document.removeEventListener("keydown", heard);
+  }, []);
 }

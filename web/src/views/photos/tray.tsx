@@ -15,43 +15,11 @@ const LARGEST_PREVIEW = 30 * 1024 ** 2;
 
 export function Tray() {
   const rows = uploads.rows.value;
-  const { sent, total, uploaded } = uploads.overall.value;
-  const failed = rows.filter((row) => row.state === "failed").length;
   const isOver = uploads.active.value.length === 0;
   const ordered = [...rows].sort((one, other) => rank(one) - rank(other));
   return (
     <div class="tray" role="region" aria-label={words.tray}>
-      <div class="overall">
-        <h2>
-          <span role="status">{isOver ? words.ended(uploaded, failed) : words.progress(uploaded, rows.length)}</span>
-        </h2>
-        <span class="quiet">
-          {isOver ? <Outcomes rows={rows} /> : [words.sent(bytes(sent), bytes(total)), ...rate(total - sent)].join(" · ")}
-          {failed && !isOver ? ` · ${words.failed(failed)}` : ""}
-        </span>
-        <span class="actions">
-          {failed > 0 && <button onClick={uploads.clearFailed}>{words.clearFailed}</button>}
-          {uploads.ready.value.length > 0 && (
-            <button class="main" onClick={uploads.send}>
-              <Icon name="upload" /> {words.start(uploads.ready.value.length)}
-            </button>
-          )}
-          {isOver ? (
-            <button onClick={uploads.close}>
-              <Icon name="close" /> {words.close}
-            </button>
-          ) : uploads.paused.value ? (
-            <button onClick={uploads.resumeAll}>
-              <Icon name="play" /> {words.resumeAll}
-            </button>
-          ) : (
-            <button onClick={uploads.pauseAll}>
-              <Icon name="pause" /> {words.pauseAll}
-            </button>
-          )}
-        </span>
-        {!isOver && <progress value={total ? sent / total : 0} aria-label={words.all} />}
-      </div>
+      <Overall rows={rows} isOver={isOver} />
       {!isOver && uploads.held.value && (
         <p class="quiet" role="status">
           {words.held(uploads.held.value)}
@@ -64,6 +32,52 @@ export function Tray() {
       </ul>
       {rows.length > SHOWN && <p class="quiet">{words.more(rows.length - SHOWN)}</p>}
     </div>
+  );
+}
+
+/** How far all uploads together are, and what can be done with all of them. */
+function Overall({ rows, isOver }: { rows: readonly uploads.Row[]; isOver: boolean }) {
+  const { sent, total, uploaded } = uploads.overall.value;
+  const failed = rows.filter((row) => row.state === "failed").length;
+  return (
+    <div class="overall">
+      <h2>
+        <span role="status">{isOver ? words.ended(uploaded, failed) : words.progress(uploaded, rows.length)}</span>
+      </h2>
+      <span class="quiet">
+        {isOver ? <Outcomes rows={rows} /> : [words.sent(bytes(sent), bytes(total)), ...rate(total - sent)].join(" · ")}
+        {failed && !isOver ? ` · ${words.failed(failed)}` : ""}
+      </span>
+      <span class="actions">
+        {failed > 0 && <button onClick={uploads.clearFailed}>{words.clearFailed}</button>}
+        {uploads.ready.value.length > 0 && (
+          <button class="main" onClick={uploads.send}>
+            <Icon name="upload" /> {words.start(uploads.ready.value.length)}
+          </button>
+        )}
+        <CloseOrPause isOver={isOver} />
+      </span>
+      {!isOver && <progress value={total ? sent / total : 0} aria-label={words.all} />}
+    </div>
+  );
+}
+
+function CloseOrPause({ isOver }: { isOver: boolean }) {
+  if (isOver) {
+    return (
+      <button onClick={uploads.close}>
+        <Icon name="close" /> {words.close}
+      </button>
+    );
+  }
+  return uploads.paused.value ? (
+    <button onClick={uploads.resumeAll}>
+      <Icon name="play" /> {words.resumeAll}
+    </button>
+  ) : (
+    <button onClick={uploads.pauseAll}>
+      <Icon name="pause" /> {words.pauseAll}
+    </button>
   );
 }
 
@@ -89,42 +103,14 @@ function Line({ row }: { row: uploads.Row }) {
   return (
     <li class={row.state}>
       <Preview data={row.data} />
-      {isEditing && isOpen ? (
-        <Edit row={row} close={() => setEditing(false)} />
-      ) : (
-        <>
-          <span class="name" title={row.name} dir="auto">
-            {row.task ? <a href={link("tasks", row.task)}>{row.name}</a> : row.name}
-          </span>
-          <span class="quiet">
-            {row.outcome ? stateLabel(row.outcome) : row.state === "sending" ? words.share(Math.floor(share * 100), bytes(row.size)) : words.states[row.state]}
-            {` · ${row.recipe}`}
-          </span>
-        </>
-      )}
+      {isEditing && isOpen ? <Edit row={row} close={() => setEditing(false)} /> : <Facts row={row} share={share} />}
       <span class="actions">
         {isOpen && row.data && !isEditing && (
           <button class="plain round" aria-label={words.edit(row.name)} title={words.edit(row.name)} onClick={() => setEditing(true)}>
             <Icon name="edit" />
           </button>
         )}
-        {row.state === "failed" && (
-          <button class="plain round" aria-label={words.retry(row.name)} onClick={() => void uploads.retry(row.id)}>
-            <Icon name="retry" />
-          </button>
-        )}
-        {(row.state === "sending" || row.state === "paused") && (
-          <button
-            class="plain round"
-            aria-label={row.state === "paused" ? words.resume(row.name) : words.pause(row.name)}
-            onClick={() => uploads.toggle(row.id)}
-          >
-            <Icon name={row.state === "paused" ? "play" : "pause"} />
-          </button>
-        )}
-        <button class="plain round" aria-label={words.remove(row.name)} onClick={() => uploads.remove(row.id)}>
-          <Icon name="close" />
-        </button>
+        <Actions row={row} />
       </span>
       {row.error || row.reason ? (
         <p class="error">{row.error || row.reason}</p>
@@ -134,6 +120,41 @@ function Line({ row }: { row: uploads.Row }) {
     </li>
   );
 }
+
+const Facts = ({ row, share }: { row: uploads.Row; share: number }) => (
+  <>
+    <span class="name" title={row.name} dir="auto">
+      {row.task ? <a href={link("tasks", row.task)}>{row.name}</a> : row.name}
+    </span>
+    <span class="quiet">
+      {row.outcome ? stateLabel(row.outcome) : row.state === "sending" ? words.share(Math.floor(share * 100), bytes(row.size)) : words.states[row.state]}
+      {` · ${row.recipe}`}
+    </span>
+  </>
+);
+
+/** What can be done with one upload besides a change of its name or recipe. */
+const Actions = ({ row }: { row: uploads.Row }) => (
+  <>
+    {row.state === "failed" && (
+      <button class="plain round" aria-label={words.retry(row.name)} onClick={() => void uploads.retry(row.id)}>
+        <Icon name="retry" />
+      </button>
+    )}
+    {(row.state === "sending" || row.state === "paused") && (
+      <button
+        class="plain round"
+        aria-label={row.state === "paused" ? words.resume(row.name) : words.pause(row.name)}
+        onClick={() => uploads.toggle(row.id)}
+      >
+        <Icon name={row.state === "paused" ? "play" : "pause"} />
+      </button>
+    )}
+    <button class="plain round" aria-label={words.remove(row.name)} onClick={() => uploads.remove(row.id)}>
+      <Icon name="close" />
+    </button>
+  </>
+);
 
 function Edit({ row, close }: { row: uploads.Row; close: () => void }) {
   const save = (event: SubmitEvent & { currentTarget: HTMLFormElement }) => {

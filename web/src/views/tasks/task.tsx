@@ -75,14 +75,7 @@ export function TaskPage({ id }: { id: string }) {
   const { task, setTask, events, error, gone } = useTask(id);
   const name = task && (task.filename || task.id);
   useSubject(name ?? "");
-  if (error && !task) {
-    return (
-      <section class="task-page">
-        <a href={link("tasks")}>{words.back}</a>
-        <p class="empty">{error}</p>
-      </section>
-    );
-  }
+  if (error && !task) return <Unread error={error} />;
   if (!task) return <Loading />;
   const state = stateName(task.state);
   const holder: Holder = { put: setTask, forget: () => go("tasks") };
@@ -114,6 +107,13 @@ export function TaskPage({ id }: { id: string }) {
     </section>
   );
 }
+
+const Unread = ({ error }: { error: string }) => (
+  <section class="task-page">
+    <a href={link("tasks")}>{words.back}</a>
+    <p class="empty">{error}</p>
+  </section>
+);
 
 function Actions({ task, holder }: { task: Task; holder: Holder }) {
   const rerun = async () => {

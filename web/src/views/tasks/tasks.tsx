@@ -68,16 +68,7 @@ function List({ filter }: { filter: Filter }) {
         aria-rowcount={list.complete.value ? items.length + 1 : -1}
         hidden={items.length === 0}
       >
-        <div role="rowgroup" class="heading">
-          <div role="row" class="row" aria-rowindex={1}>
-            <span role="columnheader" aria-label={words.columns.select} />
-            <span role="columnheader">{words.columns.state}</span>
-            <span role="columnheader">{words.columns.photo}</span>
-            <span role="columnheader">{words.columns.outcome}</span>
-            <span role="columnheader">{words.columns.changed}</span>
-            <span role="columnheader" aria-label={words.columns.actions} />
-          </div>
-        </div>
+        <Heading />
         <Virtual
           table
           rows={items.map((task) => ({
@@ -92,6 +83,19 @@ function List({ filter }: { filter: Filter }) {
     </>
   );
 }
+
+const Heading = () => (
+  <div role="rowgroup" class="heading">
+    <div role="row" class="row" aria-rowindex={1}>
+      <span role="columnheader" aria-label={words.columns.select} />
+      <span role="columnheader">{words.columns.state}</span>
+      <span role="columnheader">{words.columns.photo}</span>
+      <span role="columnheader">{words.columns.outcome}</span>
+      <span role="columnheader">{words.columns.changed}</span>
+      <span role="columnheader" aria-label={words.columns.actions} />
+    </div>
+  </div>
+);
 
 function Cells({ task, list }: { task: Task; list: TaskList }) {
   const state = stateName(task.state);
@@ -127,18 +131,24 @@ function Cells({ task, list }: { task: Task; list: TaskList }) {
         {ago(task.changed)}
       </span>
       <span role="cell" class="actions">
-        {actionsOf(state).map((action) => (
-          <button
-            key={action.name}
-            class="plain round"
-            aria-label={`${texts.selection.actions[action.name]} ${name}`}
-            title={texts.selection.actions[action.name]}
-            onClick={() => void attempt(() => action.run(task, list))}
-          >
-            <Icon name={action.icon} />
-          </button>
-        ))}
+        <Actions task={task} name={name} list={list} />
       </span>
     </>
   );
 }
+
+const Actions = ({ task, name, list }: { task: Task; name: string; list: TaskList }) => (
+  <>
+    {actionsOf(stateName(task.state)).map((action) => (
+      <button
+        key={action.name}
+        class="plain round"
+        aria-label={`${texts.selection.actions[action.name]} ${name}`}
+        title={texts.selection.actions[action.name]}
+        onClick={() => void attempt(() => action.run(task, list))}
+      >
+        <Icon name={action.icon} />
+      </button>
+    ))}
+  </>
+);
