@@ -43,35 +43,12 @@ document.documentElement.lang = language;
 
 function Page() {
   const Shown = PLACES[place.value].page;
-  const state = live.connection.value;
   return (
     <>
       <a class="skip" href="#main" onClick={skip}>
         {texts.skip}
       </a>
-      <header class="top">
-        <a class="mark" href={link("photos")}>
-          <Icon name="lamp" />
-          <span>safelight</span>
-        </a>
-        <nav aria-label={texts.navigation}>
-          {offered.value.map((name) => (
-            <a key={name} href={link(name)} aria-current={place.value === name ? "page" : undefined}>
-              <Icon name={PLACES[name].icon} />
-              <span>{texts.views[name]}</span>
-            </a>
-          ))}
-        </nav>
-        <span class={`lamp ${state}`} role="status" title={texts.connection.long[state]}>
-          <i />
-          <span>{texts.connection.short[state]}</span>
-        </span>
-        <Help />
-        <span class="actions">
-          <AccessButton />
-          <ThemeButton />
-        </span>
-      </header>
+      <Top />
       <main id="main" tabIndex={-1}>
         {acting && <Acting />}
         <Shown />
@@ -80,6 +57,36 @@ function Page() {
       <Toasts />
       <Confirm />
     </>
+  );
+}
+
+/** The mark, the views, the connection and what there is in every view. */
+function Top() {
+  const state = live.connection.value;
+  return (
+    <header class="top">
+      <a class="mark" href={link("photos")}>
+        <Icon name="lamp" />
+        <span>safelight</span>
+      </a>
+      <nav aria-label={texts.navigation}>
+        {offered.value.map((name) => (
+          <a key={name} href={link(name)} aria-current={place.value === name ? "page" : undefined}>
+            <Icon name={PLACES[name].icon} />
+            <span>{texts.views[name]}</span>
+          </a>
+        ))}
+      </nav>
+      <span class={`lamp ${state}`} role="status" title={texts.connection.long[state]}>
+        <i />
+        <span>{texts.connection.short[state]}</span>
+      </span>
+      <Help />
+      <span class="actions">
+        <AccessButton />
+        <ThemeButton />
+      </span>
+    </header>
   );
 }
 

@@ -24,17 +24,7 @@ const HEIGHT = 150;
 
 export function Chart({ title, times, series, bars, format, label }: Props) {
   const [at, setAt] = useState<number | undefined>();
-  const sums = times.map((_, minute) => series.map((one) => one.values[minute] ?? 0));
-  const most = Math.max(...sums.map((values) => (bars ? values.reduce((a, b) => a + b, 0) : Math.max(...values))), 0);
-  const top = rounded(most);
-  const step = WIDTH / times.length;
-  const y = (value: number) => HEIGHT - (value / top) * HEIGHT;
   const shown = at ?? times.length - 1;
-  const point = (event: PointerEvent & { currentTarget: SVGSVGElement }) => {
-    const box = event.currentTarget.getBoundingClientRect();
-    const minute = Math.floor(((event.clientX - box.left) / box.width) * times.length);
-    setAt(Math.min(times.length - 1, Math.max(0, minute)));
-  };
   return (
     <figure class="chart">
       <figcaption>
@@ -51,30 +41,52 @@ export function Chart({ title, times, series, bars, format, label }: Props) {
           })}
         </p>
       </figcaption>
-      <div class="plot">
-        <span class="most" aria-hidden="true">
-          {most > 0 ? format(top) : ""}
-        </span>
-        <svg
-          viewBox={`0 0 ${WIDTH} ${HEIGHT}`}
-          preserveAspectRatio="none"
-          aria-hidden="true"
-          onPointerMove={point}
-          onPointerLeave={() => setAt(undefined)}
-        >
-          <path class="grid" d={`M0 ${HEIGHT - 0.5}H${WIDTH}M0 ${HEIGHT / 2}H${WIDTH}M0 0.5H${WIDTH}`} />
-          {at !== undefined && <rect class="at" x={at * step} y={0} width={step} height={HEIGHT} />}
-          {bars
-            ? series.map((one, which) => <path key={one.name} class={`bar ${one.tone}`} d={stack(sums, which, step, y)} />)
-            : series.map((one) => <path key={one.name} class={`curve ${one.tone}`} d={curve(one.values, step, y)} />)}
-        </svg>
-        <p class="ends" aria-hidden="true">
-          <span>{label(times[0]!)}</span>
-          <span>{texts.time.present}</span>
-        </p>
-      </div>
+      <Plot {...{ times, series, bars, format, label, at, setAt }} />
       <Numbers {...{ title, times, series, format, label }} />
     </figure>
+  );
+}
+
+interface PlotProps extends Omit<Props, "title"> {
+  /** Which of the times is pointed at. */
+  at: number | undefined;
+  setAt: (at: number | undefined) => void;
+}
+
+function Plot({ times, series, bars, format, label, at, setAt }: PlotProps) {
+  const sums = times.map((_, minute) => series.map((one) => one.values[minute] ?? 0));
+  const most = Math.max(...sums.map((values) => (bars ? values.reduce((a, b) => a + b, 0) : Math.max(...values))), 0);
+  const top = rounded(most);
+  const step = WIDTH / times.length;
+  const y = (value: number) => HEIGHT - (value / top) * HEIGHT;
+  const point = (event: PointerEvent & { currentTarget: SVGSVGElement }) => {
+    const box = event.currentTarget.getBoundingClientRect();
+    const minute = Math.floor(((event.clientX - box.left) / box.width) * times.length);
+    setAt(Math.min(times.length - 1, Math.max(0, minute)));
+  };
+  return (
+    <div class="plot">
+      <span class="most" aria-hidden="true">
+        {most > 0 ? format(top) : ""}
+      </span>
+      <svg
+        viewBox={`0 0 ${WIDTH} ${HEIGHT}`}
+        preserveAspectRatio="none"
+        aria-hidden="true"
+        onPointerMove={point}
+        onPointerLeave={() => setAt(undefined)}
+      >
+        <path class="grid" d={`M0 ${HEIGHT - 0.5}H${WIDTH}M0 ${HEIGHT / 2}H${WIDTH}M0 0.5H${WIDTH}`} />
+        {at !== undefined && <rect class="at" x={at * step} y={0} width={step} height={HEIGHT} />}
+        {bars
+          ? series.map((one, which) => <path key={one.name} class={`bar ${one.tone}`} d={stack(sums, which, step, y)} />)
+          : series.map((one) => <path key={one.name} class={`curve ${one.tone}`} d={curve(one.values, step, y)} />)}
+      </svg>
+      <p class="ends" aria-hidden="true">
+        <span>{label(times[0]!)}</span>
+        <span>{texts.time.present}</span>
+      </p>
+    </div>
   );
 }
 

@@ -15,6 +15,18 @@ const show = () => {
 
 export function DropOverlay() {
   const [isOver, setOver] = useState(false);
+  useDrops(setOver);
+  if (!isOver) return null;
+  return (
+    <div class="drop-overlay" aria-hidden="true">
+      <Icon name="upload" />
+      <p>{texts.uploads.dropHere}</p>
+    </div>
+  );
+}
+
+/** Upload what is dropped or pasted, and tell whether files are being dragged over the page. */
+function useDrops(setOver: (isOver: boolean) => void) {
   // Runs before painting, since the browser would navigate to a file that is dropped earlier.
   useLayoutEffect(() => {
     let depth = 0;
@@ -47,11 +59,4 @@ export function DropOverlay() {
     });
     return () => leaving.abort();
   }, []);
-  if (!isOver) return null;
-  return (
-    <div class="drop-overlay" aria-hidden="true">
-      <Icon name="upload" />
-      <p>{texts.uploads.dropHere}</p>
-    </div>
-  );
 }

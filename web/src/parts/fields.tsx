@@ -71,16 +71,7 @@ function Field(props: { name: string; field: FieldSchema; value: unknown; put: (
     <label>
       <span>{label}</span>
       {field.enum ? (
-        <select
-          value={String(value)}
-          onChange={(event) => put(field.enum!.find((one) => String(one) === event.currentTarget.value))}
-        >
-          {field.enum.map((one) => (
-            <option key={one} value={String(one)}>
-              {one}
-            </option>
-          ))}
-        </select>
+        <ChoiceField options={field.enum} value={value} put={put} />
       ) : field.type === "integer" || field.type === "number" ? (
         <NumberField field={field} value={value} put={put} label={label} />
       ) : isColor(field) ? (
@@ -96,6 +87,22 @@ function Field(props: { name: string; field: FieldSchema; value: unknown; put: (
     </label>
   );
 }
+
+interface ChoiceProps {
+  options: NonNullable<FieldSchema["enum"]>;
+  value: unknown;
+  put: (next: unknown) => void;
+}
+
+const ChoiceField = ({ options, value, put }: ChoiceProps) => (
+  <select value={String(value)} onChange={(event) => put(options.find((one) => String(one) === event.currentTarget.value))}>
+    {options.map((one) => (
+      <option key={one} value={String(one)}>
+        {one}
+      </option>
+    ))}
+  </select>
+);
 
 function NumberField(props: { field: FieldSchema; value: unknown; put: (next: unknown) => void; label: string }) {
   const { field, value, put, label } = props;

@@ -5,28 +5,7 @@ import { load } from "../images";
 import { texts } from "../texts";
 
 export function Thumbnail(props: { src: string; alt: string; class?: string }) {
-  const [image, setImage] = useState("");
-  const [state, setState] = useState<"loading" | "preparing" | "failed" | "shown">("loading");
-  useEffect(() => {
-    const leaving = new AbortController();
-    let made = "";
-    load(
-      props.src,
-      leaving.signal,
-      (found) => {
-        if (leaving.signal.aborted) return URL.revokeObjectURL(found);
-        made = found;
-        setImage(found);
-      },
-      setState,
-    );
-    return () => {
-      leaving.abort();
-      if (made) URL.revokeObjectURL(made);
-      setImage("");
-      setState("loading");
-    };
-  }, [props.src]);
+  const { image, setImage, state, setState } = useImage(props.src);
   if (image) {
     return (
       <img
@@ -45,4 +24,31 @@ export function Thumbnail(props: { src: string; alt: string; class?: string }) {
       {state === "preparing" ? texts.image.preparing : state === "failed" ? texts.image.failed : ""}
     </span>
   );
+}
+
+/** Load an image again whenever its address changes. */
+function useImage(src: string) {
+  const [image, setImage] = useState("");
+  const [state, setState] = useState<"loading" | "preparing" | "failed" | "shown">("loading");
+  useEffect(() => {
+    const leaving = new AbortController();
+    let made = "";
+    load(
+      src,
+      leaving.signal,
+      (found) => {
+        if (leaving.signal.aborted) return URL.revokeObjectURL(found);
+        made = found;
+        setImage(found);
+      },
+      setState,
+    );
+    return () => {
+      leaving.abort();
+      if (made) URL.revokeObjectURL(made);
+      setImage("");
+      setState("loading");
+    };
+  }, [src]);
+  return { image, setImage, state, setState };
 }

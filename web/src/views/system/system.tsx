@@ -195,41 +195,47 @@ function Quarantine() {
   useEffect(() => list.start(), [list]);
   const items = list.items.value;
   if (items.length === 0) return null;
-  const release = (task: Task) =>
-    attempt(async () => {
-      await releaseTask(task.id);
-      list.forget(task.id);
-    });
   return (
     <section class="panel quarantine" aria-labelledby="quarantine">
       <h2 id="quarantine">{words.quarantine}</h2>
       <p class="quiet">{words.quarantineText}</p>
       <ul>
         {items.map((task) => (
-          <li key={task.id}>
-            <div>
-              <a href={link("tasks", task.id)}>
-                <b>{task.filename || task.id}</b>
-              </a>
-              <span class="quiet">
-                {task.recipe} · {words.deaths(task.deaths)} · {ago(task.changed)}
-              </span>
-              <p>{reason(task)}</p>
-            </div>
-            {may("operate") && (
-              <span class="actions">
-                <button onClick={() => void release(task)}>
-                  <Icon name="release" /> {texts.selection.actions.release}
-                </button>
-                <button onClick={() => void attempt(() => DELETE.run(task, list))}>
-                  <Icon name="trash" /> {texts.selection.actions.delete}
-                </button>
-              </span>
-            )}
-          </li>
+          <Quarantined key={task.id} task={task} list={list} />
         ))}
       </ul>
       {!list.complete.value && <button onClick={() => void list.more()}>{texts.more}</button>}
     </section>
+  );
+}
+
+function Quarantined({ task, list }: { task: Task; list: TaskList }) {
+  const release = () =>
+    attempt(async () => {
+      await releaseTask(task.id);
+      list.forget(task.id);
+    });
+  return (
+    <li>
+      <div>
+        <a href={link("tasks", task.id)}>
+          <b>{task.filename || task.id}</b>
+        </a>
+        <span class="quiet">
+          {task.recipe} · {words.deaths(task.deaths)} · {ago(task.changed)}
+        </span>
+        <p>{reason(task)}</p>
+      </div>
+      {may("operate") && (
+        <span class="actions">
+          <button onClick={() => void release()}>
+            <Icon name="release" /> {texts.selection.actions.release}
+          </button>
+          <button onClick={() => void attempt(() => DELETE.run(task, list))}>
+            <Icon name="trash" /> {texts.selection.actions.delete}
+          </button>
+        </span>
+      )}
+    </li>
   );
 }
