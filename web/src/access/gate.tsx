@@ -72,17 +72,7 @@ function SignIn() {
         </h1>
         <p class="quiet">{words.words}</p>
         {unsent.value > 0 && <p role="status">{words.unsent(unsent.value)}</p>}
-        <label>
-          <span>{words.key}</span>
-          <input
-            type="password"
-            name="key"
-            autocomplete="current-password"
-            required
-            value={key}
-            onInput={(event) => setKey(event.currentTarget.value)}
-          />
-        </label>
+        <KeyField value={key} change={setKey} />
         {problem && (
           <p class="error" role="alert">
             {problem}
@@ -100,3 +90,17 @@ function SignIn() {
     </main>
   );
 }
+
+const KeyField = ({ value, change }: { value: string; change: (key: string) => void }) => (
+  <label>
+    <span>{texts.signIn.key}</span>
+    <input
+      type="password"
+      name="key"
+      autocomplete="current-password"
+      required
+      value={value}
+      onInput={(event) => change(event.currentTarget.value)}
+    />
+  </label>
+);

@@ -26,15 +26,8 @@ export function ShareButton({ task, outputs }: { task: string; outputs: string[]
 
 function Share({ task, outputs, close }: { task: string; outputs: string[]; close: () => void }) {
   const dialog = useRef<HTMLDialogElement>(null);
-  const [what, setWhat] = useState(outputs[0] ?? ORIGINAL);
-  const [days, setDays] = useState(7);
   const [link, setLink] = useState("");
   useLayoutEffect(() => dialog.current?.showModal(), []);
-  const make = (event: Event) => {
-    event.preventDefault();
-    const chosen = what === ORIGINAL ? { original: true } : { output: what };
-    void attempt(async () => setLink((await makeLink(task, { ...chosen, expires_in: days * 86400 })).url));
-  };
   return (
     <dialog
       ref={dialog}
@@ -47,30 +40,7 @@ function Share({ task, outputs, close }: { task: string; outputs: string[]; clos
     >
       <h2 id="share">{words.title}</h2>
       <p class="quiet">{words.words}</p>
-      <form onSubmit={make}>
-        <label>
-          <span>{words.what}</span>
-          <select value={what} onChange={(event) => setWhat(event.currentTarget.value)}>
-            {outputs.map((name) => (
-              <option key={name} value={name}>
-                {name}
-              </option>
-            ))}
-            <option value={ORIGINAL}>{words.original}</option>
-          </select>
-        </label>
-        <label>
-          <span>{words.days}</span>
-          <select value={days} onChange={(event) => setDays(Number(event.currentTarget.value))}>
-            {DAYS.map((count) => (
-              <option key={count} value={count}>
-                {count}
-              </option>
-            ))}
-          </select>
-        </label>
-        <button class="main">{words.create}</button>
-      </form>
+      <LinkForm task={task} outputs={outputs} made={setLink} />
       {link && (
         <p class="made">
           <input readOnly aria-label={words.made} value={link} /> <button onClick={() => void copy(link, texts.keys.copied)}>{words.copy}</button>
@@ -80,5 +50,42 @@ function Share({ task, outputs, close }: { task: string; outputs: string[]; clos
         <button onClick={() => dialog.current?.close()}>{words.close}</button>
       </div>
     </dialog>
+  );
+}
+
+/** What is shared, and for how long. */
+function LinkForm({ task, outputs, made }: { task: string; outputs: string[]; made: (link: string) => void }) {
+  const [what, setWhat] = useState(outputs[0] ?? ORIGINAL);
+  const [days, setDays] = useState(7);
+  const make = (event: Event) => {
+    event.preventDefault();
+    const chosen = what === ORIGINAL ? { original: true } : { output: what };
+    void attempt(async () => made((await makeLink(task, { ...chosen, expires_in: days * 86400 })).url));
+  };
+  return (
+    <form onSubmit={make}>
+      <label>
+        <span>{words.what}</span>
+        <select value={what} onChange={(event) => setWhat(event.currentTarget.value)}>
+          {outputs.map((name) => (
+            <option key={name} value={name}>
+              {name}
+            </option>
+          ))}
+          <option value={ORIGINAL}>{words.original}</option>
+        </select>
+      </label>
+      <label>
+        <span>{words.days}</span>
+        <select value={days} onChange={(event) => setDays(Number(event.currentTarget.value))}>
+          {DAYS.map((count) => (
+            <option key={count} value={count}>
+              {count}
+            </option>
+          ))}
+        </select>
+      </label>
+      <button class="main">{words.create}</button>
+    </form>
   );
 }

@@ -51,9 +51,6 @@ export function Tenants({ operator }: { operator: boolean }) {
 
 function One({ seen, operator, changed }: { seen: TenantSeen; operator: boolean; changed: () => void }) {
   const [tenant, setTenant] = useState<Tenant>(seen.tenant);
-  const total = Object.values(seen.use.tasks).reduce((sum, count) => sum + count, 0);
-  const put = (name: (typeof LIMITS)[number], text: string) =>
-    setTenant({ ...tenant, limits: { ...tenant.limits, [name]: text === "" ? null : Number(text) } });
   const save = (event: Event) => {
     event.preventDefault();
     void attempt(async () => {
@@ -66,37 +63,12 @@ function One({ seen, operator, changed }: { seen: TenantSeen; operator: boolean;
       <details>
         <summary>
           <b>{tenant.id}</b>
-          <span class="quiet">
-            {words.tasks}: {total} ({words.waits(seen.use.tasks.waiting ?? 0)}) · {words.kept}: {bytes(seen.use.bytes)} ·{" "}
-            {words.weight}: {tenant.weight} {tenant.disabled && `· ${words.disable}`}
-          </span>
+          <Use use={seen.use} tenant={tenant} />
         </summary>
         <form onSubmit={save}>
-          <label>
-            <span>{words.weight}</span>
-            <input
-              type="number"
-              min={0.01}
-              max={1000}
-              step="any"
-              disabled={!operator}
-              value={tenant.weight}
-              onInput={(event) => setTenant({ ...tenant, weight: Number(event.currentTarget.value) })}
-            />
-          </label>
+          <Weight tenant={tenant} change={setTenant} operator={operator} />
           {LIMITS.map((name) => (
-            <label key={name}>
-              <span>{words[name]}</span>
-              <input
-                type="number"
-                min={0}
-                step={name === "requests" ? "any" : 1}
-                placeholder={words.none}
-                disabled={!operator}
-                value={tenant.limits?.[name] ?? ""}
-                onInput={(event) => put(name, event.currentTarget.value)}
-              />
-            </label>
+            <Limit key={name} name={name} tenant={tenant} change={setTenant} operator={operator} />
           ))}
           {operator && tenant.id !== "default" && (
             <label class="switch">
@@ -112,5 +84,55 @@ function One({ seen, operator, changed }: { seen: TenantSeen; operator: boolean;
         </form>
       </details>
     </li>
+  );
+}
+
+function Use({ use, tenant }: { use: TenantSeen["use"]; tenant: Tenant }) {
+  const total = Object.values(use.tasks).reduce((sum, count) => sum + count, 0);
+  return (
+    <span class="quiet">
+      {words.tasks}: {total} ({words.waits(use.tasks.waiting ?? 0)}) · {words.kept}: {bytes(use.bytes)} · {words.weight}:{" "}
+      {tenant.weight} {tenant.disabled && `· ${words.disable}`}
+    </span>
+  );
+}
+
+interface FieldProps {
+  tenant: Tenant;
+  change: (next: Tenant) => void;
+  operator: boolean;
+}
+
+const Weight = ({ tenant, change, operator }: FieldProps) => (
+  <label>
+    <span>{words.weight}</span>
+    <input
+      type="number"
+      min={0.01}
+      max={1000}
+      step="any"
+      disabled={!operator}
+      value={tenant.weight}
+      onInput={(event) => change({ ...tenant, weight: Number(event.currentTarget.value) })}
+    />
+  </label>
+);
+
+/** A limit that is empty where there is none. */
+function Limit({ name, tenant, change, operator }: FieldProps & { name: (typeof LIMITS)[number] }) {
+  const put = (text: string) => change({ ...tenant, limits: { ...tenant.limits, [name]: text === "" ? null : Number(text) } });
+  return (
+    <label>
+      <span>{words[name]}</span>
+      <input
+        type="number"
+        min={0}
+        step={name === "requests" ? "any" : 1}
+        placeholder={words.none}
+        disabled={!operator}
+        value={tenant.limits?.[name] ?? ""}
+        onInput={(event) => put(event.currentTarget.value)}
+      />
+    </label>
   );
 }
