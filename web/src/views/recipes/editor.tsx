@@ -46,31 +46,17 @@ export function Editor() {
   );
 }
 
-function Tabs({ names, current }: { names: string[]; current: string }) {
+interface TabsProps {
+  names: string[];
+  current: string;
+}
+
+function Tabs({ names, current }: TabsProps) {
   const outputs = draft.value.outputs;
-  /** Rename the output, or say why not; returns the name that it has then. */
-  const rename = (to: string): string => {
-    if (to === current) return current;
-    const isName = /^[a-z0-9][a-z0-9_-]{0,63}$/.test(to);
-    if (!isName || names.includes(to)) {
-      say(isName ? words.taken(to) : texts.recipes.nameRule, "bad");
-      return current;
-    }
-    tab.value = to;
-    edit({
-      ...draft.value,
-      outputs: Object.fromEntries(names.map((name) => [name === current ? to : name, outputs[name]!])),
-    });
-    return to;
-  };
   const add = () => {
     const name = [...Array(17).keys()].map((n) => `output-${n + 1}`).find((free) => !names.includes(free))!;
     tab.value = name;
     edit({ ...draft.value, outputs: { ...outputs, [name]: structuredClone(outputs[current]!) } });
-  };
-  const remove = () => {
-    const { [current]: _, ...others } = outputs;
-    edit({ ...draft.value, outputs: others });
   };
   return (
     <div class="tabs">
@@ -84,30 +70,55 @@ function Tabs({ names, current }: { names: string[]; current: string }) {
           <Icon name="plus" /> {words.output}
         </button>
       </div>
-      <div class="naming">
-        <label>
-          <span>{words.output}</span>
-          <input
-            value={current}
-            onChange={(event) => {
-              event.currentTarget.value = rename(event.currentTarget.value);
-            }}
-          />
-        </label>
-        {names.length > 1 && (
-          <button class="plain round" aria-label={words.removeOutput(current)} onClick={remove}>
-            <Icon name="trash" />
-          </button>
-        )}
-        {names.length > 1 && (
-          <label class="switch">
-            <input type="checkbox" checked={toAll.value} onChange={(event) => (toAll.value = event.currentTarget.checked)} />
-            <span>{words.toAll}</span>
-          </label>
-        )}
-      </div>
+      <Naming names={names} current={current} />
     </div>
   );
+}
+
+/** The name of the output, and what concerns all outputs if there are several. */
+function Naming({ names, current }: TabsProps) {
+  const remove = () => {
+    const { [current]: _, ...others } = draft.value.outputs;
+    edit({ ...draft.value, outputs: others });
+  };
+  return (
+    <div class="naming">
+      <label>
+        <span>{words.output}</span>
+        <input
+          value={current}
+          onChange={(event) => {
+            event.currentTarget.value = rename(names, current, event.currentTarget.value);
+          }}
+        />
+      </label>
+      {names.length > 1 && (
+        <button class="plain round" aria-label={words.removeOutput(current)} onClick={remove}>
+          <Icon name="trash" />
+        </button>
+      )}
+      {names.length > 1 && (
+        <label class="switch">
+          <input type="checkbox" checked={toAll.value} onChange={(event) => (toAll.value = event.currentTarget.checked)} />
+          <span>{words.toAll}</span>
+        </label>
+      )}
+    </div>
+  );
+}
+
+/** Rename an output, or say why not; returns the name that it has then. */
+function rename(names: string[], current: string, to: string): string {
+  if (to === current) return current;
+  const isName = /^[a-z0-9][a-z0-9_-]{0,63}$/.test(to);
+  if (!isName || names.includes(to)) {
+    say(isName ? words.taken(to) : texts.recipes.nameRule, "bad");
+    return current;
+  }
+  const outputs = Object.entries(draft.value.outputs);
+  tab.value = to;
+  edit({ ...draft.value, outputs: Object.fromEntries(outputs.map(([name, output]) => [name === current ? to : name, output])) });
+  return to;
 }
 
 /** How large the output of the preview is, beside the photo. */
@@ -190,17 +201,8 @@ function Step({ operation, place, last, move, remove, change }: StepProps) {
         </span>
         <h3>{name}</h3>
         <span class="actions">
-          <button class="plain round" aria-label={words.up(name)} disabled={place === 0} onClick={() => move(place, place - 1)}>
-            <Icon name="up" />
-          </button>
-          <button
-            class="plain round"
-            aria-label={words.down(name)}
-            disabled={place === last}
-            onClick={() => move(place, place + 1)}
-          >
-            <Icon name="down" />
-          </button>
+          <Move label={words.up(name)} icon="up" to={place - 1} {...{ place, last, move }} />
+          <Move label={words.down(name)} icon="down" to={place + 1} {...{ place, last, move }} />
           <button class="plain round" aria-label={words.remove(name)} onClick={remove}>
             <Icon name="close" />
           </button>
@@ -210,6 +212,14 @@ function Step({ operation, place, last, move, remove, change }: StepProps) {
     </li>
   );
 }
+
+type MoveProps = Pick<StepProps, "place" | "last" | "move"> & { label: string; icon: "up" | "down"; to: number };
+
+const Move = ({ label, icon, to, place, last, move }: MoveProps) => (
+  <button class="plain round" aria-label={label} disabled={to < 0 || to > last} onClick={() => move(place, to)}>
+    <Icon name={icon} />
+  </button>
+);
 
 function Add({ add, full }: { add: (operation: Operation) => void; full: boolean }) {
   const known = Object.entries(schema.value?.byOp ?? {});

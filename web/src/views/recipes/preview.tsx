@@ -48,57 +48,65 @@ export function Preview({ output }: { output: string }) {
     [id],
   );
   const photo = original.value;
-  const result = made.value?.outputs.find((one) => one.name === output) ?? made.value?.outputs[0];
-  const other = pinned.value?.outputs.find((one) => one.name === output) ?? pinned.value?.outputs[0];
+  const result = named(made.value, output);
   return (
     <section class="preview panel" aria-label={words.title}>
       {made.value && result && photo ? (
-        <Stage
-          name={photo.filename}
-          busy={busy.value}
-          before={{ rendition: renditionUrl(other && pinned.value ? pinned.value.id : photo.id, other?.name, "large") }}
-          after={{ rendition: renditionUrl(made.value.id, result.name, "large") }}
-          width={result.width}
-          height={result.height}
-          {...(other && { labels: [words.pinned, words.now] as [string, string] })}
-        />
+        <Compared photo={photo} now={made.value} result={result} output={output} />
       ) : (
         <div class={`stage ${busy.value ? "busy" : ""}`}>
           <p class="quiet">{photo ? "" : nothing()}</p>
         </div>
       )}
       <p class="facts-line" role="status">
-        {error.value ? (
-          <span class="error">{error.value}</span>
-        ) : result ? (
-          facts(result, photo)
-        ) : busy.value ? (
-          words.busy
-        ) : (
-          ""
-        )}
+        {error.value ? <span class="error">{error.value}</span> : result ? facts(result, photo) : busy.value ? words.busy : ""}
         {made.value && !error.value ? ` · ${seconds(made.value.seconds)}` : ""}
       </p>
-      {result && (
-        <div class="actions compare-settings">
-          {other ? (
-            <>
-              <span class="quiet">
-                {words.pinned}: {facts(other, photo)}
-              </span>
-              <button onClick={() => pin(undefined)}>
-                <Icon name="close" /> {words.unpin}
-              </button>
-            </>
-          ) : (
-            <button onClick={() => pin(made.value)}>
-              <Icon name="compare" /> {words.pin}
-            </button>
-          )}
-        </div>
-      )}
+      {result && <Pin output={output} photo={photo} />}
       {allowed() && <Choices />}
     </section>
+  );
+}
+
+/** An output of a preview, or its first if it has none of that name. */
+const named = (task: Task | undefined, output: string) => task?.outputs.find((one) => one.name === output) ?? task?.outputs[0];
+
+/** The photo, or what was put aside, beside the newest preview. */
+function Compared({ photo, now, result, output }: { photo: Task; now: Task; result: Output; output: string }) {
+  const other = named(pinned.value, output);
+  return (
+    <Stage
+      name={photo.filename}
+      busy={busy.value}
+      before={{ rendition: renditionUrl(other && pinned.value ? pinned.value.id : photo.id, other?.name, "large") }}
+      after={{ rendition: renditionUrl(now.id, result.name, "large") }}
+      width={result.width}
+      height={result.height}
+      {...(other && { labels: [words.pinned, words.now] as [string, string] })}
+    />
+  );
+}
+
+/** Put the preview aside, or drop what was put aside. */
+function Pin({ output, photo }: { output: string; photo: Task | undefined }) {
+  const other = named(pinned.value, output);
+  return (
+    <div class="actions compare-settings">
+      {other ? (
+        <>
+          <span class="quiet">
+            {words.pinned}: {facts(other, photo)}
+          </span>
+          <button onClick={() => pin(undefined)}>
+            <Icon name="close" /> {words.unpin}
+          </button>
+        </>
+      ) : (
+        <button onClick={() => pin(made.value)}>
+          <Icon name="compare" /> {words.pin}
+        </button>
+      )}
+    </div>
   );
 }
 
