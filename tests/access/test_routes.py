@@ -23,6 +23,7 @@ PUBLIC = {
     ("POST", "/session"),
     ("DELETE", "/session"),
     ("OPTIONS", "/uploads"),
+    ("OPTIONS", "/uploads/"),
     ("OPTIONS", "/uploads/{id}"),
 }
 """Routes that need no key, because they contain no private data. The page's files are below /web/."""

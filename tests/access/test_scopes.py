@@ -21,8 +21,8 @@ GET /batches/{name}, GET /archive, POST /archive, GET /events, GET /last-hour, G
 GET /webhooks/calls, POST /task/{id}/links
 """
 UPLOAD = """
-POST /task, POST /tasks, POST /preview, POST /uploads, HEAD /uploads/{id}, PATCH /uploads/{id}, DELETE /uploads/{id},
-POST /uploads/{id}
+POST /task, POST /tasks, POST /preview, POST /uploads, POST /uploads/, HEAD /uploads/{id}, PATCH /uploads/{id},
+DELETE /uploads/{id}, POST /uploads/{id}
 """
 BOTH = "GET /recipes, GET /recipes/schema, GET /recipes/{name}, POST /recipes/check"
 OPERATE = """
