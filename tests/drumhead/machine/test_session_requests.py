@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.machine.qemu.channel import control, plug
+from drumhead.machine.qemu.channel import connect, control, plug
 from drumhead.machine.session import protocol
 from drumhead.machine.session.protocol import MAX_REQUEST, open_session
 from drumhead.records import Command
@@ -65,6 +65,20 @@ async def test_a_qemu_that_a_signal_has_stopped_is_named_at_once(tmp_path_factor
                     pass
             with pytest.raises(DrumheadError, match=f"kill -CONT {qemu.pid}"):
                 await control(directory, {"do": "ping"})
+
+
+async def test_a_connection_ends_also_if_the_machine_does_not_take_what_was_sent(tmp_path_factory):
+    directory, over = tmp_path_factory.mktemp("one"), asyncio.Event()
+
+    async def ignore(_reader, _writer):
+        await over.wait()
+
+    async with guest(directory / "exec.0.sock", ignore):
+        async with connect(directory, "exec.0.sock") as (_, writer):
+            writer.write(bytes(1 << 22))  # more than all buffers on the way hold
+        async with asyncio.timeout(10):
+            await writer.wait_closed()
+        over.set()
 
 
 async def test_no_port_is_plugged_in_while_a_snapshot_is_loaded(tmp_path_factory):

@@ -48,6 +48,8 @@ async def connect(directory: Path, name: str) -> AsyncIterator[tuple[asyncio.Str
     try:
         yield reader, writer
     finally:
+        if writer.transport.get_write_buffer_size():
+            writer.transport.abort()  # closing would wait for the machine to take it, and QEMU has one client at a time
         writer.close()
 
 
