@@ -139,7 +139,7 @@ async def api_key(master: str) -> str:
 
 async def process_all(client: Any, n: int, batch: str, size: float = 0.25) -> float:
     """Upload different photos, four per request from two senders. Return the seconds until all have ended."""
-    from safelight.client.uploads import Upload  # noqa: PLC0415 - of the tree that is measured
+    from safelight.client.requests.uploads import Upload  # noqa: PLC0415 - of the tree that is measured
     from safelight.wire import ENDED, State  # noqa: PLC0415
 
     original = photos.photos(size, "JPEG")[0]

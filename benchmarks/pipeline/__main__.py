@@ -28,7 +28,7 @@ from benchmarks.support.photos import Variants, photos
 from benchmarks.support.running import OnServers, Running, on_servers, system
 
 from safelight.client.master import Client
-from safelight.client.uploads import Upload
+from safelight.client.requests.uploads import Upload
 from safelight.wire import ENDED, State
 
 CASES = [(size, kind) for kind in ("JPEG", "PNG") for size in (0.25, 2, 12)]

@@ -27,7 +27,7 @@ from benchmarks.support.running import system
 
 from safelight import engine
 from safelight.client.master import Client
-from safelight.client.uploads import Upload
+from safelight.client.requests.uploads import Upload
 from safelight.wire import ENDED, State
 from safelight.worker import __main__ as worker
 from safelight.worker import decoder

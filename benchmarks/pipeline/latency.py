@@ -19,7 +19,7 @@ from benchmarks.support.running import system
 
 from safelight import engine
 from safelight.client.master import Client
-from safelight.client.uploads import Upload
+from safelight.client.requests.uploads import Upload
 from safelight.recipe import BUILTIN
 from safelight.wire import ENDED
 

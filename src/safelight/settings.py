@@ -25,7 +25,7 @@ from msgspec import Meta
 
 from safelight import __version__
 from safelight.errors import validation_problem
-from safelight.validation import meant_by, suggestion
+from safelight.untrusted.validation import meant_by, suggestion
 
 C = TypeVar("C", bound=msgspec.Struct)
 

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from safelight.client import ends
-from safelight.client.ends import Ends
+from safelight.client.requests import ends
+from safelight.client.requests.ends import Ends
 from safelight.errors import Code, Error
 from safelight.wire import Event, EventPage, State, Task
 

@@ -8,7 +8,7 @@ from safelight.master.access.tenants import NewTenant
 from safelight.master.download.archive import ArchiveQuery
 from safelight.master.task_actions import TaskAction
 from safelight.master.upload.uploads import Fields
-from safelight.validation import refusal
+from safelight.untrusted.validation import refusal
 from safelight.wire import KnownStore, TaskQuery, decode
 from safelight.wire.records import Digest, TenantId
 

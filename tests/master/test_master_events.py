@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from safelight.client.master import Client
-from safelight.client.uploads import Upload
+from safelight.client.requests.uploads import Upload
 from safelight.errors import Code, Error
 from safelight.wire import Event, NewTask, State, Task
 from support.leases import finish, take

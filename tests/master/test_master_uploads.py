@@ -10,7 +10,7 @@ import json
 import pytest
 
 from master.forms import FORM, JSON, form, part
-from safelight.client.uploads import Upload
+from safelight.client.requests.uploads import Upload
 from safelight.errors import Code, Error
 from safelight.master.upload import uploads
 from safelight.wire import State

@@ -7,7 +7,7 @@ import pytest
 
 from safelight.client.access import AccessClient
 from safelight.client.master import Client
-from safelight.client.uploads import Upload
+from safelight.client.requests.uploads import Upload
 from safelight.errors import Code, Error
 from safelight.wire import Task, TaskFilter, TaskQuery, WorkerInfo
 from safelight.wire.accounts import Limits

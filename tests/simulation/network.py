@@ -319,7 +319,7 @@ class Network:
                     self._probe(transport.peer, _PROBES)
 
     def _probe(self, waiting: Transport, left: int) -> None:
-        """Do what the kernel of a client does for a connection that carries nothing (`safelight.keepalive`)."""
+        """Do what the kernel of a client does for a connection that carries nothing (`client.availability.sockets`)."""
 
         def probe() -> None:
             if waiting.lost or not waiting.process_runs():

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from safelight.client.answers import decoded
 from safelight.client.base import ServiceClient
-from safelight.client.repeating import deleted
+from safelight.client.requests.repeating import deleted
 from safelight.wire.accounts import (
     AuditEntry,
     CreatedKey,

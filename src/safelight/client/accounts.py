@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
 from safelight.client.base import ServiceClient
-from safelight.client.repeating import deleted
+from safelight.client.requests.repeating import deleted
 from safelight.wire.accounts import (
     ApiKey,
     AuditEntry,

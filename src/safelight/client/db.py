@@ -9,7 +9,7 @@ from urllib.parse import quote
 import aiohttp
 
 from safelight.client.base import ServiceClient
-from safelight.client.repeating import deleted, queued_again
+from safelight.client.requests.repeating import deleted, queued_again
 from safelight.errors import Code, Error
 from safelight.wire import (
     DEFAULT_TENANT,

@@ -20,9 +20,9 @@ import aiohttp
 
 from safelight.client.availability.retrying import retrying
 from safelight.client.base import Connection, ServiceClient
-from safelight.client.ends import Ends
-from safelight.client.repeating import deleted, queued_again
-from safelight.client.uploads import EXTRA_WAIT, Source, Upload, form_fields, multipart
+from safelight.client.requests.ends import Ends
+from safelight.client.requests.repeating import deleted, queued_again
+from safelight.client.requests.uploads import EXTRA_WAIT, Source, Upload, form_fields, multipart
 from safelight.errors import Code, Error
 from safelight.files.replacing import emptied, replaced
 from safelight.untrusted import filenames, photos

@@ -7,7 +7,7 @@ from urllib.parse import quote
 import msgspec
 
 from safelight.client.base import Body, ServiceClient
-from safelight.client.repeating import deleted
+from safelight.client.requests.repeating import deleted
 from safelight.wire import Blob, NewPartial, Partial
 
 

@@ -13,7 +13,7 @@ import aiohttp
 import msgspec
 
 from safelight.client.base import Body, Connection, ServiceClient
-from safelight.client.uploads import EXTRA_WAIT
+from safelight.client.requests.uploads import EXTRA_WAIT
 from safelight.wire import Blob, BlobLink, Collected, NewBlobLink, NewFile, SharedDirectory, StorageInfo, StoredBlob
 
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/.*")

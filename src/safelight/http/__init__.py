@@ -24,7 +24,7 @@ from safelight.access.origin import Origins
 from safelight.errors import Code, Error, lacks_memory, no_memory
 from safelight.http.metrics import RequestMetrics
 from safelight.service import Service
-from safelight.validation import refusal
+from safelight.untrusted.validation import refusal
 from safelight.wire import DEFAULT_TENANT, decode, encode
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from safelight.recipe import toml
 from safelight.recipe.operations import WATERMARK_IMAGE_BYTES, AnyOperation
 from safelight.recipe.records import MAX_OUTPUTS, NAME, OutputSpec, Recipe
 from safelight.untrusted.text import printable
-from safelight.validation import WORDS, suggestion
+from safelight.untrusted.validation import WORDS, suggestion
 
 if TYPE_CHECKING:
     from pathlib import Path

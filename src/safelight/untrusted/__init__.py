@@ -1,1 +1,1 @@
-"""Untrusted data from outside: names of files, kinds of photos, and text to show."""
+"""Untrusted data from outside: names of files, kinds of photos, text to show, and records that msgspec refuses."""

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from safelight.errors import Code, Error
-from safelight.validation import refusal
+from safelight.untrusted.validation import refusal
 
 T = TypeVar("T")
 

@@ -22,7 +22,7 @@ from safelight.http import form
 from safelight.master.access.tenant import tenant_of
 from safelight.master.api.endpoint import BINARY, Endpoint
 from safelight.master.download.downloads import LOST, Downloads, File, content_disposition
-from safelight.validation import refusal
+from safelight.untrusted.validation import refusal
 from safelight.wire import State, Task, TaskFilter
 
 _PAGE = 500

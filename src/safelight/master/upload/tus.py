@@ -40,7 +40,7 @@ from safelight.master.upload.tus_headers import CHECKSUMS, TUS, checksum, length
 from safelight.master.upload.uploads import Fields, in_address
 from safelight.master.webhook.address import check_url
 from safelight.untrusted import filenames, photos
-from safelight.validation import meant_by, refusal
+from safelight.untrusted.validation import meant_by, refusal
 from safelight.wire import DEFAULT_TENANT, NewPartial, NewTask, Partial
 
 _CHUNK = "application/offset+octet-stream"

@@ -33,7 +33,7 @@ from safelight.master.upload.ingest import Ingest, StoredPhoto
 from safelight.master.upload.task_batcher import TaskBatcher
 from safelight.master.webhook.address import check_url
 from safelight.recipe.parsing import MAX_BYTES
-from safelight.validation import meant_by, refusal
+from safelight.untrusted.validation import meant_by, refusal
 from safelight.wire import NewTask, Task, Uploaded
 
 _FIELD_BYTES = 4096

@@ -11,8 +11,8 @@ import msgspec
 from asyncpg.connect_utils import SessionAttribute
 
 from safelight.client.availability.failures import reason_of
+from safelight.client.availability.sockets import keep_alive
 from safelight.errors import Code, Error
-from safelight.keepalive import keep_alive
 
 CONNECT = 5.0
 """Seconds to reach one of the hosts."""

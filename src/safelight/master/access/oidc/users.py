@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from safelight.validation import explained
+from safelight.untrusted.validation import explained
 from safelight.wire import DEFAULT_TENANT, TenantId
 from safelight.wire.accounts import Scopes
 
