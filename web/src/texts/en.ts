@@ -248,6 +248,7 @@ export const en = {
     throughput: { hour: "Photos a minute", day: "Photos in 15 minutes", week: "Photos in 2 hours" },
     failuresPer: { hour: "Failures a minute", day: "Failures in 15 minutes", week: "Failures in 2 hours" },
     slowest: "Slowest photos", nothingSlow: "No photo was processed in this time.",
+    slowDeleted: "The photos that took longest have been deleted.",
     nothingFailed: "Nothing failed in this time.", processing: "Processing time", median: "Median",
     p95: "95th percentile", queue: "Queue, photos waiting or being processed", open: "Open", services: "Services",
     ready: "Ready", notReady: "Not ready", workers: "Workers", pause: "Pause the queue", resume: "Resume the queue",

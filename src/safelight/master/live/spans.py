@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from heapq import nlargest
 from typing import Literal
 
 import msgspec
@@ -17,10 +18,12 @@ from safelight.master.access.tenant import tenant_of
 from safelight.master.api.endpoint import JSON, Endpoint
 from safelight.master.live.last_hour import Minute, minute
 from safelight.wire import Record
-from safelight.wire.statistics import Counts
+from safelight.wire.statistics import MOST_SLOWEST, Counts, StatisticsSlot
 
 SPANS = {"hour": (3600, 300), "day": (86400, 900), "week": (7 * 86400, 7200)}
 """For each span, its length and that of one point of its charts, in seconds."""
+_MOST_READ = 10 * MOST_SLOWEST
+"""The most tasks to look up for the slowest photos: those that were deleted since give their place to the next."""
 
 
 class SlowTask(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,20 +74,8 @@ class StatisticsOfSpans:
             points.append(minute(at, counts, left))
             left -= counts.change
             total.merge(counts)
-        slowest = await asyncio.gather(*(self._slow(tenant, *each) for each in total.slowest))
-        found = Statistics(
-            step=step, points=points[::-1], reasons=total.reasons, slowest=[each for each in slowest if each]
-        )
-        return http.json_response(found)
-
-    async def _slow(self, tenant: str, seconds: float, id: str) -> SlowTask | None:
-        try:
-            task = await self._db.get(id, tenant=tenant)
-        except Error as error:
-            if error.code is not Code.NOT_FOUND:
-                raise
-            return None
-        return SlowTask(task=id, filename=task.filename, recipe=task.recipe, seconds=seconds)
+        slowest = await slowest_tasks(self._db, tenant, slots)
+        return http.json_response(Statistics(step=step, points=points[::-1], reasons=total.reasons, slowest=slowest))
 
     def endpoints(self) -> list[Endpoint]:
         """Return the routes."""
@@ -95,3 +86,24 @@ class StatisticsOfSpans:
                 answer={JSON: Statistics}, errors=(Code.UNAVAILABLE,),
             ),
         ]  # fmt: skip
+
+
+async def slowest_tasks(db: DbClient, tenant: str, slots: list[StatisticsSlot]) -> list[SlowTask]:
+    """Return the slowest of the tasks that still exist, longest first, `MOST_SLOWEST` at most."""
+    left = nlargest(_MOST_READ, (each for slot in slots for each in slot.counts.slowest))
+    found: list[SlowTask] = []
+    while left and len(found) < MOST_SLOWEST:
+        tasks = await asyncio.gather(*(_slow(db, tenant, *each) for each in left[:MOST_SLOWEST]))
+        found += [task for task in tasks if task]
+        del left[:MOST_SLOWEST]
+    return found[:MOST_SLOWEST]
+
+
+async def _slow(db: DbClient, tenant: str, seconds: float, id: str) -> SlowTask | None:
+    try:
+        task = await db.get(id, tenant=tenant)
+    except Error as error:
+        if error.code is not Code.NOT_FOUND:
+            raise
+        return None
+    return SlowTask(task=id, filename=task.filename, recipe=task.recipe, seconds=seconds)

@@ -115,7 +115,7 @@ function Slowest({ found }: { found: Statistics | undefined }) {
   return (
     <section class="panel slowest" aria-labelledby="slowest">
       <h2 id="slowest">{words.slowest}</h2>
-      {slowest.length === 0 && <p class="quiet">{found ? words.nothingSlow : texts.unknown}</p>}
+      {slowest.length === 0 && <p class="quiet">{found ? noneSlow(found) : texts.unknown}</p>}
       <ol>
         {slowest.map((one) => (
           <li key={one.task + one.seconds}>
@@ -128,3 +128,6 @@ function Slowest({ found }: { found: Statistics | undefined }) {
     </section>
   );
 }
+
+const noneSlow = (found: Statistics) =>
+  found.points.some((point) => point.median !== null) ? words.slowDeleted : words.nothingSlow;
