@@ -247,6 +247,7 @@ async def _copy_blobs(to: str, source: str | None, where: Where, *, verify: bool
     from safelight.cli.backup.target import writing_to  # noqa: PLC0415 - as above
 
     told = _Progress()
+    while_waiting.set(Waiting())
     migrating.check_url(to)
     with writing_to(to):
         if source is not None:

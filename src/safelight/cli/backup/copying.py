@@ -6,8 +6,10 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import TypeVar
 
+from safelight.client.availability.retrying import retrying
 from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
 from safelight.storage.store import BlobStore
@@ -18,6 +20,8 @@ T = TypeVar("T")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 AT_ONCE = 8
 """Blobs that are copied at a time."""
+_PATIENCE = 60.0
+"""Seconds for which a copy, which may take hours, waits for a service that starts again or stalls."""
 _LOST = frozenset({Code.NOT_FOUND, Code.DAMAGED_BLOB, Code.DIGEST_MISMATCH})
 """What is raised for a blob that is gone or has changed. A store that verified a blob lately sends what it has."""
 
@@ -60,18 +64,18 @@ class Copying:
         if bytes.fromhex(digest) in self._seen:
             return
         self._seen.add(bytes.fromhex(digest))
-        size = await self._there(digest)
-        if size is None:
-            try:
+        try:
+            size = await self._there(digest)
+            if size is None:
                 async with self._source(digest) as chunks:
                     size = (await self._target.put(chunks, expected=digest)).size
-            except Error as error:
-                if error.code not in _LOST:
-                    raise
-                self.missing.add(digest)
-                self._seen.discard(bytes.fromhex(digest))
-                return
-            self.copied += 1
+                self.copied += 1
+        except Error as error:
+            self._seen.discard(bytes.fromhex(digest))
+            if error.code not in _LOST:
+                raise
+            self.missing.add(digest)
+            return
         self.missing.discard(digest)
         self.blobs += 1
         self.size += size
@@ -119,13 +123,18 @@ def reading(storage: StorageClient) -> Open:
     return opened
 
 
+async def patiently(attempt: Callable[[], Awaitable[T]]) -> T:
+    """Repeat an attempt while a service or a store does not answer. Nothing else, such as a full disk, is awaited."""
+    return await retrying(attempt, retry_for=_PATIENCE, codes=(Code.UNAVAILABLE,))  # type: ignore[no-any-return]
+
+
 async def _each(items: Iterable[T], work: Callable[[T], Awaitable[None]]) -> None:
-    """Do the work for each item, several at a time; the first failure ends all of it and is raised."""
+    """Do the work for each item, several at a time; the first failure that lasts ends all of it and is raised."""
     left = iter(items)
 
     async def some() -> None:
         for item in left:
-            await work(item)
+            await patiently(partial(work, item))
 
     failures: list[BaseException] = []
     try:

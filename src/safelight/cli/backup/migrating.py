@@ -6,11 +6,12 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safelight.cli.backup import owners
-from safelight.cli.backup.copying import Copying, Open, reading
+from safelight.cli.backup.copying import Copying, Open, patiently, reading
 from safelight.client.db import DbClient
 from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
@@ -128,7 +129,7 @@ async def from_system(
         before, copying.names, copying.missing = copying.copied, 0, set()
         after: int | None = 0
         while after is not None:
-            page = await db.referenced(after)
+            page = await patiently(partial(db.referenced, after))
             await copying.copy(page)
             progress(copying)
             after = page.next

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from safelight import __version__
 from safelight.cli.backup.archive import Archive, Database, Manifest, lasting, pages
-from safelight.cli.backup.copying import Copying, reading
+from safelight.cli.backup.copying import Copying, patiently, reading
 from safelight.client.db import DbClient
 from safelight.client.keyvaluestore import KeyValueStoreClient
 from safelight.client.storage import StorageClient
@@ -101,7 +101,7 @@ async def fetch_database(archive: Archive, db: DbClient) -> tuple[str, int]:
     """Fetch a copy of the database, durably; return its digest and size."""
     new = archive.root / ".db-new"
     try:
-        digest, size = await _fetch(new, db)
+        digest, size = await patiently(lambda: _fetch(new, db))
         await asyncio.to_thread(new.replace, archive.database(digest))
     except BaseException:  # on a full disk, its room is needed at once
         new.unlink(missing_ok=True)

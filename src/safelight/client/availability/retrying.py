@@ -6,11 +6,11 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from safelight.client.availability.liveness import UnresponsiveError, while_waiting
-from safelight.errors import Code, Error
+from safelight.errors import TRANSIENT, Code, Error
 
 _LONGEST_WAIT = 86400.0
 _PATIENCE = 2.0
@@ -44,12 +44,18 @@ class Breaker:
 
 
 async def retrying(
-    attempt: Callable[[], Any], *, retry_for: float, deadline: float | None = None, breaker: Breaker | None = None
+    attempt: Callable[[], Any],
+    *,
+    retry_for: float,
+    deadline: float | None = None,
+    breaker: Breaker | None = None,
+    codes: Collection[Code] = TRANSIENT - {Code.INTERNAL},
 ) -> Any:
     """Call `attempt` until it succeeds or fails with a permanent error; pauses grow from 50 ms to 2 s.
 
     `retry_for` counts, in seconds, from the first failure, so that a long upload that is interrupted can be retried.
-    Nothing is called again after `deadline`, a time of the monotonic clock, nor while the `breaker` is open.
+    Nothing is called again after `deadline`, a time of the monotonic clock, nor while the `breaker` is open. `codes`
+    are those of transient errors.
     """
     pause, end = 0.05, math.inf if deadline is None else deadline
     first: float | None = None
@@ -62,7 +68,7 @@ async def retrying(
             now = time.monotonic()
             if first is None:
                 first, end = now, min(end, now + retry_for)
-            final = not error.transient or error.code is Code.INTERNAL or isinstance(error, UnresponsiveError)
+            final = error.code not in codes or isinstance(error, UnresponsiveError)
             over = now + delay > end or (breaker is not None and breaker.is_open)
             if over and breaker is not None and error.code is Code.UNAVAILABLE:
                 breaker.failed()
