@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from io import FileIO
 from typing import Protocol
 from urllib.parse import quote
@@ -12,6 +13,7 @@ from urllib.parse import quote
 import aiohttp
 import msgspec
 
+from safelight.client.availability.retrying import retrying
 from safelight.client.base import Body, Connection, ServiceClient
 from safelight.client.requests.uploads import EXTRA_WAIT
 from safelight.wire import Blob, BlobLink, Collected, NewBlobLink, NewFile, SharedDirectory, StorageInfo, StoredBlob
@@ -46,7 +48,7 @@ class BlobAnswer(Protocol):
 
 
 class _Response:
-    """A `BlobAnswer` over HTTP. If an instance dies while it sends, another one sends the rest."""
+    """A `BlobAnswer` over HTTP. If an instance dies while it sends, another one sends the rest, or its successor."""
 
     file = None
 
@@ -73,9 +75,13 @@ class _Response:
                         raise
                 else:
                     return
-                ranged = {"Range": f"bytes={start}-{end}", "If-Match": f'"{self._digest}"'}
-                opening = self._connection.open("GET", f"/blobs/{self._digest}", headers=ranged)
-                response = await stack.enter_async_context(opening)
+                response = await retrying(partial(self._rest, stack, start, end), retry_for=self._connection.retry_for)
+
+    async def _rest(self, stack: AsyncExitStack, start: int, end: int) -> aiohttp.ClientResponse:
+        """Open the bytes from `start` to `end`."""
+        headers = {"Range": f"bytes={start}-{end}", "If-Match": f'"{self._digest}"'}
+        opening = self._connection.open("GET", f"/blobs/{self._digest}", headers=headers)
+        return await stack.enter_async_context(opening)
 
     async def read(self) -> bytes:
         return b"".join([chunk async for chunk in self.chunks()])
