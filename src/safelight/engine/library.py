@@ -17,7 +17,7 @@ from safelight.engine.formats import FORMATS
 from safelight.errors import Code, Error
 from safelight.recipe import Recipe
 
-_REVISION = 22  # increment this when the same recipe gives different pixels or bytes
+_REVISION = 23  # increment this when the same recipe gives different pixels or bytes
 
 VERSION = f"{_REVISION}+vips{pyvips.version(0)}.{pyvips.version(1)}.{pyvips.version(2)}"
 """The version of the engine: a result is reused only for the same version."""

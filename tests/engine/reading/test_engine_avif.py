@@ -171,3 +171,14 @@ def test_boxes_that_refer_to_nothing_are_damage():
     with pytest.raises(Error) as caught:
         made(encoded(RED, "AVIF").replace(b"av01", b"grid", 1))
     assert caught.value.code is Code.DAMAGED_IMAGE
+
+
+def test_a_premultiplied_grey_of_a_narrow_range_is_restored(tmp_path):
+    grey = np.tile(np.linspace(0, 255, 64).astype("u1"), (16, 1))
+    opacity = np.tile(np.linspace(128, 255, 16).astype("u1")[:, None], (1, 64))
+    Image.merge("LA", [Image.fromarray(band) for band in (grey, opacity)]).save(tmp_path / "a.png")
+    words = ["--min", "0", "--max", "1", "--premultiply", "-y", "400", "-r", "limited"]
+    run("avifenc", *words, str(tmp_path / "a.png"), str(tmp_path / "a.avif"))
+    found = array(made((tmp_path / "a.avif").read_bytes()).data)
+    assert difference(found[..., 0], grey)[1] <= 4
+    assert difference(found[..., -1], opacity)[1] <= 1

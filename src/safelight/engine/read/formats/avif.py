@@ -80,11 +80,11 @@ class AvifReader(VipsReader):
 
     def samples(self, image: pyvips.Image) -> pyvips.Image:
         """See `VipsReader`."""
-        if not self.main.stretches and image.get_typeof("bits-per-sample"):
+        if self.main.stretches:
+            image = from_narrow(image)
+        elif image.get_typeof("bits-per-sample"):
             image = widened(image, image.get("bits-per-sample"))
-        if self.main.premultiplied and image.hasalpha():
-            image = unpremultiplied(image)
-        return from_narrow(image) if self.main.stretches else image
+        return unpremultiplied(image) if self.main.premultiplied and image.hasalpha() else image
 
     def load(self, *, frames: bool = False, shrink: int = 1) -> pyvips.Image:  # noqa: ARG002 -- the contract's
         """See `facts.Reader`."""

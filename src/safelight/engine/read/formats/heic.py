@@ -66,8 +66,5 @@ class HeicReader(Reader):
             stride = self._picture.stride
         image = from_bytes(data, stride // (bands * size), height, bands, deep=self._deep)
         image = image.crop(0, 0, width, height)
-        if not self._stretches:
-            image = widened(image, self._picture.info.get("bit_depth", 16))
-        if self._mode == "RGBa":
-            image = unpremultiplied(image)
-        return from_narrow(image) if self._stretches else image
+        image = from_narrow(image) if self._stretches else widened(image, self._picture.info.get("bit_depth", 16))
+        return unpremultiplied(image) if self._mode == "RGBa" else image
