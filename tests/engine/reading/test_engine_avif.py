@@ -1,13 +1,14 @@
 """Test AVIF against libavif's own tools: chroma, sequences and their still images, and declarations of tracks."""
 
+import io
 import struct
 import subprocess
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
-from engine.images import array, difference, encoded, made, opened, outputs, photo, run
+from engine.images import array, difference, encoded, made, opened, outputs, photo, refused, run
 from safelight import engine
 from safelight.errors import Code, Error
 
@@ -182,3 +183,50 @@ def test_a_premultiplied_grey_of_a_narrow_range_is_restored(tmp_path):
     found = array(made((tmp_path / "a.avif").read_bytes()).data)
     assert difference(found[..., 0], grey)[1] <= 4
     assert difference(found[..., -1], opacity)[1] <= 1
+
+
+@pytest.mark.parametrize("tag", range(2, 9))
+def test_an_avif_of_odd_size_has_its_colours_up_to_the_edges_after_it_was_turned(tag):
+    bands = [Image.linear_gradient("L").rotate(angle).resize((65, 49)) for angle in (0, 90, 180)]
+    image, described = Image.merge("RGB", bands), Image.Exif()
+    described[ExifTags.Base.Orientation] = tag
+    data = encoded(image, "AVIF", exif=described)  # Pillow writes boxes that turn the image
+    right = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    found = made(data)
+    assert opened(found.data).size == right.size == (found.width, found.height)
+    assert difference(opened(found.data), right)[1] < 20  # libheif enlarges the chroma in another way
+
+
+@pytest.mark.parametrize(
+    ("options", "change"),
+    [
+        (["--irot", "1"], np.rot90),
+        (["--imir", "1"], np.fliplr),
+        (["--crop", "10,4,40,30"], lambda pixels: pixels[4:34, 10:50]),
+        (
+            ["--crop", "10,4,40,30", "--irot", "3", "--imir", "0"],
+            lambda pixels: np.rot90(pixels[4:34, 10:50], -1)[::-1],
+        ),
+    ],
+    ids=["turned", "mirrored", "cropped", "all"],
+)
+def test_the_opacity_of_an_avif_is_placed_like_its_colours(options, change, tmp_path):
+    opacity = Image.linear_gradient("L").rotate(30).resize((64, 48))
+    image = photo().resize((64, 48))
+    image.putalpha(opacity)
+    image.save(tmp_path / "a.png")
+    # this version of avifenc gives the boxes to the colours only
+    run("avifenc", "-y", "444", *options, str(tmp_path / "a.png"), str(tmp_path / "a.avif"))
+    data = (tmp_path / "a.avif").read_bytes()
+    right = change(shown_by_avifdec(data, tmp_path))  # avifdec ignores the boxes
+    found = array(made(data).data)
+    assert found.shape == right.shape
+    assert difference(found, right)[1] <= 3
+
+
+def test_an_avif_that_is_cropped_to_what_it_has_not_is_damaged(tmp_path):
+    photo().resize((64, 48)).save(tmp_path / "a.png")
+    run("avifenc", "--crop", "0,0,62,48", str(tmp_path / "a.png"), str(tmp_path / "a.avif"))
+    data = (tmp_path / "a.avif").read_bytes()
+    assert "cropped" in refused(data.replace(b"clap" + struct.pack(">I", 62), b"clap" + struct.pack(">I", 66)))
+    assert "clap" in refused(data.replace(struct.pack(">II", 62, 1), struct.pack(">II", 62, 0)))

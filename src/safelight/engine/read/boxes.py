@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import struct
 from collections.abc import Callable, Iterator
@@ -21,6 +22,8 @@ _DERIVED = {"grid", "iovl", "iden"}
 """Types of items that are made of others: of tiles, of layers, or of one."""
 _SOURCES = "dimg"
 """The kind of reference from such an item to those that it is made of."""
+_PLACING = {"clap", "irot", "imir"}
+"""Properties that crop, turn and mirror an image."""
 _OPACITY = {b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha", b"urn:mpeg:hevc:2015:auxid:1"}
 
 Box = tuple[str, memoryview]
@@ -30,19 +33,13 @@ References = dict[tuple[str, int], list[int]]
 
 @dataclass(frozen=True, slots=True)
 class MainImage:
-    """The main image. `codec` is the type of its item, or of its tiles if it is a grid.
-
-    Width and height are those before its own boxes turn it; `turned` says whether that swaps them.
-    """
+    """The main image. `codec` is the type of its item, or of its tiles if it is a grid."""
 
     codec: str = ""
-    width: int = 0
-    height: int = 0
     colors: CodePoints | None = None
-    profile: bytes | None = None
-    bits: int = 8
     brands: frozenset[str] = frozenset()
-    turned: bool = False
+    placed: bool = False
+    """Whether boxes crop, turn or mirror it."""
     grey: bool = False
     premultiplied: bool = False
     """Whether its colours are premultiplied by their opacity."""
@@ -78,7 +75,7 @@ def main_image(data: memoryview) -> MainImage:
         meta = dict(boxes(top["meta"][4:]))
         items = _item_types(meta.get("iinf"))
         references = _references(meta.get("iref"))
-        coded = primary = _number(meta["pitm"], 4, 2 if meta["pitm"][0] == 0 else 4) if "pitm" in meta else 0
+        coded = primary = _primary(meta)
         codec = items.get(primary, "")
         opacity = _opacity(primary, references, meta.get("iprp"))
         stored = _stored(data, meta, _sources({primary, *opacity}, items, references))
@@ -100,6 +97,27 @@ def main_image(data: memoryview) -> MainImage:
     except (struct.error, IndexError, KeyError) as error:
         raise ValueError("its boxes contradict each other") from error
     return described
+
+
+def unplaced(data: memoryview) -> tuple[bytes, list[Box]]:
+    """Return the file without what crops, turns and mirrors its main image and its opacity, and these boxes in order.
+
+    A zero stands for no property (ISO/IEC 23008-12, 9.3). Raises ValueError for broken boxes.
+    """
+    copy = bytearray(data)
+    try:
+        meta = dict(boxes(dict(boxes(memoryview(copy)))["meta"][4:]))
+        primary, tables = _primary(meta), meta.get("iprp", memoryview(b""))
+        placing = [one for one in _properties(tables, primary) if one[0] in _PLACING]
+        names = ["", *(name for container, entry in boxes(tables) if container == "ipco" for name, _ in boxes(entry))]
+        items = {primary, *_opacity(primary, _references(meta.get("iref")), tables)}
+        for item, (name, entry) in itertools.product(items, boxes(tables)):
+            for place, number in _associations(entry, item) if name == "ipma" else ():
+                if number < len(names) and names[number] in _PLACING:
+                    place[:] = bytes(len(place))
+    except (struct.error, IndexError, KeyError) as error:
+        raise ValueError("its boxes contradict each other") from error
+    return bytes(copy), placing
 
 
 def sequence_colors(data: memoryview) -> CodePoints | None:
@@ -280,19 +298,11 @@ def _code_points(content: memoryview) -> CodePoints | None:
 
 
 def _described(codec: str, brands: frozenset[str], properties: list[Box]) -> MainImage:
-    width = height = 0
-    bits, colors, profile = 8, None, None
+    colors = None
     for name, content in properties:
-        if name == "ispe" and len(content) >= 12:
-            width, height = _number(content, 4, 4), _number(content, 8, 4)
-        elif name == "pixi" and len(content) >= 6:
-            bits = max(content[5 : 5 + content[4]], default=bits)
-        elif name == "colr" and (points := _code_points(content)):
+        if name == "colr" and (points := _code_points(content)):
             colors = points
-        elif name == "colr" and bytes(content[:4]) in {b"prof", b"rICC"}:
-            profile = bytes(content[4:])
-    turned = any(name == "irot" and content[0] & 1 for name, content in properties if len(content))
-    return MainImage(codec, width, height, colors, profile, bits, brands, turned)
+    return MainImage(codec, colors, brands, any(name in _PLACING for name, _ in properties))
 
 
 def boxes(data: memoryview) -> Iterator[Box]:
@@ -320,6 +330,11 @@ def _number(data: memoryview, at: int, size: int) -> int:
 def _brands(content: memoryview) -> frozenset[str]:
     text = bytes(content[:256]).decode("latin-1")
     return frozenset({text[:4], *(text[at : at + 4] for at in range(8, len(text) - 3, 4))})
+
+
+def _primary(meta: dict[str, memoryview]) -> int:
+    """Return the number of the main image, 0 if the file does not say."""
+    return _number(meta["pitm"], 4, 2 if meta["pitm"][0] == 0 else 4) if "pitm" in meta else 0
 
 
 def _item_types(content: memoryview | None) -> dict[int, str]:
@@ -357,19 +372,19 @@ def _properties(content: memoryview | None, item: int) -> list[Box]:
         if name == "ipco":
             available = list(boxes(entry))
         elif name == "ipma":
-            wanted += _associations(entry, item)
+            wanted += [number for _, number in _associations(entry, item)]
     return [available[index - 1] for index in wanted if 0 < index <= len(available)]
 
 
-def _associations(content: memoryview, item: int) -> list[int]:
-    wide = 2 if content[0] == 0 else 4
-    long = content[3] & 1
+def _associations(content: memoryview, item: int) -> list[tuple[memoryview, int]]:
+    """Return the numbers of the properties of an item, each with the bytes that hold it."""
+    wide, size = 2 if content[0] == 0 else 4, 1 + (content[3] & 1)
     at = 8
     for _ in range(min(_number(content, 4, 4), _MOST_BOXES)):
         found, count = _number(content, at, wide), content[at + wide]
         at += wide + 1
-        numbers = [_number(content, at + index * (1 + long), 1 + long) for index in range(count)]
-        at += count * (1 + long)
+        places = [content[at + index * size : at + (index + 1) * size] for index in range(count)]
+        at += count * size
         if found == item:
-            return [number & (0x7FFF if long else 0x7F) for number in numbers]
+            return [(place, _number(place, 0, size) & (0x7FFF if size > 1 else 0x7F)) for place in places]
     return []

@@ -3,33 +3,55 @@
 from __future__ import annotations
 
 import io
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import pyvips
 
-from safelight.engine.color.cicp import CodePoints, profile_of
+from safelight.engine.color.cicp import profile_of
 from safelight.engine.color.samples import as_grey, from_narrow, unpremultiplied, widened
 from safelight.engine.failures import damaged, unsupported
 from safelight.engine.metadata import exif
-from safelight.engine.read.boxes import MainImage, main_image, sequence_colors, sequence_is_grey, sequence_plays
+from safelight.engine.read.boxes import (
+    Box,
+    main_image,
+    sequence_colors,
+    sequence_is_grey,
+    sequence_plays,
+    unplaced,
+)
 from safelight.engine.read.facts import Facts, animated, blob
 from safelight.engine.read.formats.vips import VipsReader
+from safelight.engine.read.placing import placed
 from safelight.engine.read.plugins import from_pillow, guarded, pillow, present
 from safelight.engine.records import Probe
 from safelight.engine.transform.turn import upright
 
+_T = TypeVar("_T")
+
 
 class AvifReader(VipsReader):
-    """libheif turns the image as the file's boxes say. The EXIF orientation is ignored."""
+    """The image is cropped, turned and mirrored as the file's boxes say. The EXIF orientation is ignored.
+
+    libheif, which libvips uses, gives wrong colours to the last row and column of an image of odd size in 4:2:0 that
+    it turns, and leaves an opacity as it is that lacks the boxes (some versions of avifenc write such files). So this
+    is done here.
+    """
 
     def check(self) -> None:
         """See `VipsReader`."""
-        self.main = described(self.data, self)
+        self.main = self._sound(main_image, self.data)
         self._sequence: Any = None
         self._orientation = 1
+        self._placing: list[Box] = []
         self._colors = self.main.colors
-        if not self.main.animated:
-            return
+        if self.main.animated:
+            self._find_sequence()
+        if self.main.placed and not self._sequence:
+            self.data, self._placing = self._sound(unplaced, self.data)
+            self.access = "random"  # turning reads the rows in another order
+
+    def _find_sequence(self) -> None:
         if present("PIL"):
             with guarded(self.format):
                 image = pillow().open(io.BytesIO(self.data), formats=("AVIF",))
@@ -39,8 +61,15 @@ class AvifReader(VipsReader):
         if self._sequence:
             # Pillow replaces the tag in the file by what the boxes say.
             self._orientation = exif.orientation(self._sequence.info.get("exif")) or 1
-            self._colors, self._grey = track_colors(self.data, self)
-            self._colors = self._colors or self.main.colors
+            self._colors = self._sound(sequence_colors, self.data) or self.main.colors
+            self._grey = self._sound(sequence_is_grey, self.data)
+
+    def _sound(self, function: Callable[..., _T], *arguments: Any) -> _T:
+        """Return what a function makes of the boxes. Raises Error(DAMAGED_IMAGE) if they are broken."""
+        try:
+            return function(*arguments)
+        except ValueError as error:
+            raise damaged(self.format, str(error)) from None
 
     def describe(self, image: pyvips.Image) -> Facts:
         """See `VipsReader`."""
@@ -64,7 +93,7 @@ class AvifReader(VipsReader):
     def open(self, *, frames: bool = False, shrink: int = 1) -> pyvips.Image:
         """See `VipsReader`. libvips does not open a sequence without a still image: its header is made here."""
         if self.main.codec or not self._sequence:
-            image = super().open(frames=frames, shrink=shrink)
+            image = self._sound(placed, super().open(frames=frames, shrink=shrink), self._placing)
             # libvips makes it RGB, which no grey profile fits
             return as_grey(image) if self.main.grey and image.bands > 2 else image
         return self._like_a_frame()
@@ -105,20 +134,3 @@ class AvifReader(VipsReader):
             image = from_pillow(self._sequence)
         image = as_grey(image) if self._grey and image.bands > 2 else image
         return upright(image, self._orientation), round(self._sequence.info.get("duration", 100))
-
-
-def described(data: memoryview, reader: VipsReader) -> MainImage:
-    """Describe the main image. Raises Error(DAMAGED_IMAGE) if the boxes are broken."""
-    try:
-        return main_image(memoryview(data))
-    except ValueError as error:
-        raise damaged(reader.format, str(error)) from None
-
-
-def track_colors(data: memoryview, reader: VipsReader) -> tuple[CodePoints | None, bool]:
-    """Return the colours of a sequence, and whether it is grey. Raises Error(DAMAGED_IMAGE) if the boxes are broken."""
-    view = memoryview(data)
-    try:
-        return sequence_colors(view), sequence_is_grey(view)
-    except ValueError as error:
-        raise damaged(reader.format, str(error)) from None

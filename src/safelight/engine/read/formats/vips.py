@@ -18,6 +18,7 @@ class VipsReader(Reader):
     """See `facts.Reader`. Subclasses override the methods that `__init__` and `load` call."""
 
     fail_on: FailOn = "error"
+    access: Literal["sequential", "random"] = "sequential"
 
     def __init__(self, data: memoryview, format_: Format, *, strict: bool = False) -> None:
         self.data: Any = data
@@ -77,7 +78,7 @@ class VipsReader(Reader):
             source = self.source()
             options = self.options(frames=frames, shrink=shrink)
             return pyvips.Operation.call(
-                self.format.reader, source, access="sequential", fail_on=self.fail_on, **options
+                self.format.reader, source, access=self.access, fail_on=self.fail_on, **options
             )
 
     def source(self) -> pyvips.Source:
