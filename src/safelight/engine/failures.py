@@ -48,8 +48,9 @@ _WRITING = re.compile(r"\w+save(?:_\w+)?\b|\bencod", re.IGNORECASE)
 _INTERNAL = re.compile(
     r"unable to (?:call \S+|fetch from region|copy to memory)|/\S+|\bunable to write to target target\b"
     r"|wbuffer_write: [^\n]*|system error: Unknown error -1\b"
+    r"|Invalid input: (?:Unspecified: )?|\bbad seek to \d+|\(\d+\.\d+\)$|cannot identify image file <[^\n]*"
     r"|please build \S+ from[^\n]*|unable to open (?:source )?for input|\b(?:Warning )?input[:;]"
-    r"|\b(?:\w+_(?:source|buffer|target)|vips\w*|tiff2vips|webp2vips|libspng|libpng|heif|webp|gifload|jxl|source)\b:?\s*",
+    r"|\b(?:\w+_(?:source|buffer|target)|vips\w*|tiff2vips|webp2vips|libspng|libpng|heif|webp|(?:gif|heif)load|jxl|source)\b:?\s*",
     re.IGNORECASE,
 )
 

@@ -12,7 +12,7 @@ import pytest
 import pyvips
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from engine.images import DEFAULT_LIMITS, chunk, encoded, heic, made, outputs, photo
 from safelight import engine
@@ -187,6 +187,32 @@ def test_a_heic_with_a_damaged_number_is_not_said_to_need_memory():
         with pytest.raises(Error, match="damaged: its boxes contradict each other") as caught:
             made(bytes(data))
         assert caught.value.code is Code.DAMAGED_IMAGE
+
+
+@pytest.mark.parametrize("name", ["AVIF", "AVIF sequence", "HEIC", "WebP"])
+@pytest.mark.parametrize("length", [14, 45, 90, -1])
+def test_a_file_that_is_cut_off_is_refused_with_the_place_alone(name, length):
+    whole = {
+        "AVIF": lambda: encoded(SMALL, "AVIF"),
+        "AVIF sequence": lambda: encoded(SMALL, "AVIF", save_all=True, append_images=[ImageOps.invert(SMALL)]),
+        "HEIC": lambda: heic(SMALL),
+        "WebP": lambda: encoded(SMALL, "WEBP"),
+    }[name]()
+    data = whole[:length]
+    with pytest.raises(Error) as caught:
+        made(data)
+    assert caught.value.code is Code.DAMAGED_IMAGE
+    told = caught.value.detail
+    assert f"at byte {len(data)}" in told or (length == -1 and told.endswith("its data cannot be decoded."))
+    for word in ("seek", "<", "Unspecified", "object"):
+        assert word not in told
+
+
+def test_a_damaged_avif_is_told_without_the_words_of_libraries():
+    whole = encoded(SMALL, "AVIF")
+    with pytest.raises(Error) as caught:
+        made(whole.replace(b"ipco", b"xxxx"))
+    assert caught.value.detail == "The AVIF file is damaged: No 'ipco' box."
 
 
 def test_texts_of_a_png_that_nobody_needs_take_no_memory():

@@ -22,6 +22,7 @@ _DERIVED = {"grid", "iovl", "iden"}
 """Types of items that are made of others: of tiles, of layers, or of one."""
 _SOURCES = "dimg"
 """The kind of reference from such an item to those that it is made of."""
+_DESCRIBING = {"meta", "moov"}  # still images, and sequences
 _PLACING = {"clap", "irot", "imir"}
 """Properties that crop, turn and mirror an image."""
 _OPACITY = {b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha", b"urn:mpeg:hevc:2015:auxid:1"}
@@ -68,7 +69,7 @@ class MainImage:
 def main_image(data: memoryview) -> MainImage:
     """Describe the main image. Fields that the file does not give stay empty. Raises ValueError for broken boxes."""
     try:
-        top = dict(boxes(data))
+        top = _outermost(data)
         brands = _brands(top["ftyp"]) if "ftyp" in top else frozenset()
         if "meta" not in top:
             return MainImage(brands=brands)
@@ -298,11 +299,9 @@ def _code_points(content: memoryview) -> CodePoints | None:
 
 
 def _described(codec: str, brands: frozenset[str], properties: list[Box]) -> MainImage:
-    colors = None
-    for name, content in properties:
-        if name == "colr" and (points := _code_points(content)):
-            colors = points
-    return MainImage(codec, colors, brands, any(name in _PLACING for name, _ in properties))
+    declared = [points for name, content in properties if (points := _declared(name, content))]
+    placed = any(name in _PLACING for name, _ in properties)
+    return MainImage(codec, declared[-1] if declared else None, brands, placed)
 
 
 def boxes(data: memoryview) -> Iterator[Box]:
@@ -319,6 +318,17 @@ def boxes(data: memoryview) -> Iterator[Box]:
             raise IndexError
         yield name, data[start:end]
         at = end
+
+
+def _outermost(data: memoryview) -> dict[str, memoryview]:
+    """Return the outermost boxes. Raises ValueError if the file ends before or inside those that describe images."""
+    found = dict(boxes(data))
+    name, content = next(reversed(found.items()), ("", data))
+    if name in _DESCRIBING and len(content) + 8 < _number(data, len(data) - len(content) - 8, 4):
+        raise ValueError(f"it is cut off at byte {len(data)}, inside its {name} box")
+    if not found.keys() & _DESCRIBING:
+        raise ValueError(f"it ends at byte {len(data)}, before its image is described")
+    return found
 
 
 def _number(data: memoryview, at: int, size: int) -> int:

@@ -132,9 +132,9 @@ def _reader(view: memoryview, format_: Format, *, strict: bool, lenient: str) ->
 
             return JxlReader(view, format_, strict=strict, lenient=lenient)
         case "webp":
-            from safelight.engine.read.formats.vips import VipsReader  # noqa: PLC0415
+            from safelight.engine.read.formats.webp import WebpReader  # noqa: PLC0415
 
-            return VipsReader(view, format_, strict=strict)
+            return WebpReader(view, format_, strict=strict)
         case _:
             from safelight.engine.read.formats.raw import RawReader  # noqa: PLC0415
 
