@@ -134,6 +134,7 @@ def test_a_name_that_looks_like_a_place_is_refused_like_others(place):
         ({"outputs": {"a/b": {}}}, "$.outputs.a/b"),
         ({"outputs": {"a\n": {}}}, "$.outputs.a\n"),
         ({"outputs": {"a": 1}}, "$.outputs.a"),
+        ({"output": {"a": {}}}, "$.output"),
         ({"outputs": {"a": {}}, "nme": "x"}, "$.nme"),
         ({"outputs": {"a": {}}, "name": "Bad Name"}, "$.name"),
         ({"outputs": {"a": {}}, "auto_orient": 1}, "$.auto_orient"),

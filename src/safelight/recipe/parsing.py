@@ -157,6 +157,8 @@ def _check_once(value: object, position: str) -> None:
 def _recipe(document: Mapping[str, Any], position: str) -> Recipe:
     """Convert the outputs one at a time, because msgspec does not say which key of a mapping is wrong."""
     fields = dict(document)
+    # Check the other fields with a placeholder instead of the real outputs, first: `output` is a misspelling.
+    shell = _convert(fields | {"outputs": {"shell": {}}}, Recipe, position)
     outputs = fields.get("outputs", {})
     if not isinstance(outputs, Mapping):
         raise _wrong("expected a table of outputs by name", f"{position}.outputs")
@@ -168,8 +170,6 @@ def _recipe(document: Mapping[str, Any], position: str) -> Recipe:
         if not isinstance(name, str) or not re.match(NAME, name):
             raise _wrong("an output's name has 1 to 64 of a-z, 0-9, - and _, and starts with a letter or digit", place)
         parsed[name] = _convert(output, OutputSpec, place)
-    # Check the other fields with a placeholder instead of the real outputs.
-    shell = _convert(fields | {"outputs": {"shell": {}}}, Recipe, position)
     return msgspec.structs.replace(shell, outputs=parsed)
 
 
