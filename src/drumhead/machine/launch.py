@@ -304,7 +304,12 @@ async def _boot(instances: Instances, ready: _Ready) -> tuple[Launch, int]:
         state=directory,
     )
     record_start(instances, launch)
-    return launch, await spawn(argv, ready.boot, directory, attached=launch.attached)
+    try:
+        return launch, await spawn(argv, ready.boot, directory, attached=launch.attached)
+    except DrumheadError as error:
+        if (directory / STOPPING).exists():
+            raise stopped_while_starting(launch.spec.name) from error
+        raise
 
 
 def run_config(

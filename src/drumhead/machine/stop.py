@@ -26,6 +26,10 @@ GRACE = 10.0
 """Seconds between SIGTERM and SIGKILL for the guest's command."""
 END_TIME = 10.0
 """Seconds that a guest may take to switch off after its command has ended, and that QEMU may take to quit."""
+START_TIME = 30.0
+"""Seconds that another command may take until the machine that it starts can be stopped."""
+POLL = 0.02
+"""Seconds between two looks at the lock of a machine that another command is starting."""
 KILLED = 137
 """The exit status of a command killed by SIGKILL, and of one whose machine was switched off."""
 
@@ -35,9 +39,10 @@ async def stop_machine(instances: Instances, name: str, *, grace: float = GRACE,
 
     Leave a machine that has already ended as it is. With `final`, end its supervisor too. Raises NOT_FOUND.
     """
-    instance, directory = instances.read(name), instances.directory(name)
+    directory = instances.directory(name)
     if final:
-        _note_stop(instances, name)
+        await _note_stop(instances, name)
+    instance = instances.read(name)
     if not instance.pid:
         await _end_supervisor(directory)
         return instances.read(name)
@@ -48,18 +53,38 @@ async def stop_machine(instances: Instances, name: str, *, grace: float = GRACE,
     except (DrumheadError, TimeoutError):
         # A guest that is booting or hangs does not answer.
         await switch_off(instances, name)
+    await _wait_start(instances, name)  # the command whose start has just failed lets go of the machine
     await _end_supervisor(directory)
     return instances.read(name)
 
 
-def _note_stop(instances: Instances, name: str) -> None:
-    """Tell the supervisor not to start a machine again. Raises NOT_FOUND, also if the machine is being deleted."""
+async def _note_stop(instances: Instances, name: str) -> None:
+    """Tell the supervisor not to start a machine again, and wait for the QEMU of a start that has already begun.
+
+    Raises NOT_FOUND, also if the machine is being deleted, and TIMEOUT.
+    """
+    mark = instances.directory(name) / STOPPING
     instances.read(name)
     try:
-        (instances.directory(name) / STOPPING).touch()
+        mark.touch()
+        await _wait_start(instances, name)
+        mark.touch()  # the start has removed it
     except FileNotFoundError:  # another command has just deleted it
         instances.read(name)
         raise
+
+
+async def _wait_start(instances: Instances, name: str) -> None:
+    """Wait until a machine runs, or until no other command is starting it. Raises NOT_FOUND, TIMEOUT."""
+    try:
+        async with asyncio.timeout(START_TIME):
+            while True:
+                if instances.read(name).pid or not instances.is_locked(name):
+                    return
+                await asyncio.sleep(POLL)
+    except TimeoutError as error:
+        message = f"another command is still starting or deleting {name} after {START_TIME:.0f} s; try again later"
+        raise DrumheadError(ErrorCode.TIMEOUT, message) from error
 
 
 async def _end_supervisor(directory: Path) -> None:
@@ -80,8 +105,9 @@ async def _end_supervisor(directory: Path) -> None:
 async def destroy_machine(instances: Instances, name: str) -> Instance:
     """Switch a machine off as if its plug had been pulled, and end its supervisor. Raises NOT_FOUND."""
     directory = instances.directory(name)
-    _note_stop(instances, name)
+    await _note_stop(instances, name)
     await switch_off(instances, name)
+    await _wait_start(instances, name)  # the command whose start has just failed lets go of the machine
     await _end_supervisor(directory)
     return instances.read(name)
 

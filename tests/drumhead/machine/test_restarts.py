@@ -6,19 +6,20 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 from unittest.mock import AsyncMock, Mock
 
 import pytest
 
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.home import Home
-from drumhead.machine import attach, stop
+from drumhead.machine import attach, launch, stop
 from drumhead.machine.attach import run_detached
 from drumhead.machine.boot import wait_started
 from drumhead.machine.instances import STOPPING, Instances, supervisor_pid, write_supervision
 from drumhead.machine.launch import Started
 from drumhead.machine.records import InstanceSpec, Launch, Supervision
-from drumhead.machine.stop import record_exit, stop_machine
+from drumhead.machine.stop import destroy_machine, record_exit, stop_machine
 from drumhead.machine.supervision import policy, supervisor
 from drumhead.machine.supervision.policy import FIRST_DELAY, LONGEST_DELAY, MAX_RESTARTS, STEADY, Restarts
 from drumhead.machine.supervision.supervisor import note_end, pause
@@ -147,6 +148,48 @@ async def test_who_sees_the_end_of_a_machine_that_was_switched_off_reads_why(tmp
         for step in (Mock(), lambda: instances.delete("one")):
             with pytest.raises(DrumheadError, match="another command stopped one while it started"):
                 await run_detached(instances.home, started, Mock(booted=lambda _, then=step: then()))
+
+
+@pytest.mark.parametrize("stop_it", [stop_machine, destroy_machine])
+async def test_a_stop_waits_for_the_machine_of_a_start_that_has_begun(tmp_path, monkeypatch, stop_it):
+    instances = Instances(Home(root=tmp_path))
+    directory = instances.directory("one")
+    with instances.lock("one"):
+        instances.write(launched("one"))
+    with ExitStack() as stack:
+        machines = []
+
+        def start(_):  # as the command does that holds the lock
+            if machines:
+                return False
+            instances.write(launched("one"))
+            machines.append(stack.enter_context(holding_pid_file(directory)))
+            return True
+
+        monkeypatch.setattr(instances, "is_locked", start)
+        ended = await stop_it(instances, "one")
+        assert (ended.state, ended.exit_status, len(machines)) == ("exited", 137, 1)
+    assert (directory / STOPPING).exists(), "a supervisor does not start it again"
+
+
+async def test_a_stop_does_not_wait_for_a_start_without_end(tmp_path, monkeypatch):
+    instances = Instances(Home(root=tmp_path))
+    with instances.lock("one"):
+        instances.write(launched("one"))
+        monkeypatch.setattr(stop, "START_TIME", 0.1)
+        with pytest.raises(DrumheadError, match="still starting or deleting one"):
+            await destroy_machine(instances, "one")
+
+
+async def test_a_start_tells_that_another_command_stopped_its_machine(tmp_path, monkeypatch):
+    async def spawn(*_, **__):
+        (tmp_path / STOPPING).touch()  # as `drumhead stop` does before it ends QEMU
+        raise DrumheadError(ErrorCode.GUEST, "QEMU could not start one: no message")
+
+    for name, stub in (("command_line", Mock()), ("record_start", Mock()), ("spawn", spawn)):
+        monkeypatch.setattr(launch, name, stub)
+    with pytest.raises(DrumheadError, match="another command stopped one while it started"):
+        await launch._boot(Mock(), Mock(launch=launched("one"), directory=tmp_path))
 
 
 @pytest.mark.parametrize("moment", ["pause", "start"])
