@@ -136,6 +136,14 @@ def test_recipes_are_listed_shown_checked_saved_and_deleted(run: Run, tmp_path: 
     assert run("recipes", "check", "r.toml", "--offline", SAFELIGHT_KEYVALUESTORE="127.0.0.1:1").returncode == 0
     assert run("recipes", "save", "r.toml").stdout == "Saved recipe mine.\n"
     assert json.loads(run("recipes", "mine").stdout)["description"] == "Grey"
+    read = json.loads(run("recipes", "show", "mine", "--json").stdout)["changed"]
+    (tmp_path / "r.toml").write_text((tmp_path / "r.toml").read_text().replace("Grey", "Dark"))
+    for earlier in ("0", repr(read - 1)):
+        refused = run("recipes", "save", "r.toml", "--unchanged-since", earlier)
+        assert (refused.returncode, refused.stdout) == (5, "")
+    assert run("recipes", "delete", "mine", "--unchanged-since", repr(read - 1)).returncode == 5
+    assert run("recipes", "save", "r.toml", "--unchanged-since", repr(read)).stdout == "Saved recipe mine.\n"
+    assert json.loads(run("recipes", "mine").stdout)["description"] == "Dark"
     assert run("recipes", "delete", "mine").returncode == 0
     (tmp_path / "bad.toml").write_text('[[bad.outputs.image.operations]]\nop = "explode"\n')
     bad = run("recipes", "check", "bad.toml")

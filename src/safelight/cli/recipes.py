@@ -78,8 +78,10 @@ async def check_command(file: str, /, *, offline: bool = False, where: Where = H
 
 
 @app.command(name="save")
-async def save_command(file: str, /, *, name: str | None = None, where: Where = HERE) -> None:
-    """Save a recipe, so that uploads can name it.
+async def save_command(
+    file: str, /, *, name: str | None = None, unchanged_since: float | None = None, where: Where = HERE
+) -> None:
+    """Save a recipe, so that uploads can name it. It replaces the saved recipe of this name.
 
     Parameters
     ----------
@@ -87,10 +89,15 @@ async def save_command(file: str, /, *, name: str | None = None, where: Where = 
         The file: FILE.toml, FILE.toml:NAME or FILE.json.
     name:
         The name to save it under; by default its own name.
+    unchanged_since:
+        Save it only if nobody has saved or deleted the recipe of this name since then: the `changed` that
+        `safelight recipes show NAME --json` prints, or 0 for a new recipe.
     """
     made = read(file)
     async with master(where) as client:
-        saved = await client.save_recipe(made.name if name is None else name, document(made))
+        saved = await client.save_recipe(
+            made.name if name is None else name, document(made), unchanged_since=unchanged_since
+        )
     if where.json:
         print_json(saved)
     else:
@@ -98,16 +105,18 @@ async def save_command(file: str, /, *, name: str | None = None, where: Where = 
 
 
 @app.command(name="delete")
-async def delete_command(name: str, /, *, where: Where = HERE) -> None:
+async def delete_command(name: str, /, *, unchanged_since: float | None = None, where: Where = HERE) -> None:
     """Delete a saved recipe; tasks that use it keep their copy.
 
     Parameters
     ----------
     name:
         The name of the recipe.
+    unchanged_since:
+        Delete it only if nobody has saved it since then: the `changed` that `safelight recipes show NAME --json` prints.
     """
     async with master(where) as client:
-        await client.delete_recipe(name)
+        await client.delete_recipe(name, unchanged_since=unchanged_since)
     if not where.json:
         say(f"Deleted recipe {name}.")
 
