@@ -277,7 +277,16 @@ async def test_a_recipe_that_somebody_else_has_saved_is_replaced_only_on_request
     await save.click()
     await expect(save).to_be_disabled()
     assert await described() == "mine"
-    await client.delete_recipe("shared")
+    # nor is the work of somebody else deleted without a question
+    await client.save_recipe("shared", spec | {"description": "theirs"})
+    delete, answer = page.get_by_role("button", name="Delete the recipe shared"), page.get_by_role("dialog")
+    for keep in (True, False):
+        await delete.click()
+        await answer.get_by_role("button", name="Delete").click()
+        await expect(page.get_by_role("heading", name="shared was changed meanwhile")).to_be_visible()
+        assert await described() == "theirs"
+        await answer.get_by_role("button", name="Keep" if keep else "Delete").click()
+    await expect(page.get_by_role("link", name="shared")).to_have_count(0)
 
 
 async def test_photos_dropped_before_the_page_is_ready_are_uploaded(browser, whole, client):

@@ -131,12 +131,15 @@ export const retryTask = (id: string) => ask<Task>("POST", task(id, "/retry"));
 export const releaseTask = (id: string) => ask<Task>("POST", task(id, "/release"));
 export const deleteTask = (id: string) => ask<void>("DELETE", task(id));
 export const getRecipes = () => ask<NamedRecipe[]>("GET", "recipes");
+const ifUnchanged = (since: number) => ({ "If-Match": `"${Math.round(since * 1000)}"` });
 /** Save a recipe, unless it was changed after a time; 0: unless there is one. */
 export const saveRecipe = (name: string, recipe: Recipe, unchanged: number) => {
-  const condition = unchanged ? { "If-Match": `"${Math.round(unchanged * 1000)}"` } : { "If-None-Match": "*" };
+  const condition = unchanged ? ifUnchanged(unchanged) : { "If-None-Match": "*" };
   return ask<NamedRecipe>("PUT", `recipes/${encodeURIComponent(name)}`, recipe, undefined, condition);
 };
-export const deleteRecipe = (name: string) => ask<void>("DELETE", `recipes/${encodeURIComponent(name)}`);
+/** Delete a recipe, unless it was changed after a time. */
+export const deleteRecipe = (name: string, unchanged: number) =>
+  ask<void>("DELETE", `recipes/${encodeURIComponent(name)}`, undefined, undefined, ifUnchanged(unchanged));
 /** Check a recipe in TOML or JSON; what comes back is complete. */
 export const checkToml = (text: string, json: boolean) =>
   ask<NamedRecipe>("POST", "recipes/check", new Blob([text], { type: json ? "application/json" : "application/toml" }));

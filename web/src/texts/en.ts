@@ -213,6 +213,7 @@ export const en = {
     clash: (name: string, isNew: boolean) => (isNew ? `There is a recipe ${name} already` : `${name} was changed meanwhile`),
     clashText: (isNew: boolean) =>
       `${isNew ? "You can save over it, or keep editing and choose another name." : "Somebody else, or you in another tab, has saved it since you opened it. You can save over that version."} Loading the saved one discards your changes.`,
+    savedSince: "Somebody else, or you in another tab, has saved it since you opened it. Delete that version too?",
     saveOver: "Save over it", loadSaved: "Load the saved one",
   },
   editor: {

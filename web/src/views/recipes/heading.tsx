@@ -1,6 +1,6 @@
 // The head of a recipe: its name and description, and what can be done with it.
 
-import { deleteRecipe, type NamedRecipe } from "../../api/api";
+import { deleteRecipe, getRecipes, type NamedRecipe, Problem } from "../../api/api";
 import { canUndo, changed, draft, edit, name, undo } from "../../state/draft";
 import { confirmed } from "../../state/questions";
 import { Icon } from "../../parts/icons";
@@ -12,7 +12,7 @@ import { go } from "../../router";
 import { texts } from "../../texts";
 import { toToml } from "../../toml";
 import { save } from "./saving";
-import { beginAnew } from "./shown";
+import { beginAnew, shown } from "./shown";
 
 const words = texts.recipes;
 
@@ -45,7 +45,7 @@ export function Heading({ current }: { current: NamedRecipe | undefined }) {
           <Icon name="download" />
         </button>
         {current && may("operate") && <Pause name={current.name} />}
-        {current && !isBuiltin(current) && may("operate") && <Delete name={current.name} />}
+        {current && !isBuiltin(current) && may("operate") && <Delete recipe={current} />}
         {may("operate") && <Naming current={current} />}
       </form>
     </div>
@@ -103,12 +103,12 @@ function Pause({ name: of }: { name: string }) {
   );
 }
 
-function Delete({ name: of }: { name: string }) {
+function Delete({ recipe }: { recipe: NamedRecipe }) {
+  const of = recipe.name;
   const drop = async () => {
-    const question = { title: words.deleteQuestion(of), text: words.deleteText, action: texts.selection.actions.delete };
-    if (!(await confirmed({ ...question, danger: true }))) return;
+    if (!(await asksToDelete(words.deleteQuestion(of), words.deleteText))) return;
     await attempt(async () => {
-      await deleteRecipe(of);
+      if (!(await dropped(of, shown.name === of ? shown.changed : recipe.changed))) return;
       await load();
       go("recipes");
     });
@@ -118,6 +118,25 @@ function Delete({ name: of }: { name: string }) {
       <Icon name="trash" />
     </button>
   );
+}
+
+const asksToDelete = (title: string, text: string) =>
+  confirmed({ title, text, action: texts.selection.actions.delete, danger: true });
+
+/** Delete a recipe; ask again if it is not the one that was shown. Whether it is gone. */
+async function dropped(name: string, known: number): Promise<boolean> {
+  for (;;) {
+    try {
+      await deleteRecipe(name, known);
+      return true;
+    } catch (error) {
+      if (!(error instanceof Problem) || error.code !== "precondition_failed") throw error;
+    }
+    const found = (await getRecipes()).find((one) => one.name === name);
+    if (!found) return true;
+    if (!(await asksToDelete(words.clash(name, false), words.savedSince))) return false;
+    known = found.changed;
+  }
 }
 
 /** The name to save under, and the button that saves. */
