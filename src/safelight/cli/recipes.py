@@ -113,7 +113,8 @@ async def delete_command(name: str, /, *, unchanged_since: float | None = None, 
     name:
         The name of the recipe.
     unchanged_since:
-        Delete it only if nobody has saved it since then: the `changed` that `safelight recipes show NAME --json` prints.
+        Delete it only if nobody has saved it since then: the `changed` that `safelight recipes show NAME --json`
+        prints.
     """
     async with master(where) as client:
         await client.delete_recipe(name, unchanged_since=unchanged_since)
