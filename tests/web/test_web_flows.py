@@ -115,6 +115,23 @@ async def test_delete_asks_first(page, client, directory):
     await page.get_by_role("dialog").get_by_role("button", name="Delete").click()
     await expect(page.locator(".card")).to_have_count(1)
     assert [task.filename for task in (await client.tasks()).tasks] == ["photo-1.png"]
+    await expect(page.locator("main")).to_be_focused()
+
+
+async def test_the_keyboard_goes_on_at_the_place_of_what_is_gone(page, directory):
+    await choose(page, *saved(directory, 3))
+    await expect(page.locator(".card:not(.in-progress-card)")).to_have_count(3)
+    await page.get_by_role("link", name="Tasks").click()
+    rows = page.get_by_role("row").filter(has=page.get_by_role("checkbox", name=re.compile("^Select photo-")))
+    for left, place in ((2, 1), (1, 0), (0, 0)):
+        await expect(rows).to_have_count(left + 1)
+        await rows.nth(place).get_by_role("button", name=re.compile("^Delete ")).press("Enter")
+        await page.get_by_role("dialog").get_by_role("button", name="Delete").press("Enter")
+        await expect(rows).to_have_count(left)
+        if left:
+            follows = rows.nth(min(place, left - 1)).get_by_role("button", name=re.compile("^Delete "))
+            await expect(follows).to_be_focused()
+    await expect(page.locator("main")).to_be_focused()
 
 
 async def test_drop_paste_and_folder(page, client, directory):

@@ -2,6 +2,7 @@ import { effect, signal } from "@preact/signals";
 import { render } from "preact";
 import { AccessButton } from "./access/access";
 import { Gate } from "./access/gate";
+import { keepFocus } from "./focus";
 import { keep, kept } from "./kept";
 import * as live from "./api/live";
 import { Confirm } from "./parts/confirm";
@@ -123,6 +124,7 @@ function start() {
   void recipes.load().catch(() => undefined);
   offline.whenLive(() => recipes.recipes.value.length || void recipes.load().catch(() => undefined));
   offline.start();
+  keepFocus();
 }
 // Draw in a separate task, since evaluating the script and drawing the page in one would block for too long.
 setTimeout(() =>

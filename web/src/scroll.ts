@@ -25,7 +25,6 @@ export function moved(): void {
   const before = entry;
   entry = mark();
   if (entry === before) return;
-  requestAnimationFrame(() => requestAnimationFrame(keepFocus));
   const place = positions.get(entry);
   if (place !== undefined) leave = returnTo(place);
 }
@@ -48,9 +47,4 @@ function returnTo(place: number): () => void {
   }
   for (const name of USER) addEventListener(name, stop, { passive: true });
   return stop;
-}
-
-/** If what had the focus is gone, the keyboard goes on from the new content, not from the top of the page. */
-function keepFocus(): void {
-  if (document.activeElement === document.body) document.getElementById("main")?.focus({ preventScroll: true });
 }

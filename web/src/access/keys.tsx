@@ -1,8 +1,9 @@
 // List, create, rotate and revoke the API keys of the tenant.
 
-import { useEffect, useState } from "preact/hooks";
+import { useCallback, useState } from "preact/hooks";
 import { now } from "../api/clock";
 import { ago, date } from "../format";
+import { Loading, useReading } from "../parts/reading";
 import { copy } from "../state/clipboard";
 import { attempt } from "../state/messages";
 import { type CreatedKey, createKey, getKeys, type KeyInfo, revokeKey, rotateKey, type Scope, SCOPES } from "../state/session";
@@ -14,17 +15,19 @@ const words = texts.keys;
 export function Keys() {
   const [keys, setKeys] = useState<KeyInfo[]>();
   const [made, setMade] = useState<CreatedKey>();
-  const read = () => void attempt(async () => setKeys(await getKeys()));
-  useEffect(read, []);
+  const read = useCallback(async () => setKeys(await getKeys()), []);
+  const error = useReading(read);
   const take = async (action: () => Promise<CreatedKey | void>) => {
     const created = await attempt(action);
     if (created) setMade(created);
-    read();
+    await attempt(read);
   };
   return (
     <section class="panel" aria-labelledby="api-keys">
       <h3 id="api-keys">{words.title}</h3>
       {made && <Made token={made.token} />}
+      {error && <p class="error">{error}</p>}
+      {!keys && !error && <Loading />}
       {keys?.length === 0 && <p class="quiet">{words.none}</p>}
       <ul class="keys">
         {keys?.map((key) => (

@@ -1,7 +1,8 @@
 // Tenants with their use, and for operators their weights and limits.
 
-import { useEffect, useState } from "preact/hooks";
+import { useCallback, useState } from "preact/hooks";
 import { bytes } from "../format";
+import { Loading, useReading } from "../parts/reading";
 import { attempt } from "../state/messages";
 import { changeTenant, createTenant, getTenants, type Tenant, type TenantSeen } from "../state/session";
 import { texts as all } from "../texts";
@@ -13,22 +14,24 @@ const LIMITS = ["waiting", "bytes", "uploads", "requests"] as const;
 export function Tenants({ operator }: { operator: boolean }) {
   const [tenants, setTenants] = useState<TenantSeen[]>();
   const [id, setId] = useState("");
-  const read = () => void attempt(async () => setTenants(await getTenants()));
-  useEffect(read, []);
+  const read = useCallback(async () => setTenants(await getTenants()), []);
+  const error = useReading(read);
   const create = (event: Event) => {
     event.preventDefault();
     void attempt(async () => {
       await createTenant(id);
       setId("");
-      read();
+      await read();
     });
   };
   return (
     <section class="panel" aria-labelledby="tenants">
       <h3 id="tenants">{words.title}</h3>
+      {error && <p class="error">{error}</p>}
+      {!tenants && !error && <Loading />}
       <ul class="tenants">
         {tenants?.map((seen) => (
-          <One key={seen.tenant.id} seen={seen} operator={operator} changed={read} />
+          <One key={seen.tenant.id} seen={seen} operator={operator} changed={() => void attempt(read)} />
         ))}
       </ul>
       {operator && (
