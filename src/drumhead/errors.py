@@ -64,7 +64,8 @@ EXIT_STATUS: dict[ErrorCode, int] = {
 class DrumheadError(Exception):
     """An error with a code of the closed set and a message that says what to do.
 
-    The message is shown to people unchanged, so it contains no internals.
+    The message is shown to people unchanged, so it contains no internals. Notes (``add_note``) are notices that
+    may explain the error; they are shown before it.
     """
 
     def __init__(self, code: ErrorCode, message: str) -> None:

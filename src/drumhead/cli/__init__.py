@@ -145,7 +145,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _main(arguments: list[str] | None) -> int:
     import cyclopts  # noqa: PLC0415 - as in application
 
-    from drumhead.cli.output import complain  # noqa: PLC0415 - as above
+    from drumhead.cli.output import complain, notice  # noqa: PLC0415 - as above
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     try:
@@ -167,6 +167,8 @@ def _main(arguments: list[str] | None) -> int:
             complain(f"{error} See `{asked}`.")
         return 2
     except DrumheadError as error:
+        for note in getattr(error, "__notes__", ()):
+            notice(note)
         complain(error.message)
         return EXIT_STATUS[error.code]
     except BrokenPipeError:

@@ -119,11 +119,29 @@ async def _build_kernel(home: Home, guest: Guest, ref: PackageRef, report: Repor
 async def _build_layers(
     home: Home, project: Project, options: ComposeOptions, report: Report
 ) -> tuple[ComposeInputs, LayerStack, LayerStore]:
-    """Build every layer except a root layer, and check that the commands can start."""
+    """Build every layer except a root layer, and check that the commands can start.
+
+    The notes of an error are the notices until then.
+    """
     inputs = await gather_inputs(home, project, options, report)
     store = LayerStore(home, inputs.filesystem, report, inputs.guest)
     builder = LayerBuilder(home, PackageStore(home), store)
-    stack = await asyncio.to_thread(builder.build, project, inputs, trust=options.update)
+    told = list(inputs.notices)
+    try:
+        stack = await asyncio.to_thread(builder.build, project, inputs, trust=options.update)
+        told += stack.notices
+        await _complete(home, builder, stack, report)
+        stack.notices += await asyncio.to_thread(_check, home, project, inputs, store, stack)
+    except DrumheadError as error:
+        # A program is often missing because of what they say, such as a lock that is not read.
+        for text in told:
+            error.add_note(text)
+        raise
+    return inputs, stack, store
+
+
+async def _complete(home: Home, builder: LayerBuilder, stack: LayerStack, report: Report) -> None:
+    """Add the libraries and the time zones that the other layers need."""
     if stack.missing:
         pool, notices = await find_library_pool(home, report)
         stack.notices += notices
@@ -135,8 +153,6 @@ async def _build_layers(
         await asyncio.to_thread(builder.add_packages, stack, zones)
         stack.notices += [f"{TZDATA} was added for the time zones of {', '.join(users)}", *more]
     stack.layers = in_order(stack.layers)
-    stack.notices += await asyncio.to_thread(_check, home, project, inputs, store, stack)
-    return inputs, stack, store
 
 
 def _image(

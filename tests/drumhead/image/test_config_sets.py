@@ -281,6 +281,10 @@ def test_composing_refuses_what_only_the_guest_would_notice(drumhead, tmp_path):
     )
     assert "warm names the module a.c" in said("main: /main.py", top="warm: [a.c]\n")
     assert "or name a config set (web)" in said("main: /main.py", "--run", "wbe")
+    write_files(project, {"setup.py": ""})
+    *_, cause, refusal = said("module: flask").splitlines()
+    assert cause.startswith("setup.py is not read for dependencies; ")
+    assert "runs the module flask, which is not in the image" in refusal
     assert "there is no image" in drumhead.refused("info", "t/given", status=3), "nothing was stored"
 
 
