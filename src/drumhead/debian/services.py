@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from drumhead.tree import Tree
 
 UNITS = ("lib/systemd/system/", "usr/lib/systemd/system/")
+TEMPORARY = ("lib/tmpfiles.d/", "usr/lib/tmpfiles.d/")
 _SETTING = re.compile(r"^(Type|Requires|ExecStart|Environment|EnvironmentFile)[ \t]*=[ \t]*(.*)$", re.MULTILINE)
 _ASSIGNMENT = re.compile(r"^[ \t]*([A-Za-z_]\w*)=(.*)$", re.MULTILINE)
 _VARIABLE = re.compile(r"\$\{?([A-Za-z_]\w*)\}?")
@@ -28,6 +29,10 @@ _MADE = {
 """Settings with directories that systemd makes before it starts a server (systemd.exec(5)), and where they are."""
 _DIRECTORY = re.compile(rf"^({'|'.join(_MADE)}|User)[ \t]*=[ \t]*(.*)$", re.MULTILINE)
 _NAME = re.compile(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*")
+_VOLATILE = re.compile(r"^[ \t]*[dD][!=~^+-]*[ \t]+(\S+)(?:[ \t]+\S+)?(?:[ \t]+(\S+))?", re.MULTILINE)
+"""A directory that systemd makes when it starts, and its user (tmpfiles.d(5))."""
+_PREPARED = re.compile(r"^ExecStartPre[ \t]*=[ \t]*[-@:+!]*(?:/usr)?/bin/(mkdir|chown)[ \t](.*)$", re.MULTILINE)
+"""A command with which a unit makes a directory itself, or gives it to a user."""
 _BACKGROUND = {"forking", "oneshot"}
 """Types of units that are no servers, or whose command ends while the server goes on, and so would the machine."""
 
@@ -48,17 +53,44 @@ def server_command(files: Tree, programs: Collection[str], names: Collection[str
 
 
 def server_directories(files: Tree, program: str) -> dict[str, str]:
-    """Return the directories that systemd makes for the server `program`, each with its user, or with an empty text."""
-    found: dict[str, str] = {}
-    for path in (path for path, entry in files if path.startswith(UNITS) and entry.kind == "file" and "@" not in path):
-        unit = files[path].read().decode(errors="replace").replace("\\\n", " ")
-        if not re.search(rf"^ExecStart[ \t]*=[ \t]*[-@:+!]*/{re.escape(program)}(\s|$)", unit, re.MULTILINE):
-            continue
-        settings = _DIRECTORY.findall(unit)
-        user = next((value.strip() for key, value in settings if key == "User"), "")
-        names = [(key, name) for key, value in settings if key in _MADE for name in value.split()]
-        found |= {f"{_MADE[key]}/{name}": user for key, name in names if _NAME.fullmatch(name) and ".." not in name}
+    """Return the directories that systemd makes for the server `program`, each with its user, or with an empty text.
+
+    They are in the package's tmpfiles.d(5), and in the settings and the preparations (mkdir, chown) of its unit.
+    """
+    made: list[tuple[str, str]] = []
+    texts = {path: entry.read().decode(errors="replace") for path, entry in files if _is_systemd(path, entry.kind)}
+    for path, text in texts.items():
+        if path.startswith(TEMPORARY):
+            made += [(place, user) for name, user in _VOLATILE.findall(text) if (place := _data_place(name))]
+    for unit in (text.replace("\\\n", " ") for path, text in texts.items() if path.startswith(UNITS)):
+        if re.search(rf"^ExecStart[ \t]*=[ \t]*[-@:+!]*/{re.escape(program)}(\s|$)", unit, re.MULTILINE):
+            made += _unit_directories(unit).items()
+    # What names a user counts, in whichever order: squid's unit makes its directory for root, and tmpfiles.d for proxy.
+    return {place: "" for place, _ in made} | {place: user for place, user in made if user}
+
+
+def _is_systemd(path: str, kind: str) -> bool:
+    return kind == "file" and path.startswith((*UNITS, *TEMPORARY)) and "@" not in path
+
+
+def _unit_directories(unit: str) -> dict[str, str]:
+    settings = _DIRECTORY.findall(unit)
+    user = next((value.strip() for key, value in settings if key == "User"), "")
+    names = [(key, name) for key, value in settings if key in _MADE for name in value.split()]
+    found = {f"{_MADE[key]}/{name}": user for key, name in names if _NAME.fullmatch(name) and ".." not in name}
+    for command, text in _PREPARED.findall(unit):
+        words = text.split()
+        places = [place for word in words if (place := _data_place(word))]
+        owner = next((word for word in words if not word.startswith("-")), "").partition(":")[0]
+        found |= dict.fromkeys(places, owner) if command == "chown" else dict.fromkeys(places, user)
     return found
+
+
+def _data_place(path: str) -> str:
+    """Return where a directory for the data of a server is, or an empty text if this is no path of one."""
+    place = re.sub("^/var/run/", "/run/", path).strip("/")
+    plain = path.startswith("/") and _NAME.fullmatch(place) and ".." not in place
+    return place if plain and place.startswith(("run/", "var/")) else ""
 
 
 def _command(files: Tree, unit: str) -> list[str]:

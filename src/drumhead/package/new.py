@@ -23,7 +23,7 @@ from drumhead.package.records import PACKAGE_NAME
 from drumhead.report import silent
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from pathlib import Path
 
     from drumhead.debian.archive import DebianPackage
@@ -41,6 +41,11 @@ PLAIN = re.compile(r"[/-][A-Za-z/-][A-Za-z0-9_./=-]*")
 """A word that YAML reads as it is without quotes."""
 INSTALLED = ("binfmt.d", "modules-load.d", "pm-utils", "sysctl.d", "systemd", "tmpfiles.d", "udev")
 """Directories of /usr/lib that only an installed Debian reads."""
+OF_THE_SYSTEM = re.compile(
+    r"apparmor|apt|bash_completion[.]d|cron|dbus|default$|dhcp|init|insserv|logcheck|logrotate|modprobe|[nN]etwork|pam[.]d"
+    r"|polkit|ppp|profile[.]d|rc.?[.]d|resolvconf|rsyslog|runit|security|sudoers|sv$|sysctl|systemd|udev|ufw|update-|X11|xdg"
+)
+"""Names in /etc of what only an installed Debian reads."""
 SERVICES = ("etc/init.d/", *UNITS)
 """Where packages of servers have files for starting them."""
 TEMPLATE = """\
@@ -173,7 +178,7 @@ def recipe_text(name: str, package: str, description: str, file: str, files: Tre
     command = server_command(files, programs, {name, package}) or [f"/{first}"]
     first = command[0].strip("/")
     named = {_directory(word.rpartition("=")[2].strip("/")) for word in command[1:]}
-    lines = [f"  - {path}" if path in named or _is_library(path) else f"  # - {path}" for path in beside]
+    lines = [f"  - {path}" if path in named or _is_read(path, (name, package)) else f"  # - {path}" for path in beside]
     return TEMPLATE.format(
         name=name,
         package=package,
@@ -195,10 +200,16 @@ def _quoted(words: Sequence[str]) -> str:
     return ", ".join(word if PLAIN.fullmatch(word) else json.dumps(word) for word in words)
 
 
-def _is_library(path: str) -> bool:
-    """Return whether a directory has what programs load: plugins of a server, modules of an interpreter."""
-    parts = path.split("/")
-    return parts[:2] == ["usr", "lib"] and parts[-1] not in INSTALLED
+def _is_read(path: str, names: Collection[str]) -> bool:
+    """Return whether programs of the package `names` read a directory: their settings, their own shared data, and what
+    they load, such as plugins of a server and modules of an interpreter.
+    """
+    top, *parts = path.split("/")
+    if top == "etc":
+        return not OF_THE_SYSTEM.match(parts[0])
+    if parts[0] == "share":
+        return any(name.startswith(parts[1]) or parts[1].startswith(name) for name in names)
+    return parts[0] == "lib" and parts[-1] not in INSTALLED
 
 
 def _directories(files: Tree, program: str, accounts: Sequence[str]) -> dict[str, str]:

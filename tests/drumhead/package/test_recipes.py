@@ -162,12 +162,15 @@ def new_recipe(tmp_path, name, *paths, files=()):
     return read_recipe(file)
 
 
-def test_a_new_recipe_has_what_programs_load(tmp_path):
-    """Without them, lighttpd has no modules and perl no strict."""
+def test_a_new_recipe_has_what_programs_read(tmp_path):
+    """Without it, lighttpd has no modules, perl no strict and prometheus no settings."""
     libraries = ["usr/lib/lighttpd/mod_auth.so", "usr/lib/x86_64-linux-gnu/perl-base/strict.pm"]
+    settings = ["etc/lighttpd/conf-available/a.conf", "etc/lighttpd.conf", "usr/share/lighttpd/a.pl"]
     others = ["usr/lib/systemd/system/lighttpd.service", "usr/lib/tmpfiles.d/lighttpd.conf", "etc/init.d/lighttpd"]
-    recipe = new_recipe(tmp_path, "lighttpd", "usr/sbin/lighttpd", *libraries, *others)
-    assert set(recipe.include) == {"usr/sbin/lighttpd", "usr/lib/lighttpd", "usr/lib/x86_64-linux-gnu"}
+    others += ["etc/cron.daily/lighttpd", "etc/default/lighttpd", "usr/share/man/man8/lighttpd.8", "usr/share/icons/a"]
+    recipe = new_recipe(tmp_path, "lighttpd", "usr/sbin/lighttpd", *libraries, *settings, *others)
+    read = {"usr/lib/lighttpd", "usr/lib/x86_64-linux-gnu", "etc/lighttpd", "etc/lighttpd.conf", "usr/share/lighttpd"}
+    assert set(recipe.include) == {"usr/sbin/lighttpd", *read}
 
 
 @pytest.mark.parametrize(
@@ -176,11 +179,11 @@ def test_a_new_recipe_has_what_programs_load(tmp_path):
         (
             "usr/sbin/haproxy",
             (
-                'Environment="CONFIG=/etc/haproxy/haproxy.cfg" "EXTRAOPTS=-S /run/master.sock"\n'
+                'Environment="CONFIG=/usr/share/site/haproxy.cfg" "EXTRAOPTS=-S /run/master.sock"\n'
                 "ExecStart=/usr/sbin/haproxy -Ws -f $CONFIG $EXTRAOPTS\nType=notify\n"
             ),
-            ("-Ws", "-f", "/etc/haproxy/haproxy.cfg", "-S", "/run/master.sock"),
-            {"usr/sbin/haproxy", "etc/haproxy"},
+            ("-Ws", "-f", "/usr/share/site/haproxy.cfg", "-S", "/run/master.sock"),
+            {"usr/sbin/haproxy", "usr/share/site"},
         ),
         (
             "usr/bin/beanstalkd",
@@ -202,7 +205,7 @@ def test_a_new_recipe_starts_a_server_as_its_unit_does(tmp_path, program, unit, 
         f"usr/lib/systemd/system/{name}.service": f"[Service]\n{unit}",
         f"usr/lib/systemd/system/{name}@.service": f"[Service]\nExecStart=/{program} /etc/%i.conf\n",
         f"etc/default/{name}": "# ADDRESS=127.0.0.1\nADDRESS='0.0.0.0'\n",
-        f"etc/{name}/{name}.cfg": "",
+        f"usr/share/site/{name}.cfg": "",
     }
     recipe = new_recipe(tmp_path, name, program, files=files)
     assert recipe.config_sets[name].argv == (f"/{program}", *argv)
@@ -225,6 +228,21 @@ def test_a_new_recipe_has_the_directories_that_systemd_makes_for_the_server(tmp_
     undeclared = {**files, "usr/lib/sysusers.d/queue.conf": ""}
     again = new_recipe(tmp_path, "queue", "usr/sbin/queue", files=undeclared)
     assert (list(again.directories), again.owners) == (list(owners), {})
+
+
+def test_a_new_recipe_has_the_directories_that_the_package_prepares_for_the_server(tmp_path):
+    """Without them, haproxy has no place for its socket, and mosquitto none for its log."""
+    files = {
+        "usr/lib/systemd/system/broker.service": "[Service]\nExecStart=/usr/sbin/broker\nRuntimeDirectory=proxy\n"
+        "ExecStartPre=-/bin/mkdir -m 740 -p /var/log/broker /etc/broker\n"
+        "ExecStartPre=/usr/bin/chown broker:adm /var/log/broker /run/../etc\n",
+        "usr/lib/tmpfiles.d/broker.conf": "# d /run/no 0755 root root -\n  d /run/proxy/ 2775 proxy proxy -\n"
+        "d /var/run/broker\nD! /run/other - broker\nd /run/%i\nf /run/file\n",
+        "usr/lib/sysusers.d/broker.conf": "u broker -\n",
+    }
+    recipe = new_recipe(tmp_path, "broker", "usr/sbin/broker", files=files)
+    assert set(recipe.directories) == {"run/proxy", "run/broker", "run/other", "var/log/broker"}
+    assert recipe.owners == {"run/proxy": "proxy", "run/other": "broker", "var/log/broker": "broker"}
 
 
 @pytest.mark.parametrize(
