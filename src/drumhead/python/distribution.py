@@ -33,7 +33,8 @@ _SCRIPT = """\
 #!/usr/bin/python3
 import sys
 {path}from {module} import {first}
-sys.exit({attribute}())
+if __name__ == "__main__":  # a process that multiprocessing spawns imports this file too
+    sys.exit({attribute}())
 """
 
 

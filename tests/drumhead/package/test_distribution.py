@@ -51,11 +51,18 @@ def test_a_projects_script_finds_its_module_in_every_layout(tmp_path, module, pl
     assert f"sys.path.insert(0, {place!r})" in found["serve"].read().decode()
 
 
-def test_a_script_ends_with_what_its_function_returns(tmp_path):
+def test_a_script_ends_with_what_its_function_returns_and_can_spawn_processes(tmp_path):
+    """A process that multiprocessing spawns (hypercorn, sanic, uvicorn --workers) imports the script of its parent."""
+    main = (
+        "import multiprocessing\n\nclass App:\n    @staticmethod\n    def main():\n"
+        "        child = multiprocessing.get_context('spawn').Process(target=print, args=('spawned',))\n"
+        "        child.start()\n        child.join()\n        return 7 + child.exitcode\n"
+    )
     text = scripts(composed(tmp_path, PROJECT, "my_app/web.py"))["serve"].read().decode()
-    write_files(tmp_path, {"app/my_app/web.py": "class App:\n    @staticmethod\n    def main():\n        return 7\n"})
-    run = text.replace("sys.path.insert(0, '/')", f"sys.path.insert(0, {str(tmp_path / 'app')!r})")
-    assert subprocess.run([sys.executable, "-c", run], check=False).returncode == 7
+    app = f"sys.path.insert(0, {str(tmp_path / 'app')!r})"
+    write_files(tmp_path, {"app/my_app/web.py": main, "serve": text.replace("sys.path.insert(0, '/')", app)})
+    done = subprocess.run([sys.executable, tmp_path / "serve"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (7, "spawned\n"), done.stderr
 
 
 def test_a_project_knows_its_own_version_and_plugins(tmp_path):
@@ -172,12 +179,8 @@ def test_scripts_of_wheels_keep_their_names_and_faulty_files_are_left_out():
     ]
     found = scripts(scripts_of_wheels(texts))
     assert list(found) == ["Gunicorn", "plain"]
-    assert found["Gunicorn"].read().decode().splitlines() == [
-        "#!/usr/bin/python3",
-        "import sys",
-        "from gunicorn.app.wsgiapp import run",
-        "sys.exit(run())",
-    ]
+    head = ["#!/usr/bin/python3", "import sys", "from gunicorn.app.wsgiapp import run"]
+    assert found["Gunicorn"].read().decode().splitlines()[:3] == head
 
 
 def test_commands_and_data_files_of_wheels_are_where_pip_puts_them(tmp_path):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from drumhead.records import Command, Filesystem, LayerKind
 
 RUN_FILE = "etc/drumhead/run.json"
-DEPENDENCY_RULES = 11
+DEPENDENCY_RULES = 12
 """Increase this if the same lock file should produce other files."""
 NODE_RULES = 2
 """Increase this if the same package-lock.json should produce other files."""
