@@ -92,17 +92,23 @@ async def _obtain(
         notices.append(f"package {pulled.name} {pulled.version} was pulled")
         return pulled
     if recipe is None or ref.version:
-        near = _nearest_recipe(ref)
-        hint = f" (did you mean {near}?)" if near else ""
-        asked = f"{ref.name}@{ref.version}" if ref.version else ref.name
-        raise DrumheadError(
-            ErrorCode.NOT_FOUND,
-            f"{asked_by} requires {asked}, which no store, remote or recipe has{hint}; "
-            "`drumhead package search` lists the available packages",
-        )
+        raise _unknown(ref, asked_by)
     built = await build_package(home, store, recipe, report)
     notices.append(f"package {built.name} {built.version} was built here")
     return built
+
+
+def _unknown(ref: PackageRef, asked_by: str) -> DrumheadError:
+    near = _nearest_recipe(ref)
+    hint = f" (did you mean {near}?)" if near else ""
+    asked = f"{ref.name}@{ref.version}" if ref.version else ref.name
+    new = f"drumhead package new {ref.name.removeprefix('osv.')}"
+    own = "" if near or ref.version else f", and `{new}` writes a recipe for a program of Debian"
+    return DrumheadError(
+        ErrorCode.NOT_FOUND,
+        f"{asked_by} requires {asked}, which no store, remote or recipe has{hint}; "
+        f"`drumhead package search` lists the available packages{own}",
+    )
 
 
 def _nearest_recipe(ref: PackageRef) -> str:

@@ -73,11 +73,11 @@ def read_recipe(path: Path) -> Recipe:
 
 
 def find_alias(name: str) -> Recipe | None:
-    """Return the recipe that an old name stands for (``eu.mikelangelo-project.app.node-4.2.6`` → node)."""
+    """Return the recipe of an old name (``eu.mikelangelo-project.app.node-4.2.6`` → node, ``osv.nginx`` → nginx)."""
     for recipe in known_recipes().values():
         if any(re.fullmatch(alias, name) for alias in recipe.aliases):
             return recipe
-    return None
+    return known_recipes().get(name.removeprefix("osv.")) if name.startswith("osv.") else None
 
 
 def _parse(file: str, text: str) -> Recipe:

@@ -56,6 +56,11 @@ def test_the_seeds_package_yaml(tmp_path):
         ("python-2.7", "python"),
         ("osv.python3x", "python"),
         ("eu.mikelangelo-project.app.python-3.6", "python"),
+        ("osv.python", "python"),
+        ("osv.nginx", "nginx"),
+        ("osv.openjdk8-zulu-full", "java"),
+        ("eu.mikelangelo-project.openjdk8-zulu-compact1", "java"),
+        ("osv.run-java", "java"),
     ],
 )
 def test_old_names_mean_todays_packages_with_a_notice(name, package):

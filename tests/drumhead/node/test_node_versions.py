@@ -28,6 +28,12 @@ async def test_the_package_that_was_probably_meant_is_named(tmp_path, required, 
     assert f"requires {required}, which no store, remote or recipe has (did you mean {meant}?)" in str(refused.value)
 
 
+async def test_a_recipe_is_offered_for_a_package_that_nothing_has(tmp_path):
+    home = Home(root=tmp_path)
+    with pytest.raises(DrumheadError, match="`drumhead package new memcached` writes a recipe for a program of Debian"):
+        await gather_packages(home, PackageStore(home), [parse_ref("osv.memcached")], silent)
+
+
 @pytest.mark.parametrize(
     ("range_", "expected"),
     [
