@@ -72,6 +72,8 @@ def _warm(runtime: RuntimeName, section: Section) -> tuple[str, ...]:
 
 
 def _runtime(section: Section) -> RuntimeName:
+    if "runtime" not in section:
+        raise section.refuse("runtime", "run.yaml must give runtime: native, node or python")
     match section.text("runtime"):
         case "native":
             return "native"

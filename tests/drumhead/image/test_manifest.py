@@ -171,7 +171,7 @@ def test_a_wrong_package_yaml_is_refused_by_line(tmp_path, package, line, reason
 @pytest.mark.parametrize(
     ("run", "line", "reason"),
     [
-        ("config_set:\n  a: {main: /a}\n", 1, "must give runtime"),
+        ("config_set:\n  a: {main: /a}\n", 1, "must give runtime: native, node or python"),
         ("runtime: java\nconfig_set:\n  a: {main: A}\n", 1, "require the package java; runtime: native"),
         ("runtime: ruby\nconfig_set:\n  a: {main: A}\n", 1, "ruby is not a runtime"),
         ("runtime: node\n", 1, "at least one config_set"),
