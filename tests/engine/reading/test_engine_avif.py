@@ -224,6 +224,18 @@ def test_the_opacity_of_an_avif_is_placed_like_its_colours(options, change, tmp_
     assert difference(found, right)[1] <= 3
 
 
+def test_tiles_of_an_avif_are_turned_and_cropped_once(tmp_path):
+    photo().resize((256, 192)).save(tmp_path / "a.png")
+    # avifenc gives the boxes to each tile as well
+    options = ["-y", "444", "--grid", "2x2", "--crop", "10,20,100,90", "--irot", "1", "--imir", "0"]
+    run("avifenc", "-s", "9", *options, str(tmp_path / "a.png"), str(tmp_path / "a.avif"))
+    data = (tmp_path / "a.avif").read_bytes()
+    right = np.rot90(shown_by_avifdec(data, tmp_path)[20:110, 10:110])[::-1]  # avifdec ignores the boxes
+    found = array(made(data).data)
+    assert found.shape == right.shape
+    assert difference(found, right)[1] <= 3
+
+
 def test_an_avif_that_is_cropped_to_what_it_has_not_is_damaged(tmp_path):
     photo().resize((64, 48)).save(tmp_path / "a.png")
     run("avifenc", "--crop", "0,0,62,48", str(tmp_path / "a.png"), str(tmp_path / "a.avif"))

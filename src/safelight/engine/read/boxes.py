@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 import struct
 from collections.abc import Callable, Iterator
@@ -103,19 +102,21 @@ def main_image(data: memoryview) -> MainImage:
 def unplaced(data: memoryview) -> tuple[bytes, list[Box]]:
     """Return the file without what crops, turns and mirrors its main image and its opacity, and these boxes in order.
 
-    A zero stands for no property (ISO/IEC 23008-12, 9.3). Raises ValueError for broken boxes.
+    libavif's tools give the same boxes to the tiles of a grid, which no viewer turns. A zero stands for no property
+    (ISO/IEC 23008-12, 9.3). Raises ValueError for broken boxes.
     """
     copy = bytearray(data)
     try:
         meta = dict(boxes(dict(boxes(memoryview(copy)))["meta"][4:]))
-        primary, tables = _primary(meta), meta.get("iprp", memoryview(b""))
-        placing = [one for one in _properties(tables, primary) if one[0] in _PLACING]
+        tables, references = meta.get("iprp", memoryview(b"")), _references(meta.get("iref"))
+        placing = [one for one in _properties(tables, _primary(meta)) if one[0] in _PLACING]
         names = ["", *(name for container, entry in boxes(tables) if container == "ipco" for name, _ in boxes(entry))]
-        items = {primary, *_opacity(primary, _references(meta.get("iref")), tables)}
-        for item, (name, entry) in itertools.product(items, boxes(tables)):
-            for place, number in _associations(entry, item) if name == "ipma" else ():
-                if number < len(names) and names[number] in _PLACING:
-                    place[:] = bytes(len(place))
+        whole = {_primary(meta), *_opacity(_primary(meta), references, tables)}
+        links = [link for kind, entry in boxes(tables) if kind == "ipma" for link in _associations(entry)]
+        used = {number for item, found in links if item in whole for _, number in found if number < len(names)}
+        for place, number in (one for _, found in links for one in found):
+            if number in used and names[number] in _PLACING:
+                place[:] = bytes(len(place))
     except (struct.error, IndexError, KeyError) as error:
         raise ValueError("its boxes contradict each other") from error
     return bytes(copy), placing
@@ -300,8 +301,7 @@ def _code_points(content: memoryview) -> CodePoints | None:
 
 def _described(codec: str, brands: frozenset[str], properties: list[Box]) -> MainImage:
     declared = [points for name, content in properties if (points := _declared(name, content))]
-    placed = any(name in _PLACING for name, _ in properties)
-    return MainImage(codec, declared[-1] if declared else None, brands, placed)
+    return MainImage(codec, declared[-1] if declared else None, brands, any(name in _PLACING for name, _ in properties))
 
 
 def boxes(data: memoryview) -> Iterator[Box]:
@@ -382,19 +382,18 @@ def _properties(content: memoryview | None, item: int) -> list[Box]:
         if name == "ipco":
             available = list(boxes(entry))
         elif name == "ipma":
-            wanted += [number for _, number in _associations(entry, item)]
+            found = next((links for one, links in _associations(entry) if one == item), [])
+            wanted += [number for _, number in found]
     return [available[index - 1] for index in wanted if 0 < index <= len(available)]
 
 
-def _associations(content: memoryview, item: int) -> list[tuple[memoryview, int]]:
-    """Return the numbers of the properties of an item, each with the bytes that hold it."""
+def _associations(content: memoryview) -> Iterator[tuple[int, list[tuple[memoryview, int]]]]:
+    """Return each item with the numbers of its properties, and the bytes that hold them."""
     wide, size = 2 if content[0] == 0 else 4, 1 + (content[3] & 1)
     at = 8
     for _ in range(min(_number(content, 4, 4), _MOST_BOXES)):
-        found, count = _number(content, at, wide), content[at + wide]
+        item, count = _number(content, at, wide), content[at + wide]
         at += wide + 1
         places = [content[at + index * size : at + (index + 1) * size] for index in range(count)]
+        yield item, [(place, _number(place, 0, size) & (0x7FFF if size > 1 else 0x7F)) for place in places]
         at += count * size
-        if found == item:
-            return [(place, _number(place, 0, size) & (0x7FFF if size > 1 else 0x7F)) for place in places]
-    return []
