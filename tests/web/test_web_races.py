@@ -277,7 +277,17 @@ async def test_a_recipe_that_somebody_else_has_saved_is_replaced_only_on_request
     await save.click()
     await expect(save).to_be_disabled()
     assert await described() == "mine"
-    # nor is the work of somebody else deleted without a question
+    await client.delete_recipe("shared")
+
+
+async def test_a_recipe_that_somebody_else_has_saved_is_deleted_only_on_request(page, client):
+    async def described() -> str:
+        return json.loads(bytes((await client.recipe("shared")).spec))["description"]
+
+    spec = {"outputs": {"image": {"format": "png"}}}
+    await client.save_recipe("shared", spec)
+    await page.get_by_role("link", name="Recipes").click()
+    await page.get_by_role("link", name="shared").click()
     await client.save_recipe("shared", spec | {"description": "theirs"})
     delete, answer = page.get_by_role("button", name="Delete the recipe shared"), page.get_by_role("dialog")
     for keep in (True, False):
