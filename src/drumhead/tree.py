@@ -1,4 +1,4 @@
-"""The files of a layer in memory: paths, modes and contents. Readers produce trees, writers consume them.
+"""The files of a layer: paths, modes and contents. Readers produce trees, writers consume them.
 
 A tree has directories, regular files and symbolic links, with their owners (root, unless a manifest sets another). It
 has no times, devices or hard links, so trees with equal digests are the same file system on any machine at any time.
@@ -7,11 +7,14 @@ has no times, devices or hard links, so trees with equal digests are the same fi
 from __future__ import annotations
 
 import hashlib
+import os
 import posixpath
-import tarfile
-from dataclasses import dataclass, replace
+import tempfile
+import weakref
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, cast
+from typing import IO, TYPE_CHECKING, Literal
 
 from drumhead.errors import DrumheadError, ErrorCode
 
@@ -25,15 +28,51 @@ MAX_PATH, MAX_NAME, MAX_DEPTH = 4096, 255, 100
 MAX_ID = (1 << 32) - 1
 """The number that no user or group can have; smaller numbers are valid."""
 CHUNK = 1 << 20
-"""The largest piece of a file of the host that is in memory, in bytes."""
+"""The largest piece of a file that is in memory if its contents are on disk, in bytes."""
 MAX_LINKS = 40
 """Symbolic links followed before a path counts as a loop, as in Linux."""
 
 
+class Spool:
+    """A file without a name in `directory` for contents that memory might not hold. It is freed with the last entry
+    that refers to it, even if the process is killed.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    @cached_property
+    def _file(self) -> IO[bytes]:
+        file = tempfile.TemporaryFile(dir=self._directory)  # noqa: SIM115 - closed by the next line
+        weakref.finalize(self, file.close)
+        return file
+
+    def add(self, contents: IO[bytes], mode: int) -> Entry:
+        """Return a file of a tree with all of `contents`, which are read now."""
+        start, size, state = self._file.tell(), 0, hashlib.sha256()
+        while chunk := contents.read(CHUNK):
+            self._file.write(chunk)
+            state.update(chunk)
+            size += len(chunk)
+        self._file.flush()
+        return Entry("file", mode, size, state.hexdigest(), Spooled(self, start))
+
+    def read(self, size: int, place: int) -> bytes:
+        return os.pread(self._file.fileno(), size, place)
+
+
+@dataclass(frozen=True, slots=True)
+class Spooled:
+    """Contents that begin at a place of a spool."""
+
+    spool: Spool
+    place: int
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """The entry of one path. `mode` holds permission bits only. `source` is a file's contents or the host file with
-    them.
+    """The entry of one path. `mode` holds permission bits only. `source` is a file's contents, or the host file or the
+    place in a spool with them.
 
     `digest` is the SHA-256 of the contents in hexadecimal, `target` is the target of a symbolic link. `uid` and `gid`
     are the numbers of the owner and the group.
@@ -43,7 +82,7 @@ class Entry:
     mode: int
     size: int = 0
     digest: str = ""
-    source: bytes | Path = b""
+    source: bytes | Path | Spooled = b""
     target: str = ""
     uid: int = 0
     gid: int = 0
@@ -58,6 +97,10 @@ class Entry:
         """
         if isinstance(self.source, bytes):
             yield self.source
+            return
+        if isinstance(self.source, Spooled):
+            for done in range(0, self.size, CHUNK):
+                yield self.source.spool.read(min(CHUNK, self.size - done), self.source.place + done)
             return
         state, left, chunk = hashlib.sha256(), self.size, b""
         with _opened(self.source) as file:
@@ -77,6 +120,8 @@ class Entry:
         """Return whether a regular file's contents start with `magic`. Read no more of the file than that."""
         if isinstance(self.source, bytes):
             return self.source.startswith(magic)
+        if isinstance(self.source, Spooled):
+            return self.source.spool.read(min(len(magic), self.size), self.source.place) == magic
         with _opened(self.source) as file:
             return file.read(len(magic)) == magic
 
@@ -255,95 +300,6 @@ def clean_path(path: str) -> str:
     return "/".join(parts)
 
 
-def write_tar(tree: Tree, out: IO[bytes], written: Callable[[int], None] | None = None) -> None:
-    """Write `tree` as a canonical tar: sorted, owners by number, times 0. Equal trees give equal bytes.
-
-    `written` is called with the number of files and links written so far.
-    """
-    count = 0
-    with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT) as archive:
-        for path, entry in tree:
-            if written and entry.kind != "directory":
-                count += 1
-                written(count)
-            info = tarfile.TarInfo(path)
-            info.mode, info.uid, info.gid = entry.mode, entry.uid, entry.gid
-            match entry.kind:
-                case "directory":
-                    info.type = tarfile.DIRTYPE
-                    archive.addfile(info)
-                case "symlink":
-                    info.type = tarfile.SYMTYPE
-                    info.linkname = entry.target
-                    archive.addfile(info)
-                case "file":
-                    info.size = entry.size
-                    archive.addfile(info, cast("IO[bytes]", _Chunks(entry.chunks())))
-
-
-class _Chunks:
-    """A file that yields the bytes of `chunks`."""
-
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks = chunks
-        self._rest = memoryview(b"")
-
-    def read(self, size: int) -> bytes:
-        """Return up to `size` bytes, and none at the end."""
-        if not self._rest:
-            self._rest = memoryview(next(self._chunks, b""))
-        read, self._rest = self._rest[:size], self._rest[size:]
-        return bytes(read)
-
-
-def read_tar(source: IO[bytes], limit: int) -> Tree:
-    """Read a tar stream of at most `limit` bytes into a tree.
-
-    Names of owners and times are dropped, and hard links become copies. Raises UNVERIFIED if the stream is no tar or if
-    the stream, the copies, and the directories that only paths name exceed the limit; UNSUPPORTED for files that no
-    layer can hold, such as devices and files with holes.
-    """
-    tree = Tree()
-    try:
-        limited: Any = _Limited(source, limit)  # tarfile only calls read on a stream
-        with tarfile.open(fileobj=limited, mode="r|") as archive:
-            for info in archive:
-                path = within_limits(clean_path(info.name))
-                for parent in tree.missing_parents(path):
-                    limited.count(tarfile.BLOCKSIZE + len(parent))  # as if the archive had a header for it
-                if info.isdir():
-                    tree.add(path, _owned(directory(info.mode & 0o7777), info))
-                elif info.issym():
-                    tree.add(path, _owned(symlink(within_limits(info.linkname)), info))
-                elif info.islnk():
-                    entry = tree[clean_path(info.linkname)]
-                    limited.count(entry.size)
-                    tree.add(path, entry)
-                elif info.isreg() and not info.issparse():  # holes would not count towards the limit
-                    contents = archive.extractfile(info)
-                    assert contents is not None
-                    tree.add(path, _owned(regular(contents.read(), info.mode & 0o7777), info))
-                else:
-                    raise DrumheadError(
-                        ErrorCode.UNSUPPORTED,
-                        f"/{path} is a device, a pipe or a file with holes, which a layer cannot hold",
-                    )
-    except (tarfile.TarError, KeyError, ValueError, RecursionError) as error:
-        raise DrumheadError(ErrorCode.UNVERIFIED, f"not a readable tar archive: {error}") from error
-    return tree
-
-
-def _owned(entry: Entry, info: tarfile.TarInfo) -> Entry:
-    """Return `entry` with the owner of a member of an archive. Raises UNSUPPORTED if the number is out of range."""
-    if not (info.uid or info.gid):
-        return entry
-    if not (0 <= info.uid < MAX_ID and 0 <= info.gid < MAX_ID):
-        raise DrumheadError(
-            ErrorCode.UNSUPPORTED, f"/{info.name} belongs to a user or group with a number that is out of range"
-        )
-    return replace(entry, uid=info.uid, gid=info.gid)
-
-
 def within_limits(path: str) -> str:
     """Return a path from outside, or the target of a link. Raises UNSUPPORTED if it is too long or too deep."""
     if "\0" in path or len(path.encode(errors="surrogateescape")) >= MAX_PATH or path.count("/") > MAX_DEPTH:
@@ -351,26 +307,3 @@ def within_limits(path: str) -> str:
     if any(len(part.encode(errors="surrogateescape")) > MAX_NAME for part in path.split("/")):
         raise DrumheadError(ErrorCode.UNSUPPORTED, f"a name in the archive is longer than {MAX_NAME} bytes")
     return path
-
-
-class _Limited:
-    """A stream that raises an error once more than its limit was read, such as from a decompression bomb."""
-
-    def __init__(self, source: IO[bytes], limit: int) -> None:
-        self._source = source
-        self._limit = limit
-        self._read = 0
-
-    def read(self, size: int = -1) -> bytes:
-        """Read from the stream. Raises UNVERIFIED beyond the limit."""
-        data = self._source.read(size)
-        self.count(len(data))
-        return data
-
-    def count(self, size: int) -> None:
-        """Count bytes that were read or copied. Raises UNVERIFIED beyond the limit."""
-        self._read += size
-        if self._read > self._limit:
-            raise DrumheadError(
-                ErrorCode.UNVERIFIED, f"the archive unpacks to more than {self._limit} bytes; nothing is kept"
-            )

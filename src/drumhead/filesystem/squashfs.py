@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from drumhead import host
-from drumhead.tree import write_tar
+from drumhead.filesystem.tar import write_tar
 
 if TYPE_CHECKING:
     from collections.abc import Callable

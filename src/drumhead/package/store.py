@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from typing import TYPE_CHECKING
 
@@ -13,10 +12,11 @@ from drumhead.blobs import Blobs, replacing
 from drumhead.debian.version import version_key
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.filesystem.squashfs import write_squashfs
+from drumhead.filesystem.tar import read_tar, write_tar
 from drumhead.home import files_in
 from drumhead.package.records import PACKAGE_NAME, Package, PackageRef, PackedLayer
 from drumhead.records import read_record, version_fault
-from drumhead.tree import read_tar, write_tar
+from drumhead.tree import Spool
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,6 +37,10 @@ MAX_WINDOW = 128 << 20
 MAX_ARCHIVE = 2 << 30
 MAX_UNPACKED = 4 << 30
 MAX_RATIO = 50
+MAX_HEADERS = 512 << 20
+"""The limit in bytes for the headers of a package's files, which have 512 to 1,536 bytes each."""
+HEADER_RATIO = 500
+"""The headers of files whose names count upwards compress to a few bytes each."""
 SMALL = 64 << 20
 
 
@@ -46,14 +50,33 @@ def unpacked_limit(package: Package) -> int:
     A record may come from an untrusted source, so its unpacked size must be plausible for the size of the archive:
     no program compresses better than 50 to 1. Raises UNVERIFIED if it is larger.
     """
-    most = min(MAX_UNPACKED, max(SMALL, package.archive_size * MAX_RATIO))
+    most = _most(package.archive_size, MAX_RATIO, MAX_UNPACKED)
     if package.archive_size > MAX_ARCHIVE or package.unpacked_size > most:
         raise DrumheadError(
             ErrorCode.UNVERIFIED,
             f"package {package.name} has {package.archive_size} bytes and claims to unpack to {package.unpacked_size}, "
             f"more than the limit of {most}",
         )
-    return package.unpacked_size * 5 // 4 + SMALL  # headers and padding; many small files have more of them
+    return package.unpacked_size * 5 // 4 + _most(package.archive_size, HEADER_RATIO, MAX_HEADERS)
+
+
+def _most(archive_size: int, ratio: int, limit: int) -> int:
+    return min(limit, max(SMALL, archive_size * ratio))
+
+
+def _check_limits(package: Package, tar_size: int) -> None:
+    """Refuse a new package that ``unpacked_limit`` would not let anybody unpack. Raises UNSUPPORTED."""
+    try:
+        fits = tar_size <= unpacked_limit(package)
+    except DrumheadError:
+        fits = False
+    if not fits:
+        raise DrumheadError(
+            ErrorCode.UNSUPPORTED,
+            f"package {package.name} takes {package.unpacked_size >> 20} MiB, {package.archive_size >> 10} KiB packed; "
+            f"a package takes at most {MAX_UNPACKED >> 20} MiB, {MAX_ARCHIVE >> 20} MiB packed, and, above "
+            f"{SMALL >> 20} MiB, {MAX_RATIO} times what it takes packed. Leave files out, such as large ones of zeros",
+        )
 
 
 def check_version(package: Package) -> None:
@@ -92,15 +115,18 @@ class PackageStore:
     def add(self, tree: Tree, package: Package) -> Package:
         """Store `tree` as the archive and the layer of `package`. Return the record with digests and sizes.
 
-        Raises UNVERIFIED for a version that cannot be stored.
+        Raises UNVERIFIED for a version that cannot be stored, UNSUPPORTED for a package that is too large.
         """
         check_version(package)
-        packed = io.BytesIO()
-        with zstandard.ZstdCompressor(level=ZSTD_LEVEL).stream_writer(packed, closefd=False) as out:
-            write_tar(tree, out)
-        blob = self.blobs.put(packed.getvalue())
-        record = msgspec.structs.replace(package, archive=blob.digest, archive_size=blob.size, unpacked_size=tree.size)
-        return self.pack(record, tree)
+        compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL)
+        with self.blobs.writing() as writing:
+            with writing.path.open("wb") as out, compressor.stream_writer(out) as packed:
+                tar_size = write_tar(tree, packed)
+            size = writing.path.stat().st_size
+            record = msgspec.structs.replace(package, archive_size=size, unpacked_size=tree.size)
+            _check_limits(record, tar_size)
+        assert writing.blob is not None
+        return self.pack(msgspec.structs.replace(record, archive=writing.blob.digest), tree)
 
     def pack(self, package: Package, tree: Tree | None = None) -> Package:
         """Store a record whose archive is already stored. Pack the package's layer if necessary, which blocks the
@@ -127,10 +153,11 @@ class PackageStore:
 
     def tree(self, package: Package) -> Tree:
         """Return the files of a package after verifying its archive. Raises NOT_FOUND, UNVERIFIED."""
-        packed = self.blobs.read(package.archive)
+        archive = self.blobs.verified(package.archive)
+        decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW)
         try:
-            with zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW).stream_reader(io.BytesIO(packed)) as source:
-                return read_tar(source, unpacked_limit(package))
+            with archive.open("rb") as packed, decompressor.stream_reader(packed) as source:
+                return read_tar(source, unpacked_limit(package), Spool(self._home.blobs))
         except zstandard.ZstdError as error:
             raise DrumheadError(ErrorCode.UNVERIFIED, f"the archive of {package.name} is damaged: {error}") from error
 

@@ -19,7 +19,8 @@ from drumhead.elf import PT_DYNAMIC, Needs, read_linkage, read_needs, shorten, w
 from drumhead.errors import DrumheadError
 from drumhead.filesystem.plain_erofs import write_plain_erofs
 from drumhead.filesystem.rofs.writer import write_rofs
-from drumhead.tree import Tree, directory, host_file, read_tar, regular, symlink, write_tar
+from drumhead.filesystem.tar import read_tar, write_tar
+from drumhead.tree import Tree, directory, host_file, regular, symlink
 from support.guests.composing import write_files
 
 LIBC = Path("/lib/x86_64-linux-gnu/libc.so.6")

@@ -1,11 +1,23 @@
 """Test packages of the user's projects: files, requirements, and config sets inherited over several levels."""
 
+import io
+import random
 import re
 import shutil
 import socket
+import tarfile
+import tracemalloc
 
 import pytest
+import zstandard
 
+from drumhead.blobs import file_digest
+from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.home import Home
+from drumhead.package import store as package_store
+from drumhead.package.records import Package
+from drumhead.package.store import PackageStore
+from drumhead.tree import Tree, host_file, regular
 from support.guests.composing import listing, write_files
 
 HEAD = "title: T\nauthor: somebody\nversion: 1.0\n"
@@ -108,3 +120,58 @@ def test_a_dead_remote_does_not_stop_what_can_be_built_here(drumhead, empty, tmp
         assert re.search(r"^package ca-certificates \S+ was built here$", done.stderr, re.MULTILINE)
         write_files(tmp_path / "p", {"meta/package.yaml": f"name: p\n{HEAD}require: [own-thing]\n"})
         empty.refused("package", "compose", "t/dead", "-C", tmp_path / "p", status=4)
+
+
+MIB = 1 << 20
+
+
+def record(tree):
+    return Package(
+        name="own", version="1", kind="libraries", description="", created="", archive="", archive_size=0,
+        unpacked_size=tree.size,
+    )  # fmt: skip
+
+
+def test_a_large_package_is_never_in_memory_as_a_whole(tmp_path):
+    """Build a package of a model, and read it for an image."""
+    store, tree, model = PackageStore(Home(root=tmp_path / "home")), Tree(), tmp_path / "model.gguf"
+    model.write_bytes(random.Random(5).randbytes(24 * MIB) + b"end")
+    tree.add("model.gguf", host_file(model, 0o644, model.stat().st_size, file_digest(model)))
+    tree.add("small", regular(b"text"))
+    tracemalloc.start()
+    try:
+        package = store.add(tree, record(tree))
+        entry = store.tree(package)["model.gguf"]
+        with (tmp_path / "copy").open("wb") as copy:
+            copy.writelines(entry.chunks())
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 * MIB
+    assert (tmp_path / "copy").read_bytes() == model.read_bytes()
+    assert (entry.size, entry.digest) == (model.stat().st_size, file_digest(model))
+    assert entry.starts_with(model.read_bytes()[:4])
+    with tarfile.open(fileobj=io.BytesIO(zstandard.decompress(store.blobs.read(package.archive), MIB * 25))) as archive:
+        assert archive.getnames() == ["model.gguf", "small"]
+    assert [path.name for path in (tmp_path / "home/blobs/sha256").iterdir()] == [package.archive]
+
+
+def test_a_package_may_have_many_small_files(tmp_path, monkeypatch):
+    """Their headers take more than their contents, and compress better."""
+    monkeypatch.setattr(package_store, "SMALL", 64 << 10)
+    store, tree = PackageStore(Home(root=tmp_path / "home")), Tree()
+    for number in range(1000):
+        tree.add(f"data/straße-{number}.txt", regular(b"%d" % number))
+    assert store.tree(store.add(tree, record(tree))).digest() == tree.digest()
+
+
+def test_a_package_that_no_store_would_unpack_is_not_built(tmp_path, monkeypatch):
+    """A file of zeros is like a decompression bomb."""
+    monkeypatch.setattr(package_store, "SMALL", MIB)
+    store, tree = PackageStore(Home(root=tmp_path / "home")), Tree()
+    tree.add("zeros", regular(bytes(4 * MIB)))
+    with pytest.raises(DrumheadError, match="own takes 4 MiB.*ones of zeros") as refused:
+        store.add(tree, record(tree))
+    assert refused.value.code is ErrorCode.UNSUPPORTED
+    assert store.list() == []
+    assert list((tmp_path / "home").rglob("*/sha256/*")) == []
