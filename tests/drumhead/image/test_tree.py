@@ -1,4 +1,4 @@
-"""Test trees and their canonical form, ELF files, and the closure of libraries."""
+"""Test trees, their canonical form and their squashfs, ELF files, and the closure of libraries."""
 
 import io
 import os
@@ -17,8 +17,10 @@ from drumhead.blobs import file_digest
 from drumhead.closure import Missing, Node, complete, find_missing, follow, index_of, merge
 from drumhead.elf import PT_DYNAMIC, Needs, read_linkage, read_needs, shorten, writable_parts
 from drumhead.errors import DrumheadError
+from drumhead.filesystem import squashfs
 from drumhead.filesystem.plain_erofs import write_plain_erofs
 from drumhead.filesystem.rofs.writer import write_rofs
+from drumhead.filesystem.squashfs import write_squashfs
 from drumhead.filesystem.tar import read_tar, write_tar
 from drumhead.tree import Tree, directory, host_file, regular, symlink
 from support.guests.composing import write_files
@@ -249,3 +251,20 @@ def test_what_cannot_be_placed_leaves_the_tree_as_it_was():
     with pytest.raises(DrumheadError, match="/link is not a directory"):
         tree.add("link/folder/file", regular(b""))
     assert tree.digest() == before
+
+
+@pytest.mark.parametrize("crowded", [False, True])
+def test_files_of_one_size_are_compared_with_one_another_only_if_they_are_not_too_many(tmp_path, monkeypatch, crowded):
+    """mksquashfs compares each file with all others of its size: 100,000 files of some bytes took four minutes."""
+    monkeypatch.setattr(squashfs, "CROWD", 50)
+    tree, path = Tree(), tmp_path / "image"
+    for number in range(50 if crowded else 49):
+        tree.add(f"same/{number}", regular(b"all of them are equal", 0o644))
+    tree.add("other", regular(b"another size", 0o644))
+    write_squashfs(tree, path, level=1)
+    listed = subprocess.run(["unsquashfs", "-s", path], check=True, capture_output=True, text=True).stdout
+    assert ("Duplicates are not removed" in listed) is crowded
+    unpacked = tmp_path / "unpacked"
+    subprocess.run(["unsquashfs", "-quiet", "-no-progress", "-dest", unpacked, path], check=True)
+    found = {file.relative_to(unpacked).as_posix(): file.read_bytes() for file in unpacked.rglob("*") if file.is_file()}
+    assert found == {name: entry.read() for name, entry in tree if entry.kind == "file"}
