@@ -197,7 +197,7 @@ def test_a_stop_reaches_the_handlers_of_asyncio(start):
         "time.sleep(999)",
         "threading.Event().wait()",
         "queue.Queue().get(timeout=999)",
-        "threading.Thread(target=time.sleep, args=(999,), daemon=True).start(), threading.enumerate()[-1].join()",
+        "(other := threading.Thread(target=time.sleep, args=(999,), daemon=True)).start(), other.join()",
     ],
 )
 def test_a_stop_reaches_a_handler_while_the_program_waits(start, wait):

@@ -113,6 +113,7 @@ def set_up(settings: Settings) -> int:
         use_ipv6(settings.address6)
     mount("none", "/", MS_REC | MS_PRIVATE)
     mount(settings.hosts, "/etc/hosts", MS_BIND)
+    Path(settings.hosts).unlink()  # before the program starts, so that a command that is killed leaves no file
     return card
 
 

@@ -52,8 +52,8 @@ async def run_shell(home: Home, network: str, argv: tuple[str, ...]) -> int:
             )
             process, card = await _start(settings)
         finally:
-            # It is mounted now, and a command that is killed leaves no file.
-            Path(hosts.name).unlink()  # noqa: ASYNC240 - one system call
+            # The namespace has removed it, if it could be set up.
+            Path(hosts.name).unlink(missing_ok=True)  # noqa: ASYNC240 - one system call
         naming = asyncio.create_task(_keep_names(home, network, hosts))
         try:
             group = private.multicast_group(home, network)
