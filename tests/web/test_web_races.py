@@ -223,6 +223,7 @@ async def test_a_recipe_that_is_edited_while_it_is_saved_keeps_the_edit(page, cl
     await page.route("**/recipes/edited", held)
     await page.get_by_role("link", name="Recipes").click()
     await page.get_by_role("link", name="thumbnail").click()
+    await expect(page.get_by_label("Name to save under")).to_have_value("my-thumbnail")
     await page.get_by_label("Name to save under").fill("edited")
     async with page.expect_request("**/recipes/edited"):
         await save.click()
@@ -267,6 +268,7 @@ async def test_a_recipe_that_somebody_else_has_saved_is_replaced_only_on_request
     await expect(save).to_be_disabled()
     # another recipe is not saved under its name without a question either
     await page.get_by_role("link", name="thumbnail").click()
+    await expect(page.get_by_label("Name to save under")).to_have_value("my-thumbnail")
     await page.get_by_label("Name to save under").fill("shared")
     await save.click()
     await page.get_by_role("button", name="Load the saved one").click()
@@ -288,6 +290,7 @@ async def test_a_recipe_that_somebody_else_has_saved_is_deleted_only_on_request(
     await client.save_recipe("shared", spec)
     await page.get_by_role("link", name="Recipes").click()
     await page.get_by_role("link", name="shared").click()
+    await expect(page.get_by_label("Name to save under")).to_have_value("shared")
     await client.save_recipe("shared", spec | {"description": "theirs"})
     delete, answer = page.get_by_role("button", name="Delete the recipe shared"), page.get_by_role("dialog")
     for keep in (True, False):
