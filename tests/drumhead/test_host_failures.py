@@ -176,6 +176,35 @@ def test_a_signal_ends_a_command_whose_thread_waits_for_a_program(tmp_path, numb
             process.kill()
 
 
+MISSED = """
+import asyncio, os, signal, sys, threading
+from pathlib import Path
+import drumhead.cli
+
+WAITS = {"232", "281"}  # epoll_wait and epoll_pwait of x86-64
+
+def thread(number):
+    main = Path(f"/proc/self/task/{os.getpid()}/syscall")
+    while main.read_text().split()[0] not in WAITS:
+        pass
+    # As if the signal had come just before that: it does not interrupt the system call.
+    signal.pthread_kill(threading.get_ident(), number)
+    threading.Event().wait()
+
+try:
+    sys.exit(drumhead.cli._run(asyncio.to_thread(thread, int(sys.argv[1]))))
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_does_not_interrupt_the_wait_ends_a_command(number):
+    done = subprocess.run([sys.executable, "-c", MISSED, str(int(number))], timeout=60, check=False)
+    assert done.returncode == 128 + number
+
+
 UNWATCHED = """
 import asyncio, sys
 from pathlib import Path

@@ -224,6 +224,9 @@ async def _until_signalled(command: Coroutine[Any, Any, Any]) -> Any:
         task.cancel()
         loop.call_soon_threadsafe(lambda: None)  # wakes the loop
 
+    # Without any handler of asyncio's own, a signal that comes just before the loop begins to wait would not wake it.
+    # Nobody sends this signal.
+    loop.add_signal_handler(signal.SIGURG, lambda: None)
     # asyncio's handlers would not come back when a command that has handlers of its own removes those.
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:
