@@ -110,3 +110,17 @@ async def test_logs_are_limited_while_a_machine_is_attended(log, monkeypatch):
     monkeypatch.setattr(logs, "KEPT_BYTES", 50_000)
     with limiting_logs(log.parent):
         await wait_until(log.parent, lambda: log.stat().st_blocks * 512 < 60_000)
+
+
+@pytest.mark.slow
+def test_what_programs_tell_syslog_is_in_the_log(drumhead, machine_image):
+    # As Python's module `syslog`, servers call the C library, which connects to /dev/log.
+    tell = "import syslog; syslog.openlog('named'); syslog.syslog(syslog.LOG_ERR, 'loading: file not found')"
+    command = f'sh -c "python3 -c \\"{tell}\\"; exit 3"'
+    done = drumhead.run("run", "-i", machine_image, "teller", "-m", "96M", "-e", command)
+    try:
+        assert done.returncode == 3
+        assert "named: loading: file not found\n" in done.stdout
+        assert drumhead("logs", "teller").splitlines()[-1] == "named: loading: file not found"
+    finally:
+        drumhead("delete", "--force", "teller")

@@ -10,6 +10,7 @@
  *   network/    cards.c: addresses and names;                   dhcp.c     leases;  announce.c  to neighbours
  *               listeners.c: sockets that listen, with their backlogs
  *   programs/   command.c: the machine's command;               log.c      its output, on the way to the host
+ *               syslog.c: messages to /dev/log
  *               session.c: programs that the host starts beside it
  *               console.c: a shell on the serial console;       process.c  starting a program
  *   parse/      JSON and DHCP messages;                         base/      files, time, virtio-serial ports
@@ -102,6 +103,12 @@ void log_wait(void); /* until the log is not full */
 void log_polls(struct pollfd *);
 void log_events(const struct pollfd *);
 int log_time_left(void);
+
+/* programs/syslog.c */
+void syslog_open(const char *path);
+void syslog_relay_last(void); /* what has come before the end of the command */
+void syslog_polls(struct pollfd *);
+void syslog_events(const struct pollfd *);
 
 /* programs/command.c */
 void command_warm(const struct json *interpreter); /* start it and wait until it has imported its modules */

@@ -46,6 +46,7 @@ static void boot(void) {
     load_modules(!config);
     if (config) wait_for_devices(ports_ready, "the channel to the host", 10);
     log_open();
+    syslog_open("/dev/log");
     set_up_swap();
     mount_root(json_text(config, "overlay", ""));
     control_open();
@@ -60,7 +61,7 @@ static void boot(void) {
         boot_exported();
 }
 
-enum { SIGNALS, DEVICES, OUTPUT, LOG, CONSOLE, CONTROL, BUTTON, FIRST_SESSION, ALL_POLLS = FIRST_SESSION + SESSIONS * SESSION_POLLS };
+enum { SIGNALS, DEVICES, OUTPUT, SYSLOG, LOG, CONSOLE, CONTROL, BUTTON, FIRST_SESSION, ALL_POLLS = FIRST_SESSION + SESSIONS * SESSION_POLLS };
 
 static void read_signals(int signals) {
     struct signalfd_siginfo signal;
@@ -80,6 +81,7 @@ static void wait_for_events(int signals, int devices) {
         [DEVICES] = {.fd = devices, .events = POLLIN},
     };
     command_polls(wanted + OUTPUT);
+    syslog_polls(wanted + SYSLOG);
     log_polls(wanted + LOG);
     console_polls(wanted + CONSOLE);
     control_polls(wanted + CONTROL);
@@ -89,6 +91,7 @@ static void wait_for_events(int signals, int devices) {
     time_left = shorter(time_left, log_time_left());
     if (poll(wanted, ALL_POLLS, time_left) < 0) return;
     command_events(wanted + OUTPUT);
+    syslog_events(wanted + SYSLOG);
     log_events(wanted + LOG);
     console_events(wanted + CONSOLE);
     control_events(wanted + CONTROL);

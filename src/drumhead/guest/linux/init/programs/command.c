@@ -164,6 +164,7 @@ static void explain(int status) {
 
 static void command_ended(int status) {
     relay_last_output();
+    syslog_relay_last();
     explain(status);
     if (exit_code(status) == 0 && last && kill_at == 0) {
         if (output >= 0) close(output); /* a child of the command still holds it */
