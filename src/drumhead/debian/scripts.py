@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from drumhead.debian.accounts import NAME, Accounts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
 _COMMAND = re.compile(r"(?:^|[;&|]|\bthen\b|\bdo\b)\s*(?:/usr/sbin/)?(?:adduser|useradd)\s(.*)", re.MULTILINE)
 _ASSIGNMENT = re.compile(r"""^\s*([A-Za-z_]+)=["']?(?:\$\{[A-Za-z_]+:?[=-])?([^"'$}\s;]+)\}?["']?\s*$""", re.MULTILINE)
+_LOOP = re.compile(r"^\s*for[ \t]+([A-Za-z_]+)[ \t]+in[ \t]+([^;\n]+)", re.MULTILINE)
 _VARIABLE = re.compile(r"\$\{?([A-Za-z_]+)\}?")
 _AFTER = re.compile(r"\|\||&&|[;|>]|\s2>")
 """What follows a command in its line."""
@@ -28,11 +29,18 @@ def created_accounts(scripts: Iterable[str]) -> list[str]:
     """
     lines: dict[str, None] = {}
     for script in scripts:
-        variables = dict(_ASSIGNMENT.findall(script))
+        assigned = dict(_ASSIGNMENT.findall(script))
+        loops = {name: _replaced(words, assigned).split() for name, words in _LOOP.findall(script)}
         for words in _COMMAND.findall(script.replace("\\\n", " ")):
-            replaced = _VARIABLE.sub(lambda found: variables.get(found[1], found[0]), words)  # noqa: B023 - used at once
-            lines.update(dict.fromkeys(_account(_AFTER.split(replaced)[0])))
+            looped = next((found[1] for found in _VARIABLE.finditer(words) if found[1] in loops), "")
+            for value in loops.get(looped, [""]):
+                command = _replaced(words, {**assigned, looped: value})
+                lines.update(dict.fromkeys(_account(_AFTER.split(command)[0])))
     return list(lines)
+
+
+def _replaced(words: str, variables: Mapping[str, str]) -> str:
+    return _VARIABLE.sub(lambda found: variables.get(found[1], found[0]), words)
 
 
 def _account(words: str) -> Iterator[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import posixpath
 import re
 import shlex
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,23 +34,33 @@ _VOLATILE = re.compile(r"^[ \t]*[dD][!=~^+-]*[ \t]+(\S+)(?:[ \t]+\S+)?(?:[ \t]+(
 """A directory that systemd makes when it starts, and its user (tmpfiles.d(5))."""
 _PREPARED = re.compile(r"^ExecStartPre[ \t]*=[ \t]*[-@:+!]*(?:/usr)?/bin/(mkdir|chown)[ \t](.*)$", re.MULTILINE)
 """A command with which a unit makes a directory itself, or gives it to a user."""
-_BACKGROUND = {"forking", "oneshot"}
-"""Types of units that are no servers, or whose command ends while the server goes on, and so would the machine."""
 
 
-def server_command(files: Tree, programs: Collection[str], names: Collection[str]) -> list[str]:
-    """Return the command of the unit that runs one of `programs` in the foreground, or an empty list.
+@dataclass(frozen=True)
+class Server:
+    """The command of a systemd unit."""
 
-    A unit that is called like one of `names` is preferred. Variables have the values that the unit and its files give.
+    argv: list[str]
+    background: bool
+    """Whether the command ends while the server goes on."""
+
+
+def server_command(files: Tree, programs: Collection[str], names: Collection[str]) -> Server | None:
+    """Return the command of the unit that runs one of `programs`, or None if there is none.
+
+    A unit that runs it in the foreground is preferred, then one that is called like one of `names`. Variables have the
+    values that the unit and its files give.
     """
-    paths = [path for path, entry in files if path.startswith(UNITS) and entry.kind == "file"]
-    found = {}
-    for path in paths:
+    found: dict[str, Server] = {}
+    for path, entry in files:
         unit = posixpath.basename(path).removesuffix(".service")
-        command = _command(files, files[path].read().decode(errors="replace"))
-        if path.endswith(".service") and "@" not in unit and command and command[0].strip("/") in programs:
-            found[unit] = command
-    return found[min(found, key=lambda unit: (unit not in names, unit))] if found else []
+        if not (path.startswith(UNITS) and path.endswith(".service") and entry.kind == "file" and "@" not in unit):
+            continue
+        server = _server(files, entry.read().decode(errors="replace"))
+        if server and server.argv[0].strip("/") in programs:
+            found[unit] = server
+    chosen = min(found, key=lambda unit: (found[unit].background, unit not in names, unit), default=None)
+    return found[chosen] if chosen else None
 
 
 def server_directories(files: Tree, program: str) -> dict[str, str]:
@@ -93,14 +104,14 @@ def _data_place(path: str) -> str:
     return place if plain and place.startswith(("run/", "var/")) else ""
 
 
-def _command(files: Tree, unit: str) -> list[str]:
-    """Return the command of a unit (systemd.service(5)), or an empty list if it cannot be told."""
+def _server(files: Tree, unit: str) -> Server | None:
+    """Return the command of a unit (systemd.service(5)), or None if it cannot be told."""
     settings = _SETTING.findall(unit.replace("\\\n", " "))
     started = [value for key, value in settings if key == "ExecStart" and value]
     needs_socket = any(key == "Requires" and ".socket" in value for key, value in settings)  # only systemd opens it
-    background = any(key == "Type" and value.strip() in _BACKGROUND for key, value in settings)
-    if needs_socket or background or len(started) != 1:
-        return []
+    types = {value.strip() for key, value in settings if key == "Type"}
+    if needs_socket or "oneshot" in types or len(started) != 1:
+        return None
     known: dict[str, str] = {}
     try:
         for key, value in settings:
@@ -117,5 +128,6 @@ def _command(files: Tree, unit: str) -> list[str]:
             for word in shlex.split(_VARIABLE.sub(lambda match: known.get(match[1], ""), one))
         ]
     except ValueError:
-        return []
-    return [] if any("%" in word or "$" in word for word in words) else words
+        return None
+    known_all = words and not any("%" in word or "$" in word for word in words)
+    return Server(words, background="forking" in types) if known_all else None

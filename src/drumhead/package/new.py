@@ -7,6 +7,7 @@ import difflib
 import json
 import posixpath
 import re
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from drumhead.debian.accounts import Accounts, declarations
@@ -21,15 +22,15 @@ from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.package.recipe import known_recipes
 from drumhead.package.records import PACKAGE_NAME
 from drumhead.report import silent
+from drumhead.tree import Tree
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
 
     from drumhead.debian.archive import DebianPackage
     from drumhead.home import Home
     from drumhead.report import Report
-    from drumhead.tree import Tree
 
 VERSION = re.compile(r"[0-9.]+")
 PROGRAMS = ("usr/bin/", "usr/sbin/")
@@ -57,7 +58,7 @@ description: {description}
 # The Debian package whose version is used, and the packages to take files from. Their dependencies are not added,
 # except shared libraries that the chosen programs need; list the packages of further programs and data here.
 version_of: {package}
-debian: [{package}]
+debian: [{debian}]
 # The files to take; ** crosses directories. Without this key, the package has everything but documentation.
 include:
 {include}
@@ -69,7 +70,7 @@ include:
 # OPTIONAL. Other drumhead packages that this one needs, such as cli for a shell.
 # requires: [cli]
 # Commands: use them with drumhead run --run {name}, or base: {name}:{name} in the meta/run.yaml of a project.
-config_sets:
+{foreground}config_sets:
   {name}: {{argv: [{command}]}}
 # The command that `drumhead package test --recipe {file}` runs in a machine, and the output that it must print.
 demo:
@@ -92,17 +93,34 @@ files:
   usr/lib/sysusers.d/{name}.conf: |
 {accounts}
 {made}"""
+FOREGROUND = """\
+# Its systemd unit lets this command go on in the background, but a machine ends with its command: add the option that
+# keeps it in the foreground.
+"""
 NO_DIRECTORIES = """\
 # directories: [data]
 # owners: {data: www-data}"""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A Debian package to write a recipe for."""
+
+    package: str
+    description: str
+    files: Tree
+    accounts: Sequence[str] = ()
+    """Lines of sysusers.d(5) for the accounts that its scripts create."""
+    others: Sequence[str] = ()
+    """Packages whose files are among `files` too."""
 
 
 async def write_recipe(home: Home, name: str, package: str, file: Path, report: Report = silent) -> str:
     """Write a recipe called `name` for the Debian package `package`, with the package's programs, into `file`.
 
     If the package has no programs, or only scripts and links, take those of a package that it depends on and that has a
-    similar name, if that has any (perl-base, ruby3.1, php8.2-cli). Return the name of the package whose programs were
-    taken.
+    similar name, if that has any (perl-base, ruby3.1, php8.2-cli). A server gets the files of both, and of packages of
+    data. Return the name of the package whose programs were taken.
 
     Raises CONFLICT if the file exists or the name is taken, NOT_FOUND for an unknown package, USAGE, UNVERIFIED,
     REMOTE.
@@ -123,32 +141,62 @@ async def write_recipe(home: Home, name: str, package: str, file: Path, report: 
             near = difflib.get_close_matches(package, archive.names(), n=3)
             hint = f"; there are {', '.join(near)}" if near else ""
             raise DrumheadError(error.code, f"{error.message}{hint}") from error
-        found, deb, files = await _with_programs(archive, found, report)
-    accounts = created_accounts(read_scripts(deb).values())
-    text = recipe_text(name, found.name, found.description, file.name, files, accounts)
+        source = await _with_programs(archive, found, report)
+    text = recipe_text(name, source, file.name)
     try:
         await asyncio.to_thread(file.write_text, text)
     except OSError as error:
         raise DrumheadError(ErrorCode.USAGE, f"{file} cannot be written: {error.strerror}") from error
-    return found.name
+    return source.package
 
 
-async def _with_programs(archive: Archive, found: DebianPackage, report: Report) -> tuple[DebianPackage, Path, Tree]:
-    """Return the package to take programs from, its .deb and its files: `found`, or one that it depends on."""
-    deb = await archive.fetch(found, report)
-    files, _ = read_deb(deb)
-    for dependency in () if _binaries(files) else _related(archive, found):
-        other_deb = await archive.fetch(dependency, report)
-        other, _ = read_deb(other_deb)
-        if _binaries(other) or (_programs(other) and not _programs(files)):
-            return dependency, other_deb, other
-    return found, deb, files
+async def _with_programs(archive: Archive, found: DebianPackage, report: Report) -> Source:
+    """Return what to write a recipe for: `found`, or the dependency that has its programs.
+
+    A server also has the files of both (tinyproxy, tinyproxy-bin), and those of the data that it depends on.
+    """
+    first = await _source(archive, found, report)
+    own = first
+    for dependency in () if _binaries(first.files) else _dependencies(archive, found, is_related):
+        other = await _source(archive, dependency, report)
+        if _binaries(other.files) or (_programs(other.files) and not _programs(first.files)):
+            own = other
+            break
+    if not _is_server(first.files):
+        return own
+    data = [await _source(archive, one, report) for one in _dependencies(archive, found, _is_data)]
+    return _together([own, *([first] if own is not first else []), *data])
 
 
-def _related(archive: Archive, package: DebianPackage) -> list[DebianPackage]:
-    """Return the dependencies of a package that are called like it (dnsmasq-base, redis-server, php8.2-cli)."""
-    names = [choice for choices in package.depends for choice in choices[:1] if is_related(choice, package.name)]
+async def _source(archive: Archive, package: DebianPackage, report: Report) -> Source:
+    deb = await archive.fetch(package, report)
+    files, _ = await asyncio.to_thread(read_deb, deb)
+    return Source(package.name, package.description, files, created_accounts(read_scripts(deb).values()))
+
+
+def _together(sources: Sequence[Source]) -> Source:
+    """Return the files and accounts of all sources, with the name and the description of the first one."""
+    files = Tree()
+    for source in reversed(sources):
+        for path, entry in source.files:
+            files.add(path, entry)
+    accounts = dict.fromkeys(line for source in sources for line in source.accounts)
+    others = [source.package for source in sources[1:]]
+    return replace(sources[0], files=files, accounts=list(accounts), others=others)
+
+
+def _dependencies(archive: Archive, package: DebianPackage, chosen: Callable[[str, str], bool]) -> list[DebianPackage]:
+    names = [choice for choices in package.depends for choice in choices[:1] if chosen(choice, package.name)]
     return [archive.find(name) for name in names if name in archive.names()]
+
+
+def _is_data(dependency: str, _package: str) -> bool:
+    """Return whether the name of a dependency says that it has data (squid-common, dns-root-data)."""
+    return dependency.endswith(("-common", "-data"))
+
+
+def _is_server(files: Tree) -> bool:
+    return any(path.startswith(SERVICES) for path, _ in files)
 
 
 def is_related(dependency: str, package: str) -> bool:
@@ -164,32 +212,32 @@ def _programs(files: Tree) -> list[str]:
     return [path for path, entry in files if entry.kind != "directory" and path.startswith(PROGRAMS)]
 
 
-def recipe_text(name: str, package: str, description: str, file: str, files: Tree, accounts: Sequence[str] = ()) -> str:
-    """Return the text of a recipe for the Debian package `package` with these files.
-
-    `accounts` are the lines of sysusers.d(5) for the accounts that its scripts create.
-    """
+def recipe_text(name: str, source: Source, file: str) -> str:
+    """Return the text of a recipe called `name`, which will be in `file`, for a Debian package."""
+    files, package = source.files, source.package
     paths = [path for path, entry in files if entry.kind != "directory" and not path.startswith("usr/share/doc")]
     programs = _programs(files)
     elf = _binaries(files)
     # Config files, shared data and private libraries: one pattern for each directory of the package.
     beside = sorted({_directory(path) for path in paths if not path.startswith(PROGRAMS)} - {""})
     first = min(elf or programs or ["TODO"], key=lambda path: (posixpath.basename(path) != name, path))
-    command = server_command(files, programs, {name, package}) or [f"/{first}"]
+    server = server_command(files, programs, {name, package, *source.others})
+    command = server.argv if server else [f"/{first}"]
     first = command[0].strip("/")
     named = {_directory(word.rpartition("=")[2].strip("/")) for word in command[1:]}
-    lines = [f"  - {path}" if path in named or _is_read(path, (name, package)) else f"  # - {path}" for path in beside]
+    names = (name, package, *source.others)
+    lines = [f"  - {path}" if path in named or _is_read(path, names) else f"  # - {path}" for path in beside]
     return TEMPLATE.format(
         name=name,
         package=package,
+        debian=", ".join([package, *source.others]),
         file=file,
-        kind="application"
-        if first.startswith("usr/sbin/") or any(path.startswith(SERVICES) for path in paths)
-        else "tool",
-        description=json.dumps(description or f"Debian's {package}", ensure_ascii=False),
+        kind="application" if first.startswith("usr/sbin/") or _is_server(files) else "tool",
+        description=json.dumps(source.description or f"Debian's {package}", ensure_ascii=False),
         include="\n".join([*(f"  - {path}" for path in programs), *lines]) or "  - '**'",
-        created=_created(name, package, accounts, _directories(files, first, accounts)),
+        created=_created(name, package, source.accounts, _directories(files, first, source.accounts)),
         links=_links(name, package, first, programs),
+        foreground=FOREGROUND if server and server.background else "",
         program=_quoted([f"/{first}"]),
         command=_quoted(command),
     )

@@ -108,6 +108,10 @@ fi
         ("adduser somebody", []),
         ("adduser influxdb influxdb", []),
         ("adduser --system $UNKNOWN", []),
+        (
+            "one=cache\nfor user in $one log; do\n  adduser --system --ingroup nogroup $user\ndone",
+            ["u cache -:nogroup - -", "u log -:nogroup - -"],
+        ),
         ("adduser --system 'unclosed", []),
         ("# readduser --system app", []),
     ],

@@ -6,8 +6,9 @@ import re
 import pytest
 
 from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.home import Home
 from drumhead.package.build import check_programs
-from drumhead.package.new import is_related, recipe_text
+from drumhead.package.new import Source, is_related, recipe_text, write_recipe
 from drumhead.package.recipe import MAX_BYTES, read_recipe
 from drumhead.package.store import PackageStore, parse_ref
 from drumhead.tree import Tree, regular
@@ -148,7 +149,7 @@ def test_a_server_is_an_application(files, kind):
     for path in files:
         tree.add(path, regular(b"\x7fELF"))
     name = files[0].rpartition("/")[2]
-    assert f"\nkind: {kind}\n" in recipe_text(name, name, "x", f"{name}.yaml", tree)
+    assert f"\nkind: {kind}\n" in recipe_text(name, Source(name, "x", tree), f"{name}.yaml")
 
 
 def new_recipe(tmp_path, name, *paths, files=()):
@@ -158,7 +159,7 @@ def new_recipe(tmp_path, name, *paths, files=()):
     for path, text in dict(files).items():
         tree.add(path, regular(text.encode()))
     file = tmp_path / f"{name}.yaml"
-    file.write_text(recipe_text(name, name, "x", file.name, tree))
+    file.write_text(recipe_text(name, Source(name, "x", tree), file.name))
     return read_recipe(file)
 
 
@@ -192,7 +193,8 @@ def test_a_new_recipe_has_what_programs_read(tmp_path):
             {"usr/bin/beanstalkd"},
         ),
         ("usr/sbin/nsd", 'Type=notify\nExecStart=/usr/sbin/nsd -d -P ""\n', ("-d", "-P", ""), {"usr/sbin/nsd"}),
-        ("usr/sbin/daemon", "Type=forking\nExecStart=/usr/sbin/daemon -b\n", (), {"usr/sbin/daemon"}),
+        ("usr/sbin/daemon", "Type=forking\nExecStart=/usr/sbin/daemon -b\n", ("-b",), {"usr/sbin/daemon"}),
+        ("usr/sbin/job", "Type=oneshot\nExecStart=/usr/sbin/job -b\n", (), {"usr/sbin/job"}),
         ("usr/bin/epmd", "Requires=epmd.socket\nExecStart=/usr/bin/epmd -systemd\n", (), {"usr/bin/epmd"}),
         ("usr/sbin/other", "ExecStart=/usr/share/other/wrapper start\n", (), {"usr/sbin/other"}),
         ("usr/sbin/host", "ExecStart=/usr/sbin/host --name %H\n", (), {"usr/sbin/host"}),
@@ -210,6 +212,23 @@ def test_a_new_recipe_starts_a_server_as_its_unit_does(tmp_path, program, unit, 
     recipe = new_recipe(tmp_path, name, program, files=files)
     assert recipe.config_sets[name].argv == (f"/{program}", *argv)
     assert set(recipe.include) == include
+    in_background = "on in the background" in (tmp_path / f"{name}.yaml").read_text()
+    assert in_background == ("Type=forking" in unit)
+
+
+@pytest.mark.slow
+async def test_a_new_recipe_of_a_server_has_the_files_that_are_in_other_packages(tmp_path):
+    """Debian has the settings and the unit of tinyproxy beside its program, and names of root servers beside bind9."""
+    await write_recipe(Home(root=tmp_path), "proxy", "tinyproxy", tmp_path / "proxy.yaml")
+    recipe = read_recipe(tmp_path / "proxy.yaml")
+    assert set(recipe.debian) == {"tinyproxy", "tinyproxy-bin"}
+    assert {"usr/bin/tinyproxy", "etc/tinyproxy", "usr/share/tinyproxy"} <= set(recipe.include)
+    assert recipe.config_sets["proxy"].argv == ("/usr/bin/tinyproxy", "-d")
+    assert recipe.owners == {"run/tinyproxy": "tinyproxy"}
+    await write_recipe(Home(root=tmp_path), "names", "bind9", tmp_path / "names.yaml")
+    recipe = read_recipe(tmp_path / "names.yaml")
+    assert set(recipe.debian) == {"bind9", "dns-root-data"}
+    assert {"usr/sbin/named", "etc/bind", "usr/share/dns"} <= set(recipe.include)
 
 
 def test_a_new_recipe_has_the_directories_that_systemd_makes_for_the_server(tmp_path):
