@@ -262,14 +262,17 @@ def _is_read(path: str, names: Collection[str]) -> bool:
 
 def _directories(files: Tree, program: str, accounts: Sequence[str]) -> dict[str, str]:
     """Return the directories that the server `program` needs, and their users (root if empty): the homes of accounts
-    below /var, and those that systemd makes for it. A user that nothing declares is left out.
+    below /var, those that systemd makes for it, and empty ones of the package. A user that nothing declares is left
+    out.
     """
     users = [fields for fields in map(str.split, accounts) if fields[0] == "u"]
     homes = {fields[4].strip("/"): fields[1] for fields in users if fields[4].startswith("/var/")}
     written = (name for _, text in declarations(files) for name in DECLARED.findall(text))
     declared = {*Accounts().users, *written, *(fields[1] for fields in users)}
     made = {path: user if user in declared else "" for path, user in server_directories(files, program).items()}
-    return made | homes
+    filled = {posixpath.dirname(path) for path, _ in files}
+    empty = [path for path, entry in files if entry.kind == "directory" and path.startswith("var/")]
+    return dict.fromkeys((path for path in empty if path not in filled), "") | made | homes
 
 
 def _created(name: str, package: str, accounts: Sequence[str], directories: dict[str, str]) -> str:

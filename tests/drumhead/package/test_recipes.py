@@ -11,7 +11,7 @@ from drumhead.package.build import check_programs
 from drumhead.package.new import Source, is_related, recipe_text, write_recipe
 from drumhead.package.recipe import MAX_BYTES, read_recipe
 from drumhead.package.store import PackageStore, parse_ref
-from drumhead.tree import Tree, regular
+from drumhead.tree import Tree, directory, regular
 from support.guests.composing import write_files
 
 MINIMAL = "name: mine\nkind: tool\ndescription: Mine\nversion_of: jq\ndebian: [jq]\n"
@@ -152,8 +152,10 @@ def test_a_server_is_an_application(files, kind):
     assert f"\nkind: {kind}\n" in recipe_text(name, Source(name, "x", tree), f"{name}.yaml")
 
 
-def new_recipe(tmp_path, name, *paths, files=()):
+def new_recipe(tmp_path, name, *paths, files=(), directories=()):
     tree = Tree()
+    for path in directories:
+        tree.add(path, directory())
     for path in paths:
         tree.add(path, regular(b"\x7fELF"))
     for path, text in dict(files).items():
@@ -259,8 +261,10 @@ def test_a_new_recipe_has_the_directories_that_the_package_prepares_for_the_serv
         "d /var/run/broker\nD! /run/other - broker\nd /run/%i\nf /run/file\n",
         "usr/lib/sysusers.d/broker.conf": "u broker -\n",
     }
-    recipe = new_recipe(tmp_path, "broker", "usr/sbin/broker", files=files)
-    assert set(recipe.directories) == {"run/proxy", "run/broker", "run/other", "var/log/broker"}
+    shipped = ["var/log/broker", "var/spool/broker/in", "usr/lib/broker"]
+    recipe = new_recipe(tmp_path, "broker", "usr/sbin/broker", files=files, directories=shipped)
+    made = {"run/proxy", "run/broker", "run/other", "var/log/broker", "var/spool/broker/in"}
+    assert set(recipe.directories) == made
     assert recipe.owners == {"run/proxy": "proxy", "run/other": "broker", "var/log/broker": "broker"}
 
 
