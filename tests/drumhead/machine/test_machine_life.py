@@ -51,6 +51,29 @@ def test_a_command_that_cannot_be_started_is_no_success(drumhead, machine_image)
     drumhead("delete", "strange")
 
 
+DAEMON = """
+import os, sys, time
+ready, run = os.pipe()
+if os.fork() == 0:
+    if "daemon" in sys.argv:
+        os.setsid()
+    os.write(run, b"1")
+    time.sleep(600)
+os.read(ready, 1)
+"""
+
+
+def test_a_server_that_goes_on_in_the_background_is_explained(drumhead, machine_image):
+    """A child that stays in the session, such as Python's resource tracker, ends by itself."""
+    for kind, explained in (("daemon", True), ("child", False)):
+        done = drumhead.run(
+            *("run", "-i", machine_image, "background", "-m", "96M", "-e"), f"python3 -c '{DAEMON}' {kind}"
+        )
+        drumhead("delete", "--force", "background")
+        assert done.returncode == 0
+        assert ("python3 went on in the background; start it with the option" in done.stderr) == explained, done.stderr
+
+
 def test_a_command_that_the_kernel_killed_is_explained(drumhead, machine_image):
     # The kernel's key "f" lets it choose a program, as it does when no memory is left; the shell goes on.
     eats = "echo 1000 >/proc/self/oom_score_adj; echo f >/proc/sysrq-trigger; exec sleep 999"

@@ -88,6 +88,7 @@ void program_free(struct program *);
 pid_t start_program(const struct program *, int in, int out, int err, bool terminal);
 const char *start_fault(void); /* why the program of the last call did not start; empty if it runs */
 int exit_code(int wait_status); /* 128 + n after signal n */
+bool find_daemon(pid_t starter, char *name, size_t size); /* a program that has left the session of what started it */
 int killed_for_memory(void); /* how many programs the kernel has killed since the machine started */
 enum { KILLED = 128 + 9 }; /* the exit code after SIGKILL, also that of a shell whose program was killed */
 #define NO_MEMORY "the machine ran out of memory, and the kernel killed %s; give it more (-m)"
@@ -134,6 +135,7 @@ void session_polls(int index, struct pollfd *);
 void session_events(int index, const struct pollfd *);
 void sessions_wake(void);
 void sessions_reap(pid_t, int status);
+bool sessions_own(pid_t);
 bool session_signal(int index, int number); /* to the program of a session; false: none runs there */
 
 /* exported.c */
@@ -145,5 +147,6 @@ void console_open(void);
 void console_polls(struct pollfd *);
 void console_events(const struct pollfd *);
 void console_reap(pid_t);
+bool console_owns(pid_t);
 int console_time_left(void);
 void console_retry(void); /* open a terminal that hung up again */

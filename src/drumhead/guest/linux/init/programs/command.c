@@ -151,6 +151,7 @@ static void relay_last_output(void) {
 
 /* Say what the exit status does not: why the command was killed, or that a command before it failed. */
 static void explain(int status) {
+    char daemon[32];
     if (kill_at != 0) return;
     if (exit_code(status) == KILLED && killed_for_memory() > 0)
         snprintf(reason, sizeof reason, NO_MEMORY, "the command");
@@ -160,6 +161,9 @@ static void explain(int status) {
     else if (last && exit_code(status) != 0 && !*reason)
         snprintf(reason, sizeof reason, "an earlier config set ended with status %d, so the last one did not run",
                  exit_code(status));
+    else if (!last && exit_code(status) == 0 && find_daemon(command, daemon, sizeof daemon))
+        snprintf(reason, sizeof reason, "a machine ends with its command, but %s went on in the background; start it with "
+                 "the option that keeps it in the foreground", daemon);
 }
 
 static void command_ended(int status) {

@@ -61,6 +61,8 @@ void console_events(const struct pollfd *polls) {
     close_keys();
 }
 
+bool console_owns(pid_t pid) { return pid == shell; }
+
 void console_reap(pid_t pid) {
     if (pid != shell) return;
     shell = 0;

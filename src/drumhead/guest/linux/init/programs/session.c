@@ -313,6 +313,12 @@ void session_events(int index, const struct pollfd *polls) {
     if (session->state == RUNNING && session->pid == 0) finish(session);
 }
 
+bool sessions_own(pid_t pid) {
+    for (int i = 0; i < SESSIONS; i++)
+        if (sessions[i].pid == pid) return true;
+    return false;
+}
+
 void sessions_reap(pid_t pid, int status) {
     for (int i = 0; i < SESSIONS; i++) {
         if (sessions[i].pid != pid) continue;
