@@ -35,11 +35,9 @@ DROP = """async ([selector, type, files]) => {
 
 
 def saved(directory, count, *, start=0):
-    paths = []
-    for number in range(start, start + count):
-        path = directory / f"photo-{number}.png"
+    paths = [directory / f"photo-{number}.png" for number in range(start, start + count)]
+    for number, path in enumerate(paths, start):
         path.write_bytes(photo(number, width=300))
-        paths.append(path)
     return paths
 
 
@@ -128,10 +126,8 @@ async def test_the_keyboard_goes_on_at_the_place_of_what_is_gone(page, directory
         await rows.nth(place).get_by_role("button", name=re.compile("^Delete ")).press("Enter")
         await page.get_by_role("dialog").get_by_role("button", name="Delete").press("Enter")
         await expect(rows).to_have_count(left)
-        if left:
-            follows = rows.nth(min(place, left - 1)).get_by_role("button", name=re.compile("^Delete "))
-            await expect(follows).to_be_focused()
-    await expect(page.locator("main")).to_be_focused()
+        follows = rows.nth(min(place, left - 1)).get_by_role("button", name=re.compile("^Delete "))
+        await expect(follows if left else page.locator("main")).to_be_focused()
 
 
 async def test_drop_paste_and_folder(page, client, directory):
