@@ -1,7 +1,8 @@
-"""Install what an installer would make of entry points: console scripts, and the metadata of the project's packages.
+"""Install what an installer would make of the project: console scripts, the metadata of its packages, and their place.
 
 The project's files lie in the image as they are, so nothing has installed the project. Its metadata let programs ask
-for their own version and plugins (packaging.python.org, Core metadata and Entry points specifications).
+for their own version and plugins (packaging.python.org, Core metadata and Entry points specifications). A .pth file
+lets Python look where its modules are, as after an editable installation.
 """
 
 from __future__ import annotations
@@ -62,12 +63,12 @@ def with_distribution(files: Tree, root: Path, local: Iterable[str] = ()) -> Tre
     """
     directories = [place for place in (*sorted({*local} - {"."}), ".") if is_there(root, _described(place))]
     documents = {place: read_pyproject(root, _described(place)) for place in directories}
-    modules = {
-        place: re.sub(r"[-_.]+", "_", _name(document)).lower() for place, document in documents.items() if place != "."
-    }
-    shared = [found for place, module in modules.items() if (found := _place(files, module, place))]
+    modules = {place: _normalized(_name(document)) for place, document in documents.items()}
+    shared = [found for place in documents if place != "." and (found := _place(files, modules[place], place))]
     tree = Tree()
     for place, document in documents.items():
+        if modules[place] and (searched := _searched(files, modules[place], place)):
+            tree.add(f"{SITE}/{modules[place]}.pth", regular("".join(f"{one}\n" for one in searched).encode()))
         scripts = {**document.tool.poetry.console_scripts, **document.project.scripts}
         tree.update(_metadata(document, scripts, version_in_files(root, place, read_toml(root, _described(place)))))
         for script, target in scripts.items():
@@ -85,6 +86,27 @@ def _name(document: PyProject) -> str:
     return document.project.name or document.tool.poetry.name
 
 
+def _normalized(name: str) -> str:
+    return re.sub(r"[-_.]+", "_", name).lower()
+
+
+def _searched(files: Tree, module: str, directory: str) -> list[str]:
+    """Return the directories of the image where Python must look for the modules of a package that is called `module`.
+
+    They are `src`, if it has modules and is none itself, and the directory that has the module of that name.
+    """
+    source = posixpath.normpath(posixpath.join(directory, "src"))
+    inside = [path.removeprefix(f"{source}/").split("/") for path, _ in files if path.startswith(f"{source}/")]
+    has_modules = any(
+        path[1:] == ["__init__.py"] or (len(path) == 1 and path[0].endswith(".py") and path[0] != "__init__.py")
+        for path in inside
+    )
+    found = [f"/{source}"] if has_modules and ["__init__.py"] not in inside else []
+    place = _place(files, module, directory)
+    own = directory != "." or place.count("/") == 1  # of deeper ones, which may be tests, nothing is known
+    return list(dict.fromkeys([*found, *([place] if place not in {"", "/"} and own else [])]))
+
+
 def _metadata(document: PyProject, scripts: Mapping[str, str], in_files: str) -> Tree:
     """Return the metadata of a package. `in_files` is its version if a build reads it from a file."""
     tree = Tree()
@@ -92,7 +114,7 @@ def _metadata(document: PyProject, scripts: Mapping[str, str], in_files: str) ->
     name, version = _name(document), in_files if "version" in document.project.dynamic else named
     groups = {**document.project.entry_points, **({CONSOLE_SCRIPTS: scripts} if scripts else {})}
     if _NAME.fullmatch(name) and _NAME.fullmatch(version):
-        directory = f"{SITE}/{re.sub(r'[-_.]+', '_', name).lower()}-{version}.dist-info"
+        directory = f"{SITE}/{_normalized(name)}-{version}.dist-info"
         metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
         tree.add(f"{directory}/METADATA", regular(metadata.encode()))
         if groups:

@@ -15,7 +15,8 @@ async def test_flask_with_gunicorn(application):
     application.write(
         {
             "requirements.txt": "flask\ngunicorn\n",
-            "app.py": (
+            "pyproject.toml": '[project]\nname = "app"\nversion = "1"\n',
+            "src/app.py": (
                 "from flask import Flask, jsonify\napp = Flask(__name__)\n\n"
                 "@app.get('/<int:number>')\ndef double(number):\n    return jsonify(doubled=2 * number)\n"
             ),
