@@ -101,6 +101,11 @@ async def _attempts(
             await asyncio.sleep(FIRST_DELAY * 2**attempt)
 
 
+def is_transient(status: int) -> bool:
+    """Return whether the same request may succeed a little later."""
+    return status >= 500 or status in {408, 429}
+
+
 def failure_text(error: aiohttp.ClientError | TimeoutError) -> str:
     """Return the reason for a failed request, in words for people."""
     if isinstance(error, aiohttp.ClientConnectorSSLError):
@@ -109,6 +114,16 @@ def failure_text(error: aiohttp.ClientError | TimeoutError) -> str:
             f"it does not speak TLS ({reason}); if it speaks plain HTTP, give its URL with http://, or with "
             "oci+http:// for a registry"
         )
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        reason = getattr(error.certificate_error, "verify_message", "") or error.certificate_error
+        return (
+            f"its certificate is not trusted ({reason}); if you trust it, set SSL_CERT_FILE to a file with the "
+            "certificate of its authority"
+        )
+    if isinstance(error, aiohttp.TooManyRedirects):
+        return "it redirects without end"
+    if isinstance(error, aiohttp.ClientResponseError):
+        return f"it answered {error.status} {error.message}"
     if isinstance(error, aiohttp.ClientPayloadError):
         return "the connection broke off within its answer"
     return str(error) or "no answer"
@@ -117,7 +132,7 @@ def failure_text(error: aiohttp.ClientError | TimeoutError) -> str:
 def _check(answer: aiohttp.ClientResponse, url: str) -> None:
     if answer.status in {404, 410}:
         raise DrumheadError(ErrorCode.NOT_FOUND, f"{url} does not exist")
-    if answer.status >= 500 or answer.status in {408, 429}:
+    if is_transient(answer.status):
         raise aiohttp.ClientResponseError(answer.request_info, (), status=answer.status, message=answer.reason or "")
     if answer.status not in {200, 206}:
         raise DrumheadError(ErrorCode.REMOTE, f"{url} answered {answer.status} {answer.reason}")

@@ -10,14 +10,14 @@ import asyncio
 import hashlib
 import os
 import re
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 import msgspec
 
-from drumhead.download import CHUNK, failure_text, fetch_file
+from drumhead.download import ATTEMPTS, CHUNK, FIRST_DELAY, failure_text, fetch_file, is_transient
 from drumhead.errors import MALFORMED, DrumheadError, ErrorCode
 from drumhead.report import silent
 
@@ -198,7 +198,7 @@ class Registry:
             if ours and (authorization := self._authorizations.get(key)):
                 sent["Authorization"] = authorization
             with _answering(self._url):
-                answer = await self._client.request(method, url, headers=sent, data=data)
+                answer = await self._send(method, url, sent, data)
             if answer.status == 401 and ours:
                 challenge = answer.headers.get("WWW-Authenticate", "")
                 answer.release()
@@ -214,12 +214,24 @@ class Registry:
             f"{self._login_advice}",
         )
 
+    async def _send(self, method: str, url: str, headers: dict[str, str], data: Any) -> aiohttp.ClientResponse:
+        """Send one request. Repeat one that only reads, with growing delays, while the registry fails to answer it."""
+        attempts = ATTEMPTS if method in {"GET", "HEAD"} else 1
+        for attempt in range(attempts - 1):
+            with suppress(aiohttp.ServerDisconnectedError):
+                answer = await self._client.request(method, url, headers=headers, data=data)
+                if not is_transient(answer.status):
+                    return answer
+                answer.release()
+            await asyncio.sleep(FIRST_DELAY * 2**attempt)
+        return await self._client.request(method, url, headers=headers, data=data)
+
     async def _refusal(self, answer: aiohttp.ClientResponse, asked: str) -> DrumheadError:
         with _answering(self._url):
-            said = (await answer.content.read(300)).decode(errors="replace")
+            said = (await answer.content.read(300)).decode(errors="replace").strip()
         answer.release()
         code = ErrorCode.NOT_FOUND if answer.status == 404 else ErrorCode.REMOTE
-        return DrumheadError(code, f"{asked} answered {answer.status} {answer.reason}: {said}")
+        return DrumheadError(code, f"{asked} answered {answer.status} {answer.reason}: {said}".rstrip(": "))
 
     async def _authorize(self, name: str) -> str:
         """Obtain a token before a transfer that cannot answer a challenge itself; return its header."""

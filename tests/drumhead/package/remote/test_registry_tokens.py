@@ -218,3 +218,40 @@ async def test_a_registry_with_tls_gets_no_token_without_tls(certificate, tokens
             await Registry(client, f"https://{address}").tags("own")
     assert raised.value.code is ErrorCode.REMOTE
     assert tokens.logins == []
+
+
+@pytest.mark.parametrize("failure", [429, 500, 503, "closed"])
+async def test_a_request_that_a_registry_fails_to_answer_once_is_repeated(failure, stranger, monkeypatch):
+    monkeypatch.setattr("drumhead.package.remote.registry.FIRST_DELAY", 0)
+
+    def answer(request):
+        if len(requests) > 1:
+            return web.json_response({"tags": ["1"]})
+        if failure == "closed":
+            request.transport.abort()
+        return web.Response(status=500 if failure == "closed" else failure)
+
+    address, requests = await stranger(answer)
+    async with ClientSession() as client:
+        assert await Registry(client, f"http://{address}").tags("own") == ["1"]
+    assert len(requests) == 2
+
+
+async def test_an_upload_is_not_repeated(stranger):
+    address, requests = await stranger(lambda request: web.Response(status=404 if request.method == "HEAD" else 503))
+    async with ClientSession() as client:
+        with pytest.raises(DrumheadError, match="answered 503 Service Unavailable"):
+            await Registry(client, f"http://{address}").push_blob("own", describe(b"a", "text/plain"), b"a")
+    assert [path for path, _ in requests if path.endswith("/uploads/")] == ["/v2/own/blobs/uploads/"]
+
+
+async def test_a_certificate_that_is_not_trusted_and_endless_redirects_are_explained(certificate, stranger):
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server.load_cert_chain(*certificate)
+    secret, _ = await stranger(lambda _: web.Response(), server)
+    circle, _ = await stranger(lambda request: web.Response(status=302, headers={"Location": request.path}))
+    async with ClientSession() as client:
+        with pytest.raises(DrumheadError, match=r"is not trusted \(self-signed certificate\); .* SSL_CERT_FILE to"):
+            await Registry(client, f"https://{secret}").tags("own")
+        with pytest.raises(DrumheadError, match="it redirects without end"):
+            await Registry(client, f"http://{circle}").tags("own")
