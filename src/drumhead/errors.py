@@ -91,7 +91,7 @@ def host_error(error: OSError) -> DrumheadError:
             advice = (
                 "; free some space (`drumhead rmi` deletes images), or set DRUMHEAD_HOME to a directory on another disk"
             )
-        case errno.EROFS | errno.EACCES | errno.EPERM | errno.ENOENT | errno.ENOTDIR:
+        case errno.EROFS | errno.EACCES | errno.EPERM | errno.ENOENT | errno.ENOTDIR | errno.EEXIST:
             advice = "; if it belongs to drumhead's store, set DRUMHEAD_HOME to a directory that you can write to"
     where = f"{error.filename}: " if error.filename else ""
     return DrumheadError(ErrorCode.HOST_TOOL, f"{where}{error.strerror or error}{advice}")

@@ -107,8 +107,20 @@ def files_in(directory: Path, pattern: str) -> list[Path]:
 
 
 def find_home() -> Home:
-    """Return the home of this process: ``DRUMHEAD_HOME`` or ``~/.drumhead``. Raises USAGE if neither is known."""
-    return Home(root=expanded(os.environ.get("DRUMHEAD_HOME") or "~/.drumhead", "set DRUMHEAD_HOME to a directory"))
+    """Return the home of this process: ``DRUMHEAD_HOME`` or ``~/.drumhead``.
+
+    Symbolic links are followed, because private networks and snapshots belong to the path. Raises USAGE if neither is
+    known, or if the path is not UTF-8: records hold it.
+    """
+    root = expanded(os.environ.get("DRUMHEAD_HOME") or "~/.drumhead", "set DRUMHEAD_HOME to a directory")
+    root = root.resolve() if root.exists() else root
+    try:
+        str(root).encode()
+    except UnicodeEncodeError as error:
+        raise DrumheadError(
+            ErrorCode.USAGE, f"the path {os.fsencode(root)!r} is not UTF-8; set DRUMHEAD_HOME to another directory"
+        ) from error
+    return Home(root=root)
 
 
 def expanded(path: str, advice: str) -> Path:

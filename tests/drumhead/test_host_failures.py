@@ -145,6 +145,30 @@ def test_an_argument_that_is_not_text(empty):
     assert "an argument is not UTF-8 text" in done.stderr
 
 
+def test_a_home_whose_path_is_not_text_is_refused(empty, tmp_path):
+    for words in (["images"], ["doctor", "--json"]):
+        env = {**os.environb, b"DRUMHEAD_HOME": bytes(tmp_path) + b"/\xff"}
+        done = subprocess.run([*empty.words, *words], env=env, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 2
+        assert "is not UTF-8; set DRUMHEAD_HOME to another directory" in done.stderr
+
+
+def test_a_home_is_the_same_through_a_symbolic_link(tmp_path, monkeypatch):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "link").symlink_to("home")
+    monkeypatch.setenv("DRUMHEAD_HOME", str(tmp_path / "link"))
+    assert find_home() == Home(root=tmp_path.resolve() / "home")
+
+
+@pytest.mark.parametrize("words", [("remote", "add", "x", "https://example.org/x"), ("package", "compose", "small")])
+@pytest.mark.parametrize("kind", ["file", "dangling link"])
+def test_a_home_that_is_no_directory(project, tmp_path, kind, words):
+    home = tmp_path / "home"
+    home.write_text("") if kind == "file" else home.symlink_to("nothing")
+    told = Drumhead(Home(root=home)).refused(*words, status=4, cwd=project)
+    assert "File exists; if it belongs to drumhead's store, set DRUMHEAD_HOME to a directory" in told
+
+
 BUSY = """
 import asyncio, sys
 import drumhead.cli
