@@ -52,6 +52,8 @@ class Supervisor:
         self._noted = asyncio.Event()
         self._proven: set[str] = set()
         self._fleet: Fleet = store.read()
+        self._revision = 0
+        """The revision of the fleet that was applied; `_fleet` is newer while machines that it lacks are stopping."""
 
     async def run(self) -> None:
         """Supervise the fleet until a stop signal, then stop its machines in reverse dependency order."""
@@ -91,6 +93,7 @@ class Supervisor:
             self._applied[name] = current
             self._note(machine, "waiting")
             changed.append(machine)
+        self._revision = self._fleet.revision
         for machine in changed:  # only now, so that each knows who waits for it
             self._tasks[machine.name] = asyncio.create_task(self._supervise(machine), name=machine.name)
         self._noted.set()  # somebody may have waited for a member that has no machine any more
@@ -206,7 +209,7 @@ class Supervisor:
 
     def _publish(self) -> None:
         try:
-            self._store.write_state(FleetState(revision=self._fleet.revision, machines=dict(self._states)))
+            self._store.write_state(FleetState(revision=self._revision, machines=dict(self._states)))
         except OSError as error:  # the machines are supervised all the same
             log.warning("The state of the fleet cannot be written: %s", message_of(error))
 

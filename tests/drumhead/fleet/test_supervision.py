@@ -282,6 +282,30 @@ async def test_a_machine_that_somebody_deletes_is_started_again(tmp_path, monkey
     assert end.failed and end.reason == "another command has deleted it"
 
 
+async def test_a_change_is_not_applied_while_a_machine_that_it_removes_is_stopping(tmp_path, monkeypatch):
+    store = FleetStore(Home(root=tmp_path), "f")
+    fleet = store.write(Fleet(name="f", members={"job": Member(image="new")}))
+    with Instances(store.home).lock("f-web-2"):
+        Instances(store.home).write(LAUNCH)
+    keeper, seen = supervisor.Supervisor(store, attached=False), []
+    (job,) = planned_machines(fleet).values()
+
+    async def stop_machine(instances, name):
+        keeper._note(job, "ended")  # that of before the change
+        seen.append(supervisor.is_settled(store.read_state(), fleet))
+        instances.delete(name)
+
+    async def supervise(machine):
+        keeper._note(machine, "healthy")
+
+    monkeypatch.setattr(supervisor, "stop_machine", stop_machine)
+    monkeypatch.setattr(keeper, "_supervise", supervise)
+    await keeper._reconcile()
+    await asyncio.gather(*keeper._tasks.values())
+    seen.append(supervisor.is_settled(store.read_state(), fleet))
+    assert seen == [False, True]
+
+
 async def test_a_deleted_image_ends_neither_the_supervision_nor_a_machine(tmp_path, monkeypatch):
     store = FleetStore(Home(root=tmp_path), "f")
     store.write(Fleet(name="f", members={"web": Member(image="i")}))
