@@ -293,6 +293,17 @@ def test_exec_passes_signals_on(server, drumhead):
         assert process.stdout.read() == b"caught\n"
 
 
+def test_a_third_signal_ends_an_exec_whose_program_ignores_them(server, drumhead):
+    words = ["sh", "-c", "trap 'echo caught' INT TERM; echo on; while :; do sleep 0.1; done"]
+    with command(drumhead.home, "exec", "server", "--", *words) as process:
+        assert process.stdout.readline() == b"on\n"
+        for number in (signal.SIGINT, signal.SIGTERM):
+            process.send_signal(number)
+            assert process.stdout.readline() == b"caught\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 128 + signal.SIGTERM
+
+
 async def test_a_signal_overtakes_input_that_the_program_does_not_read(server, instances):
     async with open_session(instances.directory("server"), Command(argv=("sleep", "986"))) as session:
         for _ in range(128):  # more than all buffers on the way hold

@@ -31,6 +31,9 @@ LEAVE = b"\x1d"
 QUIET = 3.0
 """Seconds without output after which a console whose input has ended is left. An emulated shell starts in about one."""
 
+FORCING = 3
+"""How many signals end a session whose program ignores them, as with `docker run`. The program is hung up on."""
+
 
 def terminal_size() -> Terminal:
     try:
@@ -87,19 +90,33 @@ async def run_session(directory: Path, command: Command, *, terminal: bool) -> i
     size = terminal_size() if terminal else None
     loop = asyncio.get_running_loop()
     tasks: set[asyncio.Task[None]] = set()
+    signals: list[int] = []
+    copying = asyncio.current_task()
 
     def later(call: Coroutine[None, None, None]) -> None:
         tasks.add(loop.create_task(call))
+
+    def pass_on(number: int) -> None:
+        signals.append(number)
+        if len(signals) < FORCING:
+            later(session.signal(number))
+        elif copying:
+            copying.cancel()
 
     async with open_session(directory, command, size) as session:
         if terminal:
             loop.add_signal_handler(signal.SIGWINCH, lambda: later(session.resize(terminal_size())))
         else:
             for number in (signal.SIGINT, signal.SIGTERM):
-                loop.add_signal_handler(number, lambda sent: later(session.signal(sent)), number)
+                loop.add_signal_handler(number, pass_on, number)
         with raw_terminal() if terminal else nullcontext():
             async with pumping_input(session.send_input):
-                return await _copy_output(session)
+                try:
+                    return await _copy_output(session)
+                except asyncio.CancelledError:
+                    if len(signals) < FORCING:
+                        raise
+                    return 128 + signals[-1]
 
 
 async def _copy_output(session: Session) -> int:
