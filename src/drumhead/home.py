@@ -113,7 +113,8 @@ def find_home() -> Home:
     known, or if the path is not UTF-8: records hold it.
     """
     root = expanded(os.environ.get("DRUMHEAD_HOME") or "~/.drumhead", "set DRUMHEAD_HOME to a directory")
-    root = root.resolve() if root.exists() else root
+    if root.exists() or not root.is_symlink():  # a link to nothing is an error that names the link
+        root = root.resolve()
     try:
         str(root).encode()
     except UnicodeEncodeError as error:

@@ -158,6 +158,8 @@ def test_a_home_is_the_same_through_a_symbolic_link(tmp_path, monkeypatch):
     (tmp_path / "link").symlink_to("home")
     monkeypatch.setenv("DRUMHEAD_HOME", str(tmp_path / "link"))
     assert find_home() == Home(root=tmp_path.resolve() / "home")
+    monkeypatch.setenv("DRUMHEAD_HOME", str(tmp_path / "link/new"))  # before and after it is created
+    assert find_home() == Home(root=tmp_path.resolve() / "home/new")
 
 
 @pytest.mark.parametrize("words", [("remote", "add", "x", "https://example.org/x"), ("package", "compose", "small")])
