@@ -97,6 +97,18 @@ async def test_a_failed_call_that_was_too_old_to_be_repeated_can_be_made_again(b
         assert [call.task.id for call in await store.deliveries(wait=30)] == [made.id]
 
 
+async def test_a_call_that_arises_while_the_clock_is_set_back_is_made(backend):
+    clock = JumpingClock()
+    async with backend.open(clock=clock) as store:
+        await store.pass_time()
+        assert await store.deliveries() == []
+        clock.offset -= 10
+        (made,) = await store.create([new_task(webhook="http://127.0.0.1:1/hook")])
+        await store.cancel(made.id)
+        clock.offset += 10
+        assert [call.task.id for call in await store.deliveries()] == [made.id]
+
+
 @pytest.mark.slow
 async def test_the_webhook_calls_of_a_tenant_are_bounded(backend):
     async with backend.open() as store:

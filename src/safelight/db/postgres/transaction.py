@@ -90,6 +90,8 @@ class PostgresTransaction(Transaction):
         ordered = OrderedConnection(connection, lambda: self.rows.write(self.connection), self._forget)
         super().__init__(ordered, memory, workers, now)
         self.stamp = max(now, memory.earliest)  # there may be no partition for an earlier time
+        if now < memory.delivered_until:  # the clock went back, and calls may fall due at times that are passed over
+            memory.delivered_until = 0
         self._read = False
         """Whether rows were read when it began."""
         self._claims = 0
@@ -231,10 +233,8 @@ class PostgresTransaction(Transaction):
 
     def due_deliveries(self, n: int) -> list[DueDelivery]:
         """Return up to `n` due webhook calls of each tenant, reading forward from those taken before."""
-        memory = self.memory
-        if self.now < memory.delivered_until:  # the clock went back
-            memory.delivered_until = 0
-        return self.connection.read("due_deliveries", list[DueDelivery], self.now, n, memory.delivered_until)
+        since = self.memory.delivered_until
+        return self.connection.read("due_deliveries", list[DueDelivery], self.now, n, since)
 
     def all_taken(self) -> None:
         """Report that all due webhook calls were taken."""
