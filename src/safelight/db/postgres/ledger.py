@@ -8,6 +8,7 @@ only appended and read from the end, so they cost the same while dead rows canno
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import msgspec
@@ -21,6 +22,8 @@ from safelight.wire.accounts import Tenant
 
 COMPLETE_EVERY = 250
 """After so many commits, an entry has the counts of all tenants; a starting instance reads from there."""
+SWEEP = 60.0
+"""Seconds between two looks at times that have passed, for what was missed."""
 _RUNS_KEPT = 20
 _MOST = 1000
 """The most entries to read at once; an instance further behind loads everything again."""
@@ -87,6 +90,7 @@ class SharedMemory(Memory):
         """By worker: the number of the change before which it has no leases."""
         self.expired_until = self.due_until = self.delivered_until = 0
         """Times up to which no lease expires, no task is delayed and no webhook call is due any more."""
+        self._sweep_at = 0.0
         self.ledger_from = 0
         """The first entry that may still exist."""
         self.uploading_from = 0
@@ -114,6 +118,16 @@ class SharedMemory(Memory):
         """Add to the count of delayed tasks whose recipe is paused."""
         super().count_held(tenant, by)
         self._counted.add(tenant)
+
+    def calls_from(self) -> int:
+        """Return the time from which to look for due webhook calls.
+
+        Once a minute it is 0, because another instance may have added a call while the clock was set back.
+        """
+        if (now := time.monotonic()) >= self._sweep_at:
+            self._sweep_at = now + SWEEP
+            self.delivered_until = 0
+        return self.delivered_until
 
     def keep_tenant(self, tenant: Tenant) -> None:
         """Note a new or changed tenant."""

@@ -9,6 +9,7 @@ from safelight.db.calls.tasks import leasing, pausing
 from safelight.db.commit.transaction import COUNT_EVERY
 from safelight.db.lifecycle import Change
 from safelight.db.postgres import partitions
+from safelight.db.postgres.ledger import SWEEP
 from safelight.db.postgres.transaction import PostgresTransaction
 from safelight.db.rows import TaskRow
 from safelight.db.stalls import Stalls
@@ -23,7 +24,6 @@ _HELD = 100
 """Milliseconds after which to check again leases that did not expire because of a stall."""
 _DROP_EVERY, _DROP_LONGEST = 1.0, 60.0
 """The least and most seconds between two searches for old partitions; the time doubles while readers are in the way."""
-_SWEEP = 60.0
 _LONGEST_DELIVERY = 86_400_000
 _LEDGER_KEPT = 600_000
 """Milliseconds for which to keep entries of the ledger; an instance further behind loads everything again."""
@@ -77,7 +77,7 @@ class Maintenance:
             went_back = went_back or now < transaction.connection.value("latest_commit")  # before this session
         if started >= self._sweep_at or went_back:
             # After the clock went back; and once a minute, for rows that were locked when they were passed.
-            self._sweep_at = started + _SWEEP
+            self._sweep_at = started + SWEEP
             memory.expired_until = memory.due_until = memory.delivered_until = 0
             self._cap(transaction, went_back=went_back)
         self._confirm_clock(transaction)

@@ -233,8 +233,7 @@ class PostgresTransaction(Transaction):
 
     def due_deliveries(self, n: int) -> list[DueDelivery]:
         """Return up to `n` due webhook calls of each tenant, reading forward from those taken before."""
-        since = self.memory.delivered_until
-        return self.connection.read("due_deliveries", list[DueDelivery], self.now, n, since)
+        return self.connection.read("due_deliveries", list[DueDelivery], self.now, n, self.memory.calls_from())
 
     def all_taken(self) -> None:
         """Report that all due webhook calls were taken."""
