@@ -29,9 +29,11 @@ def new_client() -> aiohttp.ClientSession:
     return aiohttp.ClientSession(timeout=TIMEOUT, trust_env=True, headers={"User-Agent": "drumhead"})
 
 
-async def fetch_bytes(client: aiohttp.ClientSession, url: str, *, limit: int = 64 << 20) -> bytes:
+async def fetch_bytes(
+    client: aiohttp.ClientSession, url: str, *, limit: int = 64 << 20, headers: dict[str, str] | None = None
+) -> bytes:
     """Fetch a small document. Raises NOT_FOUND for a 404, REMOTE for any other failure."""
-    return b"".join([chunk async for chunk in _attempts(client, url, limit, {})])
+    return b"".join([chunk async for chunk in _attempts(client, url, limit, headers or {})])
 
 
 async def fetch_file(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from base64 import b64encode
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 
@@ -26,20 +28,29 @@ INDEX, LOCK = "index.json", ".lock"
 
 
 class HttpRemote:
-    """A ``remotes.Repository`` in an HTTP directory, which is read-only. ``write_directory`` writes one locally."""
+    """A ``remotes.Repository`` in an HTTP directory, which is read-only. ``write_directory`` writes one locally.
+
+    A user and password in its URL are sent, but no message has them.
+    """
 
     def __init__(self, client: aiohttp.ClientSession, url: str) -> None:
         self._client = client
-        self._url = url.rstrip("/")
+        place = urlsplit(url)
+        self._url = place._replace(netloc=place.netloc.rpartition("@")[2]).geturl().rstrip("/")
+        self._headers: dict[str, str] = {}
+        if place.username is not None:
+            login = f"{unquote(place.username)}:{unquote(place.password or '')}"
+            self._headers["Authorization"] = f"Basic {b64encode(login.encode()).decode()}"
 
     async def packages(self, name: str = "") -> list[Package]:
-        contents = await fetch_bytes(self._client, f"{self._url}/{INDEX}")
+        contents = await fetch_bytes(self._client, f"{self._url}/{INDEX}", headers=self._headers)
         return [package for package in decode_index(contents, self._url) if name in {"", package.name}]
 
     async def fetch(self, package: Package, digest: str, path: Path, report: Report) -> None:
         url = f"{self._url}/blobs/sha256/{digest}"
         size = package.blobs[digest]
-        await fetch_file(self._client, url, path, digest=digest, size=size, report=_label(package, report))
+        label = _label(package, report)
+        await fetch_file(self._client, url, path, digest=digest, size=size, report=label, headers=self._headers)
 
     async def push(self, package: Package, blobs: Blobs, report: Report) -> None:  # noqa: ARG002 - the contract's
         raise DrumheadError(

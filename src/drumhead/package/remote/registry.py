@@ -44,6 +44,8 @@ PAGE = 100
 MOST_PAGES = 1000
 MOST_BYTES = 16 << 20
 """The limit in bytes for a page, a manifest or a record."""
+LONGEST_DELAY = 30
+"""The most seconds to wait before a request is repeated, whatever the registry asks for."""
 
 
 class Descriptor(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -218,12 +220,15 @@ class Registry:
         """Send one request. Repeat one that only reads, with growing delays, while the registry fails to answer it."""
         attempts = ATTEMPTS if method in {"GET", "HEAD"} else 1
         for attempt in range(attempts - 1):
+            delay = FIRST_DELAY * 2**attempt
             with suppress(aiohttp.ServerDisconnectedError):
                 answer = await self._client.request(method, url, headers=headers, data=data)
                 if not is_transient(answer.status):
                     return answer
                 answer.release()
-            await asyncio.sleep(FIRST_DELAY * 2**attempt)
+                asked = answer.headers.get("Retry-After", "")
+                delay = max(delay, min(int(asked[:9]), LONGEST_DELAY) if asked.isdecimal() else 0)
+            await asyncio.sleep(delay)
         return await self._client.request(method, url, headers=headers, data=data)
 
     async def _refusal(self, answer: aiohttp.ClientResponse, asked: str) -> DrumheadError:

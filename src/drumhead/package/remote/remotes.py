@@ -81,6 +81,13 @@ def check_url(remote: Remote) -> None:
             ErrorCode.USAGE,
             f"remote {remote.name}: {remote.url!r} must start with http://, https:// or oci:// and a host",
         )
+    if parts.scheme.startswith("oci") and parts.username is not None:
+        host = parts.netloc.rpartition("@")[2]
+        raise DrumheadError(
+            ErrorCode.USAGE,
+            f"remote {remote.name}: leave the login out of the URL, and set DRUMHEAD_REGISTRY={host}, "
+            "DRUMHEAD_REGISTRY_USER and DRUMHEAD_REGISTRY_PASSWORD instead",
+        )
 
 
 def open_remote(client: aiohttp.ClientSession, remote: Remote) -> Repository:

@@ -18,7 +18,14 @@ from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.home import Home
 from drumhead.package.records import Package
 from drumhead.package.remote.registry import Registry, describe
-from drumhead.package.remote.remotes import Remote, pull_package, push_package, search_remotes, write_remotes
+from drumhead.package.remote.remotes import (
+    Remote,
+    open_remote,
+    pull_package,
+    push_package,
+    search_remotes,
+    write_remotes,
+)
 from drumhead.package.store import PackageStore, parse_ref
 from drumhead.tree import Tree, regular
 
@@ -235,6 +242,38 @@ async def test_a_request_that_a_registry_fails_to_answer_once_is_repeated(failur
     async with ClientSession() as client:
         assert await Registry(client, f"http://{address}").tags("own") == ["1"]
     assert len(requests) == 2
+
+
+async def test_a_request_is_repeated_when_the_registry_asks_for_it(stranger, monkeypatch):
+    monkeypatch.setattr("drumhead.package.remote.registry.FIRST_DELAY", 0)
+    times = []
+
+    def answer(_):
+        times.append(time.monotonic())
+        if len(times) > 1:
+            return web.json_response({"tags": ["1"]})
+        return web.Response(status=429, headers={"Retry-After": "1"})
+
+    address, _ = await stranger(answer)
+    async with ClientSession() as client:
+        assert await Registry(client, f"http://{address}").tags("own") == ["1"]
+    assert times[1] - times[0] >= 1
+
+
+async def test_the_login_in_the_url_of_a_directory_is_sent_and_in_no_message(stranger, monkeypatch):
+    monkeypatch.setattr("drumhead.download.FIRST_DELAY", 0)
+    address, requests = await stranger(lambda _: web.Response(status=403))
+    async with ClientSession() as client:
+        remote = open_remote(client, Remote(name="one", url=f"http://me:p%40ss@{address}/dir"))
+        with pytest.raises(DrumheadError) as raised:
+            await remote.packages()
+        assert f"http://{address}/dir/index.json" in raised.value.message
+        assert "40ss" not in raised.value.message
+        sent = {authorization for _, authorization in requests}
+        assert sent == {"Basic " + base64.b64encode(b"me:p@ss").decode()}
+        with pytest.raises(DrumheadError, match=f"set DRUMHEAD_REGISTRY={address}, DRUMHEAD_REGISTRY_USER") as raised:
+            open_remote(client, Remote(name="one", url=f"oci://me:secret@{address}/dir"))
+        assert "secret" not in raised.value.message
 
 
 async def test_an_upload_is_not_repeated(stranger):
