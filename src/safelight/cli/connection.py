@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated
@@ -71,7 +71,8 @@ async def master(where: Where, *, retry_for: float = 2.0) -> AsyncIterator[Clien
     async with _session() as (http, liveness):
         address = await _address(where)
         shown = api_credentials(where, address)
-        yield Client(_connection(http, address, "master", shown, retry_for, liveness))
+        with _asking_for_a_key(where, address):
+            yield Client(_connection(http, address, "master", shown, retry_for, liveness))
 
 
 @asynccontextmanager
@@ -80,7 +81,8 @@ async def access(where: Where, *, credentials: Credentials | None = None) -> Asy
     async with _session() as (http, liveness):
         address = first_of(await _address(where))
         shown = credentials or api_credentials(where, address)
-        yield AccessClient(_connection(http, address, "master", shown, 2.0, liveness)), address
+        with _asking_for_a_key(where, address):
+            yield AccessClient(_connection(http, address, "master", shown, 2.0, liveness)), address
 
 
 @asynccontextmanager
@@ -122,12 +124,29 @@ def api_credentials(where: Where, address: str) -> Credentials:
 
     They are the first of: the API key in SAFELIGHT_API_KEY, the key of `safelight login`, the cluster key, nothing.
     """
-    key = os.environ.get("SAFELIGHT_API_KEY", "").strip() or _kept_key(address)
+    key = _key(address)
     shown = bearer(key) if key else cluster_credentials(where)
     if where.tenant is None:
         return shown
     acting = {"Safelight-Tenant": where.tenant}
     return lambda method, path: {**shown(method, path), **acting}
+
+
+@contextmanager
+def _asking_for_a_key(where: Where, address: str) -> Iterator[None]:
+    """Say how a command gets a key, if it has none and the master requires one."""
+    try:
+        yield
+    except Error as error:
+        if error.code is not Code.UNAUTHENTICATED or _key(address) or where.cluster_key_file not in (None, Path()):
+            raise
+        at = first_of(address)
+        detail = f"The master at {at} requires a key. Run `safelight login --master {at}`, or set SAFELIGHT_API_KEY."
+        raise Error(Code.UNAUTHENTICATED, detail) from None
+
+
+def _key(addresses: str) -> str:
+    return os.environ.get("SAFELIGHT_API_KEY", "").strip() or _kept_key(addresses)
 
 
 def _kept_key(addresses: str) -> str:

@@ -275,12 +275,19 @@ class Up:
 
     def _where(self, seconds: float, sign_in: str | None) -> str:
         at, program = self.addresses, command_name()
+        page = self._config.public_url or f"http://{at['master']}"
         store = "" if at["keyvaluestore"].endswith(":8000") else f" --keyvaluestore {at['keyvaluestore']}"
+        key = ""
+        if sign_in:  # people need a key
+            create = f"SAFELIGHT_CLUSTER_KEY_FILE={self._config.cluster_key_file} {program} keys create NAME{store}"
+            key = f"  key      {create}; then {program} login --master {page.removeprefix('http://')}\n"
+            store = ""
         return (
             f"\nsafelight is ready after {seconds:.1f} s; data is in {Path(self._config.data).resolve()}\n"
             + (f"  sign in  {sign_in} (works once, within an hour)\n" if sign_in else "")
-            + f"  page     http://{at['master']}/\n"
-            f"  API      http://{at['master']}/docs\n"
+            + f"  page     {page.rstrip('/')}/\n"
+            f"  API      {page.rstrip('/')}/docs\n"
+            f"{key}"
             f"  upload   {program} upload PHOTO --output results{store}\n"
             f"  watch    {program} top{store}\n"
         )
