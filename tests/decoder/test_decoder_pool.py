@@ -21,6 +21,7 @@ from safelight.errors import Code, Error
 from safelight.recipe import BUILTIN, Recipe, parse
 from safelight.worker.decoder import Job, NoDecoderError, Settings, open_pool
 from safelight.worker.decoder.child import Child
+from support.programs import pids
 from support.programs.until import readable, until
 
 MIB = 1024 * 1024
@@ -37,10 +38,14 @@ def job(source=PHOTO, recipe=BUILTIN["invert"], **fields):
 
 
 def children():
-    found = []
-    for tasks in Path("/proc/self/task").iterdir():
-        found += [int(pid) for pid in (tasks / "children").read_text().split()]
-    return [pid for pid in found if b"decoder.program" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return [pid for pid in pids.children(os.getpid()) if b"decoder.program" in command_line(pid)]
+
+
+def command_line(pid):
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+        return b""
 
 
 def processor_time(pid):

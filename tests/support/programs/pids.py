@@ -7,8 +7,13 @@ from pathlib import Path
 
 def children(pid: int) -> list[int]:
     """Return the processes that a process started."""
-    threads = Path(f"/proc/{pid}/task").iterdir()
-    return [int(child) for thread in threads for child in (thread / "children").read_text().split()]
+    while True:
+        try:
+            threads = Path(f"/proc/{pid}/task").iterdir()
+            return [int(child) for thread in threads for child in (thread / "children").read_text().split()]
+        except (FileNotFoundError, ProcessLookupError):  # a thread has ended, and its children belong to another now
+            if not Path(f"/proc/{pid}").exists():
+                raise
 
 
 def is_stopped(pid: int) -> bool:
