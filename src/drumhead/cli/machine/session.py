@@ -90,7 +90,7 @@ async def exec_command(
 ) -> int:
     """Run a program in a running machine, with this terminal, and exit with its exit status.
 
-    Ctrl-C goes to the program. If the program ignores it, and without --tty, the third one ends this command.
+    Ctrl-C goes to the program. Without --tty, the third one ends this command even if the program ignores it.
 
     Parameters
     ----------
