@@ -60,10 +60,9 @@ def test_behind_a_proxy_the_public_address_is_printed(tmp_path: Path) -> None:
 
 def test_a_key_that_the_master_does_not_know_is_not_called_missing(tmp_path: Path) -> None:
     with terminal("up", "--host", "0.0.0.0", "--port", 0, "--data", tmp_path / "data", "--workers", 0) as shown:
-        shown.until(lambda text: "\n  watch " in text.replace("\r", ""))
-        master = re.search(r"http://(\S+?)/", shown.shown[shown.shown.index("page ") :])
-        assert master is not None
-        refused = safelight("status", "--master", master[1], SAFELIGHT_API_KEY="sl_unknown")
+        shown.until(lambda text: "\n  watch " in text)
+        master = announced(shown.shown)["page"].removeprefix("http://").rstrip("/")
+        refused = safelight("status", "--master", master, SAFELIGHT_API_KEY="sl_unknown")
         assert refused.returncode == 5
         assert "requires a key" not in refused.stderr
         shown.press(b"\x03")

@@ -285,6 +285,12 @@ def test_composing_refuses_what_only_the_guest_would_notice(drumhead, tmp_path):
     *_, cause, refusal = said("module: flask").splitlines()
     assert cause.startswith("setup.py is not read for dependencies; ")
     assert "runs the module flask, which is not in the image" in refusal
+    # A .pth file lets Python look in src, and nowhere else.
+    described = {"pyproject.toml": '[project]\nname = "p"\nversion = "1"\n', "src/p/__init__.py": "", "src/p/c.py": ""}
+    write_files(project, described)
+    assert "runs the module p.d, which is not in the image" in said("module: p.d")
+    assert "which is in /a, where Python does not look" in said("module: b")
+    assert "warm names the module p.d" in said("module: p.c", top="warm: [p.d]\n")
     assert "there is no image" in drumhead.refused("info", "t/given", status=3), "nothing was stored"
 
 

@@ -1,10 +1,11 @@
 """Find Python's modules in an image, as its interpreter looks for them.
 
-Where something may change the path that cannot be seen here, such as a .pth file, nothing is refused.
+Where something may change the path that cannot be seen here, such as a .pth file of a package, nothing is refused.
 """
 
 from __future__ import annotations
 
+import hashlib
 import posixpath
 import re
 import sys
@@ -52,6 +53,7 @@ def _site(version: str) -> list[str]:
 def module_fault(index: Index, path: Sequence[str], module: str) -> str:
     """Return why ``python -m MODULE`` cannot start, as the end of a sentence; empty where it can, or may."""
     place = module.replace(".", "/")
+    path = [*path, *_named_by_pth(index, path)]
     if not path or _any(index, path, place, STARTED) or _is_changed(index, path):
         return ""
     if _any(index, path, place, PACKAGE):
@@ -70,6 +72,7 @@ def module_fault(index: Index, path: Sequence[str], module: str) -> str:
 def check_warm(index: Index, warm: Iterable[str], shared: Command) -> None:
     """Check that a snapshot can import its modules. `shared` is what all config sets share. Raises INCOMPLETE."""
     path = search_path(follow(index, "/usr/bin/python3"), (), shared)
+    path += _named_by_pth(index, path)
     for module in warm:
         if path and not _may_import(index, path, module) and not _is_changed(index, path):
             raise DrumheadError(
@@ -104,5 +107,22 @@ def _any(index: Index, path: Sequence[str], place: str, ends: Iterable[str]) -> 
 def _is_changed(index: Index, path: Sequence[str]) -> bool:
     """Tell whether there are modules that cannot be seen: in an archive, or where a .pth file says."""
     archives = any((node := index.get(follow(index, directory))) and node.kind == "file" for directory in path)
+    known = {_line_digest(directory) for directory in path}
+    return archives or not known.issuperset(_pth_digests(index, path))
+
+
+def _named_by_pth(index: Index, path: Sequence[str]) -> list[str]:
+    """Return the directories that .pth files of one line name, such as those for the project (python.distribution)."""
+    wanted = _pth_digests(index, path)
+    directories = {posixpath.dirname(name) for name in index} if wanted else set()
+    return sorted(f"/{directory}" for directory in directories if _line_digest(f"/{directory}") in wanted)
+
+
+def _pth_digests(index: Index, path: Sequence[str]) -> set[str]:
     site = tuple(directory.lstrip("/") for directory in path if directory.endswith("dist-packages"))
-    return archives or any(name.endswith(".pth") and posixpath.dirname(name) in site for name in index)
+    return {node.digest for name, node in index.items() if name.endswith(".pth") and posixpath.dirname(name) in site}
+
+
+def _line_digest(directory: str) -> str:
+    """Return the digest of a file with this line; an index has no contents of files."""
+    return hashlib.sha256(f"{directory}\n".encode()).hexdigest()

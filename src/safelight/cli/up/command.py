@@ -281,7 +281,7 @@ class Up:
         if sign_in:  # people need a key
             create = f"SAFELIGHT_CLUSTER_KEY_FILE={self._config.cluster_key_file} {program} keys create NAME{store}"
             key = f"  key      {create}; then {program} login --master {page.removeprefix('http://')}\n"
-            store = ""
+            store = ""  # the command goes to the master of its login
         return (
             f"\nsafelight is ready after {seconds:.1f} s; data is in {Path(self._config.data).resolve()}\n"
             + (f"  sign in  {sign_in} (works once, within an hour)\n" if sign_in else "")
