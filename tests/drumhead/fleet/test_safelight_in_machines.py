@@ -232,7 +232,7 @@ async def test_another_worker_finishes_the_task_of_one_that_is_destroyed(drumhea
 async def test_destroyed_stores_lose_nothing_that_was_acknowledged(drumhead, up, fleet):
     history = History()
     async with connected(drumhead) as client, Uploads.running(client, history, clients=2, first=10) as uploads:
-        for victims in (("proof-db", "proof-keyvaluestore"), ("proof-storage", "proof-db")):
+        for victims in (("proof-storage",), ("proof-db", "proof-keyvaluestore"), ("proof-storage", "proof-db")):
             await uploads.more(2, time_limit=LONGEST)
             restarts = {victim: restarts_of(drumhead.home, "proof", victim) for victim in victims}
             await destroy(drumhead, *victims)

@@ -34,7 +34,7 @@ def test_what_an_image_holds(drumhead, project, tmp_path):
     facts = drumhead.json("info", "t/holds")
     assert {"disk_size", "virtual_size", "format", "layers"} <= set(facts)
     assert facts["virtual_size"] > 10 << 30
-    assert facts["disk_size"] < 22_000_000  # 2 MB more than with packages as users build them
+    assert facts["disk_size"] < 20_000_000
     assert facts["commands"]["module"] == {
         "argv": ["/usr/bin/python3", "-m", "part.one"],
         "env": {"DEPTH": "3"},

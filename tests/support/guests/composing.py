@@ -21,16 +21,17 @@ from drumhead.package.store import PackageStore, parse_ref
 from support.programs import forked
 
 COMMAND = [sys.executable, "-m", "drumhead"]
-FAST_LEVEL = 3
-"""The level of compression at which tests pack packages."""
+FAST_LEVEL = 9
+"""The level of compression at which tests pack the layers of packages."""
+FAST_ARCHIVE_LEVEL = 1
+"""The level at which they pack archives, which are in no image."""
 _PACK_FAST = (
     "import sys; from drumhead.package import store; from drumhead.image.layers import store as layers; "
     "from drumhead.cli import main; "
-    f"store.LAYER_LEVEL = store.ZSTD_LEVEL = layers.LEVEL = {FAST_LEVEL}; sys.exit(main())"
+    f"store.LAYER_LEVEL = layers.LEVEL = {FAST_LEVEL}; store.ZSTD_LEVEL = {FAST_ARCHIVE_LEVEL}; sys.exit(main())"
 )
 PACKING_FAST = [sys.executable, "-c", _PACK_FAST]
-"""The command with less compression: building Python's package takes 7 s of processor time less, and its layer has 16 %
-more bytes.
+"""The command with less compression: Python's layer takes 0.9 s of processor time instead of 8 and has 8 % more bytes.
 
 Users pack a package once, and every run of the tests packs it again.
 """
