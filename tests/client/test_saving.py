@@ -2,8 +2,10 @@
 
 import asyncio
 import os
+import threading
 import time
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from aiohttp import web
@@ -141,3 +143,31 @@ async def test_connections_that_break_save_a_result_as_long_as_each_brings_some_
                 await saving
             assert refused.value.code is Code.UNAVAILABLE
             assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("creation", ["touch", "open"])
+def test_a_file_that_a_thread_creates_after_its_caller_was_cancelled_is_removed(tmp_path, monkeypatch, creation):
+    """`touch` reserves the name of a result, `open` begins the file that will replace it."""
+    create, begun, go_on = getattr(Path, creation), threading.Event(), threading.Event()
+
+    def late(path, *arguments, **named):
+        begun.set()
+        go_on.wait()
+        return create(path, *arguments, **named)
+
+    async def interrupt():
+        async def answer(request):
+            return web.Response(body=FIRST + REST)
+
+        async with serving(answer) as address, Client.connect(address) as client:
+            monkeypatch.setattr(Path, creation, late)
+            saving = asyncio.create_task(ResultDirectory(tmp_path).save(client, TASK))
+            await asyncio.to_thread(begun.wait)
+            saving.cancel()
+            await asyncio.wait([saving])
+            assert saving.cancelled()
+            go_on.set()
+
+    asyncio.run(interrupt())
+    assert begun.is_set()
+    assert list(tmp_path.iterdir()) == []

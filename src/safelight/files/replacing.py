@@ -19,19 +19,36 @@ _LEFT = 86400.0
 """Seconds after which an unfinished file to which nothing was written was left by a killed program."""
 
 
+class _Unfinished:
+    """A new file beside the one that it will replace.
+
+    Its name is its own, since several programs may write the same file, and short, since that of the other may be long.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._own = path.with_name(f".safelight-{secrets.token_hex(8)}.part")
+        self.file = self._own.open("xb")  # never follow an existing link
+
+    def replace(self) -> None:
+        """Take the place of the other file."""
+        self.file.close()
+        self._own.replace(self._path)
+
+    def close(self) -> None:
+        """Remove the file if it has not taken the other's place."""
+        try:
+            self.file.close()
+        finally:
+            self._own.unlink(missing_ok=True)
+
+
 @asynccontextmanager
 async def replaced(path: Path) -> AsyncIterator[BufferedWriter]:
-    """Yield a file that takes the place of `path` when the context ends, and is removed after an error. Raises OSError.
-
-    Its name is its own, since several programs may write the same file, and short, since that of `path` may be long.
-    """
-    unfinished = path.with_name(f".safelight-{secrets.token_hex(8)}.part")
-    try:
-        async with opened(lambda: unfinished.open("xb")) as file:  # never follow an existing link
-            yield file
-        await asyncio.to_thread(unfinished.replace, path)
-    finally:
-        await asyncio.to_thread(unfinished.unlink, missing_ok=True)
+    """Yield a file that replaces `path` when the context ends and is removed after an error. Raises OSError."""
+    async with opened(lambda: _Unfinished(path)) as unfinished:
+        yield unfinished.file
+        await asyncio.to_thread(unfinished.replace)
 
 
 def emptied(file: BinaryIO) -> None:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from safelight.client.master import Client, output_filename
 from safelight.errors import Code, Error
+from safelight.files.opening import opened
 from safelight.files.replacing import remove_left
 from safelight.untrusted import filenames
 from safelight.wire import State, Task
@@ -28,6 +29,19 @@ class Saved(NamedTuple):
 
     paths: list[Path]
     problem: Error | None
+
+
+class Reserved(NamedTuple):
+    """The name of a result, and whether an empty file of ours keeps it free until the result replaces that file."""
+
+    path: Path
+    ours: bool
+
+    def close(self) -> None:
+        """Remove the empty file, unless it has been replaced by a result."""
+        with suppress(FileNotFoundError):
+            if self.ours and self.path.lstat().st_size == 0:
+                self.path.unlink()
 
 
 class ResultDirectory:
@@ -73,22 +87,17 @@ class ResultDirectory:
         return Saved(saved, problem)
 
     async def _save(self, client: Client, task: Task, output: str, place: Path, size: int) -> Path:
-        path, ours = await asyncio.to_thread(self.reserve, place, task.id)
-        try:
+        async with opened(lambda: self.reserve(place, task.id)) as (path, _):
             await asyncio.to_thread(_check_room, path.parent, size)
             await client.save(task.id, path, output=output, limit=size)
-        except BaseException:
-            if ours:
-                await asyncio.shield(asyncio.to_thread(_remove_reserved, path))
-            raise
-        return path
+            return path
 
-    def reserve(self, place: Path, id: str) -> tuple[Path, bool]:
-        """Reserve a name for a result of a task, in any thread; return whether its file is ours to remove."""
+    def reserve(self, place: Path, id: str) -> Reserved:
+        """Reserve a name for a result of a task, in any thread."""
         with self._reserving:
             return self._reserve_any(place, id)
 
-    def _reserve_any(self, place: Path, id: str) -> tuple[Path, bool]:
+    def _reserve_any(self, place: Path, id: str) -> Reserved:
         """Reserve a name that the file system accepts: a shorter or simpler one if it rejects the first."""
         stem, dot, extension = place.name.partition(".")
         shorter = filenames.shortened(stem, _SHORT) + dot + extension
@@ -100,8 +109,8 @@ class ResultDirectory:
                     raise
         return self._reserve(place.parent, f"{id}{dot}{extension}")
 
-    def _reserve(self, within: Path, filename: str) -> tuple[Path, bool]:
-        """Reserve a free name by creating an empty file; return whether the file is ours to remove."""
+    def _reserve(self, within: Path, filename: str) -> Reserved:
+        """Reserve a free name by creating an empty file."""
         directory = self._path / within
         directory.mkdir(parents=True, exist_ok=True)
         if directory not in self._looked:
@@ -113,24 +122,17 @@ class ResultDirectory:
             if path not in self._taken:
                 if self._overwrite and path.exists():
                     self._taken.add(path)
-                    return path, False
+                    return Reserved(path, ours=False)
                 try:
                     path.touch(exist_ok=False)
                 except FileExistsError:
                     pass
                 else:
                     self._taken.add(path)
-                    return path, True
+                    return Reserved(path, ours=True)
             number += 1
             stem, dot, extension = filename.rpartition(".")
             path = directory / f"{stem}-{number}{dot}{extension}"
-
-
-def _remove_reserved(path: Path) -> None:
-    """Remove the empty file of a reserved name, unless another run has replaced it by a result."""
-    with suppress(FileNotFoundError):
-        if path.lstat().st_size == 0:
-            path.unlink()
 
 
 def _check_room(directory: Path, size: int) -> None:
