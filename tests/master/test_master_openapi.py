@@ -41,3 +41,18 @@ async def test_every_error_is_a_problem_document(master, http):
         assert "GET" in answer.headers["Allow"]
     async with http.get(f"{master.url}/task/none") as answer:
         assert (answer.status, (await answer.json())["code"]) == (404, "not_found")
+
+
+async def test_every_list_refuses_a_parameter_that_it_does_not_have(master, http):
+    """A misspelt filter would otherwise look like one that everything matches."""
+    async with http.get(f"{master.url}/openapi.json") as answer:
+        paths = (await answer.json())["paths"]
+    queried = [
+        path
+        for path, methods in paths.items()
+        if any(parameter["in"] == "query" for parameter in methods.get("get", {}).get("parameters", []))
+    ]
+    assert {"/tasks", "/batches", "/events", "/archive", "/statistics", "/webhooks/calls", "/audit"} <= set(queried)
+    for path in queried:
+        async with http.get(f"{master.url}{path.replace('{id}', '1-aaaaaaaaaa')}?misspelt=1") as answer:
+            assert (answer.status, (await answer.json()).get("position")) == (400, "misspelt"), path

@@ -17,7 +17,6 @@ from safelight.errors import Code, Error
 from safelight.master.access.tenant import tenant_of
 from safelight.master.api.endpoint import JSON, Endpoint
 from safelight.master.live.last_hour import Minute, minute
-from safelight.wire import Record
 from safelight.wire.statistics import MOST_SLOWEST, Counts, StatisticsSlot
 
 SPANS = {"hour": (3600, 300), "day": (86400, 900), "week": (7 * 86400, 7200)}
@@ -47,7 +46,7 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     slowest: list[SlowTask]
 
 
-class _Wanted(Record, frozen=True, kw_only=True):
+class _Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     span: Literal["hour", "day", "week"] = "day"
 
 

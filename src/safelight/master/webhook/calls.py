@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+import msgspec
 from aiohttp import web
 from msgspec import Meta
 
@@ -13,10 +14,10 @@ from safelight.client.db import DbClient
 from safelight.errors import Code
 from safelight.master.access.tenant import tenant_of
 from safelight.master.api.endpoint import JSON, Endpoint
-from safelight.wire import Record, WebhookCall, WebhookCallPage
+from safelight.wire import WebhookCall, WebhookCallPage
 
 
-class _Wanted(Record, frozen=True, kw_only=True):
+class _Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     outcome: Literal["delivered", "failed", "given_up"] | None = None
     before: Annotated[str, Meta(max_length=32)] | None = None
     limit: Annotated[int, Meta(ge=1, le=1000)] = 100
