@@ -1,6 +1,8 @@
-"""Test that `safelight up` refuses certificates: its programs would wait for one another for ever."""
+"""Test that `safelight up` refuses certificates and settings from a pipe, which its programs could not use."""
 
+import os
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -38,3 +40,14 @@ def test_a_certificate_in_the_settings_file_is_refused_for_every_program(tmp_pat
 def test_a_certificate_in_a_variable_is_refused_for_every_program(tmp_path: Path, program: str) -> None:
     name = f"SAFELIGHT_{program}TLS_KEY"
     assert f"safelight up: {name}: " in refused(tmp_path, **{name: "key.pem"})
+
+
+def test_a_pipe_is_refused_as_a_settings_file(tmp_path: Path) -> None:
+    """The services would find it empty, and run without its settings."""
+    pipe = tmp_path / "settings"
+    os.mkfifo(pipe)
+    writing = Thread(target=pipe.write_text, args=["[master]\nwebhook_allow_private = true\n"], daemon=True)
+    writing.start()
+    ended = safelight("up", "--port", 0, "--data", tmp_path / "data", "--workers", 0, "--config", pipe)
+    assert (ended.returncode, f"the settings file {pipe} is a pipe or a device" in ended.stderr) == (2, True)
+    assert not (tmp_path / "data").exists()

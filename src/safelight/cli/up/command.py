@@ -130,6 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return machines.run(config.fleet, config.guest, as_json=config.json)
     passed = _passed(arguments)
     path = passed[-1].removeprefix("--config=") if passed else os.environ.get("SAFELIGHT_CONFIG")
+    _check_readable_again(path)
     plain.check(config, path)
     os.umask(0o077)
     serve.keep_private(config.data)
@@ -142,6 +143,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         everything = Up(config, forward, passed, Own(path))
         check_free(config.host, everything.ports)
         return asyncio.run(everything.run())
+
+
+def _check_readable_again(path: str | None) -> None:
+    """End with an error if the settings file can be read only once: each program reads it by itself."""
+    if path and path != os.devnull and (not Path(path).is_file() or Path(path).is_relative_to("/dev")):
+        settings.fail(f"the settings file {path} is a pipe or a device, and each service reads it too. Name a file.")
 
 
 class Up:
