@@ -1,6 +1,7 @@
 """Test that `safelight up` refuses certificates and settings from a pipe, which its programs could not use."""
 
 import os
+import subprocess
 from pathlib import Path
 from threading import Thread
 
@@ -51,3 +52,12 @@ def test_a_pipe_is_refused_as_a_settings_file(tmp_path: Path) -> None:
     ended = safelight("up", "--port", 0, "--data", tmp_path / "data", "--workers", 0, "--config", pipe)
     assert (ended.returncode, f"the settings file {pipe} is a pipe or a device" in ended.stderr) == (2, True)
     assert not (tmp_path / "data").exists()
+
+
+def test_standard_input_is_refused_as_a_settings_file(tmp_path: Path) -> None:
+    """The services would have another one."""
+    file = tmp_path / "settings"
+    file.write_text("[master]\nwebhook_allow_private = true\n")
+    words = f"exec safelight up --port 0 --data {tmp_path}/data --workers 0 --config /dev/stdin <{file}"
+    ended = subprocess.run(["sh", "-c", words], capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, "the settings file /dev/stdin is a pipe or a device" in ended.stderr) == (2, True)

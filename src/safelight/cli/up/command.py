@@ -147,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _check_readable_again(path: str | None) -> None:
     """End with an error if the settings file can be read only once: each program reads it by itself."""
-    if path and path != os.devnull and (not Path(path).is_file() or Path(path).is_relative_to("/dev")):
+    if path and path != os.devnull and (not Path(path).is_file() or path.startswith(_OPENED)):
         settings.fail(f"the settings file {path} is a pipe or a device, and each service reads it too. Name a file.")
 
 
@@ -300,6 +300,8 @@ class Up:
         )
 
 
+_OPENED = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")
+"""Where the files are that this process has open; the services do not have them."""
 _NOT_FOR_MACHINES = (
     *("workers", "slots", "masters", "separate", "data", "host", "port", "open", "public_url"),
     *("tls_certificate", "tls_key"),
