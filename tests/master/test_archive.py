@@ -32,7 +32,7 @@ async def members(storage):
 
 async def test_the_directory_of_an_archive_is_sent_in_pieces(storage, members):
     """A slow client must read each within a minute."""
-    chunks = [chunk async for chunk in zipped(storage, members(*[1e9] * 12))]
+    chunks = [chunk async for chunk in zipped(storage, members(*[1e9] * 12), [])]
     assert max(map(len, chunks)) <= 256 * 1024
     with zipfile.ZipFile(io.BytesIO(b"".join(chunks))) as archive:
         assert archive.testzip() is None
@@ -40,7 +40,7 @@ async def test_the_directory_of_an_archive_is_sent_in_pieces(storage, members):
 
 
 async def test_a_time_that_no_zip_can_express_becomes_the_nearest(storage, members):
-    chunks = [chunk async for chunk in zipped(storage, members(-1.0, 0.0, 1e9, 1e300))]
+    chunks = [chunk async for chunk in zipped(storage, members(-1.0, 0.0, 1e9, 1e300), [])]
     with zipfile.ZipFile(io.BytesIO(b"".join(chunks))) as archive:
         dates = [entry.date_time for entry in archive.infolist()]
     assert dates == [
@@ -58,10 +58,10 @@ async def test_the_directory_is_written_beside_the_event_loop_also_if_the_client
         close(archive)
 
     monkeypatch.setattr(zipfile.ZipFile, "close", noted)
-    chunks = zipped(storage, members(1e9, 1e9))
+    chunks = zipped(storage, members(1e9, 1e9), [])
     assert await anext(chunks)
     await chunks.aclose()
-    assert [chunk async for chunk in zipped(storage, members(1e9))]
+    assert [chunk async for chunk in zipped(storage, members(1e9), [])]
     assert len(closed_by) == 2
     assert threading.main_thread() not in closed_by
 
@@ -83,16 +83,33 @@ async def test_results_that_storage_has_lost_are_left_out_and_listed(storage, tm
             yield task, File(digest=blob.digest, media_type="image/png", filename=f"{name}.png", size=blob.size)
 
     with pytest.raises(Error, match=r"large\.png of task 2-a") as refused:
-        [chunk async for chunk in zipped(storage, members())]
+        [chunk async for chunk in zipped(storage, members(), [])]
     assert refused.value.code is Code.DAMAGED_BLOB
-    chunks = [chunk async for chunk in zipped(storage, members())]
+    chunks = [chunk async for chunk in zipped(storage, members(), [])]
     with zipfile.ZipFile(io.BytesIO(b"".join(chunks))) as archive:
         assert archive.testzip() is None
         assert archive.namelist() == ["right.png", "left-out.txt"]
         assert archive.read("right.png") == contents["right"]
         lines = archive.read("left-out.txt").decode().splitlines()
     assert lines[2:] == [
-        "damaged.png of task 0-a is damaged", "gone.png of task 1-a is missing", "large.png of task 2-a is damaged",
+        "damaged.png of task 0-a is damaged in storage", "gone.png of task 1-a is missing in storage",
+        "large.png of task 2-a is damaged in storage",
+    ]  # fmt: skip
+
+
+async def test_named_tasks_without_a_result_are_listed(client, http, master, storage):
+    done, waiting = await client.upload(photo(1), filename="beach.png"), await client.upload(photo(2))
+    (lease, *_) = await take(client)
+    await finish(client, storage, lease, {"image": b"a result"})
+    async with http.get(f"{master.url}/archive?tasks={waiting.id},999-aaaaaaaaaa,{done.id}") as answer:
+        assert answer.status == 200
+        whole = await answer.read()
+    with zipfile.ZipFile(io.BytesIO(whole)) as archive:
+        assert archive.namelist() == ["beach.image.png", "left-out.txt"]
+        lines = archive.read("left-out.txt").decode().splitlines()
+    state = (await client.task(waiting.id)).state.name.lower()
+    assert lines[2:] == [
+        f"task {waiting.id} has no result: it is {state}", "task 999-aaaaaaaaaa does not exist",
     ]  # fmt: skip
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 async def test_every_operation_is_described(master, http):
     async with http.get(f"{master.url}/openapi.json") as answer:
@@ -56,3 +58,21 @@ async def test_every_list_refuses_a_parameter_that_it_does_not_have(master, http
     for path in queried:
         async with http.get(f"{master.url}{path.replace('{id}', '1-aaaaaaaaaa')}?misspelt=1") as answer:
             assert (answer.status, (await answer.json()).get("position")) == (400, "misspelt"), path
+
+
+async def test_a_change_with_a_parameter_that_it_does_not_have_is_refused(master, http, client):
+    """`POST /queue/pause?recipe=web` would otherwise pause the whole queue."""
+    async with http.get(f"{master.url}/openapi.json") as answer:
+        paths = (await answer.json())["paths"]
+    asked = [
+        (method, path)
+        for path, methods in paths.items()
+        for method, described in methods.items()
+        if method != "get" and not any(one["in"] == "query" for one in described.get("parameters", []))
+    ]
+    assert {("post", "/queue/pause"), ("post", "/tasks/actions"), ("delete", "/recipes/{name}")} <= set(asked)
+    for method, path in asked:
+        url = master.url + re.sub(r"{\w+}", "1-aaaaaaaaaa", path) + "?misspelt=1"
+        async with http.request(method, url) as answer:
+            assert (answer.status, (await answer.json()).get("position")) == (400, "misspelt"), (method, path)
+    assert (await client.summary()).paused == 0

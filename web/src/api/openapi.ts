@@ -1755,7 +1755,12 @@ export type $defs = Record<string, never>;
 export interface operations {
     "post-task": {
         parameters: {
-            query?: never;
+            query?: {
+                recipe?: string;
+                priority?: number;
+                batch?: string;
+                webhook?: string;
+            };
             header?: {
                 "Idempotency-Key"?: string;
             };
@@ -1933,7 +1938,12 @@ export interface operations {
     };
     "post-tasks": {
         parameters: {
-            query?: never;
+            query?: {
+                recipe?: string;
+                priority?: number;
+                batch?: string;
+                webhook?: string;
+            };
             header?: {
                 "Idempotency-Key"?: string;
             };

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import wraps
 from typing import Any, Protocol
 
 import msgspec
@@ -13,6 +14,7 @@ from safelight.access import route
 from safelight.access.caller import Access
 from safelight.access.route import Route
 from safelight.errors import Code
+from safelight.http import query
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,14 +60,31 @@ BINARY: dict[str, Any] = {"type": "string", "format": "binary"}
 
 
 def add(app: web.Application, endpoints: Iterable[Endpoint]) -> None:
-    """Add endpoints to the router. Every GET route also answers HEAD."""
+    """Add endpoints to the router. Every GET route also answers HEAD. A request that changes something is refused if it
+    has parameters that its endpoint does not have: it would do more than its sender meant.
+    """
     for endpoint in endpoints:
+        strict = endpoint.query is None and endpoint.method != "GET"
         for method in ("GET", "HEAD") if endpoint.method == "GET" else (endpoint.method,):
             one = Route(
                 method=method,
                 path=endpoint.path,
-                handler=endpoint.handler,
+                handler=_without_parameters(endpoint.handler) if strict else endpoint.handler,
                 access=endpoint.access,
                 largest=endpoint.largest,
             )
             route.add(app, [one])
+
+
+class _NoParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    pass
+
+
+def _without_parameters(handler: Handler) -> Handler:
+    @wraps(handler)  # also copies the mark of a classic handler
+    async def handle(request: web.Request) -> web.StreamResponse:
+        if request.query_string:
+            query(request, _NoParameters)
+        return await handler(request)
+
+    return handle

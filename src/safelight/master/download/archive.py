@@ -37,7 +37,7 @@ _PIECE = 256 * 1024
 """Bytes of the directory to send at once."""
 _LIST = "left-out.txt"
 """The file of an archive that lists what it leaves out because storage has lost it."""
-_LIST_HEAD = "Storage has lost these results, so this archive lacks them. Rerun their tasks to make them again.\n\n"
+_LIST_HEAD = "This archive lacks these results. If storage has lost one, rerun its task to make it again.\n\n"
 _EARLIEST, _LATEST = 315_532_800, 4_354_819_198
 """The first and last second of the years 1980 to 2107, which a ZIP counts."""
 
@@ -72,7 +72,8 @@ class Archive:
 
     async def _send(self, request: web.Request, query: ArchiveQuery) -> web.StreamResponse:
         _check(query)
-        members = self._members(query, tenant_of(request))
+        lacking: list[str] = []
+        members = self._members(query, tenant_of(request), lacking)
         first = await anext(members, None)
         if first is None:
             missing = "a result yet" if query.output is None else f"an output {query.output!r}"
@@ -84,7 +85,7 @@ class Archive:
         if request.method == "HEAD":
             await response.prepare(request)
             return response
-        async with aclosing(zipped(self._storage, _joined(first, members))) as chunks:
+        async with aclosing(zipped(self._storage, _joined(first, members), lacking)) as chunks:
             # The response begins with the first bytes, so that it can be an error while storage is away.
             return await self._stream(request, response, await anext(chunks), chunks)
 
@@ -106,16 +107,19 @@ class Archive:
                 raise
         return response
 
-    async def _members(self, query: ArchiveQuery, tenant: str) -> AsyncIterator[tuple[Task, File]]:
-        async for task in self._tasks(query, tenant):
-            if task.state is State.FINISHED:
+    async def _members(self, query: ArchiveQuery, tenant: str, lacking: list[str]) -> AsyncIterator[tuple[Task, File]]:
+        """Find the results; append to `lacking` which of the named tasks have none, and why."""
+        async for task in self._tasks(query, tenant, lacking):
+            if task.state is not State.FINISHED:
+                lacking.append(f"task {task.id} has no result: it is {task.state.name.lower()}\n")
+            else:
                 # A classic task has a single result without a name.
                 names: list[str | None] = [output.name for output in task.outputs]
                 for name in names or [None]:
                     if query.output in (None, name):
                         yield task, await self._downloads.result_file(task, name)
 
-    async def _tasks(self, query: ArchiveQuery, tenant: str) -> AsyncIterator[Task]:
+    async def _tasks(self, query: ArchiveQuery, tenant: str, lacking: list[str]) -> AsyncIterator[Task]:
         if query.tasks:
             ids = dict.fromkeys(map(str.strip, query.tasks.split(",")))
             if len(ids) > _MAX_TASKS:
@@ -127,7 +131,8 @@ class Archive:
                 except Error as error:
                     if error.code is not Code.NOT_FOUND:
                         raise
-                    continue  # deleted since it was chosen; send the others
+                    lacking.append(f"task {id} does not exist\n")  # it may have been deleted since it was chosen
+                    continue
                 if query.recipe in (None, task.recipe) and query.batch in (None, task.batch):
                     yield task
             return
@@ -150,8 +155,8 @@ class Archive:
         }
         errors = (Code.INVALID_REQUEST, Code.NOT_FOUND, Code.UNAVAILABLE)
         description = (
-            "The archive is streamed, without compressing photos again. Tasks without a result are left out; results "
-            f"that are lost in storage are listed in {_LIST}."
+            "The archive is streamed, without compressing photos again. Named tasks without a result, and results that "
+            f"are lost in storage, are left out and listed in {_LIST}."
         )
         return [
             Endpoint(
@@ -206,14 +211,16 @@ class _Sink:
         return data
 
 
-async def zipped(storage: StorageClient, members: AsyncIterator[tuple[Task, File]]) -> AsyncGenerator[bytes, None]:
+async def zipped(
+    storage: StorageClient, members: AsyncIterator[tuple[Task, File]], lacking: list[str]
+) -> AsyncGenerator[bytes, None]:
     """Stream a ZIP of blobs. Only its directory is kept in memory, a few hundred bytes for each file.
 
-    Blobs that storage has lost are left out and listed. Raises DAMAGED_BLOB if that shows only after the first bytes.
+    The lines of `lacking` are in the list of what is left out, as are blobs that storage has lost. Raises DAMAGED_BLOB
+    if that shows only after the first bytes.
     """
     sink = _Sink()
     names: dict[str, int] = {}
-    lost: list[str] = []
     archive = zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED, allowZip64=True)  # type: ignore[call-overload]
     try:
         async for task, file in members:
@@ -232,9 +239,9 @@ async def zipped(storage: StorageClient, members: AsyncIterator[tuple[Task, File
                 what = f"{file.filename} of task {task.id}"
                 if begun:  # the next archive leaves it out, since storage now knows of the damage
                     raise Error(error.code, f"{what}: {error.detail}") from error
-                lost.append(f"{what} is {LOST[error.code]}\n")
-        if lost:
-            archive.writestr(_entry(_unique(_LIST, names), time.time()), _LIST_HEAD + "".join(lost))
+                lacking.append(f"{what} is {LOST[error.code]} in storage\n")
+        if lacking:
+            archive.writestr(_entry(_unique(_LIST, names), time.time()), _LIST_HEAD + "".join(lacking))
     finally:
         await asyncio.to_thread(archive.close)  # writes the directory, which takes long for many files
     end = sink.taken()

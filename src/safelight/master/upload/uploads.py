@@ -248,16 +248,18 @@ class Uploads:
                 method="POST", path="/task", handler=self.one, access=Access.UPLOAD | Access.CLASSIC,
                 largest=self._limits.photo + _FIELDS_BYTES,
                 tag="uploads", summary="Upload one photo",
-                description="Answers once the photo and its task are durable. Parts may come in any order.",
-                request_headers=header, body={"multipart/form-data": form}, answer={JSON: PublicTask}, errors=errors,
+                description="Answers once the photo and its task are durable. Parts may come in any order, and the "
+                "fields may be in the address instead.",
+                query=Fields, request_headers=header, body={"multipart/form-data": form}, answer={JSON: PublicTask},
+                errors=errors,
             ),
             Endpoint(
                 method="POST", path="/tasks", handler=self.many, access=Access.UPLOAD,
                 largest=self._limits.photo * _PHOTOS,
                 tag="uploads", summary="Upload many photos",
                 description="Each part `image` becomes a task or a problem of its own, in the order given.",
-                request_headers=header, body={"multipart/form-data": several}, answer={JSON: list[PublicUploaded]},
-                errors=errors,
+                query=Fields, request_headers=header, body={"multipart/form-data": several},
+                answer={JSON: list[PublicUploaded]}, errors=errors,
             ),
         ]  # fmt: skip
 
