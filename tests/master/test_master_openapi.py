@@ -73,6 +73,6 @@ async def test_a_change_with_a_parameter_that_it_does_not_have_is_refused(master
     assert {("post", "/queue/pause"), ("post", "/tasks/actions"), ("delete", "/recipes/{name}")} <= set(asked)
     for method, path in asked:
         url = master.url + re.sub(r"{\w+}", "1-aaaaaaaaaa", path) + "?misspelt=1"
-        async with http.request(method, url) as answer:
+        async with http.request(method, url, headers={"Accept": "application/json"}) as answer:
             assert (answer.status, (await answer.json()).get("position")) == (400, "misspelt"), (method, path)
     assert (await client.summary()).paused == 0
