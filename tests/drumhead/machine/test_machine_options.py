@@ -89,6 +89,8 @@ def test_volume_is_read(text, volume):
         (options.read_instance_name, "a/b"),
         (options.read_instance_name, "../up"),
         (options.read_instance_name, ""),
+        (options.read_private_network, "a/b"),
+        (options.read_private_network, "a" * 64),
         (options.read_instance_name, "LocalHost"),
         (options.read_mac, "00:00:00:00:00:00"),
     ],

@@ -101,7 +101,7 @@ def _read_spec(name: str, instance: str, flags: MachineFlags) -> InstanceSpec:
         cpus=options.read_cpus(flags.cpus),
         network=flags.network,
         network_device=flags.device,
-        private_network=flags.private_network,
+        private_network=options.read_private_network(flags.private_network),
         mac=options.read_mac(flags.mac) if flags.mac else "",
         outgoing=_read_outgoing(flags),
         forwards=options.read_forwards(flags.forward),

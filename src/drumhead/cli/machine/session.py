@@ -90,7 +90,8 @@ async def exec_command(
 ) -> int:
     """Run a program in a running machine, with this terminal, and exit with its exit status.
 
-    Ctrl-C goes to the program. Without --tty, the third one ends this command even if the program ignores it.
+    Ctrl-C goes to the program. Without --tty, the third one ends this command even if the program ignores it,
+    and so does a SIGTERM after ten seconds.
 
     Parameters
     ----------

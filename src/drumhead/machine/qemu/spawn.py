@@ -79,6 +79,10 @@ def start_failure(name: str, said: str) -> DrumheadError:
         return DrumheadError(
             ErrorCode.CONFLICT, f"{name} did not start, because another program uses the disk {taken[1]}; stop it first"
         )
+    if "set up guest memory" in said:
+        return DrumheadError(
+            ErrorCode.GUEST, f"{name} did not start, because this host has not as much memory; give it less (-m)"
+        )
     return DrumheadError(ErrorCode.GUEST, f"QEMU could not start {name}: {said}")
 
 

@@ -33,6 +33,8 @@ QUIET = 3.0
 
 FORCING = 3
 """How many signals end a session whose program ignores them, as with `docker run`. The program is hung up on."""
+SIGTERM_GRACE = 10.0
+"""Seconds after a SIGTERM in which the program may end, before the session does: `timeout` sends one and no more."""
 
 
 def terminal_size() -> Terminal:
@@ -91,17 +93,25 @@ async def run_session(directory: Path, command: Command, *, terminal: bool) -> i
     loop = asyncio.get_running_loop()
     tasks: set[asyncio.Task[None]] = set()
     signals: list[int] = []
+    forced = asyncio.Event()
     copying = asyncio.current_task()
 
     def later(call: Coroutine[None, None, None]) -> None:
         tasks.add(loop.create_task(call))
 
+    def force() -> None:
+        forced.set()
+        if copying:
+            copying.cancel()
+
     def pass_on(number: int) -> None:
         signals.append(number)
-        if len(signals) < FORCING:
-            later(session.signal(number))
-        elif copying:
-            copying.cancel()
+        if len(signals) == FORCING:
+            force()
+            return
+        later(session.signal(number))
+        if number == signal.SIGTERM:
+            loop.call_later(SIGTERM_GRACE, force)
 
     async with open_session(directory, command, size) as session:
         if terminal:
@@ -114,7 +124,7 @@ async def run_session(directory: Path, command: Command, *, terminal: bool) -> i
                 try:
                     return await _copy_output(session)
                 except asyncio.CancelledError:
-                    if len(signals) < FORCING:
+                    if not forced.is_set():
                         raise
                     return 128 + signals[-1]
 

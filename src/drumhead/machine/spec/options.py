@@ -89,6 +89,14 @@ def read_instance_name(text: str) -> str:
     return text
 
 
+def read_private_network(text: str) -> str:
+    """Return the name of a private network after checking it. Raises USAGE."""
+    if not INSTANCE_NAME.fullmatch(text):
+        allowed = f"use up to {MAX_NAME} letters and digits, with . _ - between them"
+        raise usage(f"{text!r} is not a valid name of a private network; {allowed}")
+    return text
+
+
 def read_mac(text: str) -> str:
     """Parse the MAC address of a card and return it in lower case. Raises USAGE."""
     if not MAC.fullmatch(text) or int(text[:2], 16) & 1 or text == NO_MAC:

@@ -128,4 +128,9 @@ def test_a_disk_that_two_machines_start_with_at_once_is_named():
     error = start_failure("one", f"{said}using the image [/home/ann/.drumhead/volumes/data.raw]?")
     assert error.code is ErrorCode.CONFLICT
     assert error.message.endswith("another program uses the disk /home/ann/.drumhead/volumes/data.raw; stop it first")
-    assert start_failure("one", "no memory").message == "QEMU could not start one: no memory"
+    assert start_failure("one", "no such card").message == "QEMU could not start one: no such card"
+
+
+def test_memory_that_the_host_does_not_have_is_told():
+    said = "qemu-system-x86_64: cannot set up guest memory 'pc.ram': Cannot allocate memory"
+    assert start_failure("one", said).message.endswith("this host has not as much memory; give it less (-m)")
