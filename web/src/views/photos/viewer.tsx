@@ -56,14 +56,16 @@ export function Viewer({ id, list }: { id: string; list: TaskList }) {
       {problem && <p class="error">{problem}</p>}
       {!task && !problem && <Loading />}
       {task?.state === State.finished && <Finished key={task.id} task={task} name={name} swipe={place.step} />}
-      {task && task.state !== State.finished && (
-        <p class="empty">
-          {reason(task)} <a href={link("tasks", id, toQuery({}))}>{words.task}</a>
-        </p>
-      )}
+      {task && task.state !== State.finished && <Unfinished task={task} />}
     </dialog>
   );
 }
+
+const Unfinished = ({ task }: { task: Task }) => (
+  <p class="empty">
+    {reason(task)} <a href={link("tasks", task.id, toQuery({}))}>{words.task}</a>
+  </p>
+);
 
 /** Where a photo stands among the finished ones of a list. */
 interface Place {

@@ -51,20 +51,19 @@ function Charts({ span, points }: { span: Span; points: Minute[] }) {
   const times = points.map((point) => point.at);
   const of = (name: keyof Minute) => points.map((point) => point[name]);
   const label = span === "hour" ? clock : moment;
+  const counts = { times, label, format: count };
   return (
     <section class="charts" aria-label={words.spans[span]}>
       <Chart
         title={words.throughput[span]}
         bars
-        {...{ times, label }}
-        format={count}
+        {...counts}
         series={[{ name: texts.states.finished, tone: "good", values: of("finished") }]}
       />
       <Chart
         title={words.failuresPer[span]}
         bars
-        {...{ times, label }}
-        format={count}
+        {...counts}
         series={[
           { name: texts.states.failed, tone: "warm", values: of("failed") },
           { name: texts.states.quarantined, tone: "bad", values: of("quarantined") },
@@ -81,8 +80,7 @@ function Charts({ span, points }: { span: Span; points: Minute[] }) {
       />
       <Chart
         title={words.queue}
-        {...{ times, label }}
-        format={count}
+        {...counts}
         series={[{ name: words.open, tone: "calm", values: of("open") }]}
       />
     </section>

@@ -55,12 +55,7 @@ function List({ filter }: { filter: Filter }) {
       <SelectionBar list={list} filter={filter} />
       {list.error.value && <p class="error">{list.error.value}</p>}
       {!list.loaded.value && !list.error.value && <Loading />}
-      {list.loaded.value && items.length === 0 && (
-        <div class="empty">
-          <Icon name="tasks" />
-          <p>{isEmpty(filter) ? words.empty : texts.filters.nothing}</p>
-        </div>
-      )}
+      {list.loaded.value && items.length === 0 && <Nothing filter={filter} />}
       <div
         class="table"
         role="table"
@@ -83,6 +78,13 @@ function List({ filter }: { filter: Filter }) {
     </>
   );
 }
+
+const Nothing = ({ filter }: { filter: Filter }) => (
+  <div class="empty">
+    <Icon name="tasks" />
+    <p>{isEmpty(filter) ? words.empty : texts.filters.nothing}</p>
+  </div>
+);
 
 const Heading = () => (
   <div role="rowgroup" class="heading">
