@@ -81,7 +81,7 @@ def start_failure(name: str, said: str) -> DrumheadError:
         )
     if "set up guest memory" in said:
         return DrumheadError(
-            ErrorCode.GUEST, f"{name} did not start, because this host has not as much memory; give it less (-m)"
+            ErrorCode.GUEST, f"{name} did not start, because this host does not have that much memory; give less (-m)"
         )
     return DrumheadError(ErrorCode.GUEST, f"QEMU could not start {name}: {said}")
 

@@ -133,4 +133,4 @@ def test_a_disk_that_two_machines_start_with_at_once_is_named():
 
 def test_memory_that_the_host_does_not_have_is_told():
     said = "qemu-system-x86_64: cannot set up guest memory 'pc.ram': Cannot allocate memory"
-    assert start_failure("one", said).message.endswith("this host has not as much memory; give it less (-m)")
+    assert start_failure("one", said).message.endswith("this host does not have that much memory; give less (-m)")
